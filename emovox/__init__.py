@@ -1,0 +1,31 @@
+"""Datasets of per-frame emotion logits from speaking-face video.
+
+The public names below load nothing heavy until they are used.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from emovox.emotions import EMOTIONS
+
+if TYPE_CHECKING:
+    from emovox.build.config import BuildConfig
+    from emovox.build.run import BuildResult, build_dataset
+    from emovox.teacher import Teacher, load_teacher
+
+__all__ = ["EMOTIONS", "BuildConfig", "BuildResult", "Teacher", "build_dataset", "load_teacher"]
+
+_HOMES = {
+    "BuildConfig": "emovox.build.config",
+    "BuildResult": "emovox.build.run",
+    "Teacher": "emovox.teacher",
+    "build_dataset": "emovox.build.run",
+    "load_teacher": "emovox.teacher",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'emovox' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_HOMES[name]), name)

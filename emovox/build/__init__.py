@@ -1,0 +1,1 @@
+"""Building: plan, shards, resume, and the finished dataset."""

@@ -1,0 +1,71 @@
+"""What a build can be told."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from emovox.corpus.splits import HEARD_FRACTION, UNHEARD_FRACTION
+from emovox.dataset.schema import STEP_MS
+from emovox.errors import ConfigError
+from emovox.teacher import DEFAULT_TEACHER
+
+
+@dataclass(frozen=True)
+class BuildConfig:
+    """Options of `emovox build-dataset`, by flag or as keys of a TOML file.
+
+    Attributes:
+        layout: how the corpus lies on disk; `emovox.corpus.layouts` lists them.
+        root: folder of the corpus.
+        out: folder of the dataset; new, empty, or of an earlier build.
+        teacher: registered name, or path of a checkpoint.
+        splits: `auto`, `official`, or a file; None: the table's own column, else `auto`.
+        meta: folder of vox1_meta.csv and the published lists; the corpus root if None.
+        table: list of tracks, for the layout `table`.
+        name: of the dataset; the name of its folder if None.
+        version: of the dataset.
+        jobs: worker processes; 0 means one per core.
+        device: `auto`, `cpu`, `cuda` or `cuda:N`.
+        precision: `auto`, `fp32` or `bf16`.
+        step_ms: milliseconds between grid points.
+        timeout: seconds that one track may take.
+        max_dropped: share of tracks that may be dropped before the run counts as failed.
+        unheard_fraction: share of identities that the automatic split keeps unheard.
+        heard_fraction: share of the other identities' tracks that it holds back.
+        shard_tracks: tracks per unit of work, about.
+        hdf5: write each split as HDF5 too.
+        retry_dropped: build shards with dropped tracks again.
+    """
+
+    layout: str
+    root: Path
+    out: Path
+    teacher: str = DEFAULT_TEACHER
+    splits: str | None = None
+    meta: Path | None = None
+    table: Path | None = None
+    name: str | None = None
+    version: str = "0.1.0"
+    jobs: int = 0
+    device: str = "auto"
+    precision: str = "auto"
+    step_ms: int = STEP_MS
+    timeout: float = 300.0
+    max_dropped: float = 0.05
+    unheard_fraction: float = UNHEARD_FRACTION
+    heard_fraction: float = HEARD_FRACTION
+    shard_tracks: int = 16
+    hdf5: bool = False
+    retry_dropped: bool = False
+
+    def __post_init__(self) -> None:
+        positive = {"step_ms": 1, "timeout": 0.001, "shard_tracks": 1, "jobs": 0}
+        for name, least in positive.items():
+            if getattr(self, name) < least:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}")
+        for name in ("max_dropped", "unheard_fraction", "heard_fraction"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must lie between 0 and 1")
+
+    @property
+    def dataset_name(self) -> str:
+        return self.name or self.out.resolve().name

@@ -1,0 +1,117 @@
+"""The command line. Commands parse, call and echo; heavy imports live inside them.
+
+Results go to stdout, progress and messages to stderr.
+"""
+
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from emovox.errors import EmovoxError
+
+INTERRUPTED = 130  # what a shell reports for Ctrl-C
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Commands(click.Group):
+    """Turns emovox's errors into one line and their exit code."""
+
+    def invoke(self, context: click.Context) -> Any:
+        try:
+            return super().invoke(context)
+        except EmovoxError as error:
+            click.echo(f"emovox: error: {error}", err=True)
+            context.exit(error.exit_code)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="emovox")
+def main() -> None:
+    """Datasets of per-frame emotion logits from speaking-face video."""
+
+
+def interruptible(resumable: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """End a command on Ctrl-C or SIGTERM with a line on how to go on, instead of a traceback."""
+
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
+        def run(**options: Any) -> None:
+            signal.signal(signal.SIGTERM, _interrupt)
+            try:
+                command(**options)
+            except KeyboardInterrupt:
+                click.echo(f"\nemovox: interrupted; {resumable}", err=True)
+                sys.exit(INTERRUPTED)
+
+        run.__doc__ = command.__doc__
+        run.__name__ = command.__name__
+        return run
+
+    return decorate
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+@main.command("build-dataset")
+@click.argument("pipeline", type=FILE, required=False)
+@click.option("--layout", help="voxceleb2, voxceleb1, dense-frames, folder or table.")
+@click.option("--root", type=FOLDER, help="Folder of the corpus.")
+@click.option("--out", type=FOLDER, help="Folder of the dataset.")
+@click.option("--teacher", help="A registered teacher or a checkpoint.  [default: compact]")
+@click.option("--splits", help="auto, official, or a CSV or Parquet file.  [default: auto]")
+@click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the published lists.")
+@click.option("--table", type=FILE, help="List of tracks, for --layout table.")
+@click.option("--name", help="Name of the dataset.  [default: its folder's]")
+@click.option("--version", help="Version of the dataset.  [default: 0.1.0]")
+@click.option("--jobs", type=int, help="Worker processes.  [default: one per core]")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--precision", help="auto, fp32 or bf16.  [default: auto]")
+@click.option("--step-ms", type=int, help="Milliseconds between grid points.  [default: 240]")
+@click.option("--timeout", type=float, help="Seconds one track may take.  [default: 300]")
+@click.option("--max-dropped", type=float, help="Share of tracks that may drop.  [default: 0.05]")
+@click.option("--unheard-fraction", type=float, help="Of identities, for auto.  [default: 0.2]")
+@click.option("--heard-fraction", type=float, help="Of other tracks, for auto.  [default: 0.04]")
+@click.option("--shard-tracks", type=int, help="Tracks per unit of work.  [default: 16]")
+@click.option("--hdf5/--no-hdf5", default=None, help="Write HDF5 beside Parquet.")
+@click.option("--retry-dropped/--no-retry-dropped", default=None, help="Try dropped tracks again.")
+@interruptible("run the same command again to go on where it stopped")
+def build_dataset(pipeline: Path | None, **flags: Any) -> None:
+    """Build a dataset of frame logits from a corpus of speaking faces.
+
+    Options may stand in PIPELINE, a TOML file with the same names; a flag wins. Run the same
+    command again to resume, or to take in new tracks.
+    """
+    from emovox.build.config import BuildConfig
+    from emovox.build.run import build_dataset as build
+    from emovox.config import read_config
+
+    result = build(read_config(BuildConfig, pipeline, flags))
+    click.echo(result.summary())
+    if result.too_many_dropped:
+        click.echo(
+            "emovox: error: more tracks were dropped than --max-dropped allows; "
+            "dropped.parquet names each with its reason",
+            err=True,
+        )
+        sys.exit(1)
+
+
+@main.command()
+@click.option("--out", type=FOLDER, default=Path("emovox-demo"), show_default=True)
+@click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
+@click.option("--jobs", type=int, default=0, help="Worker processes.  [default: one per core]")
+@interruptible("run the same command again")
+def demo(out: Path, seed: int, jobs: int) -> None:
+    """Make a small synthetic talking-face corpus and build its dataset, offline."""
+    from emovox.demo import run_demo
+    from emovox.demo.corpus import DemoConfig
+
+    click.echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())

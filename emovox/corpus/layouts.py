@@ -1,0 +1,250 @@
+"""Layouts: how corpora lie on disk. Each lists the tracks below a root without opening media.
+
+voxceleb2      mp4/<id>/<video>/<n>.mp4, below the root or below its dev/ and test/
+voxceleb1      video/<video id>.<ext> and txt/<id>/<video>/<n>.txt
+dense-frames   <name>/1.6/<video>/<track>/<nn>.jpg, the published face frames of VoxCeleb1
+folder         any tree of video files; the first folder is the identity, faces are detected
+table          a CSV or Parquet file: track_id, video, identity, start, end; split, boxes
+"""
+
+import os
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+
+from emovox.corpus.tables import read_track_table
+from emovox.corpus.tracks import Corpus, Faces, Track
+from emovox.corpus.voxceleb import IDENTITY, format_track_id, read_names
+from emovox.errors import ConfigError, InputError, TrackError
+
+VIDEO_ENDINGS = frozenset(
+    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
+)
+IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a corpus is.
+
+    Attributes:
+        root: its folder.
+        table: file that lists the tracks, for the layout `table`.
+        meta: folder with vox1_meta.csv, for layouts whose folders are names instead of ids.
+    """
+
+    root: Path
+    table: Path | None = None
+    meta: Path | None = None
+
+
+def read_corpus(layout: str, source: Source) -> Corpus:
+    """List the tracks of a corpus.
+
+    Raises:
+        ConfigError: no such layout, or an option that the layout needs is missing.
+        InputError: the root is missing, unreadable, or holds nothing of this layout.
+    """
+    if layout not in LAYOUTS:
+        raise ConfigError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+    if (layout == "table") != (source.table is not None):
+        raise ConfigError("--layout table and --table FILE go together")
+    if not source.root.is_dir():
+        raise InputError(f"{source.root}: no such folder; --root is the folder of the corpus")
+    corpus = LAYOUTS[layout](source).finish()
+    if not corpus.tracks and not corpus.dropped:
+        hint = next(line for line in (__doc__ or "").splitlines() if line.startswith(layout))
+        raise InputError(f"{source.root}: no tracks found; expected {' '.join(hint.split()[1:])}")
+    return corpus
+
+
+def _voxceleb2(source: Source) -> Corpus:
+    corpus = Corpus(source.root)
+    parts = ("mp4", "dev/mp4", "test/mp4", "dev", "test", "")
+    found = [part for part in parts if (source.root / part).is_dir()]
+    # dev/ itself only counts as a tree of identities if there is no mp4/ in it.
+    bases = [p for p in found if p in ("dev", "test") and f"{p}/mp4" not in found]
+    bases += [p for p in found if p.endswith("mp4")]
+    for base in bases or [""]:
+        for entry in _walk(source.root, base, corpus):
+            below = entry.name if not base else entry.name.removeprefix(f"{base}/")
+            match below.split("/"):
+                case [identity, video, file] if file.lower().endswith(".mp4"):
+                    _add_numbered(corpus, entry, identity, video, file[:-4])
+                case _ if below.lower().endswith(".mp4"):
+                    corpus.drop(
+                        below[:-4],
+                        entry.name,
+                        TrackError("plan", "BadName", "expected <id>/<video>/<number>.mp4"),
+                    )
+    return corpus
+
+
+def _add_numbered(corpus: Corpus, entry: "_Entry", identity: str, video: str, number: str) -> None:
+    if not re.fullmatch(r"[0-9]+", number):
+        error = TrackError("plan", "BadName", f"the file's name {number!r} is not a number")
+        corpus.drop(f"{identity}/{video}/{number}", entry.name, error)
+    elif not entry.is_file:
+        error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
+        corpus.drop(format_track_id(identity, video, int(number)), entry.name, error)
+    else:
+        corpus.add(Track(identity, video, int(number), entry.name, Faces.VOXCELEB2))
+
+
+def _voxceleb1(source: Source) -> Corpus:
+    corpus = Corpus(source.root)
+    for part in ("video", "txt"):
+        if not (source.root / part).is_dir():
+            raise InputError(
+                f"{source.root}: no folder {part}/; expected video/<video id>.<ext> and "
+                "txt/<id>/<video>/<n>.txt"
+            )
+    videos: dict[str, str] = {}
+    for entry in _walk(source.root, "video", corpus):
+        path = Path(entry.name)
+        if path.suffix.lower() in VIDEO_ENDINGS:
+            videos[path.name[: -len(path.suffix)]] = entry.name
+    identify = _Identities(source)
+    used = set()
+    for entry in _walk(source.root, "txt", corpus):
+        match entry.name.split("/"):
+            case ["txt", who, video, file] if re.fullmatch(r"[0-9]+\.txt", file):
+                number = int(file[:-4])
+                try:
+                    identity = identify(who)
+                    if video not in videos:
+                        message = f"video/{video}.<ext> is missing"
+                        raise TrackError("open", "FileNotFound", message)
+                except TrackError as error:
+                    who = identify.mask(who)
+                    name = f"txt/{who}/{video}/{file}"
+                    corpus.drop(format_track_id(who, video, number), name, error)
+                    continue
+                used.add(video)
+                source_name = videos[video]
+                corpus.add(
+                    Track(identity, video, number, source_name, Faces.BOXES, boxes=entry.name)
+                )
+            case _ if entry.name.endswith(".txt"):
+                corpus.notes.append(f"{entry.name}: not txt/<id>/<video>/<n>.txt, left aside")
+    if unused := sorted(set(videos) - used):
+        corpus.notes.append(
+            f"{len(unused)} videos have no box file in txt/ and are left aside, "
+            f"for example {videos[unused[0]]}"
+        )
+    return corpus
+
+
+def _dense_frames(source: Source) -> Corpus:
+    corpus = Corpus(source.root)
+    identify = _Identities(source)
+    folders = {
+        entry.name.rpartition("/")[0]
+        for entry in _walk(source.root, "", corpus)
+        if Path(entry.name).suffix.lower() in IMAGE_ENDINGS
+    }
+    for folder in sorted(folders):
+        match folder.split("/"):
+            case [who, "1.6", video, number] if re.fullmatch(r"[0-9]+", number):
+                try:
+                    corpus.add(Track(identify(who), video, int(number), folder, Faces.DENSE))
+                except TrackError as error:
+                    masked = identify.mask(who)
+                    track_id = format_track_id(masked, video, int(number))
+                    corpus.drop(track_id, f"{masked}/1.6/{video}/{number}", error)
+            case _:
+                corpus.notes.append(f"{folder}: JPEGs, but not <name>/1.6/<video>/<track>/<nn>.jpg")
+    return corpus
+
+
+class _Identities:
+    """Turns folder names into ids. A person's name never comes out."""
+
+    def __init__(self, source: Source) -> None:
+        self._folder = source.meta or source.root
+        self._names: dict[str, str] | None = None
+
+    def __call__(self, who: str) -> str:
+        if IDENTITY.fullmatch(who):
+            return who
+        if self._names is None:
+            self._names = read_names(self._folder)
+        if who not in self._names:
+            raise TrackError("plan", "UnknownName", "the folder's name is not in vox1_meta.csv")
+        return self._names[who]
+
+    def mask(self, who: str) -> str:
+        """An id stays; any other name becomes a stand-in, the same for the same name."""
+        if IDENTITY.fullmatch(who):
+            return who
+        return f"unknown-{blake2b(os.fsencode(who), digest_size=4).hexdigest()}"
+
+
+def _folder(source: Source) -> Corpus:
+    corpus = Corpus(source.root)
+    for entry in _walk(source.root, "", corpus):
+        path = Path(entry.name)
+        if path.suffix.lower() not in VIDEO_ENDINGS:
+            continue
+        *parents, stem = entry.name[: -len(path.suffix)].split("/")
+        identity, inner = (parents[0], parents[1:]) if parents else (stem, [])
+        if inner and re.fullmatch(r"[0-9]+", stem) and len(inner) == 1:
+            video, number = inner[0], int(stem)
+        else:
+            video, number = "+".join([*inner, stem]), 0
+        if entry.is_file:
+            corpus.add(Track(identity, video, number, entry.name, Faces.DETECT))
+        else:
+            error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
+            corpus.drop(format_track_id(identity, video, number), entry.name, error)
+    return corpus
+
+
+def _table(source: Source) -> Corpus:
+    assert source.table is not None
+    return read_track_table(source.table, source.root)
+
+
+LAYOUTS: dict[str, Callable[[Source], Corpus]] = {
+    "voxceleb2": _voxceleb2,
+    "voxceleb1": _voxceleb1,
+    "dense-frames": _dense_frames,
+    "folder": _folder,
+    "table": _table,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Entry:
+    name: str  # path below the corpus root, with slashes
+    is_file: bool
+
+
+def _walk(root: Path, below: str, corpus: Corpus) -> Iterator[_Entry]:
+    """Yield every file below `root/below`, and folders whose name ends like a video.
+
+    Hidden names are skipped, symbolic links followed. A folder that cannot be listed becomes a
+    note: nobody knows what tracks it holds.
+    """
+    stack = [below]
+    while stack:
+        folder = stack.pop()
+        try:
+            with os.scandir(root / folder) as entries:
+                listing = sorted(entries, key=lambda e: e.name)
+        except OSError as error:
+            corpus.notes.append(f"{folder or '.'}: cannot be listed ({error.strerror})")
+            continue
+        for entry in listing:
+            name = f"{folder}/{entry.name}" if folder else entry.name
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                if Path(entry.name).suffix.lower() in VIDEO_ENDINGS:
+                    yield _Entry(name, is_file=False)
+                else:
+                    stack.append(name)
+            else:
+                yield _Entry(name, is_file=entry.is_file())

@@ -1,0 +1,110 @@
+"""Tables that users bring: lists of tracks, and of splits, as CSV or Parquet."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from emovox.corpus.tracks import Corpus, Faces, Track, printable
+from emovox.errors import InputError, TrackError
+
+TRACK_COLUMNS = ("track_id", "video", "identity", "start", "end")
+OPTIONAL_COLUMNS = ("split", "boxes")
+TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]+)")
+
+
+def read_table(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Read a CSV (header in the first line, UTF-8) or Parquet file as rows.
+
+    Raises:
+        InputError: missing, neither of the two, or without a required column.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    try:
+        if path.suffix.lower() == ".parquet":
+            table = pq.read_table(path)
+        else:
+            with path.open("rb") as file:
+                header = file.readline().decode("utf-8-sig").strip().split(",")
+            texts = {name.strip().strip('"'): pa.string() for name in header}
+            options = pyarrow.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
+            table = pyarrow.csv.read_csv(path, convert_options=options)
+    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: is neither CSV nor Parquet: {reason}") from error
+    if missing := [c for c in required if c not in table.column_names]:
+        raise InputError(
+            f"{path}: columns {', '.join(missing)} are missing; found "
+            f"{', '.join(table.column_names)}"
+        )
+    return table.to_pylist()
+
+
+def read_track_table(path: Path, root: Path) -> Corpus:
+    """Read a list of tracks.
+
+    Columns: `track_id` as `<identity>/<video>/<number>`; `video`, path below `root`; `identity`;
+    `start` and `end` in seconds of the video, empty for its first and last frame; and, if wanted,
+    `split`, and `boxes`, path of a VoxCeleb box file below `root`. A row without `boxes` has its
+    face detected.
+
+    Raises:
+        InputError: the file cannot be read or lacks a column.
+    """
+    corpus = Corpus(root)
+    for number, row in enumerate(read_table(path, TRACK_COLUMNS), start=2):
+        track_id, video = str(row["track_id"] or ""), str(row["video"] or "")
+        try:
+            corpus.add(_track(row, track_id, video))
+        except TrackError as error:
+            error.message = f"{path.name}, row {number}: {error.message}"
+            shown = video if not _leaves_root(video) else Path(video).name
+            corpus.drop(track_id or f"row-{number}", shown, error)
+    return corpus
+
+
+def _track(row: dict[str, Any], track_id: str, video: str) -> Track:
+    match = TRACK_ID.fullmatch(track_id)
+    if match is None or match[1] != str(row["identity"]):
+        message = f"track_id {printable(track_id)!r} is not <identity>/<video>/<number>"
+        raise TrackError("plan", "BadName", message)
+    boxes = row.get("boxes") or None
+    for name in (video, boxes):
+        if name is not None and (not name or _leaves_root(name)):
+            message = "video and boxes are paths below the corpus root"
+            raise TrackError("plan", "BadPath", message)
+    start, end = _seconds(row, "start"), _seconds(row, "end")
+    if (start or 0) < 0 or (end is not None and end <= (start or 0)):
+        raise TrackError("plan", "BadTime", f"start {start} and end {end} hold no time")
+    return Track(
+        match[1],
+        match[2],
+        int(match[3]),
+        video,
+        Faces.BOXES if boxes else Faces.DETECT,
+        boxes=boxes,
+        start=start,
+        end=end,
+        split=row.get("split") or None,
+    )
+
+
+def _seconds(row: dict[str, Any], column: str) -> float | None:
+    value = row[column]
+    if value is None or value == "":
+        return None
+    try:
+        seconds = float(value)
+    except (TypeError, ValueError):
+        seconds = float("nan")
+    if not 0 <= seconds < float("inf"):
+        raise TrackError("plan", "BadTime", f"{column} {value!r} is not a time in seconds")
+    return seconds
+
+
+def _leaves_root(name: str) -> bool:
+    return Path(name).is_absolute() or ".." in Path(name).parts

@@ -1,0 +1,224 @@
+"""VoxCeleb's own files: names and ids, face boxes, and the published lists of the splits."""
+
+import csv
+import io
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from emovox.errors import InputError, TrackError
+
+FRAMES_PER_SECOND = 25  # of the video that FRAME in a box file counts
+MAX_BOX_GAP = 25  # frames; boxes further apart than this are not joined by a line
+END_SLACK = 3  # frames, half a step of 0.24 s: how far the end boxes reach
+
+IDENTITY = re.compile(r"id\d{5}")
+
+
+@dataclass(frozen=True)
+class Boxes:
+    """Face boxes of one track.
+
+    Attributes:
+        frames: int64 `[n]`, rising; frame numbers of the 25 fps video.
+        xywh: float64 `[n, 4]`: left, top, width, height.
+        are_fractions: of the frame's width and height, instead of pixels.
+        bad_lines: line numbers that could not be read.
+    """
+
+    frames: np.ndarray
+    xywh: np.ndarray
+    are_fractions: bool
+    bad_lines: tuple[int, ...] = ()
+
+    @property
+    def start(self) -> float:
+        """Time of the first box in seconds of the video."""
+        return float(self.frames[0]) / FRAMES_PER_SECOND
+
+    @property
+    def end(self) -> float:
+        """Time of the last box in seconds of the video."""
+        return float(self.frames[-1]) / FRAMES_PER_SECOND
+
+    def at(self, time: float, width: int, height: int) -> tuple[float, float, float, float] | None:
+        """The box in pixels at `time` seconds, on the line between its neighbours.
+
+        None in a hole of more than a second, and before the first box or after the last one by
+        more than half a grid step.
+        """
+        frame = time * FRAMES_PER_SECOND
+        first, last = self.frames[0], self.frames[-1]
+        if not first - END_SLACK <= frame <= last + END_SLACK:
+            return None
+        frame = min(max(frame, first), last)
+        after = int(np.searchsorted(self.frames, frame))
+        before = after if self.frames[after] == frame else after - 1
+        gap = self.frames[after] - self.frames[before]
+        if gap > MAX_BOX_GAP:
+            return None
+        weight = (frame - self.frames[before]) / gap if gap else 0.0
+        x, y, w, h = (1 - weight) * self.xywh[before] + weight * self.xywh[after]
+        if self.are_fractions:
+            x, y, w, h = x * width, y * height, w * width, h * height
+        return float(x), float(y), float(w), float(h)
+
+
+def read_boxes(path: Path, name: str) -> Boxes:
+    """Read a VoxCeleb box file, VoxCeleb1 (pixels) or VoxCeleb2 (fractions).
+
+    Rows that cannot be read are left out and named in `bad_lines`; the boxes beside them are
+    joined by a line.
+
+    Args:
+        path: the file.
+        name: how to call it in messages, a path below the corpus root.
+
+    Raises:
+        TrackError: the file is missing, unreadable, or has no usable row.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError as error:
+        raise TrackError(
+            "boxes", type(error).__name__.removesuffix("Error"), f"{name}: {error.strerror}"
+        ) from error
+    rows: dict[int, list[float]] = {}
+    bad_lines = []
+    body = 0
+    for number, line in enumerate(lines, start=1):
+        if line.startswith("FRAME"):
+            body = number
+        elif body and line.strip():
+            row = _box_row(line)
+            if row is None:
+                bad_lines.append(number)
+            else:
+                rows[row[0]] = row[1]
+    if not rows:
+        why = f"no readable row after line {body}" if body else "no line starting with FRAME"
+        raise TrackError("boxes", "NoBoxes", f"{name}: {why}; expected FRAME X Y W H")
+    frames = np.array(sorted(rows))
+    xywh = np.array([rows[f] for f in frames])
+    # Pixels are whole numbers; a face of at most 4 pixels is none.
+    are_fractions = bool((np.abs(xywh) <= 4).all())
+    return Boxes(frames, xywh, are_fractions, tuple(bad_lines))
+
+
+def _box_row(line: str) -> tuple[int, list[float]] | None:
+    fields = line.split()
+    try:
+        frame, box = int(fields[0]), [float(v) for v in fields[1:]]
+    except ValueError:
+        return None
+    usable = len(box) == 4 and frame >= 0 and np.isfinite(box).all() and min(box[2:]) > 0
+    return (frame, box) if usable else None
+
+
+def read_names(folder: Path) -> dict[str, str]:
+    """Map names of VoxCeleb1 to ids, from vox1_meta.csv in `folder`.
+
+    Five names end in a dot that some copies of the corpus lack: both spellings are keys.
+
+    Raises:
+        InputError: the file is missing or has other columns.
+    """
+    names = {}
+    for row in _read_csv(folder / "vox1_meta.csv", "\t", ("VoxCeleb1 ID", "VGGFace1 ID")):
+        identity, name = row["VoxCeleb1 ID"], row["VGGFace1 ID"]
+        names[name] = identity
+        names.setdefault(name.rstrip("."), identity)
+    return names
+
+
+def read_vox2_sets(folder: Path) -> dict[str, str]:
+    """Map ids of VoxCeleb2 to `dev` or `test`, from vox2_meta.csv in `folder`.
+
+    Raises:
+        InputError: the file is missing or has other columns.
+    """
+    rows = _read_csv(folder / "vox2_meta.csv", ",", ("VoxCeleb2 ID", "Set"))
+    return {row["VoxCeleb2 ID"]: row["Set"] for row in rows}
+
+
+def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error.__class__.__name__})") from error
+    lines = csv.reader(io.StringIO(text), delimiter=delimiter)
+    header = [field.strip() for field in next(lines, [])]
+    if missing := [c for c in columns if c not in header]:
+        raise InputError(f"{path}: columns {missing} are missing; found {header}")
+    return [
+        dict(zip(header, (field.strip() for field in row), strict=False)) for row in lines if row
+    ]
+
+
+@dataclass(frozen=True)
+class OfficialSplit:
+    """The published split of EmoVoxCeleb, in VoxCeleb1 ids.
+
+    Attributes:
+        identities: every identity that the lists know.
+        unheard_identities: those whose tracks are all `unheard_val`.
+        heard_tracks: track ids of `heard_val`; every other track of the lists is `train`.
+    """
+
+    identities: frozenset[str]
+    unheard_identities: frozenset[str]
+    heard_tracks: frozenset[str]
+
+
+def read_official_split(folder: Path) -> OfficialSplit:
+    """Read identity_splits.txt, veriflist_test_random_seenheard.txt and vox1_meta.csv.
+
+    Sets 1 and 2 of the identities are heard, set 4 is not; the voices named in the list of seen
+    and heard pairs are `heard_val` (Nagrani, Albanie and Zisserman, "Learnable PINs", 2018).
+
+    Raises:
+        InputError: a list is missing or malformed, or names somebody that vox1_meta.csv lacks.
+    """
+    names = read_names(folder)
+    sets_file, voices_file = "identity_splits.txt", "veriflist_test_random_seenheard.txt"
+    heard, unheard = set(), set()
+    for number, line in enumerate(_read_lines(folder / sets_file), start=1):
+        match line.split():
+            case [name, ("1" | "2")] if name in names:
+                heard.add(names[name])
+            case [name, "4"] if name in names:
+                unheard.add(names[name])
+            case _:
+                raise InputError(
+                    f"{folder / sets_file}: line {number}: expected a name of vox1_meta.csv and "
+                    f"a set 1, 2 or 4, found {line!r}"
+                )
+    tracks = set()
+    for row in _read_csv(folder / voices_file, ",", ("voice-path",)):
+        track_id = voice_track_id(row["voice-path"], names)
+        if track_id is None:
+            raise InputError(f"{folder / voices_file}: unknown voice {row['voice-path']!r}")
+        tracks.add(track_id)
+    return OfficialSplit(frozenset(heard | unheard), frozenset(unheard), frozenset(tracks))
+
+
+def voice_track_id(path: str, names: dict[str, str]) -> str | None:
+    """Turn `<name>/<video>_0000001.wav` into a track id; None if name or form is unknown."""
+    match = re.fullmatch(r"([^/]+)/(.+)_(\d+)\.wav", path)
+    if match is None or match[1] not in names:
+        return None
+    return format_track_id(names[match[1]], match[2], int(match[3]))
+
+
+def format_track_id(identity_id: str, video_id: str, track_num: int) -> str:
+    """The one spelling of a track: `id10001/Y8hIVOBuels/00001`."""
+    return f"{identity_id}/{video_id}/{track_num:05d}"
+
+
+def _read_lines(path: Path) -> list[str]:
+    try:
+        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read ({error.__class__.__name__})") from error

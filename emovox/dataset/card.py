@@ -1,0 +1,73 @@
+"""The card of a dataset, README.md: Hugging Face front matter and the figures of the manifest."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from emovox.dataset import schema
+from emovox.emotions import EMOTIONS
+
+
+def render_card(
+    manifest: Mapping[str, Any], labels: Mapping[str, Mapping[str, int]], layout: str
+) -> str:
+    """Render the card.
+
+    Args:
+        manifest: the dataset's manifest; every count on the card comes from it.
+        labels: tracks per label, for each split that has rows.
+        layout: layout of the corpus it was built from.
+    """
+    totals = manifest["totals"]
+    splits = [s for s in schema.SPLITS if s in totals["by_split"]]
+    empty = [s for s in schema.SPLITS if s not in splits]
+    lines = ["---", f"pretty_name: {manifest['name']}", "tags:", "- emotion-recognition"]
+    if splits:
+        lines.append("configs:")
+        for table in schema.TABLES:
+            lines += [f"- config_name: {table}"]
+            lines += ["  default: true"] if table == "frames" else []
+            lines.append("  data_files:")
+            for split in splits:
+                lines += [f"  - split: {split}", f"    path: {schema.table_file(table, split)}"]
+    teacher = manifest["teacher"]
+    lines += [
+        "---",
+        "",
+        f"# {manifest['name']} {manifest['version']}",
+        "",
+        f"Logits of a facial-emotion network for {totals['frames']:,} frames, one every "
+        f"{manifest['step_ms']} ms, of {totals['tracks']:,} speaking-face tracks. Built by emovox "
+        f"from a corpus of layout `{layout}` with the teacher `{teacher['name']}` (weights "
+        f"sha256 `{teacher['sha256']}`).",
+        "",
+        "| split | tracks | frames | identities |",
+        "|---|---:|---:|---:|",
+    ]
+    for split in splits:
+        counts = totals["by_split"][split]
+        lines.append(
+            f"| {split} | {counts['tracks']:,} | {counts['frames']:,} | {counts['identities']:,} |"
+        )
+    if empty:
+        lines += ["", f"No track fell into {' and '.join(empty)}: there are no files for it."]
+    lines += [
+        "",
+        f"{totals['dropped']:,} tracks gave no rows; `{schema.DROPPED_FILE}` says why.",
+        "",
+        "Tracks by label, the emotion with the largest logit over all frames of a track:",
+        "",
+        f"| split | {' | '.join(EMOTIONS)} |",
+        f"|---|{'---:|' * len(EMOTIONS)}",
+    ]
+    for split in splits:
+        row = " | ".join(f"{labels[split].get(emotion, 0):,}" for emotion in EMOTIONS)
+        lines.append(f"| {split} | {row} |")
+    lines += [
+        "",
+        "## Limits",
+        "",
+        "The logits are one network's reading of faces of real people, not anyone's feelings, and "
+        "they carry that network's errors and biases. The terms of the source corpus apply.",
+        "",
+    ]
+    return "\n".join(lines)

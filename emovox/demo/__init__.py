@@ -1,0 +1,107 @@
+"""The demo: a small synthetic corpus, the dataset built from it, and what came out."""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from emovox.build.config import BuildConfig
+from emovox.build.run import BuildResult, build_dataset
+from emovox.dataset import schema
+from emovox.dataset.store import read_table
+from emovox.demo.corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
+from emovox.emotions import EMOTIONS
+from emovox.errors import CheckError, InputError
+
+CORPUS, DATASET = "corpus", "dataset"
+NUM_SHOWN = 5  # frames printed of the first track
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """What the demo made.
+
+    Attributes:
+        corpus: folder of the synthetic media, in the layout of VoxCeleb2.
+        tracks: its tracks with the emotion each one acts.
+        build: what the build of the dataset did.
+    """
+
+    corpus: Path
+    tracks: list[DemoTrack]
+    build: BuildResult
+
+    def summary(self) -> str:
+        """What was made, read back from the files."""
+        return "\n\n".join(
+            [
+                f"corpus    {self.corpus}\n{self.build.summary()}",
+                _show_frames(self.build.out),
+                _show_labels(self.build.out, self.tracks),
+                "Read it with pandas:\n"
+                "  import pandas as pd\n"
+                f"  frames = pd.read_parquet({str(self.build.out / 'frames')!r})\n"
+                f"  tracks = pd.read_parquet({str(self.build.out / 'tracks')!r})",
+            ]
+        )
+
+
+def run_demo(out: Path, config: DemoConfig | None = None, jobs: int = 0) -> DemoResult:
+    """Write a corpus below `out`, build a dataset from it and read it back.
+
+    Args:
+        out: folder; new, empty, or of an earlier demo.
+        jobs: worker processes; 0 means one per core.
+
+    Raises:
+        InputError: `out` holds something else.
+        CheckError: what was read back is not what was built.
+    """
+    corpus, dataset = out / CORPUS, out / DATASET
+    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - {CORPUS, DATASET}):
+        raise InputError(f"{out}: holds something else; choose another --out")
+    tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
+    build = build_dataset(demo_build_config(corpus, dataset, jobs))
+    rows = sum(read_table(dataset, "frames", split).num_rows for split in schema.SPLITS)
+    if rows != build.manifest["totals"]["frames"]:
+        raise CheckError(f"{dataset}: {rows} frames were read back, others were written")
+    return DemoResult(corpus, tracks, build)
+
+
+def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:
+    """How the demo's dataset is built; pipelines/demo.toml says the same."""
+    return BuildConfig(
+        layout="voxceleb2",
+        root=root,
+        out=out,
+        name="emovox-demo",
+        jobs=jobs,
+        heard_fraction=0.15,
+        shard_tracks=8,
+        hdf5=True,
+    )
+
+
+def _show_frames(dataset: Path) -> str:
+    split = next(s for s in schema.SPLITS if (dataset / schema.table_file("frames", s)).exists())
+    frames = read_table(dataset, "frames", split).slice(0, NUM_SHOWN).to_pylist()
+    lines = [f"First frames of {frames[0]['track_id']} ({split}), logits:"]
+    lines.append("  time ms" + "".join(f"{emotion[:9]:>11}" for emotion in EMOTIONS))
+    for row in frames:
+        logits = "".join(f"{row[name]:>11.2f}" for name in schema.LOGITS)
+        lines.append(f"  {row['timestamp_ms']:>7}{logits}")
+    return "\n".join(lines)
+
+
+def _show_labels(dataset: Path, tracks: list[DemoTrack]) -> str:
+    acted = {track.track_id: track.emotion for track in tracks}
+    counts: Counter[tuple[str, str]] = Counter()
+    for split in schema.SPLITS:
+        table = read_table(dataset, "tracks", split)
+        for track_id, label in zip(table["track_id"], table["label"], strict=True):
+            counts[acted[track_id.as_py()], label.as_py()] += 1
+    lines = ["Tracks by what the face acts (rows) and what the teacher saw (columns):"]
+    lines.append(" " * 11 + "".join(f"{emotion[:9]:>11}" for emotion in EMOTIONS))
+    for emotion in ACTED:
+        row = "".join(f"{counts[emotion, label]:>11}" for label in EMOTIONS)
+        lines.append(f"  {emotion:<9}{row}")
+    return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Media: frames on the grid of a video, face boxes and crops."""

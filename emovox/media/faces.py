@@ -1,0 +1,123 @@
+"""Where the face is in a frame, and the square crop of it that a teacher sees."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import cv2
+import numpy as np
+
+DENSE_SCALE = 1.6  # side of a dense frame over that of the detection in it
+VOXCELEB2_SCALE = 1.4  # side of a VoxCeleb2 clip over that of the detection in it
+MIN_VISIBLE = 0.25  # share of a box that must lie inside the frame
+
+MIN_OVERLAP = 0.2  # intersection over union of a face with itself one step earlier
+MAX_LOST = 1.0  # seconds without the followed face before another may be followed
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle in source pixels; `score` is the detector's, None for a given box."""
+
+    x: float
+    y: float
+    w: float
+    h: float
+    score: float | None = None
+
+    @property
+    def area(self) -> float:
+        return self.w * self.h
+
+
+class Detector(Protocol):
+    """Finds faces: uint8 RGB frames `[H, W, 3]` of one size to boxes per frame."""
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[list[Box]]: ...
+
+
+def dense_box(width: int, height: int) -> Box:
+    """The face in a dense frame: the central square of side round(0.625 min(H, W))."""
+    side = round(min(width, height) / DENSE_SCALE)
+    return Box((width - side) // 2, (height - side) // 2, side, side)
+
+
+def voxceleb2_box(width: int, height: int) -> Box:
+    """The face in a VoxCeleb2 clip: side 1/1.4, centred in x, touching the top."""
+    side = min(width, height) / VOXCELEB2_SCALE
+    return Box((width - side) / 2, 0.0, side, side)
+
+
+def square(box: Box) -> Box:
+    """The square around the same centre whose side is the longer of the box's."""
+    side = max(box.w, box.h)
+    return Box(box.x + (box.w - side) / 2, box.y + (box.h - side) / 2, side, side, box.score)
+
+
+def is_visible(box: Box, width: int, height: int) -> bool:
+    """Whether enough of a box lies inside a frame."""
+    inside_x = min(box.x + box.w, width) - max(box.x, 0.0)
+    inside_y = min(box.y + box.h, height) - max(box.y, 0.0)
+    return inside_x > 0 and inside_y > 0 and inside_x * inside_y >= MIN_VISIBLE * box.area
+
+
+def cut(image: np.ndarray, box: Box) -> np.ndarray:
+    """The pixels of a box, rounded to whole ones; what lies outside repeats the nearest edge."""
+    height, width = image.shape[:2]
+    left, top = round(box.x), round(box.y)
+    right, bottom = max(round(box.x + box.w), left + 1), max(round(box.y + box.h), top + 1)
+    if left >= 0 and top >= 0 and right <= width and bottom <= height:
+        return image[top:bottom, left:right]
+    rows = np.arange(top, bottom).clip(0, height - 1)
+    columns = np.arange(left, right).clip(0, width - 1)
+    return image[rows[:, None], columns]
+
+
+def resize(face: np.ndarray, size: int) -> np.ndarray:
+    """Resize a square face to `[size, size, 3]`: area average down, bilinear up."""
+    shrinks = face.shape[0] > size
+    return cv2.resize(
+        face, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+    )
+
+
+def sharpness(face: np.ndarray) -> float:
+    """Variance of the Laplacian of the grey face (Pech-Pacheco et al., 2000)."""
+    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+    return float(deviation[0, 0] ** 2)
+
+
+def overlap(a: Box, b: Box) -> float:
+    """Intersection over union of two boxes."""
+    x = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
+    y = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
+    if x <= 0 or y <= 0:
+        return 0.0
+    return x * y / (a.area + b.area - x * y)
+
+
+class Follower:
+    """Follows the largest face of a clip from grid frame to grid frame.
+
+    A face goes on where a box overlaps the last one; when it is lost for more than a second, the
+    largest face then seen is followed next.
+    """
+
+    def __init__(self) -> None:
+        self._box: Box | None = None
+        self._time = 0.0
+
+    def __call__(self, boxes: list[Box], time: float) -> Box | None:
+        """Choose among the boxes of a frame at `time` seconds; None if the face is not there."""
+        if not boxes:
+            return None
+        if self._box is None or time - self._time > MAX_LOST:
+            chosen = max(boxes, key=lambda box: box.area)
+        else:
+            last = self._box
+            chosen = max(boxes, key=lambda box: overlap(box, last))
+            if overlap(chosen, last) < MIN_OVERLAP:
+                return None
+        self._box, self._time = chosen, time
+        return chosen

@@ -1,0 +1,61 @@
+"""The time grid of a track: one point every step, and the frame that is shown there.
+
+All times are seconds from the start of the track, except where a name says otherwise.
+"""
+
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+Item = TypeVar("Item")
+
+EPSILON = 1e-6  # steps; absorbs the rounding of times that are exact in decimal
+
+
+def num_points(duration: float, step: float) -> int:
+    """Grid points in `duration` seconds, both ends included: floor(duration / step) + 1."""
+    return int(duration / step + EPSILON) + 1 if duration >= 0 else 0
+
+
+def nearest(
+    frames: Iterable[tuple[float, Item]], step: float, end: float | None = None
+) -> Iterator[tuple[int, float, Item]]:
+    """Pick for each grid point the frame nearest to it in time, in one pass.
+
+    A point further than half a step from any frame is left out, so no frame is picked twice. Of
+    two frames at the same distance the earlier is taken. Without an `end`, the grid goes as far as
+    the last frame is the nearest: half a frame interval past its time. At 25 frames per second
+    and 0.24 s this gives frames 0, 6, 12, ..., that is floor((N - 1) / 6) + 1 of N.
+
+    Args:
+        frames: `(time, frame)` with rising times.
+        step: seconds between grid points.
+        end: last time that may hold a point.
+
+    Yields:
+        `(grid index, time, frame)`, in order.
+    """
+    previous: tuple[float, Item] | None = None
+    interval = 0.0
+    index = 0
+    for time, item in frames:
+        while end is None or index < num_points(end, step):
+            point = index * step
+            if time < point - EPSILON * step:
+                break
+            if previous is None or time - point < point - previous[0] - EPSILON * step:
+                chosen = (time, item)
+            else:
+                chosen = previous
+            if -step / 2 < chosen[0] - point <= step / 2:
+                yield index, *chosen
+            index += 1
+        if previous is not None:
+            interval = time - previous[0]
+        previous = (time, item)
+    if previous is None:
+        return
+    last = previous[0] + interval / 2 if end is None else end
+    while index < num_points(last, step):
+        if -step / 2 < previous[0] - index * step <= step / 2:
+            yield index, *previous
+        index += 1

@@ -1,0 +1,67 @@
+"""Grid frames that are already files: the published tree of dense face frames."""
+
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from emovox.errors import TrackError
+from emovox.media.video import Deadline, GridFrame
+
+FRAME_NAME = re.compile(r"([0-9]+)\.jpe?g", re.IGNORECASE)
+
+
+class ImageTrack:
+    """The numbered JPEGs of one folder, one per grid point, in the order of their numbers.
+
+    The first number is 1, or 0 if there is such a file; a number that is missing is a gap.
+    Attributes and errors are those of `VideoTrack`.
+    """
+
+    def __init__(self, folder: Path, step: float, deadline: Deadline) -> None:
+        self.folder, self.step, self.deadline = folder, step, deadline
+        self.num_decoded = 0
+        self.num_expected = 0
+        self.duration = 0.0
+
+    def __iter__(self) -> Iterator[GridFrame]:
+        numbered = self._numbered()
+        first = 0 if 0 in numbered else 1
+        for number in sorted(numbered):
+            self.deadline.check()
+            index = number - first
+            image = self._read(numbered[number])
+            self.num_decoded += 1
+            self.num_expected = index + 1
+            self.duration = self.num_expected * self.step
+            yield GridFrame(index, index * self.step, index * self.step, image)
+
+    def _numbered(self) -> dict[int, Path]:
+        try:
+            paths = sorted(self.folder.iterdir())
+        except OSError as error:
+            name = type(error).__name__.removesuffix("Error")
+            raise TrackError("open", name, error.strerror or "") from error
+        numbered: dict[int, Path] = {}
+        for path in paths:
+            if match := FRAME_NAME.fullmatch(path.name):
+                if (number := int(match[1])) in numbered:
+                    message = f"{numbered[number].name} and {path.name} have the same number"
+                    raise TrackError("open", "DuplicateFrame", message)
+                numbered[number] = path
+        if not numbered:
+            raise TrackError("open", "NoFrames", "the folder holds no numbered JPEG")
+        return numbered
+
+    def _read(self, path: Path) -> np.ndarray:
+        try:
+            data = np.frombuffer(path.read_bytes(), np.uint8)
+        except OSError as error:
+            name = type(error).__name__.removesuffix("Error")
+            raise TrackError("decode", name, f"{path.name}: {error.strerror}") from error
+        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        if image is None:
+            raise TrackError("decode", "InvalidData", f"{path.name} is not an image")
+        return image

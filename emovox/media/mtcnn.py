@@ -1,0 +1,46 @@
+"""Face detection by MTCNN (Zhang et al., 2016), through facenet-pytorch."""
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+import torch
+
+from emovox.media.faces import Box
+
+MAX_SIDE = 640  # pixels; larger frames are reduced for detection
+MIN_FACE = 40  # pixels, in the frame as detected on
+MIN_SCORE = 0.9
+
+
+class Mtcnn:
+    """A `Detector`. Its networks come with the facenet-pytorch wheel: nothing is downloaded."""
+
+    def __init__(self, device: torch.device) -> None:
+        from facenet_pytorch import MTCNN
+
+        self._net = MTCNN(keep_all=True, min_face_size=MIN_FACE, device=device)
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> list[list[Box]]:
+        height, width = frames[0].shape[:2]
+        scale = min(1.0, MAX_SIDE / max(height, width))
+        if scale < 1.0:
+            size = (round(width * scale), round(height * scale))
+            frames = [cv2.resize(f, size, interpolation=cv2.INTER_AREA) for f in frames]
+        corners, scores = self._net.detect(list(frames))
+        return [_boxes(c, s, scale) for c, s in zip(corners, scores, strict=True)]
+
+
+def _boxes(corners: object, scores: object, scale: float) -> list[Box]:
+    # Frames without a face come back as None; under numpy 2 the others as object arrays.
+    if corners is None or scores is None:
+        return []
+    found = []
+    for (left, top, right, bottom), score in zip(
+        np.asarray(corners, np.float64) / scale, np.asarray(scores, np.float64), strict=True
+    ):
+        if score >= MIN_SCORE and right > left and bottom > top:
+            found.append(
+                Box(float(left), float(top), float(right - left), float(bottom - top), float(score))
+            )
+    return found

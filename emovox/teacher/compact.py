@@ -1,0 +1,95 @@
+"""The embedded default teacher: a small residual network on grey 48 x 48 faces.
+
+Trained on FERPlus by `emovox train-teacher`; its card is data_cards/teacher-compact.md.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from emovox.emotions import EMOTIONS
+
+INPUT_SIZE = 48  # pixels
+GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B, as in the reference code
+MIN_DEVIATION = 1.0  # grey levels; keeps a face of one colour finite
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Shape of the network: a stem, then stages of residual blocks, each halving the side."""
+
+    stem: int = 16
+    widths: tuple[int, ...] = (32, 64, 128, 192)
+    depths: tuple[int, ...] = (1, 2, 2, 1)
+    se_reduction: int = 8
+    dropout: float = 0.3
+
+
+def standardise(grey: Tensor) -> Tensor:
+    """Give every face zero mean and unit deviation. `grey` is float `[N, 1, H, W]`, 0..255."""
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = grey.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (grey - mean) / deviation.clamp_min(MIN_DEVIATION)
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate computed from all channels' means (Hu et al., 2018)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, channels // reduction, 1)
+        self.up = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.up(F.relu(self.down(gate))))
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions with squeeze-and-excitation and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, se_reduction: int) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.se = SqueezeExcite(outputs, se_reduction)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            self.shortcut = nn.Sequential(
+                nn.AvgPool2d(stride),
+                nn.Conv2d(inputs, outputs, 1, bias=False),
+                nn.BatchNorm2d(outputs),
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)))
+        y = self.se(self.bn2(self.conv2(y)))
+        return F.relu(y + self.shortcut(x))
+
+
+class CompactNet(nn.Module):
+    """Standardised grey faces `[N, 1, 48, 48]` to logits `[N, 8]`."""
+
+    def __init__(self, config: CompactConfig | None = None) -> None:
+        super().__init__()
+        config = config or CompactConfig()
+        self.stem = nn.Sequential(
+            nn.Conv2d(1, config.stem, 3, 1, 1, bias=False), nn.BatchNorm2d(config.stem), nn.ReLU()
+        )
+        blocks: list[nn.Module] = []
+        inputs = config.stem
+        for width, depth in zip(config.widths, config.depths, strict=True):
+            for i in range(depth):
+                blocks.append(Block(inputs, width, 2 if i == 0 else 1, config.se_reduction))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(inputs, len(EMOTIONS))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.blocks(self.stem(x)).mean(dim=(2, 3))
+        return self.classifier(self.dropout(x))
