@@ -97,14 +97,25 @@ class LokyEngine:
 @contextlib.contextmanager
 def _pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    # Read by the process that loky starts to count semaphores: it warns when workers are killed.
+    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
     pool = ProcessPoolExecutor(num_workers, initializer=_ignore_interrupts, env=one_thread)
     try:
         yield pool
     except BaseException:
-        pool.shutdown(kill_workers=True)
+        _kill(pool)
         raise
-    # Also after a clean run: a worker idles otherwise until loky's own timeout.
-    pool.shutdown(kill_workers=True)
+    pool.shutdown()
+
+
+def _kill(pool: ProcessPoolExecutor) -> None:
+    """End the workers at once. What loky's own thread then complains of is of no use to anyone."""
+    hook = threading.excepthook
+    threading.excepthook = lambda arguments: None
+    try:
+        pool.shutdown(kill_workers=True)
+    finally:
+        threading.excepthook = hook
 
 
 def _ignore_interrupts() -> None:

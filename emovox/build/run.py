@@ -220,8 +220,8 @@ def _finish_once(
 ) -> dict[str, Any]:
     """Write the dataset, unless the one that is there came from the same inputs and is whole."""
     provenance = _provenance(config, settings, shards)
-    inputs = [provenance, sorted(assigned.items()), [asdict(d) for d in corpus.dropped]]
-    inputs.append([[asdict(d) for d in reports[s.fingerprint].dropped] for s in shards])
+    lost = [d for shard in shards for d in reports[shard.fingerprint].dropped]
+    inputs = [provenance, sorted(assigned.items()), [asdict(d) for d in corpus.dropped + lost]]
     fingerprint = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
     record = state / "finished.json"
     if (manifest := _still_there(config.out, record, fingerprint)) is not None:

@@ -10,7 +10,7 @@ table          a CSV or Parquet file: track_id, video, identity, start, end; spl
 import os
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
@@ -45,7 +45,8 @@ def read_corpus(layout: str, source: Source) -> Corpus:
 
     Raises:
         ConfigError: no such layout, or an option that the layout needs is missing.
-        InputError: the root is missing, unreadable, or holds nothing of this layout.
+        InputError: the root is missing, or holds nothing of this layout; or the folders are names
+            and vox1_meta.csv, which turns them into ids, is missing.
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
@@ -108,7 +109,8 @@ def _voxceleb1(source: Source) -> Corpus:
             videos[path.name[: -len(path.suffix)]] = entry.name
     identify = _Identities(source)
     used = set()
-    for entry in _walk(source.root, "txt", corpus):
+    num_odd = 0
+    for entry in _walk(source.root, "txt", corpus, lambda path: identify.mask(path, 1)):
         match entry.name.split("/"):
             case ["txt", who, video, file] if re.fullmatch(r"[0-9]+\.txt", file):
                 number = int(file[:-4])
@@ -118,21 +120,21 @@ def _voxceleb1(source: Source) -> Corpus:
                         message = f"video/{video}.<ext> is missing"
                         raise TrackError("open", "FileNotFound", message)
                 except TrackError as error:
-                    who = identify.mask(who)
-                    name = f"txt/{who}/{video}/{file}"
-                    corpus.drop(format_track_id(who, video, number), name, error)
+                    masked = identify.mask(who)
+                    name = f"txt/{masked}/{video}/{file}"
+                    corpus.drop(format_track_id(masked, video, number), name, error)
                     continue
                 used.add(video)
-                source_name = videos[video]
-                corpus.add(
-                    Track(identity, video, number, source_name, Faces.BOXES, boxes=entry.name)
-                )
+                track = Track(identity, video, number, videos[video], Faces.BOXES, entry.name)
+                corpus.add(replace(track, person=who))
             case _ if entry.name.endswith(".txt"):
-                corpus.notes.append(f"{entry.name}: not txt/<id>/<video>/<n>.txt, left aside")
+                num_odd += 1
+    if num_odd:
+        corpus.note(f"{num_odd} files below txt/ are not <id>/<video>/<n>.txt and are left aside")
     if unused := sorted(set(videos) - used):
-        corpus.notes.append(
+        corpus.note(
             f"{len(unused)} videos have no box file in txt/ and are left aside, "
-            f"for example {videos[unused[0]]}"
+            f"for example {Path(videos[unused[0]]).name}"
         )
     return corpus
 
@@ -142,20 +144,27 @@ def _dense_frames(source: Source) -> Corpus:
     identify = _Identities(source)
     folders = {
         entry.name.rpartition("/")[0]
-        for entry in _walk(source.root, "", corpus)
+        for entry in _walk(source.root, "", corpus, identify.mask)
         if Path(entry.name).suffix.lower() in IMAGE_ENDINGS
     }
+    num_odd = 0
     for folder in sorted(folders):
         match folder.split("/"):
             case [who, "1.6", video, number] if re.fullmatch(r"[0-9]+", number):
                 try:
-                    corpus.add(Track(identify(who), video, int(number), folder, Faces.DENSE))
+                    track = Track(identify(who), video, int(number), folder, Faces.DENSE)
+                    corpus.add(replace(track, person=who))
                 except TrackError as error:
                     masked = identify.mask(who)
                     track_id = format_track_id(masked, video, int(number))
                     corpus.drop(track_id, f"{masked}/1.6/{video}/{number}", error)
             case _:
-                corpus.notes.append(f"{folder}: JPEGs, but not <name>/1.6/<video>/<track>/<nn>.jpg")
+                num_odd += 1
+    if num_odd:
+        corpus.note(
+            f"{num_odd} folders hold JPEGs, but are not <name>/1.6/<video>/<track>, and are "
+            "left aside"
+        )
     return corpus
 
 
@@ -175,10 +184,18 @@ class _Identities:
             raise TrackError("plan", "UnknownName", "the folder's name is not in vox1_meta.csv")
         return self._names[who]
 
-    def mask(self, who: str) -> str:
-        """An id stays; any other name becomes a stand-in, the same for the same name."""
+    def mask(self, path: str, position: int = 0) -> str:
+        """The path with the folder at `position` as an id, or else as a stand-in for its name."""
+        parts = path.split("/")
+        if position < len(parts):
+            parts[position] = self._mask(parts[position])
+        return "/".join(parts)
+
+    def _mask(self, who: str) -> str:
         if IDENTITY.fullmatch(who):
             return who
+        if self._names and who in self._names:
+            return self._names[who]
         return f"unknown-{blake2b(os.fsencode(who), digest_size=4).hexdigest()}"
 
 
@@ -190,7 +207,7 @@ def _folder(source: Source) -> Corpus:
             continue
         *parents, stem = entry.name[: -len(path.suffix)].split("/")
         identity, inner = (parents[0], parents[1:]) if parents else (stem, [])
-        if inner and re.fullmatch(r"[0-9]+", stem) and len(inner) == 1:
+        if len(inner) == 1 and re.fullmatch(r"[0-9]{1,9}", stem):
             video, number = inner[0], int(stem)
         else:
             video, number = "+".join([*inner, stem]), 0
@@ -222,11 +239,13 @@ class _Entry:
     is_file: bool
 
 
-def _walk(root: Path, below: str, corpus: Corpus) -> Iterator[_Entry]:
+def _walk(
+    root: Path, below: str, corpus: Corpus, shown: Callable[[str], str] = str
+) -> Iterator[_Entry]:
     """Yield every file below `root/below`, and folders whose name ends like a video.
 
-    Hidden names are skipped, symbolic links followed. A folder that cannot be listed becomes a
-    note: nobody knows what tracks it holds.
+    Hidden names are skipped, symbolic links followed unless they lead back up. A folder that
+    cannot be listed becomes a note, with its name as `shown`: nobody knows what tracks it holds.
     """
     stack = [below]
     while stack:
@@ -235,16 +254,31 @@ def _walk(root: Path, below: str, corpus: Corpus) -> Iterator[_Entry]:
             with os.scandir(root / folder) as entries:
                 listing = sorted(entries, key=lambda e: e.name)
         except OSError as error:
-            corpus.notes.append(f"{folder or '.'}: cannot be listed ({error.strerror})")
+            name = shown(folder) if folder else "the root"
+            corpus.note(f"{name}: cannot be listed ({error.strerror})")
             continue
         for entry in listing:
             name = f"{folder}/{entry.name}" if folder else entry.name
             if entry.name.startswith("."):
                 continue
-            if entry.is_dir():
+            if _is(entry.is_dir):
                 if Path(entry.name).suffix.lower() in VIDEO_ENDINGS:
                     yield _Entry(name, is_file=False)
-                else:
+                elif not _leads_up(entry):
                     stack.append(name)
             else:
-                yield _Entry(name, is_file=entry.is_file())
+                yield _Entry(name, is_file=_is(entry.is_file))
+
+
+def _is(kind: Callable[[], bool]) -> bool:
+    try:
+        return kind()
+    except OSError:  # a link that leads to itself, or where nobody may look
+        return False
+
+
+def _leads_up(entry: "os.DirEntry[str]") -> bool:
+    """Whether a folder is a link to one that it lies in, which would have no end."""
+    if not entry.is_symlink():
+        return False
+    return Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())

@@ -132,5 +132,5 @@ def _drop_unassigned(corpus: Corpus, assigned: dict[str, str], splits: str) -> N
                 "column": f"the table's split {track.split!r} is not one of {', '.join(SPLITS)}",
             }.get(splits, f"{Path(splits).name} does not name it")
             error = TrackError("split", "NoSplit", message)
-            corpus.drop(track.track_id, track.source, error)
+            corpus.drop(track.track_id, track.shown(track.source), error)
     corpus.tracks = kept

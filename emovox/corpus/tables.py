@@ -107,4 +107,4 @@ def _seconds(row: dict[str, Any], column: str) -> float | None:
 
 
 def _leaves_root(name: str) -> bool:
-    return Path(name).is_absolute() or ".." in Path(name).parts
+    return Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name

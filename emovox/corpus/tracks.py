@@ -34,6 +34,7 @@ class Track:
             where there are none its first frame.
         end: seconds into the video where it ends; None means with the last box or frame.
         split: the split a table gives it.
+        person: the folder in its paths that is a person's name; `shown` hides it.
     """
 
     identity_id: str
@@ -45,10 +46,16 @@ class Track:
     start: float | None = None
     end: float | None = None
     split: str | None = None
+    person: str | None = None
 
     @property
     def track_id(self) -> str:
         return format_track_id(self.identity_id, self.video_id, self.track_num)
+
+    def shown(self, path: str) -> str:
+        """A path of this track as it may be written down: with the id for the person's name."""
+        parts = (self.identity_id if part == self.person else part for part in path.split("/"))
+        return printable("/".join(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,9 +91,13 @@ class Corpus:
         try:
             check_names(track)
         except TrackError as error:
-            self.drop(track.track_id, track.source, error)
+            self.drop(track.track_id, track.shown(track.source), error)
         else:
             self.tracks.append(track)
+
+    def note(self, line: str) -> None:
+        """Tell the user about something that is left aside."""
+        self.notes.append(printable(line))
 
     def drop(self, track_id: str, source: str, error: TrackError) -> None:
         """Record something that looks like a track but cannot be one."""
@@ -100,9 +111,10 @@ class Corpus:
         unique: list[Track] = []
         for track in self.tracks:
             if unique and unique[-1].track_id == track.track_id:
-                message = f"{unique[-1].source} has the same track_id and comes first"
+                first = unique[-1].shown(unique[-1].source)
+                message = f"{first} has the same track_id and comes first"
                 error = TrackError("plan", "DuplicateTrack", message)
-                self.drop(track.track_id, track.source, error)
+                self.drop(track.track_id, track.shown(track.source), error)
             else:
                 unique.append(track)
         self.tracks = unique

@@ -12,6 +12,7 @@ from emovox.errors import InputError, TrackError
 
 FRAMES_PER_SECOND = 25  # of the video that FRAME in a box file counts
 MAX_BOX_GAP = 25  # frames; boxes further apart than this are not joined by a line
+MAX_FRAME = 2**31 - 1  # a number beyond it is not believed
 END_SLACK = 3  # frames, half a step of 0.24 s: how far the end boxes reach
 
 IDENTITY = re.compile(r"id\d{5}")
@@ -49,7 +50,7 @@ class Boxes:
         None in a hole of more than a second, and before the first box or after the last one by
         more than half a grid step.
         """
-        frame = time * FRAMES_PER_SECOND
+        frame = round(time * FRAMES_PER_SECOND, 6)  # times of frames are not exact in binary
         first, last = self.frames[0], self.frames[-1]
         if not first - END_SLACK <= frame <= last + END_SLACK:
             return None
@@ -80,7 +81,7 @@ def read_boxes(path: Path, name: str) -> Boxes:
         TrackError: the file is missing, unreadable, or has no usable row.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         raise TrackError(
             "boxes", type(error).__name__.removesuffix("Error"), f"{name}: {error.strerror}"
@@ -102,8 +103,8 @@ def read_boxes(path: Path, name: str) -> Boxes:
         raise TrackError("boxes", "NoBoxes", f"{name}: {why}; expected FRAME X Y W H")
     frames = np.array(sorted(rows))
     xywh = np.array([rows[f] for f in frames])
-    # Pixels are whole numbers; a face of at most 4 pixels is none.
-    are_fractions = bool((np.abs(xywh) <= 4).all())
+    # A face of at most 4 pixels is none. The median, so that one odd row decides nothing.
+    are_fractions = bool(np.median(xywh[:, 2:]) <= 4)
     return Boxes(frames, xywh, are_fractions, tuple(bad_lines))
 
 
@@ -113,7 +114,8 @@ def _box_row(line: str) -> tuple[int, list[float]] | None:
         frame, box = int(fields[0]), [float(v) for v in fields[1:]]
     except ValueError:
         return None
-    usable = len(box) == 4 and frame >= 0 and np.isfinite(box).all() and min(box[2:]) > 0
+    usable = len(box) == 4 and 0 <= frame <= MAX_FRAME and np.isfinite(box).all()
+    usable = usable and min(box[2:]) > 0
     return (frame, box) if usable else None
 
 
@@ -152,9 +154,15 @@ def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict
     header = [field.strip() for field in next(lines, [])]
     if missing := [c for c in columns if c not in header]:
         raise InputError(f"{path}: columns {missing} are missing; found {header}")
-    return [
-        dict(zip(header, (field.strip() for field in row), strict=False)) for row in lines if row
-    ]
+    rows = []
+    for fields in lines:
+        row = dict(zip(header, (field.strip() for field in fields), strict=False))
+        if not all(row.get(column) for column in columns):
+            if not any(row.values()):
+                continue
+            raise InputError(f"{path}: line {lines.line_num}: needs {', '.join(columns)}")
+        rows.append(row)
+    return rows
 
 
 @dataclass(frozen=True)

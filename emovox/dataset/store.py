@@ -47,13 +47,14 @@ class ContentHash:
         for i, field in enumerate(self.schema):
             for chunk in table.column(i).chunks:
                 if pa.types.is_string(field.type):
-                    self._shapes[i].update(_numbers(pc.binary_length(chunk)))
+                    self._shapes[i].update(_numbers(pc.binary_length(chunk)).data)
                     self._values[i].update(_characters(chunk))
                 else:
                     if field.nullable:
-                        self._shapes[i].update(pc.is_null(chunk).cast(pa.uint8()).to_numpy())
+                        nulls = pc.is_null(chunk).cast(pa.uint8())
+                        self._shapes[i].update(_numbers(nulls).data)
                         chunk = pc.fill_null(chunk, 0)
-                    self._values[i].update(_numbers(chunk))
+                    self._values[i].update(_numbers(chunk).data)
 
     def hexdigest(self) -> str:
         whole = hashlib.sha256()

@@ -33,9 +33,9 @@ class DemoConfig:
         seed: everything drawn follows from it.
     """
 
-    num_speakers: int = 10
+    num_speakers: int = 12
     num_videos: int = 2
-    num_tracks: int = 5
+    num_tracks: int = 4
     min_seconds: float = 4.0
     max_seconds: float = 6.0
     seed: int = 0
@@ -68,7 +68,7 @@ def plan_demo(config: DemoConfig) -> list[DemoTrack]:
                 shares = [NEUTRAL_SHARE] + [(1 - NEUTRAL_SHARE) / (len(ACTED) - 1)] * 4
                 tracks.append(
                     DemoTrack(
-                        identity_id=f"synth{speaker:02d}",
+                        identity_id=f"demo{speaker:02d}",
                         video_id=f"scene{speaker:02d}x{video:02d}",
                         track_num=number + 1,
                         emotion=ACTED[rng.choice(len(ACTED), p=shares)],

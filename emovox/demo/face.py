@@ -42,7 +42,7 @@ class Expression:
 
 
 EXPRESSIONS = {
-    "neutral": Expression(),
+    "neutral": Expression(-0.2, 0.0, -0.25, -0.05, 0.0, 0.0, 0.0),
     "happiness": Expression(0.15, 0.0, -0.1, 1.0, 0.25, 0.6, 0.8),
     "surprise": Expression(1.0, 0.1, 0.9, 0.0, 0.9, -0.5, 0.0),
     "sadness": Expression(-0.3, 1.0, -0.5, -1.0, 0.0, -0.2, 0.0),

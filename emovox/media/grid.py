@@ -46,16 +46,21 @@ def nearest(
                 chosen = (time, item)
             else:
                 chosen = previous
-            if -step / 2 < chosen[0] - point <= step / 2:
+            if _serves(chosen[0], point, step):
                 yield index, *chosen
-            index += 1
+                index += 1
+            else:  # nor do the points up to half a step before this frame have one
+                index = max(index + 1, int(time / step - 0.5))
         if previous is not None:
             interval = time - previous[0]
         previous = (time, item)
     if previous is None:
         return
     last = previous[0] + interval / 2 if end is None else end
-    while index < num_points(last, step):
-        if -step / 2 < previous[0] - index * step <= step / 2:
-            yield index, *previous
-        index += 1
+    if index < num_points(last, step) and _serves(previous[0], index * step, step):
+        yield index, *previous
+
+
+def _serves(time: float, point: float, step: float) -> bool:
+    """Whether a frame is within half a step; one between two points serves the earlier."""
+    return -0.5 + EPSILON < (time - point) / step <= 0.5 + EPSILON

@@ -11,6 +11,7 @@ from emovox.errors import TrackError
 from emovox.media.video import Deadline, GridFrame
 
 FRAME_NAME = re.compile(r"([0-9]+)\.jpe?g", re.IGNORECASE)
+JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
 class ImageTrack:
@@ -57,11 +58,15 @@ class ImageTrack:
 
     def _read(self, path: Path) -> np.ndarray:
         try:
-            data = np.frombuffer(path.read_bytes(), np.uint8)
+            data = path.read_bytes()
         except OSError as error:
             name = type(error).__name__.removesuffix("Error")
             raise TrackError("decode", name, f"{path.name}: {error.strerror}") from error
-        image = cv2.imdecode(data, cv2.IMREAD_COLOR_RGB) if data.size else None
+        if data.startswith(JPEG_START) and JPEG_END not in data:
+            # OpenCV would fill the rest with grey.
+            raise TrackError("decode", "Truncated", f"{path.name} ends inside the picture")
+        pixels = np.frombuffer(data, np.uint8)
+        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if data else None
         if image is None:
             raise TrackError("decode", "InvalidData", f"{path.name} is not an image")
         return image

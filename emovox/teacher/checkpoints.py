@@ -56,15 +56,22 @@ def load(path: Path) -> tuple[CompactNet, str]:
     found = header.get("architecture", "none")
     if found != ARCHITECTURE:
         raise InputError(f"{path}: architecture is {found!r}, expected {ARCHITECTURE!r}")
-    if json.loads(header["emotions"]) != list(EMOTIONS):
-        raise InputError(f"{path}: emotions are {header['emotions']}, expected {list(EMOTIONS)}")
-    shape = json.loads(header["config"])
-    config = CompactConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in shape.items()})
-    net = CompactNet(config)
+    try:
+        emotions = json.loads(header["emotions"])
+        shape: dict[str, Any] = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in json.loads(header["config"]).items()
+        }
+        net = CompactNet(CompactConfig(**shape))
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(f"{path}: the header does not describe a network ({error})") from error
+    if emotions != list(EMOTIONS):
+        raise InputError(f"{path}: emotions are {emotions}, expected {list(EMOTIONS)}")
     try:
         missing, unexpected = net.load_state_dict(tensors, strict=False)
     except RuntimeError as error:
-        raise InputError(f"{path}: weights do not fit the network: {error}") from error
+        reason = " ".join(str(error).split())
+        raise InputError(f"{path}: weights do not fit the network: {reason}") from error
     absent = [name for name in missing if not name.endswith("num_batches_tracked")]
     if absent or unexpected:
         raise InputError(f"{path}: weights missing {absent}, not expected {unexpected}")

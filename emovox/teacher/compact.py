@@ -52,10 +52,10 @@ class Block(nn.Module):
 
     def __init__(self, inputs: int, outputs: int, stride: int, se_reduction: int) -> None:
         super().__init__()
-        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(outputs)
-        self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(outputs)
+        self.conv1: nn.Module = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1: nn.Module = nn.BatchNorm2d(outputs)
+        self.conv2: nn.Module = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2: nn.Module = nn.BatchNorm2d(outputs)
         self.se = SqueezeExcite(outputs, se_reduction)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
@@ -92,4 +92,5 @@ class CompactNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.stem(x)).mean(dim=(2, 3))
-        return self.classifier(self.dropout(x))
+        logits: Tensor = self.classifier(self.dropout(x))
+        return logits

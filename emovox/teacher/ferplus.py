@@ -154,7 +154,7 @@ class _Folder:
 
     def find(self, ending: str) -> str | None:
         found = min(self.source.glob(f"**/{ending}"), default=None)
-        return found and found.relative_to(self.source).as_posix()
+        return None if found is None else found.relative_to(self.source).as_posix()
 
     def read(self, name: str) -> bytes:
         try:
@@ -169,8 +169,10 @@ class _Zip:
         self.archive = zipfile.ZipFile(source)
 
     def find(self, ending: str) -> str | None:
-        names = (n.rstrip("/") for n in self.archive.namelist())
-        return min((n for n in names if f"/{n}".endswith(f"/{ending}")), default=None)
+        files = self.archive.namelist()
+        folders = {name.rpartition("/")[0] for name in files}
+        found = (n for n in folders.union(files) if f"/{n}".endswith(f"/{ending}"))
+        return min(found, default=None)
 
     def read(self, name: str) -> bytes:
         try:

@@ -27,7 +27,8 @@ class CompactTeacher:
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         net, self.sha256 = load(source.path)
         fold_batch_norm(net)
-        self._net = net.to(self.device, self._dtype, memory_format=torch.channels_last)
+        net.to(self.device, self._dtype).to(memory_format=torch.channels_last)
+        self._net = net
         self._grey = torch.tensor(GREY_WEIGHTS, device=self.device)
 
     @torch.inference_mode()
@@ -46,7 +47,8 @@ class CompactTeacher:
         pixels = torch.from_numpy(padded).to(self.device)
         grey = torch.round(pixels.float() @ self._grey).unsqueeze(1)
         faces = standardise(grey).to(self._dtype, memory_format=torch.channels_last)
-        return self._net(faces)[: len(crops)].float().cpu()
+        logits: Tensor = self._net(faces)
+        return logits[: len(crops)].float().cpu()
 
 
 def fold_batch_norm(net: CompactNet) -> None:
@@ -54,16 +56,17 @@ def fold_batch_norm(net: CompactNet) -> None:
     net.stem = nn.Sequential(*_folded(list(net.stem)))
     for block in net.blocks:
         assert isinstance(block, Block)
-        block.conv1, block.bn1 = fuse_conv_bn_eval(block.conv1, block.bn1), nn.Identity()
-        block.conv2, block.bn2 = fuse_conv_bn_eval(block.conv2, block.bn2), nn.Identity()
+        [block.conv1], block.bn1 = _folded([block.conv1, block.bn1]), nn.Identity()
+        [block.conv2], block.bn2 = _folded([block.conv2, block.bn2]), nn.Identity()
         block.shortcut = nn.Sequential(*_folded(list(block.shortcut)))
 
 
 def _folded(layers: list[nn.Module]) -> list[nn.Module]:
     folded: list[nn.Module] = []
     for layer in layers:
-        if isinstance(layer, nn.BatchNorm2d):
-            folded[-1] = fuse_conv_bn_eval(folded[-1], layer)
+        previous = folded[-1] if folded else None
+        if isinstance(layer, nn.BatchNorm2d) and isinstance(previous, nn.Conv2d):
+            folded[-1] = fuse_conv_bn_eval(previous, layer)
         else:
             folded.append(layer)
     return folded

@@ -138,7 +138,8 @@ def train(config: TrainConfig, data: str | Path, out: str | Path) -> Iterator[di
     torch.manual_seed(config.seed)
     generator = torch.Generator().manual_seed(config.seed)
     architecture = CompactConfig()
-    model = CompactNet(architecture).to(device, memory_format=torch.channels_last)
+    model = CompactNet(architecture).to(device)
+    model.to(memory_format=torch.channels_last)
     average = copy.deepcopy(model).eval()
     optimizer = torch.optim.SGD(
         _parameter_groups(model, config.weight_decay),
@@ -174,7 +175,7 @@ def train(config: TrainConfig, data: str | Path, out: str | Path) -> Iterator[di
                 logits = model(faces.contiguous(memory_format=torch.channels_last))
             loss = F.cross_entropy(logits.float(), targets[batch].to(device))
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             step += 1
             _update_average(average, model, min(config.average_decay, step / (step + 20)))
@@ -256,11 +257,10 @@ def _learning_rate(config: TrainConfig, epoch: float) -> float:
 
 @torch.no_grad()
 def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    for kept, new in zip(average.parameters(), model.parameters(), strict=True):
-        kept.lerp_(new, 1 - decay)
-    for kept, new in zip(average.buffers(), model.buffers(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
+    kept, new = average.state_dict(), model.state_dict()
+    for name, tensor in kept.items():
+        if tensor.is_floating_point():
+            tensor.lerp_(new[name], 1 - decay)
 
 
 def _save_resume_point(path: Path, state: dict[str, object]) -> None:

@@ -1,0 +1,581 @@
+"""Building: from real video files to a dataset, with resume, dropped tracks and the finish."""
+
+import errno
+import json
+import os
+import shutil
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import emovox.build.finish as finish_module
+from emovox.build.config import BuildConfig
+from emovox.build.run import STATE, BuildResult, build_dataset
+from emovox.build.shard import ShardJob, ShardReport
+from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
+from emovox.dataset import schema
+from emovox.dataset.files import sha256_file
+from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
+from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
+from emovox.media.faces import Box
+from emovox.testing import FakeDetector, FakeTeacher, InlineEngine, coded_frame, write_clip
+
+NUM_FRAMES = {"id1/a/00001": 25, "id1/a/00002": 7, "id1/b/00001": 1, "id2/c/00001": 49}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus in the layout of VoxCeleb2; read-only for tests."""
+    root = tmp_path_factory.mktemp("clips")
+    for track_id, count in NUM_FRAMES.items():
+        write_clip(root / "mp4" / f"{track_id}.mp4", count)
+    return root
+
+
+@pytest.fixture
+def corpus(clips: Path, tmp_path: Path) -> Path:
+    """The same corpus, to be broken."""
+    return Path(shutil.copytree(clips, tmp_path / "corpus"))
+
+
+def build(root: Path, out: Path, engine: InlineEngine | None = None, **options: Any) -> BuildResult:
+    options = {"layout": "voxceleb2", "max_dropped": 1.0, "shard_tracks": 2} | options
+    config = BuildConfig(root=root, out=out, **options)
+    return build_dataset(config, engine=engine or InlineEngine(FakeTeacher()), show_progress=False)
+
+
+def all_rows(out: Path, table: str = "frames") -> pa.Table:
+    parts = [read_table(out, table, split) for split in schema.SPLITS]
+    return pa.concat_tables(parts).sort_by([("track_id", "ascending")])
+
+
+def content(manifest: dict[str, Any]) -> dict[str, str]:
+    return {f["path"]: f["content_sha256"] for f in manifest["files"] if f["content_sha256"]}
+
+
+def dropped(out: Path) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(out / schema.DROPPED_FILE).to_pylist()
+    return rows
+
+
+def test_every_track_has_its_rows(clips: Path, tmp_path: Path) -> None:
+    result = build(clips, tmp_path / "out")
+    tracks = {row["track_id"]: row for row in all_rows(tmp_path / "out", "tracks").to_pylist()}
+    assert tracks.keys() == NUM_FRAMES.keys()
+    for track_id, count in NUM_FRAMES.items():
+        row = tracks[track_id]
+        assert row["n_frames"] == row["n_expected"] == (count - 1) // 6 + 1
+        assert row["duration_ms"] == (count * 40 if count > 1 else 0)
+        assert [row["identity_id"], row["video_id"]] == track_id.split("/")[:2]
+        assert row["track_num"] == int(track_id[-5:])
+    frames = all_rows(tmp_path / "out")
+    assert frames.num_rows == result.manifest["totals"]["frames"] == 5 + 2 + 1 + 9
+    one = frames.filter(pa.compute.equal(frames["track_id"], "id2/c/00001"))
+    assert one["frame_index"].to_pylist() == list(range(9))
+    assert one["timestamp_ms"].to_pylist() == [240 * k for k in range(9)]
+    faces = all_rows(tmp_path / "out", "faces")
+    assert faces["track_id"].equals(frames["track_id"])
+    assert faces["box_x"].to_pylist() == [32.0] * 17 and faces["box_y"].to_pylist() == [0.0] * 17
+    assert faces["box_w"].to_pylist() == faces["box_h"].to_pylist() == [160.0] * 17
+    assert faces["score"].null_count == 17
+    pts = faces.filter(pa.compute.equal(faces["track_id"], "id2/c/00001"))["pts_ms"]
+    np.testing.assert_allclose(pts.to_numpy(), 240.0 * np.arange(9))
+
+
+def test_tracks_point_at_their_rows_and_pool_them(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out", unheard_fraction=0.0, heard_fraction=0.5)
+    seen = 0
+    for split in schema.SPLITS:
+        frames = read_table(tmp_path / "out", "frames", split)
+        logits = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
+        for row in read_table(tmp_path / "out", "tracks", split).to_pylist():
+            part = slice(row["row_offset"], row["row_offset"] + row["n_frames"])
+            assert set(frames["track_id"][part].to_pylist()) == {row["track_id"]}
+            maxima = [row[name] for name in schema.MAXIMA]
+            np.testing.assert_array_equal(logits[part].max(axis=0), maxima)
+            assert row["label"] == schema.MAXIMA[int(np.argmax(maxima))].removeprefix("max_")
+            assert row["split"] == split
+            seen += 1
+    assert seen == len(NUM_FRAMES)
+
+
+def test_rows_are_what_the_teacher_says_of_the_crop(tmp_path: Path) -> None:
+    """The logits against a naive reading: full decode, slice, mean."""
+    write_clip(tmp_path / "root/mp4/a/b/00001.mp4", [coded_frame(9, 224, 224)] * 8)
+    build(tmp_path / "root", tmp_path / "out", engine=InlineEngine(FakeTeacher(16)))
+    import av
+
+    with av.open(str(tmp_path / "root/mp4/a/b/00001.mp4")) as container:
+        pictures = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
+    expected = [
+        np.float32(pictures[i])[:160, 32:192, 0].reshape(8, 20, 160).mean(axis=(1, 2))
+        for i in (0, 6)
+    ]
+    frames = all_rows(tmp_path / "out")
+    logits = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
+    np.testing.assert_allclose(logits, expected, atol=0.5)
+
+
+def test_file_set_manifest_and_checksums(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = build(clips, out, hdf5=True, unheard_fraction=0.0, heard_fraction=0.5)
+    manifest = json.loads((out / schema.MANIFEST).read_text())
+    assert manifest == result.manifest
+    splits = manifest["totals"]["by_split"]
+    assert set(splits) == {TRAIN, HEARD}
+    expected = {schema.table_file(t, s) for t in schema.TABLES for s in splits}
+    expected |= {schema.hdf5_file(s) for s in splits}
+    expected |= {schema.DROPPED_FILE, schema.CARD, schema.PROVENANCE, schema.CHECKSUMS}
+    assert {f["path"] for f in manifest["files"]} == expected
+    on_disk = {p.relative_to(out).as_posix() for p in out.rglob("*") if p.is_file()}
+    assert {p for p in on_disk if not p.startswith(STATE)} == expected | {schema.MANIFEST}
+    for file in manifest["files"]:
+        assert (out / file["path"]).stat().st_size == file["bytes"]
+        assert sha256_file(out / file["path"]) == file["sha256"]
+    for line in (out / schema.CHECKSUMS).read_text().splitlines():
+        digest, name = line.split("  ")
+        assert sha256_file(out / name) == digest
+    for split in splits:
+        parquet = content(manifest)[schema.table_file("frames", split)]
+        assert content(manifest)[schema.hdf5_file(split)] == parquet
+        again = ContentHash(schema.FRAMES)
+        for part in read_hdf5_frames(out / schema.hdf5_file(split)):
+            again.update(part)
+        assert again.hexdigest() == parquet
+
+
+def test_nothing_released_names_this_machine(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(clips, out, splits=None, meta=tmp_path)
+    for path in out.rglob("*"):
+        if path.is_file() and STATE not in path.parts:
+            data = path.read_bytes()
+            assert str(tmp_path).encode() not in data
+            assert os.uname().nodename.encode() not in data
+
+
+def test_second_run_computes_nothing(clips: Path, tmp_path: Path) -> None:
+    first = build(clips, tmp_path / "out")
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*.*") if p.is_file()}
+    teacher = FakeTeacher()
+    second = build(clips, tmp_path / "out", engine=InlineEngine(teacher))
+    assert teacher.num_crops == 0 and second.num_built == 0
+    assert second.manifest == first.manifest
+    assert before == {p: p.stat().st_mtime_ns for p in before}
+
+
+def test_new_tracks_cost_only_their_own_shard(corpus: Path, tmp_path: Path) -> None:
+    build(corpus, tmp_path / "out", shard_tracks=1)
+    write_clip(corpus / "mp4/id1/a/00003.mp4", 13)
+    teacher = FakeTeacher()
+    result = build(corpus, tmp_path / "out", engine=InlineEngine(teacher), shard_tracks=1)
+    assert (result.num_built, teacher.num_crops) == (1, 3)
+    fresh = build(corpus, tmp_path / "fresh", shard_tracks=1, name="out")
+    assert content(result.manifest) == content(fresh.manifest)
+
+
+def test_hdf5_on_request_needs_no_second_pass(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    teacher = FakeTeacher()
+    build(clips, tmp_path / "out", engine=InlineEngine(teacher), hdf5=True)
+    assert teacher.num_crops == 0
+    assert list((tmp_path / "out/hdf5").glob("*.h5"))
+    build(clips, tmp_path / "out", engine=InlineEngine(teacher))
+    assert not (tmp_path / "out/hdf5").exists()
+
+
+@pytest.mark.parametrize("change", [{"step_ms": 480}, {"precision": "fp32"}, {"teacher": "other"}])
+def test_another_teacher_or_step_rebuilds_everything(
+    clips: Path, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    from emovox.teacher import TEACHERS
+
+    if change.get("teacher"):  # the same network, stored with other bytes
+        from safetensors.numpy import load_file, save_file
+
+        header = safetensors_header(TEACHERS["compact"])
+        tensors = load_file(TEACHERS["compact"])
+        save_file(tensors, tmp_path / "t.safetensors", header | {"training": "{}"})
+        change = {"teacher": str(tmp_path / "t.safetensors")}
+    build(clips, tmp_path / "out", precision="bf16")
+    result = build(clips, tmp_path / "out", **({"precision": "bf16"} | change))
+    assert result.num_built == result.num_shards > 1
+    left = {p.stem for p in (tmp_path / "out" / STATE).glob("*.json")} - {"finished"}
+    assert len(left) == result.num_shards, "shards of the other configuration are gone"
+
+
+def safetensors_header(path: Path) -> dict[str, str]:
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as file:
+        return dict(file.metadata())
+
+
+@pytest.mark.parametrize("shard_tracks", [1, 2, 3, 100])
+def test_shard_size_changes_nothing(clips: Path, tmp_path: Path, shard_tracks: int) -> None:
+    reference = build(clips, tmp_path / "a" / "out", shard_tracks=2)
+    other = build(clips, tmp_path / "b" / "out", shard_tracks=shard_tracks)
+    assert content(reference.manifest) == content(other.manifest)
+
+
+def test_order_is_by_track_and_frame(corpus: Path, tmp_path: Path) -> None:
+    for name in ("Z/z/2", "Z/z/10", "Z/z/100000", "é/ü/1", "a b/c d/1"):
+        write_clip(corpus / "mp4" / f"{name}.mp4", 8)
+    build(corpus, tmp_path / "out", unheard_fraction=0.0, heard_fraction=0.0)
+    rows = read_table(tmp_path / "out", "frames", TRAIN)
+    keys = list(zip(rows["track_id"].to_pylist(), rows["frame_index"].to_pylist(), strict=True))
+    assert keys == sorted(keys)
+    assert {"é/ü/00001", "a b/c d/00001", "Z/z/100000"} <= {key[0] for key in keys}
+
+
+class Interrupted(InlineEngine):
+    """Stops after so many shards, as a kill would."""
+
+    def __init__(self, after: int) -> None:
+        super().__init__(FakeTeacher())
+        self.after = after
+
+    def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+        for number, report in enumerate(super().run(jobs)):
+            yield report
+            if number + 1 == self.after:
+                raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("after", [1, 2])
+def test_interrupted_run_goes_on(clips: Path, tmp_path: Path, after: int) -> None:
+    whole = build(clips, tmp_path / "whole" / "out", shard_tracks=1)
+    with pytest.raises(KeyboardInterrupt):
+        build(clips, tmp_path / "out", engine=Interrupted(after), shard_tracks=1)
+    assert not (tmp_path / "out" / schema.MANIFEST).exists()
+    rest = build(clips, tmp_path / "out", shard_tracks=1)
+    assert rest.num_built == rest.num_shards - after
+    assert content(rest.manifest) == content(whole.manifest)
+
+
+def test_damaged_shard_is_built_again(clips: Path, tmp_path: Path) -> None:
+    first = build(clips, tmp_path / "out", shard_tracks=1)
+    state = tmp_path / "out" / STATE
+    rows, marker, *_ = sorted(state.glob("*.parquet"))[:1] + sorted(state.glob("*.json"))[1:2]
+    rows.write_bytes(rows.read_bytes()[:-1])
+    marker.write_text("{")
+    again = build(clips, tmp_path / "out", shard_tracks=1)
+    assert again.num_built in (1, 2)
+    assert content(again.manifest) == content(first.manifest)
+
+
+def test_lost_dataset_file_is_written_again(clips: Path, tmp_path: Path) -> None:
+    first = build(clips, tmp_path / "out")
+    (tmp_path / "out" / schema.CARD).unlink()
+    again = build(clips, tmp_path / "out")
+    assert again.num_built == 0 and (tmp_path / "out" / schema.CARD).exists()
+    assert content(first.manifest) == content(again.manifest)
+
+
+def test_kill_while_finishing_leaves_no_manifest(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = build(clips, tmp_path / "out")
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(finish_module, "_write_dropped", raise_interrupt)
+        build(clips, tmp_path / "out", hdf5=True)
+    assert not (tmp_path / "out" / schema.MANIFEST).exists(), "visibly no dataset"
+    again = build(clips, tmp_path / "out")
+    assert content(again.manifest) == content(whole.manifest)
+
+
+def raise_interrupt(*arguments: object) -> None:
+    raise KeyboardInterrupt
+
+
+def break_empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def break_text(path: Path) -> None:
+    path.write_text("this is not a video\n" * 100)
+
+
+def break_cut(path: Path) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 3 // 10])
+
+
+def break_folder(path: Path) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def break_vanish(path: Path) -> None:
+    path.unlink()
+    path.symlink_to("nowhere.mp4")
+
+
+def break_no_frames(path: Path) -> None:
+    path.unlink()
+    write_clip(path, 0)
+
+
+BREAKS = {
+    break_empty: ("open", "InvalidData"),
+    break_text: ("open", "InvalidData"),
+    break_cut: ("open", "InvalidData"),
+    break_folder: ("plan", "NotAFile"),
+    break_vanish: ("plan", "NotAFile"),
+}
+
+
+@pytest.mark.parametrize("breaking", BREAKS, ids=lambda f: f.__name__)
+def test_bad_file_is_dropped_and_the_rest_is_done(
+    corpus: Path, tmp_path: Path, breaking: Any
+) -> None:
+    breaking(corpus / "mp4/id1/a/00002.mp4")
+    result = build(corpus, tmp_path / "out")
+    (row,) = dropped(tmp_path / "out")
+    assert row["track_id"] == "id1/a/00002"
+    assert row["source"] == "mp4/id1/a/00002.mp4"
+    assert (row["stage"], row["error"]) == BREAKS[breaking]
+    assert row["message"] and row["attempts"] == 1 and str(tmp_path) not in row["message"]
+    assert result.manifest["totals"]["tracks"] == 3
+    assert result.manifest["totals"]["dropped"] == 1
+    kept = all_rows(tmp_path / "out", "tracks")["track_id"].to_pylist()
+    assert kept == sorted(NUM_FRAMES.keys() - {"id1/a/00002"})
+
+
+def test_dropped_track_leaves_no_rows_of_its_first_half(corpus: Path, tmp_path: Path) -> None:
+    """A track that fails after its first frames were batched takes all of them with it."""
+    path = corpus / "mp4/id1/a/00001.mp4"
+    write_clip(path, 100, options={"g": "10"}, container_options={"movflags": "faststart"})
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) * 7 // 10])
+    build(corpus, tmp_path / "out", shard_tracks=100)
+    assert [row["track_id"] for row in dropped(tmp_path / "out")] == ["id1/a/00001"]
+    assert dropped(tmp_path / "out")[0]["stage"] == "decode"
+    assert "id1/a/00001" not in all_rows(tmp_path / "out")["track_id"].to_pylist()
+    reference = build(corpus, tmp_path / "small" / "out", shard_tracks=1)
+    assert all_rows(tmp_path / "out").equals(all_rows(reference.out))
+
+
+def test_too_many_dropped_is_said(corpus: Path, tmp_path: Path) -> None:
+    break_text(corpus / "mp4/id1/a/00002.mp4")
+    assert build(corpus, tmp_path / "out", max_dropped=0.2).too_many_dropped
+    assert not build(corpus, tmp_path / "out", max_dropped=0.25).too_many_dropped
+
+
+def test_nothing_but_dropped_tracks_is_still_a_dataset(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    (root / "mp4/a/b").mkdir(parents=True)
+    break_text(root / "mp4/a/b/1.mp4")
+    result = build(root, tmp_path / "out", max_dropped=0.5)
+    assert result.too_many_dropped
+    assert result.manifest["totals"] | {"by_split": {}} == {
+        "tracks": 0, "frames": 0, "dropped": 1, "by_split": {},
+    }  # fmt: skip
+    assert len(dropped(tmp_path / "out")) == 1
+    assert "InvalidData" in result.summary()
+
+
+def test_retry_dropped(corpus: Path, tmp_path: Path) -> None:
+    good = (corpus / "mp4/id1/a/00002.mp4").read_bytes()
+    path = corpus / "mp4/id1/a/00002.mp4"
+    break_text(path)
+    build(corpus, tmp_path / "out", shard_tracks=1)
+    status = path.stat()
+    path.write_bytes(good[: status.st_size].ljust(status.st_size))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert build(corpus, tmp_path / "out", shard_tracks=1).num_built == 0
+    assert build(corpus, tmp_path / "out", shard_tracks=1, retry_dropped=True).num_built == 1
+    path.write_bytes(good)
+    result = build(corpus, tmp_path / "out", shard_tracks=1)
+    assert (result.num_built, result.manifest["totals"]["dropped"]) == (1, 0)
+
+
+def test_detected_faces_and_tracks_without_any(clips: Path, tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    shutil.copytree(clips / "mp4", root)
+    detector = FakeDetector([Box(-10, 20, 60, 80, 0.97), Box(0, 0, 20, 20, 0.99)])
+    result = build(root, tmp_path / "out", InlineEngine(FakeTeacher(), detector), layout="folder")
+    assert result.manifest["totals"]["dropped"] == 0
+    faces = all_rows(tmp_path / "out", "faces").to_pylist()
+    # The larger box, as a square of the longer side around its centre.
+    boxes = {(f["box_x"], f["box_y"], f["box_w"], f["box_h"]) for f in faces}
+    assert boxes == {(-20.0, 20.0, 80.0, 80.0)}
+    np.testing.assert_allclose([f["score"] for f in faces], 0.97, rtol=1e-6)
+
+    nobody = InlineEngine(FakeTeacher(), FakeDetector([]))
+    build(root, tmp_path / "nobody", nobody, layout="folder")
+    reasons = {(row["stage"], row["error"]) for row in dropped(tmp_path / "nobody")}
+    assert reasons == {("faces", "NoFace")} and len(dropped(tmp_path / "nobody")) == 4
+
+
+BOX_HEADER = (
+    "Identity  : \tid00017\nReference : \t5MkXgwdrmJw\nOffset    : \t3\n\nFRAME \tX \tY \tW \tH\n"
+)
+
+
+def voxceleb1(root: Path, rows: str) -> Path:
+    write_clip(root / "video/abc.mp4", 75)
+    path = root / "txt/id10001/abc/00001.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text(BOX_HEADER + rows)
+    return root
+
+
+def test_box_files_give_the_time_and_the_place(tmp_path: Path) -> None:
+    rows = "".join(f"{f:06d} \t{10 + f} \t40 \t64 \t64\n" for f in range(13, 38))
+    result = build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
+    (track,) = all_rows(tmp_path / "out", "tracks").to_pylist()
+    assert (track["n_frames"], track["n_expected"], track["duration_ms"]) == (5, 5, 960)
+    faces = all_rows(tmp_path / "out", "faces")
+    frames = np.array([13, 19, 25, 31, 37])
+    np.testing.assert_allclose(faces["pts_ms"].to_numpy(), frames * 40.0)
+    np.testing.assert_allclose(faces["box_x"].to_numpy(), 10.0 + frames)
+    assert result.notes == []
+
+
+def test_broken_box_row_is_bridged_and_said(tmp_path: Path) -> None:
+    rows = "000000 \t10 \t40 \t64 \t64\n000006 \tten \t40\n000012 \t34 \t40 \t64 \t64\n"
+    result = build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
+    faces = all_rows(tmp_path / "out", "faces")
+    np.testing.assert_allclose(faces["box_x"].to_numpy(), [10, 22, 34])
+    assert result.notes == ["1 box files with rows that cannot be read: id10001/abc/00001, line 7"]
+
+
+@pytest.mark.parametrize(
+    ("rows", "stage", "error"),
+    [
+        ("000000 \t500 \t40 \t64 \t64\n000012 \t500 \t40 \t64 \t64\n", "faces", "NoFace"),
+        ("garbage\n", "boxes", "NoBoxes"),
+        ("", "boxes", "NoBoxes"),
+    ],
+)
+def test_box_files_that_help_nothing(tmp_path: Path, rows: str, stage: str, error: str) -> None:
+    build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
+    (row,) = dropped(tmp_path / "out")
+    assert (row["stage"], row["error"]) == (stage, error)
+
+
+def test_missing_box_file_of_a_table(tmp_path: Path) -> None:
+    write_clip(tmp_path / "root/v.mp4", 10)
+    table = tmp_path / "root/tracks.csv"
+    table.write_text("track_id,video,identity,start,end,boxes\na/v/1,v.mp4,a,,,no.txt\n")
+    build(tmp_path / "root", tmp_path / "out", layout="table", table=table)
+    (row,) = dropped(tmp_path / "out")
+    assert (row["stage"], row["error"]) == ("boxes", "FileNotFound")
+
+
+def test_dense_frames(tmp_path: Path) -> None:
+    import cv2
+
+    root = tmp_path / "root"
+    folder = root / "A.J._Buckley/1.6/Y8hIVOBuels/1"
+    folder.mkdir(parents=True)
+    for number in (1, 2, 4, 10):
+        cv2.imwrite(str(folder / f"{number:02d}.jpg"), np.full((160, 128, 3), 20 * number))
+    (root / "vox1_meta.csv").write_text(
+        "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n"
+        "id10001\tA.J._Buckley\tm\tIreland\tdev\n"
+    )
+    build(root, tmp_path / "out", layout="dense-frames")
+    frames = all_rows(tmp_path / "out")
+    assert set(frames["track_id"].to_pylist()) == {"id10001/Y8hIVOBuels/00001"}
+    assert frames["frame_index"].to_pylist() == [0, 1, 3, 9]
+    np.testing.assert_allclose(frames["logit_neutral"].to_numpy(), [20, 40, 80, 200], atol=2)
+    face = all_rows(tmp_path / "out", "faces").to_pylist()[0]
+    assert [face[f"box_{side}"] for side in "xywh"] == [24, 40, 80, 80]
+
+
+def test_leaking_split_is_refused(clips: Path, tmp_path: Path) -> None:
+    splits = tmp_path / "splits.csv"
+    rows = "\n".join(f"{t},{'train' if i else 'unheard_val'}" for i, t in enumerate(NUM_FRAMES))
+    splits.write_text(f"track_id,split\n{rows}\n")
+    with pytest.raises(CheckError, match="leaks: 1 identities .*: id1"):
+        build(clips, tmp_path / "out", splits=str(splits))
+
+
+def test_splits_can_change_without_computing(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    splits = tmp_path / "splits.csv"
+    splits.write_text("identity_id,split\nid1,train\nid2,unheard_val\n")
+    result = build(clips, tmp_path / "out", splits=str(splits))
+    assert result.num_built == 0
+    assert result.manifest["totals"]["by_split"][UNHEARD]["tracks"] == 1
+    assert result.manifest["totals"]["by_split"][TRAIN]["tracks"] == 3
+
+
+def test_empty_split_is_said_and_has_no_file(clips: Path, tmp_path: Path) -> None:
+    result = build(clips, tmp_path / "out", unheard_fraction=0.0, heard_fraction=0.0)
+    assert "unheard_val empty" in result.summary()
+    assert [p.name for p in (tmp_path / "out/frames").iterdir()] == ["train-00000-of-00001.parquet"]
+    card = (tmp_path / "out" / schema.CARD).read_text()
+    assert "No track fell into heard_val and unheard_val" in card
+    assert "frames/heard_val" not in card
+
+
+def test_foreign_folder_is_not_touched(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "thesis.tex").write_text("precious")
+    with pytest.raises(InputError, match="is not empty, and not a dataset built here"):
+        build(clips, out)
+    assert [p.name for p in out.iterdir()] == ["thesis.tex"]
+    with pytest.raises(InputError, match="is a file"):
+        build(clips, out / "thesis.tex")
+
+
+def test_two_runs_on_one_output(clips: Path, tmp_path: Path) -> None:
+    class Nested(InlineEngine):
+        def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+            with pytest.raises(EmovoxError, match="another run"):
+                build(clips, tmp_path / "out")
+            yield from super().run(jobs)
+
+    assert build(clips, tmp_path / "out", engine=Nested(FakeTeacher())).num_built
+
+
+def test_full_disk_is_one_line_and_resumable(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import emovox.build.shard as shard_module
+
+    def no_space(*arguments: object, **options: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(shard_module.pq, "write_table", no_space)
+        with pytest.raises(EmovoxError, match=r"No space left on device; .*same command again"):
+            build(clips, tmp_path / "out")
+    assert build(clips, tmp_path / "out").manifest["totals"]["tracks"] == 4
+
+
+@pytest.mark.parametrize(
+    ("options", "error", "words"),
+    [
+        ({"layout": "voxceleb3"}, ConfigError, "choose one of voxceleb2, voxceleb1, dense-frames"),
+        ({"teacher": "nobody"}, ConfigError, "neither a file nor one of compact"),
+        ({"splits": "splits.csv"}, InputError, "no such file"),
+        ({"splits": "official"}, InputError, r"vox1_meta.csv: cannot be read"),
+        ({"device": "tpu"}, ConfigError, "not one of auto, cpu, cuda"),
+        ({"precision": "int8"}, ConfigError, "not one of auto, fp32, bf16"),
+        ({"table": Path("t.csv")}, ConfigError, "go together"),
+    ],
+)
+def test_wrong_options(
+    clips: Path, tmp_path: Path, options: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        build(clips, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+
+
+def test_wrong_numbers() -> None:
+    config = BuildConfig("voxceleb2", Path(), Path())
+    for wrong in ({"step_ms": 0}, {"jobs": -1}, {"max_dropped": 1.5}, {"timeout": 0.0}):
+        with pytest.raises(ConfigError, match=f"--{next(iter(wrong)).replace('_', '-')} must"):
+            replace(config, **wrong)  # type: ignore[arg-type]

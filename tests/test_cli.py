@@ -1,0 +1,140 @@
+"""The command line as a user meets it."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner, Result
+
+from emovox.cli import main
+from emovox.dataset import schema
+from emovox.testing import write_clip
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("corpus")
+    for name in ("a/x/1", "a/x/2", "b/y/1"):
+        write_clip(root / f"mp4/{name}.mp4", 30)
+    return root
+
+
+def test_help_lists_every_command() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for command in main.commands:
+        assert command in result.stdout
+        assert run(command, "--help").exit_code == 0
+
+
+def test_help_is_quick() -> None:
+    times = []
+    for _ in range(3):
+        started = time.perf_counter()
+        subprocess.run([sys.executable, "-m", "emovox", "--help"], check=True, capture_output=True)
+        times.append(time.perf_counter() - started)
+    assert min(times) < 0.5
+
+
+def test_options_are_the_keys_of_a_pipeline() -> None:
+    import dataclasses
+
+    from emovox.build.config import BuildConfig
+
+    options = {p.name for p in main.commands["build-dataset"].params} - {"pipeline"}
+    assert options == {field.name for field in dataclasses.fields(BuildConfig)}
+
+
+def test_build_from_a_pipeline_file(corpus: Path, tmp_path: Path) -> None:
+    toml = tmp_path / "p.toml"
+    toml.write_text('layout = "voxceleb2"\nhdf5 = true\njobs = 1\nversion = "2.0.0"\n')
+    out = tmp_path / "out"
+    result = run("build-dataset", toml, "--root", corpus, "--out", out)
+    assert result.exit_code == 0
+    assert "3 written, 0 dropped" in result.stdout
+    assert "crops/s" in result.stdout and "bound by" in result.stdout
+    assert list((out / "hdf5").iterdir())
+    again = run("build-dataset", toml, "--root", corpus, "--out", out)
+    assert again.exit_code == 0 and " 0 built" in again.stdout
+
+
+def test_dropped_tracks_make_the_exit_code(tmp_path: Path) -> None:
+    write_clip(tmp_path / "root/mp4/a/x/1.mp4", 7)
+    (tmp_path / "root/mp4/a/x/2.mp4").write_text("no video")
+    arguments = ["--layout", "voxceleb2", "--root", tmp_path / "root", "--out", tmp_path / "out"]
+    result = run("build-dataset", *arguments, "--jobs", 1)
+    assert result.exit_code == 1
+    assert "1 x open: InvalidData" in result.stdout
+    assert "--max-dropped" in result.stderr
+    assert run("build-dataset", *arguments, "--max-dropped", 0.5).exit_code == 0
+    assert pq.read_table(tmp_path / "out" / schema.DROPPED_FILE).num_rows == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--layout", "nonsense", "--root", "."], "choose one of voxceleb2"),
+        (["--layout", "voxceleb2", "--root", "missing"], "no such folder; --root"),
+        (["--root", "."], "missing --layout"),
+        (["--layout", "voxceleb2", "--root", ".", "--teacher", "x"], "nor one of compact"),
+        (["--layout", "folder", "--root", ".", "--jobs", "-1"], "--jobs must be at least 0"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("build-dataset", *arguments, "--out", "out")
+    assert result.exit_code == 2
+    assert words in result.stderr.replace("neither a file nor one", "nor one")
+    assert result.stderr.startswith("emovox: error: ") and result.stderr.count("\n") == 1
+    assert not result.stdout
+
+
+def test_checkpoint_that_is_none(corpus: Path, tmp_path: Path) -> None:
+    fake = tmp_path / "teacher.safetensors"
+    fake.write_text("<html>404</html>")
+    arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out"]
+    result = run("build-dataset", *arguments, "--teacher", fake)
+    assert result.exit_code == 2 and "not a safetensors file" in result.stderr
+
+
+def test_leak_is_exit_1(corpus: Path, tmp_path: Path) -> None:
+    splits = tmp_path / "s.csv"
+    splits.write_text("track_id,split\na/x/00001,train\na/x/00002,unheard_val\nb/y/00001,train\n")
+    arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out"]
+    result = run("build-dataset", *arguments, "--splits", splits)
+    assert result.exit_code == 1 and "the split leaks" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_state_to_go_on_from(tmp_path: Path, number: signal.Signals) -> None:
+    for k in range(15):
+        write_clip(tmp_path / f"root/mp4/a/x/{k}.mp4", 50)
+    arguments = ["build-dataset", "--layout", "voxceleb2", "--root", str(tmp_path / "root")]
+    arguments += ["--out", str(tmp_path / "out"), "--jobs", "1", "--shard-tracks", "1"]
+    command = [sys.executable, "-m", "emovox", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    state = tmp_path / "out/.emovox"
+    while not list(state.glob("*.json")):
+        assert process.poll() is None
+        time.sleep(0.01)
+    os.kill(process.pid, number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "run the same command again to go on" in errors
+    assert "Traceback" not in errors and output == ""
+    num_done = len(list(state.glob("*.json")))
+    assert 1 <= num_done < 15
+    result = run(*arguments)
+    assert result.exit_code == 0
+    assert f", {num_done} reused" in result.stdout or f", {num_done + 1} reused" in result.stdout

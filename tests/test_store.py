@@ -1,0 +1,217 @@
+"""Parquet, HDF5 and the content hash."""
+
+import hashlib
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emovox.dataset import schema
+from emovox.dataset.files import replace_file, sha256_file
+from emovox.dataset.store import (
+    ContentHash,
+    ParquetTable,
+    read_hdf5_frames,
+    table_content_sha256,
+    write_hdf5,
+)
+
+
+def frames_table(counts: list[int], seed: int = 0) -> pa.Table:
+    rng = np.random.default_rng(seed)
+    ids = [f"id{i:05d}/vidé o/00001" for i, n in enumerate(counts) for _ in range(n)]
+    indices = np.concatenate([np.arange(n) for n in counts]).astype(np.int16)
+    logits = rng.normal(size=(8, len(ids))).astype(np.float32)
+    columns = [pa.array(ids), pa.array(indices), pa.array(indices.astype(np.int32) * 240)]
+    return pa.Table.from_arrays([*columns, *map(pa.array, logits)], schema=schema.FRAMES)
+
+
+def tracks_table(counts: list[int], split: str) -> pa.Table:
+    starts = np.concatenate([[0], np.cumsum(counts)[:-1]])
+    rows = [
+        {
+            "track_id": f"id{i:05d}/vidé o/00001",
+            "identity_id": f"id{i:05d}",
+            "video_id": "vidé o",
+            "track_num": 1,
+            "split": split,
+            "n_frames": n,
+            "n_expected": n,
+            "duration_ms": None,
+            "row_offset": int(start),
+            "label": "neutral",
+            **dict.fromkeys(schema.MAXIMA, 0.0),
+        }
+        for i, (n, start) in enumerate(zip(counts, starts, strict=True))
+    ]
+    return pa.Table.from_pylist(rows, schema=schema.TRACKS)
+
+
+def write(root: Path, table: str, rows: pa.Table, pieces: int = 1) -> Path:
+    name = schema.table_file(table, "train")
+    with ParquetTable(root, name, table, "test", "train") as file:
+        for part in np.array_split(np.arange(rows.num_rows), pieces):
+            file.write(rows.slice(int(part[0]) if len(part) else 0, len(part)))
+    return root / name
+
+
+def naive_hash(table: pa.Table) -> str:
+    """The definition of the content hash, written once more, value by value."""
+    lines = b""
+    for field in table.schema:
+        shape, values = b"", b""
+        for value in table[field.name].to_pylist():
+            if field.type == pa.string():
+                shape += len(value.encode()).to_bytes(4, "little")
+                values += value.encode()
+            else:
+                if field.nullable:
+                    shape += bytes([value is None])
+                number = np.array([value or 0], field.type.to_pandas_dtype())
+                values += number.astype(number.dtype.newbyteorder("<")).tobytes()
+        digests = (hashlib.sha256(shape).hexdigest(), hashlib.sha256(values).hexdigest())
+        lines += f"{field.name}:{field.type}:{digests[0]}:{digests[1]}\n".encode()
+    return hashlib.sha256(lines).hexdigest()
+
+
+def test_content_hash_is_what_its_definition_says() -> None:
+    assert table_content_sha256(frames_table([3, 1])) == naive_hash(frames_table([3, 1]))
+    tracks = tracks_table([3, 1], "train")
+    assert table_content_sha256(tracks) == naive_hash(tracks)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.lists(st.integers(0, 40), max_size=6))
+def test_content_hash_does_not_see_chunks(cuts: list[int]) -> None:
+    table = frames_table([17, 1, 22])
+    content = ContentHash(schema.FRAMES)
+    edges = [0, *sorted(cuts), table.num_rows]
+    for start, stop in zip(edges, edges[1:], strict=False):
+        content.update(table.slice(start, stop - start))
+    assert content.hexdigest() == table_content_sha256(table)
+
+
+def test_content_hash_sees_every_value() -> None:
+    table = tracks_table([3, 1], "train")
+    whole = table_content_sha256(table)
+    changed = set()
+    for name in table.column_names:
+        values = table[name].to_pylist()
+        values[1] = values[1] + "x" if isinstance(values[1], str) else (values[1] or 0) + 1
+        column = pa.array(values, table.schema.field(name).type)
+        index = table.column_names.index(name)
+        changed.add(table_content_sha256(table.set_column(index, schema.TRACKS[index], column)))
+    assert len(changed) == len(table.column_names)
+    assert whole not in changed
+
+
+def test_strings_are_not_run_together() -> None:
+    one, other = (
+        pa.table({"s": pa.array(s)}, schema=pa.schema([pa.field("s", pa.string(), False)]))
+        for s in (["ab", "c"], ["a", "bc"])
+    )
+    assert table_content_sha256(one) != table_content_sha256(other)
+
+
+def test_null_is_not_zero() -> None:
+    kind = pa.schema([pa.field("n", pa.int32())])
+    nothing, zero = (pa.table({"n": pa.array([v], pa.int32())}, schema=kind) for v in (None, 0))
+    assert table_content_sha256(nothing) != table_content_sha256(zero)
+
+
+def test_parquet_has_the_settings_of_the_contract(tmp_path: Path) -> None:
+    counts = [2000] * 150
+    path = write(tmp_path, "frames", frames_table(counts), pieces=7)
+    file = pq.ParquetFile(path)
+    meta = file.metadata
+    sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+    assert sizes == [131_072, 131_072, 300_000 - 2 * 131_072]
+    for i in range(meta.num_columns):
+        column = meta.row_group(0).column(i)
+        assert column.compression == "ZSTD"
+        assert column.has_dictionary_page == (column.path_in_schema == "track_id")
+        assert column.has_offset_index and column.has_column_index
+    assert file.schema_arrow.equals(schema.FRAMES)
+    assert all(not field.nullable for field in file.schema_arrow)
+    keys = {key.decode() for key in meta.metadata}
+    assert {k for k in keys if k.startswith("emovox.")} == set(
+        schema.file_metadata("d", "train", "")
+    )
+    assert "pandas" not in keys
+    digest = table_content_sha256(frames_table(counts))
+    assert meta.metadata[b"emovox.content_sha256"].decode() == digest
+
+
+def test_a_page_that_is_damaged_is_noticed(tmp_path: Path) -> None:
+    path = write(tmp_path, "frames", frames_table([5000]))
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    path.write_bytes(bytes(data))
+    with pytest.raises(OSError, match=r"(?i)crc|checksum|zstd|corrupt"):
+        pq.read_table(path, page_checksum_verification=True)
+
+
+def test_pieces_do_not_change_the_file(tmp_path: Path) -> None:
+    table = frames_table([100, 7])
+    one, many = (write(tmp_path / str(n), "frames", table, n) for n in (1, 5))
+    assert sha256_file(one) == sha256_file(many)
+
+
+def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), ParquetTable(tmp_path, "t", "frames", "d", "train") as file:
+        file.write(frames_table([3]))
+        raise RuntimeError
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_empty_table_can_be_written(tmp_path: Path) -> None:
+    with ParquetTable(tmp_path, "dropped.parquet", "dropped", "d", "") as file:
+        pass
+    assert file.written is not None and file.written.rows == 0
+    assert pq.read_table(tmp_path / "dropped.parquet").schema.equals(schema.DROPPED)
+
+
+def test_hdf5_holds_the_same_values(tmp_path: Path) -> None:
+    import h5py
+
+    counts = [70_000, 1, 90_000]
+    frames = frames_table(counts)
+    paths = (
+        write(tmp_path, "frames", frames),
+        write(tmp_path, "tracks", tracks_table(counts, "train")),
+    )
+    written = write_hdf5(tmp_path, schema.hdf5_file("train"), *paths, "test")
+    path = tmp_path / written.path
+    content = ContentHash(schema.FRAMES)
+    for part in read_hdf5_frames(path, rows=50_000):
+        content.update(part)
+    assert content.hexdigest() == written.content_sha256 == table_content_sha256(frames)
+    with h5py.File(path) as file:
+        logits = file["frames/logits"]
+        assert logits.shape == (160_001, 8) and logits.chunks == (1024, 8)
+        assert (logits.compression, logits.compression_opts) == ("gzip", 4)
+        assert logits.shuffle and logits.fletcher32
+        assert file["tracks/offset"][:].tolist() == [0, 70_000, 70_001]
+        assert file["tracks/n_frames"][:].tolist() == counts
+        assert file["tracks/track_id"].asstr()[1] == "id00001/vidé o/00001"
+        expected = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
+        np.testing.assert_array_equal(logits[:], expected)
+        assert file.attrs["emovox.content_sha256"] == written.content_sha256
+
+
+def test_replace_file_is_all_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("old")
+    with pytest.raises(ValueError, match="no"), replace_file(path) as temporary:
+        temporary.write_text("half")
+        raise ValueError("no")
+    assert path.read_text() == "old"
+    with replace_file(path) as temporary:
+        temporary.write_text("new")
+        assert path.read_text() == "old"
+    assert path.read_text() == "new"
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
