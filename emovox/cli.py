@@ -115,3 +115,45 @@ def demo(out: Path, seed: int, jobs: int) -> None:
     from emovox.demo.corpus import DemoConfig
 
     click.echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())
+
+
+@main.command("train-teacher")
+@click.argument("pipeline", type=FILE, required=False)
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="FER+, folder or zip.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of checkpoints and log.")
+@click.option("--epochs", type=int, help="Passes over the training faces.  [default: 70]")
+@click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 0]")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@interruptible("run the same command again to go on after its last epoch")
+def train_teacher(pipeline: Path | None, data: Path, out: Path, **flags: Any) -> None:
+    """Train the compact teacher on FERPlus.
+
+    The rest of the recipe may stand in PIPELINE, a TOML file. The best epoch on PublicTest is
+    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl.
+    """
+    import json
+
+    from emovox.config import read_config
+    from emovox.teacher.training import TrainConfig, train
+
+    for record in train(read_config(TrainConfig, pipeline, flags), data, out):
+        click.echo(json.dumps(record))
+
+
+@main.command("evaluate-teacher")
+@click.argument("teacher", default="compact")
+@click.option("--data", type=click.Path(path_type=Path), required=True, help="FER+, folder or zip.")
+@click.option(
+    "--part",
+    type=click.Choice(["public_test", "private_test", "train"]),
+    default="private_test",
+    show_default=True,
+)
+@click.option("--device", default="auto", show_default=True)
+@click.option("--precision", default="fp32", show_default=True, help="auto, fp32 or bf16.")
+def evaluate_teacher(teacher: str, data: Path, part: str, device: str, precision: str) -> None:
+    """Score TEACHER, a registered name or a checkpoint, on FERPlus."""
+    from emovox.teacher import load_teacher
+    from emovox.teacher.evaluation import evaluate
+
+    click.echo(evaluate(load_teacher(teacher, device, precision), data, part).summary())

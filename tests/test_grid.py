@@ -145,3 +145,10 @@ def test_frames_are_taken_one_by_one() -> None:
 
     assert next(nearest(frames(), 0.24)) == (0, 0.0, 0)
     assert len(taken) == 1
+
+
+def test_a_gap_of_a_century_is_jumped_over() -> None:
+    century = 100 * 365 * 86_400
+    chosen = list(nearest([(0.0, "a"), (float(century), "b")], 0.24, century + 1.0))
+    assert chosen == [(0, 0.0, "a"), (century * 100 // 24, float(century), "b")]
+    assert list(nearest([(0.0, "a")], 0.24, float(century))) == [(0, 0.0, "a")]

@@ -168,7 +168,7 @@ def test_a_track_in_the_middle_is_cut_to_the_frame(
     path = write_coded(tmp_path / f"a.{ending}", count, fps, codec=codec, options=options)
     times = [i / Fraction(fps) for i in range(count)]
     if ending == "mkv":  # holds milliseconds
-        times = [Fraction(round(time * 1000), 1000) for time in times]
+        times = [Fraction(int(time * 1000 + Fraction(1, 2)), 1000) for time in times]
     for start, end in [("0", "1.1"), ("0.3", "1"), ("1.05", "2.13"), ("1.71", "2.3")]:
         track = VideoTrack(path, STEP, float(start), float(end))
         assert codes(track) == naive_codes(times, Fraction(start), Fraction(end)), (start, end)
@@ -208,6 +208,12 @@ def test_an_end_beyond_the_video_is_expected_but_not_found(tmp_path: Path) -> No
     assert codes(track) == [(0, 25), (1, 31), (2, 37), (3, 43), (4, 49)]
     assert track.num_expected == 9
     assert track.duration == pytest.approx(2.0)
+
+
+def test_an_end_that_nobody_can_mean_is_an_error(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.mp4", 13)
+    with pytest.raises(TrackError, match="time: TooLong"):
+        list(VideoTrack(path, STEP, end=1e12))
 
 
 def test_a_start_beyond_the_video_is_an_error(tmp_path: Path) -> None:
@@ -318,6 +324,14 @@ def test_audio_only(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     ffmpeg("-f", "lavfi", "-i", "sine=duration=0.5", "-c:a", "aac", path)
     assert failure(path) == ("open", "NoVideo")
+
+
+def test_a_codec_nobody_knows(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.mp4", 5)
+    data = path.read_bytes()
+    assert data.count(b"avc1") == 2  # in the brands and in the description of the stream
+    path.write_bytes(data[:100] + data[100:].replace(b"avc1", b"qqqq"))
+    assert failure(path) == ("open", "UnknownCodec")
 
 
 def test_zero_frames(tmp_path: Path) -> None:

@@ -114,9 +114,9 @@ def _box_row(line: str) -> tuple[int, list[float]] | None:
         frame, box = int(fields[0]), [float(v) for v in fields[1:]]
     except ValueError:
         return None
-    usable = len(box) == 4 and 0 <= frame <= MAX_FRAME and np.isfinite(box).all()
-    usable = usable and min(box[2:]) > 0
-    return (frame, box) if usable else None
+    if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
+        return None
+    return (frame, box) if 0 <= frame <= MAX_FRAME else None
 
 
 def read_names(folder: Path) -> dict[str, str]:

@@ -25,7 +25,7 @@ class Prosody:
         rate: factor on syllables per second.
         energy: factor on the amplitude, and on how far the jaw opens.
         tilt: 0..1; how much of the high harmonics is lost.
-        breath: share of noise in the source.
+        breath: deviation of the noise in the source, whose pulses have height 1.
     """
 
     pitch: float
@@ -37,11 +37,11 @@ class Prosody:
 
 
 PROSODIES = {
-    "neutral": Prosody(1.0, 1.0, 1.0, 0.45, 0.80, 0.03),
-    "happiness": Prosody(1.3, 1.9, 1.15, 0.7, 0.60, 0.03),
-    "surprise": Prosody(1.55, 2.4, 0.95, 0.85, 0.65, 0.08),
-    "sadness": Prosody(0.85, 0.5, 0.72, 0.3, 0.93, 0.12),
-    "anger": Prosody(1.2, 1.4, 1.25, 1.0, 0.35, 0.02),
+    "neutral": Prosody(1.0, 1.0, 1.0, 0.45, 0.80, 0.01),
+    "happiness": Prosody(1.3, 1.9, 1.15, 0.7, 0.60, 0.01),
+    "surprise": Prosody(1.55, 2.4, 0.95, 0.85, 0.65, 0.02),
+    "sadness": Prosody(0.85, 0.5, 0.72, 0.3, 0.93, 0.03),
+    "anger": Prosody(1.2, 1.4, 1.25, 1.0, 0.35, 0.01),
 }
 
 

@@ -1,4 +1,4 @@
-"""Training and evaluation of the compact teacher on FERPlus."""
+"""Training of the compact teacher on FERPlus."""
 
 import copy
 import dataclasses
@@ -15,18 +15,18 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox.dataset.files import replace_file
-from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError
 from emovox.teacher import checkpoints, ferplus
 from emovox.teacher.compact import CompactConfig, CompactNet, standardise
 from emovox.teacher.devices import resolve_device
+from emovox.teacher.evaluation import score
 
 
 @dataclass(frozen=True)
 class TrainConfig:
     """Recipe of a teacher: what pipelines/teacher-ferplus.toml may set."""
 
-    epochs: int = 80
+    epochs: int = 70
     batch_size: int = 128
     learning_rate: float = 0.1  # peak; rises over the warm-up, then falls to 0 as a cosine
     warmup_epochs: float = 2.0
@@ -43,40 +43,6 @@ class TrainConfig:
     seed: int = 0
     device: str = "auto"
     bf16: bool = True  # train under bfloat16 autocast
-
-
-@dataclass(frozen=True)
-class Scores:
-    """What a teacher reaches on one part of FERPlus.
-
-    Attributes:
-        accuracy: share of faces whose largest logit is the first maximum of the votes.
-        cross_entropy: mean cross-entropy to the distribution of votes, in nats.
-        recall: accuracy per emotion of the label; NaN for an emotion that never occurs.
-        counts: faces per emotion of the label.
-    """
-
-    accuracy: float
-    cross_entropy: float
-    recall: tuple[float, ...]
-    counts: tuple[int, ...]
-
-
-def score(logits: np.ndarray, targets: np.ndarray) -> Scores:
-    """Compare logits `[N, 8]` with vote distributions `[N, 8]`."""
-    labels = targets.argmax(axis=1)
-    hits = logits.argmax(axis=1) == labels
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    recall = [
-        float(hits[labels == k].mean()) if (labels == k).any() else math.nan for k in range(8)
-    ]
-    return Scores(
-        accuracy=float(hits.mean()),
-        cross_entropy=float(-(targets * log_probs).sum(axis=1).mean()),
-        recall=tuple(recall),
-        counts=tuple(int((labels == k).sum()) for k in range(len(EMOTIONS))),
-    )
 
 
 def augment(grey: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:

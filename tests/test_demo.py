@@ -1,0 +1,128 @@
+"""The synthetic corpus: repeatable, real media, and faces that a teacher can read."""
+
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from emovox.cli import main
+from emovox.corpus.splits import auto_split
+from emovox.corpus.tracks import Faces, Track
+from emovox.dataset import schema
+from emovox.dataset.files import sha256_file
+from emovox.demo import demo_build_config, run_demo
+from emovox.demo.corpus import ACTED, DemoConfig, plan_demo, write_track
+from emovox.demo.face import EXPRESSIONS, Looks, draw_face
+from emovox.demo.voice import PROSODIES, SAMPLE_RATE, Speaker, speak
+from emovox.emotions import EMOTIONS
+from emovox.errors import InputError
+from emovox.media import faces
+from emovox.teacher import load_teacher
+
+SMALL = DemoConfig(num_speakers=3, num_videos=1, num_tracks=2, min_seconds=1.0, max_seconds=1.5)
+
+
+def test_same_seed_same_bytes(tmp_path: Path) -> None:
+    track = plan_demo(SMALL)[1]
+    digests = {sha256_file(write_track(tmp_path / str(i), track)) for i in range(3)}
+    assert len(digests) == 1
+    other = plan_demo(DemoConfig(1, 1, 2, 1.0, 1.5, seed=1))[1]
+    assert sha256_file(write_track(tmp_path / "other", other)) not in digests
+
+
+def test_clips_have_the_form_of_voxceleb2(tmp_path: Path) -> None:
+    import av
+
+    track = plan_demo(SMALL)[0]
+    path = write_track(tmp_path, track)
+    assert path == tmp_path / "mp4" / f"{track.track_id}.mp4"
+    with av.open(str(path)) as container:
+        video, audio = container.streams.video[0], container.streams.audio[0]
+        assert (video.codec_context.name, video.width, video.height) == ("h264", 224, 224)
+        assert video.average_rate == 25 and video.frames == round(track.seconds * 25)
+        assert (audio.codec_context.name, audio.rate, audio.channels) == ("aac", 16_000, 1)
+        sound = [f.to_ndarray() for f in container.decode(audio)]
+    samples = np.concatenate(sound, axis=1)
+    assert abs(samples.shape[1] / 16_000 - track.seconds) < 0.1
+    assert 0.02 < np.abs(samples).max() <= 1.05
+
+
+def test_every_split_and_emotion_occurs() -> None:
+    tracks = plan_demo(DemoConfig())
+    assert set(Counter(t.emotion for t in tracks)) == set(ACTED)
+    config = demo_build_config(Path(), Path())
+    splits = Counter(
+        auto_split(
+            Track(t.identity_id, t.video_id, t.track_num, "", Faces.VOXCELEB2),
+            config.unheard_fraction,
+            config.heard_fraction,
+        )
+        for t in tracks
+    )
+    assert set(splits) == set(schema.SPLITS)
+
+
+@pytest.mark.parametrize("emotion", ACTED)
+def test_the_teacher_reads_the_acted_emotion(emotion: str) -> None:
+    teacher = load_teacher("compact", "cpu", "fp32")
+    seen = []
+    for person in range(10):
+        looks = Looks.draw(np.random.default_rng([9, person]))
+        jaw = 0.3 * PROSODIES[emotion].energy
+        face = draw_face(looks, EXPRESSIONS[emotion].scaled(0.9), jaw, 0.0, (112, 84), 0.0)
+        crop = faces.resize(faces.cut(face, faces.voxceleb2_box(224, 224)), teacher.input_size)
+        seen.append(EMOTIONS[int(teacher(crop[None]).argmax())])
+    assert seen.count(emotion) >= 7, seen
+
+
+def median_pitch(samples: np.ndarray) -> float:
+    """Pitch in Hz by autocorrelation of 40 ms frames, the naive way."""
+    pitches = []
+    for start in range(0, len(samples) - 640, 320):
+        frame = samples[start : start + 640] - samples[start : start + 640].mean()
+        if np.abs(frame).max() < 0.05:
+            continue
+        correlation = np.correlate(frame, frame, "full")[639:]
+        lag = 40 + int(correlation[40:230].argmax())
+        pitches.append(SAMPLE_RATE / lag)
+    return float(np.median(pitches))
+
+
+def test_voices_follow_the_prosody() -> None:
+    def say(emotion: str) -> np.ndarray:
+        speaker = Speaker(pitch=120.0, tract=1.0, rate=4.2)
+        return speak(speaker, PROSODIES[emotion], 4.0, np.random.default_rng(0)).samples
+
+    neutral, surprise, sadness, anger = map(say, ("neutral", "surprise", "sadness", "anger"))
+    assert abs(median_pitch(neutral) / 120 - 1) < 0.1
+    assert median_pitch(surprise) > 1.3 * median_pitch(neutral)
+    assert median_pitch(sadness) < median_pitch(neutral)
+    assert anger.std() > 1.5 * neutral.std() > 1.5 * 1.2 * sadness.std()
+
+    def brightness(samples: np.ndarray) -> float:
+        power = np.abs(np.fft.rfft(samples)) ** 2
+        return float(power[len(power) // 4 :].sum() / power.sum())
+
+    assert brightness(anger) > 2 * brightness(neutral) > 2 * brightness(sadness)
+
+
+def test_demo_from_end_to_end(tmp_path: Path) -> None:
+    result = run_demo(tmp_path / "demo", SMALL, jobs=2)
+    assert result.build.manifest["totals"]["tracks"] == 6
+    text = result.summary()
+    assert "First frames of demo0" in text and "what the teacher saw" in text
+    again = run_demo(tmp_path / "demo", SMALL, jobs=2)
+    hashes = [
+        {f["path"]: f["content_sha256"] for f in r.build.manifest["files"]} for r in (result, again)
+    ]
+    assert hashes[0] == hashes[1]
+
+
+def test_demo_does_not_touch_a_foreign_folder(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="holds something else"):
+        run_demo(tmp_path, SMALL)
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path)])
+    assert result.exit_code == 2 and "choose another --out" in result.stderr

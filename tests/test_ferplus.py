@@ -1,0 +1,122 @@
+"""FERPlus: reading its official forms, and the cleaning of the votes."""
+
+import shutil
+import zipfile
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emovox.errors import InputError
+from emovox.teacher import ferplus
+
+HEADER = (
+    "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
+)
+CLEAR = [10, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+VOTES = {
+    "fer0000000.png": CLEAR,
+    "fer0000001.png": [0, 6, 4, 0, 0, 0, 0, 0, 0, 0],
+    "fer0000002.png": [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
+}
+
+
+def write_ferplus(
+    root: Path, *, shared_labels: bool = True, votes: dict[str, list[int]] = VOTES
+) -> Path:
+    """A tiny FERPlus in the official layout."""
+    lines = [HEADER]
+    for part, folder in ferplus.FOLDERS.items():
+        (root / folder).mkdir(parents=True)
+        own = []
+        for i, (name, counts) in enumerate(votes.items()):
+            cv2.imwrite(str(root / folder / name), np.full((48, 48), 10 + i, np.uint8))
+            text = ",".join(map(str, counts))
+            own.append(f'{name},"(0, 0, 48, 48)",{text}')
+            lines.append(f"{ferplus.USAGES[part]},{name},{text}")
+        (root / folder / "label.csv").write_text("\n".join(own))
+    if shared_labels:
+        (root / "fer2013new.csv").write_text("\n".join(lines))
+    return root
+
+
+def zipped(root: Path, target: Path, *, with_folders: bool) -> Path:
+    with zipfile.ZipFile(target, "w") as archive:
+        for path in sorted(root.rglob("*")):
+            if path.is_file() or with_folders:
+                archive.write(path, Path("ferplus") / path.relative_to(root))
+    return target
+
+
+@pytest.mark.parametrize("shared_labels", [True, False])
+def test_folder_and_zip_read_the_same(tmp_path: Path, shared_labels: bool) -> None:
+    root = write_ferplus(tmp_path / "root", shared_labels=shared_labels)
+    sources = [root, *(zipped(root, tmp_path / f"{f}.zip", with_folders=f) for f in (True, False))]
+    for source in sources:
+        part = ferplus.read(source, "public_test")
+        assert part.names == ("fer0000000.png", "fer0000001.png")
+        assert part.images.shape == (2, 48, 48) and part.images[:, 0, 0].tolist() == [10, 11]
+        np.testing.assert_allclose(part.targets[1], [0, 0.6, 0.4, 0, 0, 0, 0, 0])
+        assert part.labels.tolist() == [0, 1]
+
+
+def naive_keep(votes: list[int]) -> bool:
+    """The reference rule in plain words, one face at a time."""
+    votes = [0 if v == 1 else v for v in votes]
+    top = max(votes)
+    winners = [k for k, v in enumerate(votes) if v == top]
+    if 8 in winners or 9 in winners or len(winners) >= 3:
+        return False
+    return len(winners) * top > sum(votes) / 2
+
+
+@given(st.lists(st.lists(st.integers(0, 10), min_size=10, max_size=10), min_size=1, max_size=20))
+def test_cleaning_is_the_rule(votes: list[list[int]]) -> None:
+    keep, targets = ferplus.clean_votes(np.array(votes))
+    assert keep.tolist() == [naive_keep(row) for row in votes]
+    for row, kept, target in zip(votes, keep, targets, strict=True):
+        if kept:
+            emotions = np.array([0 if v == 1 else v for v in row[:8]])
+            np.testing.assert_allclose(target, emotions / emotions.sum(), rtol=1e-6)
+
+
+@pytest.mark.real
+def test_cleaning_leaves_the_published_counts(real_data: Path) -> None:
+    for part, count in ferplus.CLEAN_COUNTS.items():
+        assert len(ferplus.read(real_data / "ferplus.zip", part)) == count
+
+
+@pytest.mark.parametrize(
+    ("breaking", "words"),
+    [
+        (lambda root: shutil.rmtree(root), "neither a folder nor a zip"),
+        (lambda root: shutil.rmtree(root / "FER2013Train"), "expected FER2013Train/"),
+        (
+            lambda root: (root / "fer2013new.csv").write_text(f"{HEADER}\nTraining,a.png,1,2"),
+            "line 2: expected 10 votes after two columns, found",
+        ),
+        (
+            lambda root: (root / "FER2013Train/fer0000001.png").unlink(),
+            "fer0000001.png: No such file",
+        ),
+        (
+            lambda root: (root / "FER2013Train/fer0000001.png").write_text("<html>"),
+            "fer0000001.png: is not an image",
+        ),
+        (
+            lambda root: cv2.imwrite(
+                str(root / "FER2013Train/fer0000001.png"), np.zeros((64, 32), np.uint8)
+            ),
+            "is 32 x 64, expected 48 x 48",
+        ),
+    ],
+)
+def test_what_is_wrong_is_said(tmp_path: Path, breaking: object, words: str) -> None:
+    root = write_ferplus(tmp_path / "root")
+    breaking(root)  # type: ignore[operator]
+    with pytest.raises(InputError) as error:
+        ferplus.read(root, "train")
+    assert words in str(error.value) and str(root) in str(error.value)

@@ -1,0 +1,511 @@
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emovox.corpus.layouts import LAYOUTS, Source, read_corpus
+from emovox.corpus.splits import assign
+from emovox.corpus.tracks import Corpus, Faces, Track, printable
+from emovox.errors import ConfigError, InputError
+
+VOX1_META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n" + "".join(
+    f"{identity}\t{name}\tf\tIreland\tdev\n"
+    for identity, name in [("id10001", "Anna_Secret"), ("id10002", "Carl_Hidden_Jr.")]
+)
+NAMES = ("Anna", "Secret", "Carl", "Hidden", "Nobody", "Known")
+
+
+def touch(root: Path, *names: str) -> None:
+    """Make empty files; a listing opens none."""
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def ids(corpus: Corpus) -> list[str]:
+    return [track.track_id for track in corpus.tracks]
+
+
+def reasons(corpus: Corpus) -> dict[str, str]:
+    return {dropped.source: dropped.error for dropped in corpus.dropped}
+
+
+def everything_shown(corpus: Corpus) -> str:
+    """All that a listing says of itself to the outside."""
+    shown = [repr(dropped) for dropped in corpus.dropped]
+    return "\n".join([*ids(corpus), *shown, *corpus.notes])
+
+
+# All layouts
+
+
+def test_an_unknown_layout_names_the_known_ones(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="voxceleb2, voxceleb1, dense-frames, folder, table"):
+        read_corpus("voxceleb3", Source(tmp_path))
+
+
+@pytest.mark.parametrize("layout", ["voxceleb2", "voxceleb1", "dense-frames", "folder"])
+def test_a_missing_root(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(InputError, match="gone: no such folder"):
+        read_corpus(layout, Source(tmp_path / "gone"))
+    touch(tmp_path, "file")
+    with pytest.raises(InputError, match="file: no such folder"):
+        read_corpus(layout, Source(tmp_path / "file"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "expected"),
+    [
+        ("voxceleb2", "mp4/<id>/<video>/<n>.mp4"),
+        ("voxceleb1", "video/<video id>.<ext>"),
+        ("dense-frames", "<name>/1.6/<video>/<track>/<nn>.jpg"),
+        ("folder", "any tree of video files"),
+    ],
+)
+def test_an_empty_root_says_what_was_expected(tmp_path: Path, layout: str, expected: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read_corpus(layout, Source(tmp_path))
+    assert expected in str(caught.value)
+    touch(tmp_path, "notes.pdf", ".hidden/id1/video/00001.mp4")
+    with pytest.raises(InputError):
+        read_corpus(layout, Source(tmp_path))
+
+
+@pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "table"])
+def test_a_table_goes_with_the_layout_table_only(tmp_path: Path, layout: str) -> None:
+    with pytest.raises(ConfigError, match="go together"):
+        read_corpus(layout, Source(tmp_path, table=tmp_path / "tracks.csv"))
+
+
+def test_the_layout_table_needs_a_table(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="go together"):
+        read_corpus("table", Source(tmp_path))
+
+
+# voxceleb2
+
+
+def test_voxceleb2(tmp_path: Path) -> None:
+    touch(tmp_path, "mp4/id2/b/00002.mp4", "mp4/id1/a/00010.mp4", "mp4/id1/a/2.MP4")
+    touch(tmp_path, "aac/id1/a/00010.m4a", "mp4/id1/a/00003.txt", "mp4/.id1/a/00009.mp4")
+    touch(tmp_path, "mp4/id1/a/.00011.mp4")
+    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    assert corpus.tracks == [
+        Track("id1", "a", 2, "mp4/id1/a/2.MP4", Faces.VOXCELEB2),
+        Track("id1", "a", 10, "mp4/id1/a/00010.mp4", Faces.VOXCELEB2),
+        Track("id2", "b", 2, "mp4/id2/b/00002.mp4", Faces.VOXCELEB2),
+    ]
+    assert corpus.dropped == []
+
+
+@pytest.mark.parametrize(
+    "bases",
+    [["mp4"], ["dev/mp4", "test/mp4"], ["dev", "test"], ["dev/mp4", "test"], ["dev"], [""]],
+)
+def test_voxceleb2_below_dev_and_test(tmp_path: Path, bases: list[str]) -> None:
+    for number, base in enumerate(bases):
+        touch(tmp_path, f"{base}/id{number}/video/00001.mp4".lstrip("/"))
+    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    assert ids(corpus) == [f"id{number}/video/00001" for number in range(len(bases))]
+    assert corpus.dropped == []
+    assert all((tmp_path / track.source).is_file() for track in corpus.tracks)
+
+
+def test_voxceleb2_odd_names_are_dropped(tmp_path: Path) -> None:
+    touch(tmp_path, "mp4/id1/a/00001.mp4", "mp4/id1/a/one.mp4", "mp4/id1/00002.mp4")
+    touch(tmp_path, "mp4/id1/a/b/00003.mp4", "mp4/id1/a/99999999999.mp4", "mp4/id1/a/-1.mp4")
+    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    assert ids(corpus) == ["id1/a/00001"]
+    assert reasons(corpus) == {
+        "mp4/id1/a/one.mp4": "BadName",
+        "mp4/id1/00002.mp4": "BadName",
+        "mp4/id1/a/b/00003.mp4": "BadName",
+        "mp4/id1/a/99999999999.mp4": "BadName",
+        "mp4/id1/a/-1.mp4": "BadName",
+    }
+    assert {dropped.stage for dropped in corpus.dropped} == {"plan"}
+
+
+def test_voxceleb2_a_folder_and_a_broken_link_named_like_a_video(tmp_path: Path) -> None:
+    touch(tmp_path, "mp4/id1/a/00001.mp4")
+    (tmp_path / "mp4/id1/a/00002.mp4").mkdir()
+    (tmp_path / "mp4/id1/a/00003.mp4").symlink_to("gone.mp4")
+    (tmp_path / "mp4/id1/a/00004.mp4").symlink_to("00004.mp4")  # leads to itself
+    os.mkfifo(tmp_path / "mp4/id1/a/00005.mp4")
+    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    assert ids(corpus) == ["id1/a/00001"]
+    assert reasons(corpus) == {f"mp4/id1/a/0000{n}.mp4": "NotAFile" for n in (2, 3, 4, 5)}
+
+
+def test_voxceleb2_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+    touch(tmp_path, "elsewhere/a/00001.mp4")
+    (tmp_path / "root/mp4").mkdir(parents=True)
+    (tmp_path / "root/mp4/id1").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/up").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "elsewhere/self").symlink_to("self")
+    corpus = read_corpus("voxceleb2", Source(tmp_path / "root"))
+    assert ids(corpus) == ["id1/a/00001"]
+    assert corpus.dropped == []
+
+
+def test_voxceleb2_two_files_of_one_track(tmp_path: Path) -> None:
+    touch(tmp_path, "dev/mp4/id1/a/00001.mp4", "test/mp4/id1/a/1.mp4")
+    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    assert [track.source for track in corpus.tracks] == ["dev/mp4/id1/a/00001.mp4"]
+    (dropped,) = corpus.dropped
+    assert (dropped.track_id, dropped.error) == ("id1/a/00001", "DuplicateTrack")
+    assert "dev/mp4/id1/a/00001.mp4" in dropped.message
+
+
+def test_voxceleb2_names_in_any_script_and_with_blanks(tmp_path: Path) -> None:
+    touch(tmp_path, "mp4/Zoë 四/видео один/00001.mp4")
+    assert ids(read_corpus("voxceleb2", Source(tmp_path))) == ["Zoë 四/видео один/00001"]
+
+
+def test_voxceleb2_names_that_are_not_utf8_are_dropped(tmp_path: Path) -> None:
+    bad = os.fsdecode(b"id\xff")
+    touch(tmp_path, f"mp4/{bad}/a/00001.mp4", "mp4/id1/new\nline/00001.mp4", "mp4/id1/a/1.mp4")
+    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    assert ids(corpus) == ["id1/a/00001"]
+    assert reasons(corpus) == {
+        "mp4/id\\udcff/a/00001.mp4": "BadName",
+        "mp4/id1/new\\x0aline/00001.mp4": "BadName",
+    }
+    everything_shown(corpus).encode("utf-8")
+
+
+def test_a_folder_that_cannot_be_listed_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bad = os.fsdecode(b"id\xff")
+    touch(tmp_path, f"mp4/{bad}/a/00001.mp4", "mp4/id2/a/00001.mp4")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if path.name == bad:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    assert ids(corpus) == ["id2/a/00001"]
+    assert corpus.notes == ["mp4/id\\udcff: cannot be listed (Permission denied)"]
+
+
+# voxceleb1
+
+
+def test_voxceleb1(tmp_path: Path) -> None:
+    touch(tmp_path, "video/aaa.mp4", "video/b_b.webm", "txt/id10001/aaa/00002.txt")
+    touch(tmp_path, "txt/id10001/aaa/00001.txt", "txt/id10002/b_b/00007.txt")
+    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    assert [(t.track_id, t.source, t.boxes, t.faces) for t in corpus.tracks] == [
+        ("id10001/aaa/00001", "video/aaa.mp4", "txt/id10001/aaa/00001.txt", Faces.BOXES),
+        ("id10001/aaa/00002", "video/aaa.mp4", "txt/id10001/aaa/00002.txt", Faces.BOXES),
+        ("id10002/b_b/00007", "video/b_b.webm", "txt/id10002/b_b/00007.txt", Faces.BOXES),
+    ]
+    assert (corpus.dropped, corpus.notes) == ([], [])
+
+
+def test_voxceleb1_a_missing_video_drops_its_tracks(tmp_path: Path) -> None:
+    touch(tmp_path, "video/aaa.mp4", "txt/id10001/aaa/00001.txt", "txt/id10001/gone/00001.txt")
+    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    assert ids(corpus) == ["id10001/aaa/00001"]
+    (dropped,) = corpus.dropped
+    assert (dropped.track_id, dropped.source) == (
+        "id10001/gone/00001",
+        "txt/id10001/gone/00001.txt",
+    )
+    assert (dropped.stage, dropped.error) == ("open", "FileNotFound")
+    assert dropped.message == "video/gone.<ext> is missing"
+
+
+def test_voxceleb1_what_is_left_aside_is_noted(tmp_path: Path) -> None:
+    touch(tmp_path, "video/aaa.mp4", "video/bbb.mp4", "video/aaa.srt")
+    touch(tmp_path, "txt/id10001/aaa/00001.txt", "txt/readme.txt", "txt/id10001/aaa/x.txt")
+    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    assert ids(corpus) == ["id10001/aaa/00001"]
+    assert corpus.dropped == []
+    files, videos = corpus.notes
+    assert files.startswith("2 files below txt/")
+    assert videos.startswith("1 videos have no box file")
+    assert "bbb.mp4" in videos
+
+
+@pytest.mark.parametrize("missing", ["video", "txt"])
+def test_voxceleb1_needs_both_folders(tmp_path: Path, missing: str) -> None:
+    touch(tmp_path, "video/a.mp4", "txt/id10001/a/00001.txt")
+    (tmp_path / missing).rename(tmp_path / "other")
+    with pytest.raises(InputError, match=f"no folder {missing}/"):
+        read_corpus("voxceleb1", Source(tmp_path))
+
+
+def named_voxceleb1(root: Path) -> None:
+    """Folders that are names, one of them with the dot that some copies lack."""
+    (root / "vox1_meta.csv").write_text(VOX1_META)
+    touch(root, "video/aaa.mp4", "txt/Anna_Secret/aaa/00001.txt", "txt/Carl_Hidden_Jr/aaa/2.txt")
+    touch(root, "txt/Nobody_Known/aaa/00003.txt", "txt/Anna_Secret/gone/00004.txt")
+    touch(root, "txt/Anna_Secret/readme.txt", "txt/id10001/aaa/00001.txt")
+
+
+def test_voxceleb1_folders_that_are_names(tmp_path: Path) -> None:
+    named_voxceleb1(tmp_path)
+    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    assert ids(corpus) == ["id10001/aaa/00001", "id10002/aaa/00002"]
+    errors = {dropped.error: dropped for dropped in corpus.dropped}
+    assert set(errors) == {"DuplicateTrack", "FileNotFound", "UnknownName"}
+    assert errors["FileNotFound"].track_id == "id10001/gone/00004"
+    assert errors["FileNotFound"].source == "txt/id10001/gone/00004.txt"
+    assert errors["UnknownName"].track_id.startswith("unknown-")
+
+
+def test_voxceleb1_no_name_comes_out(tmp_path: Path) -> None:
+    named_voxceleb1(tmp_path)
+    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    assert not [name for name in NAMES if name in everything_shown(corpus)]
+    paths = [track.shown(path) for track in corpus.tracks for path in (track.source, track.boxes)]
+    assert "txt/id10002/aaa/2.txt" in paths
+    assert not [name for name in NAMES if name in "".join(paths)]
+
+
+# dense-frames
+
+
+def named_dense_frames(root: Path) -> None:
+    touch(root, "Anna_Secret/1.6/a_b/1/01.jpg", "Anna_Secret/1.6/a_b/1/02.jpg")
+    touch(root, "Anna_Secret/1.6/a_b/10/01.jpg", "Carl_Hidden_Jr/1.6/c/3/01.jpg")
+    touch(root, "Carl_Hidden_Jr./1.6/c/3/01.jpg", "Nobody_Known/1.6/d/1/01.jpg")
+    touch(root, "Anna_Secret/1.6/a_b/cover.jpg", "Anna_Secret/cover.jpg")
+    touch(root, "Anna_Secret/1.6/e/x/01.jpg")
+
+
+def test_dense_frames(tmp_path: Path) -> None:
+    named_dense_frames(tmp_path)
+    meta = tmp_path / "meta"
+    meta.mkdir()
+    (meta / "vox1_meta.csv").write_text(VOX1_META)
+    corpus = read_corpus("dense-frames", Source(tmp_path, meta=meta))
+    assert [(t.track_id, t.faces) for t in corpus.tracks] == [
+        ("id10001/a_b/00001", Faces.DENSE),
+        ("id10001/a_b/00010", Faces.DENSE),
+        ("id10002/c/00003", Faces.DENSE),
+    ]
+    assert corpus.tracks[0].source == "Anna_Secret/1.6/a_b/1"
+    assert sorted(dropped.error for dropped in corpus.dropped) == ["DuplicateTrack", "UnknownName"]
+    (note,) = corpus.notes
+    assert note.startswith("3 folders hold JPEGs")
+
+
+def test_dense_frames_no_name_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    named_dense_frames(tmp_path)
+    (tmp_path / "vox1_meta.csv").write_text(VOX1_META)
+    touch(tmp_path, "Anna_Secret/closed/01.jpg")
+    scandir = os.scandir
+
+    def refuse(path: Path) -> object:
+        if path.name == "closed":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr("os.scandir", refuse)
+    corpus = read_corpus("dense-frames", Source(tmp_path))
+    assign(corpus, "auto")
+    shown = everything_shown(corpus) + "".join(t.shown(t.source) for t in corpus.tracks)
+    assert "cannot be listed" in shown
+    assert "id10002/1.6/c/3" in shown
+    assert not [name for name in NAMES if name in shown]
+
+
+def test_dense_frames_a_track_without_split_is_dropped_without_its_name(tmp_path: Path) -> None:
+    touch(tmp_path, "Anna_Secret/1.6/a/1/01.jpg")
+    (tmp_path / "vox1_meta.csv").write_text(VOX1_META)
+    split = tmp_path / "split.csv"
+    split.write_text("identity_id,split\nid10009,train\n")
+    corpus = read_corpus("dense-frames", Source(tmp_path))
+    assign(corpus, str(split))
+    (dropped,) = corpus.dropped
+    assert dropped.source == "id10001/1.6/a/1"
+    assert "Anna" not in everything_shown(corpus)
+
+
+@pytest.mark.parametrize(
+    ("layout", "file"),
+    [("dense-frames", "Anna_Secret/1.6/a/1/01.jpg"), ("voxceleb1", "txt/Anna_Secret/a/00001.txt")],
+)
+def test_names_without_the_list_of_names_are_an_input_error(
+    tmp_path: Path, layout: str, file: str
+) -> None:
+    touch(tmp_path, file, "video/a.mp4")
+    with pytest.raises(InputError, match=r"vox1_meta\.csv"):
+        read_corpus(layout, Source(tmp_path))
+
+
+def test_ids_need_no_list_of_names(tmp_path: Path) -> None:
+    touch(tmp_path, "id10001/1.6/a/1/01.jpg")
+    assert ids(read_corpus("dense-frames", Source(tmp_path))) == ["id10001/a/00001"]
+
+
+# folder
+
+
+def test_folder(tmp_path: Path) -> None:
+    touch(tmp_path, "anna/talk/00003.mkv", "anna/talk one.mp4", "anna/x/y/z.webm", "lone.avi")
+    touch(tmp_path, "anna/talk/notes.txt", "carl/7.mov", "carl/20240101/20240101123456789.mp4")
+    touch(tmp_path, ".cache/x/1.mp4", "anna/.draft.mp4")
+    corpus = read_corpus("folder", Source(tmp_path))
+    assert {track.track_id: track.source for track in corpus.tracks} == {
+        "anna/talk one/00000": "anna/talk one.mp4",
+        "anna/talk/00003": "anna/talk/00003.mkv",
+        "anna/x+y+z/00000": "anna/x/y/z.webm",
+        "carl/20240101+20240101123456789/00000": "carl/20240101/20240101123456789.mp4",
+        "carl/7/00000": "carl/7.mov",
+        "lone/lone/00000": "lone.avi",
+    }
+    assert {track.faces for track in corpus.tracks} == {Faces.DETECT}
+    assert ids(corpus) == sorted(ids(corpus))
+    assert corpus.dropped == []
+
+
+def test_folder_odd_entries_are_dropped(tmp_path: Path) -> None:
+    touch(tmp_path, "anna/a.mp4", "anna/a.mkv", "anna/x.mp4/inner.mp4")
+    touch(tmp_path, f"anna/{os.fsdecode(bytes([0xE9]))}.mp4")
+    corpus = read_corpus("folder", Source(tmp_path))
+    assert [track.source for track in corpus.tracks] == ["anna/a.mkv"]
+    assert reasons(corpus) == {
+        "anna/a.mp4": "DuplicateTrack",
+        "anna/x.mp4": "NotAFile",
+        "anna/\\udce9.mp4": "BadName",
+    }
+
+
+# table
+
+ROWS = [
+    {"track_id": "anna/talk/1", "video": "v/one.mp4", "identity": "anna", "start": 1.5, "end": 4.0},
+    {"track_id": "anna/talk/2", "video": "v/one.mp4", "identity": "anna", "start": None,
+     "end": None, "split": "train", "boxes": "b/2.txt"},
+    {"track_id": "Zoë 四/clip/00001", "video": "v/vidéo 1.mp4", "identity": "Zoë 四", "end": 2.0},
+]  # fmt: skip
+COLUMNS = ("track_id", "video", "identity", "start", "end", "split", "boxes")
+
+
+def write_table(path: Path, rows: list[dict[str, object]]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist([{c: r.get(c) for c in COLUMNS} for r in rows]), path)
+    else:
+        lines = [",".join("" if r.get(c) is None else str(r[c]) for c in COLUMNS) for r in rows]
+        path.write_text("\n".join([",".join(COLUMNS), *lines, ""]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_table(tmp_path: Path, ending: str) -> None:
+    table = write_table(tmp_path / f"t.{ending}", [dict(row) for row in ROWS])
+    corpus = read_corpus("table", Source(tmp_path, table=table))
+    assert corpus.tracks == [
+        Track("Zoë 四", "clip", 1, "v/vidéo 1.mp4", Faces.DETECT, end=2.0),
+        Track("anna", "talk", 1, "v/one.mp4", Faces.DETECT, start=1.5, end=4.0),
+        Track("anna", "talk", 2, "v/one.mp4", Faces.BOXES, boxes="b/2.txt", split="train"),
+    ]
+    assert corpus.dropped == []
+
+
+BAD_ROWS: list[tuple[dict[str, object], str]] = [
+    ({"track_id": "anna/talk"}, "BadName"),
+    ({"track_id": "anna/talk/one"}, "BadName"),
+    ({"track_id": "carl/talk/9"}, "BadName"),
+    ({"track_id": None}, "BadName"),
+    ({"track_id": "anna/talk/99999999999"}, "BadName"),
+    ({"video": "/etc/passwd"}, "BadPath"),
+    ({"video": "../outside.mp4"}, "BadPath"),
+    ({"video": "v/../../outside.mp4"}, "BadPath"),
+    ({"video": None}, "BadPath"),
+    ({"boxes": "../outside.txt"}, "BadPath"),
+    ({"boxes": "/outside.txt"}, "BadPath"),
+    ({"start": -1.0}, "BadTime"),
+    ({"start": 3.0, "end": 3.0}, "BadTime"),
+    ({"start": 3.0, "end": 2.0}, "BadTime"),
+    ({"end": 0.0}, "BadTime"),
+    ({"start": float("nan")}, "BadTime"),
+    ({"end": float("inf")}, "BadTime"),
+]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+@pytest.mark.parametrize(("change", "error"), BAD_ROWS)
+def test_a_bad_row_is_dropped_and_the_others_stay(
+    tmp_path: Path, ending: str, change: dict[str, object], error: str
+) -> None:
+    good: dict[str, object] = dict(ROWS[0])
+    bad = {**good, "track_id": "anna/talk/9", "start": None, "end": None, **change}
+    table = write_table(tmp_path / f"t.{ending}", [bad, good])
+    corpus = read_corpus("table", Source(tmp_path, table=table))
+    assert ids(corpus) == ["anna/talk/00001"]
+    (dropped,) = corpus.dropped
+    assert (dropped.stage, dropped.error) == ("plan", error)
+    assert "/etc" not in repr(dropped)
+    if "99999999999" not in str(change):
+        assert f"t.{ending}, row 2:" in dropped.message
+
+
+def test_a_time_that_is_text_is_dropped(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("track_id,video,identity,start,end\na/b/1,v.mp4,a,soon,\na/b/2,v.mp4,a,,\n")
+    corpus = read_corpus("table", Source(tmp_path, table=table))
+    assert ids(corpus) == ["a/b/00002"]
+    assert [dropped.error for dropped in corpus.dropped] == ["BadTime"]
+
+
+def test_a_path_with_a_nul_is_dropped(tmp_path: Path) -> None:
+    row: dict[str, object] = {**ROWS[0], "video": "v/\0.mp4"}
+    table = write_table(tmp_path / "t.parquet", [row, dict(ROWS[1])])
+    corpus = read_corpus("table", Source(tmp_path, table=table))
+    assert ids(corpus) == ["anna/talk/00002"]
+    assert [dropped.error for dropped in corpus.dropped] == ["BadPath"]
+
+
+def test_a_repeated_track_is_dropped(tmp_path: Path) -> None:
+    row: dict[str, object] = dict(ROWS[0])
+    table = write_table(tmp_path / "t.csv", [row, {**row, "video": "v/two.mp4"}])
+    corpus = read_corpus("table", Source(tmp_path, table=table))
+    assert [track.source for track in corpus.tracks] == ["v/one.mp4"]
+    assert reasons(corpus) == {"v/two.mp4": "DuplicateTrack"}
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("t.csv", b"", "neither CSV nor Parquet"),
+        ("t.csv", b"track_id,video\na/b/1,v.mp4\n", "columns identity, start, end are missing"),
+        ("t.csv", b"\xff\xfe\x00", "neither CSV nor Parquet"),
+        ("t.csv", b"track_id,video,identity,start,end\na/b/1,v.mp4\n", "neither CSV nor Parquet"),
+        ("t.parquet", b"no parquet", "neither CSV nor Parquet"),
+        ("t.parquet", b"", "neither CSV nor Parquet"),
+    ],
+)
+def test_an_unreadable_table(tmp_path: Path, name: str, content: bytes, message: str) -> None:
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        read_corpus("table", Source(tmp_path, table=tmp_path / name))
+
+
+def test_a_missing_table(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"gone\.csv: no such file"):
+        read_corpus("table", Source(tmp_path, table=tmp_path / "gone.csv"))
+
+
+# tracks
+
+
+def test_printable() -> None:
+    assert printable("Zoë 四 a.mp4") == "Zoë 四 a.mp4"
+    assert printable(os.fsdecode(b"a\xff\n\x00\x7f")) == "a\\udcff\\x0a\\x00\\x7f"
+
+
+def test_shown_hides_only_the_person() -> None:
+    track = Track("id10001", "Anna", 1, "Anna/1.6/Annabel/1", Faces.DENSE, person="Anna")
+    assert track.shown(track.source) == "id10001/1.6/Annabel/1"
+    assert replace(track, person=None).shown("a/\n") == "a/\\x0a"

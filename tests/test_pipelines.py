@@ -1,0 +1,31 @@
+"""The recipes in pipelines/ are valid and say what they claim to say."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from emovox.build.config import BuildConfig
+from emovox.config import read_config
+from emovox.demo import demo_build_config
+from emovox.teacher.training import TrainConfig
+
+PIPELINES = Path(__file__).parents[1] / "pipelines"
+BUILDS = sorted(p.name for p in PIPELINES.glob("*.toml") if not p.name.startswith("teacher-"))
+
+
+@pytest.mark.parametrize("name", BUILDS)
+def test_build_pipelines_are_valid(name: str) -> None:
+    flags = {"root": Path("root"), "out": Path("out")}
+    assert read_config(BuildConfig, PIPELINES / name, flags).name
+
+
+def test_demo_pipeline_is_what_the_demo_does() -> None:
+    flags = {"root": Path("root"), "out": Path("out")}
+    config = read_config(BuildConfig, PIPELINES / "demo.toml", flags)
+    assert config == demo_build_config(Path("root"), Path("out"))
+
+
+def test_teacher_pipeline_is_the_default_recipe() -> None:
+    config = read_config(TrainConfig, PIPELINES / "teacher-ferplus.toml")
+    assert config == replace(TrainConfig())

@@ -1,0 +1,260 @@
+from collections import Counter
+from hashlib import blake2b
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from emovox.corpus import splits
+from emovox.corpus.splits import assign, audit, auto_split, fraction
+from emovox.corpus.tracks import Corpus, Faces, Track
+from emovox.dataset.schema import SPLITS
+from emovox.errors import CheckError, InputError
+
+
+def track(identity: str, number: int = 1, split: str | None = None) -> Track:
+    return Track(identity, "video", number, f"{identity}.mp4", Faces.VOXCELEB2, split=split)
+
+
+def corpus_of(*tracks: Track, root: Path = Path("root")) -> Corpus:
+    return Corpus(root, list(tracks)).finish()
+
+
+IDENTITIES = st.text(st.characters(exclude_categories=["C"], exclude_characters="/"), min_size=1)
+TRACKS = st.lists(
+    st.builds(track, IDENTITIES, st.integers(0, 50)), unique_by=lambda t: t.track_id, max_size=20
+)
+
+
+# auto
+
+
+def test_fraction_is_the_blake2b_hash() -> None:
+    digest = blake2b(b"id10001", digest_size=8).hexdigest()
+    assert fraction("id10001") == int(digest, 16) / 16**16
+    # Never to change: the splits of every dataset hang on it.
+    assert [fraction(name) for name in ("id10001", "id10002")] == pytest.approx(
+        [0.4646070933329427, 0.7629798959653556], abs=1e-12
+    )
+
+
+@given(TRACKS, TRACKS)
+def test_adding_data_moves_no_track(old: list[Track], new: list[Track]) -> None:
+    before = assign(corpus_of(*old), "auto")
+    after = assign(corpus_of(*new, *old), "auto")
+    assert before == {track_id: after[track_id] for track_id in before}
+
+
+@given(TRACKS, st.floats(0, 1), st.floats(0, 1))
+def test_auto_never_leaks_and_keeps_every_track(
+    tracks: list[Track], unheard: float, heard: float
+) -> None:
+    corpus = corpus_of(*tracks)
+    assigned = assign(corpus, "auto", unheard=unheard, heard=heard)
+    assert set(assigned) == {t.track_id for t in tracks}
+    assert corpus.dropped == []
+    sides: dict[str, set[bool]] = {}
+    for t in tracks:
+        sides.setdefault(t.identity_id, set()).add(assigned[t.track_id] == "unheard_val")
+    assert all(len(side) == 1 for side in sides.values())
+
+
+def test_auto_fractions_are_roughly_as_asked() -> None:
+    tracks = [track(f"speaker{i}", n) for i in range(1500) for n in range(4)]
+    counts = Counter(auto_split(t) for t in tracks)
+    assert counts["unheard_val"] / 6000 == pytest.approx(0.2, abs=0.04)
+    assert counts["heard_val"] / (6000 - counts["unheard_val"]) == pytest.approx(0.04, abs=0.01)
+    counts = Counter(auto_split(t, 0.5, 0.5) for t in tracks)
+    assert counts["unheard_val"] / 6000 == pytest.approx(0.5, abs=0.04)
+    assert counts["heard_val"] / 6000 == pytest.approx(0.25, abs=0.04)
+
+
+def test_auto_at_its_ends() -> None:
+    tracks = [track(f"speaker{i}") for i in range(50)]
+    assert {auto_split(t, 1.0, 0.0) for t in tracks} == {"unheard_val"}
+    assert {auto_split(t, 0.0, 1.0) for t in tracks} == {"heard_val"}
+    assert {auto_split(t, 0.0, 0.0) for t in tracks} == {"train"}
+
+
+# official
+
+META = "VoxCeleb1 ID\tVGGFace1 ID\nid10001\tAnna\nid10002\tCarl\nid10003\tZoe\n"
+
+
+@pytest.fixture
+def lists(tmp_path: Path) -> Path:
+    (tmp_path / "vox1_meta.csv").write_text(META)
+    (tmp_path / "identity_splits.txt").write_text("Anna 1\nCarl 2\nZoe 4\n")
+    (tmp_path / "veriflist_test_random_seenheard.txt").write_text(
+        "id,voice-path\n1,Anna/video_0000002.wav\n2,Anna/video_0000002.wav\n"
+    )
+    return tmp_path
+
+
+def test_official(lists: Path) -> None:
+    tracks = [track("id10001", 1), track("id10001", 2), track("id10002", 2), track("id10003", 2)]
+    expected = {
+        "id10001/video/00001": "train",
+        "id10001/video/00002": "heard_val",
+        "id10002/video/00002": "train",
+        "id10003/video/00002": "unheard_val",
+    }
+    corpus = corpus_of(*tracks, track("id20000"))
+    assert assign(corpus, "official", meta=lists) == expected
+    assert [t.track_id for t in corpus.tracks] == list(expected)
+    (dropped,) = corpus.dropped
+    assert (dropped.track_id, dropped.stage, dropped.error) == (
+        "id20000/video/00001",
+        "split",
+        "NoSplit",
+    )
+    assert "published lists" in dropped.message
+    # Without --meta the lists are looked for in the corpus itself.
+    assert assign(corpus_of(*tracks, root=lists), "official") == expected
+
+
+def test_official_without_the_lists(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"vox1_meta\.csv"):
+        assign(corpus_of(track("id10001"), root=tmp_path), "official")
+
+
+def test_official_is_the_public_name_of_the_reader(lists: Path) -> None:
+    official = splits.official(lists)
+    assert official.unheard_identities == {"id10003"}
+    assert official.heard_tracks == {"id10001/video/00002"}
+
+
+# A file
+
+
+def write_split(path: Path, key: str, given: dict[str, str]) -> Path:
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({key: list(given), "split": list(given.values())}), path)
+    else:
+        lines = [f"{name},{split}" for name, split in given.items()]
+        path.write_text("\n".join([f"{key},split", *lines, ""]))
+    return path
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_file_by_identity(tmp_path: Path, ending: str) -> None:
+    given = {"anna": "unheard_val", "carl": "train", "absent": "heard_val"}
+    path = write_split(tmp_path / f"s.{ending}", "identity_id", given)
+    corpus = corpus_of(track("anna", 1), track("anna", 2), track("carl"), track("zoe"))
+    assert assign(corpus, str(path)) == {
+        "anna/video/00001": "unheard_val",
+        "anna/video/00002": "unheard_val",
+        "carl/video/00001": "train",
+    }
+    (dropped,) = corpus.dropped
+    assert (dropped.track_id, dropped.error) == ("zoe/video/00001", "NoSplit")
+    assert dropped.message == f"s.{ending} does not name it"
+    assert "zoe/video/00001" not in [t.track_id for t in corpus.tracks]
+
+
+@pytest.mark.parametrize("ending", ["csv", "parquet"])
+def test_file_by_track(tmp_path: Path, ending: str) -> None:
+    given = {
+        "anna/video/00001": "train",
+        "anna/video/00002": "heard_val",
+        "carl/video/00001": "unheard_val",
+    }
+    path = write_split(tmp_path / f"s.{ending}", "track_id", given)
+    corpus = corpus_of(track("anna", 1), track("anna", 2), track("anna", 3), track("carl"))
+    assert assign(corpus, str(path)) == given
+    assert [dropped.track_id for dropped in corpus.dropped] == ["anna/video/00003"]
+
+
+def test_file_by_track_counts_before_identity(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("identity_id,track_id,split\nanna,anna/video/00001,heard_val\n")
+    corpus = corpus_of(track("anna", 1), track("anna", 2))
+    assert assign(corpus, str(path)) == {"anna/video/00001": "heard_val"}
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("identity_id,split\nanna,test\n", "row 2: split 'test' is not one of train, heard_val"),
+        ("identity_id,split\nanna,train\ncarl,\n", "row 3: split None is not one of"),
+        ("identity_id,split\nanna,train\nanna,heard_val\n", "row 3: anna is in two splits"),
+        ("name,split\nanna,train\n", "a column track_id or identity_id"),
+        ("identity_id,split\n", "needs rows"),
+        ("identity_id\nanna\n", "columns split are missing"),
+    ],
+)
+def test_a_malformed_file(tmp_path: Path, content: str, message: str) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text(content)
+    with pytest.raises(InputError, match=message):
+        assign(corpus_of(track("anna")), str(path))
+
+
+def test_a_word_that_is_no_split_and_no_file() -> None:
+    with pytest.raises(InputError, match="offical: no such file"):
+        assign(corpus_of(track("anna")), "offical")
+
+
+# The table's own column
+
+
+def test_the_column_counts_where_there_is_one() -> None:
+    corpus = corpus_of(
+        track("anna", 1, "train"), track("anna", 2, "heard_val"), track("carl", 1, "unheard_val"),
+        track("zoe", 1, "testing"), track("zoe", 2),
+    )  # fmt: skip
+    assert assign(corpus, None) == {
+        "anna/video/00001": "train",
+        "anna/video/00002": "heard_val",
+        "carl/video/00001": "unheard_val",
+    }
+    messages = {dropped.track_id: dropped.message for dropped in corpus.dropped}
+    assert set(messages) == {"zoe/video/00001", "zoe/video/00002"}
+    assert "'testing'" in messages["zoe/video/00001"]
+
+
+def test_auto_where_there_is_no_column() -> None:
+    tracks = [track(f"speaker{i}") for i in range(40)]
+    assigned = assign(corpus_of(*tracks), None)
+    assert assigned == {t.track_id: auto_split(t) for t in tracks}
+    assert set(assigned.values()) <= set(SPLITS)
+
+
+def test_auto_can_be_asked_for_in_spite_of_a_column() -> None:
+    tracks = [track(f"speaker{i}", 1, "heard_val") for i in range(40)]
+    assert assign(corpus_of(*tracks), "auto") == {t.track_id: auto_split(t) for t in tracks}
+
+
+# The audit
+
+
+@pytest.mark.parametrize("other", ["train", "heard_val"])
+def test_the_audit_refuses_and_names_the_identity(other: str) -> None:
+    corpus = corpus_of(track("anna", 1, other), track("anna", 2, "unheard_val"), track("carl", 1))
+    with pytest.raises(CheckError, match="1 identities are in unheard_val .*: anna$") as caught:
+        assign(corpus, "column")
+    assert "carl" not in str(caught.value)
+    assert caught.value.exit_code == 1
+
+
+def test_the_audit_names_the_first_few_of_many() -> None:
+    tracks = [track(f"p{i}", n) for i in range(7) for n in (1, 2)]
+    assigned = {t.track_id: "train" if t.track_num == 1 else "unheard_val" for t in tracks}
+    with pytest.raises(CheckError, match=r"7 identities .*: p0, p1, p2, p3, p4, \.\.\.$"):
+        audit(tracks, assigned)
+
+
+def test_the_audit_lets_heard_beside_train_pass() -> None:
+    tracks = [track("anna", 1), track("anna", 2), track("carl")]
+    audit(tracks, dict(zip(
+        [t.track_id for t in tracks], ["train", "heard_val", "unheard_val"], strict=True
+    )))  # fmt: skip
+
+
+def test_a_leak_among_dropped_tracks_is_none(tmp_path: Path) -> None:
+    path = tmp_path / "s.csv"
+    path.write_text("track_id,split\nanna/video/00001,train\nanna/video/00099,unheard_val\n")
+    assert assign(corpus_of(track("anna", 1)), str(path)) == {"anna/video/00001": "train"}

@@ -1,0 +1,133 @@
+"""Training a teacher: it learns, it resumes to the same weights, and it says what it did."""
+
+import json
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from test_ferplus import HEADER
+
+from emovox.errors import ConfigError
+from emovox.teacher import ferplus, load_teacher
+from emovox.teacher.compact import standardise
+from emovox.teacher.evaluation import evaluate, score
+from emovox.teacher.training import TrainConfig, augment, cut_out, train
+
+QUICK = TrainConfig(epochs=2, batch_size=16, device="cpu", bf16=False, learning_rate=0.05)
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Faces that are easy to tell apart: bright above for happiness, bright below for anger."""
+    root = tmp_path_factory.mktemp("ferplus")
+    rng = np.random.default_rng(0)
+    lines = [HEADER]
+    for part, folder in ferplus.FOLDERS.items():
+        (root / folder).mkdir()
+        for i in range(64):
+            image = rng.integers(0, 60, (48, 48)).astype(np.uint8)
+            happy = i % 2 == 0
+            image[: 20 if happy else 48][0 if happy else 28 :] += 120
+            cv2.imwrite(str(root / folder / f"{i}.png"), image)
+            votes = "0,10,0,0,0,0,0,0,0,0" if happy else "0,0,0,0,10,0,0,0,0,0"
+            lines.append(f"{ferplus.USAGES[part]},{i}.png,{votes}")
+    (root / "fer2013new.csv").write_text("\n".join(lines))
+    return root
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    state = torch.load(folder / "last.pt", weights_only=True)
+    return {**state["model"], **{f"average {k}": v for k, v in state["average"].items()}}
+
+
+def test_it_learns_and_keeps_a_log(data: Path, tmp_path: Path) -> None:
+    records = list(train(replace(QUICK, epochs=8), data, tmp_path))
+    assert records[-1]["train_loss"] < 0.5 * records[0]["train_loss"]
+    assert max(r["public_test_accuracy"] for r in records) >= 0.95
+    log = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert log == records
+    teacher = load_teacher(tmp_path / "best.safetensors", "cpu", "fp32")
+    assert evaluate(teacher, data, "private_test").accuracy >= 0.9
+
+
+def test_resumed_training_ends_with_the_same_weights(data: Path, tmp_path: Path) -> None:
+    list(train(QUICK, data, tmp_path / "whole"))
+    interrupted = train(QUICK, data, tmp_path / "parts")
+    next(interrupted)
+    interrupted.close()
+    assert [r["epoch"] for r in train(QUICK, data, tmp_path / "parts")] == [1]
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert whole.keys() == parts.keys()
+    for name, tensor in whole.items():
+        assert torch.equal(tensor, parts[name]), name
+    best = [load_file(tmp_path / p / "best.safetensors") for p in ("whole", "parts")]
+    assert all(torch.equal(best[0][k], best[1][k]) for k in best[0])
+
+
+def test_another_recipe_does_not_mix(data: Path, tmp_path: Path) -> None:
+    next(train(QUICK, data, tmp_path))
+    with pytest.raises(ConfigError, match="another recipe"):
+        next(train(replace(QUICK, seed=1), data, tmp_path))
+
+
+def test_augmentation_that_does_nothing_changes_nothing() -> None:
+    still = replace(QUICK, mirror=0.0, rotation=0.0, zoom=0.0, shift=0.0, gamma=0.0)
+    faces = torch.randint(0, 256, (4, 1, 48, 48)).float()
+    torch.testing.assert_close(augment(faces, still, torch.Generator()), faces, atol=1e-2, rtol=0)
+    mirrored = augment(faces, replace(still, mirror=1.0), torch.Generator())
+    torch.testing.assert_close(mirrored, faces.flip(3), atol=1e-2, rtol=0)
+
+
+def test_augmentation_moves_faces_within_its_limits() -> None:
+    dot = torch.zeros(200, 1, 48, 48)
+    dot[:, :, 23:25, 23:25] = 255
+    shifted = replace(QUICK, rotation=0.0, zoom=0.0, shift=0.1, gamma=0.0, mirror=0.0)
+    moved = augment(dot, shifted, torch.Generator().manual_seed(0))
+    columns = (moved.sum(dim=(1, 2)) * torch.arange(48)).sum(1) / moved.sum(dim=(1, 2, 3))
+    assert (columns - 23.5).abs().max() <= 4.8 + 0.1
+    assert (columns - 23.5).abs().max() > 4.0
+
+
+def test_cut_out_erases_one_square() -> None:
+    faces = torch.ones(500, 1, 48, 48)
+    cut = cut_out(faces, replace(QUICK, cutout=0.5, cutout_side=16), torch.Generator())
+    erased = (cut == 0).sum(dim=(1, 2, 3))
+    assert erased.max() <= 16 * 16 and 0.4 < (erased > 0).float().mean() < 0.6
+
+
+def test_standardise() -> None:
+    faces = torch.rand(3, 1, 48, 48) * 100 + 50
+    done = standardise(faces)
+    torch.testing.assert_close(done.mean(dim=(1, 2, 3)), torch.zeros(3), atol=1e-4, rtol=0)
+    torch.testing.assert_close(done.std(dim=(1, 2, 3), correction=0), torch.ones(3))
+    assert standardise(torch.full((1, 1, 48, 48), 7.0)).abs().max() == 0, "one colour stays finite"
+
+
+def test_score_against_scikit_learn() -> None:
+    from sklearn.metrics import accuracy_score, log_loss, recall_score
+
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(300, 8))
+    labels = rng.integers(0, 7, 300)  # contempt never occurs
+    targets = np.eye(8)[labels]
+    found = score(logits, targets)
+    assert found.accuracy == pytest.approx(accuracy_score(labels, logits.argmax(1)))
+    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    assert found.cross_entropy == pytest.approx(log_loss(labels, probabilities, labels=range(8)))
+    recall = recall_score(labels, logits.argmax(1), labels=range(7), average=None)
+    np.testing.assert_allclose(found.recall[:7], recall)
+    assert np.isnan(found.recall[7]) and found.counts[7] == 0
+    assert "accuracy" in found.summary() and "nan" in found.summary()
