@@ -157,3 +157,21 @@ def evaluate_teacher(teacher: str, data: Path, part: str, device: str, precision
     from emovox.teacher.evaluation import evaluate
 
     click.echo(evaluate(load_teacher(teacher, device, precision), data, part).summary())
+
+
+@main.command("schema")
+@click.option("--out", type=FOLDER, help="Write one file per table there instead of printing.")
+def print_schema(out: Path | None) -> None:
+    """Print the tables of a dataset as JSON: columns, types, which may be null."""
+    import json
+
+    from emovox.dataset.schema import describe
+
+    if out is None:
+        click.echo(json.dumps(describe(), indent=2))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for table, description in describe().items():
+        path = out / f"{table}.json"
+        path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        click.echo(path)

@@ -45,8 +45,8 @@ def corpus(clips: Path, tmp_path: Path) -> Path:
 
 
 def build(root: Path, out: Path, engine: InlineEngine | None = None, **options: Any) -> BuildResult:
-    options = {"layout": "voxceleb2", "max_dropped": 1.0, "shard_tracks": 2} | options
-    config = BuildConfig(root=root, out=out, **options)
+    defaults: dict[str, Any] = {"layout": "voxceleb2", "max_dropped": 1.0, "shard_tracks": 2}
+    config = BuildConfig(root=root, out=out, **(defaults | options))
     return build_dataset(config, engine=engine or InlineEngine(FakeTeacher()), show_progress=False)
 
 
@@ -114,7 +114,7 @@ def test_rows_are_what_the_teacher_says_of_the_crop(tmp_path: Path) -> None:
     with av.open(str(tmp_path / "root/mp4/a/b/00001.mp4")) as container:
         pictures = [f.to_ndarray(format="rgb24") for f in container.decode(video=0)]
     expected = [
-        np.float32(pictures[i])[:160, 32:192, 0].reshape(8, 20, 160).mean(axis=(1, 2))
+        pictures[i].astype(np.float32)[:160, 32:192, 0].reshape(8, 20, 160).mean(axis=(1, 2))
         for i in (0, 6)
     ]
     frames = all_rows(tmp_path / "out")
@@ -495,7 +495,7 @@ def test_leaking_split_is_refused(clips: Path, tmp_path: Path) -> None:
     splits = tmp_path / "splits.csv"
     rows = "\n".join(f"{t},{'train' if i else 'unheard_val'}" for i, t in enumerate(NUM_FRAMES))
     splits.write_text(f"track_id,split\n{rows}\n")
-    with pytest.raises(CheckError, match="leaks: 1 identities .*: id1"):
+    with pytest.raises(CheckError, match=r"leaks: 1 identities .*: id1"):
         build(clips, tmp_path / "out", splits=str(splits))
 
 
@@ -542,13 +542,11 @@ def test_two_runs_on_one_output(clips: Path, tmp_path: Path) -> None:
 def test_full_disk_is_one_line_and_resumable(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import emovox.build.shard as shard_module
-
     def no_space(*arguments: object, **options: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr(shard_module.pq, "write_table", no_space)
+        patch.setattr("emovox.build.shard.pq.write_table", no_space)
         with pytest.raises(EmovoxError, match=r"No space left on device; .*same command again"):
             build(clips, tmp_path / "out")
     assert build(clips, tmp_path / "out").manifest["totals"]["tracks"] == 4

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
@@ -114,6 +115,26 @@ def test_leak_is_exit_1(corpus: Path, tmp_path: Path) -> None:
     arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out"]
     result = run("build-dataset", *arguments, "--splits", splits)
     assert result.exit_code == 1 and "the split leaks" in result.stderr
+
+
+def is_worker(process: psutil.Process) -> bool:
+    try:
+        return any("popen_loky" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def test_workers_do_not_outlive_a_killed_driver(corpus: Path, tmp_path: Path) -> None:
+    arguments = ["--layout", "voxceleb2", "--root", str(corpus), "--jobs", "1"]
+    command = [sys.executable, "-m", "emovox", "build-dataset", *arguments]
+    process = psutil.Popen([*command, "--out", str(tmp_path / "out")], stdout=subprocess.DEVNULL)
+    workers: list[psutil.Process] = []
+    while process.poll() is None and not workers:
+        workers = [child for child in process.children() if is_worker(child)]
+    process.kill()
+    process.wait()
+    _, alive = psutil.wait_procs(workers, timeout=20)
+    assert workers and not alive
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

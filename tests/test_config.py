@@ -51,7 +51,7 @@ def test_dashes_are_underscores(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
-    with pytest.raises(ConfigError, match="p.toml|missing") as error:
+    with pytest.raises(ConfigError, match=r"p\.toml|missing") as error:
         read_config(Example, write(tmp_path, text))
     assert words in str(error.value)
 

@@ -59,7 +59,8 @@ def die_at_once(job: ShardJob) -> ShardReport:
 
 
 def results(jobs: list[ShardJob]) -> tuple[list[str], dict[str, tuple[str, int]]]:
-    written, dropped = [], {}
+    written: list[str] = []
+    dropped: dict[str, tuple[str, int]] = {}
     for report in LokyEngine(2, work).run(jobs):
         written += [track.track_id for track in report.tracks]
         dropped |= {d.track_id: (d.error, d.attempts) for d in report.dropped}
@@ -89,7 +90,7 @@ def test_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
 
 
 def test_worker_that_dies_before_any_track_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EmovoxError, match="died before its first track.*--jobs"):
+    with pytest.raises(EmovoxError, match=r"died before its first track.*--jobs"):
         list(LokyEngine(1, die_at_once).run(make_jobs(tmp_path, [["a"]])))
 
 

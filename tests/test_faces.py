@@ -107,7 +107,7 @@ def test_resize_down_is_an_area_average(side: int) -> None:
     edges = np.arange(49)[:, None] * side / 48
     low, high = np.maximum(edges[:-1], np.arange(side)), np.minimum(edges[1:], np.arange(side) + 1)
     shares = np.clip(high - low, 0, None) * 48 / side
-    means = np.einsum("iy,yxc,jx->ijc", shares, picture, shares)
+    means = np.einsum("iy,yxc,jx->ijc", shares, picture, shares, optimize=True)
     small = resize(picture, 48)
     assert small.shape == (48, 48, 3)
     assert small.dtype == np.uint8

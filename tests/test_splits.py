@@ -234,7 +234,7 @@ def test_auto_can_be_asked_for_in_spite_of_a_column() -> None:
 @pytest.mark.parametrize("other", ["train", "heard_val"])
 def test_the_audit_refuses_and_names_the_identity(other: str) -> None:
     corpus = corpus_of(track("anna", 1, other), track("anna", 2, "unheard_val"), track("carl", 1))
-    with pytest.raises(CheckError, match="1 identities are in unheard_val .*: anna$") as caught:
+    with pytest.raises(CheckError, match=r"1 identities are in unheard_val .*: anna$") as caught:
         assign(corpus, "column")
     assert "carl" not in str(caught.value)
     assert caught.value.exit_code == 1

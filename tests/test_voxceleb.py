@@ -321,5 +321,5 @@ def test_meta_as_published(real_data: Path) -> None:
     assert names["A.J._Buckley"] == "id10001"
     sets = read_vox2_sets(real_data / "voxceleb-meta")
     assert len(sets) == 6114
-    assert list(sets.values()).count("test") == 118
+    assert list(sets.values()).count("test") == 120
     assert set(sets.values()) == {"dev", "test"}

@@ -4,6 +4,7 @@ import contextlib
 import os
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, wait
@@ -22,6 +23,7 @@ from emovox.teacher import Teacher, load_teacher
 
 MAX_DEATHS = 2  # workers that one track may take with it, before it is dropped
 QUEUE_PER_WORKER = 2  # shards handed out per worker, so that none waits for the driver
+DRIVER_POLL = 1.0  # seconds between looks whether the driver is still there
 HANG_FACTOR = 2.0  # times the timeout after which a worker that cannot be interrupted ends itself
 
 Work = Callable[[ShardJob], ShardReport]
@@ -99,7 +101,9 @@ def _pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
     one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
     # Read by the process that loky starts to count semaphores: it warns when workers are killed.
     os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    pool = ProcessPoolExecutor(num_workers, initializer=_ignore_interrupts, env=one_thread)
+    pool = ProcessPoolExecutor(
+        num_workers, initializer=_start_worker, initargs=(os.getpid(),), env=one_thread
+    )
     try:
         yield pool
     except BaseException:
@@ -118,9 +122,16 @@ def _kill(pool: ProcessPoolExecutor) -> None:
         threading.excepthook = hook
 
 
-def _ignore_interrupts() -> None:
-    """Leave Ctrl-C to the driver, which ends the workers."""
+def _start_worker(driver: int) -> None:
+    """Leave Ctrl-C to the driver, which ends its workers, and do not outlive it if it is killed."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch() -> None:
+        while os.getppid() == driver:
+            time.sleep(DRIVER_POLL)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _work(job: ShardJob) -> ShardReport:

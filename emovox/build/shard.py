@@ -148,7 +148,7 @@ def build_shard(
             rows.forget(ordinal)
             dropped = Dropped(
                 track.track_id,
-                printable(track.source),
+                track.shown(track.source),
                 error.stage,
                 error.error,
                 printable(error.message),
@@ -178,7 +178,7 @@ def _build_track(
     boxes = None
     start, end = track.start, track.end
     if track.boxes is not None:
-        boxes = read_boxes(job.root / track.boxes, track.boxes)
+        boxes = read_boxes(job.root / track.boxes, track.shown(track.boxes))
         if boxes.bad_lines:
             where = f"{track.track_id}, line {boxes.bad_lines[0]}"
             report.note("box files with rows that cannot be read", where)

@@ -31,7 +31,9 @@ def read_table(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
             with path.open("rb") as file:
                 header = file.readline().decode("utf-8-sig").strip().split(",")
             texts = {name.strip().strip('"'): pa.string() for name in header}
-            options = pyarrow.csv.ConvertOptions(column_types=texts, strings_can_be_null=True)
+            options = pyarrow.csv.ConvertOptions(
+                column_types=texts, strings_can_be_null=True, null_values=[""]
+            )
             table = pyarrow.csv.read_csv(path, convert_options=options)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__

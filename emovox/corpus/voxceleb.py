@@ -146,11 +146,7 @@ def read_vox2_sets(folder: Path) -> dict[str, str]:
 
 
 def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error.__class__.__name__})") from error
-    lines = csv.reader(io.StringIO(text), delimiter=delimiter)
+    lines = csv.reader(io.StringIO(_read_text(path)), delimiter=delimiter)
     header = [field.strip() for field in next(lines, [])]
     if missing := [c for c in columns if c not in header]:
         raise InputError(f"{path}: columns {missing} are missing; found {header}")
@@ -226,7 +222,13 @@ def format_track_id(identity_id: str, video_id: str, track_num: int) -> str:
 
 
 def _read_lines(path: Path) -> list[str]:
+    return [line for line in _read_text(path).splitlines() if line.strip()]
+
+
+def _read_text(path: Path) -> str:
     try:
-        return [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({error.__class__.__name__})") from error
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); --meta names the folder of the lists"
+        ) from error

@@ -13,6 +13,8 @@ A dataset is a folder::
 A split without rows has no files. Tracks planned = rows of `tracks` + rows of `dropped`.
 """
 
+from typing import Any
+
 import pyarrow as pa
 
 from emovox.emotions import EMOTIONS
@@ -94,6 +96,8 @@ PARQUET_OPTIONS = {
     "store_schema": False,
 }
 
+HDF5_CHUNK = (1024, len(EMOTIONS))  # rows and columns of logits read at once
+
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 CHECKSUMS = "SHA256SUMS"
@@ -119,4 +123,19 @@ def file_metadata(dataset: str, split: str, content_sha256: str) -> dict[str, st
         "emovox.split": split,
         "emovox.emotions": ",".join(EMOTIONS),
         "emovox.content_sha256": content_sha256,
+    }
+
+
+def describe() -> dict[str, Any]:
+    """The tables as plain data, for readers in other languages; `schemas/` holds it as JSON."""
+    return {
+        table: {
+            "schema_version": SCHEMA_VERSION,
+            "file": DROPPED_FILE if table == "dropped" else table_file(table, "<split>"),
+            "columns": [
+                {"name": field.name, "type": str(field.type), "nullable": field.nullable}
+                for field in columns
+            ],
+        }
+        for table, columns in SCHEMAS.items()
     }

@@ -170,7 +170,8 @@ def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) 
             "frames/logits",
             (num_rows, len(schema.LOGITS)),
             np.float32,
-            chunks=(min(1024, num_rows), len(schema.LOGITS)),
+            maxshape=(None, len(schema.LOGITS)),  # lets a short file keep the chunk's shape
+            chunks=schema.HDF5_CHUNK,
             **packed,
         )
         columns = {
@@ -178,7 +179,7 @@ def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) 
                 f"frames/{column}",
                 (num_rows,),
                 schema.FRAMES.field(column).type.to_pandas_dtype(),
-                chunks=(min(65_536, num_rows),),
+                chunks=True,
                 **packed,
             )
             for column in ("frame_index", "timestamp_ms")

@@ -5,7 +5,7 @@ import dataclasses
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -82,7 +82,9 @@ def cut_out(faces: Tensor, config: TrainConfig, generator: torch.Generator) -> T
     return faces.masked_fill(erased, 0.0)
 
 
-def train(config: TrainConfig, data: str | Path, out: str | Path) -> Iterator[dict[str, float]]:
+def train(
+    config: TrainConfig, data: str | Path, out: str | Path
+) -> Generator[dict[str, float], None, None]:
     """Train a compact teacher; yield one record per epoch.
 
     Writes to `out`: `best.safetensors` (the weight average of the epoch with the best PublicTest

@@ -72,7 +72,7 @@ def reference(clips: list[Path], threads: int) -> int:
             subprocess.run(command, check=True)
             crops = []
             for path in sorted(Path(folder).iterdir()):
-                image = cv2.imread(str(path), cv2.IMREAD_COLOR_RGB)
+                image = np.asarray(cv2.imread(str(path), cv2.IMREAD_COLOR_RGB))
                 face = faces.cut(image, faces.voxceleb2_box(224, 224))
                 crops.append(faces.resize(face, teacher.input_size))
             num_rows += len(teacher(np.stack(crops)))
