@@ -12,7 +12,7 @@ from emovox.dataset.schema import SCHEMA_VERSION
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
 
 ROWS_VERSION = 1  # raise when a change to the code changes rows
-MAX_SHARD_GROWTH = 4  # a shard may hold this many times the tracks asked for
+MAX_SHARD_GROWTH = 2  # a shard may hold this many times the tracks asked for
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,8 @@ from emovox.corpus.tracks import Corpus, Dropped
 from emovox.dataset import schema
 from emovox.dataset.files import sha256_file, write_text
 from emovox.errors import EmovoxError, InputError
-from emovox.teacher import TeacherSource, find_teacher, load_teacher
+from emovox.teacher import TeacherSource, find_teacher
+from emovox.teacher.devices import device_name, resolve_device, resolve_precision
 
 STATE = ".emovox"  # folder inside the dataset, for resuming; no part of the dataset
 LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
@@ -126,6 +127,7 @@ def build_dataset(
         with _locked_state(config.out) as state:
             reports = _completed(state, shards, retry_dropped=config.retry_dropped)
             missing = [shard for shard in shards if shard.fingerprint not in reports]
+            missing.sort(key=lambda shard: -len(shard.tracks))  # no large one at the very end
             engine = engine or LokyEngine(_num_workers(config.jobs, len(missing)))
             jobs = (
                 ShardJob(shard, settings, config.root, state, teacher.path, config.timeout)
@@ -145,12 +147,9 @@ def build_dataset(
 
 def _settle(config: BuildConfig, teacher: TeacherSource) -> ShardSettings:
     """Resolve what `auto` means here, so that it is part of every fingerprint."""
-    from emovox.teacher.devices import resolve_device, resolve_precision
-
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    load_teacher(teacher.path, "cpu", "fp32")  # a bad checkpoint is found before any work
-    return ShardSettings(config.step_ms, teacher.name, teacher.sha256, str(device), precision)
+    return ShardSettings(config.step_ms, teacher.name, teacher.sha256, device, precision)
 
 
 def _num_workers(jobs: int, num_missing: int) -> int:
@@ -261,8 +260,6 @@ def _provenance(
     config: BuildConfig, settings: ShardSettings, shards: list[Shard]
 ) -> dict[str, Any]:
     """All that the dataset was made from, without paths of this machine."""
-    from emovox.teacher.devices import device_name, resolve_device
-
     resolved = {
         key: value.name if isinstance(value, Path) else value
         for key, value in asdict(config).items()
@@ -279,7 +276,7 @@ def _provenance(
         "source_fingerprint": source.hexdigest(),
         "libraries": {"python": platform.python_version()}
         | {name: importlib.metadata.version(name) for name in LIBRARIES},
-        "device": device_name(resolve_device(settings.device)),
+        "device": device_name(settings.device),
     }
 
 

@@ -1,42 +1,75 @@
-"""Where a teacher runs and in which arithmetic."""
+"""Where a teacher runs and in which arithmetic.
 
-import torch
+Importing torch takes seconds, so it is asked only where the machine has an NVIDIA driver, or cannot
+be read otherwise: the process that drives a build on a CPU never loads it.
+"""
+
+import importlib
+import sys
+from pathlib import Path
+from typing import Any
 
 from emovox.errors import ConfigError
 from emovox.teacher import PRECISIONS
 
+DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")  # the last is WSL's
+CPU_FILE = Path("/proc/cpuinfo")
+BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
-def resolve_device(device: str) -> torch.device:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into a device that is there."""
+
+def resolve_device(device: str) -> str:
+    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into the name of a device that is there.
+
+    Raises:
+        ConfigError: no such device.
+    """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        resolved = torch.device(device)
-    except RuntimeError as error:
-        raise ConfigError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N") from error
-    if resolved.type not in ("cpu", "cuda"):
+        return "cuda" if _may_have_cuda() and _torch().cuda.is_available() else "cpu"
+    if device == "cpu":
+        return device
+    kind, _, index = device.partition(":")
+    if kind != "cuda" or not (index or "0").isdigit():
         raise ConfigError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N")
-    if resolved.type == "cuda" and (resolved.index or 0) >= torch.cuda.device_count():
+    num_devices = _torch().cuda.device_count()
+    if int(index or 0) >= num_devices:
         raise ConfigError(
-            f"device {device!r}: torch sees {torch.cuda.device_count()} CUDA devices; "
-            "use --device cpu"
+            f"device {device!r}: torch sees {num_devices} CUDA devices; use --device cpu"
         )
-    return resolved
+    return device
 
 
-def resolve_precision(precision: str, device: torch.device) -> str:
-    """Turn `auto` into what suits the device; refuse what nobody knows."""
+def resolve_precision(precision: str, device: str) -> str:
+    """Turn `auto` into what suits a resolved device: bf16 where there are instructions for it.
+
+    Raises:
+        ConfigError: neither `auto`, `fp32` nor `bf16`.
+    """
     if precision not in PRECISIONS:
         raise ConfigError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
     if precision != "auto":
         return precision
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported() else "fp32"
-    capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
-    fast = capabilities.get("avx512_bf16") or capabilities.get("amx_bf16")
-    return "bf16" if fast else "fp32"
+    if device.startswith("cuda"):
+        return "bf16" if _torch().cuda.is_bf16_supported() else "fp32"
+    return "bf16" if BF16_FLAGS & _cpu_flags() else "fp32"
 
 
-def device_name(device: torch.device) -> str:
-    """What to call a device in provenance: the GPU's model, or `cpu`."""
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+def device_name(device: str) -> str:
+    """What to call a resolved device in provenance: the GPU's model, or `cpu`."""
+    return _torch().cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
+
+
+def _may_have_cuda() -> bool:
+    return sys.platform == "win32" or any(Path(name).exists() for name in DRIVER_FILES)
+
+
+def _cpu_flags() -> set[str]:
+    """Instruction sets of the processor; none where the system does not list them."""
+    try:
+        lines = CPU_FILE.read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return set()
+    return set(next((line for line in lines if line.startswith("flags")), "").split())
+
+
+def _torch() -> Any:
+    return importlib.import_module("torch")

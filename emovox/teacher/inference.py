@@ -22,8 +22,9 @@ class CompactTeacher:
 
     def __init__(self, source: TeacherSource, device: str, precision: str) -> None:
         self.name = source.name
-        self.device = resolve_device(device)
-        self.precision = resolve_precision(precision, self.device)
+        device = resolve_device(device)
+        self.device = torch.device(device)
+        self.precision = resolve_precision(precision, device)
         self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
         net, self.sha256 = load(source.path)
         fold_batch_norm(net)

@@ -98,7 +98,7 @@ def train(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _claim_folder(config, out)
-    device = resolve_device(config.device)
+    device = torch.device(resolve_device(config.device))
     train_set, public = ferplus.read(data, "train"), ferplus.read(data, "public_test")
     images = torch.from_numpy(train_set.images).unsqueeze(1)
     targets = torch.from_numpy(train_set.targets)
