@@ -147,3 +147,8 @@ def test_embedded_teacher_on_ferplus(real_data: Path) -> None:
     full, half = (load_teacher("compact", "cpu", p)(images) for p in ("fp32", "bf16"))
     assert score(full, faces.targets).accuracy >= 0.82
     assert (full.argmax(1) == half.argmax(1)).mean() >= 0.995
+
+
+def test_the_card_names_the_embedded_weights() -> None:
+    card = Path(__file__).parents[1] / "data_cards" / "teacher-compact.md"
+    assert find_teacher("compact").sha256 in card.read_text(encoding="utf-8")

@@ -42,7 +42,7 @@ class Expression:
 
 
 EXPRESSIONS = {
-    "neutral": Expression(-0.2, 0.0, -0.25, -0.05, 0.0, 0.0, 0.0),
+    "neutral": Expression(-0.2, -0.15, -0.25, -0.1, 0.0, 0.0, 0.0),
     "happiness": Expression(0.15, 0.0, -0.1, 1.0, 0.25, 0.6, 0.8),
     "surprise": Expression(1.0, 0.1, 0.9, 0.0, 0.9, -0.5, 0.0),
     "sadness": Expression(-0.3, 1.0, -0.5, -1.0, 0.0, -0.2, 0.0),
@@ -215,7 +215,8 @@ def _draw_mouth(canvas: Canvas, looks: Looks, e: Expression, jaw: float) -> None
     inner = np.concatenate([np.stack([x * 0.92, upper], 1), np.stack([x * 0.92, lower], 1)[::-1]])
     if opening > 4:
         canvas.fill(inner, (45, 15, 20))
-        teeth = np.minimum(upper + 0.3 * opening * bow + 1, lower)
+        bared = 0.08 + 0.25 * abs(e.smile) + 0.2 * e.jaw  # lips drawn up or apart
+        teeth = np.minimum(upper + bared * opening * bow + 1, lower)
         top = np.concatenate([np.stack([x * 0.8, upper], 1), np.stack([x * 0.8, teeth], 1)[::-1]])
         canvas.fill(top, (235, 232, 225))
     else:

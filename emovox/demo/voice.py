@@ -37,7 +37,7 @@ class Prosody:
 
 
 PROSODIES = {
-    "neutral": Prosody(1.0, 1.0, 1.0, 0.45, 0.80, 0.01),
+    "neutral": Prosody(1.0, 1.0, 1.0, 0.4, 0.80, 0.01),
     "happiness": Prosody(1.3, 1.9, 1.15, 0.7, 0.60, 0.01),
     "surprise": Prosody(1.55, 2.4, 0.95, 0.85, 0.65, 0.02),
     "sadness": Prosody(0.85, 0.5, 0.72, 0.3, 0.93, 0.03),

@@ -74,7 +74,14 @@ def cut(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def resize(face: np.ndarray, size: int) -> np.ndarray:
-    """Resize a square face to `[size, size, 3]`: area average down, bilinear up."""
+    """Resize a square face to `[size, size, 3]`: averages of areas down, bilinear up.
+
+    A face of an even side at least twice too large is halved first. That is several times faster
+    than one step, and nearer to the antialiased bilinear filter of the reference code.
+    """
+    while face.shape[0] >= 2 * size and face.shape[0] % 2 == 0:
+        half = face.shape[0] // 2
+        face = cv2.resize(face, (half, half), interpolation=cv2.INTER_AREA)
     shrinks = face.shape[0] > size
     return cv2.resize(
         face, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR

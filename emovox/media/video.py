@@ -83,6 +83,7 @@ class VideoTrack:
         self.num_expected = 0
         self.duration = 0.0
         self._stage = "open"
+        self._frame_seconds = 0.0
 
     def __iter__(self) -> Iterator[GridFrame]:
         try:
@@ -122,6 +123,8 @@ class VideoTrack:
             "err_detect": "explode",  # a damaged frame is an error, not a guess
             "max_pixels": str(MAX_PIXELS),
         }
+        if stream.average_rate:
+            self._frame_seconds = float(1 / stream.average_rate)
         self._stage = "decode"
         return container, stream
 
@@ -130,7 +133,7 @@ class VideoTrack:
         start = self.start or 0.0
         end = None if self.end is None else self.end - start
         reformatter = VideoReformatter()
-        last, interval = 0.0, 0.0
+        last, interval = 0.0, self._frame_seconds
 
         def in_track() -> Iterator[tuple[float, av.VideoFrame]]:
             nonlocal last, interval

@@ -66,9 +66,9 @@ class Block(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        y = F.relu(self.bn1(self.conv1(x)))
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
         y = self.se(self.bn2(self.conv2(y)))
-        return F.relu(y + self.shortcut(x))
+        return F.relu(y + self.shortcut(x), inplace=True)
 
 
 class CompactNet(nn.Module):
@@ -78,7 +78,9 @@ class CompactNet(nn.Module):
         super().__init__()
         config = config or CompactConfig()
         self.stem = nn.Sequential(
-            nn.Conv2d(1, config.stem, 3, 1, 1, bias=False), nn.BatchNorm2d(config.stem), nn.ReLU()
+            nn.Conv2d(1, config.stem, 3, 1, 1, bias=False),
+            nn.BatchNorm2d(config.stem),
+            nn.ReLU(inplace=True),
         )
         blocks: list[nn.Module] = []
         inputs = config.stem
