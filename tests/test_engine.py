@@ -3,6 +3,7 @@
 import os
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,8 @@ from emovox.build.engine import LokyEngine, _journal, _Watchdog
 from emovox.build.plan import Shard, ShardSettings
 from emovox.build.shard import ShardJob, ShardReport, build_shard
 from emovox.corpus.tracks import Faces, Track
-from emovox.errors import EmovoxError
+from emovox.errors import EmovoxError, InputError
+from emovox.teacher import TEACHERS
 from emovox.testing import FakeDetector, FakeTeacher, write_clip
 
 SETTINGS = ShardSettings(240, "fake", "0" * 64, "cpu", "fp32")
@@ -92,6 +94,14 @@ def test_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
 def test_worker_that_dies_before_any_track_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EmovoxError, match=r"died before its first track.*--jobs"):
         list(LokyEngine(1, die_at_once).run(make_jobs(tmp_path, [["a"]])))
+
+
+def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
+    (job,) = make_jobs(tmp_path, [["a"]])
+    job = replace(job, teacher_path=TEACHERS["compact"])
+    with pytest.raises(InputError, match="changed while the build was under way"):
+        list(LokyEngine(1).run([job]))
+    assert not list(job.state.glob("*.json"))
 
 
 def test_watchdog_stays_quiet_when_stopped() -> None:

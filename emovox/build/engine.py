@@ -17,7 +17,7 @@ from joblib.externals.loky import ProcessPoolExecutor
 from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from emovox.build.shard import ShardJob, ShardReport, build_shard, rows_file
-from emovox.errors import EmovoxError
+from emovox.errors import EmovoxError, InputError
 from emovox.media.faces import Detector
 from emovox.teacher import Teacher, load_teacher
 
@@ -148,6 +148,8 @@ def _work(job: ShardJob) -> ShardReport:
 
         settings = job.settings
         teacher = _load_teacher(str(job.teacher_path), settings.device, settings.precision)
+        if teacher.sha256 != settings.teacher_sha256:
+            raise InputError(f"{job.teacher_path}: changed while the build was under way")
         report = build_shard(job, teacher, lambda: load_detector(settings.device), on_track)
     journal.unlink(missing_ok=True)
     return report
