@@ -3,6 +3,7 @@
 Results go to stdout, progress and messages to stderr.
 """
 
+import errno
 import signal
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ import click
 
 from emovox.errors import EmovoxError
 
+UNREADABLE = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
@@ -21,7 +23,7 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 
 
 class Commands(click.Group):
-    """Turns emovox's errors into one line and their exit code."""
+    """Turns emovox's errors, and files that cannot be used, into one line and an exit code."""
 
     def invoke(self, context: click.Context) -> Any:
         try:
@@ -29,6 +31,11 @@ class Commands(click.Group):
         except EmovoxError as error:
             click.echo(f"emovox: error: {error}", err=True)
             context.exit(error.exit_code)
+        except OSError as error:
+            if error.filename is None or error.errno == errno.EPIPE:
+                raise  # a closed pipe is click's to handle; without a file it is a bug
+            click.echo(f"emovox: error: {error.filename}: {error.strerror}", err=True)
+            context.exit(UNREADABLE)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})

@@ -270,6 +270,20 @@ def test_damaged_shard_is_built_again(clips: Path, tmp_path: Path) -> None:
     assert content(again.manifest) == content(first.manifest)
 
 
+def test_damage_that_keeps_the_size_is_found_and_mended(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    first = build(clips, out)
+    rows = sorted((out / STATE).glob("*.parquet"))[0]
+    data = bytearray(rows.read_bytes())
+    data[60] ^= 0xFF
+    rows.write_bytes(data)
+    (out / schema.MANIFEST).unlink()
+    with pytest.raises(CheckError, match=r"damaged; run the same command again"):
+        build(clips, out)
+    again = build(clips, out)
+    assert again.num_built == 1 and content(again.manifest) == content(first.manifest)
+
+
 def test_lost_dataset_file_is_written_again(clips: Path, tmp_path: Path) -> None:
     first = build(clips, tmp_path / "out")
     (tmp_path / "out" / schema.CARD).unlink()
@@ -288,6 +302,40 @@ def test_kill_while_finishing_leaves_no_manifest(
     assert not (tmp_path / "out" / schema.MANIFEST).exists(), "visibly no dataset"
     again = build(clips, tmp_path / "out")
     assert content(again.manifest) == content(whole.manifest)
+
+
+def test_what_a_killed_finish_left_is_taken_away(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(clips, out)
+    leftovers = [out / "frames/.train-00000-of-00001.parquet.x.tmp", out / ".manifest.json.x.tmp"]
+    for path in leftovers:
+        path.write_bytes(b"half")
+    (out / schema.MANIFEST).unlink()
+    build(clips, out)
+    assert not any(path.exists() for path in leftovers)
+
+
+def test_any_name_gives_a_card_that_is_yaml(clips: Path, tmp_path: Path) -> None:
+    yaml = pytest.importorskip("yaml")
+    name = 'faces: "new" # 2'
+    build(clips, tmp_path / "out", name=name)
+    front = (tmp_path / "out" / schema.CARD).read_text().split("---\n")[1]
+    assert yaml.safe_load(front)["pretty_name"] == name
+
+
+def test_output_whose_name_is_not_utf8_is_refused(clips: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"out\\udcff: a name that is not UTF-8"):
+        build(clips, tmp_path / os.fsdecode(b"out\xff"))
+    assert BuildConfig("folder", Path(), Path(), name="a\nb\udcff").dataset_name == r"a\x0ab\udcff"
+
+
+def test_corpus_whose_name_is_not_utf8(clips: Path, tmp_path: Path) -> None:
+    root = tmp_path / os.fsdecode(b"root\xff")
+    shutil.copytree(clips, root)
+    result = build(root, tmp_path / "out")
+    assert result.manifest["totals"]["tracks"] == len(NUM_FRAMES)
+    provenance = json.loads((tmp_path / "out" / schema.PROVENANCE).read_text())
+    assert provenance["config"]["root"] == r"root\udcff"
 
 
 def raise_interrupt(*arguments: object) -> None:
@@ -491,6 +539,19 @@ def test_dense_frames(tmp_path: Path) -> None:
     assert [face[f"box_{side}"] for side in "xywh"] == [24, 40, 80, 80]
 
 
+def test_dense_frame_that_changes_in_place_is_noticed(tmp_path: Path) -> None:
+    import cv2
+
+    picture = tmp_path / "root/id10001/1.6/video/1/01.jpg"
+    picture.parent.mkdir(parents=True)
+    for level in (40, 200):
+        cv2.imwrite(str(picture), np.full((160, 128, 3), level, np.uint8))
+        result = build(tmp_path / "root", tmp_path / "out", layout="dense-frames")
+        assert result.num_built == 1
+        logit = all_rows(tmp_path / "out")["logit_neutral"][0].as_py()
+        assert logit == pytest.approx(level, abs=2)
+
+
 def test_leaking_split_is_refused(clips: Path, tmp_path: Path) -> None:
     splits = tmp_path / "splits.csv"
     rows = "\n".join(f"{t},{'train' if i else 'unheard_val'}" for i, t in enumerate(NUM_FRAMES))
@@ -574,6 +635,14 @@ def test_wrong_options(
 
 def test_wrong_numbers() -> None:
     config = BuildConfig("voxceleb2", Path(), Path())
-    for wrong in ({"step_ms": 0}, {"jobs": -1}, {"max_dropped": 1.5}, {"timeout": 0.0}):
+    for wrong in (
+        {"step_ms": 0},
+        {"step_ms": 3 * 10**9},
+        {"jobs": -1},
+        {"max_dropped": 1.5},
+        {"timeout": 0.0},
+        {"timeout": float("nan")},
+        {"timeout": float("inf")},
+    ):
         with pytest.raises(ConfigError, match=f"--{next(iter(wrong)).replace('_', '-')} must"):
             replace(config, **wrong)  # type: ignore[arg-type]

@@ -101,6 +101,24 @@ def test_wrong_usage_is_one_line(
     assert not result.stdout
 
 
+@pytest.mark.parametrize("option", ["--root", "--splits", "--teacher", "--out"])
+def test_name_that_the_system_refuses_is_one_line(
+    option: str, corpus: Path, tmp_path: Path
+) -> None:
+    options = {"--layout": "voxceleb2", "--root": corpus, "--out": tmp_path / "out", "--jobs": 1}
+    options |= {option: "a" * 300}
+    result = run("build-dataset", *(word for pair in options.items() for word in pair))
+    assert result.exit_code in (1, 2)
+    assert "File name too long" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_schema_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    result = run("schema", "--out", tmp_path / "file" / "folder")
+    assert result.exit_code == 2
+    assert "Not a directory" in result.stderr and result.stderr.count("\n") == 1
+
+
 def test_checkpoint_that_is_none(corpus: Path, tmp_path: Path) -> None:
     fake = tmp_path / "teacher.safetensors"
     fake.write_text("<html>404</html>")

@@ -1,12 +1,17 @@
 """Worker processes that crash, hang or are killed cost one track, and the rest is done."""
 
+import contextlib
 import os
 import signal
 import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from joblib.externals.loky.process_executor import BrokenProcessPool
 
 from emovox.build.engine import LokyEngine, _journal, _Watchdog
 from emovox.build.plan import Shard, ShardSettings
@@ -102,6 +107,36 @@ def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="changed while the build was under way"):
         list(LokyEngine(1).run([job]))
     assert not list(job.state.glob("*.json"))
+
+
+def test_shard_that_meets_a_broken_pool_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The pool breaks after a result came back and before the next shard is handed out."""
+    first_pool = True
+
+    class BreakingPool:
+        def __init__(self, breaks: bool) -> None:
+            self.breaks, self.num_done = breaks, 0
+
+        def submit(self, work: Callable[[ShardJob], ShardReport], job: ShardJob) -> "Future[Any]":
+            if self.breaks and self.num_done == 2:
+                raise BrokenProcessPool
+            self.num_done += 1
+            future: Future[Any] = Future()
+            future.set_result(work(job))
+            return future
+
+    @contextlib.contextmanager
+    def pool(num_workers: int) -> Iterator[BreakingPool]:
+        nonlocal first_pool
+        first, first_pool = first_pool, False
+        yield BreakingPool(first)
+
+    monkeypatch.setattr("emovox.build.engine._pool", pool)
+    reports = LokyEngine(1, work).run(make_jobs(tmp_path, [["a"], ["b"], ["c"], ["d"]]))
+    names = [track.track_id.split("/")[1] for report in reports for track in report.tracks]
+    assert sorted(names) == list("abcd")
 
 
 def test_watchdog_stays_quiet_when_stopped() -> None:

@@ -109,6 +109,15 @@ def test_a_jpeg_cut_short(tmp_path: Path) -> None:
     assert levels(read(tmp_path)) == [100]
 
 
+def test_a_jpeg_that_claims_more_pixels_than_anyone_has(tmp_path: Path) -> None:
+    path = write_jpeg(tmp_path / "1.jpg", 50)
+    data = bytearray(path.read_bytes())
+    size = data.index(b"\xff\xc0") + 5  # of the frame header: height and width
+    data[size : size + 4] = (65500).to_bytes(2, "big") * 2
+    path.write_bytes(data)
+    assert failure(tmp_path) == ("decode", "InvalidData", "1.jpg is not an image")
+
+
 def test_a_jpeg_header_without_a_picture(tmp_path: Path) -> None:
     path = write_jpeg(tmp_path / "1.jpg", 100)
     path.write_bytes(path.read_bytes()[:20] + b"\xff\xd9")

@@ -466,6 +466,12 @@ def test_names_that_read_like_a_missing_value_are_names(tmp_path: Path) -> None:
     assert corpus.tracks == [Track("NA", "null", 1, "None", Faces.DETECT)]
 
 
+def test_a_box_file_that_is_a_number_is_a_name(tmp_path: Path) -> None:
+    table = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_pylist([ROWS[0] | {"boxes": 5}]), table)
+    assert read_corpus("table", Source(tmp_path, table=table)).tracks[0].boxes == "5"
+
+
 def test_a_path_with_a_nul_is_dropped(tmp_path: Path) -> None:
     row: dict[str, object] = {**ROWS[0], "video": "v/\0.mp4"}
     table = write_table(tmp_path / "t.parquet", [row, ROWS[1]])
@@ -516,3 +522,19 @@ def test_shown_hides_only_the_person() -> None:
     track = Track("id10001", "Anna", 1, "Anna/1.6/Annabel/1", Faces.DENSE, person="Anna")
     assert track.shown(track.source) == "id10001/1.6/Annabel/1"
     assert replace(track, person=None).shown("a/\n") == "a/\\x0a"
+
+
+def test_voxceleb1_says_which_videos_it_leaves_aside(tmp_path: Path) -> None:
+    for name in ("video/abc.mp4", "video/abc.mkv", "video/Some_Body/def.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (tmp_path / "txt/id10001/abc").mkdir(parents=True)
+    (tmp_path / "txt/id10001/abc/00001.txt").touch()
+    (tmp_path / "txt/id10001/def").mkdir()
+    (tmp_path / "txt/id10001/def/00001.txt").touch()
+    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    assert [track.source for track in corpus.tracks] == ["video/abc.mkv"]
+    assert [dropped.error for dropped in corpus.dropped] == ["FileNotFound"]
+    assert any("video/abc.mp4 is left aside: video/abc.mkv" in note for note in corpus.notes)
+    assert any("1 videos in folders below video/" in note for note in corpus.notes)
+    assert "Some_Body" not in repr(corpus.notes) + repr(corpus.dropped) + repr(corpus.tracks)

@@ -168,6 +168,14 @@ def test_file_by_track(tmp_path: Path, ending: str) -> None:
     assert [dropped.track_id for dropped in corpus.dropped] == ["anna/video/00003"]
 
 
+def test_numbers_count_however_they_are_written(tmp_path: Path) -> None:
+    path = write_split(tmp_path / "s.csv", "track_id", {"anna/video/1": "train"})
+    assert assign(corpus_of(track("anna", 1)), str(path)) == {"anna/video/00001": "train"}
+    path = tmp_path / "s.parquet"
+    pq.write_table(pa.table({"identity_id": [7], "split": ["train"]}), path)
+    assert assign(corpus_of(track("7")), str(path)) == {"7/video/00001": "train"}
+
+
 def test_file_by_track_counts_before_identity(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text("identity_id,track_id,split\nanna,anna/video/00001,heard_val\n")
@@ -235,7 +243,7 @@ def test_auto_can_be_asked_for_in_spite_of_a_column() -> None:
 def test_the_audit_refuses_and_names_the_identity(other: str) -> None:
     corpus = corpus_of(track("anna", 1, other), track("anna", 2, "unheard_val"), track("carl", 1))
     with pytest.raises(CheckError, match=r"1 identities are in unheard_val .*: anna$") as caught:
-        assign(corpus, "column")
+        assign(corpus, None)
     assert "carl" not in str(caught.value)
     assert caught.value.exit_code == 1
 

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emovox.corpus.splits import HEARD_FRACTION, UNHEARD_FRACTION
+from emovox.corpus.tracks import printable
 from emovox.dataset.schema import STEP_MS
 from emovox.errors import ConfigError
 from emovox.teacher import DEFAULT_TEACHER
+
+MAX_STEP_MS = 60_000  # keeps timestamp_ms of the last frame index within int32
+MAX_TIMEOUT = 10**6  # seconds; timers do not take every float
 
 
 @dataclass(frozen=True)
@@ -58,14 +62,17 @@ class BuildConfig:
     retry_dropped: bool = False
 
     def __post_init__(self) -> None:
-        positive = {"step_ms": 1, "timeout": 0.001, "shard_tracks": 1, "jobs": 0}
-        for name, least in positive.items():
-            if getattr(self, name) < least:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least {least}")
+        least = {"step_ms": 1, "timeout": 0.001, "shard_tracks": 1, "jobs": 0}
+        for name, bound in least.items():
+            if not getattr(self, name) >= bound:  # refuses NaN too
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}")
+        for name, bound in {"step_ms": MAX_STEP_MS, "timeout": MAX_TIMEOUT}.items():
+            if getattr(self, name) > bound:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at most {bound}")
         for name in ("max_dropped", "unheard_fraction", "heard_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must lie between 0 and 1")
 
     @property
     def dataset_name(self) -> str:
-        return self.name or self.out.resolve().name
+        return printable(self.name or self.out.resolve().name)

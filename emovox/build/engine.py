@@ -64,7 +64,10 @@ class LokyEngine:
                     while len(under_way) < QUEUE_PER_WORKER * self.num_workers:
                         if (job := next(jobs, None)) is None:
                             break
-                        under_way[pool.submit(self.work or _work, job)] = job
+                        try:
+                            under_way[pool.submit(self.work or _work, job)] = job
+                        except BrokenProcessPool:  # broke since the last result
+                            return [*under_way.values(), job]
                     if not under_way:
                         return []
                     finished, _ = wait(under_way, return_when=FIRST_COMPLETED)

@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.build.plan import Shard, ShardSettings
-from emovox.build.shard import ShardReport, TrackResult, read_report, rows_file
+from emovox.build.shard import ShardReport, TrackResult, marker_file, read_report, rows_file
 from emovox.corpus.tracks import Dropped, Track
 from emovox.dataset import schema
 from emovox.dataset.card import render_card
-from emovox.dataset.files import write_text
+from emovox.dataset.files import remove_leftovers, write_text
 from emovox.dataset.store import ParquetTable, WrittenFile, describe_file, write_hdf5
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError
@@ -62,7 +62,7 @@ def finish(
                     f"{state}: a shard vanished or changed; run the same command again"
                 )
             dropped += report.dropped
-            rows = pq.read_table(rows_file(state, shard.fingerprint))
+            rows = _read_rows(state, shard)
             for split, tracks, part in _by_split(shard, report, rows, assigned):
                 if split not in splits:
                     splits[split] = _open_split(stack, out, name, split)
@@ -115,6 +115,17 @@ def finish(
     return manifest
 
 
+def _read_rows(state: Path, shard: Shard) -> pa.Table:
+    path = rows_file(state, shard.fingerprint)
+    try:
+        return pq.read_table(path, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        marker_file(state, shard.fingerprint).unlink(missing_ok=True)
+        raise CheckError(
+            f"{path}: damaged; run the same command again to build its tracks anew"
+        ) from error
+
+
 def _clear(out: Path) -> None:
     """Take away an earlier dataset, its manifest first: what is left is visibly no dataset."""
     names = [schema.MANIFEST, schema.CHECKSUMS, schema.CARD, schema.PROVENANCE, schema.DROPPED_FILE]
@@ -123,6 +134,7 @@ def _clear(out: Path) -> None:
         names.append(schema.hdf5_file(split))
     for name in names:
         (out / name).unlink(missing_ok=True)
+        remove_leftovers(out / name)
     for folder in (*schema.TABLES, "hdf5"):
         if (out / folder).is_dir() and not any((out / folder).iterdir()):
             (out / folder).rmdir()

@@ -1,5 +1,6 @@
 """The plan of a build: tracks in shards, each with a fingerprint of all that its rows depend on."""
 
+import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
@@ -73,9 +74,18 @@ def _fingerprint(root: Path, tracks: list[Track], settings: ShardSettings) -> st
     for track in tracks:
         # The split is not part of it: rows do not depend on it.
         fields = (track.track_id, track.source, track.faces, track.boxes, track.start, track.end)
-        files = [file_state(root / name) for name in (track.source, track.boxes) if name]
+        files = [_source_state(root / name) for name in (track.source, track.boxes) if name]
         whole.update(json.dumps([fields, files]).encode())
     return whole.hexdigest()
+
+
+def _source_state(path: Path) -> object:
+    """State of a source: a file, or all files of a folder, whose own time says nothing of them."""
+    if not path.is_dir():
+        return file_state(path)
+    with contextlib.suppress(OSError):  # the track will be dropped with the reason
+        return [(entry.name, file_state(entry)) for entry in sorted(path.iterdir())]
+    return None
 
 
 def file_state(path: Path) -> tuple[int, int] | None:

@@ -24,7 +24,7 @@ from emovox.build.plan import Shard, ShardSettings, file_state, plan_shards
 from emovox.build.shard import ShardJob, ShardReport, count_reasons, read_report
 from emovox.corpus.layouts import Source, read_corpus
 from emovox.corpus.splits import assign
-from emovox.corpus.tracks import Corpus, Dropped
+from emovox.corpus.tracks import Corpus, Dropped, printable
 from emovox.dataset import schema
 from emovox.dataset.files import sha256_file, write_text
 from emovox.errors import EmovoxError, InputError
@@ -149,7 +149,8 @@ def _settle(config: BuildConfig, teacher: TeacherSource) -> ShardSettings:
     """Resolve what `auto` means here, so that it is part of every fingerprint."""
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
-    return ShardSettings(config.step_ms, teacher.name, teacher.sha256, device, precision)
+    name = printable(teacher.name)
+    return ShardSettings(config.step_ms, name, teacher.sha256, device, precision)
 
 
 def _num_workers(jobs: int, num_missing: int) -> int:
@@ -160,6 +161,11 @@ def _num_workers(jobs: int, num_missing: int) -> int:
 def _locked_state(out: Path) -> Iterator[Path]:
     """Make sure that `out` is ours to write, and nobody else's at the same time."""
     state = out / STATE
+    if printable(str(out)) != str(out):  # Arrow opens nothing that is not UTF-8
+        raise InputError(
+            f"{printable(str(out))}: a name that is not UTF-8 or holds a control character; "
+            "choose another --out"
+        )
     if out.exists():
         if not out.is_dir():
             raise InputError(f"{out}: is a file; --out is the folder of the dataset")
@@ -261,12 +267,12 @@ def _provenance(
 ) -> dict[str, Any]:
     """All that the dataset was made from, without paths of this machine."""
     resolved = {
-        key: value.name if isinstance(value, Path) else value
+        key: printable(value.name) if isinstance(value, Path) else value
         for key, value in asdict(config).items()
         if key not in ("out", "jobs", "retry_dropped", "timeout")
     }
     for key in ("teacher", "splits"):
-        resolved[key] = resolved[key] and Path(resolved[key]).name
+        resolved[key] = resolved[key] and printable(Path(resolved[key]).name)
     resolved |= {"device": settings.device, "precision": settings.precision}
     source = hashlib.sha256("".join(shard.fingerprint for shard in shards).encode())
     return {

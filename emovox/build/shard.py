@@ -313,7 +313,9 @@ def _write(job: ShardJob, table: pa.Table, report: ShardReport) -> None:
     """Write rows, then the marker that says they are whole."""
     path = rows_file(job.state, report.fingerprint)
     with replace_file(path) as temporary:
-        pq.write_table(table, temporary, compression="zstd", store_schema=False)
+        pq.write_table(
+            table, temporary, compression="zstd", store_schema=False, write_page_checksum=True
+        )
         report.rows_bytes = temporary.stat().st_size
     marker = dataclasses.asdict(report)
     marker["tracks"] = [dataclasses.astuple(t) for t in report.tracks]

@@ -102,14 +102,20 @@ def _voxceleb1(source: Source) -> Corpus:
                 f"{source.root}: no folder {part}/; expected video/<video id>.<ext> and "
                 "txt/<id>/<video>/<n>.txt"
             )
-    videos: dict[str, str] = {}
-    for entry in _walk(source.root, "video", corpus):
-        path = Path(entry.name)
-        if path.suffix.lower() in VIDEO_ENDINGS:
-            videos[path.name[: -len(path.suffix)]] = entry.name
     identify = _Identities(source)
+    videos: dict[str, str] = {}
+    num_deep = num_odd = 0
+    for entry in _walk(source.root, "video", corpus, lambda path: identify.mask(path, 1)):
+        path = Path(entry.name)
+        if path.suffix.lower() not in VIDEO_ENDINGS:
+            continue
+        if len(path.parts) != 2:  # a folder in between may be somebody's name
+            num_deep += 1
+        elif (taken := videos.setdefault(path.stem, entry.name)) != entry.name:
+            corpus.note(f"{entry.name} is left aside: {taken} has the same id")
+    if num_deep:
+        corpus.note(f"{num_deep} videos in folders below video/ are left aside; put them in video/")
     used = set()
-    num_odd = 0
     for entry in _walk(source.root, "txt", corpus, lambda path: identify.mask(path, 1)):
         match entry.name.split("/"):
             case ["txt", who, video, file] if re.fullmatch(r"[0-9]+\.txt", file):

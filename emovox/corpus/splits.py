@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
-from emovox.corpus.tables import read_table
+from emovox.corpus.tables import TRACK_ID, read_table
 from emovox.corpus.tracks import Corpus, Track
-from emovox.corpus.voxceleb import OfficialSplit, read_official_split
+from emovox.corpus.voxceleb import OfficialSplit, format_track_id, read_official_split
 from emovox.dataset.schema import SPLITS
 from emovox.errors import CheckError, InputError, TrackError
 
@@ -19,6 +19,8 @@ UNHEARD_FRACTION = 0.2  # of identities
 HEARD_FRACTION = 0.04  # of the other identities' tracks
 
 TRAIN, HEARD, UNHEARD = SPLITS
+
+OWN_COLUMN = "\0"  # stands for the tracks' own column; no user can write it
 
 official = read_official_split
 
@@ -71,14 +73,14 @@ def assign(
         CheckError: an identity is on both sides.
     """
     if splits is None:
-        splits = "column" if any(track.split for track in corpus.tracks) else "auto"
+        splits = OWN_COLUMN if any(track.split for track in corpus.tracks) else "auto"
     if splits == "auto":
         assigned = {t.track_id: auto_split(t, unheard, heard) for t in corpus.tracks}
     elif splits == "official":
         lists = read_official_split(meta or corpus.root)
         known = ((t, official_split(t, lists)) for t in corpus.tracks)
         assigned = {t.track_id: split for t, split in known if split}
-    elif splits == "column":
+    elif splits == OWN_COLUMN:
         assigned = {t.track_id: t.split for t in corpus.tracks if t.split in SPLITS}
     else:
         assigned = _from_file(Path(splits), corpus.tracks)
@@ -115,8 +117,11 @@ def _from_file(path: Path, tracks: list[Track]) -> dict[str, str]:
             raise InputError(
                 f"{path}: row {number}: split {row['split']!r} is not one of {', '.join(SPLITS)}"
             )
-        if given.setdefault(row[key], row["split"]) != row["split"]:
-            raise InputError(f"{path}: row {number}: {row[key]} is in two splits")
+        name = str(row[key])
+        if key == "track_id" and (match := TRACK_ID.fullmatch(name)):
+            name = format_track_id(match[1], match[2], int(match[3]))  # however it was padded
+        if given.setdefault(name, row["split"]) != row["split"]:
+            raise InputError(f"{path}: row {number}: {name} is in two splits")
     found = ((track.track_id, given.get(getattr(track, key))) for track in tracks)
     return {track_id: split for track_id, split in found if split}
 
@@ -129,7 +134,7 @@ def _drop_unassigned(corpus: Corpus, assigned: dict[str, str], splits: str) -> N
         else:
             message = {
                 "official": "the identity is not in the published lists of VoxCeleb1",
-                "column": f"the table's split {track.split!r} is not one of {', '.join(SPLITS)}",
+                OWN_COLUMN: f"the table's split {track.split!r} is not one of {', '.join(SPLITS)}",
             }.get(splits, f"{Path(splits).name} does not name it")
             error = TrackError("split", "NoSplit", message)
             corpus.drop(track.track_id, track.shown(track.source), error)

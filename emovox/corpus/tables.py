@@ -74,7 +74,7 @@ def _track(row: dict[str, Any], track_id: str, video: str) -> Track:
     if match is None or match[1] != str(row["identity"]):
         message = f"track_id {printable(track_id)!r} is not <identity>/<video>/<number>"
         raise TrackError("plan", "BadName", message)
-    boxes = row.get("boxes") or None
+    boxes = str(row.get("boxes") or "") or None
     for name in (video, boxes):
         if name is not None and (not name or _leaves_root(name)):
             message = "video and boxes are paths below the corpus root"

@@ -1,5 +1,6 @@
 """The card of a dataset, README.md: Hugging Face front matter and the figures of the manifest."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,7 +21,7 @@ def render_card(
     totals = manifest["totals"]
     splits = [s for s in schema.SPLITS if s in totals["by_split"]]
     empty = [s for s in schema.SPLITS if s not in splits]
-    lines = ["---", f"pretty_name: {manifest['name']}", "tags:", "- emotion-recognition"]
+    lines = ["---", f"pretty_name: {_quoted(manifest['name'])}", "tags:", "- emotion-recognition"]
     if splits:
         lines.append("configs:")
         for table in schema.TABLES:
@@ -71,3 +72,8 @@ def render_card(
         "",
     ]
     return "\n".join(lines)
+
+
+def _quoted(text: str) -> str:
+    """Any text as a YAML scalar: a string of JSON is one."""
+    return json.dumps(text, ensure_ascii=False)

@@ -98,10 +98,10 @@ def _show_labels(dataset: Path, tracks: list[DemoTrack]) -> str:
     for split in schema.SPLITS:
         table = read_table(dataset, "tracks", split)
         for track_id, label in zip(table["track_id"], table["label"], strict=True):
-            counts[acted[track_id.as_py()], label.as_py()] += 1
+            counts[acted.get(track_id.as_py(), "foreign"), label.as_py()] += 1
     lines = ["Tracks by what the face acts (rows) and what the teacher saw (columns):"]
     lines.append(" " * 11 + "".join(f"{emotion[:9]:>11}" for emotion in EMOTIONS))
-    for emotion in ACTED:
+    for emotion in [*ACTED, *sorted({acted for acted, _ in counts} - set(ACTED))]:
         row = "".join(f"{counts[emotion, label]:>11}" for label in EMOTIONS)
         lines.append(f"  {emotion:<9}{row}")
     return "\n".join(lines)

@@ -66,7 +66,10 @@ class ImageTrack:
             # OpenCV would fill the rest with grey.
             raise TrackError("decode", "Truncated", f"{path.name} ends inside the picture")
         pixels = np.frombuffer(data, np.uint8)
-        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if data else None
+        try:
+            image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if data else None
+        except cv2.error:  # a header that claims more pixels than OpenCV believes
+            image = None
         if image is None:
             raise TrackError("decode", "InvalidData", f"{path.name} is not an image")
         return image
