@@ -67,7 +67,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-@main.command("build-dataset")
+@main.command("build-dataset", short_help="Frame logits from speaking faces.")
 @click.argument("pipeline", type=FILE, required=False)
 @click.option("--layout", help="voxceleb2, voxceleb1, dense-frames, folder or table.")
 @click.option("--root", type=FOLDER, help="Folder of the corpus.")
@@ -111,7 +111,7 @@ def build_dataset(pipeline: Path | None, **flags: Any) -> None:
         sys.exit(1)
 
 
-@main.command()
+@main.command(short_help="A synthetic corpus and its dataset.")
 @click.option("--out", type=FOLDER, default=Path("emovox-demo"), show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
 @click.option("--jobs", type=int, default=0, help="Worker processes.  [default: one per core]")
@@ -124,7 +124,7 @@ def demo(out: Path, seed: int, jobs: int) -> None:
     click.echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())
 
 
-@main.command("train-teacher")
+@main.command("train-teacher", short_help="Train the compact teacher.")
 @click.argument("pipeline", type=FILE, required=False)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER+, folder or zip.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of checkpoints and log.")
@@ -147,7 +147,7 @@ def train_teacher(pipeline: Path | None, data: Path, out: Path, **flags: Any) ->
         click.echo(json.dumps(record))
 
 
-@main.command("evaluate-teacher")
+@main.command("evaluate-teacher", short_help="Score a teacher on FERPlus.")
 @click.argument("teacher", default="compact")
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER+, folder or zip.")
 @click.option(
@@ -158,6 +158,7 @@ def train_teacher(pipeline: Path | None, data: Path, out: Path, **flags: Any) ->
 )
 @click.option("--device", default="auto", show_default=True)
 @click.option("--precision", default="fp32", show_default=True, help="auto, fp32 or bf16.")
+@interruptible("run the same command again")
 def evaluate_teacher(teacher: str, data: Path, part: str, device: str, precision: str) -> None:
     """Score TEACHER, a registered name or a checkpoint, on FERPlus."""
     from emovox.teacher import load_teacher
@@ -166,7 +167,7 @@ def evaluate_teacher(teacher: str, data: Path, part: str, device: str, precision
     click.echo(evaluate(load_teacher(teacher, device, precision), data, part).summary())
 
 
-@main.command("schema")
+@main.command("schema", short_help="The tables of a dataset as JSON.")
 @click.option("--out", type=FOLDER, help="Write one file per table there instead of printing.")
 def print_schema(out: Path | None) -> None:
     """Print the tables of a dataset as JSON: columns, types, which may be null."""

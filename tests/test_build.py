@@ -646,3 +646,36 @@ def test_wrong_numbers() -> None:
     ):
         with pytest.raises(ConfigError, match=f"--{next(iter(wrong)).replace('_', '-')} must"):
             replace(config, **wrong)  # type: ignore[arg-type]
+
+
+def test_wrong_root_does_not_touch_a_finished_dataset(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*") if p.is_file()}
+    wrong = tmp_path / "wrong"
+    shutil.copytree(clips, wrong / "deeper")
+    with pytest.raises(InputError, match=r"no track of layout voxceleb2 is left .*plan: BadName"):
+        build(wrong, tmp_path / "out")
+    assert {p: p.read_bytes() for p in before} == before
+
+
+def test_replacing_an_earlier_build_is_said(clips: Path, tmp_path: Path) -> None:
+    first = build(clips, tmp_path / "out")
+    assert first.notes == []
+    second = build(clips, tmp_path / "out", step_ms=480)
+    assert second.notes == [
+        f"replaced {first.num_shards} shards of an earlier build with other tracks or settings"
+    ]
+
+
+def test_dataset_without_its_state_is_not_overwritten(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    shutil.rmtree(tmp_path / "out" / STATE)
+    with pytest.raises(InputError, match="holds a dataset, but not the state of its build"):
+        build(clips, tmp_path / "out")
+
+
+def test_paths_may_be_strings(clips: Path, tmp_path: Path) -> None:
+    config = BuildConfig("voxceleb2", str(clips), str(tmp_path / "out"))  # type: ignore[arg-type]
+    assert config.root == clips and config.out == tmp_path / "out"
+    with pytest.raises(ConfigError, match=r"--meta .*no such folder"):
+        replace(config, meta=tmp_path / "nowhere")

@@ -266,3 +266,13 @@ def test_a_leak_among_dropped_tracks_is_none(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text("track_id,split\nanna/video/00001,train\nanna/video/00099,unheard_val\n")
     assert assign(corpus_of(track("anna", 1)), str(path)) == {"anna/video/00001": "train"}
+
+
+def test_heard_identities_that_do_not_train_are_said(tmp_path: Path) -> None:
+    table = tmp_path / "s.csv"
+    table.write_text("identity_id,split\na,train\nb,heard_val\n")
+    corpus = corpus_of(track("a"), track("b"))
+    assign(corpus, str(table))
+    assert corpus.notes == ["1 identities of heard_val have no track in train, for example b"]
+    with pytest.raises(InputError, match="--splits takes auto, official or a file"):
+        assign(corpus, "offical")

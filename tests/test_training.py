@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 from test_ferplus import HEADER
 
-from emovox.errors import ConfigError
+from emovox.errors import ConfigError, InputError
 from emovox.teacher import ferplus, load_teacher
 from emovox.teacher.compact import standardise
 from emovox.teacher.evaluation import evaluate, score
@@ -131,3 +131,11 @@ def test_score_against_scikit_learn() -> None:
     np.testing.assert_allclose(found.recall[:7], recall)
     assert np.isnan(found.recall[7]) and found.counts[7] == 0
     assert "accuracy" in found.summary() and "nan" in found.summary()
+
+
+def test_wrong_data_leaves_nothing_behind(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="neither a folder nor a zip"):
+        next(train(QUICK, tmp_path / "none.zip", tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+    with pytest.raises(ConfigError, match="--epochs must be at least 1"):
+        replace(QUICK, epochs=0)

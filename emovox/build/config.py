@@ -62,6 +62,11 @@ class BuildConfig:
     retry_dropped: bool = False
 
     def __post_init__(self) -> None:
+        for name in ("root", "out", "meta", "table"):
+            if isinstance(value := getattr(self, name), str):
+                object.__setattr__(self, name, Path(value))
+        if self.meta is not None and not self.meta.is_dir():
+            raise ConfigError(f"--meta {self.meta}: no such folder")
         least = {"step_ms": 1, "timeout": 0.001, "shard_tracks": 1, "jobs": 0}
         for name, bound in least.items():
             if not getattr(self, name) >= bound:  # refuses NaN too

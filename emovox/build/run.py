@@ -122,6 +122,12 @@ def build_dataset(
     assigned = assign(
         corpus, config.splits, config.meta, config.unheard_fraction, config.heard_fraction
     )
+    if not corpus.tracks:
+        reasons = ", ".join(f"{n} x {why}" for why, n in count_reasons(corpus.dropped).items())
+        raise InputError(
+            f"{config.root}: no track of layout {config.layout} is left to build ({reasons}; "
+            f"the first: {corpus.dropped[0].message})"
+        )
     shards = list(plan_shards(config.root, corpus.tracks, settings, config.shard_tracks))
     try:
         with _locked_state(config.out) as state:
@@ -136,7 +142,10 @@ def build_dataset(
             for report in _with_progress(engine.run(jobs), corpus, reports, show_progress):
                 reports[report.fingerprint] = report
             manifest = _finish_once(config, state, shards, reports, assigned, corpus, settings)
-            _remove_stale(state, shards)
+            if num_stale := _remove_stale(state, shards):
+                corpus.note(
+                    f"replaced {num_stale} shards of an earlier build with other tracks or settings"
+                )
     except OSError as error:
         raise EmovoxError(
             f"{config.out}: cannot be written: {_reason(error)}; mend that and run the same "
@@ -170,9 +179,10 @@ def _locked_state(out: Path) -> Iterator[Path]:
         if not out.is_dir():
             raise InputError(f"{out}: is a file; --out is the folder of the dataset")
         if not state.is_dir() and any(out.iterdir()):
-            raise InputError(
-                f"{out}: is not empty, and not a dataset built here; choose another --out"
-            )
+            what = "is not empty, and not a dataset built here"
+            if (out / schema.MANIFEST).exists():
+                what = f"holds a dataset, but not the state of its build ({STATE}/)"
+            raise InputError(f"{out}: {what}; choose another --out")
     state.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(state / "lock", timeout=0):
@@ -297,12 +307,15 @@ def _commit() -> str | None:
     return None
 
 
-def _remove_stale(state: Path, shards: list[Shard]) -> None:
-    """Take away shards of other configurations and what killed runs left half-written."""
+def _remove_stale(state: Path, shards: list[Shard]) -> int:
+    """Take away what killed runs left and shards of other configurations; return their number."""
     current = {shard.fingerprint[:32] for shard in shards} | {"finished", "lock"}
+    num_stale = 0
     for path in state.iterdir():
         if path.name.split(".")[0] not in current:
+            num_stale += path.suffix == ".json"
             path.unlink(missing_ok=True)
+    return num_stale
 
 
 def _result(

@@ -82,10 +82,19 @@ def assign(
         assigned = {t.track_id: split for t, split in known if split}
     elif splits == OWN_COLUMN:
         assigned = {t.track_id: t.split for t in corpus.tracks if t.split in SPLITS}
+    elif not Path(splits).is_file():
+        raise InputError(f"{splits}: no such file; --splits takes auto, official or a file")
     else:
         assigned = _from_file(Path(splits), corpus.tracks)
     _drop_unassigned(corpus, assigned, splits)
     audit(corpus.tracks, assigned)
+    training = {t.identity_id for t in corpus.tracks if assigned[t.track_id] == TRAIN}
+    held = {t.identity_id for t in corpus.tracks if assigned[t.track_id] == HEARD}
+    if strangers := sorted(held - training):
+        corpus.note(
+            f"{len(strangers)} identities of {HEARD} have no track in {TRAIN}, "
+            f"for example {strangers[0]}"
+        )
     return assigned
 
 

@@ -37,10 +37,10 @@ class DemoResult:
                 f"corpus    {self.corpus}\n{self.build.summary()}",
                 _show_frames(self.build.out),
                 _show_labels(self.build.out, self.tracks),
-                "Read it with pandas:\n"
-                "  import pandas as pd\n"
-                f"  frames = pd.read_parquet({str(self.build.out / 'frames')!r})\n"
-                f"  tracks = pd.read_parquet({str(self.build.out / 'tracks')!r})",
+                "Read it, here with PyArrow:\n"
+                "  from pyarrow.parquet import read_table\n"
+                f"  frames = read_table({str(self.build.out / 'frames')!r})\n"
+                f"  tracks = read_table({str(self.build.out / 'tracks')!r}).to_pylist()",
             ]
         )
 
@@ -85,9 +85,9 @@ def _show_frames(dataset: Path) -> str:
     split = next(s for s in schema.SPLITS if (dataset / schema.table_file("frames", s)).exists())
     frames = read_table(dataset, "frames", split).slice(0, NUM_SHOWN).to_pylist()
     lines = [f"First frames of {frames[0]['track_id']} ({split}), logits:"]
-    lines.append("  time ms" + "".join(f"{emotion[:9]:>11}" for emotion in EMOTIONS))
+    lines.append("  time ms" + "".join(f"{emotion[:8]:>9}" for emotion in EMOTIONS))
     for row in frames:
-        logits = "".join(f"{row[name]:>11.2f}" for name in schema.LOGITS)
+        logits = "".join(f"{row[name]:>9.2f}" for name in schema.LOGITS)
         lines.append(f"  {row['timestamp_ms']:>7}{logits}")
     return "\n".join(lines)
 
@@ -100,8 +100,8 @@ def _show_labels(dataset: Path, tracks: list[DemoTrack]) -> str:
         for track_id, label in zip(table["track_id"], table["label"], strict=True):
             counts[acted.get(track_id.as_py(), "foreign"), label.as_py()] += 1
     lines = ["Tracks by what the face acts (rows) and what the teacher saw (columns):"]
-    lines.append(" " * 11 + "".join(f"{emotion[:9]:>11}" for emotion in EMOTIONS))
+    lines.append(" " * 11 + "".join(f"{emotion[:7]:>8}" for emotion in EMOTIONS))
     for emotion in [*ACTED, *sorted({acted for acted, _ in counts} - set(ACTED))]:
-        row = "".join(f"{counts[emotion, label]:>11}" for label in EMOTIONS)
+        row = "".join(f"{counts[emotion, label]:>8}" for label in EMOTIONS)
         lines.append(f"  {emotion:<9}{row}")
     return "\n".join(lines)

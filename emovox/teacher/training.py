@@ -44,6 +44,11 @@ class TrainConfig:
     device: str = "auto"
     bf16: bool = True  # train under bfloat16 autocast
 
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
+
 
 def augment(grey: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
     """Warp, mirror and relight faces: float `[N, 1, H, W]` in 0..255, same in and out."""
@@ -95,11 +100,11 @@ def train(
         InputError: `data` is not FERPlus.
         ConfigError: `out` belongs to another recipe.
     """
+    device = torch.device(resolve_device(config.device))
+    train_set, public = ferplus.read(data, "train"), ferplus.read(data, "public_test")
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _claim_folder(config, out)
-    device = torch.device(resolve_device(config.device))
-    train_set, public = ferplus.read(data, "train"), ferplus.read(data, "public_test")
     images = torch.from_numpy(train_set.images).unsqueeze(1)
     targets = torch.from_numpy(train_set.targets)
 
