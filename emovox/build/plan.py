@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from emovox.corpus.splits import fraction
-from emovox.corpus.tracks import Track
+from emovox.corpus.tracks import Faces, Track
 from emovox.dataset.schema import SCHEMA_VERSION
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
 
@@ -74,15 +74,14 @@ def _fingerprint(root: Path, tracks: list[Track], settings: ShardSettings) -> st
     for track in tracks:
         # The split is not part of it: rows do not depend on it.
         fields = (track.track_id, track.source, track.faces, track.boxes, track.start, track.end)
-        files = [_source_state(root / name) for name in (track.source, track.boxes) if name]
+        state = _folder_state if track.faces is Faces.DENSE else file_state
+        files = [state(root / track.source), track.boxes and file_state(root / track.boxes)]
         whole.update(json.dumps([fields, files]).encode())
     return whole.hexdigest()
 
 
-def _source_state(path: Path) -> object:
-    """State of a source: a file, or all files of a folder, whose own time says nothing of them."""
-    if not path.is_dir():
-        return file_state(path)
+def _folder_state(path: Path) -> object:
+    """State of all files of a folder, whose own time says nothing of them."""
     with contextlib.suppress(OSError):  # the track will be dropped with the reason
         return [(entry.name, file_state(entry)) for entry in sorted(path.iterdir())]
     return None
