@@ -81,6 +81,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @click.option("--jobs", type=int, help="Worker processes.  [default: one per core]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--precision", help="auto, fp32 or bf16.  [default: auto]")
+@click.option("--compile", help="torch.compile for the teacher: auto, on, off.  [default: auto]")
 @click.option("--step-ms", type=int, help="Milliseconds between grid points.  [default: 240]")
 @click.option("--timeout", type=float, help="Seconds one track may take.  [default: 300]")
 @click.option("--max-dropped", type=float, help="Share of tracks that may drop.  [default: 0.05]")
@@ -128,22 +129,36 @@ def demo(out: Path, seed: int, jobs: int) -> None:
 @click.argument("pipeline", type=FILE, required=False)
 @click.option("--data", type=click.Path(path_type=Path), required=True, help="FER+, folder or zip.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of checkpoints and log.")
+@click.option(
+    "--distill-from",
+    multiple=True,
+    help="Registered teacher, checkpoint or recipe to learn from; may be given again.",
+)
+@click.option("--distill-weight", type=float, help="Share of those teachers.  [default: 0.5]")
 @click.option("--epochs", type=int, help="Passes over the training faces.  [default: 70]")
+@click.option("--batch-size", type=int, help="Faces per step.  [default: 128]")
 @click.option("--seed", type=int, help="Of weights, order and augmentation.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @interruptible("run the same command again to go on after its last epoch")
-def train_teacher(pipeline: Path | None, data: Path, out: Path, **flags: Any) -> None:
+def train_teacher(
+    pipeline: Path | None, data: Path, out: Path, distill_from: tuple[str, ...], **flags: Any
+) -> None:
     """Train the compact teacher on FERPlus.
 
     The rest of the recipe may stand in PIPELINE, a TOML file. The best epoch on PublicTest is
-    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl.
+    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl. Recipes
+    among the teachers to learn from are trained first, below OUT.
     """
     import json
 
     from emovox.config import read_config
-    from emovox.teacher.training import TrainConfig, train
+    from emovox.teacher.recipe import TrainConfig
+    from emovox.teacher.training import train
 
-    for record in train(read_config(TrainConfig, pipeline, flags), data, out):
+    config = read_config(TrainConfig, pipeline, {"distill_from": distill_from or None, **flags})
+    # Names in a file are relative to it; names on the command line to where we are.
+    beside = pipeline.parent if pipeline and not distill_from else Path()
+    for record in train(config, data, out, beside):
         click.echo(json.dumps(record))
 
 
@@ -156,15 +171,25 @@ def train_teacher(pipeline: Path | None, data: Path, out: Path, **flags: Any) ->
     default="private_test",
     show_default=True,
 )
+@click.option("--out", type=FOLDER, help="Also write evaluation.json and confusion matrices there.")
 @click.option("--device", default="auto", show_default=True)
 @click.option("--precision", default="fp32", show_default=True, help="auto, fp32 or bf16.")
 @interruptible("run the same command again")
-def evaluate_teacher(teacher: str, data: Path, part: str, device: str, precision: str) -> None:
-    """Score TEACHER, a registered name or a checkpoint, on FERPlus."""
+def evaluate_teacher(
+    teacher: str, data: Path, part: str, out: Path | None, device: str, precision: str
+) -> None:
+    """Score TEACHER, a registered name, a checkpoint or a released file, on FERPlus.
+
+    Figures come without and with mirror averaging: the mean of the logits of a face and of its
+    mirror image.
+    """
     from emovox.teacher import load_teacher
     from emovox.teacher.evaluation import evaluate
 
-    click.echo(evaluate(load_teacher(teacher, device, precision), data, part).summary())
+    evaluation = evaluate(load_teacher(teacher, device, precision), data, part)
+    click.echo(evaluation.summary())
+    if out is not None:
+        evaluation.write(out)
 
 
 @main.command("schema", short_help="The tables of a dataset as JSON.")

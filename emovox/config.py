@@ -63,6 +63,11 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     if isinstance(hint, types.UnionType):
         options = [option for option in typing.get_args(hint) if option is not type(None)]
         return _convert(value, options[0], where)
+    if typing.get_origin(hint) is tuple:
+        [item, _] = typing.get_args(hint)
+        if isinstance(value, list | tuple):
+            return tuple(_convert(each, item, where) for each in value)
+        raise ConfigError(f"{where}: expected a list, found {json.dumps(value, default=str)}")
     if hint is Path and isinstance(value, str | Path):
         return Path(value)
     if hint is float and isinstance(value, int) and not isinstance(value, bool):

@@ -14,7 +14,7 @@ PACKAGE = Path(emovox.__file__).parent
 # A module imports only from its own room and from rooms before it.
 ROOMS = [
     {"errors", "emotions"},
-    {"config"},
+    {"config", "cache", "matfile"},
     {"dataset"},
     {"corpus"},
     {"media"},

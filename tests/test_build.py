@@ -194,13 +194,13 @@ def test_hdf5_on_request_needs_no_second_pass(clips: Path, tmp_path: Path) -> No
 def test_another_teacher_or_step_rebuilds_everything(
     clips: Path, tmp_path: Path, change: dict[str, Any]
 ) -> None:
-    from emovox.teacher import TEACHERS
+    from emovox.teacher import EMBEDDED
 
     if change.get("teacher"):  # the same network, stored with other bytes
         from safetensors.numpy import load_file, save_file
 
-        header = safetensors_header(TEACHERS["compact"])
-        tensors = load_file(TEACHERS["compact"])
+        header = safetensors_header(EMBEDDED["compact"][0])
+        tensors = load_file(EMBEDDED["compact"][0])
         save_file(tensors, tmp_path / "t.safetensors", header | {"training": "{}"})
         change = {"teacher": str(tmp_path / "t.safetensors")}
     build(clips, tmp_path / "out", precision="bf16")

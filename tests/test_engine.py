@@ -18,10 +18,10 @@ from emovox.build.plan import Shard, ShardSettings
 from emovox.build.shard import ShardJob, ShardReport, build_shard
 from emovox.corpus.tracks import Faces, Track
 from emovox.errors import EmovoxError, InputError
-from emovox.teacher import TEACHERS
+from emovox.teacher import EMBEDDED
 from emovox.testing import FakeDetector, FakeTeacher, write_clip
 
-SETTINGS = ShardSettings(240, "fake", "0" * 64, "cpu", "fp32")
+SETTINGS = ShardSettings(240, "fake", "0" * 64, "cpu", "fp32", False)
 
 
 def make_jobs(root: Path, videos: list[list[str]], timeout: float | None = None) -> list[ShardJob]:
@@ -103,7 +103,7 @@ def test_worker_that_dies_before_any_track_is_an_error(tmp_path: Path) -> None:
 
 def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, [["a"]])
-    job = replace(job, teacher_path=TEACHERS["compact"])
+    job = replace(job, teacher_path=EMBEDDED["compact"][0])
     with pytest.raises(InputError, match="changed while the build was under way"):
         list(LokyEngine(1).run([job]))
     assert not list(job.state.glob("*.json"))

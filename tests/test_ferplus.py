@@ -2,6 +2,7 @@
 
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -61,6 +62,74 @@ def test_folder_and_zip_read_the_same(tmp_path: Path, shared_labels: bool) -> No
         assert part.images.shape == (2, 48, 48) and part.images[:, 0, 0].tolist() == [10, 11]
         np.testing.assert_allclose(part.targets[1], [0, 0.6, 0.4, 0, 0, 0, 0, 0])
         assert part.labels.tolist() == [0, 1]
+
+
+def write_csvs(root: Path) -> Path:
+    """The same faces as `write_ferplus` in the two tables, with no picture file."""
+    write_ferplus(root)
+    pixels = ["emotion,pixels,Usage"]
+    for part in ferplus.FOLDERS:
+        for i in range(len(VOTES)):
+            pixels.append(f"0,{' '.join([str(10 + i)] * 48 * 48)},{ferplus.USAGES[part]}")
+    for folder in ferplus.FOLDERS.values():
+        shutil.rmtree(root / folder)
+    (root / "fer2013.csv").write_text("\n".join(pixels))
+    return root
+
+
+def test_the_two_tables_read_as_the_folders_do(tmp_path: Path) -> None:
+    folders = write_ferplus(tmp_path / "folders")
+    tables = write_csvs(tmp_path / "tables")
+    for source in (tables, zipped(tables, tmp_path / "tables.zip", with_folders=False)):
+        for part in ferplus.FOLDERS:
+            expected, found = ferplus.read(folders, part), ferplus.read(source, part)
+            assert found.names == expected.names
+            np.testing.assert_array_equal(found.images, expected.images)
+            np.testing.assert_array_equal(found.targets, expected.targets)
+
+
+def test_columns_are_found_by_name(tmp_path: Path) -> None:
+    """As in Kaggle's other edition, where the columns are ` Usage` and ` pixels`."""
+    root = write_csvs(tmp_path)
+    text = (root / "fer2013.csv").read_text().splitlines()
+    swapped = [",".join(line.split(",")[i] for i in (0, 2, 1)) for line in text]
+    (root / "fer2013.csv").write_text("\n".join(["emotion, Usage, pixels", *swapped[1:]]))
+    assert ferplus.read(root, "train").images[:, 0, 0].tolist() == [10, 11]
+
+
+def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
+    def change(root: Path) -> object:
+        text = (root / name).read_text()
+        assert old in text
+        return (root / name).write_text(text.replace(old, new, 1))
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("breaking", "words"),
+    [
+        (edit("fer2013.csv", "pixels", "picture"), "fer2013.csv: no column pixels; the first line"),
+        (edit("fer2013new.csv", "NF", "nf?"), "fer2013new.csv: no column NF; the first line is"),
+        (edit("fer2013.csv", "10 10", "10 300"), "fer2013.csv: line 2: expected 2304 grey levels"),
+        (edit("fer2013.csv", "10 10 ", ""), "fer2013.csv: line 2: expected 2304 grey levels"),
+        (edit("fer2013.csv", "10 10", "ten 10"), "fer2013.csv: line 2: expected 2304 grey levels"),
+        (edit("fer2013.csv", "Training", "PublicTest"), "do not belong together"),
+        (lambda root: (root / "fer2013.csv").write_text("emotion,pixels,Usage"), "ends after 0 of"),
+        (lambda root: (root / "fer2013.csv").unlink(), "no faces of FERPlus for train"),
+        (lambda root: (root / "fer2013new.csv").unlink(), "no faces of FERPlus for train"),
+        (edit("fer2013new.csv", "10,0", "ten,0"), "line 2: expected 10 votes"),
+    ],
+)
+def test_what_is_wrong_with_a_table_is_said(
+    tmp_path: Path, breaking: Callable[[Path], object], words: str
+) -> None:
+    root = write_csvs(tmp_path / "root")
+    breaking(root)
+    with pytest.raises(InputError) as error:
+        ferplus.read(root, "train")
+    assert words in str(error.value) and str(root) in str(error.value)
+    assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
 def naive_keep(votes: list[int]) -> bool:

@@ -8,11 +8,15 @@ import torch
 from safetensors.torch import save_file
 
 import emovox
-from emovox.errors import ConfigError, InputError
-from emovox.teacher import TEACHERS, checkpoints, ferplus, find_teacher, load_teacher
+from emovox.errors import ConfigError, EmovoxError, InputError
+from emovox.teacher import EMBEDDED, checkpoints, ferplus, find_teacher, load_teacher
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.evaluation import score
-from emovox.teacher.inference import BATCH, fold_batch_norm
+from emovox.teacher.devices import resolve_compile
+from emovox.teacher.inference import BATCH, TorchTeacher
+from emovox.teacher.network import fold_batch_norm
+from emovox.teacher.scores import score
+
+COMPACT = EMBEDDED["compact"][0]
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +35,7 @@ def random_net(seed: int = 0) -> CompactNet:
 
 def naive_logits(crops: np.ndarray) -> np.ndarray:
     """The embedded network, unfolded, one face at a time, preprocessing written out."""
-    net, _ = checkpoints.load(TEACHERS["compact"])
+    net = checkpoints.load(COMPACT)
     logits = []
     for crop in crops.astype(np.float64):
         grey = np.round(0.2989 * crop[..., 0] + 0.5870 * crop[..., 1] + 0.1140 * crop[..., 2])
@@ -64,6 +68,42 @@ def test_bf16_stays_close(crops: np.ndarray) -> None:
     assert 0 < np.abs(full - half).max() < 0.2
 
 
+def test_logits_of_bf16_have_more_than_eight_bits(crops: np.ndarray) -> None:
+    logits = load_teacher("compact", "cpu", "bf16")(crops)
+    assert (torch.from_numpy(logits).bfloat16().float().numpy() != logits).mean() > 0.9
+
+
+def test_compiling_changes_only_the_last_digits(crops: np.ndarray) -> None:
+    if not resolve_compile("auto", "cpu", pays=True):
+        pytest.skip("no C++ compiler with Python's headers here")
+    plain = TorchTeacher("t", "0", random_net(), "cpu", "fp32")
+    compiled = TorchTeacher("t", "0", random_net(), "cpu", "fp32", compiled=True)
+    whole = compiled(crops)
+    np.testing.assert_allclose(whole, plain(crops), atol=1e-4)
+    np.testing.assert_array_equal(compiled(crops[3:10]), whole[3:10])
+
+
+def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(forward: object, **options: object) -> object:
+        def run(pixels: torch.Tensor) -> torch.Tensor:
+            raise RuntimeError("CppCompileError: no such file\nmany more lines")
+
+        return run
+
+    monkeypatch.setattr(torch, "compile", broken)
+    with pytest.raises(EmovoxError, match=r"failed here \(CppCompileError: no such file\); use"):
+        TorchTeacher("t", "0", random_net(), "cpu", "fp32", compiled=True)
+
+
+def test_compiling_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert resolve_compile("on", "cpu", pays=False) and not resolve_compile("off", "cpu", pays=True)
+    assert not resolve_compile("auto", "cpu", pays=False)
+    with pytest.raises(ConfigError, match="compile 'yes' is not one of auto, on, off"):
+        resolve_compile("yes", "cpu", pays=True)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    assert not resolve_compile("auto", "cpu", pays=True)
+
+
 def test_folding_changes_nothing() -> None:
     net = random_net()
     faces = torch.randn(5, 1, 48, 48)
@@ -83,10 +123,9 @@ def test_wrong_crops_are_refused(crops: np.ndarray) -> None:
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     net = random_net()
-    config = CompactConfig(8, (8, 16), (1, 2))
-    checkpoints.save(tmp_path / "t.safetensors", net, config, {"epoch": 3})
-    loaded, digest = checkpoints.load(tmp_path / "t.safetensors")
-    assert digest == find_teacher(tmp_path / "t.safetensors").sha256
+    checkpoints.save(tmp_path / "t.safetensors", net, {"epoch": 3})
+    loaded = checkpoints.load(tmp_path / "t.safetensors")
+    assert loaded.config == net.config and not loaded.training
     for name, tensor in net.state_dict().items():
         if tensor.is_floating_point():
             torch.testing.assert_close(loaded.state_dict()[name], tensor.half().float())
@@ -96,7 +135,6 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     tensors = {k: v for k, v in random_net().state_dict().items() if v.is_floating_point()}
-    config = CompactConfig(8, (8, 16), (1, 2))
 
     def refused(words: str) -> None:
         with pytest.raises(InputError) as error:
@@ -105,29 +143,31 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         assert "\n" not in str(error.value)
 
     path.write_text("<!doctype html>")
-    refused("not a safetensors file")
-    path.write_bytes(TEACHERS["compact"].read_bytes()[:5000])
+    refused("not a safetensors file, but an HTML page")
+    path.write_bytes(COMPACT.read_bytes()[:5000])
     refused("not a safetensors file")
     save_file(tensors, path)
-    refused("architecture is 'none', expected 'emovox.compact'")
-    save_file(tensors, path, {"architecture": checkpoints.ARCHITECTURE})
+    refused("architecture is 'none', expected one of emovox.compact, emovox.senet")
+    save_file(tensors, path, {"architecture": "emovox.compact"})
     refused("the header does not describe a network")
-    checkpoints.save(path, random_net(), CompactConfig(8, (8, 32), (1, 2)), {})
-    refused("weights do not fit the network")
-    checkpoints.save(path, random_net(), config, {})
+    wider = random_net()
+    wider.config = CompactConfig(8, (8, 32), (1, 2))
+    checkpoints.save(path, wider, {})
+    refused("blocks.1.bn1.running_mean is [16], expected [32]; ")
+    checkpoints.save(path, random_net(), {})
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
         header = file.metadata()
     del tensors["classifier.bias"]
     save_file(tensors, path, header)
-    refused("weights missing ['classifier.bias']")
+    refused("the weights do not fit emovox.compact: no classifier.bias")
     save_file(tensors, path, header | {"emotions": '["happy"]'})
     refused("emotions are ['happy']")
 
 
 def test_unknown_names_list_the_known() -> None:
-    with pytest.raises(ConfigError, match="neither a file nor one of compact"):
+    with pytest.raises(ConfigError, match="neither a file nor one of compact, senet50-ferplus"):
         load_teacher("senet")
     with pytest.raises(ConfigError, match="not one of auto, fp32, bf16"):
         load_teacher("compact", precision="fp8")
@@ -136,7 +176,7 @@ def test_unknown_names_list_the_known() -> None:
 
 
 def test_embedded_weights_are_small() -> None:
-    assert TEACHERS["compact"].stat().st_size <= 3_000_000
+    assert COMPACT.stat().st_size <= 3_000_000
 
 
 @pytest.mark.real

@@ -30,6 +30,9 @@ class BuildConfig:
         jobs: worker processes; 0 means one per core.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
         precision: `auto`, `fp32` or `bf16`.
+        compile: `on`, `off`, or `auto`: run the teacher through torch.compile where a compiler is
+            there and the corpus is large enough to pay. Compiled rows differ in the last digits, so
+            name one of the two for a corpus that will grow.
         step_ms: milliseconds between grid points.
         timeout: seconds that one track may take.
         max_dropped: share of tracks that may be dropped before the run counts as failed.
@@ -52,6 +55,7 @@ class BuildConfig:
     jobs: int = 0
     device: str = "auto"
     precision: str = "auto"
+    compile: str = "auto"
     step_ms: int = STEP_MS
     timeout: float = 300.0
     max_dropped: float = 0.05

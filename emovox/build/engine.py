@@ -150,7 +150,9 @@ def _work(job: ShardJob) -> ShardReport:
             watchdog.restart()
 
         settings = job.settings
-        teacher = _load_teacher(str(job.teacher_path), settings.device, settings.precision)
+        teacher = _load_teacher(
+            str(job.teacher_path), settings.device, settings.precision, settings.compiled
+        )
         if teacher.sha256 != settings.teacher_sha256:
             raise InputError(f"{job.teacher_path}: changed while the build was under way")
         report = build_shard(job, teacher, lambda: load_detector(settings.device), on_track)
@@ -195,8 +197,8 @@ def _read_journal(job: ShardJob) -> str:
 
 
 @lru_cache(maxsize=1)
-def _load_teacher(path: str, device: str, precision: str) -> Teacher:
-    return load_teacher(path, device, precision)
+def _load_teacher(path: str, device: str, precision: str, compiled: bool) -> Teacher:
+    return load_teacher(path, device, precision, compiled=compiled)
 
 
 @lru_cache(maxsize=1)

@@ -12,7 +12,7 @@ from emovox.corpus.tracks import Faces, Track
 from emovox.dataset.schema import SCHEMA_VERSION
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
 
-ROWS_VERSION = 1  # raise when a change to the code changes rows
+ROWS_VERSION = 2  # raise when a change to the code changes rows
 MAX_SHARD_GROWTH = 2  # a shard may hold this many times the tracks asked for
 
 
@@ -26,6 +26,7 @@ class ShardSettings:
         teacher_sha256: of its weights.
         device: type of the device it runs on, with an index where one was asked for.
         precision: `fp32` or `bf16`.
+        compiled: whether it runs through torch.compile.
     """
 
     step_ms: int
@@ -33,6 +34,7 @@ class ShardSettings:
     teacher_sha256: str
     device: str
     precision: str
+    compiled: bool
 
 
 @dataclass(frozen=True)

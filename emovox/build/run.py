@@ -29,8 +29,9 @@ from emovox.dataset import schema
 from emovox.dataset.files import sha256_file, write_text
 from emovox.errors import EmovoxError, InputError
 from emovox.teacher import TeacherSource, find_teacher
-from emovox.teacher.devices import device_name, resolve_device, resolve_precision
+from emovox.teacher.devices import device_name, resolve_compile, resolve_device, resolve_precision
 
+FRAMES_PER_TRACK = 33  # of VoxCeleb1 at 0.24 s, on average; to guess the work ahead
 STATE = ".emovox"  # folder inside the dataset, for resuming; no part of the dataset
 LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
 
@@ -116,7 +117,6 @@ def build_dataset(
     """
     started = time.perf_counter()
     teacher = find_teacher(config.teacher)
-    settings = _settle(config, teacher)
     source = Source(config.root, config.table, config.meta)
     corpus = read_corpus(config.layout, source)
     assigned = assign(
@@ -128,6 +128,7 @@ def build_dataset(
             f"{config.root}: no track of layout {config.layout} is left to build ({reasons}; "
             f"the first: {corpus.dropped[0].message})"
         )
+    settings = _settle(config, teacher, len(corpus.tracks))
     shards = list(plan_shards(config.root, corpus.tracks, settings, config.shard_tracks))
     try:
         with _locked_state(config.out) as state:
@@ -154,12 +155,14 @@ def build_dataset(
     return _result(config, corpus, reports, manifest, len(missing), time.perf_counter() - started)
 
 
-def _settle(config: BuildConfig, teacher: TeacherSource) -> ShardSettings:
+def _settle(config: BuildConfig, teacher: TeacherSource, num_tracks: int) -> ShardSettings:
     """Resolve what `auto` means here, so that it is part of every fingerprint."""
     device = resolve_device(config.device)
     precision = resolve_precision(config.precision, device)
+    pays = num_tracks * FRAMES_PER_TRACK >= teacher.compile_pays_from
+    compiled = resolve_compile(config.compile, device, pays)
     name = printable(teacher.name)
-    return ShardSettings(config.step_ms, name, teacher.sha256, device, precision)
+    return ShardSettings(config.step_ms, name, teacher.sha256, device, precision, compiled)
 
 
 def _num_workers(jobs: int, num_missing: int) -> int:
@@ -283,7 +286,11 @@ def _provenance(
     }
     for key in ("teacher", "splits"):
         resolved[key] = resolved[key] and printable(Path(resolved[key]).name)
-    resolved |= {"device": settings.device, "precision": settings.precision}
+    resolved |= {
+        "device": settings.device,
+        "precision": settings.precision,
+        "compile": "on" if settings.compiled else "off",
+    }
     source = hashlib.sha256("".join(shard.fingerprint for shard in shards).encode())
     return {
         "emovox": {"version": importlib.metadata.version("emovox"), "commit": _commit()},

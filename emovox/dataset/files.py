@@ -42,6 +42,37 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+# What a file starts with, and what that makes it.
+MAGIC = {
+    b"MATLAB 5.0 MAT-file": "a MAT 5 file",
+    b"MATLAB 7.3 MAT-file": "a MAT 7.3 file",
+    b"\x89HDF\r\n\x1a\n": "an HDF5 file",
+    b"PK\x03\x04": "a zip archive",
+    b"\x1f\x8b": "a gzip archive",
+    b"\x80\x02": "a pickle",
+    b"\x89PNG": "a PNG picture",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"version https://git-lfs": "a Git LFS pointer",
+}
+
+
+def kind_of_file(path: Path) -> str:
+    """What a file is by its first bytes, in words for a message."""
+    with path.open("rb") as file:
+        head = file.read(512)
+    if not head:
+        return "an empty file"
+    for magic, kind in MAGIC.items():
+        if head.startswith(magic):
+            return kind
+    start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if start.startswith((b"<!doctype html", b"<html", b"<head")):
+        return "an HTML page"
+    if start.startswith(b"<"):
+        return "XML or HTML text"
+    return "text" if b"\0" not in head and head.isascii() else "a file of unknown kind"
+
+
 def _umask() -> int:
     mask = os.umask(0)
     os.umask(mask)

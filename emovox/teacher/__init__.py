@@ -9,16 +9,29 @@ from typing import Protocol
 
 import numpy as np
 
+from emovox.cache import cache_folder
 from emovox.dataset.files import sha256_file
 from emovox.errors import ConfigError, InputError
 
-WEIGHTS = Path(__file__).parent / "weights"
-
-# Teachers that come with the package: name -> file of weights.
-TEACHERS = {"compact": WEIGHTS / "compact.safetensors"}
 DEFAULT_TEACHER = "compact"
 
+# Teachers by name -> the files that their weights may lie in, the first that is there wins.
+# The published networks are looked for in the cache, under the names of their releases.
+EMBEDDED = {"compact": (Path(__file__).parent / "weights" / "compact.safetensors",)}
+RELEASED = {
+    "senet50-ferplus": ("senet50_ferplus_dag.pth", "senet50-ferplus.mat"),
+    "resnet50-ferplus": ("resnet50_ferplus_dag.pth", "resnet50-ferplus.mat"),
+}
+RELEASED_SUFFIXES = (".pth", ".mat")
+
 PRECISIONS = ("auto", "fp32", "bf16")
+COMPILE_MODES = ("auto", "on", "off")
+
+
+def teacher_files(name: str) -> tuple[Path, ...]:
+    """Where the weights of a registered teacher may lie; nothing for a name that is not one."""
+    folder = cache_folder() / "teachers"
+    return EMBEDDED.get(name, tuple(folder / file for file in RELEASED.get(name, ())))
 
 
 class Teacher(Protocol):
@@ -49,19 +62,40 @@ class TeacherSource:
     path: Path
     sha256: str
 
+    @property
+    def is_released(self) -> bool:
+        """Whether the file is one of a published network, as it was released."""
+        return self.path.suffix in RELEASED_SUFFIXES
+
+    @property
+    def compile_pays_from(self) -> int:
+        """Crops from which on torch.compile saves more time than it takes, on two cores."""
+        return 5_000 if self.is_released else 200_000
+
 
 def find_teacher(name_or_path: str | Path) -> TeacherSource:
-    """Find a teacher by its registered name or as a checkpoint file, without loading it.
+    """Find a teacher by its registered name or as a file of weights, without loading it.
 
     Raises:
         ConfigError: neither a registered name nor a file; the message lists the names.
+        InputError: registered, but its weights are not here; or the file cannot be read.
     """
-    path = TEACHERS.get(str(name_or_path), Path(name_or_path))
-    name = str(name_or_path) if str(name_or_path) in TEACHERS else path.stem
-    if not path.is_file():
-        raise ConfigError(
-            f"teacher {str(name_or_path)!r} is neither a file nor one of {', '.join(TEACHERS)}"
-        )
+    name = str(name_or_path)
+    path = Path(name_or_path)
+    if files := teacher_files(name):
+        path = next((file for file in files if file.is_file()), files[0])
+        if not path.is_file():
+            names = " or ".join(file.name for file in files)
+            raise InputError(
+                f"teacher {name}: its weights are not here; put {names} into {path.parent}, or "
+                "give the file itself as the teacher"
+            )
+    elif not path.is_file():
+        known = ", ".join([*EMBEDDED, *RELEASED])
+        raise ConfigError(f"teacher {name!r} is neither a file nor one of {known}")
+    else:
+        released = (n for n, known_files in RELEASED.items() if path.name in known_files)
+        name = next(released, path.stem)
     try:
         return TeacherSource(name, path, sha256_file(path))
     except OSError as error:
@@ -69,21 +103,30 @@ def find_teacher(name_or_path: str | Path) -> TeacherSource:
 
 
 def load_teacher(
-    name_or_path: str | Path, device: str = "auto", precision: str = "auto"
+    name_or_path: str | Path,
+    device: str = "auto",
+    precision: str = "auto",
+    *,
+    compiled: bool = False,
 ) -> Teacher:
     """Load a teacher ready to run.
 
     Args:
-        name_or_path: a registered name, or a checkpoint written by `emovox train-teacher`.
+        name_or_path: a registered name, a checkpoint written by `emovox train-teacher`, or the
+            weights of a published network as released (`.pth` or `.mat`).
         device: `auto` (CUDA where there is one), `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`, `bf16`, or `auto`: bf16 on CUDA and on processors with bf16
             instructions, else fp32.
+        compiled: run it through `torch.compile`: slower to start, faster to run. Needs a compiler.
 
     Raises:
         ConfigError: unknown name, device or precision.
-        InputError: the file is not such a checkpoint.
+        InputError: the weights are not here, or are those of another network.
+        EmovoxError: `torch.compile` does not work here.
     """
-    from emovox.teacher.inference import CompactTeacher
+    from emovox.teacher import checkpoints, released
+    from emovox.teacher.inference import TorchTeacher
 
     source = find_teacher(name_or_path)
-    return CompactTeacher(source, device, precision)
+    net = released.load(source) if source.is_released else checkpoints.load(source.path)
+    return TorchTeacher(source.name, source.sha256, net, device, precision, compiled=compiled)

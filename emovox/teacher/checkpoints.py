@@ -1,7 +1,6 @@
 """Teacher checkpoints: safetensors with a header that says which network they belong to."""
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -9,25 +8,34 @@ from typing import Any
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
+from torch import Tensor
 
-from emovox.dataset.files import replace_file
+from emovox.dataset.files import kind_of_file, replace_file
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.teacher.compact import CompactConfig, CompactNet
+from emovox.teacher.network import FaceNetwork
+from emovox.teacher.senet import Senet, SenetConfig
 
-ARCHITECTURE = "emovox.compact"
+# Architecture in the header -> its config and its network.
+ARCHITECTURES: dict[str, tuple[type, type[FaceNetwork]]] = {
+    CompactNet.architecture: (CompactConfig, CompactNet),
+    Senet.architecture: (SenetConfig, Senet),
+}
 
 
-def save(path: Path, net: CompactNet, config: CompactConfig, training: dict[str, Any]) -> None:
-    """Write weights as float16, with the network's shape and the way they were trained."""
+def save(
+    path: Path, net: FaceNetwork, training: dict[str, Any], dtype: torch.dtype = torch.float16
+) -> None:
+    """Write weights as `dtype`, with the network's shape and the way they came about."""
     tensors = {
-        name: tensor.detach().cpu().to(torch.float16).contiguous()
+        name: tensor.detach().cpu().to(dtype).contiguous()
         for name, tensor in net.state_dict().items()
         if tensor.is_floating_point()
     }
     header = {
-        "architecture": ARCHITECTURE,
-        "config": json.dumps(dataclasses.asdict(config)),
+        "architecture": net.architecture,
+        "config": json.dumps(dataclasses.asdict(net.config)),
         "emotions": json.dumps(EMOTIONS),
         "training": json.dumps(training),
     }
@@ -35,11 +43,8 @@ def save(path: Path, net: CompactNet, config: CompactConfig, training: dict[str,
         temporary.write_bytes(serialise(tensors, header))
 
 
-def load(path: Path) -> tuple[CompactNet, str]:
-    """Read a checkpoint written by `save`.
-
-    Returns:
-        The network in evaluation mode, and the SHA-256 of the file.
+def load(path: Path) -> FaceNetwork:
+    """Read a checkpoint written by `save`; the network is in evaluation mode.
 
     Raises:
         InputError: the file is missing, or is something else.
@@ -52,27 +57,53 @@ def load(path: Path) -> tuple[CompactNet, str]:
             names = list(file.keys())
             tensors = {name: file.get_tensor(name).float() for name in names}
     except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a safetensors file ({error})") from error
+        raise InputError(
+            f"{path}: not a safetensors file, but {kind_of_file(path)} ({error})"
+        ) from error
+    net = _network(path, header)
+    fit(net, tensors, str(path))
+    return net.eval()
+
+
+def fit(net: FaceNetwork, tensors: dict[str, Tensor], where: str) -> None:
+    """Put weights into a network, all of them and no others.
+
+    Raises:
+        InputError: a weight is missing, is of another shape, or does not belong to the network.
+    """
+    expected = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
+    tensors = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
+    misfits = [f"no {name}" for name in expected if name not in tensors]
+    misfits += [f"{name} does not belong" for name in tensors if name not in expected]
+    misfits += [
+        f"{name} is {list(tensor.shape)}, expected {list(expected[name].shape)}"
+        for name, tensor in tensors.items()
+        if name in expected and tensor.shape != expected[name].shape
+    ]
+    if misfits:
+        more = f", and {len(misfits) - 3} more" if len(misfits) > 3 else ""
+        raise InputError(
+            f"{where}: the weights do not fit {net.architecture}: {'; '.join(misfits[:3])}{more}"
+        )
+    net.load_state_dict(tensors, strict=False)
+
+
+def _network(path: Path, header: dict[str, str]) -> FaceNetwork:
     found = header.get("architecture", "none")
-    if found != ARCHITECTURE:
-        raise InputError(f"{path}: architecture is {found!r}, expected {ARCHITECTURE!r}")
+    if found not in ARCHITECTURES:
+        raise InputError(
+            f"{path}: architecture is {found!r}, expected one of {', '.join(ARCHITECTURES)}"
+        )
+    make_config, make_network = ARCHITECTURES[found]
     try:
         emotions = json.loads(header["emotions"])
-        shape: dict[str, Any] = {
+        shape = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in json.loads(header["config"]).items()
         }
-        net = CompactNet(CompactConfig(**shape))
+        net = make_network(make_config(**shape))
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{path}: the header does not describe a network ({error})") from error
     if emotions != list(EMOTIONS):
         raise InputError(f"{path}: emotions are {emotions}, expected {list(EMOTIONS)}")
-    try:
-        missing, unexpected = net.load_state_dict(tensors, strict=False)
-    except RuntimeError as error:
-        reason = " ".join(str(error).split())
-        raise InputError(f"{path}: weights do not fit the network: {reason}") from error
-    absent = [name for name in missing if not name.endswith("num_batches_tracked")]
-    if absent or unexpected:
-        raise InputError(f"{path}: weights missing {absent}, not expected {unexpected}")
-    return net.eval(), hashlib.sha256(path.read_bytes()).hexdigest()
+    return net

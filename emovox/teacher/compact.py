@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox.emotions import EMOTIONS
+from emovox.teacher.network import FaceNetwork, to_grey
 
-INPUT_SIZE = 48  # pixels
-GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B, as in the reference code
 MIN_DEVIATION = 1.0  # grey levels; keeps a face of one colour finite
 
 
@@ -71,12 +70,15 @@ class Block(nn.Module):
         return F.relu(y + self.shortcut(x), inplace=True)
 
 
-class CompactNet(nn.Module):
+class CompactNet(FaceNetwork):
     """Standardised grey faces `[N, 1, 48, 48]` to logits `[N, 8]`."""
+
+    architecture = "emovox.compact"
+    input_size = 48
 
     def __init__(self, config: CompactConfig | None = None) -> None:
         super().__init__()
-        config = config or CompactConfig()
+        self.config = config = config or CompactConfig()
         self.stem = nn.Sequential(
             nn.Conv2d(1, config.stem, 3, 1, 1, bias=False),
             nn.BatchNorm2d(config.stem),
@@ -93,6 +95,11 @@ class CompactNet(nn.Module):
         self.classifier = nn.Linear(inputs, len(EMOTIONS))
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.stem(x)).mean(dim=(2, 3))
+        x = self.blocks(self.stem(x)).float().mean(dim=(2, 3))
         logits: Tensor = self.classifier(self.dropout(x))
         return logits
+
+    @staticmethod
+    def preprocess(pixels: Tensor) -> Tensor:
+        """Grey, then zero mean and unit deviation per face; see `FaceNetwork`."""
+        return standardise(to_grey(pixels))

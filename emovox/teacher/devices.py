@@ -5,12 +5,16 @@ be read otherwise: the process that drives a build on a CPU never loads it.
 """
 
 import importlib
+import importlib.util
+import os
+import shutil
 import sys
+import sysconfig
 from pathlib import Path
 from typing import Any
 
 from emovox.errors import ConfigError
-from emovox.teacher import PRECISIONS
+from emovox.teacher import COMPILE_MODES, PRECISIONS
 
 DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")  # the last is WSL's
 CPU_FILE = Path("/proc/cpuinfo")
@@ -53,6 +57,22 @@ def resolve_precision(precision: str, device: str) -> str:
     return "bf16" if BF16_FLAGS & _cpu_flags() else "fp32"
 
 
+def resolve_compile(compile: str, device: str, pays: bool) -> bool:
+    """Whether to run a teacher through torch.compile on a resolved device.
+
+    Args:
+        compile: `on`, `off`, or `auto`: where a compiler is there and it `pays`.
+        device: resolved.
+        pays: whether the work ahead is long enough.
+
+    Raises:
+        ConfigError: neither `auto`, `on` nor `off`.
+    """
+    if compile not in COMPILE_MODES:
+        raise ConfigError(f"compile {compile!r} is not one of {', '.join(COMPILE_MODES)}")
+    return compile == "on" or (compile == "auto" and pays and _has_compiler(device))
+
+
 def device_name(device: str) -> str:
     """What to call a resolved device in provenance: the GPU's model, or `cpu`."""
     return _torch().cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
@@ -60,6 +80,18 @@ def device_name(device: str) -> str:
 
 def _may_have_cuda() -> bool:
     return sys.platform == "win32" or any(Path(name).exists() for name in DRIVER_FILES)
+
+
+def _has_compiler(device: str) -> bool:
+    """What torch.compile needs: a C++ compiler and Python's headers, and Triton for a GPU."""
+    compilers = [os.environ.get("CXX"), "g++", "clang++"]
+    headers = Path(sysconfig.get_paths()["include"], "Python.h")
+    has_triton = importlib.util.find_spec("triton") is not None
+    return (
+        any(name and shutil.which(name) for name in compilers)
+        and headers.is_file()
+        and (device == "cpu" or has_triton)
+    )
 
 
 def _cpu_flags() -> set[str]:

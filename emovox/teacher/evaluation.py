@@ -1,75 +1,124 @@
-"""How well a teacher's logits agree with the votes of FERPlus."""
+"""A teacher on FERPlus: how well its logits agree with the votes."""
 
-import math
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import cv2
 import numpy as np
+from tqdm import tqdm
 
+from emovox.dataset.files import write_text
 from emovox.emotions import EMOTIONS
+from emovox.media.faces import resize
 from emovox.teacher import Teacher, ferplus
+from emovox.teacher.scores import Scores, draw_confusion, score
+
+CHUNK = 256  # faces resized and given to the teacher at a time
+
+# The two ways of reading a face, and what the figures of each are called.
+PLAIN = "without mirror averaging"
+MIRRORED = "with mirror averaging"
+
+# Name, unit and field of each figure that stands for all faces together.
+FIGURES = (
+    ("accuracy", "%", "accuracy"),
+    ("mean per-class accuracy", "%", "mean_class_accuracy"),
+    ("cross-entropy, nats", "", "cross_entropy"),
+    ("KL to the votes, nats", "", "kl_divergence"),
+    ("calibration error", "%", "calibration_error"),
+)
 
 
 @dataclass(frozen=True)
-class Scores:
-    """What a teacher reaches on one part of FERPlus.
+class Evaluation:
+    """Scores of one teacher on one part of FERPlus, read in both ways.
 
     Attributes:
-        accuracy: share of faces whose largest logit is the first maximum of the votes.
-        cross_entropy: mean cross-entropy to the distribution of votes, in nats.
-        recall: accuracy per emotion of the label; NaN for an emotion that never occurs.
-        counts: faces per emotion of the label.
+        teacher: its name.
+        sha256: of its weights.
+        part: `train`, `public_test` or `private_test`.
+        plain: each face read once.
+        mirrored: logits averaged over the face and its mirror image.
     """
 
-    accuracy: float
-    cross_entropy: float
-    recall: tuple[float, ...]
-    counts: tuple[int, ...]
+    teacher: str
+    sha256: str
+    part: str
+    plain: Scores
+    mirrored: Scores
 
     def summary(self) -> str:
-        """The figures as lines of text."""
-        lines = [
-            f"faces          {sum(self.counts):,}",
-            f"accuracy       {100 * self.accuracy:.2f} %",
-            f"cross-entropy  {self.cross_entropy:.4f} nats",
+        """The figures as lines of text, one column for each way of reading."""
+        rows = [
+            (name, unit, getattr(self.plain, field), getattr(self.mirrored, field), "")
+            for name, unit, field in FIGURES
         ]
-        for emotion, recall, count in zip(EMOTIONS, self.recall, self.counts, strict=True):
-            lines.append(f"  {emotion:<13}{100 * recall:6.2f} % of {count:,}")
+        for k, emotion in enumerate(EMOTIONS):
+            count = self.plain.counts[k]
+            note = f"of {count:,}" if count else "never occurs"
+            rows.append((f"  {emotion}", "%", self.plain.recall[k], self.mirrored.recall[k], note))
+        lines = [
+            f"{self.teacher} on {self.part}, {sum(self.plain.counts):,} faces",
+            f"{'':<26}{'without':>10}{'with':>10}  mirror averaging",
+        ]
+        for name, unit, *values, note in rows:
+            shown = [f"{100 * v:.2f} %" if unit else f"{v:.4f}" for v in values]
+            lines.append(f"{name:<26}{shown[0]:>10}{shown[1]:>10}  {note}".rstrip())
         return "\n".join(lines)
 
+    def as_json(self) -> dict[str, Any]:
+        """Plain values; the keys say which way a face was read."""
+        return {
+            "teacher": {"name": self.teacher, "sha256": self.sha256},
+            "part": self.part,
+            PLAIN.replace(" ", "_"): self.plain.as_json(),
+            MIRRORED.replace(" ", "_"): self.mirrored.as_json(),
+        }
 
-def score(logits: np.ndarray, targets: np.ndarray) -> Scores:
-    """Compare logits `[N, 8]` with vote distributions `[N, 8]`."""
-    labels = targets.argmax(axis=1)
-    hits = logits.argmax(axis=1) == labels
-    shifted = logits - logits.max(axis=1, keepdims=True)
-    log_probs = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
-    recall = [
-        float(hits[labels == k].mean()) if (labels == k).any() else math.nan for k in range(8)
-    ]
-    return Scores(
-        accuracy=float(hits.mean()),
-        cross_entropy=float(-(targets * log_probs).sum(axis=1).mean()),
-        recall=tuple(recall),
-        counts=tuple(int((labels == k).sum()) for k in range(len(EMOTIONS))),
-    )
+    def write(self, folder: Path) -> None:
+        """Write `evaluation.json` and the two confusion matrices as PNG."""
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
+        for scores, way, file in (
+            (self.plain, PLAIN, "confusion.png"),
+            (self.mirrored, MIRRORED, "confusion-mirror-averaged.png"),
+        ):
+            draw_confusion(scores, f"{self.teacher} on {self.part}, {way}", folder / file)
 
 
-def evaluate(teacher: Teacher, data: str | Path, part: str) -> Scores:
+def evaluate(teacher: Teacher, data: str | Path, part: str) -> Evaluation:
     """Run a teacher on the faces of one part of FERPlus, resized to its input where they differ.
 
     Raises:
         InputError: `data` is not FERPlus.
     """
     faces = ferplus.read(data, part)
-    size = (teacher.input_size, teacher.input_size)
-    images = faces.images
-    if size != images.shape[1:]:
-        resized = [cv2.resize(face, size, interpolation=cv2.INTER_LINEAR) for face in images]
-        images = np.stack(resized)
-    logits = [
-        teacher(np.repeat(images[i : i + 512, :, :, None], 3, axis=3))
-        for i in range(0, len(images), 512)
-    ]
-    return score(np.concatenate(logits), faces.targets)
+    plain, mirrored = predict(teacher, faces.images)
+    return Evaluation(
+        teacher.name,
+        teacher.sha256,
+        part,
+        score(plain, faces.targets),
+        score((plain + mirrored) / 2, faces.targets),
+    )
+
+
+def predict(teacher: Teacher, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Logits float32 `[N, 8]` of grey faces uint8 `[N, H, W]`, and of their mirror images."""
+    plain, mirrored = [], []
+    for chunk in _chunks(teacher, images):
+        plain.append(teacher(chunk))
+        mirrored.append(teacher(np.ascontiguousarray(chunk[:, :, ::-1])))
+    return np.concatenate(plain), np.concatenate(mirrored)
+
+
+def _chunks(teacher: Teacher, images: np.ndarray) -> Iterator[np.ndarray]:
+    """Crops as the teacher takes them, with a progress bar where stderr is a terminal."""
+    starts = range(0, len(images), CHUNK)
+    for start in tqdm(starts, desc=teacher.name, unit_scale=CHUNK, unit="face", disable=None):
+        grey = images[start : start + CHUNK]
+        if grey.shape[1:] != (teacher.input_size, teacher.input_size):
+            grey = np.stack([resize(face, teacher.input_size) for face in grey])
+        yield np.repeat(grey[..., None], 3, axis=3)

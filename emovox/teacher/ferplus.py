@@ -1,15 +1,19 @@
 """FERPlus: the faces of FER2013 with the votes of ten annotators (Barsoum et al., 2016).
 
 Reads the official folders (FER2013Train, FER2013Valid, FER2013Test) with the votes of
-fer2013new.csv, or of each folder's own label.csv where that file is missing, from a directory or
-from inside a zip file, and cleans the votes the way the reference code of EmoVoxCeleb does.
+fer2013new.csv, or of each folder's own label.csv where that file is missing; where there are no
+such folders, fer2013.csv (the pixels, as Kaggle has them) with fer2013new.csv. Either from a
+directory or from inside a zip file. The votes are cleaned the way the reference code of EmoVoxCeleb
+does it.
 """
 
 import csv
 import io
 import zipfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 import cv2
 import numpy as np
@@ -27,7 +31,8 @@ USAGES = {"train": "Training", "public_test": "PublicTest", "private_test": "Pri
 # Faces left per part once the votes of fer2013new.csv are cleaned: 3,079 of 35,887 are dropped.
 CLEAN_COUNTS = {"train": 26_196, "public_test": 3_318, "private_test": 3_294}
 
-NUM_VOTES = len(EMOTIONS) + 2  # the emotions, then "unknown" and "not a face"
+VOTE_NAMES = (*EMOTIONS, "unknown", "NF")  # the last is "not a face"
+NUM_VOTES = len(VOTE_NAMES)
 
 
 @dataclass(frozen=True)
@@ -80,59 +85,132 @@ def read(source: str | Path, part: str) -> FerPlus:
     """Read and clean one part of FERPlus.
 
     Args:
-        source: a folder or a zip file that holds the three official folders, at any depth.
+        source: a folder or a zip file that holds, at any depth, the official folders, or
+            fer2013.csv and fer2013new.csv.
         part: `train`, `public_test` or `private_test`.
 
     Raises:
-        InputError: the folders, a label file or an image is missing or malformed.
+        InputError: a folder, a table, a column, a vote or an image is missing or malformed.
     """
     files = _Zip(source) if zipfile.is_zipfile(source) else _Folder(source)
-    names, votes, folder = _read_labels(files, part)
-    keep, targets = clean_votes(votes)
-    kept = [name for name, k in zip(names, keep, strict=True) if k]
-    images = np.empty((len(kept), SIDE, SIDE), np.uint8)
-    for i, name in enumerate(kept):
-        images[i] = _decode(files.read(f"{folder}/{name}"), f"{source}: {folder}/{name}")
-    return FerPlus(images, targets[keep], tuple(kept))
-
-
-def _read_labels(files: "_Folder | _Zip", part: str) -> tuple[list[str], np.ndarray, str]:
-    """Return image names, raw votes `[N, 10]` and the folder of the images of one part."""
-    own = files.find(f"{FOLDERS[part]}/label.csv")
-    shared = files.find("fer2013new.csv")
-    if shared is not None:
-        rows = _rows(files, shared)
-        chosen = [(line, row) for line, row in rows if row[:1] == [USAGES[part]]]
-        folder = files.find(FOLDERS[part])
-        name_column = 1
+    folder = files.find(FOLDERS[part])
+    shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
+    own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
+    if shared is not None and (folder is not None or pixels is not None):
+        labels = _read_shared_labels(files, shared, part)
+    elif own is not None:
+        labels = _read_own_labels(files, own)
     else:
-        chosen = _rows(files, own) if own is not None else []
-        folder = own and own.rsplit("/", 1)[0]
-        name_column = 0
-    if not chosen or folder is None:
+        labels = []
+    if not labels:
         raise InputError(
-            f"{files.source}: expected {FOLDERS[part]}/ with its images and its label.csv, or "
-            f"fer2013new.csv beside it with rows of usage {USAGES[part]}"
+            f"{source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its images "
+            f"and its label.csv, or fer2013new.csv (with rows of usage {USAGES[part]}) beside "
+            "those folders or beside fer2013.csv"
         )
-    names, votes = [], []
-    for line, row in chosen:
-        try:
-            counts = [int(v) for v in row[2:]]
-        except ValueError:
-            counts = []
-        if len(counts) != NUM_VOTES:
-            raise InputError(
-                f"{files.source}: {shared or own}: line {line}: expected {NUM_VOTES} votes after "
-                f"two columns, found {row!r}"
-            )
-        names.append(row[name_column])
-        votes.append(counts)
-    return names, np.array(votes), folder
+    keep, targets = clean_votes(np.array([label.votes for label in labels]))
+    kept = [label for label, k in zip(labels, keep, strict=True) if k]
+    if folder is not None:
+        images = np.empty((len(kept), SIDE, SIDE), np.uint8)
+        for i, label in enumerate(kept):
+            name = f"{folder}/{label.name}"
+            images[i] = _decode(files.read(name), f"{source}: {name}")
+    else:
+        assert pixels is not None
+        images = _read_pixels(files, pixels, kept, USAGES[part])
+    return FerPlus(images, targets[keep], tuple(label.name for label in kept))
 
 
-def _rows(files: "_Folder | _Zip", name: str) -> list[tuple[int, list[str]]]:
-    text = files.read(name).decode("utf-8-sig")
-    return [(i, row) for i, row in enumerate(csv.reader(io.StringIO(text)), start=1) if row]
+@dataclass(frozen=True)
+class _Label:
+    """One face of a table of votes; `row` counts from 0 over all faces of FER2013."""
+
+    row: int
+    name: str
+    votes: list[int]
+
+
+def _read_shared_labels(files: "_Folder | _Zip", name: str, part: str) -> list[_Label]:
+    """The rows of fer2013new.csv that belong to one part."""
+    where = f"{files.source}: {name}"
+    with files.open(name) as text:
+        rows = csv.reader(text)
+        usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
+        return [
+            # Faces without a name are those that the official folders leave out.
+            _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
+            for i, row in enumerate(rows)
+            if row and row[usage] == USAGES[part]
+        ]
+
+
+def _read_own_labels(files: "_Folder | _Zip", name: str) -> list[_Label]:
+    """The rows of a folder's label.csv: name, box, votes; no header."""
+    columns = range(2, 2 + NUM_VOTES)
+    with files.open(name) as text:
+        return [
+            _Label(i, row[0], _votes(row, columns, f"{files.source}: {name}: line {i + 1}"))
+            for i, row in enumerate(csv.reader(text))
+            if row
+        ]
+
+
+def _columns(header: list[str], names: Sequence[str], where: str) -> list[int]:
+    """Positions of named columns, whatever their case and the blanks around them."""
+    found = [cell.strip().lower() for cell in header]
+    if missing := [name for name in names if name.lower() not in found]:
+        raise InputError(
+            f"{where}: no column {', '.join(missing)}; the first line is {','.join(header)[:200]!r}"
+        )
+    return [found.index(name.lower()) for name in names]
+
+
+def _votes(row: list[str], columns: Sequence[int], where: str) -> list[int]:
+    try:
+        return [int(row[column]) for column in columns]
+    except (ValueError, IndexError):
+        raise InputError(
+            f"{where}: expected {NUM_VOTES} votes after two columns, found {row!r}"
+        ) from None
+
+
+def _read_pixels(
+    files: "_Folder | _Zip", name: str, labels: list[_Label], usage_name: str
+) -> np.ndarray:
+    """The images uint8 `[N, 48, 48]` of some rows of fer2013.csv, which has one row per face."""
+    where = f"{files.source}: {name}"
+    wanted = {label.row: i for i, label in enumerate(labels)}
+    images = np.empty((len(labels), SIDE, SIDE), np.uint8)
+    num_read = 0
+    with files.open(name) as text:
+        rows = csv.reader(text)
+        usage, pixels = _columns(next(rows, []), ("Usage", "pixels"), where)
+        for number, row in enumerate(rows):
+            if number not in wanted:
+                continue
+            line = f"{where}: line {number + 2}"
+            if len(row) <= max(usage, pixels) or row[usage].strip() != usage_name:
+                raise InputError(
+                    f"{line}: fer2013new.csv calls this face {usage_name}; the two files do not "
+                    "belong together"
+                )
+            images[wanted[number]] = _grey_levels(row[pixels], line)
+            num_read += 1
+    if num_read < len(labels):
+        raise InputError(f"{where}: ends after {num_read} of {len(labels)} faces of {usage_name}")
+    return images
+
+
+def _grey_levels(text: str, where: str) -> np.ndarray:
+    try:
+        levels = np.array(text.split(), dtype=np.int64)
+    except (ValueError, OverflowError):
+        levels = np.array([-1])
+    if len(levels) != SIDE * SIDE or levels.min() < 0 or levels.max() > 255:
+        raise InputError(
+            f"{where}: expected {SIDE * SIDE} grey levels from 0 to 255, found {text[:40]!r} ..."
+        )
+    return levels.reshape(SIDE, SIDE).astype(np.uint8)
 
 
 def _decode(data: bytes, where: str) -> np.ndarray:
@@ -162,6 +240,12 @@ class _Folder:
         except OSError as error:
             raise InputError(f"{self.source / name}: {error.strerror}") from error
 
+    def open(self, name: str) -> TextIO:
+        try:
+            return (self.source / name).open(encoding="utf-8-sig", errors="replace", newline="")
+        except OSError as error:
+            raise InputError(f"{self.source / name}: {error.strerror}") from error
+
 
 class _Zip:
     def __init__(self, source: str | Path) -> None:
@@ -179,3 +263,7 @@ class _Zip:
             return self.archive.read(name)
         except (KeyError, zipfile.BadZipFile) as error:
             raise InputError(f"{self.source}: {name}: {error}") from error
+
+    def open(self, name: str) -> TextIO:
+        binary = self.archive.open(name)
+        return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")

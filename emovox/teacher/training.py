@@ -6,193 +6,188 @@ import json
 import math
 import time
 from collections.abc import Generator
-from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
-from emovox.dataset.files import replace_file
-from emovox.errors import ConfigError
+from emovox.config import read_config
+from emovox.dataset.files import replace_file, write_text
+from emovox.errors import ConfigError, EmovoxError
 from emovox.teacher import checkpoints, ferplus
+from emovox.teacher.augmentation import augment, cut_out
 from emovox.teacher.compact import CompactConfig, CompactNet, standardise
 from emovox.teacher.devices import resolve_device
-from emovox.teacher.evaluation import score
+from emovox.teacher.distillation import soft_targets
+from emovox.teacher.recipe import TrainConfig
+from emovox.teacher.scores import score
 
-
-@dataclass(frozen=True)
-class TrainConfig:
-    """Recipe of a teacher: what pipelines/teacher-ferplus.toml may set."""
-
-    epochs: int = 70
-    batch_size: int = 128
-    learning_rate: float = 0.1  # peak; rises over the warm-up, then falls to 0 as a cosine
-    warmup_epochs: float = 2.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    average_decay: float = 0.999  # of the exponential moving average of weights, per step
-    mirror: float = 0.5  # probability
-    rotation: float = 15.0  # degrees either way
-    zoom: float = 0.15  # fraction either way
-    shift: float = 0.08  # of the side, either way
-    gamma: float = 0.3  # largest |log gamma| of the brightness curve
-    cutout: float = 0.5  # probability of one erased square
-    cutout_side: int = 16  # pixels
-    seed: int = 0
-    device: str = "auto"
-    bf16: bool = True  # train under bfloat16 autocast
-
-    def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
-
-
-def augment(grey: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """Warp, mirror and relight faces: float `[N, 1, H, W]` in 0..255, same in and out."""
-    n, _, height, width = grey.shape
-
-    def uniform(limit: float) -> Tensor:
-        return (torch.rand(n, generator=generator) * 2 - 1) * limit
-
-    angle = uniform(math.radians(config.rotation))
-    scale = 1 + uniform(config.zoom)
-    flip = torch.where(torch.rand(n, generator=generator) < config.mirror, -1.0, 1.0)
-    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    theta = torch.stack(
-        [
-            torch.stack([cos * flip, -sin, 2 * uniform(config.shift)], dim=1),
-            torch.stack([sin * flip, cos, 2 * uniform(config.shift)], dim=1),
-        ],
-        dim=1,
-    )
-    grid = F.affine_grid(theta, [n, 1, height, width], align_corners=False).to(grey.device)
-    warped = F.grid_sample(grey, grid, padding_mode="border", align_corners=False)
-    gamma = torch.exp(uniform(config.gamma)).view(n, 1, 1, 1).to(grey.device)
-    return (warped.clamp(0, 255) / 255) ** gamma * 255
-
-
-def cut_out(faces: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
-    """Zero one square per face with probability `cutout` (DeVries and Taylor, 2017)."""
-    n, _, height, width = faces.shape
-    centre_y = torch.randint(height, (n, 1), generator=generator)
-    centre_x = torch.randint(width, (n, 1), generator=generator)
-    chosen = torch.rand(n, 1, generator=generator) < config.cutout
-    half = config.cutout_side / 2
-    rows = ((torch.arange(height) - centre_y).abs() < half) & chosen
-    columns = (torch.arange(width) - centre_x).abs() < half
-    erased = (rows[:, :, None] & columns[:, None, :]).unsqueeze(1).to(faces.device)
-    return faces.masked_fill(erased, 0.0)
+Record = dict[str, Any]
 
 
 def train(
-    config: TrainConfig, data: str | Path, out: str | Path
-) -> Generator[dict[str, float], None, None]:
+    config: TrainConfig, data: str | Path, out: str | Path, recipes: Path = Path()
+) -> Generator[Record, None, None]:
     """Train a compact teacher; yield one record per epoch.
 
     Writes to `out`: `best.safetensors` (the weight average of the epoch with the best PublicTest
     accuracy), `last.pt` (resume point after each epoch), `log.jsonl` and `config.json`. If `out`
-    holds the resume point of the same recipe, training goes on after it.
+    holds the resume point of the same recipe, training goes on after it. Teachers that are recipes
+    themselves are trained first, each in a folder of its own under `out`.
+
+    Args:
+        config: the recipe.
+        data: FERPlus, see `ferplus.read`.
+        out: folder, made if it is not there.
+        recipes: folder that paths in `config.distill_from` are relative to.
 
     Raises:
         InputError: `data` is not FERPlus.
-        ConfigError: `out` belongs to another recipe.
+        ConfigError: `out` belongs to another recipe, or a teacher is not there.
+        EmovoxError: the training diverged.
     """
     device = torch.device(resolve_device(config.device))
     train_set, public = ferplus.read(data, "train"), ferplus.read(data, "public_test")
+    if config.batch_size > len(train_set):
+        raise ConfigError(
+            f"--batch-size {config.batch_size}: {data} holds only {len(train_set)} training faces"
+        )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     _claim_folder(config, out)
-    images = torch.from_numpy(train_set.images).unsqueeze(1)
-    targets = torch.from_numpy(train_set.targets)
-
-    torch.manual_seed(config.seed)
-    generator = torch.Generator().manual_seed(config.seed)
-    architecture = CompactConfig()
-    model = CompactNet(architecture).to(device)
-    model.to(memory_format=torch.channels_last)
-    average = copy.deepcopy(model).eval()
-    optimizer = torch.optim.SGD(
-        _parameter_groups(model, config.weight_decay),
-        lr=config.learning_rate,
-        momentum=config.momentum,
-        nesterov=True,
-    )
-    steps_per_epoch = len(images) // config.batch_size
-    step, best = 0, 0.0
-    first_epoch = 0
-    if (out / "last.pt").exists():
-        state = torch.load(out / "last.pt", map_location="cpu", weights_only=True)
-        model.load_state_dict(state["model"])
-        average.load_state_dict(state["average"])
-        optimizer.load_state_dict(state["optimizer"])
-        generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        first_epoch, best = state["epoch"] + 1, state["best"]
-        step = first_epoch * steps_per_epoch
-
-    for epoch in range(first_epoch, config.epochs):
+    targets = train_set.targets
+    if config.distill_from:
+        teachers = yield from _teachers(config, data, out, recipes)
+        targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
+    run = _Run(config, train_set.images, targets, device)
+    run.resume(out / "last.pt")
+    _trim_log(out / "log.jsonl", run.epoch)
+    while run.epoch < config.epochs:
         started = time.perf_counter()
-        model.train()
-        losses = []
-        order = torch.randperm(len(images), generator=generator)
-        for i in range(steps_per_epoch):
-            batch = order[i * config.batch_size : (i + 1) * config.batch_size]
-            faces = augment(images[batch].to(device, torch.float32), config, generator)
-            faces = cut_out(standardise(faces), config, generator)
-            for group in optimizer.param_groups:
-                group["lr"] = _learning_rate(config, step / steps_per_epoch)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                logits = model(faces.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), targets[batch].to(device))
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            optimizer.step()
-            step += 1
-            _update_average(average, model, min(config.average_decay, step / (step + 20)))
-            losses.append(loss.detach())
-
-        scores = score(predict(average, public.images, device), public.targets)
-        record = {
-            "epoch": epoch,
-            "train_loss": float(torch.stack(losses).mean()),
+        loss = run.train_epoch()
+        if not math.isfinite(loss):
+            raise EmovoxError(
+                f"epoch {run.epoch}: the loss is {loss}: training diverged; try a smaller "
+                "learning_rate in a new --out"
+            )
+        scores = score(_logits(run.average, public.images, device), public.targets)
+        record: Record = {
+            "epoch": run.epoch,
+            "train_loss": loss,
             "public_test_accuracy": scores.accuracy,
             "public_test_cross_entropy": scores.cross_entropy,
             "seconds": time.perf_counter() - started,
         }
-        if scores.accuracy > best:
-            best = scores.accuracy
-            checkpoints.save(
-                out / "best.safetensors",
-                average,
-                architecture,
-                {
-                    "epoch": epoch,
-                    "public_test_accuracy": best,
-                    "recipe": dataclasses.asdict(config),
-                },
-            )
-        _save_resume_point(
-            out / "last.pt",
-            {
-                "model": model.state_dict(),
-                "average": average.state_dict(),
-                "optimizer": optimizer.state_dict(),
-                "generator": generator.get_state(),
-                "torch_rng": torch.get_rng_state(),
-                "epoch": epoch,
-                "best": best,
-            },
-        )
-        with (out / "log.jsonl").open("a") as log:
+        if scores.accuracy > run.best:
+            run.best = scores.accuracy
+            how = {key: record[key] for key in ("epoch", "public_test_accuracy")}
+            how["recipe"] = dataclasses.asdict(config)
+            checkpoints.save(out / "best.safetensors", run.average, how)
+        with (out / "log.jsonl").open("a", encoding="utf-8") as log:
             log.write(json.dumps(record) + "\n")
+        run.epoch += 1
+        run.save(out / "last.pt")
         yield record
 
 
+def _teachers(
+    config: TrainConfig, data: str | Path, out: Path, recipes: Path
+) -> Generator[Record, None, list[str | Path]]:
+    """Find the teachers to learn from; train those that are recipes, and yield their records."""
+    teachers: list[str | Path] = []
+    for name in config.distill_from:
+        beside = recipes / name
+        if not name.endswith(".toml"):
+            teachers.append(beside if beside.is_file() else name)
+            continue
+        recipe = read_config(TrainConfig, beside, {"device": config.device})
+        folder = out / beside.stem
+        for record in train(recipe, data, folder, beside.parent):
+            yield {"recipe": beside.stem, **record}
+        teachers.append(folder / "best.safetensors")
+    return teachers
+
+
+class _Run:
+    """Everything that changes from step to step, and goes on unchanged after an interruption."""
+
+    def __init__(
+        self, config: TrainConfig, images: np.ndarray, targets: np.ndarray, device: torch.device
+    ) -> None:
+        self.config, self.device = config, device
+        self.images = torch.from_numpy(images).unsqueeze(1)
+        self.targets = torch.from_numpy(targets)
+        torch.manual_seed(config.seed)
+        self.generator = torch.Generator().manual_seed(config.seed)
+        shape = CompactConfig(config.stem, config.widths, config.depths, dropout=config.dropout)
+        self.model = CompactNet(shape).to(device)
+        self.model.to(memory_format=torch.channels_last)
+        self.average = copy.deepcopy(self.model).eval()
+        self.optimizer = torch.optim.SGD(
+            _parameter_groups(self.model, config.weight_decay),
+            lr=config.learning_rate,
+            momentum=config.momentum,
+            nesterov=True,
+        )
+        self.epoch, self.best = 0, -1.0  # epochs done; the best accuracy on PublicTest so far
+
+    def train_epoch(self) -> float:
+        """One pass over the faces; returns the mean loss."""
+        config, device = self.config, self.device
+        self.model.train()
+        losses = []
+        order = torch.randperm(len(self.images), generator=self.generator)
+        steps = len(order) // config.batch_size
+        for i in range(steps):
+            batch = order[i * config.batch_size : (i + 1) * config.batch_size]
+            faces = self.images[batch].to(device, torch.float32)
+            faces = standardise(augment(faces, config, self.generator))
+            faces = cut_out(faces, config, self.generator)
+            for group in self.optimizer.param_groups:
+                group["lr"] = _learning_rate(config, self.epoch + i / steps)
+            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
+                logits = self.model(faces.contiguous(memory_format=torch.channels_last))
+            loss = F.cross_entropy(logits.float(), self.targets[batch].to(device))
+            self.optimizer.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            self.optimizer.step()
+            done = self.epoch * steps + i + 1
+            _update_average(self.average, self.model, min(config.average_decay, done / (done + 20)))
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    def save(self, path: Path) -> None:
+        """Write the resume point."""
+        state = {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "generator": self.generator.get_state(),
+            "torch_rng": torch.get_rng_state(),
+            "epoch": self.epoch,
+            "best": self.best,
+        }
+        with replace_file(path) as temporary:
+            torch.save(state, temporary)
+
+    def resume(self, path: Path) -> None:
+        """Go on from the resume point, if there is one."""
+        if not path.exists():
+            return
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.generator.set_state(state["generator"])
+        torch.set_rng_state(state["torch_rng"])
+        self.epoch, self.best = state["epoch"], state["best"]
+
+
 @torch.inference_mode()
-def predict(model: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
+def _logits(model: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
     """Logits float32 `[N, 8]` of grey faces uint8 `[N, 48, 48]`, in float32 arithmetic."""
     logits = []
     for start in range(0, len(images), 256):
@@ -209,6 +204,13 @@ def _claim_folder(config: TrainConfig, out: Path) -> None:
     if path.exists() and path.read_text() != recipe:
         raise ConfigError(f"{out}: holds another recipe's training; choose another --out")
     path.write_text(recipe)
+
+
+def _trim_log(path: Path, num_epochs: int) -> None:
+    """Keep the first epochs of a log: one written just before a kill will be written again."""
+    if path.exists():
+        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        write_text(path, "".join(lines[:num_epochs]))
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -234,8 +236,3 @@ def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
     for name, tensor in kept.items():
         if tensor.is_floating_point():
             tensor.lerp_(new[name], 1 - decay)
-
-
-def _save_resume_point(path: Path, state: dict[str, object]) -> None:
-    with replace_file(path) as temporary:
-        torch.save(state, temporary)

@@ -1,0 +1,105 @@
+"""Distillation: the mixed targets, what is kept, and recipes that name other recipes."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.special import softmax
+from test_training import QUICK, data, one_thread
+
+from emovox.config import read_config
+from emovox.emotions import EMOTIONS
+from emovox.errors import ConfigError
+from emovox.teacher import distillation, load_teacher
+from emovox.teacher.distillation import averaged_logits, soft_targets
+from emovox.teacher.ferplus import FerPlus, read
+from emovox.teacher.recipe import TrainConfig
+from emovox.teacher.training import train
+from emovox.testing import FakeTeacher
+
+__all__ = ["data", "one_thread"]  # fixtures
+
+
+class LeftTeacher(FakeTeacher):
+    """Looks at the left half only, so that a mirror image gives something else."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        return super().__call__(crops[:, :, : crops.shape[2] // 2])
+
+
+@pytest.fixture
+def faces() -> FerPlus:
+    rng = np.random.default_rng(0)
+    images = rng.integers(0, 256, (5, 48, 48), dtype=np.uint8)
+    targets = rng.dirichlet(np.ones(len(EMOTIONS)), 5).astype(np.float32)
+    return FerPlus(images, targets, tuple("abcde"))
+
+
+def naive_logits(images: np.ndarray) -> np.ndarray:
+    """Mean grey of eight bands of rows, over the whole width: left half and mirrored left half."""
+    return np.array([[face[6 * k : 6 * k + 6].mean() for k in range(8)] for face in images])
+
+
+def test_logits_are_averaged_over_teachers_and_mirror_images(faces: FerPlus) -> None:
+    found = averaged_logits([LeftTeacher(48), LeftTeacher(48)], faces.images)
+    assert found.dtype == np.float32
+    np.testing.assert_allclose(found, naive_logits(faces.images), rtol=1e-5)
+
+
+def test_targets_mix_votes_and_teachers_and_are_kept(
+    faces: FerPlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teacher = LeftTeacher(48)
+    monkeypatch.setattr(distillation, "load_teacher", lambda name, device: teacher)
+    targets = soft_targets(faces, ["any"], 0.25, tmp_path, "cpu")
+    expected = 0.25 * softmax(naive_logits(faces.images), axis=1) + 0.75 * faces.targets
+    np.testing.assert_allclose(targets, expected, atol=1e-5)
+    np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
+
+    asked = teacher.num_crops
+    np.testing.assert_array_equal(soft_targets(faces, ["any"], 0.25, tmp_path, "cpu"), targets)
+    assert teacher.num_crops == asked, "kept logits are used"
+    teacher.sha256 = "1" * 64
+    soft_targets(faces, ["any"], 0.25, tmp_path, "cpu")
+    assert teacher.num_crops == 2 * asked, "another teacher is asked"
+    (tmp_path / distillation.LOGITS_FILE).write_text("cut short")
+    np.testing.assert_array_equal(soft_targets(faces, ["any"], 0.25, tmp_path, "cpu"), targets)
+
+
+SHAPE = "stem = 8\nwidths = [8]\ndepths = [1]\nbatch_size = 16\nbf16 = false\nepochs = 1\n"
+
+
+def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "first.toml").write_text(SHAPE + "seed = 5\n")
+    second = tmp_path / "second.toml"
+    second.write_text(SHAPE + 'distill_from = ["first.toml"]\ndistill_weight = 0.9\n')
+    config = read_config(TrainConfig, second, {"device": "cpu"})
+    out = tmp_path / "out"
+    records = list(train(config, data, out, recipes=tmp_path))
+    assert [record.get("recipe") for record in records] == ["first", None]
+    assert not list(train(config, data, out, recipes=tmp_path)), "both are done"
+
+    alone = tmp_path / "alone"
+    list(train(replace(config, distill_from=()), data, alone))
+    teacher = load_teacher(out / "first" / "best.safetensors", "cpu", "fp32")
+    images = read(data, "train").images
+    crops = np.repeat(images[..., None], 3, axis=3)
+    logits = (teacher(crops) + teacher(np.ascontiguousarray(crops[:, :, ::-1]))) / 2
+    from safetensors.numpy import load_file
+
+    kept = load_file(out / distillation.LOGITS_FILE)["logits"]
+    assert np.abs(kept - logits).max() < 0.05, "of the first recipe's network (bf16 or not)"
+    losses = [(folder / "log.jsonl").read_text() for folder in (out, alone)]
+    assert losses[0] != losses[1], "the teacher changes what is learnt"
+
+
+def test_a_checkpoint_beside_the_recipe_is_found(data: Path, tmp_path: Path) -> None:
+    config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
+    list(train(config, data, tmp_path / "first"))
+    shutil.copy(tmp_path / "first" / "best.safetensors", tmp_path / "first.safetensors")
+    named = replace(config, distill_from=("first.safetensors",))
+    with pytest.raises(ConfigError, match="neither a file nor one of"):
+        next(train(named, data, tmp_path / "a"))
+    assert len(list(train(named, data, tmp_path / "a", recipes=tmp_path))) == 1
