@@ -7,6 +7,7 @@ import errno
 import signal
 import sys
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -112,6 +113,31 @@ def build_dataset(pipeline: Path | None, **flags: Any) -> None:
         sys.exit(1)
 
 
+@main.command("import-mat", short_help="The published annotations as a dataset.")
+@click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the dataset; new or empty.")
+@click.option(
+    "--meta",
+    type=FOLDER,
+    help="Folder of vox1_meta.csv and the official lists.  [default: as `download splits` left it]",
+)
+@click.option("--name", default="emovoxceleb", show_default=True, help="Name of the dataset.")
+@click.option("--version", default="1.0.0", show_default=True, help="Version of the dataset.")
+@click.option("--hdf5/--no-hdf5", default=False, help="Write HDF5 beside Parquet.")
+@interruptible("run the same command again; nothing was left behind")
+def import_mat(files: tuple[Path, ...], out: Path, meta: Path | None, **options: Any) -> None:
+    """Make a dataset from FILE, the MATLAB file of the published annotations.
+
+    Several files may be given if they hold wavLogits and images between them. What was found is
+    printed beside the published counts.
+    """
+    from emovox.build.published import import_mat
+    from emovox.cache import cache_folder
+
+    meta = meta or cache_folder() / "splits"
+    click.echo(import_mat(list(files), out, meta=meta, **options).summary())
+
+
 @main.command(short_help="A synthetic corpus and its dataset.")
 @click.option("--out", type=FOLDER, default=Path("emovox-demo"), show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
@@ -123,6 +149,28 @@ def demo(out: Path, seed: int, jobs: int) -> None:
     from emovox.demo.corpus import DemoConfig
 
     click.echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())
+
+
+@main.command(short_help="Fetch published annotations, splits, models.")
+@click.argument("target", metavar="annotations|splits|teacher|student")
+@click.option("--name", help="One file of the target, such as resnet50-ferplus.")
+@click.option("--out", type=FOLDER, help="Folder of the files.  [default: in the cache]")
+@click.option("--url", help="Address of the file, or, ending in /, of the folder of the files.")
+@click.option("--from", "copy", type=click.Path(path_type=Path), help="The file, or its folder.")
+@click.option("--accept-new", is_flag=True, help="Take and pin a file that differs from the pin.")
+@interruptible("run the same command again to go on where it stopped")
+def download(target: str, **options: Any) -> None:
+    """Fetch published files; run it again to go on. The path of each is printed when it is whole.
+
+    Lists of the splits have to match their checksums. The other files came without one: the first
+    good download is pinned, and one that differs from it later is refused. A teacher is fetched
+    for PyTorch; --name senet50-ferplus.mat fetches it for MatConvNet, which works as well.
+    """
+    from emovox.download import DownloadConfig, download_target
+
+    say = partial(click.echo, err=True)
+    for path in download_target(DownloadConfig(target, **options, say=say)):
+        click.echo(path)
 
 
 @main.command("train-teacher", short_help="Train the compact teacher.")

@@ -6,6 +6,7 @@
     ├── ConfigError (ValueError)   2   an option or a TOML key that makes no sense
     ├── InputError (ValueError)    2   a file or folder that is not what it should be
     ├── CheckError                 1   the data, or the run, failed a check
+    ├── NetworkError               3   a server was not reached, or does not have the file
     └── TrackError                 -   one track gives no rows: it becomes a row of `dropped`
 
 A message is one line that says what is wrong, where, and what to do about it.
@@ -32,6 +33,12 @@ class InputError(EmovoxError, ValueError):
 
 class CheckError(EmovoxError):
     """The data or the run failed a check, for example an identity on both sides of a split."""
+
+
+class NetworkError(EmovoxError):
+    """A server was not reached, broke off again and again, or does not have the file."""
+
+    exit_code = 3
 
 
 class TrackError(EmovoxError):

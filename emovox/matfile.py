@@ -1,8 +1,8 @@
 """MATLAB files as plain Python: MAT level 5 (zlib or not) and MAT 7.3, which is HDF5.
 
 Structs become dicts, struct arrays lists of dicts, cells lists, characters strings; numbers stay
-arrays in MATLAB's own shape, whichever container they came in. And the networks that MatConvNet
-saves in such files.
+arrays of MATLAB's own shape and type, whichever container they came in. And the networks that
+MatConvNet saves in such files.
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,12 @@ import numpy as np
 from emovox.errors import InputError
 
 MAT5_MAGIC = b"MATLAB 5.0 MAT-file"
+MAT73_MAGIC = b"MATLAB 7.3 MAT-file"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# Classes of numbers that are not doubles -> their types.
+NUMBER_TYPES = {"single": "float32", "logical": "bool"} | {
+    f"{sign}int{bits}": f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)
+}
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -41,21 +46,22 @@ def mat_version(path: Path) -> str:
     """
     try:
         with path.open("rb") as file:
-            head = file.read(512 + len(HDF5_MAGIC))
+            head = file.read(24)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if head.startswith(MAT5_MAGIC):
         return "5"
-    # MATLAB puts 512 bytes of its own before the HDF5 file; other programs do not.
-    if head.startswith(HDF5_MAGIC) or head[512:] == HDF5_MAGIC:
+    # MATLAB puts a block of text before the HDF5 file; other programs may not.
+    if head.startswith((MAT73_MAGIC, HDF5_MAGIC)):
         return "7.3"
-    raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; it starts with {head[:24]!r}")
+    raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; it starts with {head!r}")
 
 
 def _read_mat5(path: Path) -> dict[str, Any]:
     from scipy.io import loadmat
 
-    content = loadmat(path, struct_as_record=True, squeeze_me=False, chars_as_strings=True)
+    # MATLAB stores whole doubles in fewer bytes; mat_dtype makes them doubles again.
+    content = loadmat(path, mat_dtype=True, squeeze_me=False, chars_as_strings=True)
     return {k: _plain(v) for k, v in content.items() if not k.startswith("__")}
 
 
@@ -100,14 +106,18 @@ def _plain73(node: Any, file: Any) -> Any:
                 dict(zip(fields, row, strict=True)) for row in zip(*fields.values(), strict=True)
             ]
         return fields
+    kind = _class_of(node)
     if node.attrs.get("MATLAB_empty", 0):
-        return {"char": "", "cell": []}.get(_class_of(node), np.empty(0))
+        if kind in ("char", "cell", "struct"):
+            return "" if kind == "char" else []
+        return np.zeros(node[()].astype(int), NUMBER_TYPES.get(kind, "float64"))
     if node.dtype == h5py.ref_dtype:
         return [_plain73(file[reference], file) for reference in node[()].T.ravel(order="F")]
     values = node[()].T
-    if _class_of(node) == "char":
-        return "".join(map(chr, values.ravel(order="F")))
-    return values
+    if kind == "char":
+        rows = ["".join(map(chr, row)) for row in values]
+        return rows if len(rows) > 1 else "".join(rows)
+    return values.astype(bool) if kind == "logical" else values
 
 
 def _class_of(node: Any) -> str:

@@ -16,6 +16,7 @@ ROOMS = [
     {"errors", "emotions"},
     {"config", "cache", "matfile"},
     {"dataset"},
+    {"download"},
     {"corpus"},
     {"media"},
     {"teacher"},

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import emovox.build.finish as finish_module
+import emovox.build.tables as tables_module
 from emovox.build.config import BuildConfig
 from emovox.build.run import STATE, BuildResult, build_dataset
 from emovox.build.shard import ShardJob, ShardReport
@@ -298,7 +298,7 @@ def test_kill_while_finishing_leaves_no_manifest(
 ) -> None:
     whole = build(clips, tmp_path / "out")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(finish_module, "_write_dropped", raise_interrupt)
+        patch.setattr(tables_module, "_write_dropped", raise_interrupt)
         build(clips, tmp_path / "out", hdf5=True)
     assert not (tmp_path / "out" / schema.MANIFEST).exists(), "visibly no dataset"
     again = build(clips, tmp_path / "out")

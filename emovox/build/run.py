@@ -2,10 +2,7 @@
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
-import platform
-import subprocess
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -21,10 +18,12 @@ from emovox.build.config import BuildConfig
 from emovox.build.engine import Engine, LokyEngine
 from emovox.build.finish import finish
 from emovox.build.plan import Shard, ShardSettings, file_state, plan_shards
+from emovox.build.provenance import software
 from emovox.build.shard import ShardJob, ShardReport, count_reasons, read_report
+from emovox.build.tables import Header
 from emovox.corpus.layouts import Source, read_corpus
 from emovox.corpus.splits import assign
-from emovox.corpus.tracks import Corpus, Dropped, printable
+from emovox.corpus.tracks import Corpus, printable
 from emovox.dataset import schema
 from emovox.dataset.files import sha256_file, write_text
 from emovox.errors import EmovoxError, InputError
@@ -33,7 +32,6 @@ from emovox.teacher.devices import device_name, resolve_compile, resolve_device,
 
 FRAMES_PER_TRACK = 33  # of VoxCeleb1 at 0.24 s, on average; to guess the work ahead
 STATE = ".emovox"  # folder inside the dataset, for resuming; no part of the dataset
-LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
 
 
 @dataclass
@@ -245,16 +243,17 @@ def _finish_once(
     if (manifest := _still_there(config.out, record, fingerprint)) is not None:
         return manifest
     record.unlink(missing_ok=True)
-    description = {
-        "name": config.dataset_name,
-        "version": config.version,
-        "layout": config.layout,
-        "provenance": provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
-    }
-    dropped: list[Dropped] = corpus.dropped
-    manifest = finish(
-        config.out, state, shards, assigned, dropped, settings, description, config.hdf5
+    teacher = {"name": settings.teacher_name, "sha256": settings.teacher_sha256}
+    header = Header(
+        name=config.dataset_name,
+        version=config.version,
+        step_ms=settings.step_ms,
+        teacher=teacher,
+        origin=f"Built by emovox from a corpus of layout `{config.layout}` with the teacher "
+        f"`{teacher['name']}` (weights sha256 `{teacher['sha256']}`).",
+        provenance=provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
     )
+    manifest = finish(config.out, state, shards, assigned, corpus.dropped, header, hdf5=config.hdf5)
     manifest_sha256 = sha256_file(config.out / schema.MANIFEST)
     states = {f["path"]: file_state(config.out / f["path"]) for f in manifest["files"]}
     content = {"fingerprint": fingerprint, "manifest": manifest_sha256, "files": states}
@@ -293,25 +292,12 @@ def _provenance(
     }
     source = hashlib.sha256("".join(shard.fingerprint for shard in shards).encode())
     return {
-        "emovox": {"version": importlib.metadata.version("emovox"), "commit": _commit()},
+        **software(),
         "config": resolved,
         "teacher": {"name": settings.teacher_name, "sha256": settings.teacher_sha256},
         "source_fingerprint": source.hexdigest(),
-        "libraries": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in LIBRARIES},
         "device": device_name(settings.device),
     }
-
-
-def _commit() -> str | None:
-    """Commit of a source checkout of emovox; None for an installed one."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return None
 
 
 def _remove_stale(state: Path, shards: list[Shard]) -> int:

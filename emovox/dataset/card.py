@@ -1,7 +1,7 @@
 """The card of a dataset, README.md: Hugging Face front matter and the figures of the manifest."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from emovox.dataset import schema
@@ -9,14 +9,18 @@ from emovox.emotions import EMOTIONS
 
 
 def render_card(
-    manifest: Mapping[str, Any], labels: Mapping[str, Mapping[str, int]], layout: str
+    manifest: Mapping[str, Any],
+    labels: Mapping[str, Mapping[str, int]],
+    origin: str,
+    tables: Sequence[str] = schema.TABLES,
 ) -> str:
     """Render the card.
 
     Args:
         manifest: the dataset's manifest; every count on the card comes from it.
         labels: tracks per label, for each split that has rows.
-        layout: layout of the corpus it was built from.
+        origin: a sentence on where the rows come from.
+        tables: those with a file for each split.
     """
     totals = manifest["totals"]
     splits = [s for s in schema.SPLITS if s in totals["by_split"]]
@@ -24,22 +28,19 @@ def render_card(
     lines = ["---", f"pretty_name: {_quoted(manifest['name'])}", "tags:", "- emotion-recognition"]
     if splits:
         lines.append("configs:")
-        for table in schema.TABLES:
+        for table in tables:
             lines += [f"- config_name: {table}"]
             lines += ["  default: true"] if table == "frames" else []
             lines.append("  data_files:")
             for split in splits:
                 lines += [f"  - split: {split}", f"    path: {schema.table_file(table, split)}"]
-    teacher = manifest["teacher"]
     lines += [
         "---",
         "",
         f"# {manifest['name']} {manifest['version']}",
         "",
         f"Logits of a facial-emotion network for {totals['frames']:,} frames, one every "
-        f"{manifest['step_ms']} ms, of {totals['tracks']:,} speaking-face tracks. Built by emovox "
-        f"from a corpus of layout `{layout}` with the teacher `{teacher['name']}` (weights "
-        f"sha256 `{teacher['sha256']}`).",
+        f"{manifest['step_ms']} ms, of {totals['tracks']:,} speaking-face tracks. {origin}",
         "",
         "| split | tracks | frames | identities |",
         "|---|---:|---:|---:|",

@@ -5,6 +5,8 @@ from; that hash stays the teacher's own.
 """
 
 import pickle
+import re
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +22,23 @@ from emovox.teacher.network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
 
 BN_EPSILON = 1e-5  # MatConvNet stores sqrt(variance + epsilon)
+
+# What torch.load objects to; around it stands advice to load the file unsafely.
+FINDING = re.compile(r"(?:WeightsUnpickler error:|Trying to load)\s+(.+)")
+# What torch.load raises on files that are damaged or something else.
+DAMAGED = (
+    pickle.UnpicklingError,
+    struct.error,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+)
 
 
 def load(source: TeacherSource) -> FaceNetwork:
@@ -64,8 +83,10 @@ def read_pth(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else "cut short"
+    except DAMAGED as error:
+        finding = FINDING.search(str(error))
+        reason = (finding[1] if finding else str(error).strip() or "cut short").splitlines()[0]
+        reason = reason.split(". ")[0]
         raise InputError(
             f"{path}: expected a PyTorch state dict; found {kind_of_file(path)} ({reason})"
         ) from error
@@ -89,13 +110,17 @@ def from_dagnn(layers: list[Layer], path: Path) -> dict[str, Tensor]:
     for layer in layers:
         convert = {"dagnn.Conv": _convolution, "dagnn.BatchNorm": _batch_norm}.get(layer.type)
         if convert is None:
-            raise InputError(f"{path}: layer {layer.name}: a {layer.type} has weights here")
+            raise InputError(
+                f"{path}: expected weights in dagnn.Conv and dagnn.BatchNorm only; found them in "
+                f"layer {layer.name}, a {layer.type}"
+            )
         try:
             weights = convert([np.asarray(w, np.float32) for w in layer.weights])
         except (ValueError, IndexError) as error:
             shapes = ", ".join(str(list(w.shape)) for w in layer.weights)
             raise InputError(
-                f"{path}: layer {layer.name}: these are not the weights of a {layer.type}: {shapes}"
+                f"{path}: layer {layer.name}: expected the weights of a {layer.type}; "
+                f"found {shapes}"
             ) from error
         for part, array in weights.items():
             state[f"{layer.name}.{part}"] = torch.from_numpy(np.ascontiguousarray(array))
@@ -103,10 +128,13 @@ def from_dagnn(layers: list[Layer], path: Path) -> dict[str, Tensor]:
 
 
 def _convolution(weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-    filters = weights[0].reshape(weights[0].shape + (1,) * (4 - weights[0].ndim))
+    filters, *biases = weights
+    if len(biases) > 1:
+        raise ValueError("more than filters and biases")
+    filters = filters.reshape(filters.shape + (1,) * (4 - filters.ndim))
     converted: dict[str, np.ndarray] = {"weight": filters.transpose(3, 2, 0, 1)}
-    if len(weights) > 1:
-        converted["bias"] = weights[1].ravel()
+    if biases:
+        converted["bias"] = biases[0].ravel()
     return converted
 
 

@@ -1,0 +1,220 @@
+"""Rows in, a dataset out: the tables by streaming, then card, provenance, checksums, manifest."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emovox.corpus.tracks import Dropped
+from emovox.corpus.voxceleb import format_track_id
+from emovox.dataset import schema
+from emovox.dataset.card import render_card
+from emovox.dataset.files import remove_leftovers, write_text
+from emovox.dataset.store import ParquetTable, WrittenFile, describe_file, write_hdf5
+from emovox.emotions import EMOTIONS
+
+
+@dataclass(frozen=True)
+class TrackRow:
+    """What is known of a track besides its frames; see the table `tracks`."""
+
+    identity_id: str
+    video_id: str
+    track_num: int
+    n_frames: int
+    n_expected: int
+    duration_ms: int | None = None
+
+    @property
+    def track_id(self) -> str:
+        return format_track_id(self.identity_id, self.video_id, self.track_num)
+
+
+TRACK_FIELDS = ("track_id", "identity_id", "video_id", "track_num")  # as they open `tracks`
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some tracks of one split, in order, and their frames end to end.
+
+    Attributes:
+        rows: the columns of `frames`, and those of `faces` where there are any.
+    """
+
+    split: str
+    tracks: list[TrackRow]
+    rows: pa.Table
+
+
+@dataclass(frozen=True)
+class Header:
+    """What a dataset says of itself, apart from its rows.
+
+    Attributes:
+        name, version, step_ms: as in the manifest.
+        teacher: its name and the sha256 of its weights, None where it is not known.
+        origin: a sentence for the card on where the rows come from.
+        provenance: content of provenance.json.
+        tables: those with a file for each split.
+    """
+
+    name: str
+    version: str
+    step_ms: int
+    teacher: Mapping[str, str | None]
+    origin: str
+    provenance: Mapping[str, Any]
+    tables: tuple[str, ...] = schema.TABLES
+
+
+@dataclass
+class _Split:
+    """The files and counts of one split while it grows."""
+
+    tables: dict[str, ParquetTable]
+    identities: set[str] = field(default_factory=set)
+    labels: Counter[str] = field(default_factory=Counter)
+
+
+def write_dataset(
+    out: Path, chunks: Iterable[Chunk], dropped: list[Dropped], header: Header, *, hdf5: bool
+) -> dict[str, Any]:
+    """Write a dataset into `out`; return its manifest, which is written last.
+
+    Args:
+        out: folder; an earlier dataset in it is taken away first.
+        chunks: sorted by track within each split. Taken one at a time.
+        dropped: tracks without rows; looked at after the last chunk, so that chunks may add to it.
+        header: the rest.
+        hdf5: write each split as HDF5 too.
+    """
+    clear(out)
+    with ExitStack() as stack:
+        splits: dict[str, _Split] = {}
+        for chunk in chunks:
+            if chunk.split not in splits:
+                splits[chunk.split] = _open_split(stack, out, header, chunk.split)
+            _append(splits[chunk.split], chunk)
+        splits = {split: splits[split] for split in schema.SPLITS if split in splits}
+    files = [
+        written
+        for table in header.tables
+        for split in splits.values()
+        if (written := split.tables[table].written)
+    ]
+    if hdf5:
+        for split in splits:
+            frames, tracks_file = (out / schema.table_file(t, split) for t in ("frames", "tracks"))
+            name = schema.hdf5_file(split)
+            files.append(write_hdf5(out, name, frames, tracks_file, header.name))
+    files.append(_write_dropped(out, header.name, dropped))
+    manifest = {
+        "schema_version": schema.SCHEMA_VERSION,
+        "name": header.name,
+        "version": header.version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "emotions": list(EMOTIONS),
+        "step_ms": header.step_ms,
+        "teacher": dict(header.teacher),
+        "totals": _totals(splits, len(dropped)),
+        "files": [],
+    }
+    labels = {split: s.labels for split, s in splits.items()}
+    write_text(out / schema.CARD, render_card(manifest, labels, header.origin, header.tables))
+    write_text(out / schema.PROVENANCE, _json(header.provenance))
+    documents = [_describe_document(out, n) for n in (schema.CARD, schema.PROVENANCE)]
+    sums = "".join(f"{f['sha256']}  {f['path']}\n" for f in [*map(asdict, files), *documents])
+    write_text(out / schema.CHECKSUMS, sums)
+    documents.append(_describe_document(out, schema.CHECKSUMS))
+    manifest["files"] = [*map(asdict, files), *documents]
+    write_text(out / schema.MANIFEST, _json(manifest))
+    return manifest
+
+
+def _totals(splits: Mapping[str, _Split], num_dropped: int) -> dict[str, Any]:
+    by_split = {
+        split: {
+            "tracks": s.tables["tracks"].num_rows,
+            "frames": s.tables["frames"].num_rows,
+            "identities": len(s.identities),
+        }
+        for split, s in splits.items()
+    }
+    return {
+        "tracks": sum(counts["tracks"] for counts in by_split.values()),
+        "frames": sum(counts["frames"] for counts in by_split.values()),
+        "dropped": num_dropped,
+        "by_split": by_split,
+    }
+
+
+def clear(out: Path) -> None:
+    """Take away an earlier dataset, its manifest first: what is left is visibly no dataset."""
+    names = [schema.MANIFEST, schema.CHECKSUMS, schema.CARD, schema.PROVENANCE, schema.DROPPED_FILE]
+    for split in schema.SPLITS:
+        names += [schema.table_file(table, split) for table in schema.TABLES]
+        names.append(schema.hdf5_file(split))
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+        remove_leftovers(out / name)
+    for folder in (*schema.TABLES, "hdf5"):
+        if (out / folder).is_dir() and not any((out / folder).iterdir()):
+            (out / folder).rmdir()
+
+
+def _open_split(stack: ExitStack, out: Path, header: Header, split: str) -> _Split:
+    tables = {}
+    for table in header.tables:
+        file = ParquetTable(out, schema.table_file(table, split), table, header.name, split)
+        tables[table] = stack.enter_context(file)
+    return _Split(tables)
+
+
+def _append(target: _Split, chunk: Chunk) -> None:
+    tracks, rows = chunk.tracks, chunk.rows
+    counts = np.array([track.n_frames for track in tracks])
+    starts = np.concatenate([[0], counts.cumsum()[:-1]])
+    logits = np.stack([rows[name].to_numpy() for name in schema.LOGITS], axis=1)
+    maxima = np.maximum.reduceat(logits, starts, axis=0)
+    labels = [EMOTIONS[k] for k in maxima.argmax(axis=1)]
+    columns: list[Any] = [
+        *([getattr(track, name) for track in tracks] for name in TRACK_FIELDS),
+        [chunk.split] * len(tracks),
+        counts,
+        [track.n_expected for track in tracks],
+        [track.duration_ms for track in tracks],
+        starts + target.tables["frames"].num_rows,
+        labels,
+        *np.ascontiguousarray(maxima.T),
+    ]
+    arrays = [pa.array(c, f.type) for c, f in zip(columns, schema.TRACKS, strict=True)]
+    target.tables["tracks"].write(pa.Table.from_arrays(arrays, schema=schema.TRACKS))
+    for name, table in target.tables.items():
+        if name != "tracks":
+            table.write(rows.select(schema.SCHEMAS[name].names))
+    target.identities.update(track.identity_id for track in tracks)
+    target.labels.update(labels)
+
+
+def _write_dropped(out: Path, name: str, dropped: list[Dropped]) -> WrittenFile:
+    rows = sorted((asdict(d) for d in dropped), key=lambda row: (row["track_id"], row["source"]))
+    with ParquetTable(out, schema.DROPPED_FILE, "dropped", name, "") as table:
+        table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
+    assert table.written is not None
+    return table.written
+
+
+def _describe_document(out: Path, name: str) -> dict[str, Any]:
+    described = asdict(describe_file(out, name, 0, ""))
+    return {**described, "rows": None, "content_sha256": None}
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

@@ -1,0 +1,814 @@
+"""Downloads from a local server that does everything that servers do wrong."""
+
+import contextlib
+import datetime
+import email.utils
+import hashlib
+import io
+import json
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import zipfile
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import numpy as np
+import pytest
+import scipy.io
+from click.testing import CliRunner, Result
+from filelock import FileLock
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from emovox.cli import main
+from emovox.corpus.voxceleb import read_official_split
+from emovox.download import DownloadConfig, download, download_target
+from emovox.download.content import FORMS, find_fault
+from emovox.download.mirrors import TARGETS, PublishedFile, Target, find_files
+from emovox.download.pins import pins_file, read_pins
+from emovox.download.transfer import Patience
+from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
+from emovox.teacher import RELEASED
+
+PAGE = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
+
+
+def mat_bytes(seed: int = 0, **options: Any) -> bytes:
+    """A MAT 5 file of about 300 kB; with compression, one that cannot be made smaller."""
+    file = io.BytesIO()
+    noise = np.random.default_rng(seed).integers(0, 256, 300_000, np.uint8)
+    scipy.io.savemat(file, {"wavLogits": noise, "n": 3.0}, **options)
+    return re.sub(rb"Created on: .{24}", b"Created on: " + 24 * b" ", file.getvalue(), count=1)
+
+
+MAT, OTHER_MAT = mat_bytes(0), mat_bytes(1)
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Answers one request as the next line of its server's script says."""
+
+    server: "Server"
+
+    def do_GET(self) -> None:
+        self.server.seen.append({"path": self.path, **dict(self.headers.items())})
+        answer = self.server.script.pop(0) if self.server.script else serve()
+        with contextlib.suppress(ConnectionError):
+            answer(self)
+
+    def do_CONNECT(self) -> None:
+        self.server.seen.append({"path": self.path})
+        self.send_error(403, "Forbidden here")
+
+    def log_message(self, *arguments: object) -> None:
+        pass
+
+
+class Server(ThreadingHTTPServer):
+    """`files` by name; `script` holds what to do with the next requests; `seen` had them."""
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.files: dict[str, bytes] = {}
+        self.script: list[Answer] = []
+        self.seen: list[dict[str, str]] = []
+        self.over = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_port}/"
+
+    def handle_error(self, *arguments: object) -> None:
+        pass
+
+
+Answer = Callable[[Handler], None]
+
+
+def status(code: int, body: bytes = b"", **headers: str) -> Answer:
+    def answer(handler: Handler) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.send_header("Content-Length", str(len(body)))
+        handler.end_headers()
+        handler.wfile.write(body)
+
+    return answer
+
+
+def be_silent(handler: Handler) -> None:
+    handler.server.over.wait(20)
+
+
+def serve(
+    *,
+    etag: str | None = '"1"',
+    ranges: bool = True,
+    if_range: bool = True,
+    stop: int | None = None,
+    stall: bool = False,
+    lie: int = 0,
+    changed: str | None = None,
+) -> Answer:
+    """Serve the file that is asked for.
+
+    Args:
+        etag: its version; None for a server that tells none.
+        ranges: whether Range is honoured.
+        if_range: whether If-Range is honoured.
+        stop: close the connection after that many bytes of the body.
+        stall: say nothing more instead of closing it.
+        lie: added to the Content-Length.
+        changed: the Last-Modified to tell.
+    """
+
+    def answer(handler: Handler) -> None:
+        body = handler.server.files.get(urlsplit(handler.path).path.rpartition("/")[2])
+        if body is None:
+            return status(404)(handler)
+        match = re.fullmatch(r"bytes=(\d+)-", handler.headers.get("Range", ""))
+        condition = handler.headers.get("If-Range") in (etag, changed) or not if_range
+        start = int(match[1]) if match and ranges and condition else 0
+        versions = {"ETag": etag, "Last-Modified": changed}
+        headers = {name: value for name, value in versions.items() if value}
+        if start >= len(body):
+            headers["Content-Range"] = f"bytes */{len(body)}"
+            return status(416, b"", **headers)(handler)
+        handler.send_response(206 if start else 200)
+        if start:
+            headers["Content-Range"] = f"bytes {start}-{len(body) - 1}/{len(body)}"
+        headers["Content-Length"] = str(len(body) - start + lie)
+        for name, value in headers.items():
+            handler.send_header(name, value)
+        handler.end_headers()
+        handler.wfile.write(body[start:][:stop])
+        if stall:
+            handler.server.over.wait(20)
+        return None
+
+    return answer
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    with running_server() as running:
+        yield running
+
+
+@contextlib.contextmanager
+def running_server() -> Iterator[Server]:
+    server = Server()
+    server.files = {"x.mat": MAT}
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    try:
+        yield server
+    finally:
+        server.over.set()
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
+    for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+    return tmp_path / "cache"
+
+
+def published(*urls: str, body: bytes | None = None, form: str = "mat") -> PublishedFile:
+    """A file of the registry; with a published checksum if `body` is given."""
+    digest = None if body is None else hashlib.sha256(body).hexdigest()
+    return PublishedFile("x.mat", urls, form, "tests", "none", sha256=digest)
+
+
+class Run:
+    """One user: a folder, what was said to them, and how long they were made to wait."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.path, self.part = folder / "x.mat", folder / "x.mat.part"
+        self.said: list[str] = []
+        self.waits: list[float] = []
+
+    def __call__(
+        self, file: PublishedFile, patience: Patience | None = None, **options: Any
+    ) -> bytes:
+        patience = replace(patience or Patience(), sleep=self.waits.append)
+        config = DownloadConfig("student", patience=patience, say=self.said.append, **options)
+        assert download(file, self.folder, config) == self.path
+        assert [p.name for p in self.folder.iterdir()] == ["x.mat"], "something was left behind"
+        return self.path.read_bytes()
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    return Run(tmp_path / "out")
+
+
+def test_a_file_is_fetched_and_pinned(server: Server, run: Run, cache: Path) -> None:
+    assert run(published(server.url + "x.mat")) == MAT
+    [pin] = read_pins().values()
+    assert pin.sha256 == hashlib.sha256(MAT).hexdigest()
+    assert pin.source == server.url + "x.mat" and pins_file() == cache / "pins.json"
+    assert "no checksum was ever published" in run.said[-1] and pin.sha256 in run.said[-1]
+    assert server.seen[0]["Accept-Encoding"] == "identity" and run.waits == []
+
+
+def test_what_is_there_and_whole_is_not_fetched_again(server: Server, run: Run) -> None:
+    for file in (published(server.url + "x.mat"), published(server.url + "x.mat", body=MAT)):
+        run(file)
+        assert run(file) == MAT
+        assert len(server.seen) == 1 and "already there" in run.said[-1]
+
+
+def test_a_damaged_file_is_fetched_again(server: Server, run: Run) -> None:
+    run(published(server.url + "x.mat"))
+    run.path.write_bytes(MAT[:-1] + b"?")
+    assert run(published(server.url + "x.mat")) == MAT
+    assert any("not the x.mat expected" in line for line in run.said)
+
+
+def test_a_good_file_put_there_by_hand_is_pinned(server: Server, run: Run) -> None:
+    run.folder.mkdir()
+    run.path.write_bytes(OTHER_MAT)
+    assert run(published(server.url + "x.mat")) == OTHER_MAT
+    assert not server.seen and len(read_pins()) == 1
+    run.path.write_bytes(MAT[:1000])
+    pins_file().unlink()
+    assert run(published(server.url + "x.mat")) == MAT
+
+
+def test_a_broken_connection_is_gone_on_with(server: Server, run: Run) -> None:
+    server.script = [serve(stop=100_000), serve(stop=100_000)]
+    assert run(published(server.url + "x.mat", body=MAT)) == MAT
+    starts = [int(seen.get("Range", "bytes=0-")[6:-1]) for seen in server.seen]
+    assert starts[0] == 0 < starts[1] < starts[2]
+    assert all(seen["If-Range"] == '"1"' for seen in server.seen[1:])
+    assert run.waits == [1, 1], "what brought something new does not count"
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.lists(st.tuples(st.integers(0, len(MAT)), st.booleans()), max_size=5))
+def test_wherever_it_breaks_the_bytes_are_right(breaks: list[tuple[int, bool]]) -> None:
+    with running_server() as server, tempfile.TemporaryDirectory() as folder:
+        server.script = [serve(stop=stop, ranges=ranges) for stop, ranges in breaks]
+        run = Run(Path(folder) / "out")
+        assert run(published(server.url + "x.mat", body=MAT), Patience(attempts=9)) == MAT
+
+
+def test_last_modified_does_where_there_is_no_strong_etag(server: Server, run: Run) -> None:
+    changed = "Wed, 21 Oct 2015 07:28:00 GMT"
+    weak = serve(etag='W/"1"', changed=changed, stop=100_000)
+    server.script = [weak, serve(etag='W/"1"', changed=changed)]
+    assert run(published(server.url + "x.mat")) == MAT
+    assert server.seen[1]["If-Range"] == changed and "Range" in server.seen[1]
+
+
+def test_without_a_version_nothing_is_gone_on_with(server: Server, run: Run) -> None:
+    server.script = [serve(etag=None, stop=100_000), serve(etag=None)]
+    assert run(published(server.url + "x.mat")) == MAT
+    assert "Range" not in server.seen[1]
+
+
+@pytest.mark.parametrize("if_range", [True, False])
+def test_a_file_that_changes_between_is_fetched_anew(
+    server: Server, run: Run, if_range: bool
+) -> None:
+    def change(handler: Handler) -> None:
+        handler.server.files["x.mat"] = OTHER_MAT
+        handler.server.script = [answer] * 5
+        answer(handler)
+
+    answer = serve(etag='"2"', if_range=if_range)
+    server.script = [serve(stop=100_000), change]
+    assert run(published(server.url + "x.mat")) == OTHER_MAT
+    assert len(server.seen) == (2 if if_range else 3)
+
+
+def test_a_server_without_ranges_starts_over(server: Server, run: Run) -> None:
+    server.script = [serve(stop=100_000), serve(ranges=False)]
+    assert run(published(server.url + "x.mat", body=MAT)) == MAT
+    assert "Range" in server.seen[1]
+
+
+def test_a_part_of_another_range_is_not_appended(server: Server, run: Run) -> None:
+    wrong = status(206, MAT[5:], ETag='"1"', Content_Range=f"bytes 5-{len(MAT) - 1}/{len(MAT)}")
+    server.script = [serve(stop=100_000), wrong]
+    assert run(published(server.url + "x.mat", body=MAT)) == MAT
+    assert len(server.seen) == 3
+
+
+def test_a_page_instead_of_the_rest_does_not_cost_what_came(server: Server, run: Run) -> None:
+    server.script = [serve(stop=100_000), status(200, PAGE, Content_Type="text/html")]
+    with pytest.raises(NetworkError, match="a web page came"):
+        run(published(server.url + "x.mat"))
+    assert run.part.stat().st_size > 0
+    assert run(published(server.url + "x.mat")) == MAT
+    assert "Range" in server.seen[-1]
+
+
+def test_a_length_that_is_too_long_ends_in_an_error(server: Server, run: Run) -> None:
+    server.script = [serve(lie=50) for _ in range(9)]
+    with pytest.raises(NetworkError):
+        run(published(server.url + "x.mat", body=MAT))
+    assert not run.path.exists() and len(server.script) > 0
+    assert any("connection broke off" in line or "IncompleteRead" in line for line in run.said)
+
+
+def test_a_length_that_is_too_short_is_noticed(server: Server, run: Run) -> None:
+    """HTTP cannot tell that more was to come; the content and the checksum can."""
+    server.script = [serve(lie=-50)]
+    with pytest.raises(InputError, match="cut short"):
+        run(published(server.url + "x.mat"))
+    server.files["x.mat"] = 1000 * b"Some_Name 1\n"
+    server.script = [serve(lie=-12)]
+    with pytest.raises(CheckError, match="its sha256 is"):
+        run(published(server.url + "x.mat", body=server.files["x.mat"], form="text"))
+    assert list(run.folder.iterdir()) == [] and not read_pins()
+
+
+def test_not_found_says_what_was_tried_and_what_helps(server: Server, run: Run) -> None:
+    with pytest.raises(NetworkError) as caught:
+        run(published(server.url + "a/y.mat", server.url + "b/y.mat"))
+    message = str(caught.value)
+    assert "a/y.mat: 404 Not Found; " in message and "b/y.mat: 404 Not Found" in message
+    assert "--url" in message and "--from" in message and "\n" not in message
+    assert run.waits == [] and list(run.folder.iterdir()) == []
+
+
+def test_the_next_mirror_is_tried(server: Server, run: Run) -> None:
+    server.files["bad.mat"] = OTHER_MAT
+    server.files["page.mat"] = PAGE
+    urls = (server.url + name for name in ("none.mat", "bad.mat", "page.mat", "x.mat"))
+    assert run(published(*urls, body=MAT)) == MAT
+
+
+def test_too_many_requests_waits_as_long_as_it_is_asked_to(server: Server, run: Run) -> None:
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=100)
+    server.script = [
+        status(429, Retry_After="7"),
+        status(503, Retry_After=email.utils.format_datetime(soon, usegmt=True)),
+        status(503, Retry_After="tomorrow"),
+    ]
+    assert run(published(server.url + "x.mat")) == MAT
+    assert run.waits[0] == 7 and 95 < run.waits[1] <= 100 and run.waits[2] == 4
+    assert any("429 Too Many Requests; trying again in 7 s" in line for line in run.said)
+
+
+def test_a_wait_of_an_hour_is_an_error(server: Server, run: Run) -> None:
+    server.script = [status(429, Retry_After="3600")]
+    with pytest.raises(NetworkError, match="429"):
+        run(published(server.url + "x.mat"))
+    assert run.waits == []
+
+
+def test_waits_double_until_patience_ends(server: Server, run: Run) -> None:
+    server.script = [status(500)]
+    assert run(published(server.url + "x.mat")) == MAT
+    assert run.waits == [1]
+    run.path.unlink()
+    server.script = [status(500)] * 9
+    with pytest.raises(NetworkError, match="500 Internal Server Error"):
+        run(published(server.url + "x.mat"), Patience(attempts=5))
+    assert run.waits[1:] == [1, 2, 4, 8]
+
+
+@pytest.mark.parametrize("stop", [0, 100_000])
+def test_a_silent_server_is_given_up_or_gone_on_with(server: Server, run: Run, stop: int) -> None:
+    hasty = Patience(read_timeout=0.2)
+    server.script = [serve(stop=stop, stall=True)]
+    assert run(published(server.url + "x.mat"), hasty) == MAT
+    assert ("Range" in server.seen[1]) == bool(stop)
+    run.path.unlink()
+    server.script = [be_silent] * 9
+    with pytest.raises(NetworkError, match="timed out"):
+        run(published(server.url + "x.mat"), hasty)
+
+
+def test_nobody_listening_is_one_line(server: Server, run: Run) -> None:
+    server.server_close()
+    with pytest.raises(NetworkError, match="Connection refused") as caught:
+        run(published(server.url + "x.mat"))
+    assert "\n" not in str(caught.value) and run.waits == [1, 2, 4]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_a_web_page_is_never_taken_for_a_file(server: Server, run: Run, form: str) -> None:
+    server.files["x.mat"] = PAGE
+    with pytest.raises(InputError, match="found an HTML page") as caught:
+        run(published(server.url + "x.mat", form=form))
+    assert caught.value.exit_code == 2
+    assert not run.path.exists() and not run.part.exists() and not read_pins()
+
+
+def test_another_checksum_than_the_published_one(server: Server, run: Run) -> None:
+    with pytest.raises(CheckError, match="its sha256 is") as caught:
+        run(published(server.url + "x.mat", body=OTHER_MAT))
+    assert caught.value.exit_code == 1 and hashlib.sha256(MAT).hexdigest() in str(caught.value)
+    assert list(run.folder.iterdir()) == []
+    with pytest.raises(CheckError):
+        run(published(server.url + "x.mat", body=OTHER_MAT), accept_new=True)
+
+
+def test_what_differs_from_its_pin_is_refused_until_accepted(
+    server: Server, run: Run, tmp_path: Path
+) -> None:
+    file = published(server.url + "x.mat")
+    run(file)
+    server.files["x.mat"] = OTHER_MAT
+    other = Run(tmp_path / "other")
+    with pytest.raises(CheckError, match=r"is pinned in .*--accept-new takes the new"):
+        other(file)
+    assert not other.path.exists()
+    assert run(file) == MAT, "what was there stays"
+    num_seen = len(server.seen)
+    assert other(file, accept_new=True) == OTHER_MAT
+    assert server.seen[num_seen]["Range"] == f"bytes={len(OTHER_MAT)}-", "it was not sent again"
+    assert read_pins()["x.mat"].sha256 == hashlib.sha256(OTHER_MAT).hexdigest()
+    assert run(file, accept_new=True) == OTHER_MAT
+
+
+def test_refused_file_leaves_the_old_one_in_place(server: Server, run: Run) -> None:
+    file = published(server.url + "x.mat")
+    run(file)
+    with pytest.raises(CheckError):
+        run(file, copy=write(run.folder.parent / "new.mat", OTHER_MAT))
+    assert run.path.read_bytes() == MAT
+
+
+def test_a_refused_part_is_dropped_when_the_server_has_mended_its_ways(
+    server: Server, run: Run
+) -> None:
+    file = published(server.url + "x.mat")
+    run(file)
+    run.path.unlink()
+    server.files["x.mat"] = OTHER_MAT
+    with pytest.raises(CheckError):
+        run(file)
+    server.files["x.mat"] = MAT
+    server.script = [serve(etag='"2"')]
+    assert run(file) == MAT
+
+
+def test_damaged_pins_are_one_line(server: Server, run: Run) -> None:
+    write(pins_file(), b'{"x.mat": {"sha": 3}}')
+    with pytest.raises(InputError, match="expected the pinned checksums"):
+        run(published(server.url + "x.mat"))
+
+
+def write(path: Path, content: bytes) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_a_file_that_is_here_already(server: Server, run: Run, tmp_path: Path) -> None:
+    file = published("http://published.invalid/x.mat")
+    copy = write(tmp_path / "usb/from the web.mat", MAT)
+    assert run(file, copy=copy) == MAT and copy.exists()
+    assert run(file, copy=run.path) == MAT
+    assert len(read_pins()) == 1
+    for content, words in ((PAGE, "found an HTML page"), (MAT[:-1], "cut short")):
+        with pytest.raises(InputError, match=words):
+            run(file, copy=write(copy, content))
+    with pytest.raises(InputError, match=r"none.mat: no such file; --from takes x.mat"):
+        run(file, copy=tmp_path / "none.mat")
+    assert run.path.read_bytes() == MAT and len(list(run.folder.iterdir())) == 1
+
+
+def test_another_address(server: Server, run: Run) -> None:
+    server.files["renamed"] = MAT
+    file = published("http://published.invalid/x.mat")
+    assert run(file, url=server.url + "renamed") == MAT
+    run.path.unlink()
+    assert run(file, url=server.url) == MAT
+    for url in ("x.mat", "file:///etc/passwd", "http:///x.mat"):
+        with pytest.raises(ConfigError, match="cannot be fetched"):
+            run(published("http://published.invalid/"), url=url, accept_new=True)
+
+
+def test_through_a_proxy(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server is asked for an address that does not exist: so it was asked as a proxy."""
+    monkeypatch.setenv("HTTP_PROXY", server.url)
+    server.script = [serve(stop=100_000)]
+    assert run(published("http://published.invalid/folder/x.mat")) == MAT
+    assert [s["path"] for s in server.seen] == ["http://published.invalid/folder/x.mat"] * 2
+    monkeypatch.setenv("HTTPS_PROXY", server.url)
+    run.path.unlink()
+    with pytest.raises(NetworkError, match="Forbidden here"):
+        run(published("https://published.invalid/x.mat"))
+    assert server.seen[-1]["path"] == "published.invalid:443"
+
+
+def test_around_a_proxy(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    assert run(published(server.url + "x.mat")) == MAT
+
+
+def test_a_full_disk_is_noticed_before(
+    server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = published(server.url + "x.mat")
+    server.script = [serve(stop=200_000)]
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 100_000))
+        with pytest.raises(EmovoxError, match=r"out: 0.3 MB are needed and 0.1 MB are free.*--out"):
+            run(file)
+        assert not run.part.exists()
+        with pytest.raises(EmovoxError, match=r"0.3 MB are needed"):
+            run(file, copy=write(tmp_path / "copy.mat", MAT))
+    server.script = [serve(stop=250_000), status(404)]
+    with pytest.raises(NetworkError):
+        run(file)
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 150_000)
+    )
+    assert run(file) == MAT, "only the rest has to fit"
+
+
+def test_a_disk_that_fills_up_on_the_way_is_one_line(
+    server: Server, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("/dev/full is a Linux device")
+    run.folder.mkdir()
+    monkeypatch.setattr("emovox.download.transfer.discard", lambda part: None)
+    run.part.symlink_to("/dev/full")
+    with pytest.raises(EmovoxError, match=r"x.mat.part: cannot be written .No space left"):
+        run(published(server.url + "x.mat"))
+
+
+def test_one_download_of_a_file_at_a_time(server: Server, run: Run, cache: Path) -> None:
+    (cache / "locks").mkdir(parents=True)
+    with (
+        FileLock(cache / "locks/x.mat.lock"),
+        pytest.raises(EmovoxError, match="another download of it is running"),
+    ):
+        run(published(server.url + "x.mat"))
+
+
+def test_a_length_that_is_not_told(server: Server, run: Run) -> None:
+    def chunked(handler: Handler) -> None:
+        handler.protocol_version = "HTTP/1.1"
+        handler.send_response(200)
+        handler.send_header("Transfer-Encoding", "chunked")
+        handler.send_header("Connection", "close")
+        handler.end_headers()
+        ended = len(handler.server.seen) > 1
+        for chunk in (MAT[:200_000], MAT[200_000:])[: 2 if ended else 1]:
+            handler.wfile.write(b"%x\r\n%s\r\n" % (len(chunk), chunk))
+        if ended:
+            handler.wfile.write(b"0\r\n\r\n")
+        handler.close_connection = True
+
+    server.script = [chunked, chunked]
+    assert run(published(server.url + "x.mat")) == MAT
+    assert len(server.seen) == 2
+
+
+def test_a_body_that_comes_packed_all_the_same(server: Server, run: Run) -> None:
+    import gzip
+
+    packed = gzip.compress(MAT)
+    server.script = [status(200, packed, Content_Encoding="gzip", ETag='"1"')]
+    assert run(published(server.url + "x.mat", body=MAT)) == MAT
+
+
+# What files look like.
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_whole_mat_5_files(tmp_path: Path, packed: bool) -> None:
+    content = mat_bytes(do_compression=packed)
+    assert find_fault(write(tmp_path / "x.mat", content), "mat") is None
+
+
+def test_mat_5_files_with_other_elements(tmp_path: Path) -> None:
+    packed = np.array([15, 3], ">u4").tobytes() + b"abc"  # not padded
+    bytes_ = np.array([2, 3], ">u4").tobytes() + b"abc" + bytes(5)
+    small = np.array([4 << 16 | 1, 7], ">u4").tobytes()
+    content = MAT[:124] + b"\1\0MI" + packed + bytes_ + small
+    path = tmp_path / "x.mat"
+    assert find_fault(write(path, content), "mat") is None
+    cut = "a MAT 5 file that is cut short"
+    faults = [
+        (content[:-1], cut),
+        (content[:150], cut),
+        (content + bytes(8), "a damaged MAT 5 file"),
+        (content[:126] + b"??" + content[128:], "a damaged MAT 5 file"),
+        (content[:128], "a MAT 5 file that ends before its first variable"),
+        (content[:100], "a MAT 5 file that ends before its first variable"),
+    ]
+    for damaged, fault in faults:
+        assert (find_fault(write(path, damaged), "mat") or "").startswith(fault)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, len(MAT) - 1), st.booleans())
+def test_no_beginning_of_a_mat_5_file_is_taken_for_whole(end: int, packed: bool) -> None:
+    file = io.BytesIO()
+    noise = np.random.default_rng(0).integers(0, 256, 1000, np.uint8)
+    scipy.io.savemat(file, {"x": noise}, do_compression=packed)
+    content = file.getvalue()
+    with tempfile.TemporaryDirectory() as folder:
+        path = write(Path(folder) / "x.mat", content[: end % len(content)])
+        assert find_fault(path, "mat") is not None
+        assert find_fault(write(path, content + b"\0" * (end % 40 + 1)), "mat") is not None
+        assert find_fault(write(path, content), "mat") is None
+
+
+def test_whole_and_broken_mat_73_files(tmp_path: Path) -> None:
+    import h5py
+
+    path = tmp_path / "x.mat"
+    with h5py.File(path, "w", userblock_size=512) as file:
+        file["wavLogits"] = np.arange(1000.0)
+    content = b"MATLAB 7.3 MAT-file".ljust(512) + path.read_bytes()[512:]
+    assert find_fault(write(path, content), "mat") is None
+    for end in (len(content) - 1, len(content) // 2, 600):
+        fault = find_fault(write(path, content[:end]), "mat")
+        assert fault is not None and "cut short" in fault and "\n" not in fault
+
+
+def test_whole_and_broken_pytorch_files(tmp_path: Path) -> None:
+    import torch
+
+    path = tmp_path / "x.pth"
+    for is_zip in (True, False):
+        torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=is_zip)
+        assert find_fault(path, "pth") is None
+    torch.save({"a": torch.ones(1000)}, path)
+    write(path, path.read_bytes()[:-30])
+    assert find_fault(path, "pth") == "a zip archive that is cut short or damaged"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("thesis.docx", "")
+    assert find_fault(path, "pth") == "a zip archive of something else"
+    assert find_fault(write(path, b"\x80\x02cos\nsystem\n."), "pth") == "a pickle"
+    assert find_fault(write(path, b""), "pth") == "an empty file"
+
+
+# The registry and the command.
+
+
+def test_registry_is_sound() -> None:
+    names = [file.name for target in TARGETS.values() for file in target.files]
+    assert len(names) == len(set(names)), "pins go by name"
+    for target in TARGETS.values():
+        assert any(file.is_default for file in target.files)
+        for file in target.files:
+            assert file.form in FORMS and file.purpose and file.licence
+            assert all(url.startswith("http") for url in file.mirrors)
+            assert file.sha256 is None or re.fullmatch("[0-9a-f]{64}", file.sha256)
+    assert all(file.sha256 and file.size for file in TARGETS["splits"].files)
+
+
+def test_teachers_get_the_names_under_which_they_are_looked_for() -> None:
+    assert TARGETS["teacher"].folder == "teachers"
+    for teacher, names in RELEASED.items():
+        assert find_files("teacher", teacher)[0].name == names[0]
+        assert [find_files("teacher", name)[0].name for name in names] == list(names)
+    assert [file.name for file in find_files("teacher")] == [RELEASED["senet50-ferplus"][0]]
+
+
+def emovox(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_command_fetches_into_the_cache(server: Server, cache: Path) -> None:
+    names = ["senet50-ferplus-logits.mat", "voxceleb-imdb.mat"]
+    server.files = dict.fromkeys(names, MAT)
+    result = emovox("download", "annotations", "--url", server.url)
+    assert result.exit_code == 0
+    assert result.stdout.split() == [str(cache / "annotations" / name) for name in names]
+    assert "is pinned in" in result.stderr and "licence" in result.stderr
+    assert emovox("download", "annotations").stdout == result.stdout
+    assert len(server.seen) == 2
+
+
+def test_teacher_is_found_where_it_was_fetched_to(tmp_path: Path) -> None:
+    import torch
+
+    from emovox.teacher import find_teacher
+
+    torch.save({"a": torch.ones(3)}, tmp_path / "weights")
+    result = emovox("download", "teacher", "--from", tmp_path / "weights")
+    assert result.exit_code == 0
+    assert find_teacher("senet50-ferplus").path == Path(result.stdout.strip())
+    arguments = ["--name", "resnet50-ferplus.mat", "--from", write(tmp_path / "y.mat", MAT)]
+    result = emovox("download", "teacher", *arguments)
+    assert find_teacher("resnet50-ferplus").path == Path(result.stdout.strip())
+
+
+def test_one_of_several_files_is_known_by_its_name(server: Server, tmp_path: Path) -> None:
+    copy = write(tmp_path / "voxceleb-imdb.mat", MAT)
+    result = emovox("download", "annotations", "--from", copy, "--out", tmp_path / "out")
+    assert result.stdout.split() == [str(tmp_path / "out/voxceleb-imdb.mat")]
+    server.files["senet50-ferplus-logits.mat"] = MAT
+    url = server.url + "senet50%2Dferplus-logits.mat?download=1"
+    result = emovox("download", "annotations", "--url", url, "--out", tmp_path / "out")
+    assert result.stdout.split() == [str(tmp_path / "out/senet50-ferplus-logits.mat")]
+
+
+def test_failures_and_their_exit_codes(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    student = replace(published(server.url + "gone.mat"), name="emovoxceleb-student.mat")
+    monkeypatch.setitem(TARGETS, "student", Target("students", (student,)))
+    page, good = write(tmp_path / "page", PAGE), write(tmp_path / "good", MAT)
+    new = write(tmp_path / "new", OTHER_MAT)
+    cases: list[tuple[list[object], int, str]] = [
+        (["student"], 3, "gone.mat: 404 Not Found. If you know another address, give it with"),
+        (["student", "--from", page], 2, "found an HTML page"),
+        (["student", "--from", tmp_path / "none"], 2, "no such file"),
+        (["student", "--from", good], 0, "is pinned"),
+        (["student", "--from", new], 1, "--accept-new"),
+        (["student", "--from", new, "--accept-new"], 0, "is pinned"),
+        (["student", "--from", new, "--url", server.url], 2, "choose one of them"),
+        (["lecturer"], 2, "choose one of annotations, splits, teacher, student"),
+        (["teacher", "--name", "x"], 2, "senet50-ferplus, senet50_ferplus_dag.pth, senet50-fer"),
+        (["splits", "--from", good], 2, "good is none of identity_splits.txt, veriflist"),
+        (["student", "--url", "nonsense", "--accept-new"], 2, "cannot be fetched"),
+        (["student", "--out", good], 2, "good"),
+    ]
+    for arguments, code, words in cases:
+        result = emovox("download", *arguments)
+        assert (result.exit_code, words in result.stderr) == (code, True), result.stderr
+        assert bool(result.stdout) == (code == 0)
+        errors = [line for line in result.stderr.splitlines() if "error:" in line]
+        assert len(errors) == (code > 0) or "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_leaves_a_part_to_go_on_from(
+    server: Server, tmp_path: Path, number: signal.Signals
+) -> None:
+    server.files["emovoxceleb-student.mat"] = MAT
+    server.script = [serve(stop=200_000, stall=True)]
+    arguments = ["download", "student", "--url", server.url, "--out", str(tmp_path / "out")]
+    command = [sys.executable, "-m", "emovox", *arguments]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    part = tmp_path / "out/emovoxceleb-student.mat.part"
+    while not part.exists() or part.stat().st_size < 100_000:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=60)
+    assert process.returncode == 130 and output == ""
+    assert "run the same command again to go on" in errors and "Traceback" not in errors
+    arrived = part.stat().st_size
+    result = emovox(*arguments)
+    assert result.exit_code == 0
+    assert server.seen[-1]["Range"] == f"bytes={arrived}-"
+    path = Path(result.stdout.strip())
+    assert path.read_bytes() == MAT and [p.name for p in path.parent.iterdir()] == [path.name]
+
+
+@pytest.mark.real
+def test_the_real_lists_have_the_registered_checksums(
+    real_data: Path, server: Server, cache: Path
+) -> None:
+    folder = real_data / "voxceleb-meta"
+    server.files = {file.name: (folder / file.name).read_bytes() for file in find_files("splits")}
+    for file in find_files("splits"):
+        assert file.size == len(server.files[file.name])
+    server.script = [serve(), serve(stop=1_000_000)]
+    result = emovox("download", "splits", "--url", server.url)
+    assert result.exit_code == 0 and not pins_file().exists()
+    lists = read_official_split(cache / "splits")
+    assert len(lists.unheard_identities) == 250 and len(lists.heard_tracks) == 4_505
+    server.files["vox1_meta.csv"] = server.files["vox1_meta.csv"].replace(b"\n", b"\r\n")
+    result = emovox("download", "splits", "--url", server.url, "--out", cache / "other")
+    assert result.exit_code == 1 and len(result.stdout.split()) == 2
+    result = emovox("download", "splits", "--from", folder, "--out", cache / "other")
+    assert result.exit_code == 0 and len(result.stdout.split()) == 3
+
+
+def test_pins_are_readable(server: Server, run: Run) -> None:
+    run(published(server.url + "x.mat"))
+    [(name, pin)] = json.loads(pins_file().read_text()).items()
+    assert name == "x.mat" and set(pin) == {"sha256", "source", "date"}
+
+
+def test_a_target_stops_at_what_cannot_be_had(server: Server, tmp_path: Path) -> None:
+    server.files["senet50-ferplus-logits.mat"] = MAT
+    config = DownloadConfig("annotations", out=tmp_path / "out", url=server.url)
+    files = download_target(config)
+    assert next(files).read_bytes() == MAT
+    with pytest.raises(NetworkError, match=r"voxceleb-imdb.mat: nothing was fetched"):
+        next(files)
