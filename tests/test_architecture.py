@@ -15,6 +15,7 @@ PACKAGE = Path(emovox.__file__).parent
 ROOMS = [
     {"errors", "emotions"},
     {"config", "cache", "matfile"},
+    {"dagnn"},
     {"dataset"},
     {"download"},
     {"corpus"},

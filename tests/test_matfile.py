@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from scipy.io import savemat
 
-from emovox import matfile
+from emovox import dagnn, matfile
 from emovox.errors import InputError
 
 # numpy's type -> MATLAB's class, where the two have not the same name.
@@ -288,7 +288,7 @@ NETWORK = {
 @pytest.mark.parametrize("nested", [False, True])
 def test_a_network(tmp_path: Path, container: str, nested: bool) -> None:
     path = write(tmp_path / "net.mat", container, {"net": NETWORK} if nested else NETWORK)
-    layers = matfile.read_dagnn(path)
+    layers = dagnn.read_dagnn(path)
     assert [(x.name, x.type) for x in layers] == [
         ("conv1_7x7", "dagnn.Conv"),
         ("conv1_7x7_bn", "dagnn.BatchNorm"),
@@ -310,7 +310,7 @@ def test_a_network_of_one_layer(tmp_path: Path, container: str) -> None:
         "params": structs(param("w", FILTERS)),
         "layers": structs(layer("only", "dagnn.Conv", cell("w"))),
     }
-    (only,) = matfile.read_dagnn(write(tmp_path / "net.mat", container, network))
+    (only,) = dagnn.read_dagnn(write(tmp_path / "net.mat", container, network))
     assert only.name == "only"
     assert_same(list(only.weights), [FILTERS])
 
@@ -332,6 +332,6 @@ NO_NETWORKS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", NO_NETWORKS)
 def test_what_is_no_network_is_refused(tmp_path: Path, container: str, name: str) -> None:
     content = NO_NETWORKS[name]
-    message = refusal(write(tmp_path / "net.mat", container, content), matfile.read_dagnn)
+    message = refusal(write(tmp_path / "net.mat", container, content), dagnn.read_dagnn)
     assert "expected a MatConvNet DagNN with layers and params" in message
     assert all(variable in message for variable in content)

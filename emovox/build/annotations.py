@@ -13,7 +13,7 @@ import numpy as np
 
 from emovox.dataset import schema
 from emovox.errors import InputError
-from emovox.matstream import Node, open_mat
+from emovox.matfile import Node, open_mat
 
 ENDING = b".jpg"  # of every face image; its number stands right before it
 MAX_DIGITS = 7  # of such a number

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from emovox.cache import cache_folder
+from emovox.dagnn import Layer, read_dagnn
 from emovox.dataset.files import kind_of_file, remove_leftovers
 from emovox.errors import InputError
-from emovox.matfile import Layer, read_dagnn
 from emovox.teacher import TeacherSource, checkpoints
 from emovox.teacher.network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
