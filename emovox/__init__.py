@@ -10,15 +10,30 @@ from emovox.emotions import EMOTIONS
 if TYPE_CHECKING:
     from emovox.build.config import BuildConfig
     from emovox.build.run import BuildResult, build_dataset
+    from emovox.corpus.audio import audio_path
+    from emovox.dataset.reader import Dataset, load
     from emovox.teacher import Teacher, load_teacher
 
-__all__ = ["EMOTIONS", "BuildConfig", "BuildResult", "Teacher", "build_dataset", "load_teacher"]
+__all__ = [
+    "EMOTIONS",
+    "BuildConfig",
+    "BuildResult",
+    "Dataset",
+    "Teacher",
+    "audio_path",
+    "build_dataset",
+    "load",
+    "load_teacher",
+]
 
 _HOMES = {
     "BuildConfig": "emovox.build.config",
     "BuildResult": "emovox.build.run",
+    "Dataset": "emovox.dataset.reader",
     "Teacher": "emovox.teacher",
+    "audio_path": "emovox.corpus.audio",
     "build_dataset": "emovox.build.run",
+    "load": "emovox.dataset.reader",
     "load_teacher": "emovox.teacher",
 }
 

@@ -1,0 +1,395 @@
+"""Read any dataset of the contract: tables as Arrow, logits of any track at once.
+
+Parquet and HDF5 are packed for storage, not for picking one track of a hundred thousand. The first
+look into a split unpacks its logits once into the cache, named by their content hash; from then on
+they are memory-mapped, so that worker processes share them.
+"""
+
+import json
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emovox.cache import cache_folder
+from emovox.dataset import schema
+from emovox.dataset.files import replace_file
+from emovox.dataset.store import read_hdf5_frames
+from emovox.emotions import EMOTIONS
+from emovox.errors import ConfigError, InputError
+
+CONTAINERS = ("parquet", "hdf5")
+POOLS = ("max", "mean", "peak")
+TIMINGS = ("grid", "legacy")
+LEGACY_FPS, LEGACY_STEP = 25, 6  # video frames per second, and per grid point
+ROUNDING = 1e-6  # of a grid step; a window's edge this close to a grid point lies on it
+
+
+@dataclass(frozen=True)
+class TrackLogits:
+    """One track and its logits.
+
+    Attributes:
+        track_id, identity_id, video_id, split, label: as in the table `tracks`.
+        logits: float32 `[n, 8]` in the order of `EMOTIONS`; memory-mapped, read-only.
+        frame_index: int16 `[n]`, grid points.
+        times: float64 `[n]`, seconds from the start of the track.
+    """
+
+    track_id: str
+    identity_id: str
+    video_id: str
+    split: str
+    label: str
+    logits: np.ndarray
+    frame_index: np.ndarray
+    times: np.ndarray
+
+
+def load(path: str | Path, container: str = "parquet") -> "Dataset":
+    """Open a dataset: one built here, imported, or downloaded.
+
+    Args:
+        path: its folder.
+        container: `parquet`, or `hdf5` to read frames from the HDF5 files of a dataset that has
+            them. The answers are the same.
+
+    Raises:
+        ConfigError: unknown container.
+        InputError: `path` is no dataset of this version of the contract.
+    """
+    return Dataset(Path(path), container)
+
+
+class Dataset:
+    """A dataset on disk. Opening it reads the manifest alone; tables follow when asked for.
+
+    Iterating yields a `TrackLogits` per track, split after split; `len` is the number of tracks.
+    Pickles as its path.
+
+    Attributes:
+        path: folder.
+        container: where frames are read from.
+        manifest: content of manifest.json.
+        name, version: of the dataset.
+        step: seconds between grid points.
+        splits: those that have rows.
+    """
+
+    def __init__(self, path: Path, container: str = "parquet") -> None:
+        if container not in CONTAINERS:
+            raise ConfigError(f"container {container!r} is not one of {', '.join(CONTAINERS)}")
+        self.path, self.container = Path(path), container
+        self.manifest = _read_manifest(self.path)
+        self.name, self.version = str(self.manifest["name"]), str(self.manifest["version"])
+        self.step = self.manifest["step_ms"] / 1000
+        by_split = self.manifest["totals"]["by_split"]
+        self.splits = tuple(split for split in schema.SPLITS if split in by_split)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Dataset, (self.path, self.container)
+
+    def __repr__(self) -> str:
+        totals = self.manifest["totals"]
+        return (
+            f"<Dataset {self.name} {self.version}: {totals['tracks']:,} tracks, "
+            f"{totals['frames']:,} frames, {', '.join(self.splits) or 'empty'}>"
+        )
+
+    def __len__(self) -> int:
+        return int(self.manifest["totals"]["tracks"])
+
+    def __iter__(self) -> Iterator[TrackLogits]:
+        for split in self.splits:
+            for row in range(self.tracks[split].num_rows):
+                yield self._track(split, row)
+
+    def __contains__(self, track_id: object) -> bool:
+        return track_id in self._rows
+
+    def __getitem__(self, track_id: str) -> TrackLogits:
+        return self._track(*self._find(track_id))
+
+    @cached_property
+    def tracks(self) -> Mapping[str, pa.Table]:
+        """The table `tracks` of each split."""
+        return _Tables(self, "tracks")
+
+    @cached_property
+    def frames(self) -> Mapping[str, pa.Table]:
+        """The table `frames` of each split."""
+        return _Tables(self, "frames")
+
+    def logits(self, track_id: str) -> np.ndarray:
+        """Logits float32 `[n, 8]` of a track; memory-mapped, read-only.
+
+        Raises:
+            KeyError: no such track.
+        """
+        split, row = self._find(track_id)
+        return self._unpacked[split].logits[self._span(split, row)]
+
+    def frame_index(self, track_id: str) -> np.ndarray:
+        """Grid points int16 `[n]` of a track's rows; KeyError for no such track."""
+        split, row = self._find(track_id)
+        return self._unpacked[split].frame_index[self._span(split, row)]
+
+    def times(self, track_id: str) -> np.ndarray:
+        """Seconds float64 `[n]` of a track's rows, from its start; KeyError for no such track."""
+        return self.frame_index(track_id) * self.step
+
+    def target(
+        self,
+        track_id: str,
+        start: float = 0.0,
+        end: float = math.inf,
+        pool: str = "max",
+        timing: str = "grid",
+    ) -> np.ndarray:
+        """Pool the logits of a stretch of a track into one target, float32 `[8]`.
+
+        Args:
+            track_id: of the track.
+            start: seconds from the start of the track; what lies before it counts as 0.
+            end: seconds, after `start`; beyond the last row means up to it.
+            pool: `max` of each emotion (paper, section 3.2), `mean`, or `peak`: the row that holds
+                the largest single logit.
+            timing: `grid`: row k covers [step k, step (k + 1)), and every row that meets the
+                stretch counts. `legacy`: the rows from that of `start` to that of `end`, by the
+                mapping of the reference code, which is one video frame late. A stretch without
+                rows takes the nearest one.
+
+        Raises:
+            KeyError: no such track.
+            ConfigError: an unknown pool or timing, or `end` not after `start`.
+        """
+        if pool not in POOLS:
+            raise ConfigError(f"pool {pool!r} is not one of {', '.join(POOLS)}")
+        if timing not in TIMINGS:
+            raise ConfigError(f"timing {timing!r} is not one of {', '.join(TIMINGS)}")
+        if not end > start:
+            raise ConfigError(f"a stretch from {start} to {end} s is empty")
+        logits = self.logits(track_id)
+        if timing == "legacy":
+            rows = _legacy_rows(start, end, len(logits))
+        else:
+            rows = _grid_rows(start / self.step, end / self.step, self.frame_index(track_id))
+        chosen = logits[rows]
+        if pool == "peak":
+            return np.array(chosen[chosen.max(axis=1).argmax()])
+        return np.asarray(chosen.max(axis=0) if pool == "max" else chosen.mean(axis=0))
+
+    def to_pandas(self, table: str = "frames", split: str | None = None) -> Any:
+        """One table as a pandas DataFrame, of one split or of all; needs pandas.
+
+        Raises:
+            ConfigError: no such table or split.
+        """
+        if table not in ("frames", "tracks"):
+            raise ConfigError(f"table {table!r} is not one of frames, tracks")
+        tables: Mapping[str, pa.Table] = getattr(self, table)
+        if split is not None:
+            return tables[split].to_pandas()
+        empty = schema.SCHEMAS[table].empty_table()
+        return pa.concat_tables([empty, *(tables[s] for s in self.splits)]).to_pandas()
+
+    def to_numpy(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """All logits float32 `[N, 8]` and grid points int16 `[N]` of a split; memory-mapped.
+
+        A track's rows begin at its `row_offset` in the table `tracks`.
+
+        Raises:
+            ConfigError: no such split.
+        """
+        unpacked = self._unpacked[split]
+        return unpacked.logits, unpacked.frame_index
+
+    def _find(self, track_id: str) -> tuple[str, int]:
+        try:
+            return self._rows[track_id]
+        except KeyError:
+            raise KeyError(f"{self.path}: no track {track_id!r}") from None
+
+    @cached_property
+    def _rows(self) -> dict[str, tuple[str, int]]:
+        """Split and row in its `tracks` of every track."""
+        return {
+            track_id: (split, row)
+            for split in self.splits
+            for row, track_id in enumerate(self.tracks[split]["track_id"].to_pylist())
+        }
+
+    @cached_property
+    def _bounds(self) -> dict[str, np.ndarray]:
+        """For each split, where its tracks begin, and where the last one ends: int64 `[T + 1]`."""
+        return {
+            split: np.append(
+                self.tracks[split]["row_offset"].to_numpy(),
+                self.manifest["totals"]["by_split"][split]["frames"],
+            )
+            for split in self.splits
+        }
+
+    def _span(self, split: str, row: int) -> slice:
+        bounds = self._bounds[split]
+        return slice(bounds[row], bounds[row + 1])
+
+    @cached_property
+    def _unpacked(self) -> "_Unpacked":
+        return _Unpacked(self)
+
+    def _track(self, split: str, row: int) -> TrackLogits:
+        table, span = self.tracks[split], self._span(split, row)
+        frame_index = self._unpacked[split].frame_index[span]
+        names = ("track_id", "identity_id", "video_id", "split", "label")
+        return TrackLogits(
+            **{name: table[name][row].as_py() for name in names},
+            logits=self._unpacked[split].logits[span],
+            frame_index=frame_index,
+            times=frame_index * self.step,
+        )
+
+
+class _Tables(Mapping[str, pa.Table]):
+    """One table of every split, read when it is first asked for."""
+
+    def __init__(self, dataset: Dataset, table: str) -> None:
+        self._dataset, self._table = dataset, table
+        self._read: dict[str, pa.Table] = {}
+
+    def __getitem__(self, split: str) -> pa.Table:
+        dataset = self._dataset
+        if split not in dataset.splits:
+            raise ConfigError(
+                f"{dataset.path}: no split {split!r}; there are {', '.join(dataset.splits)}"
+            )
+        if split not in self._read:
+            self._read[split] = self._load(split)
+        return self._read[split]
+
+    def _load(self, split: str) -> pa.Table:
+        path = self._dataset.path
+        if self._table == "frames" and self._dataset.container == "hdf5":
+            return pa.concat_tables(_open_hdf5(path, split))
+        try:
+            file = path / schema.table_file(self._table, split)
+            table = pq.read_table(file, memory_map=True, schema=schema.SCHEMAS[self._table])
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path}: {self._table} of {split}: {_one_line(error)}") from error
+        return table.replace_schema_metadata(None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._dataset.splits)
+
+    def __len__(self) -> int:
+        return len(self._dataset.splits)
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    logits: np.ndarray
+    frame_index: np.ndarray
+
+
+class _Unpacked:
+    """Memory-mapped logits and grid points of every split."""
+
+    def __init__(self, dataset: Dataset) -> None:
+        self._dataset = dataset
+        self._open: dict[str, _Arrays] = {}
+
+    def __getitem__(self, split: str) -> _Arrays:
+        if split not in self._open:
+            self._open[split] = self._map(split)
+        return self._open[split]
+
+    def _map(self, split: str) -> _Arrays:
+        frames = self._dataset.frames  # complains of an unknown split
+        hashes = {f["path"]: f["content_sha256"] for f in self._dataset.manifest["files"]}
+        folder = cache_folder() / "frames"
+        name = hashes.get(schema.table_file("frames", split))
+        paths = [folder / f"{name}.{part}.npy" for part in ("logits", "frame_index")]
+        if name is None or not all(path.is_file() for path in paths):
+            table = frames[split]
+            arrays = [
+                np.stack([table[column].to_numpy() for column in schema.LOGITS], axis=1),
+                table["frame_index"].to_numpy(),
+            ]
+            if name is None or not _write(arrays, paths):
+                return _Arrays(*arrays)
+        return _Arrays(*(np.load(path, mmap_mode="r").view(np.ndarray) for path in paths))
+
+
+def _write(arrays: list[np.ndarray], paths: list[Path]) -> bool:
+    """Put arrays into the cache; False if it cannot be written, which only costs time later."""
+    try:
+        for array, path in zip(arrays, paths, strict=True):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replace_file(path) as temporary, temporary.open("wb") as file:
+                np.save(file, array)
+    except OSError:
+        return False
+    return True
+
+
+def _open_hdf5(path: Path, split: str) -> list[pa.Table]:
+    file = path / schema.hdf5_file(split)
+    try:
+        return list(read_hdf5_frames(file))
+    except (OSError, KeyError) as error:
+        raise InputError(f"{file}: cannot be read as HDF5 frames: {_one_line(error)}") from error
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / schema.MANIFEST
+    try:
+        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+        version, emotions = manifest["schema_version"], manifest["emotions"]
+        _ = manifest["name"], manifest["version"], manifest["step_ms"], manifest["files"]
+        _ = manifest["totals"]["by_split"], manifest["totals"]["tracks"]
+    except OSError as error:
+        what = "is no dataset" if path.is_dir() else "no such folder"
+        raise InputError(f"{path}: {what}: {schema.MANIFEST}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{file}: is no manifest of a dataset ({_one_line(error)})") from error
+    if version != schema.SCHEMA_VERSION:
+        raise InputError(
+            f"{file}: version {version} of the contract; this emovox reads {schema.SCHEMA_VERSION}"
+        )
+    if emotions != list(EMOTIONS):
+        raise InputError(f"{file}: emotions are {emotions}, expected {list(EMOTIONS)}")
+    return manifest
+
+
+def _grid_rows(first: float, last: float, frame_index: np.ndarray) -> slice:
+    """Rows that meet a stretch given in grid steps; the nearest row if there are none."""
+    low = max(math.floor(first + ROUNDING), 0)
+    high = math.inf if math.isinf(last) else math.ceil(last - ROUNDING)
+    start, stop = (int(np.searchsorted(frame_index, bound)) for bound in (low, high))
+    if start < stop:
+        return slice(start, stop)
+    middle = (low + (low if math.isinf(high) else max(high - 1, 0))) / 2
+    nearest = int(np.abs(frame_index - middle).argmin())
+    return slice(nearest, nearest + 1)
+
+
+def _legacy_rows(start: float, end: float, num_rows: int) -> slice:
+    """The reference code's rows for a stretch in seconds, kept inside the track."""
+
+    def row(time: float) -> int:
+        if math.isinf(time):
+            return num_rows - 1
+        frame = max(LEGACY_FPS * time - 1, 0)
+        return min(math.floor(frame / LEGACY_STEP), num_rows - 1)
+
+    return slice(row(start), row(end) + 1)
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__
