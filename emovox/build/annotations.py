@@ -15,6 +15,7 @@ from emovox.dataset import schema
 from emovox.errors import InputError
 from emovox.matfile import Node, open_mat
 
+NUMBERS = {"id": "ids", "set": "sets", "denseFramesWavIds": "wav_ids"}  # field -> attribute
 ENDING = b".jpg"  # of every face image; its number stands right before it
 MAX_DIGITS = 7  # of such a number
 LONGEST_PATH = 4096  # bytes, tags included
@@ -40,7 +41,7 @@ class Annotations:
 
 
 def read_annotations(files: list[Path]) -> Annotations:
-    """Read `wavLogits` and `images`, from one file or from several.
+    """Read `wavLogits` and `images`, from one file or from several; the first to have one wins.
 
     Raises:
         InputError: something that is needed is in none of them.
@@ -68,15 +69,15 @@ def _take(name: str, node: Node, found: Annotations) -> list[str]:
     if node.kind == "struct":
         for field_name, value in node.fields():
             seen += _take(field_name, value, found)
-    elif name == "wavLogits" and node.kind == "cell":
+    elif name == "wavLogits" and node.kind == "cell" and not found.logits:
         found.logits = [_numbers(cell) for cell in node.cells()]
-    elif name == "name" and node.kind == "cell":
+    elif name == "name" and node.kind == "cell" and not found.names:
         found.names = [cell.text() if cell.kind == "char" else "" for cell in node.cells()]
-    elif name == "denseFrames" and node.kind == "cell":
+    elif name == "denseFrames" and node.kind == "cell" and found.numbers is None:
         found.numbers = _frame_numbers(node)
-    elif name in ("id", "set", "denseFramesWavIds") and node.kind == "number":
-        values = node.array().ravel(order="F")
-        setattr(found, {"id": "ids", "set": "sets"}.get(name, "wav_ids"), values)
+    elif node.kind == "number" and (attribute := NUMBERS.get(name)):
+        if getattr(found, attribute) is None:
+            setattr(found, attribute, node.array().ravel(order="F"))
     return seen
 
 
