@@ -179,6 +179,16 @@ def test_a_registered_name_loads_the_released_file(
     teacher = load_teacher("resnet50-ferplus", "cpu", "fp32")
     assert teacher.name == "resnet50-ferplus"
     np.testing.assert_allclose(teacher(crops()), release.logits, rtol=0, atol=1e-4)
+    (conversion,) = teachers.glob("*.safetensors")
+    conversion.write_bytes(conversion.read_bytes()[:5000])
+    again = load_teacher("resnet50-ferplus", "cpu", "fp32")
+    np.testing.assert_allclose(again(crops()), release.logits, rtol=0, atol=1e-4)
+    assert conversion.stat().st_size > 5000, "a damaged conversion is made anew"
+
+    (teachers / "senet50-ferplus.mat").symlink_to(release.files["dagnn.mat"])
+    conversion.unlink()
+    with pytest.raises(InputError, match="the weights of senet50-ferplus; found no such gates"):
+        load_teacher("senet50-ferplus", "cpu", "fp32")
 
 
 @NAMES
@@ -348,7 +358,8 @@ STATES: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         (f"{GATE}.weight does not belong",),
     ),
     "nothing": (OrderedDict, ("senet50-ferplus", "found 0 others: nothing")),
-    "nested": (lambda: {"state_dict": torchvision_state()}, ("of tensors", "found dict")),
+    "nested": (lambda: {"state_dict": torchvision_state()}, ("conv1_7x7_s2.weight to",)),
+    "with-an-epoch": (lambda: {"epoch": 3, "model": {}}, ("of tensors", "found dict")),
     "list": (lambda: [torch.zeros(2)], ("of tensors", "found list")),
 }
 
@@ -363,9 +374,10 @@ def test_another_network_is_refused(tmp_path: Path, name: str) -> None:
 
 def test_flat_weights_of_the_right_shapes_are_taken(tmp_path: Path) -> None:
     """What the refusals above change is the only thing that is wrong."""
-    torch.save(flat_state(), tmp_path / "net.pth")
-    net = released.read(tmp_path / "net.pth")
-    assert isinstance(net, Senet) and net.config.squeeze_excite and not net.training
+    for i, state in enumerate((flat_state(), {"state_dict": flat_state()})):
+        torch.save(state, tmp_path / f"{i}.pth")
+        net = released.read(tmp_path / f"{i}.pth")
+        assert isinstance(net, Senet) and net.config.squeeze_excite and not net.training
 
 
 FILTERS, COLUMN = np.ones((7, 7, 3, 64), np.float32), np.ones((64, 1), np.float32)

@@ -4,6 +4,7 @@ Either form is converted once to a checkpoint in the cache, named by the hash of
 from; that hash stays the teacher's own.
 """
 
+import contextlib
 import pickle
 import re
 import struct
@@ -21,6 +22,7 @@ from emovox.teacher import TeacherSource, checkpoints
 from emovox.teacher.network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
 
+GATES = {"senet50-ferplus": True, "resnet50-ferplus": False}  # squeeze-and-excitation
 BN_EPSILON = 1e-5  # MatConvNet stores sqrt(variance + epsilon)
 
 # What torch.load objects to; around it stands advice to load the file unsafely.
@@ -48,12 +50,20 @@ def load(source: TeacherSource) -> FaceNetwork:
         InputError: the file holds something else; says what was expected and what was found.
     """
     converted = cache_folder() / "teachers" / f"{source.sha256}.safetensors"
-    if not converted.exists():
-        net = read(source.path)
+    if converted.exists():
+        try:
+            return checkpoints.load(converted)
+        except InputError:  # damaged: make it anew
+            converted.unlink(missing_ok=True)
+    net = read(source.path)
+    if (gates := GATES.get(source.name)) not in (None, net.config.squeeze_excite):
+        found = "no such gates" if gates else "gates of squeeze-and-excitation"
+        raise InputError(f"{source.path}: expected the weights of {source.name}; found {found}")
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         converted.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(converted)
         checkpoints.save(converted, net, {"converted_from": source.path.name}, torch.float32)
-    return checkpoints.load(converted)
+    return net
 
 
 def read(path: Path) -> FaceNetwork:
@@ -90,6 +100,8 @@ def read_pth(path: Path) -> dict[str, Tensor]:
         raise InputError(
             f"{path}: expected a PyTorch state dict; found {kind_of_file(path)} ({reason})"
         ) from error
+    if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
+        state = state["state_dict"]  # one level down in many checkpoints
     if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
         raise InputError(
             f"{path}: expected a PyTorch state dict of tensors; found {type(state).__name__}"
