@@ -75,9 +75,8 @@ def _take(name: str, node: Node, found: Annotations) -> list[str]:
         found.names = [cell.text() if cell.kind == "char" else "" for cell in node.cells()]
     elif name == "denseFrames" and node.kind == "cell" and found.numbers is None:
         found.numbers = _frame_numbers(node)
-    elif node.kind == "number" and (attribute := NUMBERS.get(name)):
-        if getattr(found, attribute) is None:
-            setattr(found, attribute, node.array().ravel(order="F"))
+    elif node.kind == "number" and name in NUMBERS and getattr(found, NUMBERS[name]) is None:
+        setattr(found, NUMBERS[name], node.array().ravel(order="F"))
     return seen
 
 

@@ -230,5 +230,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); --meta names the folder of the lists"
+            f"{path}: cannot be read ({type(error).__name__}); --meta names the folder of the "
+            "lists, and `emovox download splits` fetches them"
         ) from error

@@ -87,8 +87,8 @@ def find_teacher(name_or_path: str | Path) -> TeacherSource:
         if not path.is_file():
             names = " or ".join(file.name for file in files)
             raise InputError(
-                f"teacher {name}: its weights are not here; put {names} into {path.parent}, or "
-                "give the file itself as the teacher"
+                f"teacher {name}: its weights are not here; fetch them with `emovox download "
+                f"teacher --name {name}`, put {names} into {path.parent}, or give the file itself"
             )
     elif not path.is_file():
         known = ", ".join([*EMBEDDED, *RELEASED])
