@@ -240,6 +240,37 @@ def evaluate_teacher(
         evaluation.write(out)
 
 
+@main.command(short_help="What changed between two datasets.")
+@click.argument("old", type=FOLDER)
+@click.argument("new", type=FOLDER)
+@click.option(
+    "--format", "form", type=click.Choice(["text", "json"]), default="text", show_default=True
+)
+def diff(old: Path, new: Path, form: str) -> None:
+    """Compare the datasets OLD and NEW, and say which version bump the differences mean.
+
+    JSON holds all tracks and frames that were added or removed, text the first few.
+    """
+    from emovox.release.diff import diff as compare
+
+    found = compare(old, new)
+    click.echo(found.json() if form == "json" else found.text())
+
+
+@main.command(short_help="The card of a dataset, made from its data.")
+@click.argument("dataset", type=FOLDER)
+@click.option("--check", is_flag=True, help="Compare DATASET/README.md with it; 1 if they part.")
+def card(dataset: Path, check: bool) -> None:
+    """Print the card that DATASET should have by its rows, manifest and provenance."""
+    from emovox.dataset.card import card_of, check_card
+
+    if check:
+        check_card(dataset)
+        click.echo(f"{dataset}: the card agrees with the data")
+    else:
+        click.echo(card_of(dataset), nl=False)
+
+
 @main.command("schema", short_help="The tables of a dataset as JSON.")
 @click.option("--out", type=FOLDER, help="Write one file per table there instead of printing.")
 def print_schema(out: Path | None) -> None:

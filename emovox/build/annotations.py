@@ -63,14 +63,16 @@ def read_annotations(files: list[Path]) -> Annotations:
     return found
 
 
-def _take(name: str, node: Node, found: Annotations) -> list[str]:
-    """Read what a variable or field is known to hold; return the names seen on the way."""
+def _take(name: str, node: Node, found: Annotations, struct: str = "images") -> list[str]:
+    """Read what a variable or field of a struct is known to hold; return the names seen."""
     seen = [f"{name} ({node.kind} {' x '.join(map(str, node.dims))})"]
     if node.kind == "struct":
         for field_name, value in node.fields():
-            seen += _take(field_name, value, found)
+            seen += _take(field_name, value, found, struct=name)
     elif name == "wavLogits" and node.kind == "cell" and not found.logits:
         found.logits = [_numbers(cell) for cell in node.cells()]
+    elif struct != "images":
+        pass  # classes have names too
     elif name == "name" and node.kind == "cell" and not found.names:
         found.names = [cell.text() if cell.kind == "char" else "" for cell in node.cells()]
     elif name == "denseFrames" and node.kind == "cell" and found.numbers is None:
@@ -141,9 +143,10 @@ class FaceImages:
         self._known = found.wav_ids is not None
         if found.wav_ids is None:
             return
-        by_id = np.argsort(found.wav_ids, kind="stable")
+        owners = np.where(np.isfinite(found.wav_ids), found.wav_ids, -1).astype(np.int64)
+        by_id = np.argsort(owners, kind="stable")
+        owners = owners[by_id]
         assert found.ids is not None
-        owners = np.nan_to_num(found.wav_ids[by_id], nan=-1).astype(np.int64)
         ids = found.ids.astype(np.int64)
         self._starts = np.searchsorted(owners, ids, "left")
         self._stops = np.searchsorted(owners, ids, "right")

@@ -21,12 +21,14 @@ from emovox.dataset import schema
 from emovox.dataset.files import sha256_file
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError, TrackError
+from emovox.teacher import ACCURACY
 
 SETS = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
-NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]+)\.wav")
+NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
 MAX_EXAMPLES = 5
 CHUNK_TRACKS = 4096
 TEACHER = "senet50-ferplus"
+ORIGIN = "Imported by emovox from the published annotations of EmoVoxCeleb (Albanie et al., 2018)."
 
 # Counts of the published file: the paper's Table 3 and the reference code.
 EXPECTED = {
@@ -110,23 +112,24 @@ def import_mat(
         version=version,
         step_ms=schema.STEP_MS,
         teacher={"name": TEACHER, "sha256": None},
-        origin=f"Imported by emovox from the published annotations of EmoVoxCeleb (Albanie et al., "
-        f"2018), made with the teacher `{TEACHER}`.",
         provenance={
             **software(),
+            "origin": ORIGIN,
+            "teacher": {"name": TEACHER, "sha256": None, "accuracy": ACCURACY[TEACHER]},
             "imported_from": [{"file": p.name, "sha256": sha256_file(p)} for p in files],
             "split_disagreements": table.disagreements,
         },
         tables=("frames", "tracks"),
     )
-    building = out.parent / f".{out.name}.importing"
+    place = out.resolve()  # of a link, or of the current folder
+    building = place.parent / f".{place.name}.importing"
     shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
     building.mkdir(parents=True)
     try:
         manifest = write_dataset(building, table.chunks(), table.dropped, header, hdf5=hdf5)
-        if out.exists():
-            out.rmdir()
-        building.rename(out)
+        if place.exists():
+            place.rmdir()
+        building.rename(place)
     finally:
         shutil.rmtree(building, ignore_errors=True)
     counts = table.counts | {"tracks": len(table.tracks), "frames": manifest["totals"]["frames"]}
@@ -229,7 +232,7 @@ class _Join:
 
     def _track(self, name: str) -> Track:
         match = NAME.fullmatch(name)
-        if match is None or ".." in name.split("/"):
+        if match is None or {".", ".."} & {*name.split("/"), match[2]}:
             raise TrackError(
                 "plan", "BadName", "the name is not <person>/<set>/<video>_<track>.wav"
             )
@@ -243,8 +246,8 @@ class _Join:
         if logits.ndim != 2 or logits.shape[1] != len(EMOTIONS):
             shape = " x ".join(map(str, logits.shape))
             raise TrackError("decode", "BadShape", f"its logits are {shape}, expected n x 8")
-        if not np.isfinite(logits).all():
-            raise TrackError("decode", "NotFinite", "a logit is NaN or infinite")
+        if not (np.abs(logits) <= np.finfo(np.float32).max).all():
+            raise TrackError("decode", "NotFinite", "a logit is NaN, infinite or beyond float32")
         if len(logits) > schema.MAX_FRAME_INDEX + 1:
             raise TrackError("time", "TooLong", f"{len(logits):,} frames")
 

@@ -27,7 +27,7 @@ from emovox.corpus.tracks import Corpus, printable
 from emovox.dataset import schema
 from emovox.dataset.files import sha256_file, write_text
 from emovox.errors import EmovoxError, InputError
-from emovox.teacher import TeacherSource, find_teacher
+from emovox.teacher import ACCURACY, TeacherSource, find_teacher
 from emovox.teacher.devices import device_name, resolve_compile, resolve_device, resolve_precision
 
 FRAMES_PER_TRACK = 33  # of VoxCeleb1 at 0.24 s, on average; to guess the work ahead
@@ -249,8 +249,6 @@ def _finish_once(
         version=config.version,
         step_ms=settings.step_ms,
         teacher=teacher,
-        origin=f"Built by emovox from a corpus of layout `{config.layout}` with the teacher "
-        f"`{teacher['name']}` (weights sha256 `{teacher['sha256']}`).",
         provenance=provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
     )
     manifest = finish(config.out, state, shards, assigned, corpus.dropped, header, hdf5=config.hdf5)
@@ -294,7 +292,12 @@ def _provenance(
     return {
         **software(),
         "config": resolved,
-        "teacher": {"name": settings.teacher_name, "sha256": settings.teacher_sha256},
+        "origin": f"Built by emovox from a corpus of layout `{config.layout}`.",
+        "teacher": {
+            "name": settings.teacher_name,
+            "sha256": settings.teacher_sha256,
+            "accuracy": ACCURACY.get(config.teacher),  # a checkpoint may have any name
+        },
         "source_fingerprint": source.hexdigest(),
         "device": device_name(settings.device),
     }

@@ -1,7 +1,6 @@
 """Rows in, a dataset out: the tables by streaming, then card, provenance, checksums, manifest."""
 
 import json
-from collections import Counter
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
@@ -15,7 +14,7 @@ import pyarrow as pa
 from emovox.corpus.tracks import Dropped
 from emovox.corpus.voxceleb import format_track_id
 from emovox.dataset import schema
-from emovox.dataset.card import render_card
+from emovox.dataset.card import Counts, logits_of, render_card
 from emovox.dataset.files import remove_leftovers, write_text
 from emovox.dataset.store import ParquetTable, WrittenFile, describe_file, write_hdf5
 from emovox.emotions import EMOTIONS
@@ -60,8 +59,8 @@ class Header:
     Attributes:
         name, version, step_ms: as in the manifest.
         teacher: its name and the sha256 of its weights, None where it is not known.
-        origin: a sentence for the card on where the rows come from.
-        provenance: content of provenance.json.
+        provenance: content of provenance.json, with `origin`, a sentence for the card on where the
+            rows come from.
         tables: those with a file for each split.
     """
 
@@ -69,7 +68,6 @@ class Header:
     version: str
     step_ms: int
     teacher: Mapping[str, str | None]
-    origin: str
     provenance: Mapping[str, Any]
     tables: tuple[str, ...] = schema.TABLES
 
@@ -80,7 +78,7 @@ class _Split:
 
     tables: dict[str, ParquetTable]
     identities: set[str] = field(default_factory=set)
-    labels: Counter[str] = field(default_factory=Counter)
+    counts: Counts = field(default_factory=Counts)
 
 
 def write_dataset(
@@ -124,10 +122,10 @@ def write_dataset(
         "step_ms": header.step_ms,
         "teacher": dict(header.teacher),
         "totals": _totals(splits, len(dropped)),
-        "files": [],
+        "files": [asdict(f) for f in files],
     }
-    labels = {split: s.labels for split, s in splits.items()}
-    write_text(out / schema.CARD, render_card(manifest, labels, header.origin, header.tables))
+    counts = {split: s.counts for split, s in splits.items()}
+    write_text(out / schema.CARD, render_card(manifest, header.provenance, counts))
     write_text(out / schema.PROVENANCE, _json(header.provenance))
     documents = [_describe_document(out, n) for n in (schema.CARD, schema.PROVENANCE)]
     sums = "".join(f"{f['sha256']}  {f['path']}\n" for f in [*map(asdict, files), *documents])
@@ -181,7 +179,7 @@ def _append(target: _Split, chunk: Chunk) -> None:
     tracks, rows = chunk.tracks, chunk.rows
     counts = np.array([track.n_frames for track in tracks])
     starts = np.concatenate([[0], counts.cumsum()[:-1]])
-    logits = np.stack([rows[name].to_numpy() for name in schema.LOGITS], axis=1)
+    logits = logits_of(rows)
     maxima = np.maximum.reduceat(logits, starts, axis=0)
     labels = [EMOTIONS[k] for k in maxima.argmax(axis=1)]
     columns: list[Any] = [
@@ -200,7 +198,7 @@ def _append(target: _Split, chunk: Chunk) -> None:
         if name != "tracks":
             table.write(rows.select(schema.SCHEMAS[name].names))
     target.identities.update(track.identity_id for track in tracks)
-    target.labels.update(labels)
+    target.counts.add(labels, logits)
 
 
 def _write_dropped(out: Path, name: str, dropped: list[Dropped]) -> WrittenFile:
