@@ -1,11 +1,14 @@
 """Distillation: the mixed targets, what is kept, and recipes that name other recipes."""
 
+import json
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
 from scipy.special import softmax
 from test_training import QUICK, data, one_thread
 
@@ -29,6 +32,13 @@ class LeftTeacher(FakeTeacher):
         return super().__call__(crops[:, :, : crops.shape[2] // 2])
 
 
+class TwiceTeacher(LeftTeacher):
+    """Says everything twice as loud."""
+
+    def __call__(self, crops: np.ndarray) -> np.ndarray:
+        return 2 * super().__call__(crops)
+
+
 @pytest.fixture
 def faces() -> FerPlus:
     rng = np.random.default_rng(0)
@@ -43,9 +53,9 @@ def naive_logits(images: np.ndarray) -> np.ndarray:
 
 
 def test_logits_are_averaged_over_teachers_and_mirror_images(faces: FerPlus) -> None:
-    found = averaged_logits([LeftTeacher(48), LeftTeacher(48)], faces.images)
+    found = averaged_logits([LeftTeacher(48), TwiceTeacher(48)], faces.images)
     assert found.dtype == np.float32
-    np.testing.assert_allclose(found, naive_logits(faces.images), rtol=1e-5)
+    np.testing.assert_allclose(found, 1.5 * naive_logits(faces.images), rtol=1e-5)
 
 
 def test_targets_mix_votes_and_teachers_and_are_kept(
@@ -87,12 +97,46 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
     images = read(data, "train").images
     crops = np.repeat(images[..., None], 3, axis=3)
     logits = (teacher(crops) + teacher(np.ascontiguousarray(crops[:, :, ::-1]))) / 2
-    from safetensors.numpy import load_file
-
     kept = load_file(out / distillation.LOGITS_FILE)["logits"]
     assert np.abs(kept - logits).max() < 0.05, "of the first recipe's network (bf16 or not)"
-    losses = [(folder / "log.jsonl").read_text() for folder in (out, alone)]
+    losses = [
+        json.loads((folder / "log.jsonl").read_text())["train_loss"] for folder in (out, alone)
+    ]
     assert losses[0] != losses[1], "the teacher changes what is learnt"
+    with safe_open(out / "best.safetensors", "np") as file:
+        header = json.loads(file.metadata()["training"])
+    assert header["recipe"]["distill_from"] == ["first.toml"]
+    assert header["teachers_sha256"] == [teacher.sha256]
+
+
+@pytest.mark.parametrize(
+    ("files", "words"),
+    [
+        ({"a.toml": '["a.toml"]'}, "a.toml: a recipe cannot learn from itself"),
+        ({"a.toml": '["b.toml"]', "b.toml": '["a.toml"]'}, "cannot learn from itself"),
+        ({"a.toml": '["b.toml", "nobody"]', "b.toml": "[]"}, "'nobody' is neither"),
+        ({"a.toml": '["b.toml", "c/b.toml"]', "b.toml": "[]", "c/b.toml": "[]"}, "the same name"),
+    ],
+)
+def test_a_wrong_tree_of_recipes_trains_nothing(
+    data: Path, tmp_path: Path, files: dict[str, str], words: str
+) -> None:
+    for name, sources in files.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(f"{SHAPE}distill_from = {sources}\n")
+    config = replace(QUICK, distill_from=("a.toml",))
+    with pytest.raises(ConfigError, match=words):
+        next(train(config, data, tmp_path / "out", recipes=tmp_path))
+    assert not (tmp_path / "out").exists()
+
+
+def test_paths_of_teachers_stay_out_of_the_weights(data: Path, tmp_path: Path) -> None:
+    config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
+    list(train(config, data, tmp_path / "first"))
+    named = replace(config, distill_from=(str(tmp_path / "first" / "best.safetensors"),))
+    list(train(named, data, tmp_path / "second"))
+    for name in ("best.safetensors", "config.json"):
+        assert str(tmp_path).encode() not in (tmp_path / "second" / name).read_bytes()
 
 
 def test_a_checkpoint_beside_the_recipe_is_found(data: Path, tmp_path: Path) -> None:

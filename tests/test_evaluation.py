@@ -13,7 +13,6 @@ from test_ferplus import write_ferplus
 from emovox.cli import main
 from emovox.emotions import EMOTIONS
 from emovox.teacher.evaluation import evaluate, predict
-from emovox.testing import FakeTeacher
 
 
 def test_faces_are_resized_for_the_teacher() -> None:
@@ -28,7 +27,13 @@ def test_faces_are_resized_for_the_teacher() -> None:
 
 def test_both_ways_are_named(tmp_path: Path) -> None:
     data = write_ferplus(tmp_path / "data")
-    evaluation = evaluate(FakeTeacher(48), data, "private_test")
+    for i, name in enumerate(("fer0000000.png", "fer0000001.png")):
+        lopsided = np.full((48, 48), 10, np.uint8)  # the left half says what the right one does not
+        lopsided[12 * i : 12 * i + 6, :24] = 200
+        lopsided[30:36, 24:] = 255
+        cv2.imwrite(str(data / "FER2013Test" / name), lopsided)
+    evaluation = evaluate(LeftTeacher(48), data, "private_test")
+    assert evaluation.plain.accuracy == 0.5 and evaluation.mirrored.accuracy == 0
     text = evaluation.summary()
     assert "fake on private_test, 2 faces" in text
     assert "without      with  mirror averaging" in text

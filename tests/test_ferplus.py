@@ -119,6 +119,8 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
         (lambda root: (root / "fer2013.csv").unlink(), "no faces of FERPlus for train"),
         (lambda root: (root / "fer2013new.csv").unlink(), "no faces of FERPlus for train"),
         (edit("fer2013new.csv", "10,0", "ten,0"), "line 2: expected 10 votes"),
+        (edit("fer2013new.csv", "10,0", "-10,0"), "line 2: expected 10 votes"),
+        (edit("fer2013.csv", "10 10", "1" * 200_000), "cannot be read (field larger than"),
     ],
 )
 def test_what_is_wrong_with_a_table_is_said(
@@ -130,6 +132,25 @@ def test_what_is_wrong_with_a_table_is_said(
         ferplus.read(root, "train")
     assert words in str(error.value) and str(root) in str(error.value)
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
+
+
+def test_a_part_without_a_usable_face_is_said(tmp_path: Path) -> None:
+    root = write_ferplus(tmp_path, votes={"fer0000002.png": VOTES["fer0000002.png"]})
+    with pytest.raises(InputError, match="the votes leave no face of train"):
+        ferplus.read(root, "train")
+
+
+def test_a_damaged_zip_is_said(tmp_path: Path) -> None:
+    target = zipped(write_ferplus(tmp_path / "root"), tmp_path / "f.zip", with_folders=False)
+    whole = bytearray(target.read_bytes())
+    for start in range(100, len(whole), 997):
+        broken = whole.copy()
+        broken[start : start + 40] = b"\xff" * 40
+        target.write_bytes(broken)
+        try:
+            ferplus.read(target, "train")
+        except InputError as error:
+            assert str(target) in str(error)
 
 
 def naive_keep(votes: list[int]) -> bool:

@@ -1,6 +1,7 @@
 """Training a teacher: it learns, it resumes to the same weights, and it says what it did."""
 
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -89,8 +90,39 @@ def test_an_epoch_done_twice_is_logged_once(data: Path, tmp_path: Path) -> None:
 
 
 def test_a_diverging_training_stops(data: Path, tmp_path: Path) -> None:
-    with pytest.raises(EmovoxError, match=r"the loss is nan.*smaller learning_rate"):
-        list(train(replace(QUICK, learning_rate=1e30), data, tmp_path))
+    with pytest.raises(EmovoxError, match=r"the loss is .*smaller learning_rate"):
+        list(train(replace(QUICK, learning_rate=100.0), data, tmp_path))
+
+
+@pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x02}q\x00."])
+def test_a_damaged_resume_point_is_said(data: Path, tmp_path: Path, damage: bytes) -> None:
+    next(train(QUICK, data, tmp_path))
+    (tmp_path / "last.pt").write_bytes(damage)
+    with pytest.raises(InputError, match=r"last.pt: damaged resume point \(.*remove it to start"):
+        next(train(QUICK, data, tmp_path))
+
+
+def test_other_faces_do_not_mix(data: Path, tmp_path: Path) -> None:
+    next(train(QUICK, data, tmp_path / "out"))
+    shutil.copytree(data, tmp_path / "data")
+    face = next((tmp_path / "data" / "FER2013Train").iterdir())
+    cv2.imwrite(str(face), np.full((48, 48), 7, np.uint8))
+    with pytest.raises(ConfigError, match="another recipe, data or teacher"):
+        next(train(QUICK, tmp_path / "data", tmp_path / "out"))
+
+
+def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
+    running = train(QUICK, data, tmp_path)
+    next(running)
+    with pytest.raises(EmovoxError, match="another run is training there"):
+        next(train(QUICK, data, tmp_path))
+    running.close()
+    assert len(list(train(QUICK, data, tmp_path))) == 1
+
+
+def test_a_device_may_change_on_the_way(data: Path, tmp_path: Path) -> None:
+    next(train(replace(QUICK, device="auto"), data, tmp_path))
+    assert len(list(train(QUICK, data, tmp_path))) == 1
 
 
 def test_another_recipe_does_not_mix(data: Path, tmp_path: Path) -> None:
@@ -141,10 +173,13 @@ def test_wrong_data_leaves_nothing_behind(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"epochs": 0}, "--epochs must be at least 1"),
+        ({"epochs": 0}, "epochs must be at least 1"),
         ({"mirror": 1.5}, "mirror must lie between 0 and 1"),
-        ({"learning_rate": 0.0}, "learning_rate must be above 0"),
+        ({"learning_rate": 0.0}, "learning_rate must lie between"),
         ({"widths": (8, 16)}, "lists of the same length"),
+        ({"widths": (4,), "depths": (1,)}, "widths must be at least 8"),
+        ({"momentum": 0.0}, "momentum must lie between"),
+        ({"seed": 10**20}, "seed must lie between"),
         ({"batch_size": 1000}, "holds only 64 training faces"),
         ({"distill_from": ("nobody",)}, "'nobody' is neither a file nor one of"),
         ({"distill_from": ("absent.toml",)}, "absent.toml: cannot be read"),

@@ -23,6 +23,8 @@ ARCHITECTURES: dict[str, tuple[type, type[FaceNetwork]]] = {
     Senet.architecture: (SenetConfig, Senet),
 }
 
+MAX_WEIGHTS = 10**9
+
 
 def save(
     path: Path, net: FaceNetwork, training: dict[str, Any], dtype: torch.dtype = torch.float16
@@ -101,8 +103,20 @@ def _network(path: Path, header: dict[str, str]) -> FaceNetwork:
             key: tuple(value) if isinstance(value, list) else value
             for key, value in json.loads(header["config"]).items()
         }
-        net = make_network(make_config(**shape))
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        config = make_config(**shape)
+        with torch.device("meta"):  # costs no memory, whatever size a header claims
+            num_weights = sum(p.numel() for p in make_network(config).parameters())
+        if num_weights > MAX_WEIGHTS:
+            raise ValueError(f"{num_weights:,} weights")
+        net = make_network(config)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        AttributeError,
+        RuntimeError,
+        ArithmeticError,
+    ) as error:
         raise InputError(f"{path}: the header does not describe a network ({error})") from error
     if emotions != list(EMOTIONS):
         raise InputError(f"{path}: emotions are {emotions}, expected {list(EMOTIONS)}")

@@ -53,7 +53,8 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
-        return "bf16" if _torch().cuda.is_bf16_supported() else "fp32"
+        # From compute capability 8.0 (Ampere) on; below it bf16 is emulated, and slow.
+        return "bf16" if _torch().cuda.get_device_capability(device)[0] >= 8 else "fp32"
     return "bf16" if BF16_FLAGS & _cpu_flags() else "fp32"
 
 

@@ -1,5 +1,6 @@
 """Targets that mix the votes with what other face networks see (Schoneveld et al., 2021)."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -36,12 +37,13 @@ def soft_targets(
     """
     path = out / LOGITS_FILE
     loaded = [load_teacher(name, device) for name in teachers]
-    identity = json.dumps([teacher.sha256 for teacher in loaded])
+    seen = hashlib.sha256(faces.images.tobytes()).hexdigest()
+    identity = json.dumps([seen, *(teacher.sha256 for teacher in loaded)])
     logits = _kept_logits(path, identity)
     if logits is None:
         logits = averaged_logits(loaded, faces.images)
         with replace_file(path) as temporary:
-            save_file({"logits": logits}, temporary, {"teachers": identity})
+            save_file({"logits": logits}, temporary, {"faces_and_teachers": identity})
     return weight * softmax(logits) + (1 - weight) * faces.targets
 
 
@@ -55,6 +57,8 @@ def _kept_logits(path: Path, identity: str) -> np.ndarray | None:
     try:
         with safe_open(path, "numpy") as file:
             header = file.metadata() or {}
-            return file.get_tensor("logits") if header.get("teachers") == identity else None
+            return (
+                file.get_tensor("logits") if header.get("faces_and_teachers") == identity else None
+            )
     except (OSError, SafetensorError):  # not there, or damaged
         return None

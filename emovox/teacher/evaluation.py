@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from emovox.dataset.files import write_text
 from emovox.emotions import EMOTIONS
+from emovox.errors import InputError
 from emovox.media.faces import resize
 from emovox.teacher import Teacher, ferplus
 from emovox.teacher.scores import Scores, draw_confusion, score
@@ -106,12 +107,19 @@ def evaluate(teacher: Teacher, data: str | Path, part: str) -> Evaluation:
 
 
 def predict(teacher: Teacher, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits float32 `[N, 8]` of grey faces uint8 `[N, H, W]`, and of their mirror images."""
+    """Logits float32 `[N, 8]` of grey faces uint8 `[N, H, W]`, and of their mirror images.
+
+    Raises:
+        InputError: the teacher gives NaN or infinity.
+    """
     plain, mirrored = [], []
     for chunk in _chunks(teacher, images):
         plain.append(teacher(chunk))
         mirrored.append(teacher(np.ascontiguousarray(chunk[:, :, ::-1])))
-    return np.concatenate(plain), np.concatenate(mirrored)
+    logits = np.concatenate(plain), np.concatenate(mirrored)
+    if not np.isfinite(logits).all():
+        raise InputError(f"teacher {teacher.name}: gives logits that are not finite")
+    return logits
 
 
 def _chunks(teacher: Teacher, images: np.ndarray) -> Iterator[np.ndarray]:

@@ -7,10 +7,13 @@ directory or from inside a zip file. The votes are cleaned the way the reference
 does it.
 """
 
+import contextlib
 import csv
 import io
+import struct
 import zipfile
-from collections.abc import Sequence
+import zlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -33,6 +36,12 @@ CLEAN_COUNTS = {"train": 26_196, "public_test": 3_318, "private_test": 3_294}
 
 VOTE_NAMES = (*EMOTIONS, "unknown", "NF")  # the last is "not a face"
 NUM_VOTES = len(VOTE_NAMES)
+MAX_VOTES = 1000  # of one face for one emotion; there were ten annotators
+# What a damaged or odd zip file raises when it is opened or read.
+ZIP_ERRORS = (
+    *(zipfile.BadZipFile, zlib.error, struct.error, KeyError, OSError, EOFError),
+    *(RuntimeError, NotImplementedError, ValueError),
+)
 
 
 @dataclass(frozen=True)
@@ -110,6 +119,8 @@ def read(source: str | Path, part: str) -> FerPlus:
         )
     keep, targets = clean_votes(np.array([label.votes for label in labels]))
     kept = [label for label, k in zip(labels, keep, strict=True) if k]
+    if not kept:
+        raise InputError(f"{source}: the votes leave no face of {part} that can be used")
     if folder is not None:
         images = np.empty((len(kept), SIDE, SIDE), np.uint8)
         for i, label in enumerate(kept):
@@ -133,26 +144,38 @@ class _Label:
 def _read_shared_labels(files: "_Folder | _Zip", name: str, part: str) -> list[_Label]:
     """The rows of fer2013new.csv that belong to one part."""
     where = f"{files.source}: {name}"
-    with files.open(name) as text:
+    with _reading(files, name) as text:
         rows = csv.reader(text)
         usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
         return [
             # Faces without a name are those that the official folders leave out.
             _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
             for i, row in enumerate(rows)
-            if row and row[usage] == USAGES[part]
+            if len(row) > max(usage, image) and row[usage] == USAGES[part]
         ]
 
 
 def _read_own_labels(files: "_Folder | _Zip", name: str) -> list[_Label]:
     """The rows of a folder's label.csv: name, box, votes; no header."""
     columns = range(2, 2 + NUM_VOTES)
-    with files.open(name) as text:
+    with _reading(files, name) as text:
         return [
             _Label(i, row[0], _votes(row, columns, f"{files.source}: {name}: line {i + 1}"))
             for i, row in enumerate(csv.reader(text))
             if row
         ]
+
+
+@contextlib.contextmanager
+def _reading(files: "_Folder | _Zip", name: str) -> Iterator[TextIO]:
+    """Open a table, and turn what is wrong with its bytes into an InputError."""
+    with files.open(name) as text:
+        try:
+            yield text
+        except (csv.Error, *ZIP_ERRORS) as error:
+        if isinstance(error, InputError):
+            raise
+            raise InputError(f"{files.source}: {name}: cannot be read ({error})") from error
 
 
 def _columns(header: list[str], names: Sequence[str], where: str) -> list[int]:
@@ -167,7 +190,10 @@ def _columns(header: list[str], names: Sequence[str], where: str) -> list[int]:
 
 def _votes(row: list[str], columns: Sequence[int], where: str) -> list[int]:
     try:
-        return [int(row[column]) for column in columns]
+        votes = [int(row[column]) for column in columns]
+        if min(votes) < 0 or max(votes) > MAX_VOTES:
+            raise ValueError
+        return votes
     except (ValueError, IndexError):
         raise InputError(
             f"{where}: expected {NUM_VOTES} votes after two columns, found {row!r}"
@@ -182,7 +208,7 @@ def _read_pixels(
     wanted = {label.row: i for i, label in enumerate(labels)}
     images = np.empty((len(labels), SIDE, SIDE), np.uint8)
     num_read = 0
-    with files.open(name) as text:
+    with _reading(files, name) as text:
         rows = csv.reader(text)
         usage, pixels = _columns(next(rows, []), ("Usage", "pixels"), where)
         for number, row in enumerate(rows):
@@ -250,7 +276,10 @@ class _Folder:
 class _Zip:
     def __init__(self, source: str | Path) -> None:
         self.source = Path(source)
-        self.archive = zipfile.ZipFile(source)
+        try:
+            self.archive = zipfile.ZipFile(source)
+        except ZIP_ERRORS as error:
+            raise InputError(f"{source}: damaged zip file ({error})") from error
 
     def find(self, ending: str) -> str | None:
         files = self.archive.namelist()
@@ -261,9 +290,12 @@ class _Zip:
     def read(self, name: str) -> bytes:
         try:
             return self.archive.read(name)
-        except (KeyError, zipfile.BadZipFile) as error:
+        except ZIP_ERRORS as error:
             raise InputError(f"{self.source}: {name}: {error}") from error
 
     def open(self, name: str) -> TextIO:
-        binary = self.archive.open(name)
+        try:
+            binary = self.archive.open(name)
+        except ZIP_ERRORS as error:
+            raise InputError(f"{self.source}: {name}: {error}") from error
         return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")

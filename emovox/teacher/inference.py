@@ -57,6 +57,9 @@ class TorchTeacher:
 
     def _make_forward(self, net: FaceNetwork) -> Callable[[Tensor], Tensor]:
         dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        if dtype == torch.float32 and self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean just that
+            torch.backends.cuda.matmul.allow_tf32 = False
         fold_batch_norm(net)
         net.to(self.device, dtype).to(memory_format=torch.channels_last).requires_grad_(False)
         net.classifier.float()  # logits of eight bits would tie
@@ -112,5 +115,5 @@ class _Slot:
         self._host[len(crops) :] = 0
         pixels = self._host.to(self._device, non_blocking=True)
         if self._copied is not None:
-            self._copied.record()
+            self._copied.record(torch.cuda.current_stream(self._device))
         return pixels

@@ -4,6 +4,24 @@ from dataclasses import dataclass
 
 from emovox.errors import ConfigError
 
+MIN_WIDTH = 8  # below it squeeze-and-excitation has no channel left
+BOUNDS = {
+    "distill_weight": (0, 1),
+    "dropout": (0, 0.99),
+    "learning_rate": (1e-9, 100),
+    "warmup_epochs": (0, 10**6),
+    "momentum": (1e-9, 0.9999),  # Nesterov's needs some
+    "weight_decay": (0, 1),
+    "average_decay": (0, 0.999999),
+    "mirror": (0, 1),
+    "rotation": (0, 180),
+    "zoom": (0, 0.9),
+    "shift": (0, 1),
+    "gamma": (0, 5),
+    "cutout": (0, 1),
+    "seed": (0, 2**63 - 1),
+}
+
 
 @dataclass(frozen=True)
 class TrainConfig:
@@ -61,14 +79,15 @@ class TrainConfig:
     def __post_init__(self) -> None:
         for name in ("epochs", "batch_size", "stem", "cutout_side"):
             if getattr(self, name) < 1:
-                raise ConfigError(f"--{name.replace('_', '-')} must be at least 1")
-        for name in ("distill_weight", "dropout", "momentum", "average_decay", "mirror", "cutout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise ConfigError(f"{name} must lie between 0 and 1")
-        if not self.learning_rate > 0:
-            raise ConfigError("learning_rate must be above 0")
-        if len(self.widths) != len(self.depths) or min(self.widths + self.depths, default=0) < 1:
+                raise ConfigError(f"{name} must be at least 1")
+        for name, (low, high) in BOUNDS.items():
+            if not low <= getattr(self, name) <= high:
+                raise ConfigError(f"{name} must lie between {low} and {high}")
+        shape = self.widths + self.depths
+        if len(self.widths) != len(self.depths) or min(shape, default=0) < 1:
             raise ConfigError(
                 "widths and depths must be lists of the same length, of numbers from 1 up; found "
                 f"{list(self.widths)} and {list(self.depths)}"
             )
+        if min(self.widths) < MIN_WIDTH:
+            raise ConfigError(f"widths must be at least {MIN_WIDTH}; found {list(self.widths)}")

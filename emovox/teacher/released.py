@@ -49,6 +49,14 @@ def load(source: TeacherSource) -> FaceNetwork:
     Raises:
         InputError: the file holds something else; says what was expected and what was found.
     """
+    net = _converted(source)
+    if (gates := GATES.get(source.name)) not in (None, net.config.squeeze_excite):
+        found = "no such gates" if gates else "gates of squeeze-and-excitation"
+        raise InputError(f"{source.path}: expected the weights of {source.name}; found {found}")
+    return net
+
+
+def _converted(source: TeacherSource) -> FaceNetwork:
     converted = cache_folder() / "teachers" / f"{source.sha256}.safetensors"
     if converted.exists():
         try:
@@ -56,9 +64,6 @@ def load(source: TeacherSource) -> FaceNetwork:
         except InputError:  # damaged: make it anew
             converted.unlink(missing_ok=True)
     net = read(source.path)
-    if (gates := GATES.get(source.name)) not in (None, net.config.squeeze_excite):
-        found = "no such gates" if gates else "gates of squeeze-and-excitation"
-        raise InputError(f"{source.path}: expected the weights of {source.name}; found {found}")
     with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
         converted.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(converted)

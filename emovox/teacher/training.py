@@ -1,23 +1,29 @@
 """Training of the compact teacher on FERPlus."""
 
+import contextlib
 import copy
 import dataclasses
+import hashlib
+import io
 import json
 import math
+import pickle
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from torch import nn
 
 from emovox.config import read_config
-from emovox.dataset.files import replace_file, write_text
-from emovox.errors import ConfigError, EmovoxError
-from emovox.teacher import checkpoints, ferplus
+from emovox.dataset.files import remove_leftovers, replace_file, write_text
+from emovox.errors import ConfigError, EmovoxError, InputError
+from emovox.teacher import checkpoints, ferplus, find_teacher
 from emovox.teacher.augmentation import augment, cut_out
 from emovox.teacher.compact import CompactConfig, CompactNet, standardise
 from emovox.teacher.devices import resolve_device
@@ -26,6 +32,10 @@ from emovox.teacher.recipe import TrainConfig
 from emovox.teacher.scores import score
 
 Record = dict[str, Any]
+
+STATEFUL = ("model", "average", "optimizer")  # what of a run has a state_dict
+# What damaged resume points make of loading them.
+DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError)
 
 
 def train(
@@ -50,6 +60,7 @@ def train(
         EmovoxError: the training diverged.
     """
     device = torch.device(resolve_device(config.device))
+    sources = _find_sources(config, recipes)
     train_set, public = ferplus.read(data, "train"), ferplus.read(data, "public_test")
     if config.batch_size > len(train_set):
         raise ConfigError(
@@ -57,56 +68,95 @@ def train(
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    _claim_folder(config, out)
-    targets = train_set.targets
-    if config.distill_from:
-        teachers = yield from _teachers(config, data, out, recipes)
-        targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
-    run = _Run(config, train_set.images, targets, device)
-    run.resume(out / "last.pt")
-    _trim_log(out / "log.jsonl", run.epoch)
-    while run.epoch < config.epochs:
-        started = time.perf_counter()
-        loss = run.train_epoch()
-        if not math.isfinite(loss):
-            raise EmovoxError(
-                f"epoch {run.epoch}: the loss is {loss}: training diverged; try a smaller "
-                "learning_rate in a new --out"
-            )
-        scores = score(_logits(run.average, public.images, device), public.targets)
-        record: Record = {
-            "epoch": run.epoch,
-            "train_loss": loss,
-            "public_test_accuracy": scores.accuracy,
-            "public_test_cross_entropy": scores.cross_entropy,
-            "seconds": time.perf_counter() - started,
-        }
-        if scores.accuracy > run.best:
-            run.best = scores.accuracy
-            how = {key: record[key] for key in ("epoch", "public_test_accuracy")}
-            how["recipe"] = dataclasses.asdict(config)
-            checkpoints.save(out / "best.safetensors", run.average, how)
-        with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-            log.write(json.dumps(record) + "\n")
-        run.epoch += 1
-        run.save(out / "last.pt")
-        yield record
+    with _locked(out):
+        teachers = yield from _teachers(sources, config, data, out)
+        recipe = _recipe(config, [train_set, public], teachers)
+        _claim_folder(recipe, out)
+        targets = train_set.targets
+        if teachers:
+            targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
+        run = _Run(config, train_set.images, targets, device)
+        run.resume(out / "last.pt")
+        _trim_log(out / "log.jsonl", run.epoch)
+        while run.epoch < config.epochs:
+            yield _train_one(run, public, recipe, out)
 
 
-def _teachers(
-    config: TrainConfig, data: str | Path, out: Path, recipes: Path
-) -> Generator[Record, None, list[str | Path]]:
-    """Find the teachers to learn from; train those that are recipes, and yield their records."""
-    teachers: list[str | Path] = []
+def _train_one(run: "_Run", public: ferplus.FerPlus, recipe: Record, out: Path) -> Record:
+    """Train one epoch, score it, keep what has to be kept; return its record."""
+    started = time.perf_counter()
+    loss = run.train_epoch()
+    logits = _logits(run.average, public.images, run.device)
+    if not (math.isfinite(loss) and np.isfinite(logits).all()):
+        raise EmovoxError(
+            f"epoch {run.epoch}: the loss is {loss}: training diverged; try a smaller "
+            "learning_rate in a new --out"
+        )
+    scores = score(logits, public.targets)
+    record: Record = {
+        "epoch": run.epoch,
+        "train_loss": loss,
+        "public_test_accuracy": scores.accuracy,
+        "public_test_cross_entropy": scores.cross_entropy,
+        "seconds": time.perf_counter() - started,
+    }
+    if scores.accuracy > run.best:
+        run.best = scores.accuracy
+        how = {key: record[key] for key in ("epoch", "public_test_accuracy")}
+        checkpoints.save(out / "best.safetensors", run.average, how | recipe)
+    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(record) + "\n")
+    run.epoch += 1
+    run.save(out / "last.pt")
+    return record
+
+
+@dataclass(frozen=True)
+class _Source:
+    """A teacher to learn from: a registered name or a checkpoint, or a recipe to train first."""
+
+    name: str | Path
+    recipe: TrainConfig | None = None
+
+    @property
+    def stem(self) -> str:
+        return Path(self.name).stem
+
+
+def _find_sources(
+    config: TrainConfig, recipes: Path, above: tuple[Path, ...] = ()
+) -> list[_Source]:
+    """Look up all that `distill_from` names, before anything is written or trained."""
+    sources = []
     for name in config.distill_from:
         beside = recipes / name
         if not name.endswith(".toml"):
-            teachers.append(beside if beside.is_file() else name)
+            sources.append(_Source(beside if beside.is_file() else name))
+            find_teacher(sources[-1].name)
             continue
+        if beside.resolve() in above:
+            raise ConfigError(f"{beside}: a recipe cannot learn from itself")
         recipe = read_config(TrainConfig, beside, {"device": config.device})
-        folder = out / beside.stem
-        for record in train(recipe, data, folder, beside.parent):
-            yield {"recipe": beside.stem, **record}
+        _find_sources(recipe, beside.parent, (*above, beside.resolve()))
+        sources.append(_Source(beside, recipe))
+    stems = [source.stem for source in sources if source.recipe]
+    if len(set(stems)) < len(stems):
+        raise ConfigError(f"two recipes to learn from have the same name: {', '.join(stems)}")
+    return sources
+
+
+def _teachers(
+    sources: list[_Source], config: TrainConfig, data: str | Path, out: Path
+) -> Generator[Record, None, list[str | Path]]:
+    """Train those teachers that are recipes, yielding their records; return all of them."""
+    teachers: list[str | Path] = []
+    for source in sources:
+        if source.recipe is None:
+            teachers.append(source.name)
+            continue
+        folder = out / source.stem
+        for record in train(source.recipe, data, folder, Path(source.name).parent):
+            yield {"recipe": source.stem, **record}
         teachers.append(folder / "best.safetensors")
     return teachers
 
@@ -161,29 +211,38 @@ class _Run:
 
     def save(self, path: Path) -> None:
         """Write the resume point."""
-        state = {
-            "model": self.model.state_dict(),
-            "average": self.average.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "generator": self.generator.get_state(),
-            "torch_rng": torch.get_rng_state(),
-            "epoch": self.epoch,
-            "best": self.best,
-        }
+        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        state |= {"epoch": self.epoch, "best": self.best, "torch_rng": torch.get_rng_state()}
+        state["generator"] = self.generator.get_state()
+        if self.device.type == "cuda":
+            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
+        content = io.BytesIO()
+        torch.save(state, content)
         with replace_file(path) as temporary:
-            torch.save(state, temporary)
+            temporary.write_bytes(content.getbuffer())
 
     def resume(self, path: Path) -> None:
-        """Go on from the resume point, if there is one."""
+        """Go on from the resume point, if there is one.
+
+        Raises:
+            InputError: it is damaged.
+        """
+        remove_leftovers(path)
         if not path.exists():
             return
-        state = torch.load(path, map_location="cpu", weights_only=True)
-        self.model.load_state_dict(state["model"])
-        self.average.load_state_dict(state["average"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.generator.set_state(state["generator"])
-        torch.set_rng_state(state["torch_rng"])
-        self.epoch, self.best = state["epoch"], state["best"]
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            for name in STATEFUL:
+                getattr(self, name).load_state_dict(state[name])
+            self.generator.set_state(state["generator"])
+            torch.set_rng_state(state["torch_rng"])
+            if self.device.type == "cuda" and "cuda_rng" in state:
+                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
+            self.epoch, self.best = state["epoch"], state["best"]
+        except DAMAGED as error:
+            raise InputError(
+                f"{path}: damaged resume point ({type(error).__name__}); remove it to start over"
+            ) from error
 
 
 @torch.inference_mode()
@@ -197,19 +256,48 @@ def _logits(model: nn.Module, images: np.ndarray, device: torch.device) -> np.nd
     return torch.cat(logits).numpy()
 
 
-def _claim_folder(config: TrainConfig, out: Path) -> None:
+def _recipe(
+    config: TrainConfig, parts: list[ferplus.FerPlus], teachers: list[str | Path]
+) -> Record:
+    """All that decides what a training gives, without paths and without the device."""
+    values = dataclasses.asdict(config)
+    del values["device"]
+    values["distill_from"] = [Path(name).name for name in config.distill_from]
+    data = hashlib.sha256()
+    for part in parts:
+        data.update(part.images.tobytes() + part.targets.tobytes())
+    return {
+        "recipe": values,
+        "data_sha256": data.hexdigest(),
+        "teachers_sha256": [find_teacher(name).sha256 for name in teachers],
+    }
+
+
+def _claim_folder(recipe: Record, out: Path) -> None:
     """Write the recipe into `out`, or make sure that the one already there is the same."""
-    recipe = json.dumps(dataclasses.asdict(config), indent=2) + "\n"
+    text = json.dumps(recipe, indent=2) + "\n"
     path = out / "config.json"
-    if path.exists() and path.read_text() != recipe:
-        raise ConfigError(f"{out}: holds another recipe's training; choose another --out")
-    path.write_text(recipe)
+    if path.exists() and path.read_bytes() != text.encode():
+        raise ConfigError(
+            f"{out}: holds a training with another recipe, data or teacher; choose another --out"
+        )
+    write_text(path, text)
+
+
+@contextlib.contextmanager
+def _locked(out: Path) -> Iterator[None]:
+    try:
+        with FileLock(out / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise EmovoxError(f"{out}: another run is training there; wait for it") from None
 
 
 def _trim_log(path: Path, num_epochs: int) -> None:
     """Keep the first epochs of a log: one written just before a kill will be written again."""
     if path.exists():
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = text.splitlines(keepends=True)
         write_text(path, "".join(lines[:num_epochs]))
 
 
