@@ -14,7 +14,7 @@ from test_training import QUICK, data, one_thread
 
 from emovox.config import read_config
 from emovox.emotions import EMOTIONS
-from emovox.errors import ConfigError
+from emovox.errors import ConfigError, InputError
 from emovox.teacher import distillation, load_teacher
 from emovox.teacher.distillation import averaged_logits, soft_targets
 from emovox.teacher.ferplus import FerPlus, read
@@ -106,7 +106,7 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
     with safe_open(out / "best.safetensors", "np") as file:
         header = json.loads(file.metadata()["training"])
     assert header["recipe"]["distill_from"] == ["first.toml"]
-    assert header["teachers_sha256"] == [teacher.sha256]
+    assert header["sources_sha256"] == [teacher.sha256]
 
 
 @pytest.mark.parametrize(
@@ -147,3 +147,26 @@ def test_a_checkpoint_beside_the_recipe_is_found(data: Path, tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="neither a file nor one of"):
         next(train(named, data, tmp_path / "a"))
     assert len(list(train(named, data, tmp_path / "a", recipes=tmp_path))) == 1
+
+
+def test_a_recipe_goes_on_from_the_weights_of_another(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "first.toml").write_text(SHAPE.replace("epochs = 1", "epochs = 6"))
+    config = replace(
+        QUICK,
+        epochs=1,
+        stem=8,
+        widths=(8,),
+        depths=(1,),
+        start_from="first.toml",
+        learning_rate=1e-9,
+    )
+    out = tmp_path / "out"
+    records = list(train(config, data, out, recipes=tmp_path))
+    assert [record.get("recipe") for record in records] == ["first"] * 6 + [None]
+    first, second = (load_file(p / "best.safetensors") for p in (out / "first", out))
+    for name in ("classifier.weight", "stem.0.weight", "blocks.0.se.up.bias"):
+        np.testing.assert_allclose(first[name], second[name], atol=2e-3)
+    assert not list(train(config, data, out, recipes=tmp_path)), "it is done"
+    wider = replace(config, widths=(16,))
+    with pytest.raises(InputError, match="needs a network of the same shape"):
+        next(train(replace(wider, start_from=str(out / "best.safetensors")), data, tmp_path / "b"))

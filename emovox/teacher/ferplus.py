@@ -172,9 +172,9 @@ def _reading(files: "_Folder | _Zip", name: str) -> Iterator[TextIO]:
     with files.open(name) as text:
         try:
             yield text
-        except (csv.Error, *ZIP_ERRORS) as error:
-        if isinstance(error, InputError):
+        except InputError:
             raise
+        except (csv.Error, *ZIP_ERRORS) as error:
             raise InputError(f"{files.source}: {name}: cannot be read ({error})") from error
 
 

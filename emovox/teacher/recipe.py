@@ -29,6 +29,8 @@ class TrainConfig:
 
     Attributes:
         stem, widths, depths, dropout: shape of the network, see `CompactConfig`.
+        start_from: a recipe (`.toml`) that is trained first, or a checkpoint of the same shape: its
+            weights are where this training begins. Empty: from random weights.
         distill_from: teachers whose averaged logits it learns from beside the votes: registered
             names, checkpoints, or recipes (`.toml`) that are trained first. Paths are relative to
             the recipe's own folder.
@@ -56,6 +58,7 @@ class TrainConfig:
     widths: tuple[int, ...] = (32, 64, 128, 192)
     depths: tuple[int, ...] = (1, 2, 2, 1)
     dropout: float = 0.3
+    start_from: str = ""
     distill_from: tuple[str, ...] = ()
     distill_weight: float = 0.5
     epochs: int = 70

@@ -69,13 +69,16 @@ def train(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with _locked(out):
-        teachers = yield from _teachers(sources, config, data, out)
-        recipe = _recipe(config, [train_set, public], teachers)
+        found = yield from _train_sources(sources, data, out)
+        start, teachers = (found[0], found[1:]) if config.start_from else (None, found)
+        recipe = _recipe(config, [train_set, public], found)
         _claim_folder(recipe, out)
         targets = train_set.targets
         if teachers:
             targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
         run = _Run(config, train_set.images, targets, device)
+        if start is not None:
+            run.start_from(start)
         run.resume(out / "last.pt")
         _trim_log(out / "log.jsonl", run.epoch)
         while run.epoch < config.epochs:
@@ -126,9 +129,9 @@ class _Source:
 def _find_sources(
     config: TrainConfig, recipes: Path, above: tuple[Path, ...] = ()
 ) -> list[_Source]:
-    """Look up all that `distill_from` names, before anything is written or trained."""
+    """Look up what `start_from` and `distill_from` name, before anything is written or trained."""
     sources = []
-    for name in config.distill_from:
+    for name in (*([config.start_from] if config.start_from else []), *config.distill_from):
         beside = recipes / name
         if not name.endswith(".toml"):
             sources.append(_Source(beside if beside.is_file() else name))
@@ -145,20 +148,20 @@ def _find_sources(
     return sources
 
 
-def _teachers(
-    sources: list[_Source], config: TrainConfig, data: str | Path, out: Path
+def _train_sources(
+    sources: list[_Source], data: str | Path, out: Path
 ) -> Generator[Record, None, list[str | Path]]:
-    """Train those teachers that are recipes, yielding their records; return all of them."""
-    teachers: list[str | Path] = []
+    """Train those sources that are recipes, yielding their records; return all of them."""
+    found: list[str | Path] = []
     for source in sources:
         if source.recipe is None:
-            teachers.append(source.name)
+            found.append(source.name)
             continue
         folder = out / source.stem
         for record in train(source.recipe, data, folder, Path(source.name).parent):
             yield {"recipe": source.stem, **record}
-        teachers.append(folder / "best.safetensors")
-    return teachers
+        found.append(folder / "best.safetensors")
+    return found
 
 
 class _Run:
@@ -183,6 +186,19 @@ class _Run:
             nesterov=True,
         )
         self.epoch, self.best = 0, -1.0  # epochs done; the best accuracy on PublicTest so far
+
+    def start_from(self, source: str | Path) -> None:
+        """Take over the weights of a checkpoint.
+
+        Raises:
+            InputError: it is of another shape.
+        """
+        path = find_teacher(source).path
+        net = checkpoints.load(path)
+        if type(net) is not CompactNet or net.config != self.model.config:
+            raise InputError(f"{path}: start_from needs a network of the same shape")
+        for model in (self.model, self.average):
+            model.load_state_dict(net.state_dict())
 
     def train_epoch(self) -> float:
         """One pass over the faces; returns the mean loss."""
@@ -256,12 +272,11 @@ def _logits(model: nn.Module, images: np.ndarray, device: torch.device) -> np.nd
     return torch.cat(logits).numpy()
 
 
-def _recipe(
-    config: TrainConfig, parts: list[ferplus.FerPlus], teachers: list[str | Path]
-) -> Record:
+def _recipe(config: TrainConfig, parts: list[ferplus.FerPlus], sources: list[str | Path]) -> Record:
     """All that decides what a training gives, without paths and without the device."""
     values = dataclasses.asdict(config)
     del values["device"]
+    values["start_from"] = Path(config.start_from).name
     values["distill_from"] = [Path(name).name for name in config.distill_from]
     data = hashlib.sha256()
     for part in parts:
@@ -269,7 +284,7 @@ def _recipe(
     return {
         "recipe": values,
         "data_sha256": data.hexdigest(),
-        "teachers_sha256": [find_teacher(name).sha256 for name in teachers],
+        "sources_sha256": [find_teacher(name).sha256 for name in sources],
     }
 
 
