@@ -4,6 +4,7 @@ Results go to stdout, progress and messages to stderr.
 """
 
 import errno
+import os
 import signal
 import sys
 from collections.abc import Callable
@@ -16,6 +17,7 @@ import click
 
 from emovox.errors import EmovoxError
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 UNREADABLE = 2
 INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
@@ -33,6 +35,10 @@ class Commands(click.Group):
             click.echo(f"emovox: error: {error}", err=True)
             context.exit(error.exit_code)
         except OSError as error:
+            if error.errno in FULL:
+                reason = f"{os.strerror(error.errno)}; mend that and run it again"
+                click.echo(f"emovox: error: {reason}", err=True)
+                context.exit(EmovoxError.exit_code)
             if error.filename is None or error.errno == errno.EPIPE:
                 raise  # a closed pipe is click's to handle; without a file it is a bug
             click.echo(f"emovox: error: {error.filename}: {error.strerror}", err=True)
@@ -132,9 +138,9 @@ def import_mat(files: tuple[Path, ...], out: Path, meta: Path | None, **options:
     printed beside the published counts.
     """
     from emovox.build.published import import_mat
-    from emovox.cache import cache_folder
+    from emovox.corpus.voxceleb import lists_folder
 
-    meta = meta or cache_folder() / "splits"
+    meta = lists_folder(meta, files[0].parent)
     click.echo(import_mat(list(files), out, meta=meta, **options).summary())
 
 
@@ -271,19 +277,48 @@ def card(dataset: Path, check: bool) -> None:
         click.echo(card_of(dataset), nl=False)
 
 
-@main.command("schema", short_help="The tables of a dataset as JSON.")
-@click.option("--out", type=FOLDER, help="Write one file per table there instead of printing.")
+@main.command("validate", short_help="Check a dataset, rule by rule.")
+@click.argument("dataset", type=FOLDER, metavar="DIR")
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "junit", "github"]),
+    default="text",
+    show_default=True,
+)
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the official lists.")
+@click.option("--takedown", type=FILE, help="List of the SHA-256 of identities to be absent.")
+@interruptible("run the same command again")
+def validate_dataset(dataset: Path, form: str, **options: Any) -> None:
+    """Check every row and every file of the dataset in DIR against the contract.
+
+    Exit code 0: valid, perhaps with warnings; 1: a rule failed; 2: DIR is no dataset.
+    """
+    from emovox.release.reports import FORMATS
+    from emovox.release.validate import validate
+
+    validation = validate(dataset, **options)
+    click.echo(FORMATS[form](validation))
+    if not validation.valid:
+        sys.exit(1)
+
+
+@main.command("schema", short_help="Tables and documents of a dataset as JSON.")
+@click.option("--out", type=FOLDER, help="Write one file each there instead of printing.")
 def print_schema(out: Path | None) -> None:
-    """Print the tables of a dataset as JSON: columns, types, which may be null."""
+    """Print the contract as JSON: columns of the tables, JSON Schema of the documents."""
     import json
 
     from emovox.dataset.schema import describe
+    from emovox.release.documents import describe_documents
 
+    contract = describe() | describe_documents()
     if out is None:
-        click.echo(json.dumps(describe(), indent=2))
+        click.echo(json.dumps(contract, indent=2))
         return
     out.mkdir(parents=True, exist_ok=True)
-    for table, description in describe().items():
-        path = out / f"{table}.json"
+    for name, description in contract.items():
+        path = out / f"{name}.json"
         path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         click.echo(path)

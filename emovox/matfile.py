@@ -26,6 +26,7 @@ MAT5_MAGIC = b"MATLAB 5.0 MAT-file"
 MAT73_MAGIC = b"MATLAB 7.3 MAT-file"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HEADER_BYTES = 128  # of MAT 5: text, version, byte order
+SEPARATOR = b"\0" * 8  # between the cells of MAT 7.3, when they are searched
 PIECE = 1 << 20  # bytes inflated or skipped at a time
 
 # Data types of MAT 5 elements.
@@ -94,7 +95,7 @@ class Node(ABC):
 
     @abstractmethod
     def raw(self) -> Iterator[bytes]:
-        """What is left of the node as pieces of bytes; nothing where the container has no such."""
+        """What is left of the node as pieces of bytes, to be searched."""
 
     def plain(self) -> Any:
         """The whole node as Python values: arrays, strings, lists for cells, dicts for structs."""
@@ -428,4 +429,11 @@ class _Node73(Node):
                 yield name, _Node73(child, self._file)
 
     def raw(self) -> Iterator[bytes]:
-        yield from ()
+        pieces: list[bytes] = []
+        for node in self.cells():
+            assert isinstance(node, _Node73)
+            pieces += [node._item[()].tobytes(), SEPARATOR]
+            if len(pieces) >= PIECE // 64:
+                yield b"".join(pieces)
+                pieces = []
+        yield b"".join(pieces)

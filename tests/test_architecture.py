@@ -22,6 +22,7 @@ ROOMS = [
     {"media"},
     {"teacher"},
     {"build"},
+    {"release"},
     {"demo", "testing", "cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

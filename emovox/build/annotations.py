@@ -147,7 +147,7 @@ class FaceImages:
         by_id = np.argsort(owners, kind="stable")
         owners = owners[by_id]
         assert found.ids is not None
-        ids = found.ids.astype(np.int64)
+        ids = found.ids
         self._starts = np.searchsorted(owners, ids, "left")
         self._stops = np.searchsorted(owners, ids, "right")
         if found.numbers is not None and len(found.numbers) == len(by_id):

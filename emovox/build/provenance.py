@@ -10,12 +10,12 @@ from typing import Any
 LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
 
 
-def software() -> dict[str, Any]:
-    """Versions of emovox, of Python and of the libraries that rows depend on."""
+def software(*libraries: str) -> dict[str, Any]:
+    """Versions of emovox, of Python and of libraries: those that a build depends on by default."""
     return {
         "emovox": {"version": importlib.metadata.version("emovox"), "commit": _commit()},
         "libraries": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in LIBRARIES},
+        | {name: importlib.metadata.version(name) for name in libraries or LIBRARIES},
     }
 
 

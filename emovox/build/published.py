@@ -1,7 +1,9 @@
 """The published annotations of EmoVoxCeleb, a MATLAB file, as a dataset of the contract."""
 
+import contextlib
 import re
 import shutil
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,21 +12,23 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from filelock import FileLock, Timeout
 
 from emovox.build.annotations import Annotations, FaceImages, read_annotations
 from emovox.build.provenance import software
 from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD, audit, official_split
-from emovox.corpus.tracks import Dropped, Faces, Track, check_names
+from emovox.corpus.tracks import Dropped, Faces, Track, check_names, printable
 from emovox.corpus.voxceleb import OfficialSplit, read_names, read_official_split
 from emovox.dataset import schema
 from emovox.dataset.files import sha256_file
 from emovox.emotions import EMOTIONS
-from emovox.errors import InputError, TrackError
+from emovox.errors import EmovoxError, InputError, TrackError
 from emovox.teacher import ACCURACY
 
-SETS = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
+SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
 NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
+LISTS = ("vox1_meta.csv", "identity_splits.txt", "veriflist_test_random_seenheard.txt")
 MAX_EXAMPLES = 5
 CHUNK_TRACKS = 4096
 TEACHER = "senet50-ferplus"
@@ -101,41 +105,76 @@ def import_mat(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: is there already; choose another --out")
+    if printable(str(out)) != str(out):  # Arrow opens nothing that is not UTF-8
+        raise InputError(f"{printable(str(out))}: not a name in UTF-8; choose another --out")
     names = read_names(meta)
     lists = read_official_split(meta) if (meta / "identity_splits.txt").is_file() else None
     found = read_annotations(files)
     table = _Join(found, names, files)
     table.compare(lists)
     audit(table.tracks, table.splits)
+    if not table.tracks:
+        reasons = Counter(d.error for d in table.dropped)
+        why = ", ".join(f"{n} x {error}" for error, n in reasons.items())
+        raise InputError(f"{', '.join(map(str, files))}: no track can be used ({why})")
     header = Header(
-        name=name,
-        version=version,
+        name=printable(name),
+        version=printable(version),
         step_ms=schema.STEP_MS,
         teacher={"name": TEACHER, "sha256": None},
         provenance={
-            **software(),
+            **software("numpy", "pyarrow", "h5py"),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "origin": ORIGIN,
             "teacher": {"name": TEACHER, "sha256": None, "accuracy": ACCURACY[TEACHER]},
-            "imported_from": [{"file": p.name, "sha256": sha256_file(p)} for p in files],
+            "imported_from": [_fingerprint(path) for path in files],
+            "lists": [_fingerprint(meta / n) for n in LISTS if (meta / n).is_file()],
             "split_disagreements": table.disagreements,
         },
         tables=("frames", "tracks"),
     )
     place = out.resolve()  # of a link, or of the current folder
-    building = place.parent / f".{place.name}.importing"
-    shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
-    building.mkdir(parents=True)
-    try:
+    with _building(place) as building:
         manifest = write_dataset(building, table.chunks(), table.dropped, header, hdf5=hdf5)
         if place.exists():
             place.rmdir()
         building.rename(place)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
     counts = table.counts | {"tracks": len(table.tracks), "frames": manifest["totals"]["frames"]}
     counts["identities"] = len({track.identity_id for track in table.tracks})
     reasons = Counter(f"{d.stage}: {d.error}" for d in table.dropped)
     return ImportResult(out, manifest, counts, reasons, table.notes)
+
+
+@contextlib.contextmanager
+def _building(place: Path) -> Iterator[Path]:
+    """A folder beside `place`, gone afterwards unless it was renamed; one run at a time."""
+    building = place.parent / f".{place.name}.importing"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = place.parent / f".{place.name}.lock"
+    try:
+        with FileLock(lock, timeout=0):
+            shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
+            building.mkdir()
+            try:
+                yield building
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise EmovoxError(f"{place}: another run is importing to it; wait for it") from None
+
+
+def _fingerprint(path: Path) -> dict[str, str]:
+    return {"file": printable(path.name), "sha256": sha256_file(path)}
+
+
+def _own_numbers(ids: np.ndarray) -> np.ndarray:
+    """Ids as int64; a negative number of its own where one is not whole or not unique."""
+    values = ids.astype(np.float64)
+    whole = np.isfinite(values) & (values == np.round(values)) & (values >= 0) & (values < 2**53)
+    numbers = np.where(whole, values, 0).astype(np.int64)
+    _, kinds, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    return np.where(whole & (counts[kinds] == 1), numbers, -1 - np.arange(len(numbers)))
 
 
 class _Join:
@@ -153,7 +192,8 @@ class _Join:
         self._found, self._names = found, names
         assert found.ids is not None and found.sets is not None
         self._where = ", ".join(map(str, files))
-        self._ids, self._sets = found.ids.astype(np.int64), found.sets.astype(np.int64)
+        found.ids = _own_numbers(found.ids)
+        self._ids, self._sets = found.ids, found.sets
         num = len(found.names)
         if len(self._ids) != num or len(self._sets) != num:
             raise InputError(
@@ -190,7 +230,9 @@ class _Join:
         be, the counts of face images, which carry ids, decide.
         """
         ids, num_cells = self._ids, len(self._found.logits)
-        parallel, by_id = len(ids) == num_cells, ids.min() >= 1 and ids.max() <= num_cells
+        good = ids[ids >= 0]
+        parallel = len(ids) == num_cells
+        by_id = len(good) == len(ids) and ids.min() >= 1 and ids.max() <= num_cells
         if not parallel and not by_id:
             raise InputError(
                 f"{self._where}: wavLogits has {num_cells:,} cells, images.id {len(ids):,} entries "
@@ -202,6 +244,7 @@ class _Join:
         num_rows = np.array([len(x) for x in self._found.logits])
         expected = self._frames.counts()
         if expected is None:
+            self.notes.append("wavLogits and images fit by position and by id; joined by id")
             return ids - 1
         misfits = [(num_rows[cells] != expected).sum() for cells in (ids - 1, in_order)]
         return ids - 1 if misfits[0] <= misfits[1] else in_order
@@ -210,13 +253,16 @@ class _Join:
         name, number = self._found.names[position], int(self._ids[position])
         track_id = f"images/{number}"
         try:
+            if number < 0:
+                message = "its images.id is not a whole number that it has alone"
+                raise TrackError("plan", "BadId", message)
             track = self._track(name)
             check_names(track)
             track_id = track.track_id
             if track_id in self.splits:
                 raise TrackError("plan", "DuplicateTrack", "another entry has the same track_id")
             self._check_logits(self._found.logits[cell])
-            split = SETS.get(int(self._sets[position]))
+            split = SETS.get(float(self._sets[position]))
             if split is None:
                 message = f"images.set is {self._sets[position]}, expected 1, 2 or 3"
                 raise TrackError("split", "UnknownSet", message)
@@ -252,7 +298,7 @@ class _Join:
             raise TrackError("time", "TooLong", f"{len(logits):,} frames")
 
     def _count(self) -> None:
-        sets = Counter(SETS.get(int(value), "") for value in self._sets)
+        sets = Counter(SETS.get(float(value), "") for value in self._sets)
         self.counts |= {f"tracks in the file, {s}": sets[s] for s in SETS.values()}
         self.counts["tracks without frames"] = sum(d.error == "NoFrames" for d in self.dropped)
         if (wav_ids := self._found.wav_ids) is not None:

@@ -62,6 +62,8 @@ class _AudioTree:
                 if path.is_file():
                     self._forms.insert(0, self._forms.pop(place))
                     return path
+        if not self._persons:
+            _tree.cache_clear()  # the table may be there the next time
         known = "" if self._persons else f"; for a tree with persons' names, {META} is needed"
         raise InputError(
             f"{self.root}: no audio of {track_id}: looked for {' and '.join(stems)} with "

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from emovox.corpus.tables import read_track_table
 from emovox.corpus.tracks import Corpus, Faces, Track
-from emovox.corpus.voxceleb import IDENTITY, format_track_id, read_names
+from emovox.corpus.voxceleb import IDENTITY, format_track_id, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
 
 VIDEO_ENDINGS = frozenset(
@@ -178,7 +178,7 @@ class _Identities:
     """Turns folder names into ids. A person's name never comes out."""
 
     def __init__(self, source: Source) -> None:
-        self._folder = source.meta or source.root
+        self._folder = lists_folder(source.meta, source.root)
         self._names: dict[str, str] | None = None
 
     def __call__(self, who: str) -> str:

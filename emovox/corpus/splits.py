@@ -11,7 +11,12 @@ from pathlib import Path
 
 from emovox.corpus.tables import TRACK_ID, read_table
 from emovox.corpus.tracks import Corpus, Track
-from emovox.corpus.voxceleb import OfficialSplit, format_track_id, read_official_split
+from emovox.corpus.voxceleb import (
+    OfficialSplit,
+    format_track_id,
+    lists_folder,
+    read_official_split,
+)
 from emovox.dataset.schema import SPLITS
 from emovox.errors import CheckError, InputError, TrackError
 
@@ -77,7 +82,7 @@ def assign(
     if splits == "auto":
         assigned = {t.track_id: auto_split(t, unheard, heard) for t in corpus.tracks}
     elif splits == "official":
-        lists = read_official_split(meta or corpus.root)
+        lists = read_official_split(lists_folder(meta, corpus.root))
         known = ((t, official_split(t, lists)) for t in corpus.tracks)
         assigned = {t.track_id: split for t, split in known if split}
     elif splits == OWN_COLUMN:

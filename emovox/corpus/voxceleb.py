@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError
 
 FRAMES_PER_SECOND = 25  # of the video that FRAME in a box file counts
@@ -16,6 +17,7 @@ MAX_FRAME = 2**31 - 1  # a number beyond it is not believed
 END_SLACK = 3  # frames, half a step of 0.24 s: how far the end boxes reach
 
 IDENTITY = re.compile(r"id\d{5}")
+META = "vox1_meta.csv"
 
 
 @dataclass(frozen=True)
@@ -119,6 +121,18 @@ def _box_row(line: str) -> tuple[int, list[float]] | None:
     return (frame, box) if 0 <= frame <= MAX_FRAME else None
 
 
+def lists_folder(meta: Path | None, root: Path) -> Path:
+    """Where vox1_meta.csv and the official lists are.
+
+    `meta` if it is given, else `root` if it has them, else where `emovox download splits` puts
+    them.
+    """
+    fetched = cache_folder() / "splits"
+    if meta is not None or (root / META).is_file() or not (fetched / META).is_file():
+        return meta or root
+    return fetched
+
+
 def read_names(folder: Path) -> dict[str, str]:
     """Map names of VoxCeleb1 to ids, from vox1_meta.csv in `folder`.
 
@@ -128,7 +142,7 @@ def read_names(folder: Path) -> dict[str, str]:
         InputError: the file is missing or has other columns.
     """
     names = {}
-    for row in _read_csv(folder / "vox1_meta.csv", "\t", ("VoxCeleb1 ID", "VGGFace1 ID")):
+    for row in _read_csv(folder / META, "\t", ("VoxCeleb1 ID", "VGGFace1 ID")):
         identity, name = row["VoxCeleb1 ID"], row["VGGFace1 ID"]
         names[name] = identity
         names.setdefault(name.rstrip("."), identity)

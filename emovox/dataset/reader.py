@@ -17,10 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox.cache import cache_folder
 from emovox.dataset import schema
-from emovox.dataset.files import replace_file
-from emovox.dataset.store import read_hdf5_frames
+from emovox.dataset.unpacked import Arrays, frames_of, open_arrays
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 
@@ -176,6 +174,11 @@ class Dataset:
         if not end > start:
             raise ConfigError(f"a stretch from {start} to {end} s is empty")
         logits = self.logits(track_id)
+        if timing == "legacy" and self.manifest["step_ms"] != schema.STEP_MS:
+            raise ConfigError(
+                f"timing legacy knows steps of {schema.STEP_MS} ms only; {self.path} has "
+                f"{self.manifest['step_ms']}"
+            )
         if timing == "legacy":
             rows = _legacy_rows(start, end, len(logits))
         else:
@@ -209,6 +212,13 @@ class Dataset:
         """
         unpacked = self._unpacked[split]
         return unpacked.logits, unpacked.frame_index
+
+    def check_split(self, split: str) -> None:
+        """Raise ConfigError for a split that has no rows here."""
+        if split not in self.splits:
+            raise ConfigError(
+                f"{self.path}: no split {split!r}; there are {', '.join(self.splits)}"
+            )
 
     def _find(self, track_id: str) -> tuple[str, int]:
         try:
@@ -264,25 +274,25 @@ class _Tables(Mapping[str, pa.Table]):
         self._read: dict[str, pa.Table] = {}
 
     def __getitem__(self, split: str) -> pa.Table:
-        dataset = self._dataset
-        if split not in dataset.splits:
-            raise ConfigError(
-                f"{dataset.path}: no split {split!r}; there are {', '.join(dataset.splits)}"
-            )
+        self._dataset.check_split(split)
         if split not in self._read:
             self._read[split] = self._load(split)
         return self._read[split]
 
     def _load(self, split: str) -> pa.Table:
-        path = self._dataset.path
+        path, columns = self._dataset.path, schema.SCHEMAS[self._table]
         if self._table == "frames" and self._dataset.container == "hdf5":
-            return pa.concat_tables(_open_hdf5(path, split))
+            return pa.concat_tables(frames_of(path, split, "hdf5"))
         try:
             file = path / schema.table_file(self._table, split)
-            table = pq.read_table(file, memory_map=True, schema=schema.SCHEMAS[self._table])
-        except (OSError, pa.ArrowException) as error:
+            table = pq.read_table(file, memory_map=True, page_checksum_verification=True)
+            table = table.select(columns.names).cast(columns)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
             raise InputError(f"{path}: {self._table} of {split}: {_one_line(error)}") from error
         return table.replace_schema_metadata(None)
+
+    def __contains__(self, split: object) -> bool:
+        return split in self._dataset.splits
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._dataset.splits)
@@ -291,59 +301,21 @@ class _Tables(Mapping[str, pa.Table]):
         return len(self._dataset.splits)
 
 
-@dataclass(frozen=True)
-class _Arrays:
-    logits: np.ndarray
-    frame_index: np.ndarray
-
-
 class _Unpacked:
     """Memory-mapped logits and grid points of every split."""
 
     def __init__(self, dataset: Dataset) -> None:
         self._dataset = dataset
-        self._open: dict[str, _Arrays] = {}
+        self._open: dict[str, Arrays] = {}
 
-    def __getitem__(self, split: str) -> _Arrays:
+    def __getitem__(self, split: str) -> Arrays:
+        dataset = self._dataset
+        dataset.check_split(split)
         if split not in self._open:
-            self._open[split] = self._map(split)
+            self._open[split] = open_arrays(
+                dataset.path, split, dataset.container, dataset.manifest
+            )
         return self._open[split]
-
-    def _map(self, split: str) -> _Arrays:
-        frames = self._dataset.frames  # complains of an unknown split
-        hashes = {f["path"]: f["content_sha256"] for f in self._dataset.manifest["files"]}
-        folder = cache_folder() / "frames"
-        name = hashes.get(schema.table_file("frames", split))
-        paths = [folder / f"{name}.{part}.npy" for part in ("logits", "frame_index")]
-        if name is None or not all(path.is_file() for path in paths):
-            table = frames[split]
-            arrays = [
-                np.stack([table[column].to_numpy() for column in schema.LOGITS], axis=1),
-                table["frame_index"].to_numpy(),
-            ]
-            if name is None or not _write(arrays, paths):
-                return _Arrays(*arrays)
-        return _Arrays(*(np.load(path, mmap_mode="r").view(np.ndarray) for path in paths))
-
-
-def _write(arrays: list[np.ndarray], paths: list[Path]) -> bool:
-    """Put arrays into the cache; False if it cannot be written, which only costs time later."""
-    try:
-        for array, path in zip(arrays, paths, strict=True):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with replace_file(path) as temporary, temporary.open("wb") as file:
-                np.save(file, array)
-    except OSError:
-        return False
-    return True
-
-
-def _open_hdf5(path: Path, split: str) -> list[pa.Table]:
-    file = path / schema.hdf5_file(split)
-    try:
-        return list(read_hdf5_frames(file))
-    except (OSError, KeyError) as error:
-        raise InputError(f"{file}: cannot be read as HDF5 frames: {_one_line(error)}") from error
 
 
 def _read_manifest(path: Path) -> dict[str, Any]:
@@ -369,13 +341,13 @@ def _read_manifest(path: Path) -> dict[str, Any]:
 
 def _grid_rows(first: float, last: float, frame_index: np.ndarray) -> slice:
     """Rows that meet a stretch given in grid steps; the nearest row if there are none."""
-    low = max(math.floor(first + ROUNDING), 0)
+    low = math.floor(max(first + ROUNDING, 0))
     high = math.inf if math.isinf(last) else math.ceil(last - ROUNDING)
     start, stop = (int(np.searchsorted(frame_index, bound)) for bound in (low, high))
     if start < stop:
         return slice(start, stop)
     middle = (low + (low if math.isinf(high) else max(high - 1, 0))) / 2
-    nearest = int(np.abs(frame_index - middle).argmin())
+    nearest = int(np.abs(frame_index - min(middle, int(frame_index[-1]))).argmin())
     return slice(nearest, nearest + 1)
 
 
@@ -383,7 +355,7 @@ def _legacy_rows(start: float, end: float, num_rows: int) -> slice:
     """The reference code's rows for a stretch in seconds, kept inside the track."""
 
     def row(time: float) -> int:
-        if math.isinf(time):
+        if time == math.inf:
             return num_rows - 1
         frame = max(LEGACY_FPS * time - 1, 0)
         return min(math.floor(frame / LEGACY_STEP), num_rows - 1)

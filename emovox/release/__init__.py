@@ -1,0 +1,1 @@
+"""A dataset as a product: what is checked, compared and published."""

@@ -1,0 +1,236 @@
+"""Rows of two datasets side by side, a row group of each at a time."""
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from emovox.dataset import schema
+from emovox.dataset.reader import Dataset, load
+from emovox.errors import InputError
+
+# Columns that are compared of each table, besides its keys.
+VALUES = {
+    "frames": schema.LOGITS,
+    "faces": tuple(name for name in schema.FACES.names if name not in ("track_id", "frame_index")),
+}
+HEADER = ("name", "version", "schema_version", "emotions", "step_ms", "teacher")
+NO_SCORE = -1  # stands for null; detectors give scores from 0 to 1
+INVALID = "`emovox validate` says more"
+
+
+class Side:
+    """One of the two datasets.
+
+    Attributes:
+        dataset: opened; `path`: its folder.
+        tracks: the table, of all splits end to end; `ids`: its track_id.
+        split, offset, count: int arrays: number of the split, first row and rows of each track.
+        step_ms: milliseconds between grid points; `files`: entry of each file in the manifest.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.dataset: Dataset = load(path)
+        tables = [self.dataset.tracks[split] for split in self.dataset.splits]
+        self.tracks = pa.concat_tables([schema.TRACKS.empty_table(), *tables]).combine_chunks()
+        numbers = [schema.SPLITS.index(split) for split in self.dataset.splits]
+        self.split = np.repeat(np.array(numbers, int), [table.num_rows for table in tables])
+        self.ids = self.tracks["track_id"]
+        if len(self.ids.unique()) != len(self.ids):
+            raise InputError(f"{path}: a track_id is there more than once; {INVALID}")
+        self.offset, self.count = (self.tracks[c].to_numpy() for c in ("row_offset", "n_frames"))
+        self.step_ms, self.files = _read_manifest(self.dataset)
+        self.rows = cache(self._rows)
+
+    @property
+    def header(self) -> dict[str, Any]:
+        """What the manifest says of the dataset, and the sizes of its tables."""
+        manifest = {key: self.dataset.manifest.get(key) for key in HEADER}
+        return manifest | {"tracks": len(self.ids), "frames": int(self.count.sum())}
+
+    def has(self, table: str) -> bool:
+        return any(schema.table_file(table, split) in self.files for split in schema.SPLITS)
+
+    def content(self, table: str, split: int) -> str | None:
+        """Content hash of a split's table, as the manifest has it."""
+        file = self.files.get(schema.table_file(table, schema.SPLITS[split]), {})
+        return file.get("content_sha256")
+
+    def _rows(self, table: str, split: int) -> "Rows":
+        rows = Rows(self.path, table, schema.SPLITS[split])
+        chosen = self.split == split
+        rows.check(self.ids.filter(pa.array(chosen)), self.offset[chosen], self.count[chosen])
+        return rows
+
+
+def _read_manifest(dataset: Dataset) -> tuple[int, dict[str, dict[str, Any]]]:
+    try:
+        files = {file["path"]: dict(file) for file in dataset.manifest["files"]}
+        return int(dataset.manifest["step_ms"]), files
+    except (KeyError, TypeError, ValueError) as error:
+        path = dataset.path / schema.MANIFEST
+        raise InputError(f"{path}: step_ms or files are not of the contract; {INVALID}") from error
+
+
+class Rows:
+    """Grid points and values of one split's table; holds the row groups last asked for."""
+
+    def __init__(self, root: Path, table: str, split: str) -> None:
+        self._path = path = root / schema.table_file(table, split)
+        self._columns = ["frame_index", *VALUES[table]]
+        try:
+            self._file = pq.ParquetFile(path, read_dictionary=["track_id"])
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{path}: {' '.join(str(error).split())}") from error
+        found, wanted = self._file.schema_arrow, schema.SCHEMAS[table]
+        if found.names != wanted.names or found.types[1:] != wanted.types[1:]:
+            raise InputError(f"{path}: its columns are not those of the contract; {INVALID}")
+        meta = self._file.metadata
+        sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
+        self._starts = np.cumsum([0, *sizes])
+        self._held: dict[int, np.ndarray] = {}
+
+    def check(self, ids: pa.ChunkedArray, offsets: np.ndarray, counts: np.ndarray) -> None:
+        """Refuse a table whose runs of equal track_id are not the tracks that `tracks` lists."""
+        starts, names = [], [pa.array([], pa.string())]
+        for group, start in enumerate(self._starts[:-1]):
+            for chunk in self._group(group, ["track_id"])["track_id"].chunks:
+                first = np.flatnonzero(np.diff(chunk.indices.to_numpy(), prepend=-1))
+                starts.append(first + start)
+                names.append(chunk.take(pa.array(first)).cast(pa.string()))
+                start += len(chunk)
+        found = pa.chunked_array(names).combine_chunks()
+        begins = np.concatenate([np.zeros(0, int), *starts])
+        if len(found):  # a track may go on in the next row group
+            fresh = np.append(True, pc.not_equal(found[1:], found[:-1]).to_numpy(False))
+            found, begins = found.filter(pa.array(fresh)), begins[fresh]
+        lengths = np.diff(begins, append=self._starts[-1])
+        same = np.array_equal(begins, offsets) and np.array_equal(lengths, counts)
+        if not same or found.to_pylist() != ids.to_pylist():
+            raise InputError(
+                f"{self._path}: its rows are not those that the table tracks lists; {INVALID}"
+            )
+
+    def read(self, offsets: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """Rows of some tracks, end to end: `[1 + columns, n]`, grid points first."""
+        start, stop = int(offsets.min()), int((offsets + counts).max())
+        first = int(np.searchsorted(self._starts, start, "right")) - 1
+        last = int(np.searchsorted(self._starts, stop, "left"))
+        held = self._held
+        self._held = {g: held[g] if g in held else self._values(g) for g in range(first, last)}
+        ends = counts.cumsum()
+        places = np.repeat(offsets - self._starts[first] - ends + counts, counts)
+        places += np.arange(ends[-1])
+        groups = list(self._held.values())
+        return np.take(np.concatenate(groups, axis=1) if groups[1:] else groups[0], places, axis=1)
+
+    def _values(self, group: int) -> np.ndarray:
+        rows = self._group(group, self._columns)
+        nulls = any(rows[name].null_count for name in self._columns if name != "score")
+        values = np.stack([pc.fill_null(column, NO_SCORE).to_numpy() for column in rows.columns])
+        if nulls or not np.isfinite(values).all():
+            raise InputError(f"{self._path}: a value is null or not finite; {INVALID}")
+        return values
+
+    def _group(self, group: int, columns: list[str]) -> pa.Table:
+        try:
+            return self._file.read_row_group(group, columns)
+        except (OSError, pa.ArrowException) as error:
+            raise InputError(f"{self._path}: {' '.join(str(error).split())}") from error
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of some common tracks.
+
+    Attributes:
+        tracks: numbers among the common tracks `[T]`.
+        owner: position in `tracks` of each common row `[n]`.
+        frame_index: of each common row in OLD `[n]`.
+        old, new: values `[columns, n]`.
+        added, removed: number of the track and grid point of rows that only one has `[2, m]`.
+    """
+
+    tracks: np.ndarray
+    owner: np.ndarray
+    frame_index: np.ndarray
+    old: np.ndarray
+    new: np.ndarray
+    added: np.ndarray
+    removed: np.ndarray
+
+
+class Pair:
+    """Two datasets and their common tracks.
+
+    Attributes:
+        in_old, in_new: rows of the common tracks in the two tables of tracks, in OLD's order.
+    """
+
+    def __init__(self, old: Side, new: Side) -> None:
+        self.old, self.new = old, new
+        found = pc.index_in(old.ids, value_set=new.ids)
+        self.in_old = np.flatnonzero(found.is_valid().to_numpy())
+        self.in_new = found.drop_null().to_numpy().astype(int)
+
+    def __len__(self) -> int:
+        return len(self.in_old)
+
+    def ids(self, numbers: Any = slice(None)) -> list[str]:
+        """Ids of common tracks, by their number among them."""
+        return self.old.ids.take(pa.array(self.in_old[numbers], pa.int64())).to_pylist()
+
+    def blocks(self, table: str) -> Iterator[Block]:
+        """The rows of all common tracks, a row group of each dataset at a time."""
+        splits = self.old.split[self.in_old], self.new.split[self.in_new]
+        for a, b in itertools.product(range(len(schema.SPLITS)), repeat=2):
+            chosen = np.flatnonzero((splits[0] == a) & (splits[1] == b))
+            if len(chosen):
+                old, new = self.old.rows(table, a), self.new.rows(table, b)
+                if a == b and self._same(table, a):
+                    new = old
+                for tracks in self._cut(chosen):
+                    yield self._align(tracks, old, new)
+
+    def _same(self, table: str, split: int) -> bool:
+        content = self.old.content(table, split)
+        return content is not None and content == self.new.content(table, split)
+
+    def _cut(self, tracks: np.ndarray) -> list[np.ndarray]:
+        """Cut where either dataset's next row group begins."""
+        offsets = self.old.offset[self.in_old[tracks]], self.new.offset[self.in_new[tracks]]
+        groups = np.stack(offsets) // schema.ROW_GROUP_ROWS
+        return np.split(tracks, np.flatnonzero(np.diff(groups).any(axis=0)) + 1)
+
+    def _align(self, tracks: np.ndarray, old_rows: Rows, new_rows: Rows) -> Block:
+        old_keys, old = _read(self.old, old_rows, self.in_old[tracks])
+        new_keys, new = _read(self.new, new_rows, self.in_new[tracks])
+        added = removed = np.zeros((2, 0), int)
+        if not np.array_equal(old_keys, new_keys):
+            both = np.isin(old_keys, new_keys, True), np.isin(new_keys, old_keys, True)
+            removed, added = (
+                np.stack([tracks[keys[~shared] >> 32], values[0, ~shared].astype(int)])
+                for shared, keys, values in zip(both, (old_keys, new_keys), (old, new), strict=True)
+            )
+            old_keys, old, new = old_keys[both[0]], old[:, both[0]], new[:, both[1]]
+        return Block(tracks, old_keys >> 32, old[0], old[1:], new[1:], added, removed)
+
+
+def _read(side: Side, rows: Rows, tracks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows of tracks, and a key of each: place of the track in `tracks`, then milliseconds."""
+    counts = side.count[tracks]
+    values = rows.read(side.offset[tracks], counts)
+    owner = np.repeat(np.arange(len(tracks)), counts)
+    keys = (owner << 32) + values[0].astype(int) * side.step_ms
+    if (np.diff(keys) <= 0).any():
+        track_id = side.ids[int(tracks[owner[1:][np.diff(keys) <= 0][0]])]
+        raise InputError(f"{side.path}: frames of {track_id} are not in order; {INVALID}")
+    return keys, values

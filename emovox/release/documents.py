@@ -1,0 +1,190 @@
+"""The documents of a dataset as JSON Schema: manifest, provenance, card, validation report.
+
+`emovox schema` publishes them beside the tables.
+"""
+
+from typing import Any
+
+from jsonschema import Draft202012Validator
+
+from emovox.dataset import schema
+from emovox.emotions import EMOTIONS
+
+Schema = dict[str, Any]
+
+TEXT: Schema = {"type": "string", "minLength": 1}
+MAYBE_TEXT: Schema = {"type": ["string", "null"]}
+COUNT: Schema = {"type": "integer", "minimum": 0}
+SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
+MAYBE_SHA256: Schema = {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
+# Below the dataset: no absolute path, no way up, nothing hidden.
+PATH: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.?[A-Za-z0-9_/-]+)*$"}
+
+
+def _object(required: Schema, optional: Schema | None = None, *, closed: bool = False) -> Schema:
+    properties = required | (optional or {})
+    kind: Schema = {"type": "object", "required": list(required), "properties": properties}
+    return kind | ({"additionalProperties": False} if closed else {})
+
+
+def _list(items: Schema) -> Schema:
+    return {"type": "array", "items": items}
+
+
+TEACHER = _object({"name": TEXT, "sha256": MAYBE_SHA256})
+
+MANIFEST = _object(
+    {
+        "schema_version": {"const": schema.SCHEMA_VERSION},
+        "name": TEXT,
+        "version": TEXT,
+        "created": {
+            "type": "string",
+            "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$",
+        },
+        "emotions": {"const": list(EMOTIONS)},
+        "step_ms": {"type": "integer", "minimum": 1},
+        "teacher": TEACHER,
+        "totals": _object(
+            {
+                "tracks": COUNT,
+                "frames": COUNT,
+                "dropped": COUNT,
+                "by_split": {
+                    "type": "object",
+                    "propertyNames": {"enum": list(schema.SPLITS)},
+                    "additionalProperties": _object(
+                        {"tracks": COUNT, "frames": COUNT, "identities": COUNT}, closed=True
+                    ),
+                },
+            },
+            closed=True,
+        ),
+        "files": _list(
+            _object(
+                {
+                    "path": PATH,
+                    "bytes": COUNT,
+                    "sha256": SHA256,
+                    "rows": {"type": ["integer", "null"], "minimum": 0},
+                    "content_sha256": MAYBE_SHA256,
+                },
+                closed=True,
+            )
+        ),
+    }
+)
+
+PROVENANCE: Schema = _object(
+    {
+        "emovox": _object({"version": TEXT, "commit": MAYBE_TEXT}),
+        "libraries": {
+            "type": "object",
+            "required": ["python"],
+            "additionalProperties": TEXT,
+        },
+        "origin": TEXT,  # a sentence for the card
+    },
+    {
+        "config": {"type": "object"},
+        "teacher": TEACHER,
+        "source_fingerprint": SHA256,
+        "device": TEXT,
+        "date": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
+        "imported_from": _list(_object({"file": TEXT, "sha256": SHA256})),
+        "split_disagreements": _list(
+            _object({"track_id": TEXT, "file": MAYBE_TEXT, "lists": MAYBE_TEXT})
+        ),
+    },
+)
+PROVENANCE["anyOf"] = [
+    {"required": ["config", "teacher", "source_fingerprint"]},  # built
+    {"required": ["imported_from"]},
+]
+
+CARD = _object(
+    {"pretty_name": TEXT, "tags": _list(TEXT)},
+    {
+        "license": {"anyOf": [TEXT, _list(TEXT)]},
+        "configs": _list(
+            _object(
+                {
+                    "config_name": {"enum": list(schema.TABLES)},
+                    "data_files": _list(
+                        _object({"split": {"enum": list(schema.SPLITS)}, "path": PATH})
+                    ),
+                },
+                {"default": {"type": "boolean"}},
+            )
+        ),
+    },
+)
+
+VALIDATION = _object(
+    {
+        "report_version": {"const": 1},
+        "dataset": _object({"path": TEXT, "name": TEXT, "version": TEXT}, closed=True),
+        "valid": {"type": "boolean"},
+        "strict": {"type": "boolean"},
+        "seconds": {"type": "number", "minimum": 0},
+        "counts": _object(
+            {"passed": COUNT, "errors": COUNT, "warnings": COUNT, "skipped": COUNT}, closed=True
+        ),
+        "rules": _list(
+            _object(
+                {
+                    "name": {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
+                    "family": TEXT,
+                    "severity": {"enum": ["error", "warning"]},
+                    "statement": TEXT,
+                    "status": {"enum": ["passed", "failed", "skipped"]},
+                    "reason": MAYBE_TEXT,
+                    "count": COUNT,
+                    "examples": _list(_object({"file": TEXT, "text": TEXT}, closed=True)),
+                },
+                closed=True,
+            )
+        ),
+    },
+    closed=True,
+)
+
+DOCUMENTS = {
+    "manifest": MANIFEST,
+    "provenance": PROVENANCE,
+    "card": CARD,
+    "validation": VALIDATION,
+}
+TITLES = {
+    "manifest": f"{schema.MANIFEST} of a dataset",
+    "provenance": f"{schema.PROVENANCE} of a dataset",
+    "card": f"Front matter of {schema.CARD} of a dataset",
+    "validation": "Output of `emovox validate --format json`",
+}
+
+
+def describe_documents() -> dict[str, Any]:
+    """JSON Schema of every document, by name."""
+    return {
+        name: {
+            "$schema": "https://json-schema.org/draft/2020-12/schema",
+            "title": TITLES[name],
+            **document,
+        }
+        for name, document in DOCUMENTS.items()
+    }
+
+
+def faults(name: str, content: Any) -> list[str]:
+    """What in a document does not follow its schema, a line each; empty if all does."""
+    validator = Draft202012Validator(DOCUMENTS[name])
+    found = sorted(validator.iter_errors(content), key=lambda error: [*map(str, error.path)])
+    return [f"{_where(error.path)}: {_short(error.message)}" for error in found]
+
+
+def _where(path: Any) -> str:
+    return ".".join(map(str, path)) or "as a whole"
+
+
+def _short(message: str) -> str:
+    return message if len(message) <= 200 else f"{message[:100]} ... {message[-97:]}"

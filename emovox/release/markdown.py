@@ -1,0 +1,46 @@
+"""Read a card back: its front matter, headings and tables."""
+
+import re
+from typing import Any
+
+FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
+
+
+def front_matter(text: str) -> Any:
+    """Content of the YAML between the first two lines `---`.
+
+    Raises:
+        ValueError: there is none, or it is not YAML.
+    """
+    import yaml
+
+    match = FRONT_MATTER.match(text)
+    if match is None:
+        raise ValueError("does not begin with front matter between lines of ---")
+    try:
+        return yaml.safe_load(match[1])
+    except yaml.YAMLError as error:
+        raise ValueError(f"front matter is not YAML: {' '.join(str(error).split())}") from error
+
+
+def headings(text: str) -> list[str]:
+    """Text of every heading, in lower case."""
+    body = FRONT_MATTER.sub("", text)
+    return [line.lstrip("#").strip().lower() for line in body.splitlines() if line.startswith("#")]
+
+
+def tables(text: str) -> list[list[dict[str, str]]]:
+    """Every table, as rows by the names of its columns."""
+    found: list[list[dict[str, str]]] = []
+    header: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            header = []
+            continue
+        cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
+        if not header:
+            header = cells
+            found.append([])
+        elif not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
+            found[-1].append(dict(zip(header, cells, strict=False)))
+    return found

@@ -1,0 +1,268 @@
+"""Validation: every rule passes what is valid and fails what breaks it, and what is reported."""
+
+import json
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import pyarrow.parquet as pq
+import pytest
+from click.testing import CliRunner
+from jsonschema import Draft202012Validator
+from validation_fixtures import ALSO, DAMAGE, TRAIN, edit, edit_manifest, seal, write_valid
+
+from emovox.cli import main
+from emovox.dataset import schema
+from emovox.errors import InputError
+from emovox.release.documents import DOCUMENTS, describe_documents, faults
+from emovox.release.markdown import front_matter, tables
+from emovox.release.reports import FORMATS, as_dict, as_text
+from emovox.release.rule import MAX_EXAMPLES
+from emovox.release.rules import RULES
+from emovox.release.validate import FAILED, PASSED, Outcome, Validation, validate
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid dataset; read-only for tests."""
+    return write_valid(tmp_path_factory.mktemp("valid"))
+
+
+@pytest.fixture
+def dataset(valid: Path, tmp_path: Path) -> Path:
+    """The same dataset, to be broken."""
+    return Path(shutil.copytree(valid.parent, tmp_path / "copy")) / "dataset"
+
+
+def check(root: Path, *, strict: bool = False) -> Validation:
+    return validate(
+        root, meta=root.parent / "meta", takedown=root.parent / "takedown.txt", strict=strict
+    )
+
+
+def failed(validation: Validation) -> set[str]:
+    return {outcome.rule.name for outcome in validation.outcomes if outcome.status == FAILED}
+
+
+def outcome(validation: Validation, name: str) -> Outcome:
+    return next(o for o in validation.outcomes if o.rule.name == name)
+
+
+def test_every_rule_has_a_fixture_that_breaks_it() -> None:
+    names = [rule.name for rule in RULES]
+    assert sorted(names) == sorted(DAMAGE)
+    assert len(names) == len(set(names))
+
+
+def test_every_rule_passes_a_valid_dataset(valid: Path) -> None:
+    validation = check(valid)
+    assert {o.rule.name: (o.status, o.reason) for o in validation.outcomes} == {
+        rule.name: (PASSED, None) for rule in RULES
+    }
+    assert validation.valid
+
+
+@pytest.mark.parametrize("rule", [rule.name for rule in RULES])
+def test_the_fixture_breaks_its_rule_and_no_other(dataset: Path, rule: str) -> None:
+    DAMAGE[rule](dataset)
+    validation = check(dataset, strict=True)
+    assert failed(validation) == {rule} | ALSO.get(rule, set()), as_text(validation)
+    assert not validation.valid
+    assert outcome(validation, rule).breach.examples
+    is_error = next(r for r in RULES if r.name == rule).severity == "error"
+    assert replace(validation, strict=False).valid is not is_error
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        *("missing", "cut", "flipped"),
+        *(pytest.param(damage, marks=pytest.mark.slow) for damage in ("empty", "text", "folder")),
+    ],
+)
+@pytest.mark.parametrize(
+    "name",
+    [
+        schema.table_file("frames", TRAIN),
+        schema.table_file("tracks", TRAIN),
+        schema.table_file("faces", TRAIN),
+        schema.hdf5_file(TRAIN),
+        schema.DROPPED_FILE,
+        schema.CARD,
+        schema.PROVENANCE,
+        schema.CHECKSUMS,
+    ],
+)
+def test_no_damaged_file_is_too_much(dataset: Path, name: str, damage: str) -> None:
+    path = dataset / name
+    data = path.read_bytes()
+    path.unlink()
+    if damage == "folder":
+        path.mkdir()
+    elif damage != "missing":
+        middle = len(data) // 2
+        flipped = data[:middle] + bytes([data[middle] ^ 0xFF]) + data[middle + 1 :]
+        path.write_bytes(
+            {"empty": b"", "cut": data[:middle], "flipped": flipped, "text": b"\xff\xfeno"}[damage]
+        )
+    validation = check(dataset)
+    assert not validation.valid
+    assert failed(validation) & {"file-set", "file-hashes"}
+    for form in FORMATS.values():
+        assert form(validation)
+
+
+def test_a_damaged_page_under_right_hashes_is_found(dataset: Path) -> None:
+    path = dataset / schema.table_file("frames", TRAIN)
+    offset = pq.read_metadata(path).row_group(0).column(5).data_page_offset
+    data = bytearray(path.read_bytes())
+    data[offset + 40] ^= 0xFF
+    path.write_bytes(bytes(data))
+    seal(dataset)
+    assert "readable" in failed(check(dataset))
+
+
+def test_another_type_is_said_and_its_rules_are_skipped(dataset: Path) -> None:
+    from validation_fixtures import read, store
+
+    name, table = read(dataset, "frames")
+    index = table["frame_index"].cast("string")
+    store(dataset, name, table.set_column(1, "frame_index", index))
+    validation = check(dataset)
+    assert "columns" in failed(validation)
+    assert outcome(validation, "sorted-frames").reason == f"{name}: frame_index is string, " + (
+        "expected int16"
+    )
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "null", "{", '{"schema_version": 99}'])
+def test_a_folder_without_manifest_is_no_dataset(dataset: Path, text: str) -> None:
+    (dataset / schema.MANIFEST).write_text(text)
+    with pytest.raises(InputError, match="manifest"):
+        check(dataset)
+    result = CliRunner().invoke(main, ["validate", str(dataset)])
+    assert result.exit_code == 2 and "Traceback" not in result.output
+    assert CliRunner().invoke(main, ["validate", str(dataset.parent)]).exit_code == 2
+    assert CliRunner().invoke(main, ["validate", str(dataset / "no")]).exit_code == 2
+
+
+@pytest.mark.parametrize("key", ["totals", "files", "step_ms", "emotions", "teacher", "created"])
+def test_a_manifest_with_odd_parts_is_said(dataset: Path, key: str) -> None:
+    values: tuple[Any, ...] = (None, "odd", [], [None])
+    for value in values:
+        edit_manifest(dataset, lambda manifest, value=value: manifest.update({key: value}))  # type: ignore[misc]
+        validation = check(dataset)
+        follows = key == "files" and value == []
+        assert failed(validation) & ({"file-set"} if follows else {"manifest-schema"})
+        assert as_text(validation)
+
+
+def test_examples_end_but_the_count_does_not(dataset: Path) -> None:
+    def shift(rows: list[dict[str, int]]) -> None:
+        for row in rows:
+            row["timestamp_ms"] += 1
+
+    for split in schema.SPLITS:
+        edit(dataset, "frames", shift, split)
+    breach = outcome(check(dataset), "timestamps").breach
+    assert (breach.count, len(breach.examples)) == (36, MAX_EXAMPLES)
+    assert breach.examples[0].text == "id10001/video0001/00001 frame 0 is at 1 ms"
+    assert breach.examples[-1].file == "frames/heard_val-00000-of-00001.parquet"
+
+
+def test_rules_that_need_lists_say_so(valid: Path) -> None:
+    validation = validate(valid)
+    assert validation.valid and validation.counts["skipped"] == 3
+    for name, option in (("official-lists", "--meta"), ("takedown", "--takedown")):
+        assert option in (outcome(validation, name).reason or "")
+
+
+def test_a_dataset_without_tracks_is_checked(tmp_path: Path) -> None:
+    from validation_fixtures import build
+
+    validation = validate(build(tmp_path / "dataset", []))
+    assert failed(validation) <= {"emotion-order"}, as_text(validation)
+
+
+def test_folder_with_odd_characters(valid: Path, tmp_path: Path) -> None:
+    root = tmp_path / "o'dd [1] *=? é"
+    shutil.copytree(valid, root)
+    assert validate(root).valid
+    assert validate(Path(os.path.relpath(root))).counts["skipped"] == 3
+
+
+def test_text_is_one_line_when_all_is_well(valid: Path) -> None:
+    assert len(as_text(check(valid)).splitlines()) == 1
+
+
+def test_reports(dataset: Path) -> None:
+    DAMAGE["logit-range"](dataset)
+    DAMAGE["card-licence"](dataset)
+    folder = str(dataset)
+    runs = {
+        form: CliRunner().invoke(main, ["validate", folder, "--format", form]) for form in FORMATS
+    }
+    assert {run.exit_code for run in runs.values()} == {1}
+    report = json.loads(runs["json"].stdout)
+    assert faults("validation", report) == []
+    assert report["counts"]["errors"] == 1 and report["counts"]["warnings"] == 1
+    (broken,) = (r for r in report["rules"] if r["name"] == "logit-range")
+    assert broken["examples"][0]["file"] == "frames/train-00000-of-00001.parquet"
+    assert "-100.5" in broken["examples"][0]["text"]
+    suite = ElementTree.fromstring(runs["junit"].stdout)
+    assert (suite.get("tests"), suite.get("failures")) == (str(len(RULES)), "1")
+    assert [case.get("name") for case in suite.iter("testcase") if case.find("failure") is not None]
+    lines = runs["github"].stdout.splitlines()
+    assert f"::error file={folder}/frames/train-00000-of-00001.parquet," in runs["github"].stdout
+    assert {line.split(" ")[0] for line in lines[:-1]} == {"::error", "::warning", "::notice"}
+    text = runs["text"].stdout.splitlines()
+    assert text[-1].startswith(f"{folder}: not valid: {len(RULES) - 5} rules passed, 1 errors, ")
+
+
+def test_warnings_count_when_strict(dataset: Path) -> None:
+    DAMAGE["card-licence"](dataset)
+    assert CliRunner().invoke(main, ["validate", str(dataset)]).exit_code == 0
+    assert CliRunner().invoke(main, ["validate", str(dataset), "--strict"]).exit_code == 1
+
+
+def test_documents_follow_the_published_schemas(valid: Path) -> None:
+    published = Path(__file__).parents[1] / "schemas"
+    contents = {
+        "manifest": json.loads((valid / schema.MANIFEST).read_text()),
+        "provenance": json.loads((valid / schema.PROVENANCE).read_text()),
+        "card": front_matter((valid / schema.CARD).read_text()),
+        "validation": as_dict(check(valid)),
+    }
+    assert contents.keys() == DOCUMENTS.keys() == describe_documents().keys()
+    for name, content in contents.items():
+        document = json.loads((published / f"{name}.json").read_text())
+        Draft202012Validator.check_schema(document)
+        Draft202012Validator(document).validate(content)
+
+
+@pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../b", ".hidden", "a\\b", ""])
+def test_a_manifest_cannot_point_elsewhere(valid: Path, path: str) -> None:
+    manifest = json.loads((valid / schema.MANIFEST).read_text())
+    manifest["files"][0]["path"] = path
+    assert len(faults("manifest", manifest)) == 1
+
+
+def test_names_and_statements_read_alike() -> None:
+    for rule in RULES:
+        assert rule.statement.endswith(".") and "\n" not in rule.statement
+        assert len(rule.statement) <= 100
+
+
+def test_tables_of_a_card() -> None:
+    text = "| a | b |\n|---|---:|\n| 1 | `2` |\n\n| c |\n|---|\ntext\n"
+    assert tables(text) == [[{"a": "1", "b": "2"}], []]
+
+
+def test_lists_that_cannot_be_read_are_no_reason_to_pass(valid: Path, tmp_path: Path) -> None:
+    for option in ("--meta", "--takedown"):
+        path = tmp_path if option == "--meta" else tmp_path / "no.txt"
+        result = CliRunner().invoke(main, ["validate", str(valid), option, str(path)])
+        assert result.exit_code == 2 and "cannot be read" in result.output
