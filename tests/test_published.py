@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from filelock import FileLock
 from scipy.io import loadmat
 from test_matfile import containers, write
 
@@ -27,7 +28,7 @@ from emovox.dataset import schema
 from emovox.dataset.files import sha256_file
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
 from emovox.emotions import EMOTIONS
-from emovox.errors import CheckError, InputError
+from emovox.errors import CheckError, EmovoxError, InputError
 
 PERSONS = {
     "A.J._Buckley": "id10001",
@@ -185,7 +186,7 @@ def importer(tmp_path: Path, meta: Path) -> Importer:
 # The naive importer
 
 
-def naive_numbers(images: Any, owner: float, count: int, *, numbered: bool) -> list[int]:
+def naive_numbers(images: Any, owner: float, count: int) -> list[int]:
     """Grid point of every row of a track."""
     numbers = []
     for path, wav_id in zip(
@@ -193,12 +194,12 @@ def naive_numbers(images: Any, owner: float, count: int, *, numbered: bool) -> l
     ):
         if wav_id == owner:
             numbers.append(int(Path(path[0]).stem))
-    if not numbered or len(numbers) != count:
+    if len(numbers) != count:
         return list(range(count))
     return [number - (0 if 0 in numbers else 1) for number in numbers]
 
 
-def naive(path: Path, *, numbered: bool) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
+def naive(path: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
     """Rows of each split as `(track_id, grid point, logits)`, and id and reason of the dropped."""
     content = loadmat(path)
     images = content["images"][0, 0]
@@ -222,7 +223,7 @@ def naive(path: Path, *, numbered: bool) -> tuple[dict[str, list[Any]], list[tup
             dropped.append((f"images.id {owner:.0f}", "UnknownSet"))
         else:
             track_id = f"{identities[person]}/{video}/{int(number):05d}"
-            grid = naive_numbers(images, owner, len(logits), numbered=numbered)
+            grid = naive_numbers(images, owner, len(logits))
             for k, row in zip(grid, logits, strict=True):
                 rows[split].append((track_id, k, tuple(row.tolist())))
     for found in rows.values():
@@ -263,7 +264,7 @@ def assert_tracks_describe(out: Path, split: str, rows: list[Any]) -> None:
 
 def assert_as_naive(importer: Importer, variables: dict[str, Any], container: str) -> None:
     plain = write(importer.folder / "plain.mat", "5", variables)
-    expected, reasons = naive(plain, numbered=True)
+    expected, reasons = naive(plain)
     result = importer(variables, container)
     for split in schema.SPLITS:
         assert as_naive(importer.out, split) == expected[split]
@@ -357,7 +358,7 @@ def test_random_files(importer: Importer, seed: int, monkeypatch: pytest.MonkeyP
         (["32768", "1"], [32767, 0]),
     ],
 )
-@pytest.mark.parametrize("container", ["5", "5-zlib"])
+@containers
 def test_numbers_of_face_images_are_grid_points(
     importer: Importer, container: str, stems: list[str], indices: list[int]
 ) -> None:
@@ -410,12 +411,6 @@ def test_a_file_that_does_not_number_its_face_images(importer: Importer, change:
     np.testing.assert_array_equal(importer.logits()["id10001/a/00001"], one.logits)
     assert result.notes[0] == COUNTED
     assert importer.tracks()["id10001/a/00001"]["n_expected"] == 5
-
-
-def test_mat73_numbers_its_face_images_too(importer: Importer) -> None:
-    one = utterance(f"{BUCKLEY}/test/a_0000001.wav", 2, images=["03", "05"])
-    importer(annotations([one]), "7.3")
-    assert importer.indices() == {"id10001/a/00001": [2, 4]}
 
 
 @pytest.mark.parametrize("strays", [[0.0], [np.nan], [np.inf], [-np.inf], [-3.0, np.nan, 77.0]])
@@ -483,7 +478,7 @@ def test_paths_in_two_byte_characters_and_in_pieces(
     """What MATLAB writes; a path may lie on the edge of a piece."""
     variables = annotations(UTTERANCES, stray_ids=[0])
     path = write_like_matlab(importer.folder / "file.mat", variables, order, pack=pack)
-    expected, _ = naive(write(importer.folder / "plain.mat", "5", variables), numbered=True)
+    expected, _ = naive(write(importer.folder / "plain.mat", "5", variables))
     monkeypatch.setattr(matfile, "PIECE", piece)
     result = import_mat([path], importer.out, meta=importer.meta)
     assert {split: as_naive(importer.out, split) for split in schema.SPLITS} == expected
@@ -742,20 +737,31 @@ def test_other_emotions_everywhere_are_refused(importer: Importer, width: int) -
     assert_nothing_left(importer)
 
 
-def test_no_track_with_rows(importer: Importer) -> None:
-    with pytest.raises(InputError, match=r"no track can be used \(1 x NoFrames\)"):
-        importer(annotations([utterance(f"{LEE}/x/a_0000001.wav", 0)]))
-    assert not importer.out.exists()
+def test_no_track_that_can_be_used(importer: Importer) -> None:
+    utterances = [utterance(f"{LEE}/x/a_000000{i}.wav", 0, i) for i in (1, 2)]
+    utterances.append(utterance("Nemo/x/a_0000001.wav", 2, 3))
+    with pytest.raises(
+        InputError, match=r"no track can be used \(2 x NoFrames, 1 x UnknownIdentity\)"
+    ):
+        importer(annotations(utterances))
+    assert_nothing_left(importer)
 
 
-@pytest.mark.parametrize("ids", [[1, 1, 2], [np.nan, 1, 2], [np.inf, 1, 2], [1.5, 1, 2]])
-def test_an_id_that_is_not_one_drops_its_track(importer: Importer, ids: list[float]) -> None:
-    utterances = [utterance(f"{LEE}/x/a_{i:07d}.wav", 2, i) for i in (1, 2, 3)]
-    variables = annotations(utterances)
-    variables["images"]["id"] = np.array([ids], float)
-    result = importer(variables)
-    assert result.reasons["plan: BadId"] == (2 if ids[0] == 1 else 1)
-    assert result.manifest["totals"]["tracks"] == 3 - result.reasons["plan: BadId"]
+@pytest.mark.parametrize("wrong", [2, 1.5, -3, np.nan, np.inf, 1e30])
+def test_ids_that_are_none(importer: Importer, wrong: float) -> None:
+    """Not whole, or another's too: neither has it, and the others are joined all the same."""
+    ids = [1, wrong, 2, 7]
+    utterances = [
+        utterance(f"{LEE}/x/a_{i:07d}.wav", 2, number, images=["02", "04"])
+        for i, number in enumerate(ids, start=1)
+    ]
+    result = importer(annotations(utterances))
+    bad = [1, 2] if wrong == 2 else [1]
+    assert [why for _, _, why in importer.dropped()] == ["plan: BadId"] * len(bad)
+    assert len({source for _, source, _ in importer.dropped()}) == len(bad)
+    assert_logits(importer, [one for i, one in enumerate(utterances) if i not in bad])
+    assert set(map(tuple, importer.indices().values())) == {(1, 3)}
+    assert result.manifest["totals"]["dropped"] == len(bad)
 
 
 BAD_NAMES = {
@@ -916,7 +922,7 @@ def test_two_files_that_hold_the_halves(importer: Importer, container: str, turn
         write(importer.folder / f"{name}.mat", container, {name: value})
         for name, value in variables.items()
     ]
-    expected, _ = naive(write(importer.folder / "file.mat", "5", variables), numbered=True)
+    expected, _ = naive(write(importer.folder / "file.mat", "5", variables))
     files = files[::-1] if turned else files
     import_mat(files, importer.out, meta=importer.meta)
     assert {split: as_naive(importer.out, split) for split in schema.SPLITS} == expected
@@ -1005,6 +1011,14 @@ def test_what_a_killed_run_left_is_taken_away(importer: Importer) -> None:
     assert len(importer.tracks()) == 7
 
 
+def test_two_imports_into_one_folder(importer: Importer) -> None:
+    path = write(importer.folder / "file.mat", "5", annotations(UTTERANCES))
+    with FileLock(importer.folder / ".out.lock"):
+        with pytest.raises(EmovoxError, match="out: another run is importing to it"):
+            import_mat([path], importer.out, meta=importer.meta)
+        assert not importer.out.exists()
+
+
 @pytest.mark.parametrize("error", [OSError("no space"), KeyboardInterrupt()])
 @pytest.mark.parametrize("there", [False, True])
 def test_a_failure_leaves_nothing(
@@ -1089,7 +1103,7 @@ def test_two_imports_have_the_same_content(importer: Importer) -> None:
 
 def scipy_content(path: Path, split: str) -> str:
     """The content hash of a split from the arrays that scipy reads."""
-    rows = naive(path, numbered=True)[0][split]
+    rows = naive(path)[0][split]
     index = np.array([k for _, k, _ in rows])
     values = np.array([logits for _, _, logits in rows], np.float32)
     columns = [pa.array([track_id for track_id, _, _ in rows]), pa.array(index, pa.int16())]

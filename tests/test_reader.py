@@ -162,7 +162,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         return opened(file, **options)
 
     monkeypatch.setattr(pq, "read_table", read_parquet)
-    monkeypatch.setattr(unpacked.pq, "ParquetFile", open_parquet)
+    monkeypatch.setattr(pq, "ParquetFile", open_parquet)
     monkeypatch.setattr(unpacked, "read_hdf5_frames", read_hdf5)
     return names
 
@@ -401,6 +401,15 @@ def test_rows_that_the_manifest_does_not_speak_of(copied: Path, paths: dict[str,
     np.testing.assert_array_equal(load(paths["imported"]).logits(GAPS), right)
 
 
+@pytest.mark.parametrize("more", [-1, 1])
+def test_another_number_of_rows_than_the_manifest_has(copied: Path, more: int) -> None:
+    manifest = json.loads((copied / schema.MANIFEST).read_text())
+    manifest["totals"]["by_split"]["train"]["frames"] += more
+    (copied / schema.MANIFEST).write_text(json.dumps(manifest))
+    with pytest.raises(InputError, match="the frames of train are not those that manifest"):
+        load(copied).logits(GAPS)
+
+
 def test_a_damaged_cache_is_made_anew(paths: dict[str, Path]) -> None:
     expected = load(paths["imported"]).logits(GAPS).copy()
     for file in (cache_folder() / "frames").glob("*.npy"):
@@ -470,8 +479,8 @@ def test_pickles_as_its_path(path: Path, container: str) -> None:
 
 
 def test_processes_share_the_mapped_arrays(paths: dict[str, Path]) -> None:
-    dataset = load(paths["imported"])
-    ids = [track.track_id for track in dataset]
+    """With a cache that both find empty."""
+    dataset, ids = load(paths["imported"]), list(rows_of(paths["imported"]))
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         answers = list(pool.map(ask, [(dataset, track_id) for track_id in ids]))
     for track_id, (process, mapped, logits, index, target) in zip(ids, answers, strict=True):

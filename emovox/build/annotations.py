@@ -143,7 +143,7 @@ class FaceImages:
         self._known = found.wav_ids is not None
         if found.wav_ids is None:
             return
-        owners = np.where(np.isfinite(found.wav_ids), found.wav_ids, -1).astype(np.int64)
+        owners = np.where(np.isfinite(found.wav_ids), found.wav_ids, -1)
         by_id = np.argsort(owners, kind="stable")
         owners = owners[by_id]
         assert found.ids is not None

@@ -2,20 +2,31 @@
 
 from functools import lru_cache
 from pathlib import Path
+from typing import overload
 
-from emovox.cache import cache_folder
 from emovox.corpus.tables import TRACK_ID
-from emovox.corpus.voxceleb import read_names
+from emovox.corpus.voxceleb import META, lists_folder, read_names
 from emovox.errors import InputError
 
 ENDINGS = (".wav", ".flac", ".m4a", ".mp4")  # the first that is there wins
 # Folders that lie between the root and the identities or persons.
 BETWEEN = ("", "wav", "aac", "mp4", "voxceleb1_wav")
 PARTS = ("", "dev", "test")
-META = "vox1_meta.csv"
 
 
-def audio_path(root: str | Path, track_id: str, meta: str | Path | None = None) -> Path:
+@overload
+def audio_path(root: str | Path, track_id: str, meta: str | Path | None = None) -> Path: ...
+@overload
+def audio_path(
+    root: str | Path, track_id: str, meta: str | Path | None = None, *, missing_ok: bool
+) -> Path | None: ...
+def audio_path(
+    root: str | Path,
+    track_id: str,
+    meta: str | Path | None = None,
+    *,
+    missing_ok: bool = False,
+) -> Path | None:
     """Find the audio, or the video with it, of a track.
 
     Knows `<identity>/<video>/<00001>` (VoxCeleb1 since 2019, and VoxCeleb2) and
@@ -27,11 +38,18 @@ def audio_path(root: str | Path, track_id: str, meta: str | Path | None = None) 
         track_id: `<identity>/<video>/<number>`.
         meta: folder of vox1_meta.csv, for trees with persons' names; the root or what
             `emovox download splits` fetched if None.
+        missing_ok: give None where there is no such file.
 
     Raises:
-        InputError: there is no such file; says where it was looked for.
+        InputError: there is no such file; says where it was looked for. Or no such root or meta.
     """
-    return _tree(Path(root), None if meta is None else Path(meta)).find(track_id)
+    tree = _tree(Path(root), None if meta is None else Path(meta))
+    path = tree.find(track_id)
+    if path is None:
+        _tree.cache_clear()  # a folder or the table may be there the next time
+        if not missing_ok:
+            raise tree.missing(track_id)
+    return path
 
 
 @lru_cache(maxsize=8)
@@ -40,34 +58,29 @@ def _tree(root: Path, meta: Path | None) -> "_AudioTree":
 
 
 class _AudioTree:
-    """A corpus folder that remembers in which form it named the last file."""
+    """A corpus folder, and which of the known folders it has."""
 
     def __init__(self, root: Path, meta: Path | None) -> None:
-        if not root.is_dir():
-            raise InputError(f"{root}: no such folder")
+        for folder in (root, meta or root):
+            if not folder.is_dir():
+                raise InputError(f"{folder}: no such folder")
         self.root = root
-        self._persons = _persons([meta] if meta else [root, cache_folder() / "splits"])
-        self._forms = [
-            f"{part}{between}{{stem}}{ending}"
-            for part in _prefixes(PARTS)
-            for between in _prefixes(BETWEEN)
-            for ending in ENDINGS
-        ]
+        self._persons = _persons(lists_folder(meta, root))
+        prefixes = [f"{part}{folder}" for part in _prefixes(PARTS) for folder in _prefixes(BETWEEN)]
+        self._folders = [root / prefix for prefix in prefixes if (root / prefix).is_dir()]
 
-    def find(self, track_id: str) -> Path:
-        stems = self._stems(track_id)
-        for place, form in enumerate(self._forms):
-            for stem in stems:
-                path = self.root / form.format(stem=stem)
-                if path.is_file():
-                    self._forms.insert(0, self._forms.pop(place))
-                    return path
-        if not self._persons:
-            _tree.cache_clear()  # the table may be there the next time
+    def find(self, track_id: str) -> Path | None:
+        """The first file there is, by folder, then by ending; None if there is none."""
+        names = [f"{stem}{ending}" for ending in ENDINGS for stem in self._stems(track_id)]
+        paths = (folder / name for folder in self._folders for name in names)
+        return next((path for path in paths if path.is_file()), None)
+
+    def missing(self, track_id: str) -> InputError:
         known = "" if self._persons else f"; for a tree with persons' names, {META} is needed"
-        raise InputError(
-            f"{self.root}: no audio of {track_id}: looked for {' and '.join(stems)} with "
-            f"{', '.join(ENDINGS)}, here and below {', '.join(BETWEEN[1:] + PARTS[1:])}{known}"
+        return InputError(
+            f"{self.root}: no audio of {track_id}: looked for "
+            f"{' and '.join(self._stems(track_id))} with {', '.join(ENDINGS)}, here and below "
+            f"{', '.join(BETWEEN[1:] + PARTS[1:])}{known}"
         )
 
     def _stems(self, track_id: str) -> list[str]:
@@ -84,14 +97,12 @@ class _AudioTree:
         return stems
 
 
-def _persons(folders: list[Path]) -> dict[str, list[str]]:
-    """The spellings of each identity's name; empty where no folder has the table."""
+def _persons(folder: Path) -> dict[str, list[str]]:
+    """The spellings of each identity's name; empty where the folder has no table of them."""
     persons: dict[str, list[str]] = {}
-    for folder in folders:
-        if (folder / META).is_file():
-            for name, identity in read_names(folder).items():
-                persons.setdefault(identity, []).append(name)
-            break
+    if (folder / META).is_file():
+        for name, identity in read_names(folder).items():
+            persons.setdefault(identity, []).append(name)
     return persons
 
 

@@ -43,10 +43,11 @@ def train(
 ) -> Generator[Record, None, None]:
     """Train a compact teacher; yield one record per epoch.
 
-    Writes to `out`: `best.safetensors` (the weight average of the epoch with the best PublicTest
-    accuracy), `last.pt` (resume point after each epoch), `log.jsonl` and `config.json`. If `out`
-    holds the resume point of the same recipe, training goes on after it. Teachers that are recipes
-    themselves are trained first, each in a folder of its own under `out`.
+    Writes to `out`: `best.safetensors` (the weight average of the epoch with the lowest PublicTest
+    cross-entropy, which is steadier than accuracy and is what soft targets want), `last.pt` (resume
+    point after each epoch), `log.jsonl` and `config.json`. If `out` holds the resume point of the
+    same recipe, training goes on after it. Recipes that this one needs are trained first, each in a
+    folder of its own under `out`.
 
     Args:
         config: the recipe.
@@ -103,9 +104,9 @@ def _train_one(run: "_Run", public: ferplus.FerPlus, recipe: Record, out: Path) 
         "public_test_cross_entropy": scores.cross_entropy,
         "seconds": time.perf_counter() - started,
     }
-    if scores.accuracy > run.best:
-        run.best = scores.accuracy
-        how = {key: record[key] for key in ("epoch", "public_test_accuracy")}
+    if scores.cross_entropy < run.best:
+        run.best = scores.cross_entropy
+        how = {key: value for key, value in record.items() if key != "seconds"}
         checkpoints.save(out / "best.safetensors", run.average, how | recipe)
     with (out / "log.jsonl").open("a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
@@ -185,7 +186,7 @@ class _Run:
             momentum=config.momentum,
             nesterov=True,
         )
-        self.epoch, self.best = 0, -1.0  # epochs done; the best accuracy on PublicTest so far
+        self.epoch, self.best = 0, math.inf  # epochs done; lowest cross-entropy on PublicTest
 
     def start_from(self, source: str | Path) -> None:
         """Take over the weights of a checkpoint.
