@@ -7,5 +7,5 @@ from pathlib import Path
 def cache_folder() -> Path:
     """`$EMOVOX_CACHE`, else `emovox` in `$XDG_CACHE_HOME` or `~/.cache`; it need not exist."""
     if chosen := os.environ.get("EMOVOX_CACHE"):
-        return Path(chosen)
+        return Path(chosen).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "emovox"

@@ -15,7 +15,7 @@ from typing import Any
 
 import click
 
-from emovox.errors import EmovoxError
+from emovox.errors import ConfigError, EmovoxError
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 UNREADABLE = 2
@@ -212,8 +212,14 @@ def train_teacher(
     config = read_config(TrainConfig, pipeline, {"distill_from": distill_from or None, **flags})
     # Names in a file are relative to it; names on the command line to where we are.
     beside = pipeline.parent if pipeline and not distill_from else Path()
+    if flags["distill_weight"] is not None and not config.distill_from:
+        raise ConfigError("--distill-weight: there is no teacher to learn from; see --distill-from")
+    num_epochs = 0
     for record in train(config, data, out, beside):
         click.echo(json.dumps(record))
+        num_epochs += 1
+    if not num_epochs:
+        click.echo(f"{out / 'best.safetensors'}: trained already", err=True)
 
 
 @main.command("evaluate-teacher", short_help="Score a teacher on FERPlus.")

@@ -812,3 +812,22 @@ def test_a_target_stops_at_what_cannot_be_had(server: Server, tmp_path: Path) ->
     assert next(files).read_bytes() == MAT
     with pytest.raises(NetworkError, match=r"voxceleb-imdb.mat: nothing was fetched"):
         next(files)
+
+
+@pytest.mark.parametrize(
+    "url", ["http://[bad/x.mat", "http://a..b/x.mat", f"http://{'a' * 70}.org/x", "ftp://a/x", "x"]
+)
+def test_what_is_no_address_is_said(tmp_path: Path, url: str) -> None:
+    run = CliRunner().invoke(main, ["download", "student", "--out", str(tmp_path), "--url", url])
+    assert run.exit_code == 2 and "is no http or https address" in run.output
+
+
+def test_a_password_in_an_address_is_not_kept(tmp_path: Path) -> None:
+    url = "http://user:secret@localhost/x.mat"
+    run = CliRunner().invoke(main, ["download", "student", "--out", str(tmp_path), "--url", url])
+    assert run.exit_code == 2 and "secret" not in run.output
+
+
+def test_a_copy_that_is_not_there_is_said(tmp_path: Path) -> None:
+    run = CliRunner().invoke(main, ["download", "splits", "--from", str(tmp_path / "none")])
+    assert run.exit_code == 2 and "none: no such file or folder" in run.output

@@ -10,9 +10,11 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from safetensors.torch import load_file
 from test_ferplus import HEADER
 
+from emovox.cli import main
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.teacher import ferplus, load_teacher
 from emovox.teacher.augmentation import augment, cut_out
@@ -190,3 +192,15 @@ def test_what_is_wrong_with_a_recipe_is_said(
 ) -> None:
     with pytest.raises(ConfigError, match=words):
         next(train(replace(QUICK, **change), data, tmp_path / "out"))  # type: ignore[arg-type]
+
+
+def test_command(data: Path, tmp_path: Path) -> None:
+    recipe = tmp_path / "r.toml"
+    recipe.write_text("stem = 8\nwidths = [8]\ndepths = [1]\nbatch_size = 16\nbf16 = false\n")
+    command = ["train-teacher", str(recipe), "--data", str(data), "--out", str(tmp_path / "out")]
+    run = CliRunner().invoke(main, [*command, "--epochs", "1", "--device", "cpu"])
+    assert run.exit_code == 0 and json.loads(run.stdout)["epoch"] == 0
+    run = CliRunner().invoke(main, [*command, "--epochs", "1", "--device", "cpu"])
+    assert run.exit_code == 0 and not run.stdout and "trained already" in run.stderr
+    run = CliRunner().invoke(main, [*command, "--distill-weight", "0.3"])
+    assert run.exit_code == 2 and "no teacher to learn from" in run.stderr

@@ -61,6 +61,10 @@ def download_target(config: DownloadConfig) -> Iterator[Path]:
     """
     if config.url and config.copy:
         raise ConfigError("--url and --from: choose one of them")
+    if config.url:
+        _check_url(config.url)
+    if config.copy is not None and not config.copy.exists():
+        raise InputError(f"--from {config.copy}: no such file or folder")
     files = find_files(config.target, config.name)
     folder = config.out or cache_folder() / find_target(config.target).folder
     if config.copy is not None:
@@ -72,6 +76,20 @@ def download_target(config: DownloadConfig) -> Iterator[Path]:
         files = _only_named(files, last, "--from" if config.copy else "--url")
     for file in files:
         yield download(file, folder, config)
+
+
+def _check_url(url: str) -> None:
+    """Raise ConfigError for what is no address, or has a password in it, which would be kept."""
+    try:
+        parts = urlsplit(url)
+        labels = (parts.hostname or "").split(".")
+        fits = parts.scheme in ("http", "https") and all(0 < len(x) < 64 for x in labels)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(f"--url {url}: is no http or https address")
+    if parts.username or parts.password:
+        raise ConfigError("--url: give no user or password in the address; a .netrc file has them")
 
 
 def _only_named(

@@ -222,7 +222,9 @@ class _Run:
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             done = self.epoch * steps + i + 1
-            _update_average(self.average, self.model, min(config.average_decay, done / (done + 20)))
+            # From random weights the average follows fast at first; a given start is worth keeping.
+            warm = 1.0 if config.start_from else done / (done + 20)
+            _update_average(self.average, self.model, min(config.average_decay, warm))
             losses.append(loss.detach())
         return float(torch.stack(losses).mean())
 

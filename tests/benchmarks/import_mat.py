@@ -206,6 +206,8 @@ def compare(out: Path, logits: np.ndarray, counts: np.ndarray) -> None:
         if not np.array_equal(np.stack(columns, axis=1), logits[rows]):
             sys.exit(f"{table}: values differ")
         total += len(rows)
+    if total != len(logits):
+        sys.exit(f"{total:,} rows, of {len(logits):,} written")
     print(f"{total:,} rows equal to what was written, of {len(logits):,}")
 
 
