@@ -743,7 +743,7 @@ def test_failures_and_their_exit_codes(
         (["lecturer"], 2, "choose one of annotations, splits, teacher, student"),
         (["teacher", "--name", "x"], 2, "senet50-ferplus, senet50_ferplus_dag.pth, senet50-fer"),
         (["splits", "--from", good], 2, "good is none of identity_splits.txt, veriflist"),
-        (["student", "--url", "nonsense", "--accept-new"], 2, "cannot be fetched"),
+        (["student", "--url", "nonsense", "--accept-new"], 2, "is no http or https address"),
         (["student", "--out", good], 2, "good"),
     ]
     for arguments, code, words in cases:

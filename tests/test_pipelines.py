@@ -28,5 +28,8 @@ def test_demo_pipeline_is_what_the_demo_does() -> None:
 def test_teacher_pipelines_are_valid() -> None:
     first = read_config(TrainConfig, PIPELINES / "teacher-ferplus-first.toml")
     assert first == TrainConfig(), "the defaults are this recipe"
-    config = read_config(TrainConfig, PIPELINES / "teacher-ferplus.toml")
-    assert config.distill_from == ("teacher-ferplus-first.toml",)
+    second = read_config(TrainConfig, PIPELINES / "teacher-ferplus-second.toml")
+    assert second.distill_from == ("teacher-ferplus-first.toml",)
+    third = read_config(TrainConfig, PIPELINES / "teacher-ferplus.toml")
+    assert third.start_from == "teacher-ferplus-second.toml"
+    assert (third.stem, third.widths, third.depths) == (second.stem, second.widths, second.depths)
