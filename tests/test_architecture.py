@@ -23,6 +23,7 @@ ROOMS = [
     {"teacher"},
     {"build"},
     {"release"},
+    {"student"},
     {"demo", "testing", "cli", "__init__", "__main__"},
 ]
 LEVEL = {name: level for level, names in enumerate(ROOMS) for name in names}

@@ -1,0 +1,1 @@
+"""The student: a speech network that learns the teacher's logits from audio alone."""
