@@ -185,7 +185,7 @@ def test_embedded_teacher_on_ferplus(real_data: Path) -> None:
     faces = ferplus.read(real_data / "ferplus.zip", "private_test")
     images = np.repeat(faces.images[..., None], 3, axis=3)
     full, half = (load_teacher("compact", "cpu", p)(images) for p in ("fp32", "bf16"))
-    assert score(full, faces.targets).accuracy >= 0.82
+    assert score(full, faces.targets).accuracy >= 0.86
     assert (full.argmax(1) == half.argmax(1)).mean() >= 0.995
 
 
