@@ -1,15 +1,11 @@
 """Training of the compact teacher on FERPlus."""
 
-import contextlib
 import copy
 import dataclasses
 import hashlib
-import io
-import json
 import math
-import pickle
 import time
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +13,10 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from filelock import FileLock, Timeout
 from torch import nn
 
+from emovox import runs
 from emovox.config import read_config
-from emovox.dataset.files import remove_leftovers, replace_file, write_text
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.teacher import checkpoints, ferplus, find_teacher
 from emovox.teacher.augmentation import augment, cut_out
@@ -34,8 +29,6 @@ from emovox.teacher.scores import score
 Record = dict[str, Any]
 
 STATEFUL = ("model", "average", "optimizer")  # what of a run has a state_dict
-# What damaged resume points make of loading them.
-DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError)
 
 
 def train(
@@ -69,11 +62,11 @@ def train(
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
-    with _locked(out):
+    with runs.locked(out):
         found = yield from _train_sources(sources, data, out)
         start, teachers = (found[0], found[1:]) if config.start_from else (None, found)
         recipe = _recipe(config, [train_set, public], found)
-        _claim_folder(recipe, out)
+        runs.claim(out, recipe)
         targets = train_set.targets
         if teachers:
             targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
@@ -81,7 +74,7 @@ def train(
         if start is not None:
             run.start_from(start)
         run.resume(out / "last.pt")
-        _trim_log(out / "log.jsonl", run.epoch)
+        runs.trim_log(out / "log.jsonl", run.epoch)
         while run.epoch < config.epochs:
             yield _train_one(run, public, recipe, out)
 
@@ -108,8 +101,7 @@ def _train_one(run: "_Run", public: ferplus.FerPlus, recipe: Record, out: Path) 
         run.best = scores.cross_entropy
         how = {key: value for key, value in record.items() if key != "seconds"}
         checkpoints.save(out / "best.safetensors", run.average, how | recipe)
-    with (out / "log.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(record) + "\n")
+    runs.append_log(out / "log.jsonl", record)
     run.epoch += 1
     run.save(out / "last.pt")
     return record
@@ -235,10 +227,7 @@ class _Run:
         state["generator"] = self.generator.get_state()
         if self.device.type == "cuda":
             state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        content = io.BytesIO()
-        torch.save(state, content)
-        with replace_file(path) as temporary:
-            temporary.write_bytes(content.getbuffer())
+        runs.save_state(path, state)
 
     def resume(self, path: Path) -> None:
         """Go on from the resume point, if there is one.
@@ -246,11 +235,9 @@ class _Run:
         Raises:
             InputError: it is damaged.
         """
-        remove_leftovers(path)
-        if not path.exists():
-            return
-        try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+        with runs.saved_state(path) as state:
+            if state is None:
+                return
             for name in STATEFUL:
                 getattr(self, name).load_state_dict(state[name])
             self.generator.set_state(state["generator"])
@@ -258,10 +245,6 @@ class _Run:
             if self.device.type == "cuda" and "cuda_rng" in state:
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
             self.epoch, self.best = state["epoch"], state["best"]
-        except DAMAGED as error:
-            raise InputError(
-                f"{path}: damaged resume point ({type(error).__name__}); remove it to start over"
-            ) from error
 
 
 @torch.inference_mode()
@@ -289,34 +272,6 @@ def _recipe(config: TrainConfig, parts: list[ferplus.FerPlus], sources: list[str
         "data_sha256": data.hexdigest(),
         "sources_sha256": [find_teacher(name).sha256 for name in sources],
     }
-
-
-def _claim_folder(recipe: Record, out: Path) -> None:
-    """Write the recipe into `out`, or make sure that the one already there is the same."""
-    text = json.dumps(recipe, indent=2) + "\n"
-    path = out / "config.json"
-    if path.exists() and path.read_bytes() != text.encode():
-        raise ConfigError(
-            f"{out}: holds a training with another recipe, data or teacher; choose another --out"
-        )
-    write_text(path, text)
-
-
-@contextlib.contextmanager
-def _locked(out: Path) -> Iterator[None]:
-    try:
-        with FileLock(out / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise EmovoxError(f"{out}: another run is training there; wait for it") from None
-
-
-def _trim_log(path: Path, num_epochs: int) -> None:
-    """Keep the first epochs of a log: one written just before a kill will be written again."""
-    if path.exists():
-        text = path.read_text(encoding="utf-8", errors="replace")
-        lines = text.splitlines(keepends=True)
-        write_text(path, "".join(lines[:num_epochs]))
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:

@@ -1,0 +1,91 @@
+"""Folders of trainings: whose they are, their log, and the point from which one goes on."""
+
+import contextlib
+import io
+import json
+import pickle
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from emovox.dataset.files import remove_leftovers, replace_file, write_text
+from emovox.errors import ConfigError, EmovoxError, InputError
+
+# What damaged resume points make of loading them.
+DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError)
+
+
+@contextlib.contextmanager
+def locked(out: Path) -> Iterator[None]:
+    """Keep `out` to this process; EmovoxError if another one trains there."""
+    try:
+        with FileLock(out / "lock", timeout=0):
+            yield
+    except Timeout:
+        raise EmovoxError(f"{out}: another run is training there; wait for it") from None
+
+
+def claim(out: Path, recipe: Mapping[str, Any]) -> None:
+    """Write the recipe into `out`, or make sure that the one already there is the same.
+
+    Args:
+        out: folder of the training.
+        recipe: all that decides what the training gives; JSON values.
+
+    Raises:
+        ConfigError: the folder holds a training with another recipe.
+    """
+    text = json.dumps(recipe, indent=2) + "\n"
+    path = out / "config.json"
+    if path.exists() and path.read_bytes() != text.encode():
+        raise ConfigError(
+            f"{out}: holds a training with another recipe, data or teacher; choose another --out"
+        )
+    write_text(path, text)
+
+
+def trim_log(path: Path, num_epochs: int) -> None:
+    """Keep the first epochs of a log: one written just before a kill will be written again."""
+    if path.exists():
+        text = path.read_text(encoding="utf-8", errors="replace")
+        lines = text.splitlines(keepends=True)
+        write_text(path, "".join(lines[:num_epochs]))
+
+
+def append_log(path: Path, record: Mapping[str, Any]) -> None:
+    """Add one line of JSON."""
+    with path.open("a", encoding="utf-8") as log:
+        log.write(json.dumps(record) + "\n")
+
+
+def save_state(path: Path, state: Mapping[str, Any]) -> None:
+    """Write a resume point, whole or not at all."""
+    import torch
+
+    content = io.BytesIO()
+    torch.save(dict(state), content)
+    with replace_file(path) as temporary:
+        temporary.write_bytes(content.getbuffer())
+
+
+@contextlib.contextmanager
+def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
+    """The resume point to take over inside the block; None where there is none.
+
+    Raises:
+        InputError: it is damaged, or does not fit what takes it over.
+    """
+    import torch
+
+    remove_leftovers(path)
+    if not path.exists():
+        yield None
+        return
+    try:
+        yield torch.load(path, map_location="cpu", weights_only=True)
+    except DAMAGED as error:
+        raise InputError(
+            f"{path}: damaged resume point ({type(error).__name__}); remove it to start over"
+        ) from error
