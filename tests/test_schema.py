@@ -25,6 +25,11 @@ def test_columns_are_those_of_the_contract() -> None:
     assert nullable == {"duration_ms", "score"}
 
 
+def test_every_table_and_column_is_described() -> None:
+    assert schema.ROWS.keys() == schema.SCHEMAS.keys()
+    assert schema.COLUMNS.keys() == {f.name for table in schema.SCHEMAS.values() for f in table}
+
+
 def test_emotions_are_in_the_published_order() -> None:
     assert emovox.EMOTIONS == (
         "neutral", "happiness", "surprise", "sadness", "anger", "disgust", "fear", "contempt",

@@ -94,6 +94,7 @@ def test_the_fixture_breaks_its_rule_and_no_other(dataset: Path, rule: str) -> N
         schema.CARD,
         schema.PROVENANCE,
         schema.CHECKSUMS,
+        schema.CROISSANT,
     ],
 )
 def test_no_damaged_file_is_too_much(dataset: Path, name: str, damage: str) -> None:

@@ -23,6 +23,7 @@ from emovox.dataset.card import card_of
 from emovox.dataset.files import sha256_file
 from emovox.dataset.store import ParquetTable, write_hdf5
 from emovox.emotions import EMOTIONS
+from emovox.release.croissant import write_croissant
 
 TRAIN, HEARD, UNHEARD = schema.SPLITS
 Spec = list[tuple[str, str, int, str]]  # identity, video, number, split
@@ -51,7 +52,10 @@ DROPPED = [Dropped("id10002/video0002/00002", "id10002/video0002/00002.txt", "op
 
 
 def write_valid(folder: Path) -> Path:
-    """Write a valid dataset, `folder/dataset`, with the lists that it claims in `folder/meta`."""
+    """Write a valid dataset, `folder/dataset`, with the lists that it claims in `folder/meta`.
+
+    It has croissant.json, as a release has.
+    """
     meta = folder / "meta"
     meta.mkdir(parents=True)
     rows = [f"{identity}\t{name}\tm\tIreland\tdev" for identity, name in NAMES.items()]
@@ -62,7 +66,10 @@ def write_valid(folder: Path) -> Path:
     heard = "voice-path\nA.J._Buckley/video0003_0000001.wav\n"
     (meta / "veriflist_test_random_seenheard.txt").write_text(heard)
     (folder / "takedown.txt").write_text(f"# SHA-256 of identities\n{_hashed('id99999')}\n")
-    return build(folder / "dataset")
+    root = build(folder / "dataset")
+    write_croissant(root, read_manifest(root))
+    seal(root)
+    return root
 
 
 def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
@@ -106,11 +113,16 @@ def _hashed(identity: str) -> str:
 # Changing a dataset so that its hashes stay right.
 
 
-def seal(root: Path) -> None:
-    """Bring hashes, sizes and row counts of manifest and SHA256SUMS up to date."""
+def seal(root: Path, *, croissant: bool = True) -> None:
+    """Bring hashes, sizes and row counts of manifest, SHA256SUMS and `croissant` up to date."""
     manifest = read_manifest(root)
-    files = [f for f in manifest["files"] if f["path"] != schema.CHECKSUMS]
+    derived = (schema.CROISSANT, schema.CHECKSUMS)
+    files = [f for f in manifest["files"] if f["path"] not in derived]
     files = [_described(root, entry) for entry in files if (root / entry["path"]).exists()]
+    if (root / schema.CROISSANT).exists():
+        if croissant:
+            write_croissant(root, manifest | {"files": files})
+        files.append(_described(root, {"path": schema.CROISSANT, "rows": None}))
     sums = "".join(f"{f['sha256']}  {f['path']}\n" for f in files)
     (root / schema.CHECKSUMS).write_text(sums)
     manifest["files"] = [*files, _described(root, {"path": schema.CHECKSUMS, "rows": None})]
@@ -309,6 +321,14 @@ def _(root: Path) -> None:
     sums.write_text("\n".join(lines) + "\n")
     own = _described(root, {"path": schema.CHECKSUMS, "rows": None})
     edit_manifest(root, lambda m: m.update(files=[*m["files"][:-1], own]))
+
+
+@breaks("croissant")
+def _(root: Path) -> None:
+    manifest = read_manifest(root)
+    manifest["files"][0]["sha256"] = "0" * 64
+    write_croissant(root, manifest | {"version": "1.0.1"})
+    seal(root, croissant=False)
 
 
 @breaks("readable")

@@ -41,6 +41,7 @@ class BuildConfig:
         shard_tracks: tracks per unit of work, about.
         hdf5: write each split as HDF5 too.
         retry_dropped: build shards with dropped tracks again.
+        synthetic: faces and voices are nobody's; the card then says so.
     """
 
     layout: str
@@ -64,6 +65,7 @@ class BuildConfig:
     shard_tracks: int = 16
     hdf5: bool = False
     retry_dropped: bool = False
+    synthetic: bool = False
 
     def __post_init__(self) -> None:
         for name in ("root", "out", "meta", "table"):

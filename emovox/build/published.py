@@ -1,8 +1,6 @@
 """The published annotations of EmoVoxCeleb, a MATLAB file, as a dataset of the contract."""
 
-import contextlib
 import re
-import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -12,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from filelock import FileLock, Timeout
 
 from emovox.build.annotations import Annotations, FaceImages, read_annotations
 from emovox.build.provenance import software
@@ -21,9 +18,9 @@ from emovox.corpus.splits import HEARD, TRAIN, UNHEARD, audit, official_split
 from emovox.corpus.tracks import Dropped, Faces, Track, check_names, printable
 from emovox.corpus.voxceleb import OfficialSplit, read_names, read_official_split
 from emovox.dataset import schema
-from emovox.dataset.files import sha256_file
+from emovox.dataset.files import new_folder, sha256_file
 from emovox.emotions import EMOTIONS
-from emovox.errors import EmovoxError, InputError, TrackError
+from emovox.errors import InputError, TrackError
 from emovox.teacher import ACCURACY
 
 SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
@@ -134,34 +131,12 @@ def import_mat(
         tables=("frames", "tracks"),
     )
     place = out.resolve()  # of a link, or of the current folder
-    with _building(place) as building:
+    with new_folder(place, "importing") as building:
         manifest = write_dataset(building, table.chunks(), table.dropped, header, hdf5=hdf5)
-        if place.exists():
-            place.rmdir()
-        building.rename(place)
     counts = table.counts | {"tracks": len(table.tracks), "frames": manifest["totals"]["frames"]}
     counts["identities"] = len({track.identity_id for track in table.tracks})
     reasons = Counter(f"{d.stage}: {d.error}" for d in table.dropped)
     return ImportResult(out, manifest, counts, reasons, table.notes)
-
-
-@contextlib.contextmanager
-def _building(place: Path) -> Iterator[Path]:
-    """A folder beside `place`, gone afterwards unless it was renamed; one run at a time."""
-    building = place.parent / f".{place.name}.importing"
-    place.parent.mkdir(parents=True, exist_ok=True)
-    lock = place.parent / f".{place.name}.lock"
-    try:
-        with FileLock(lock, timeout=0):
-            shutil.rmtree(building, ignore_errors=True)  # of a run that was killed
-            building.mkdir()
-            try:
-                yield building
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-                lock.unlink(missing_ok=True)
-    except Timeout:
-        raise EmovoxError(f"{place}: another run is importing to it; wait for it") from None
 
 
 def _fingerprint(path: Path) -> dict[str, str]:

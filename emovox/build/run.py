@@ -289,10 +289,11 @@ def _provenance(
         "compile": "on" if settings.compiled else "off",
     }
     source = hashlib.sha256("".join(shard.fingerprint for shard in shards).encode())
+    corpus = "a synthetic corpus" if config.synthetic else "a corpus"
     return {
         **software(),
         "config": resolved,
-        "origin": f"Built by emovox from a corpus of layout `{config.layout}`.",
+        "origin": f"Built by emovox from {corpus} of layout `{config.layout}`.",
         "teacher": {
             "name": settings.teacher_name,
             "sha256": settings.teacher_sha256,

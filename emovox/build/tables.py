@@ -124,16 +124,36 @@ def write_dataset(
         "totals": _totals(splits, len(dropped)),
         "files": [asdict(f) for f in files],
     }
-    counts = {split: s.counts for split, s in splits.items()}
-    write_text(out / schema.CARD, render_card(manifest, header.provenance, counts))
-    write_text(out / schema.PROVENANCE, _json(header.provenance))
-    documents = [_describe_document(out, n) for n in (schema.CARD, schema.PROVENANCE)]
-    sums = "".join(f"{f['sha256']}  {f['path']}\n" for f in [*map(asdict, files), *documents])
-    write_text(out / schema.CHECKSUMS, sums)
-    documents.append(_describe_document(out, schema.CHECKSUMS))
-    manifest["files"] = [*map(asdict, files), *documents]
-    write_text(out / schema.MANIFEST, _json(manifest))
+    write_documents(out, manifest, header.provenance, {s: splits[s].counts for s in splits})
+    write_manifest(out, manifest)
     return manifest
+
+
+def write_documents(
+    out: Path,
+    manifest: dict[str, Any],
+    provenance: Mapping[str, Any],
+    counts: Mapping[str, Counts],
+) -> None:
+    """Write card and provenance, and list them in a manifest that lists the tables already."""
+    write_text(out / schema.CARD, render_card(manifest, provenance, counts))
+    write_text(out / schema.PROVENANCE, _json(provenance))
+    list_documents(out, manifest, schema.CARD, schema.PROVENANCE)
+
+
+def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    """Write the checksums of all files that the manifest lists, and last the manifest."""
+    sums = "".join(f"{file['sha256']}  {file['path']}\n" for file in manifest["files"])
+    write_text(out / schema.CHECKSUMS, sums)
+    list_documents(out, manifest, schema.CHECKSUMS)
+    write_text(out / schema.MANIFEST, _json(manifest))
+
+
+def list_documents(out: Path, manifest: dict[str, Any], *names: str) -> None:
+    """Add files that are no tables to what a manifest lists."""
+    for name in names:
+        described = asdict(describe_file(out, name, 0, ""))
+        manifest["files"].append({**described, "rows": None, "content_sha256": None})
 
 
 def _totals(splits: Mapping[str, _Split], num_dropped: int) -> dict[str, Any]:
@@ -154,8 +174,12 @@ def _totals(splits: Mapping[str, _Split], num_dropped: int) -> dict[str, Any]:
 
 
 def clear(out: Path) -> None:
-    """Take away an earlier dataset, its manifest first: what is left is visibly no dataset."""
-    names = [schema.MANIFEST, schema.CHECKSUMS, schema.CARD, schema.PROVENANCE, schema.DROPPED_FILE]
+    """Take away an earlier dataset, its manifest first: what is left is visibly no dataset.
+
+    A takedown list stays: it is not the dataset that says whom it must not show.
+    """
+    names = [schema.MANIFEST, schema.CHECKSUMS, schema.CROISSANT, schema.CARD, schema.PROVENANCE]
+    names.append(schema.DROPPED_FILE)
     for split in schema.SPLITS:
         names += [schema.table_file(table, split) for table in schema.TABLES]
         names.append(schema.hdf5_file(split))
@@ -207,11 +231,6 @@ def _write_dropped(out: Path, name: str, dropped: list[Dropped]) -> WrittenFile:
         table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
     assert table.written is not None
     return table.written
-
-
-def _describe_document(out: Path, name: str) -> dict[str, Any]:
-    described = asdict(describe_file(out, name, 0, ""))
-    return {**described, "rows": None, "content_sha256": None}
 
 
 def _json(content: Any) -> str:

@@ -69,7 +69,7 @@ def _voxceleb2(source: Source) -> Corpus:
     bases = [p for p in found if p in ("dev", "test") and f"{p}/mp4" not in found]
     bases += [p for p in found if p.endswith("mp4")]
     for base in bases or [""]:
-        for entry in _walk(source.root, base, corpus):
+        for entry in walk(source.root, base, corpus):
             below = entry.name if not base else entry.name.removeprefix(f"{base}/")
             match below.split("/"):
                 case [identity, video, file] if file.lower().endswith(".mp4"):
@@ -83,7 +83,7 @@ def _voxceleb2(source: Source) -> Corpus:
     return corpus
 
 
-def _add_numbered(corpus: Corpus, entry: "_Entry", identity: str, video: str, number: str) -> None:
+def _add_numbered(corpus: Corpus, entry: "Entry", identity: str, video: str, number: str) -> None:
     if not re.fullmatch(r"[0-9]+", number):
         error = TrackError("plan", "BadName", f"the file's name {number!r} is not a number")
         corpus.drop(f"{identity}/{video}/{number}", entry.name, error)
@@ -105,7 +105,7 @@ def _voxceleb1(source: Source) -> Corpus:
     identify = _Identities(source)
     videos: dict[str, str] = {}
     num_deep = num_odd = 0
-    for entry in _walk(source.root, "video", corpus, lambda path: identify.mask(path, 1)):
+    for entry in walk(source.root, "video", corpus, lambda path: identify.mask(path, 1)):
         path = Path(entry.name)
         if path.suffix.lower() not in VIDEO_ENDINGS:
             continue
@@ -116,7 +116,7 @@ def _voxceleb1(source: Source) -> Corpus:
     if num_deep:
         corpus.note(f"{num_deep} videos in folders below video/ are left aside; put them in video/")
     used = set()
-    for entry in _walk(source.root, "txt", corpus, lambda path: identify.mask(path, 1)):
+    for entry in walk(source.root, "txt", corpus, lambda path: identify.mask(path, 1)):
         match entry.name.split("/"):
             case ["txt", who, video, file] if re.fullmatch(r"[0-9]+\.txt", file):
                 number = int(file[:-4])
@@ -150,7 +150,7 @@ def _dense_frames(source: Source) -> Corpus:
     identify = _Identities(source)
     folders = {
         entry.name.rpartition("/")[0]
-        for entry in _walk(source.root, "", corpus, identify.mask)
+        for entry in walk(source.root, "", corpus, identify.mask)
         if Path(entry.name).suffix.lower() in IMAGE_ENDINGS
     }
     num_odd = 0
@@ -207,7 +207,7 @@ class _Identities:
 
 def _folder(source: Source) -> Corpus:
     corpus = Corpus(source.root)
-    for entry in _walk(source.root, "", corpus):
+    for entry in walk(source.root, "", corpus):
         path = Path(entry.name)
         if path.suffix.lower() not in VIDEO_ENDINGS:
             continue
@@ -240,14 +240,14 @@ LAYOUTS: dict[str, Callable[[Source], Corpus]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Entry:
+class Entry:
     name: str  # path below the corpus root, with slashes
     is_file: bool
 
 
-def _walk(
+def walk(
     root: Path, below: str, corpus: Corpus, shown: Callable[[str], str] = str
-) -> Iterator[_Entry]:
+) -> Iterator[Entry]:
     """Yield every file below `root/below`, and folders whose name ends like a video.
 
     Hidden names are skipped, symbolic links followed unless they lead back up. A folder that
@@ -269,11 +269,11 @@ def _walk(
                 continue
             if _is(entry.is_dir):
                 if Path(entry.name).suffix.lower() in VIDEO_ENDINGS:
-                    yield _Entry(name, is_file=False)
+                    yield Entry(name, is_file=False)
                 elif not _leads_up(entry):
                     stack.append(name)
             else:
-                yield _Entry(name, is_file=_is(entry.is_file))
+                yield Entry(name, is_file=_is(entry.is_file))
 
 
 def _is(kind: Callable[[], bool]) -> bool:

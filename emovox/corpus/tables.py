@@ -17,10 +17,10 @@ TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]+)")
 
 
 def read_table(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Read a CSV (header in the first line, UTF-8) or Parquet file as rows.
+    """Read a CSV or TSV (header in the first line, UTF-8) or Parquet file as rows.
 
     Raises:
-        InputError: missing, neither of the two, or without a required column.
+        InputError: missing, none of these, or without a required column.
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
@@ -28,13 +28,15 @@ def read_table(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
         if path.suffix.lower() == ".parquet":
             table = pq.read_table(path)
         else:
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
             with path.open("rb") as file:
-                header = file.readline().decode("utf-8-sig").strip().split(",")
+                header = file.readline().decode("utf-8-sig").strip().split(delimiter)
             texts = {name.strip().strip('"'): pa.string() for name in header}
             options = pyarrow.csv.ConvertOptions(
                 column_types=texts, strings_can_be_null=True, null_values=[""]
             )
-            table = pyarrow.csv.read_csv(path, convert_options=options)
+            parsing = pyarrow.csv.ParseOptions(delimiter=delimiter)
+            table = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=options)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: is neither CSV nor Parquet: {reason}") from error

@@ -12,16 +12,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox.dataset import schema
+from emovox.dataset import schema, statements
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
 
-CITATION = """@inproceedings{albanie2018emotion,
-  title     = {Emotion Recognition in Speech using Cross-Modal Transfer in the Wild},
-  author    = {Albanie, Samuel and Nagrani, Arsha and Vedaldi, Andrea and Zisserman, Andrew},
-  booktitle = {ACM Multimedia},
-  year      = {2018}
-}"""
 # Rows up to which Hugging Face's size categories go.
 SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
 
@@ -69,21 +63,19 @@ def render_card(
             from, and `teacher` may have an `accuracy`.
         counts: of every split that has rows.
     """
-    totals, splits = manifest["totals"], [s for s in schema.SPLITS if s in counts]
+    splits = [s for s in schema.SPLITS if s in counts]
     lines = [
         *_front_matter(manifest, splits),
         f"# {manifest['name']} {manifest['version']}",
         "",
-        f"Logits of a facial-emotion network for {totals['frames']:,} frames, one every "
-        f"{manifest['step_ms']} ms, of {totals['tracks']:,} speaking-face tracks. "
-        f"{provenance['origin']}",
+        statements.summary(manifest, provenance),
         "",
         *_splits(manifest, splits),
-        f"{totals['dropped']:,} tracks gave no rows; `{schema.DROPPED_FILE}` says why.",
+        statements.missing(manifest),
         "",
         *_emotions(counts, splits),
         *_teacher(manifest, provenance),
-        *_use(),
+        *_use(provenance),
     ]
     return "\n".join(lines)
 
@@ -98,8 +90,7 @@ def _front_matter(manifest: Mapping[str, Any], splits: list[str]) -> list[str]:
         "task_categories:",
         "- audio-classification",
         "tags:",
-        "- emotion-recognition",
-        "- speech",
+        *(f"- {tag}" for tag in statements.TAGS),
         f"size_categories: [{_size_category(rows)}]",
     ]
     if splits:
@@ -164,25 +155,21 @@ def _teacher(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> list
     return [*lines, ""]
 
 
-def _use() -> list[str]:
+def _use(provenance: Mapping[str, Any]) -> list[str]:
+    limits = statements.limits(provenance)
     return [
         "## Use and limits",
         "",
-        "Meant for research on emotion in speech and faces: as soft targets for a network that "
-        "hears the same moment. The logits are one network's reading of the faces of real people, "
-        "not anyone's feelings, and they carry that network's errors and biases. Speech in "
-        "interviews is mostly neutral, and so are the labels. Do not use them to judge or identify "
-        "people.",
+        f"{limits.use} {limits.errors} {limits.biases} {limits.misuse}",
         "",
         "## Licence",
         "",
-        "The rows describe media that are not part of this dataset; the terms of the source corpus "
-        "apply to both.",
+        statements.LICENCE,
         "",
         "## Citation",
         "",
         "```bibtex",
-        CITATION,
+        statements.CITATION,
         "```",
         "",
     ]
@@ -203,7 +190,7 @@ def card_of(root: Path) -> str:
         manifest = json.loads((root / schema.MANIFEST).read_text(encoding="utf-8"))
         provenance = json.loads((root / schema.PROVENANCE).read_text(encoding="utf-8"))
         return render_card(manifest, provenance, count(root, list(manifest["totals"]["by_split"])))
-    except (OSError, ValueError, KeyError, TypeError, pa.ArrowException) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
         raise InputError(f"{root}: is no whole dataset ({reason})") from error
 

@@ -1,11 +1,16 @@
-"""Files that are either whole or absent: unique temporary name, fsync, rename."""
+"""Files and folders that are either whole or absent: temporary name, fsync, rename."""
 
 import contextlib
 import hashlib
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from emovox.errors import EmovoxError
 
 
 @contextlib.contextmanager
@@ -28,6 +33,44 @@ def remove_leftovers(path: Path) -> None:
     """Take away temporary files of `replace_file(path)` that a killed process left behind."""
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(place: Path, doing: str) -> Iterator[Path]:
+    """Yield a hidden folder beside `place`; on success it becomes `place`, on failure it vanishes.
+
+    What a killed process left of it is taken away by the next one; two at a time are refused.
+
+    Args:
+        place: may be an empty folder, otherwise it is not there.
+        doing: word for what goes on, such as `importing`.
+
+    Raises:
+        EmovoxError: another process is at it.
+    """
+    building = place.parent / f".{place.name}.{doing}"
+    place.parent.mkdir(parents=True, exist_ok=True)
+    lock = place.parent / f".{place.name}.lock"
+    lock.touch()  # says why it cannot; a lock would wait
+    try:
+        with FileLock(lock, timeout=0):
+            shutil.rmtree(building, ignore_errors=True)
+            building.mkdir()
+            try:
+                yield building
+                building.rename(place)
+            finally:
+                shutil.rmtree(building, ignore_errors=True)
+                lock.unlink(missing_ok=True)
+    except Timeout:
+        raise EmovoxError(f"{place}: another run is {doing} to it; wait for it") from None
+
+
+def copy_file(source: Path, target: Path) -> None:
+    """Copy a file's bytes, atomically; folders of `target` are made."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with replace_file(target) as temporary:
+        shutil.copyfile(source, temporary)
 
 
 def write_text(path: Path, text: str) -> None:

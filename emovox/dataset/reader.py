@@ -7,7 +7,7 @@ they are memory-mapped, so that worker processes share them.
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.dataset.takedown import Kept, cut, cut_tracks, find_kept, own_list, read_list
 from emovox.dataset.unpacked import Arrays, frames_of, open_arrays
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
@@ -50,37 +51,45 @@ class TrackLogits:
     times: np.ndarray
 
 
-def load(path: str | Path, container: str = "parquet") -> "Dataset":
+def load(
+    path: str | Path, container: str = "parquet", takedown: str | Path | None = None
+) -> "Dataset":
     """Open a dataset: one built here, imported, or downloaded.
 
     Args:
         path: its folder.
         container: `parquet`, or `hdf5` to read frames from the HDF5 files of a dataset that has
             them. The answers are the same.
+        takedown: list of identities, by the SHA-256 of their ids, that the dataset is to be read
+            without. A takedown.txt in its folder counts in any case.
 
     Raises:
         ConfigError: unknown container.
-        InputError: `path` is no dataset of this version of the contract.
+        InputError: `path` is no dataset of this version of the contract, or a list cannot be read.
     """
-    return Dataset(Path(path), container)
+    return Dataset(Path(path), container, read_list(Path(takedown)) if takedown else ())
 
 
 class Dataset:
     """A dataset on disk. Opening it reads the manifest alone; tables follow when asked for.
 
     Iterating yields a `TrackLogits` per track, split after split; `len` is the number of tracks.
-    Pickles as its path.
+    Pickles as its path. Identities of a takedown list are nowhere to be found, as if it had been
+    made without them; opening then reads the tables `tracks` to see whom that concerns.
 
     Attributes:
         path: folder.
         container: where frames are read from.
-        manifest: content of manifest.json.
+        takedown: hashes of the identities that are hidden, wherever they were listed.
+        manifest: content of manifest.json; its totals count what is hidden, too.
         name, version: of the dataset.
         step: seconds between grid points.
         splits: those that have rows.
     """
 
-    def __init__(self, path: Path, container: str = "parquet") -> None:
+    def __init__(
+        self, path: Path, container: str = "parquet", takedown: Collection[str] = ()
+    ) -> None:
         if container not in CONTAINERS:
             raise ConfigError(f"container {container!r} is not one of {', '.join(CONTAINERS)}")
         self.path, self.container = Path(path), container
@@ -89,19 +98,24 @@ class Dataset:
         self.step = self.manifest["step_ms"] / 1000
         by_split = self.manifest["totals"]["by_split"]
         self.splits = tuple(split for split in schema.SPLITS if split in by_split)
+        self.takedown = own_list(self.path).union(takedown)
+        self._kept = self._find_kept() if self.takedown else {}
+        self.splits = tuple(s for s in self.splits if s not in self._kept or self._kept[s].tracks)
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Dataset, (self.path, self.container)
+        return Dataset, (self.path, self.container, self.takedown)
 
     def __repr__(self) -> str:
-        totals = self.manifest["totals"]
+        num_hidden = sum(kept.num_frames for kept in self._kept.values())
         return (
-            f"<Dataset {self.name} {self.version}: {totals['tracks']:,} tracks, "
-            f"{totals['frames']:,} frames, {', '.join(self.splits) or 'empty'}>"
+            f"<Dataset {self.name} {self.version}: {len(self):,} tracks, "
+            f"{self.manifest['totals']['frames'] - num_hidden:,} frames, "
+            f"{', '.join(self.splits) or 'empty'}>"
         )
 
     def __len__(self) -> int:
-        return int(self.manifest["totals"]["tracks"])
+        num_hidden = sum(kept.num_tracks for kept in self._kept.values())
+        return int(self.manifest["totals"]["tracks"]) - num_hidden
 
     def __iter__(self) -> Iterator[TrackLogits]:
         for split in self.splits:
@@ -203,15 +217,18 @@ class Dataset:
         return pa.concat_tables([empty, *(tables[s] for s in self.splits)]).to_pandas()
 
     def to_numpy(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """All logits float32 `[N, 8]` and grid points int16 `[N]` of a split; memory-mapped.
+        """All logits float32 `[N, 8]` and grid points int16 `[N]` of a split; read-only.
 
-        A track's rows begin at its `row_offset` in the table `tracks`.
+        Memory-mapped, unless a takedown list makes them other than the stored ones. A track's rows
+        begin at its `row_offset` in the table `tracks`.
 
         Raises:
             ConfigError: no such split.
         """
         unpacked = self._unpacked[split]
-        return unpacked.logits, unpacked.frame_index
+        if split not in self._kept:
+            return unpacked.logits, unpacked.frame_index
+        return self._kept[split].rows(unpacked.logits), self._kept[split].rows(unpacked.frame_index)
 
     def check_split(self, split: str) -> None:
         """Raise ConfigError for a split that has no rows here."""
@@ -236,19 +253,30 @@ class Dataset:
         }
 
     @cached_property
-    def _bounds(self) -> dict[str, np.ndarray]:
-        """For each split, where its tracks begin, and where the last one ends: int64 `[T + 1]`."""
-        return {
-            split: np.append(
-                self.tracks[split]["row_offset"].to_numpy(),
-                self.manifest["totals"]["by_split"][split]["frames"],
-            )
-            for split in self.splits
-        }
+    def _bounds(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+        """For each split, where its tracks begin and end in the stored rows: int64 `[T]` each."""
+        bounds = {split: (kept.starts, kept.ends) for split, kept in self._kept.items()}
+        for split in self.splits:
+            if split not in bounds:
+                starts = self.tracks[split]["row_offset"].to_numpy()
+                bounds[split] = starts, np.append(starts[1:], self._num_stored(split))
+        return bounds
 
     def _span(self, split: str, row: int) -> slice:
-        bounds = self._bounds[split]
-        return slice(bounds[row], bounds[row + 1])
+        starts, ends = self._bounds[split]
+        return slice(starts[row], ends[row])
+
+    def _num_stored(self, split: str) -> int:
+        return int(self.manifest["totals"]["by_split"][split]["frames"])
+
+    def _find_kept(self) -> dict[str, Kept]:
+        """What the takedown list leaves of the splits that it touches."""
+        stored = _Tables(self, "tracks")
+        found = {
+            split: find_kept(stored.load(split), self._num_stored(split), self.takedown)
+            for split in self.splits
+        }
+        return {split: kept for split, kept in found.items() if kept}
 
     @cached_property
     def _unpacked(self) -> "_Unpacked":
@@ -276,10 +304,19 @@ class _Tables(Mapping[str, pa.Table]):
     def __getitem__(self, split: str) -> pa.Table:
         self._dataset.check_split(split)
         if split not in self._read:
-            self._read[split] = self._load(split)
+            self._read[split] = self._cut(split, self.load(split))
         return self._read[split]
 
-    def _load(self, split: str) -> pa.Table:
+    def _cut(self, split: str, stored: pa.Table) -> pa.Table:
+        kept = self._dataset._kept.get(split)
+        if kept is None:
+            return stored
+        if self._table == "tracks":
+            return pa.concat_tables(cut_tracks([stored], kept.tracks))
+        return pa.concat_tables(cut([stored], kept.frames))
+
+    def load(self, split: str) -> pa.Table:
+        """The table as it is stored."""
         path, columns = self._dataset.path, schema.SCHEMAS[self._table]
         if self._table == "frames" and self._dataset.container == "hdf5":
             return pa.concat_tables(frames_of(path, split, "hdf5"))

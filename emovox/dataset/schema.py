@@ -8,9 +8,13 @@ A dataset is a folder::
     faces/<split>-00000-of-00001.parquet     where each face was; built datasets only
     hdf5/<split>.h5                          the frames once more, on request
     dropped.parquet                          tracks that gave no rows, with the reason
+    croissant.json                           metadata for other tools; comes with a release
     provenance.json  SHA256SUMS  manifest.json
+    takedown.txt                             identities that must not be shown, by their hashes
 
-A split without rows has no files. Tracks planned = rows of `tracks` + rows of `dropped`.
+A split without rows has no files. The manifest lists all files but itself; croissant.json and
+takedown.txt may join a dataset that is finished. Tracks planned = rows of `tracks` + rows of
+`dropped`, whomever a takedown list took out of both aside.
 """
 
 from typing import Any
@@ -35,8 +39,8 @@ def _field(name: str, kind: pa.DataType, *, nullable: bool = False) -> pa.Field:
 FRAMES = pa.schema(
     [
         _field("track_id", pa.string()),
-        _field("frame_index", pa.int16()),  # grid index k from 0; a missing face leaves a gap
-        _field("timestamp_ms", pa.int32()),  # step_ms * k
+        _field("frame_index", pa.int16()),
+        _field("timestamp_ms", pa.int32()),
         *(_field(name, pa.float32()) for name in LOGITS),
     ]
 )
@@ -48,11 +52,11 @@ TRACKS = pa.schema(
         _field("video_id", pa.string()),
         _field("track_num", pa.int32()),
         _field("split", pa.string()),
-        _field("n_frames", pa.int32()),  # rows in `frames`
-        _field("n_expected", pa.int32()),  # grid points the track has
-        _field("duration_ms", pa.int32(), nullable=True),  # null where the source gives none
-        _field("row_offset", pa.int64()),  # first row in the frames of its split
-        _field("label", pa.string()),  # argmax of the maxima
+        _field("n_frames", pa.int32()),
+        _field("n_expected", pa.int32()),
+        _field("duration_ms", pa.int32(), nullable=True),
+        _field("row_offset", pa.int64()),
+        _field("label", pa.string()),
         *(_field(name, pa.float32()) for name in MAXIMA),
     ]
 )
@@ -61,17 +65,17 @@ FACES = pa.schema(
     [
         _field("track_id", pa.string()),
         _field("frame_index", pa.int16()),
-        _field("pts_ms", pa.float64()),  # the decoded frame's own presentation time
-        *(_field(f"box_{side}", pa.float32()) for side in "xywh"),  # source pixels
-        _field("score", pa.float32(), nullable=True),  # of the detector; null for given boxes
-        _field("sharpness", pa.float32()),  # variance of the Laplacian of the grey face
+        _field("pts_ms", pa.float64()),
+        *(_field(f"box_{side}", pa.float32()) for side in "xywh"),
+        _field("score", pa.float32(), nullable=True),
+        _field("sharpness", pa.float32()),
     ]
 )
 
 DROPPED = pa.schema(
     [
         _field("track_id", pa.string()),
-        _field("source", pa.string()),  # path below the corpus root
+        _field("source", pa.string()),
         _field("stage", pa.string()),
         _field("error", pa.string()),
         _field("message", pa.string()),
@@ -80,6 +84,44 @@ DROPPED = pa.schema(
 )
 
 SCHEMAS = {"frames": FRAMES, "tracks": TRACKS, "faces": FACES, "dropped": DROPPED}
+
+# What a table's rows are.
+ROWS = {
+    "frames": "One row per grid point of a track at which its face was seen.",
+    "tracks": "One row per speaking-face track that gave rows.",
+    "faces": "One row per row of `frames`: where the face was.",
+    "dropped": "One row per track that gave no rows, with the reason.",
+}
+
+# What a column holds, in whichever tables have it.
+COLUMNS = {
+    "track_id": "Identity, video and number of the track, joined by slashes.",
+    "frame_index": "Grid point, counted from 0; a grid point without a face leaves a gap.",
+    "timestamp_ms": "Time of the grid point: step of the grid times `frame_index`, in ms.",
+    **{f"logit_{emotion}": f"Logit of {emotion}, raw." for emotion in EMOTIONS},
+    "identity_id": "Who speaks, by the id of the source corpus.",
+    "video_id": "What the track was cut from, by the id of the source corpus.",
+    "track_num": "Number of the track within its video.",
+    "split": "Split of the track.",
+    "n_frames": "Rows of the track in `frames`.",
+    "n_expected": "Grid points of the track, with or without a face.",
+    "duration_ms": "Length of the track in ms; null where the source gives none.",
+    "row_offset": "First row of the track among the frames of its split, counted from 0.",
+    "label": "Emotion with the largest of the maxima.",
+    **{f"max_{emotion}": f"Largest logit of {emotion} in the track." for emotion in EMOTIONS},
+    "pts_ms": "Presentation time of the decoded frame, by its file, in ms.",
+    "box_x": "Left edge of the face, in pixels of the source frame.",
+    "box_y": "Upper edge of the face, in pixels of the source frame.",
+    "box_w": "Width of the face, in pixels of the source frame.",
+    "box_h": "Height of the face, in pixels of the source frame.",
+    "score": "Score of the face detector; null where boxes were given.",
+    "sharpness": "Variance of the Laplacian of the grey face.",
+    "source": "Path of the track below the root of the corpus.",
+    "stage": "Step of the build that failed.",
+    "error": "Kind of failure.",
+    "message": "What happened, in words.",
+    "attempts": "How often the track was tried.",
+}
 
 MAX_FRAME_INDEX = 2**15 - 1  # int16; 131 minutes at 0.24 s
 MAX_TRACK_NUMBER = 2**31 - 1  # int32
@@ -101,8 +143,10 @@ HDF5_CHUNK = (1024, len(EMOTIONS))  # rows and columns of logits read at once
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
 CHECKSUMS = "SHA256SUMS"
+CROISSANT = "croissant.json"
 CARD = "README.md"
 DROPPED_FILE = "dropped.parquet"
+TAKEDOWN = "takedown.txt"
 
 
 def table_file(table: str, split: str) -> str:
@@ -132,8 +176,14 @@ def describe() -> dict[str, Any]:
         table: {
             "schema_version": SCHEMA_VERSION,
             "file": DROPPED_FILE if table == "dropped" else table_file(table, "<split>"),
+            "rows": ROWS[table],
             "columns": [
-                {"name": field.name, "type": str(field.type), "nullable": field.nullable}
+                {
+                    "name": field.name,
+                    "type": str(field.type),
+                    "nullable": field.nullable,
+                    "description": COLUMNS[field.name],
+                }
                 for field in columns
             ],
         }

@@ -75,6 +75,17 @@ MANIFEST = _object(
     }
 )
 
+RELEASED_FROM = _object(
+    {
+        "version": TEXT,
+        "manifest_sha256": SHA256,
+        "removed": _object(  # by takedown lists
+            {"identities": COUNT, "tracks": COUNT, "frames": COUNT, "dropped": COUNT}, closed=True
+        ),
+    },
+    closed=True,
+)
+
 PROVENANCE: Schema = _object(
     {
         "emovox": _object({"version": TEXT, "commit": MAYBE_TEXT}),
@@ -95,6 +106,7 @@ PROVENANCE: Schema = _object(
         "split_disagreements": _list(
             _object({"track_id": TEXT, "file": MAYBE_TEXT, "lists": MAYBE_TEXT})
         ),
+        "released_from": _list(RELEASED_FROM),  # of a release, the first source first
     },
 )
 PROVENANCE["anyOf"] = [

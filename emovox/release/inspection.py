@@ -294,7 +294,10 @@ class Inspection:
             return self._database.execute(sql).fetchall()
         except duckdb.OutOfMemoryException as error:
             raise EmovoxError(f"{self.root}: cannot be checked: {_one_line(error)}") from error
-        except (duckdb.IOException, duckdb.InvalidInputException) as error:  # damaged files
+        except duckdb.Error as error:
+            is_damage = isinstance(error, duckdb.InvalidInputException)
+            if isinstance(error, duckdb.ProgrammingError) and not is_damage:
+                raise  # the query is wrong
             raise UnavailableError(_one_line(error)) from error
 
 

@@ -60,7 +60,7 @@ def as_text(validation: Validation) -> str:
     for outcome in validation.outcomes:
         if outcome.status == SKIPPED:
             lines.append(f"skipped  {outcome.rule.name}: {outcome.reason}")
-    return "\n".join([*lines, _summary(validation)])
+    return "\n".join([*lines, summary(validation)])
 
 
 def as_github(validation: Validation) -> str:
@@ -76,7 +76,7 @@ def as_github(validation: Validation) -> str:
             )
             body = [_headline(outcome), *(f"{e.file}: {e.text}" for e in outcome.breach.examples)]
             lines.append(f"::{outcome.kind} file={file},{title}::{_escaped(chr(10).join(body))}")
-    return "\n".join([*lines, _summary(validation)])
+    return "\n".join([*lines, summary(validation)])
 
 
 def as_junit(validation: Validation) -> str:
@@ -123,7 +123,8 @@ def _headline(outcome: Outcome) -> str:
     return f"{count:,} times not so{which}: {outcome.rule.statement}"
 
 
-def _summary(validation: Validation) -> str:
+def summary(validation: Validation) -> str:
+    """The verdict in one line."""
     counts = validation.counts
     verdict = "valid" if validation.valid else "not valid"
     rules = [f"{counts['passed']} rules passed"]

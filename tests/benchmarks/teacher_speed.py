@@ -15,6 +15,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +119,9 @@ def main() -> None:
     crops = rng.integers(0, 256, (4096, 48, 48, 3), dtype=np.uint8)
     runs = {}
     for compiled in (False, True):
-        net = checkpoints.load(EMBEDDED["compact"][0])
-        teacher = TorchTeacher("compact", "", net, device, "auto", compiled=compiled)
-        runs["compiled" if compiled else "eager"] = lambda teacher=teacher: teacher(crops)
+        compact = checkpoints.load(EMBEDDED["compact"][0])
+        teacher = TorchTeacher("compact", "", compact, device, "auto", compiled=compiled)
+        runs["compiled" if compiled else "eager"] = partial(teacher, crops)
     print("compact")
     for name, rate in compare(runs, len(crops), args.rounds, device).items():
         print(f"  emovox, {name:<20}{rate:10.0f} crops/s")

@@ -1,7 +1,6 @@
 """Rules about people: limits and licence, nothing that names a person or a machine, takedowns."""
 
 import getpass
-import hashlib
 import re
 import socket
 from collections.abc import Iterator
@@ -9,7 +8,9 @@ from typing import Any
 
 from emovox.corpus.voxceleb import read_names
 from emovox.dataset import schema
+from emovox.dataset.takedown import NAMING, hash_identity, names_listed, read_list
 from emovox.errors import InputError
+from emovox.release.documents import faults
 from emovox.release.inspection import Inspection
 from emovox.release.markdown import front_matter, headings
 from emovox.release.rule import (
@@ -32,7 +33,7 @@ MACHINE_KEYS = {"host", "hostname", "node", "user", "username", "login", "home",
 COMMON_NAMES = {"root", "user", "runner", "ubuntu", "admin", "localhost", "build", "docker", "test"}
 MIN_NAME = 4  # characters; shorter names of users and persons occur by chance
 
-DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.MANIFEST)
+DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.MANIFEST, schema.CROISSANT)
 
 
 @RULES.check("card-limits", ERROR, "The card has a section on limits.")
@@ -128,17 +129,31 @@ def no_person_names(dataset: Inspection) -> Iterator[Example]:
 
 @RULES.check("takedown", ERROR, "No identity of the takedown list is in the dataset.")
 def takedown(dataset: Inspection) -> Iterator[Example]:
-    path = dataset.options.takedown
-    if path is None:
+    given, own = dataset.options.takedown, dataset.root / schema.TAKEDOWN
+    if given is None and not own.exists():
         raise NotApplicableError("no takedown list was given; --takedown names one")
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from error
-    listed = {line.strip().lower() for line in lines if line.strip() and not line.startswith("#")}
+    listed = set(read_list(given)) if given else set()
+    if own.exists():
+        try:
+            listed |= read_list(own)
+        except InputError as error:
+            yield Example(schema.TAKEDOWN, str(error).removeprefix(f"{own}: "))
     for split, identity in dataset.rows(
         "select distinct split, identity_id from tracks", ["tracks"]
     ):
-        digest = hashlib.sha256(identity.encode()).hexdigest()
+        digest = hash_identity(identity)
         if digest in listed:
             yield Example(schema.table_file("tracks", split), f"{identity}, {digest}")
+    columns = ", ".join(f"coalesce({name}, '')" for name in NAMING)
+    for texts in dataset.rows(f"select {columns} from dropped", ["dropped"]):
+        if any(names_listed(text, listed) for text in texts):
+            yield Example(schema.DROPPED_FILE, texts[0])
+    for track_id in _disagreeing(dataset.provenance()):
+        if names_listed(track_id, listed):
+            yield Example(schema.PROVENANCE, track_id)
+
+
+def _disagreeing(provenance: Any) -> Iterator[str]:
+    """Tracks that provenance names, if it follows its schema."""
+    if not faults("provenance", provenance):
+        yield from (one["track_id"] for one in provenance.get("split_disagreements", []))

@@ -1,11 +1,13 @@
 """Rules about files: which there are, their hashes, and how the tables are stored."""
 
+import json
 from collections.abc import Iterator
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.release.croissant import disagreements
 from emovox.release.documents import faults
 from emovox.release.inspection import Inspection, OtherColumnsError
 from emovox.release.markdown import front_matter
@@ -44,7 +46,7 @@ def file_set(dataset: Inspection) -> Iterator[Example]:
     listed, there = {*dataset.entries(), schema.MANIFEST}, {*dataset.existing()}
     for name in sorted(listed - there):
         yield Example(name, "is in the manifest, but not there")
-    for name in sorted(there - listed):
+    for name in sorted(there - listed - {schema.TAKEDOWN, schema.CROISSANT}):  # may join any time
         yield Example(name, "is there, but not in the manifest")
     for name in sorted(_required(dataset, listed) - listed):
         yield Example(name, "belongs to every such dataset, but is not in the manifest")
@@ -52,12 +54,20 @@ def file_set(dataset: Inspection) -> Iterator[Example]:
 
 def _required(dataset: Inspection, listed: set[str]) -> set[str]:
     """Files of the contract, given the splits with rows and the kinds of files that are listed."""
-    names = set(DOCUMENTS)
+    names = set(DOCUMENTS) | ({schema.CROISSANT} if _is_released(dataset) else set())
     folders = {name.split("/")[0] for name in listed} | {"frames", "tracks"}
     for split in dataset.manifest["totals"]["by_split"]:
         names |= {schema.table_file(t, split) for t in schema.TABLES if t in folders}
         names |= {schema.hdf5_file(split)} if "hdf5" in folders else set()
     return names
+
+
+def _is_released(dataset: Inspection) -> bool:
+    try:
+        content = dataset.provenance()
+    except UnavailableError:
+        return False  # provenance-schema and file-hashes say so
+    return isinstance(content, dict) and "released_from" in content
 
 
 @RULES.check(
@@ -94,6 +104,19 @@ def checksums(dataset: Inspection) -> Iterator[Example]:
         if entries.get(name) != listed.get(name):
             here, there = listed.get(name, "no hash"), entries.get(name, "none")
             yield Example(schema.CHECKSUMS, f"{name}: {here} here, {there} in the manifest")
+
+
+@RULES.check("croissant", ERROR, "croissant.json has the name, version, files and columns.")
+def croissant(dataset: Inspection) -> Iterator[Example]:
+    if not (dataset.root / schema.CROISSANT).is_file():
+        raise NotApplicableError(f"the dataset has no {schema.CROISSANT}; a release has one")
+    try:
+        document = json.loads(dataset.text(schema.CROISSANT))
+    except ValueError as error:
+        yield Example(schema.CROISSANT, f"is not JSON ({error})")
+        return
+    for line in disagreements(document, dataset.manifest):
+        yield Example(schema.CROISSANT, line)
 
 
 @RULES.check(

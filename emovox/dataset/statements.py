@@ -1,0 +1,82 @@
+"""What the card and the Croissant metadata of a dataset both say, in the same words."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emovox.dataset.schema import DROPPED_FILE, TAKEDOWN
+
+CITATION = """@inproceedings{albanie2018emotion,
+  title     = {Emotion Recognition in Speech using Cross-Modal Transfer in the Wild},
+  author    = {Albanie, Samuel and Nagrani, Arsha and Vedaldi, Andrea and Zisserman, Andrew},
+  booktitle = {ACM Multimedia},
+  year      = {2018}
+}"""
+LICENCE = (
+    "The rows describe media that are not part of this dataset; the terms of the source corpus "
+    "apply to both."
+)
+TAGS = ("emotion-recognition", "speech")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What a dataset is for, and what it is not.
+
+    Attributes:
+        use: what it is meant for.
+        errors: how far its logits can be believed.
+        biases: how its labels are skewed.
+        misuse: what not to do with it.
+        people: what in it is about persons.
+    """
+
+    use: str
+    errors: str
+    biases: str
+    misuse: str
+    people: str
+
+
+REAL = Limits(
+    use="Meant for research on emotion in speech and faces: as soft targets for a network that "
+    "hears the same moment.",
+    errors="The logits are one network's reading of the faces of real people, not anyone's "
+    "feelings, and they carry that network's errors and biases.",
+    biases="Speech in interviews is mostly neutral, and so are the labels.",
+    misuse="Do not use them to judge or identify people.",
+    people="Readings of the faces of real people, under the ids of the source corpus; no pictures "
+    "and no sound.",
+)
+SYNTHETIC = Limits(
+    use="Meant for trying and testing what reads such datasets.",
+    errors="The logits are one network's reading of synthetic faces, and they carry that network's "
+    "errors and biases.",
+    biases="How often an emotion occurs is what the makers of the corpus chose.",
+    misuse="Conclude nothing about real faces or voices from them.",
+    people="None: the faces and voices are synthetic.",
+)
+
+
+def limits(provenance: Mapping[str, Any]) -> Limits:
+    """The limits of a dataset, by its provenance: `config.synthetic` says that nobody is real."""
+    config = provenance.get("config")
+    return SYNTHETIC if isinstance(config, dict) and config.get("synthetic") else REAL
+
+
+def summary(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """What the dataset is and where its rows come from."""
+    totals = manifest["totals"]
+    return (
+        f"Logits of a facial-emotion network for {totals['frames']:,} frames, one every "
+        f"{manifest['step_ms']} ms, of {totals['tracks']:,} speaking-face tracks. "
+        f"{provenance['origin']}"
+    )
+
+
+def missing(manifest: Mapping[str, Any]) -> str:
+    """How many tracks gave nothing, where to read why, and who was taken out."""
+    text = f"{manifest['totals']['dropped']:,} tracks gave no rows; `{DROPPED_FILE}` says why."
+    if TAKEDOWN in {file["path"] for file in manifest["files"]}:
+        text += f" Identities that `{TAKEDOWN}` lists, by hash, were taken out."
+    return text
