@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from emovox.build.run import BuildResult, build_dataset
     from emovox.corpus.audio import audio_path
     from emovox.dataset.reader import Dataset, load
+    from emovox.media.spectrogram import spectrogram
+    from emovox.student import Student, load_student
     from emovox.teacher import Teacher, load_teacher
 
 __all__ = [
@@ -19,22 +21,28 @@ __all__ = [
     "BuildConfig",
     "BuildResult",
     "Dataset",
+    "Student",
     "Teacher",
     "audio_path",
     "build_dataset",
     "load",
+    "load_student",
     "load_teacher",
+    "spectrogram",
 ]
 
 _HOMES = {
     "BuildConfig": "emovox.build.config",
     "BuildResult": "emovox.build.run",
     "Dataset": "emovox.dataset.reader",
+    "Student": "emovox.student",
     "Teacher": "emovox.teacher",
     "audio_path": "emovox.corpus.audio",
     "build_dataset": "emovox.build.run",
     "load": "emovox.dataset.reader",
+    "load_student": "emovox.student",
     "load_teacher": "emovox.teacher",
+    "spectrogram": "emovox.media.spectrogram",
 }
 
 

@@ -97,6 +97,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @click.option("--shard-tracks", type=int, help="Tracks per unit of work.  [default: 16]")
 @click.option("--hdf5/--no-hdf5", default=None, help="Write HDF5 beside Parquet.")
 @click.option("--retry-dropped/--no-retry-dropped", default=None, help="Try dropped tracks again.")
+@click.option("--synthetic/--no-synthetic", default=None, help="The faces are nobody's; say so.")
 @interruptible("run the same command again to go on where it stopped")
 def build_dataset(pipeline: Path | None, **flags: Any) -> None:
     """Build a dataset of frame logits from a corpus of speaking faces.
@@ -144,13 +145,13 @@ def import_mat(files: tuple[Path, ...], out: Path, meta: Path | None, **options:
     click.echo(import_mat(list(files), out, meta=meta, **options).summary())
 
 
-@main.command(short_help="A synthetic corpus and its dataset.")
+@main.command(short_help="A synthetic corpus, its dataset, a student.")
 @click.option("--out", type=FOLDER, default=Path("emovox-demo"), show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
 @click.option("--jobs", type=int, default=0, help="Worker processes.  [default: one per core]")
 @interruptible("run the same command again")
 def demo(out: Path, seed: int, jobs: int) -> None:
-    """Make a small synthetic talking-face corpus and build its dataset, offline."""
+    """Make a small synthetic talking-face corpus, build its dataset, train a student; offline."""
     from emovox.demo import run_demo
     from emovox.demo.corpus import DemoConfig
 
@@ -310,6 +311,39 @@ def validate_dataset(dataset: Path, form: str, **options: Any) -> None:
         sys.exit(1)
 
 
+@main.command(short_help="An immutable version of a dataset.")
+@click.argument("dataset", type=FOLDER, metavar="DIR")
+@click.option("--version", required=True, help="MAJOR.MINOR.PATCH.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the release; not there yet.")
+@click.option("--takedown", type=FILE, help="List of the SHA-256 of identities to take out.")
+@click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the official lists.")
+@click.option("--push", metavar="ORG/NAME", help="Upload to that repository on Hugging Face.")
+@click.option("--private/--public", default=True, help="Who may see it there.  [default: private]")
+@interruptible("run the same command again; no half release was left behind")
+def release(
+    dataset: Path, version: str, out: Path, push: str | None, private: bool, **options: Any
+) -> None:
+    """Make a release of the dataset in DIR: checked, with checksums, read-only.
+
+    OUT appears when it is whole and valid. With --push it is uploaded too, tagged with its version;
+    run the same command again if only that failed.
+    """
+    from emovox.release.hub import open_repository
+    from emovox.release.publish import NotValidError, release
+    from emovox.release.reports import as_text
+
+    repository = open_repository(push, version, private=private) if push else None
+    options |= {"resume": bool(push), "say": partial(click.echo, err=True)}
+    try:
+        released = release(dataset, out, version, **options)
+    except NotValidError as error:
+        click.echo(as_text(error.validation))
+        raise
+    click.echo(released.summary())
+    if repository:
+        click.echo(f"pushed    {repository.upload(out)}, tag {version}")
+
+
 @main.command("schema", short_help="Tables and documents of a dataset as JSON.")
 @click.option("--out", type=FOLDER, help="Write one file each there instead of printing.")
 def print_schema(out: Path | None) -> None:
@@ -328,3 +362,156 @@ def print_schema(out: Path | None) -> None:
         path = out / f"{name}.json"
         path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
         click.echo(path)
+
+
+@main.command("train-student", short_help="Train a speech student on a dataset.")
+@click.argument("dataset", type=FOLDER)
+@click.argument("pipeline", type=FILE, required=False)
+@click.option("--audio", type=FOLDER, required=True, help="Folder of the tracks' audio.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of checkpoints and log.")
+@click.option("--width", type=float, help="Factor on the network's channels.  [default: 1]")
+@click.option("--epochs", type=int, help="Rounds of training and validation.  [default: 250]")
+@click.option("--batch-size", type=int, help="Segments per step.  [default: 64]")
+@click.option("--learning-rate", type=float, help="Of the first epoch.  [default: 0.0001]")
+@click.option("--choose-on", help="unheard_val, heard_val or last.  [default: unheard_val]")
+@click.option("--seed", type=int, help="Of weights, order and segments.  [default: 0]")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--precision", help="auto, fp32 or bf16.  [default: auto]")
+@click.option("--compile", help="auto (on a GPU), on or off.  [default: auto]")
+@click.option("--workers", type=int, help="Processes that read audio.  [default: 2]")
+@click.option("--max-dropped", type=float, help="Share of tracks without audio.  [default: 0.05]")
+@click.option("--tensorboard", is_flag=True, help="Write OUT/tensorboard; needs tensorboard.")
+@interruptible("run the same command again to go on after its last epoch")
+def train_student(
+    dataset: Path,
+    pipeline: Path | None,
+    audio: Path,
+    out: Path,
+    tensorboard: bool,
+    **flags: Any,
+) -> None:
+    """Train a speech student on DATASET and the audio of its tracks.
+
+    The rest of the recipe may stand in PIPELINE, a TOML file; without one it is the paper's. The
+    epoch with the lowest loss on --choose-on is OUT/best.safetensors; one line of JSON per epoch
+    goes to stdout and to OUT/log.jsonl. Run by torchrun, several processes share each batch.
+    """
+    import json
+
+    from emovox.config import read_config
+    from emovox.runs import board
+    from emovox.student.recipe import TrainConfig
+    from emovox.student.training import train
+
+    config = read_config(TrainConfig, pipeline, flags)
+    num_epochs = 0
+    with board(out / "tensorboard" if tensorboard else None) as show:
+        for record in train(config, dataset, audio, out, partial(click.echo, err=True)):
+            click.echo(json.dumps(record))
+            show(record)
+            num_epochs += 1
+    if not num_epochs and int(os.environ.get("RANK", "0")) == 0:
+        click.echo(f"{out / 'best.safetensors'}: trained already", err=True)
+
+
+@main.command(short_help="Score a student on a dataset.")
+@click.argument("checkpoint")
+@click.argument("dataset", type=FOLDER)
+@click.option("--audio", type=FOLDER, required=True, help="Folder of the tracks' audio.")
+@click.option("--out", type=FOLDER, help="Folder for JSON, predictions and figures.")
+@click.option("--protocol", default="standard", show_default=True, help="standard or legacy.")
+@click.option("--timing", default="grid", show_default=True, help="grid or legacy.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
+@click.option(
+    "--max-dropped", default=0.05, show_default=True, help="Share of tracks without audio."
+)
+@interruptible("run the same command again")
+def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **options: Any) -> None:
+    """Score a student, CHECKPOINT or a registered name, on the validation splits of DATASET.
+
+    ROC AUC of every emotion against the rest, with intervals over identities. The legacy options
+    read sound and time as the reference code does.
+    """
+    from emovox.student.evaluation import evaluate as evaluate_student
+
+    result = evaluate_student(checkpoint, dataset, audio, **options)
+    if out is not None:
+        result.write(out)
+    click.echo(result.summary())
+
+
+@main.command(short_help="A probe on a labelled speech corpus.")
+@click.argument("checkpoint")
+@click.argument("corpus", type=click.Path(path_type=Path))
+@click.option("--layout", help="Name of the corpus, or table.  [default: by its files' names]")
+@click.option("--features", help="logits, or a student's embedding.  [default: logits]")
+@click.option("--protocol", help="standard or legacy.  [default: standard]")
+@click.option("--folds", type=int, help="Of either kind.  [default: 10]")
+@click.option("--seed", type=int, help="Of the random folds and the forest.  [default: 0]")
+@click.option("--jobs", type=int, help="Threads or processes.  [default: one per core]")
+@click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
+@click.option("--max-dropped", type=float, help="Share of files that may drop.  [default: 0.05]")
+@click.option("--out", type=FOLDER, help="Folder for JSON, CSV and confusion matrices.")
+@interruptible("run the same command again")
+def probe(checkpoint: str, corpus: Path, out: Path | None, **flags: Any) -> None:
+    """Read the labels of CORPUS out of the logits of CHECKPOINT, by an affine map and a softmax.
+
+    CHECKPOINT is a student, a teacher, or egemaps for the yardstick alone. CORPUS is a folder of
+    RAVDESS, CREMA-D, EMO-DB, SAVEE, eNTERFACE, RML or AFEW, or a table (CSV, TSV or Parquet) of
+    path, label and speaker.
+    """
+    from emovox.config import read_config
+    from emovox.student.external import evaluate_external
+    from emovox.student.probe_config import ProbeConfig
+
+    config = read_config(ProbeConfig, None, {"checkpoint": checkpoint, "corpus": corpus, **flags})
+    result = evaluate_external(config)
+    if out is not None:
+        result.write(out)
+    click.echo(result.summary())
+    if result.too_many_dropped:
+        click.echo(
+            "emovox: error: more files were dropped than --max-dropped allows; probe.json in --out "
+            "names each with its reason",
+            err=True,
+        )
+        sys.exit(1)
+
+
+@main.command(short_help="Emotions in audio and video files.")
+@click.argument("media", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1)
+@click.option("--student", required=True, help="Checkpoint or registered name.")
+@click.option("--teacher", default="compact", show_default=True, help="For video; none for none.")
+@click.option("--seconds", default=4.0, show_default=True, help="Length of a window.")
+@click.option("--hop", type=float, help="From a window to the next.  [default: --seconds]")
+@click.option("--out", type=FILE, help="CSV, JSON lines or Parquet by its ending, not stdout.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu, cuda or cuda:N.")
+@click.option("--precision", default="auto", show_default=True, help="auto, fp32 or bf16.")
+@click.option("--jobs", default=0, help="Worker processes for video.  [default: one per core]")
+@interruptible("run the same command again")
+def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+    """Score every window of the files MEDIA: the student by sound, the teacher by faces.
+
+    A row has the path, start and end in seconds, the likeliest emotion and eight probabilities of
+    each. Without --out it is JSON lines on stdout. Files that cannot be used are named on stderr,
+    and make the exit code 1.
+    """
+    from emovox.student import predict as predicting
+
+    if not media:
+        raise ConfigError("no files; name those to listen to")
+    if out is not None:
+        predicting.check_ending(out)
+    failures: list[str] = []
+    config = predicting.PredictConfig(**options)
+    table = predicting.predict(media, config, failures.append)
+    for line in failures:
+        click.echo(f"emovox: {line}", err=True)
+    if out is not None:
+        predicting.write_table(table, out)
+    else:
+        for line in predicting.as_json_lines(table):
+            click.echo(line, nl=False)
+    if set(table["path"].to_pylist()) < set(map(str, media)):
+        sys.exit(EmovoxError.exit_code)

@@ -1,4 +1,4 @@
-"""Networks that MatConvNet saved: the layers of a DagNN and their weights."""
+"""Networks that MatConvNet saved: the layers of a DagNN or a SimpleNN and their weights."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,11 +12,11 @@ from emovox.matfile import read
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights of a MatConvNet DagNN.
+    """One layer with weights of a MatConvNet network.
 
     Attributes:
         name: with `_` where the file has `/`.
-        type: such as `dagnn.Conv`.
+        type: such as `dagnn.Conv`, which stands for the `conv` of a SimpleNN too.
         weights: in MatConvNet's order and layout: filters `[height, width, in, out]` and biases of
             a convolution; scale, shift and moments `[channels, 2]` (mean, deviation) of a batch
             normalisation.
@@ -27,8 +27,14 @@ class Layer:
     weights: tuple[np.ndarray, ...]
 
 
+# Types of a SimpleNN's layers -> those of a DagNN.
+SIMPLE_TYPES = {"conv": "dagnn.Conv", "bnorm": "dagnn.BatchNorm"}
+
+
 def read_dagnn(path: Path) -> list[Layer]:
     """Read the layers with weights of a network saved by MatConvNet's `dagnn.DagNN.saveobj`.
+
+    A SimpleNN, whose layers hold their weights themselves, is read as well.
 
     Raises:
         InputError: no MAT file, or no such network in it.
@@ -36,6 +42,8 @@ def read_dagnn(path: Path) -> list[Layer]:
     content = read(path)
     net = content.get("net", content)
     try:
+        if "params" not in net:
+            return [_simple_layer(record) for record in net["layers"] if record.get("weights")]
         values = {p["name"]: np.asarray(p["value"]) for p in _records(net["params"])}
         layers = [(x["name"], x["type"], _names(x["params"])) for x in _records(net["layers"])]
         return [
@@ -49,6 +57,11 @@ def read_dagnn(path: Path) -> list[Layer]:
             f"{path}: expected a MatConvNet DagNN with layers and params; found the variables "
             f"{found} ({type(error).__name__}: {error})"
         ) from error
+
+
+def _simple_layer(record: dict[str, Any]) -> Layer:
+    kind = SIMPLE_TYPES.get(record["type"], record["type"])
+    return Layer(record["name"], kind, tuple(map(np.asarray, record["weights"])))
 
 
 def _records(value: Any) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import pickle
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,9 +41,28 @@ def claim(out: Path, recipe: Mapping[str, Any]) -> None:
     path = out / "config.json"
     if path.exists() and path.read_bytes() != text.encode():
         raise ConfigError(
-            f"{out}: holds a training with another recipe, data or teacher; choose another --out"
+            f"{out}: holds a training with another recipe, data or teacher"
+            f"{_differing(path, json.loads(text))}; choose another --out"
         )
     write_text(path, text)
+
+
+def _differing(path: Path, recipe: dict[str, Any]) -> str:
+    """Names in brackets of what is other in an earlier recipe; nothing where it is no recipe."""
+    try:
+        before = _flat(json.loads(path.read_text(encoding="utf-8")))
+    except (ValueError, AttributeError):
+        return ""
+    after = _flat(recipe)
+    names = [key for key in {**before, **after} if before.get(key) != after.get(key)]
+    return f" ({', '.join(names)})" if names else ""
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for key, value in recipe.items():
+        flat |= _flat(value) if isinstance(value, dict) else {key: value}
+    return flat
 
 
 def trim_log(path: Path, num_epochs: int) -> None:
@@ -89,3 +108,31 @@ def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
         raise InputError(
             f"{path}: damaged resume point ({type(error).__name__}); remove it to start over"
         ) from error
+
+
+@contextlib.contextmanager
+def board(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """What shows the numbers of an epoch's record in TensorBoard; nothing without a folder.
+
+    Raises:
+        ConfigError: tensorboard is not installed.
+    """
+    if folder is None:
+        yield lambda record: None
+        return
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError:
+        raise ConfigError("TensorBoard is not there: pip install 'emovox[tensorboard]'") from None
+    with contextlib.ExitStack() as stack:
+        writer = None
+
+        def show(record: Mapping[str, Any]) -> None:
+            nonlocal writer
+            writer = writer or stack.enter_context(SummaryWriter(str(folder)))
+            for name, value in record.items():
+                if name != "epoch":
+                    writer.add_scalar(name, value, record["epoch"])
+            writer.flush()
+
+        yield show

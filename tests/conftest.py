@@ -13,3 +13,14 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("EMOVOX_TEST_DATA is not set; it names the folder of real data")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def student_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a small `dataset` and the `audio` of its tracks; not to be changed."""
+    from student_fixtures import utterances, write_audio, write_tables
+
+    root = tmp_path_factory.mktemp("student")
+    write_audio(root / "audio", utterances())
+    write_tables(root / "dataset", utterances())
+    return root

@@ -17,7 +17,7 @@ ROOMS = [
     {"config", "cache", "matfile"},
     {"dagnn"},
     {"dataset"},
-    {"download", "runs"},
+    {"checkpoints", "download", "runs"},
     {"corpus"},
     {"media"},
     {"teacher"},

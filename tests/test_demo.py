@@ -19,8 +19,11 @@ from emovox.demo.voice import PROSODIES, SAMPLE_RATE, Speaker, speak
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.media import faces
-from emovox.teacher import load_teacher
+from emovox.release.markdown import tables
+from emovox.teacher import find_teacher, load_teacher
 
+CARD = Path(__file__).parents[1] / "data_cards/demo.md"
+ANEW = "emovox demo --out emovox-demo && emovox card emovox-demo/dataset > data_cards/demo.md"
 SMALL = DemoConfig(num_speakers=3, num_videos=1, num_tracks=2, min_seconds=1.0, max_seconds=1.5)
 
 
@@ -49,19 +52,51 @@ def test_clips_have_the_form_of_voxceleb2(tmp_path: Path) -> None:
     assert 0.02 < np.abs(samples).max() <= 1.05
 
 
-def test_every_split_and_emotion_occurs() -> None:
-    tracks = plan_demo(DemoConfig())
-    assert set(Counter(t.emotion for t in tracks)) == set(ACTED)
+def tracks_by_split() -> Counter[str]:
+    """How many tracks of the demo fall into each split."""
     config = demo_build_config(Path(), Path())
-    splits = Counter(
+    return Counter(
         auto_split(
             Track(t.identity_id, t.video_id, t.track_num, "", Faces.VOXCELEB2),
             config.unheard_fraction,
             config.heard_fraction,
         )
-        for t in tracks
+        for t in plan_demo(DemoConfig())
     )
-    assert set(splits) == set(schema.SPLITS)
+
+
+def test_every_split_and_emotion_occurs() -> None:
+    assert {t.emotion for t in plan_demo(DemoConfig())} == set(ACTED)
+    assert set(tracks_by_split()) == set(schema.SPLITS)
+
+
+def test_card_is_of_this_plan_and_teacher() -> None:
+    text = CARD.read_text()
+    teacher = find_teacher("compact")
+    assert f"`{teacher.name}`, weights sha256 `{teacher.sha256}`." in text, ANEW
+    stated = {row["split"]: int(row["tracks"]) for row in tables(text)[0]}
+    assert stated == tracks_by_split(), ANEW
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_card_is_that_of_the_demo(tmp_path: Path) -> None:
+    """Apart from a few frames between two emotions, which processors see differently."""
+    run_demo(tmp_path / "demo", student=False)
+    lines = (tmp_path / "demo/dataset" / schema.CARD).read_text().splitlines()
+    stated = CARD.read_text().splitlines()
+    assert len(stated) == len(lines), ANEW
+    for line, right in zip(stated, lines, strict=True):
+        cells, right_cells = ([c.strip() for c in s.strip("|").split("|")] for s in (line, right))
+        if len(cells) == 1 + len(EMOTIONS) and cells[0] in schema.SPLITS:
+            assert cells[0] == right_cells[0], ANEW
+            counts, right_counts = (
+                np.array([int(c.replace(",", "")) for c in row[1:]]) for row in (cells, right_cells)
+            )
+            most = 1 + 0.01 * right_counts.sum()
+            assert np.abs(counts - right_counts).max() <= most, f"{line!r}, is {right!r}; {ANEW}"
+        else:
+            assert line == right, ANEW
 
 
 @pytest.mark.parametrize("emotion", ACTED)
@@ -109,11 +144,13 @@ def test_voices_follow_the_prosody() -> None:
 
 
 def test_demo_from_end_to_end(tmp_path: Path) -> None:
-    result = run_demo(tmp_path / "demo", SMALL, jobs=2)
+    result = run_demo(tmp_path / "demo", SMALL, jobs=2, student=False)
     assert result.build.manifest["totals"]["tracks"] == 6
     text = result.summary()
     assert "First frames of demo0" in text and "what the teacher saw" in text
-    again = run_demo(tmp_path / "demo", SMALL, jobs=2)
+    card = (tmp_path / "demo/dataset" / schema.CARD).read_text()
+    assert "from a synthetic corpus" in card and "real people" not in card
+    again = run_demo(tmp_path / "demo", SMALL, jobs=2, student=False)
     hashes = [
         {f["path"]: f["content_sha256"] for f in r.build.manifest["files"]} for r in (result, again)
     ]

@@ -10,7 +10,8 @@ from emovox.demo import demo_build_config
 from emovox.teacher.recipe import TrainConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
-BUILDS = sorted(p.name for p in PIPELINES.glob("*.toml") if not p.name.startswith("teacher-"))
+TRAININGS = ("teacher-", "student-")
+BUILDS = sorted(p.name for p in PIPELINES.glob("*.toml") if not p.name.startswith(TRAININGS))
 
 
 @pytest.mark.parametrize("name", BUILDS)

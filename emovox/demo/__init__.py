@@ -1,8 +1,10 @@
-"""The demo: a small synthetic corpus, the dataset built from it, and what came out."""
+"""The demo: a small synthetic corpus, the dataset built from it, and a student of that."""
 
+import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from emovox.build.config import BuildConfig
 from emovox.build.run import BuildResult, build_dataset
@@ -12,7 +14,11 @@ from emovox.demo.corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
 
-CORPUS, DATASET = "corpus", "dataset"
+if TYPE_CHECKING:
+    from emovox.student.evaluation import Evaluation
+    from emovox.student.recipe import TrainConfig
+
+CORPUS, DATASET, STUDENT = "corpus", "dataset", "student"
 NUM_SHOWN = 5  # frames printed of the first track
 
 
@@ -24,11 +30,13 @@ class DemoResult:
         corpus: folder of the synthetic media, in the layout of VoxCeleb2.
         tracks: its tracks with the emotion each one acts.
         build: what the build of the dataset did.
+        student: how well a speech student that was trained on the dataset does; None without one.
     """
 
     corpus: Path
     tracks: list[DemoTrack]
     build: BuildResult
+    student: "Evaluation | None"
 
     def summary(self) -> str:
         """What was made, read back from the files."""
@@ -37,6 +45,7 @@ class DemoResult:
                 f"corpus    {self.corpus}\n{self.build.summary()}",
                 _show_frames(self.build.out),
                 _show_labels(self.build.out, self.tracks),
+                *([_show_student(self.student, self.build.out)] if self.student else []),
                 "Read it, here with PyArrow:\n"
                 "  from pyarrow.parquet import read_table\n"
                 f"  frames = read_table({str(self.build.out / 'frames')!r})\n"
@@ -45,26 +54,33 @@ class DemoResult:
         )
 
 
-def run_demo(out: Path, config: DemoConfig | None = None, jobs: int = 0) -> DemoResult:
-    """Write a corpus below `out`, build a dataset from it and read it back.
+def run_demo(
+    out: Path, config: DemoConfig | None = None, jobs: int = 0, *, student: bool = True
+) -> DemoResult:
+    """Write a corpus below `out`, build a dataset, read it back, train a student and score it.
 
     Args:
         out: folder; new, empty, or of an earlier demo.
+        config: of the corpus.
         jobs: worker processes; 0 means one per core.
+        student: whether to train one.
 
     Raises:
         InputError: `out` holds something else.
         CheckError: what was read back is not what was built.
     """
     corpus, dataset = out / CORPUS, out / DATASET
-    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - {CORPUS, DATASET}):
+    ours = {CORPUS, DATASET, STUDENT}
+    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - ours):
         raise InputError(f"{out}: holds something else; choose another --out")
     tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
     build = build_dataset(demo_build_config(corpus, dataset, jobs))
     rows = sum(read_table(dataset, "frames", split).num_rows for split in schema.SPLITS)
     if rows != build.manifest["totals"]["frames"]:
         raise CheckError(f"{dataset}: {rows} frames were read back, others were written")
-    return DemoResult(corpus, tracks, build)
+    return DemoResult(
+        corpus, tracks, build, _train_student(dataset, corpus, out / STUDENT) if student else None
+    )
 
 
 def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:
@@ -78,7 +94,43 @@ def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:
         heard_fraction=0.15,
         shard_tracks=8,
         hdf5=True,
+        synthetic=True,
     )
+
+
+def demo_student_config() -> "TrainConfig":
+    """How the demo's student is trained; pipelines/student-demo.toml says the same."""
+    from emovox.student.recipe import TrainConfig
+
+    return TrainConfig(
+        width=0.125,
+        seconds=2.0,
+        epochs=4,
+        epoch_share=4.0,
+        batch_size=16,
+        learning_rate=0.02,
+        last_learning_rate=0.002,
+        validation_share=1.0,
+        choose_on="last",
+    )
+
+
+def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
+    from emovox.student.evaluation import evaluate
+    from emovox.student.training import train
+
+    if out.exists():
+        shutil.rmtree(out)  # of an earlier demo, whose dataset may have been another one
+    for _ in train(demo_student_config(), dataset, corpus, out):
+        pass  # there is a bar for each epoch
+    result = evaluate(out / "best.safetensors", dataset, corpus)
+    result.write(out)
+    return result
+
+
+def _show_student(student: "Evaluation", dataset: Path) -> str:
+    figures = dataset.parent / STUDENT
+    return f"A student that heard the sound alone; figures in {figures}\n{student.summary()}"
 
 
 def _show_frames(dataset: Path) -> str:

@@ -1,48 +1,20 @@
-"""Teacher checkpoints: safetensors with a header that says which network they belong to."""
+"""Teacher checkpoints; `emovox.checkpoints` says what is in one."""
 
-import dataclasses
-import json
 from pathlib import Path
-from typing import Any
+from typing import cast
 
-import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
-from torch import Tensor
-
-from emovox.dataset.files import kind_of_file, replace_file
-from emovox.emotions import EMOTIONS
-from emovox.errors import InputError
+from emovox import checkpoints
+from emovox.checkpoints import Architectures, fit, save
 from emovox.teacher.compact import CompactConfig, CompactNet
 from emovox.teacher.network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
 
-# Architecture in the header -> its config and its network.
-ARCHITECTURES: dict[str, tuple[type, type[FaceNetwork]]] = {
+__all__ = ["ARCHITECTURES", "fit", "load", "save"]
+
+ARCHITECTURES: Architectures = {
     CompactNet.architecture: (CompactConfig, CompactNet),
     Senet.architecture: (SenetConfig, Senet),
 }
-
-MAX_WEIGHTS = 10**9
-
-
-def save(
-    path: Path, net: FaceNetwork, training: dict[str, Any], dtype: torch.dtype = torch.float16
-) -> None:
-    """Write weights as `dtype`, with the network's shape and the way they came about."""
-    tensors = {
-        name: tensor.detach().cpu().to(dtype).contiguous()
-        for name, tensor in net.state_dict().items()
-        if tensor.is_floating_point()
-    }
-    header = {
-        "architecture": net.architecture,
-        "config": json.dumps(dataclasses.asdict(net.config)),
-        "emotions": json.dumps(EMOTIONS),
-        "training": json.dumps(training),
-    }
-    with replace_file(path) as temporary:
-        temporary.write_bytes(serialise(tensors, header))
 
 
 def load(path: Path) -> FaceNetwork:
@@ -51,73 +23,4 @@ def load(path: Path) -> FaceNetwork:
     Raises:
         InputError: the file is missing, or is something else.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such teacher checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            header = file.metadata() or {}
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name).float() for name in names}
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: not a safetensors file, but {kind_of_file(path)} ({error})"
-        ) from error
-    net = _network(path, header)
-    fit(net, tensors, str(path))
-    return net.eval()
-
-
-def fit(net: FaceNetwork, tensors: dict[str, Tensor], where: str) -> None:
-    """Put weights into a network, all of them and no others.
-
-    Raises:
-        InputError: a weight is missing, is of another shape, or does not belong to the network.
-    """
-    expected = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
-    tensors = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
-    misfits = [f"no {name}" for name in expected if name not in tensors]
-    misfits += [f"{name} does not belong" for name in tensors if name not in expected]
-    misfits += [
-        f"{name} is {list(tensor.shape)}, expected {list(expected[name].shape)}"
-        for name, tensor in tensors.items()
-        if name in expected and tensor.shape != expected[name].shape
-    ]
-    if misfits:
-        more = f", and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise InputError(
-            f"{where}: the weights do not fit {net.architecture}: {'; '.join(misfits[:3])}{more}"
-        )
-    net.load_state_dict(tensors, strict=False)
-
-
-def _network(path: Path, header: dict[str, str]) -> FaceNetwork:
-    found = header.get("architecture", "none")
-    if found not in ARCHITECTURES:
-        raise InputError(
-            f"{path}: architecture is {found!r}, expected one of {', '.join(ARCHITECTURES)}"
-        )
-    make_config, make_network = ARCHITECTURES[found]
-    try:
-        emotions = json.loads(header["emotions"])
-        shape = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in json.loads(header["config"]).items()
-        }
-        config = make_config(**shape)
-        with torch.device("meta"):  # costs no memory, whatever size a header claims
-            num_weights = sum(p.numel() for p in make_network(config).parameters())
-        if num_weights > MAX_WEIGHTS:
-            raise ValueError(f"{num_weights:,} weights")
-        net = make_network(config)
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        ArithmeticError,
-    ) as error:
-        raise InputError(f"{path}: the header does not describe a network ({error})") from error
-    if emotions != list(EMOTIONS):
-        raise InputError(f"{path}: emotions are {emotions}, expected {list(EMOTIONS)}")
-    return net
+    return cast(FaceNetwork, checkpoints.load(path, ARCHITECTURES, "teacher"))

@@ -1,28 +1,26 @@
 """What a face network must offer, and the first and last thing done to every one of them."""
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from emovox.checkpoints import Network
+
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B; MATLAB's rgb2gray, as in the reference code
 
 
-class FaceNetwork(nn.Module, ABC):
-    """A network that a checkpoint can describe and `emovox.teacher.inference` can run.
+class FaceNetwork(Network, ABC):
+    """A network that `emovox.teacher.inference` can run.
 
     Attributes:
-        architecture: its name in checkpoints.
         input_size: side S of the crops it takes, in pixels.
         classifier: the last layer; takes and gives float32, whatever the others compute in.
-        config: frozen dataclass of its shape; `type(self)(config)` builds it again.
     """
 
-    architecture: ClassVar[str]
     input_size: ClassVar[int]
-    config: Any
     classifier: nn.Module
 
     @staticmethod

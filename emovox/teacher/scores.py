@@ -1,6 +1,7 @@
 """How well logits agree with the votes of annotators: numbers, and a picture of the confusions."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -86,12 +87,27 @@ def _calibration_error(confidence: np.ndarray, hits: np.ndarray) -> float:
 
 def draw_confusion(scores: Scores, title: str, path: Path) -> None:
     """Write the confusion matrix as a PNG: rows in percent of the label's faces, with counts."""
+    draw_matrix(np.array(scores.confusion), EMOTIONS, "faces", title, path)
+
+
+def draw_matrix(
+    confusion: np.ndarray, classes: Sequence[str], items: str, title: str, path: Path
+) -> None:
+    """Write a confusion matrix as a PNG: rows in percent of the label's items, with counts.
+
+    Args:
+        confusion: counts by label (rows) and prediction (columns), int `[C, C]`.
+        classes: names of the rows and columns.
+        items: what is counted, in the plural.
+        title: above the figure.
+        path: of the PNG.
+    """
     from matplotlib.figure import Figure
 
-    confusion = np.array(scores.confusion)
     counts = confusion.sum(axis=1, keepdims=True)
     shares = confusion / np.maximum(counts, 1)
-    figure = Figure(figsize=(8, 7), layout="constrained", dpi=120)
+    side = max(5, len(classes))  # inches
+    figure = Figure(figsize=(side, side - 1), layout="constrained", dpi=120)
     axes = figure.subplots()
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(confusion):
@@ -104,11 +120,11 @@ def draw_confusion(scores: Scores, title: str, path: Path) -> None:
             fontsize=8,
             color="white" if shares[row, column] > 0.5 else "black",
         )
-    labels = [f"{name} ({n})" for name, n in zip(EMOTIONS, counts[:, 0], strict=True)]
-    axes.set_xticks(range(len(EMOTIONS)), EMOTIONS, rotation=35, ha="right")
-    axes.set_yticks(range(len(EMOTIONS)), labels)
+    labels = [f"{name} ({n})" for name, n in zip(classes, counts[:, 0], strict=True)]
+    axes.set_xticks(range(len(classes)), classes, rotation=35, ha="right")
+    axes.set_yticks(range(len(classes)), labels)
     axes.set_xlabel("predicted")
-    axes.set_ylabel("label (faces)")
-    axes.set_title(f"{title}\n% of the label's faces (count)", fontsize=10)
+    axes.set_ylabel(f"label ({items})")
+    axes.set_title(f"{title}\n% of the label's {items} (count)", fontsize=10)
     with replace_file(path) as temporary:
         figure.savefig(temporary, format="png")

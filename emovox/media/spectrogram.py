@@ -1,0 +1,163 @@
+"""The magnitude spectrogram that the student hears, as the reference code computes it.
+
+16 kHz mono in; one column for every 10 ms, one row for each of the 512 bins of the transform, DC
+first, the mirrored half kept; no logarithm and no mel scale.
+"""
+
+from typing import TYPE_CHECKING, TypeVar
+
+import numpy as np
+from scipy.fft import rfft
+from scipy.signal import lfilter
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+SAMPLE_RATE = 16_000  # samples per second
+FRAME = 400  # samples, 25 ms
+HOP = 160  # samples from one frame to the next, 10 ms
+NUM_BINS = 512  # points of the Fourier transform; frames are zero-padded to it
+NUM_HALF = NUM_BINS // 2 + 1  # bins that differ; the others mirror them
+MARGIN = 384  # samples that the reference reads of a segment beyond its hops, 24 ms
+LEVELS = 2.0**15  # by which samples within -1..1 are multiplied: those of 16 bits
+DC_POLE = 0.99  # of the filter that takes the mean away, y[n] = x[n] - x[n-1] + 0.99 y[n-1]
+PRE_EMPHASIS = 0.97  # y[n] = x[n] - 0.97 x[n-1]
+EPSILON = 1e-5  # added to a bin's deviation, in 16-bit levels; keeps digital silence finite
+
+# Widths in frames that whole utterances are cut to: 1 to 10 s.
+BUCKETS = tuple(range(100, 1001, 100))
+
+CACHED_SAMPLES = 1 << 18  # that a processor transforms at a time, so that they stay in its cache
+SCAN_BLOCK = 256  # samples that the recursive filter sums at a time
+SCAN_REACH = 9  # blocks that one of them reaches
+
+Array = TypeVar("Array", np.ndarray, "Tensor")
+
+
+def num_frames(num_samples: int) -> int:
+    """Columns of the spectrogram of so many samples."""
+    return max(0, (num_samples - FRAME) // HOP + 1)
+
+
+def num_samples(num_frames: int) -> int:
+    """Samples that the reference reads for a segment of so many frames: 64,384 for 400 (4 s)."""
+    return num_frames * HOP + MARGIN
+
+
+def centre_bucket(num_frames: int) -> tuple[int, int]:
+    """First frame and width of the middle of an utterance, cut to the largest bucket that fits.
+
+    The start is the reference's, which counts it from 1: a frame before the exact middle.
+
+    Raises:
+        ValueError: fewer frames than the smallest bucket has.
+    """
+    if num_frames < BUCKETS[0]:
+        raise ValueError(f"{num_frames} frames; the smallest bucket has {BUCKETS[0]}")
+    width = max(bucket for bucket in BUCKETS if bucket <= num_frames)
+    return max(0, (num_frames - width + 1) // 2 - 1), width
+
+
+def spectrogram(samples: np.ndarray) -> np.ndarray:
+    """Magnitudes float32 `[512, T]` of 16 kHz samples `[L]`, not normalised.
+
+    Samples within -1..1 are taken times 2^15, others as they are. The reference adds a dither of
+    a millionth of the deviation; it is left out, so that the output is repeatable.
+
+    Raises:
+        ValueError: not one axis, fewer samples than a frame has, or one that is not finite.
+    """
+    levels = np.asarray(samples, np.float64)
+    if levels.ndim != 1 or len(levels) < FRAME:
+        raise ValueError(f"expected samples [L] of at least {FRAME}, got {list(levels.shape)}")
+    if not np.isfinite(levels).all():
+        raise ValueError("a sample is not a finite number")
+    if np.abs(levels).max() <= 1:
+        levels = levels * LEVELS
+    levels = lfilter([1, -1], [1, -DC_POLE], levels)
+    levels = lfilter([1, -PRE_EMPHASIS], [1], levels)
+    frames = np.lib.stride_tricks.sliding_window_view(levels, FRAME)[::HOP]
+    half = np.abs(rfft(frames * np.hamming(FRAME), NUM_BINS)).astype(np.float32).T
+    return np.concatenate([half, half[-2:0:-1]])
+
+
+def normalise(spectrogram: Array) -> Array:
+    """Give each bin zero mean and unit deviation (N - 1) over time, the last axis.
+
+    Bins without any deviation become zeros.
+    """
+    centred = spectrogram - spectrogram.mean(-1, keepdims=True)  # type: ignore[call-overload]
+    degrees = max(1, spectrogram.shape[-1] - 1)
+    deviation = ((centred * centred).sum(-1, keepdims=True) / degrees) ** 0.5
+    return centred / (deviation + EPSILON)
+
+
+def batch_spectrogram(samples: "Tensor") -> "Tensor":
+    """Magnitudes float32 `[B, 512, T]` of 16 kHz samples `[B, L]`, on their device.
+
+    The same as `spectrogram` of each utterance, within the rounding of float32. Samples that are no
+    numbers are not looked for, and there is no gradient.
+
+    Raises:
+        ValueError: not two axes, or fewer samples than a frame has.
+    """
+    import torch
+
+    if samples.ndim != 2 or samples.shape[1] < FRAME:
+        raise ValueError(f"expected samples [B, L >= {FRAME}], got {list(samples.shape)}")
+    num_utterances, length = samples.shape
+    step = max(1, num_utterances if samples.is_cuda else CACHED_SAMPLES // length)
+    with torch.no_grad():
+        magnitudes = samples.new_empty(
+            (num_utterances, NUM_BINS, num_frames(length)), dtype=torch.float32
+        )
+        for first in range(0, num_utterances, step):
+            part = slice(first, first + step)
+            magnitudes[part, :NUM_HALF] = _half_spectrogram(samples[part].float())
+            magnitudes[part, NUM_HALF:] = magnitudes[part, 1 : NUM_HALF - 1].flip(1)
+    return magnitudes
+
+
+def _half_spectrogram(samples: "Tensor") -> "Tensor":
+    """Magnitudes `[B, 257, T]` of the bins that differ."""
+    import torch
+
+    window = torch.from_numpy(np.hamming(FRAME)).to(samples)
+    frames = _emphasise(_to_levels(samples)).unfold(1, FRAME, HOP) * window
+    bins = torch.fft.rfft(frames, NUM_BINS)
+    # A third of the time of abs(), which guards against squares that leave the range of floats.
+    squares = torch.view_as_real(bins).square_()
+    return (squares[..., 0] + squares[..., 1]).sqrt_().mT
+
+
+def _to_levels(samples: "Tensor") -> "Tensor":
+    """Samples as 16-bit levels; which utterances are fractions is decided for each."""
+    peaks = samples.abs().amax(dim=1, keepdim=True)
+    return samples * (1 + (LEVELS - 1) * (peaks <= 1))
+
+
+def _emphasise(levels: "Tensor") -> "Tensor":
+    """Both filters at once: with y the output of the first, dx[n] + (0.99 - 0.97) y[n-1]."""
+    import torch
+
+    steps = levels.diff(dim=1, prepend=levels.new_zeros(len(levels), 1))
+    without_mean = torch.nn.functional.pad(_leaky_sum(steps), (1, -1))
+    return steps.add_(without_mean, alpha=DC_POLE - PRE_EMPHASIS)
+
+
+def _leaky_sum(x: "Tensor") -> "Tensor":
+    """y[n] = x[n] + 0.99 y[n-1] along the last axis of `[B, L]`, by blocks.
+
+    Within a block it is a running sum of x[n] / 0.99^n, times 0.99^n. What a block hands on fades
+    by 0.99^256 with each block after it; after nine it is below the rounding of float32.
+    """
+    import torch
+
+    length = x.shape[1]
+    powers = torch.from_numpy(DC_POLE ** np.arange(SCAN_BLOCK)).to(x)
+    fades = torch.from_numpy(DC_POLE ** (SCAN_BLOCK * np.arange(SCAN_REACH)[::-1])).to(x)
+    blocks = torch.nn.functional.pad(x, (0, -length % SCAN_BLOCK)).view(len(x), -1, SCAN_BLOCK)
+    sums = (blocks / powers).cumsum_(2).mul_(powers)
+    ends = torch.nn.functional.pad(sums[:, :, -1], (SCAN_REACH, -1))
+    carried = (ends.unfold(1, SCAN_REACH, 1) * fades).sum(2, keepdim=True)
+    return sums.addcmul_(carried, DC_POLE * powers).flatten(1)[:, :length]

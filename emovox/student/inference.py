@@ -1,0 +1,100 @@
+"""The one way a student runs: samples in, buckets of one width together, float32 out."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from emovox.emotions import EMOTIONS
+from emovox.media.spectrogram import (
+    BUCKETS,
+    batch_spectrogram,
+    centre_bucket,
+    normalise,
+    num_samples,
+)
+from emovox.student.vggvox import VGGVox
+from emovox.teacher.devices import resolve_device, resolve_precision
+from emovox.teacher.network import fold_batch_norm
+
+MAX_FRAMES = 16_000  # of a batch: sixteen utterances of 10 s, or more shorter ones
+MIN_SAMPLES = num_samples(BUCKETS[0])  # 1 s; what is shorter is padded
+
+
+class TorchStudent:
+    """A speech network, ready to run. See `emovox.student.Student`.
+
+    Args:
+        name: for results.
+        sha256: of the file that the weights came in.
+        net: in evaluation mode; it is changed.
+        device: as for `load_student`.
+        precision: as for `load_student`.
+    """
+
+    emotions = EMOTIONS
+
+    def __init__(
+        self,
+        name: str,
+        sha256: str,
+        net: VGGVox,
+        device: str = "auto",
+        precision: str = "auto",
+    ) -> None:
+        self.name, self.sha256 = name, sha256
+        device = resolve_device(device)
+        self.device = torch.device(device)
+        self.precision = resolve_precision(precision, device)
+        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
+        if self._dtype == torch.float32 and self.device.type == "cuda":
+            torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean just that
+            torch.backends.cuda.matmul.allow_tf32 = False
+        fold_batch_norm(net)
+        net.to(self.device, self._dtype).to(memory_format=torch.channels_last)
+        net.fc8.float()  # logits of eight bits would tie
+        self._net = net.requires_grad_(False)
+
+    def __call__(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
+        return self._run(self._net, samples, len(EMOTIONS))
+
+    def embed(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
+        return self._run(self._net.embed, samples, self._net.embedding_size)
+
+    def _run(
+        self,
+        forward: Callable[[Tensor], Tensor],
+        samples: np.ndarray | list[np.ndarray],
+        num_outputs: int,
+    ) -> np.ndarray:
+        utterances = [samples] if isinstance(samples, np.ndarray) else samples
+        outputs = np.empty((len(utterances), num_outputs), np.float32)
+        waiting: dict[int, list[tuple[int, Tensor]]] = {}  # by width: position, spectrogram
+
+        def finish(width: int) -> None:
+            positions, batch = zip(*waiting.pop(width), strict=True)
+            outputs[list(positions)] = forward(torch.stack(batch)).float().cpu().numpy()
+
+        with torch.inference_mode():
+            for position, utterance in enumerate(utterances):
+                spectrogram = self._spectrogram(utterance)
+                width = spectrogram.shape[1]
+                waiting.setdefault(width, []).append((position, spectrogram))
+                if (len(waiting[width]) + 1) * width > MAX_FRAMES:
+                    finish(width)
+            for width in list(waiting):
+                finish(width)
+        return outputs
+
+    def _spectrogram(self, samples: np.ndarray) -> Tensor:
+        """The bucket of an utterance `[512, width]`, normalised, as the network takes it."""
+        samples = np.asarray(samples, np.float32)
+        if samples.ndim != 1 or not len(samples):
+            raise ValueError(f"expected samples [L], got {list(samples.shape)}")
+        if not np.isfinite(samples).all():
+            raise ValueError("a sample is not a finite number")
+        samples = np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
+        whole = batch_spectrogram(torch.from_numpy(samples)[None].to(self.device))[0]
+        start, width = centre_bucket(whole.shape[1])
+        return normalise(whole)[:, start : start + width].to(self._dtype)

@@ -1,0 +1,99 @@
+"""A dataset whose teacher is an actor's intention: RAVDESS speech, for training a student on it.
+
+    python tests/benchmarks/ravdess_student.py RAVDESS OUT
+    emovox train-student OUT/dataset pipelines/student-ravdess.toml --audio OUT/audio --out OUT/run
+    emovox evaluate OUT/run/best.safetensors OUT/dataset --audio OUT/audio
+
+RAVDESS is its folder or a zip of it. Every frame of an utterance gets the logits of the emotion
+that was to be acted, calm counting as neutral. Actors 21 to 24 are unheard_val; of the others, the
+second repetition of the second statement at normal intensity is heard_val.
+"""
+
+import argparse
+import shutil
+import zipfile
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import soundfile
+
+from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
+from emovox.dataset import schema
+from emovox.emotions import EMOTIONS
+
+ACTED = {
+    "01": "neutral",
+    "02": "neutral",
+    "03": "happiness",
+    "04": "sadness",
+    "05": "anger",
+    "06": "fear",
+    "07": "disgust",
+    "08": "surprise",
+}
+CERTAINTY = 6.0  # logit of the intended emotion; the others have 0
+UNHEARD_ACTORS = {"21", "22", "23", "24"}
+
+
+def split_of(fields: list[str]) -> str:
+    if fields[6] in UNHEARD_ACTORS:
+        return "unheard_val"
+    return "heard_val" if fields[3:6] == ["01", "02", "02"] else "train"
+
+
+def unpack(source: Path, audio: Path) -> dict[str, list[tuple[Path, list[str]]]]:
+    """Lay the utterances out as `<identity>/<video>/00001`; return them by split."""
+    if source.is_file():
+        with zipfile.ZipFile(source) as archive:
+            archive.extractall(audio.parent / "unpacked")
+        source = audio.parent / "unpacked"
+    found = defaultdict(list)
+    for path in sorted(source.rglob("03-01-*.*"), key=lambda path: path.stem[-2:] + path.stem):
+        fields = path.stem.split("-")
+        target = audio / f"actor{fields[6]}" / path.stem / f"00001{path.suffix}"
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(path, target)
+        found[split_of(fields)].append((target, fields))
+    return found
+
+
+def chunks(found: dict[str, list[tuple[Path, list[str]]]]) -> Iterator[Chunk]:
+    for split in schema.SPLITS:
+        for path, fields in found[split]:
+            duration = soundfile.info(path).duration
+            num_rows = int(duration * 1000) // schema.STEP_MS + 1
+            identity, video = path.parts[-3:-1]
+            row = TrackRow(identity, video, 1, num_rows, num_rows, int(duration * 1e3))
+            index = np.arange(num_rows)
+            logits = np.zeros((len(EMOTIONS), num_rows), np.float32)
+            logits[EMOTIONS.index(ACTED[fields[2]])] = CERTAINTY
+            columns = [
+                pa.array([row.track_id] * num_rows),
+                pa.array(index.astype(np.int16)),
+                pa.array((index * schema.STEP_MS).astype(np.int32)),
+                *map(pa.array, logits),
+            ]
+            yield Chunk(split, [row], pa.Table.from_arrays(columns, schema=schema.FRAMES))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("ravdess", type=Path)
+    parser.add_argument("out", type=Path)
+    arguments = parser.parse_args()
+    found = unpack(arguments.ravdess, arguments.out / "audio")
+    origin = "the intentions of the actors of RAVDESS; no teacher looked at faces"
+    teacher = {"name": "intention", "sha256": None}
+    header = Header(
+        "ravdess", "1.0.0", schema.STEP_MS, teacher, {"origin": origin}, ("frames", "tracks")
+    )
+    write_dataset(arguments.out / "dataset", chunks(found), [], header, hdf5=False)
+    for split, utterances in found.items():
+        print(f"{split:12} {len(utterances):5,} utterances")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,71 @@
+"""How fast batches become spectrograms, against one utterance after the other in NumPy.
+
+    python tests/benchmarks/spectrogram_speed.py [--threads 2] [--batch 64] [--rounds 9]
+
+The yardstick is what one would write first, though without a loop: SciPy's filters, all frames at
+once, the transform of all 512 bins by NumPy. Both see the same segments of 4 s, in turns; each
+figure is the median over the rounds.
+"""
+
+import argparse
+import platform
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from scipy.signal import lfilter
+
+from emovox.media.spectrogram import batch_spectrogram, num_samples, spectrogram
+
+
+def yardstick(samples: np.ndarray) -> np.ndarray:
+    levels = lfilter([1, -1], [1, -0.99], samples * 32768)
+    levels = lfilter([1, -0.97], [1], levels)
+    frames = np.lib.stride_tricks.sliding_window_view(levels, 400)[::160] * np.hamming(400)
+    return np.abs(np.fft.fft(frames, 512)).T.astype(np.float32)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--rounds", type=int, default=9)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    print(
+        f"{platform.machine()}, torch {torch.__version__}, NumPy {np.__version__}, "
+        f"{args.threads} threads, {args.batch} segments of 4 s"
+    )
+    shape = args.batch, num_samples(400)
+    samples = 0.1 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    batch = torch.from_numpy(samples)
+    difference = np.abs(batch_spectrogram(batch[:1])[0].numpy() - yardstick(samples[0]))
+    print(f"largest difference / mean {difference.max() / yardstick(samples[0]).mean():.1e}")
+    ways: dict[str, Callable[[], object]] = {
+        "NumPy, one by one": lambda: [yardstick(row) for row in samples],
+        "emovox.spectrogram, one by one": lambda: [spectrogram(row) for row in samples],
+        "emovox, one by one": lambda: [batch_spectrogram(row[None]) for row in batch],
+        "emovox, in a batch": lambda: batch_spectrogram(batch),
+    }
+    taken: dict[str, list[float]] = {name: [] for name in ways}
+    for run in ways.values():
+        seconds(run)
+    for _ in range(args.rounds):
+        for name, run in ways.items():
+            taken[name].append(seconds(run))
+    slowest = statistics.median(taken["NumPy, one by one"])
+    for name, times in taken.items():
+        median = statistics.median(times)
+        print(f"  {name:<32}{1000 * median / args.batch:8.2f} ms{slowest / median:8.1f} x")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,223 @@
+"""Corpora by the names of their files, on trees of empty files; RAVDESS as it was published."""
+
+import inspect
+from collections import Counter
+from pathlib import Path, PurePosixPath
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from emovox.emotions import EMOTIONS
+from emovox.errors import ConfigError, InputError
+from emovox.student.corpora import class_order, read_speech_corpus
+from emovox.student.naming import PARSERS
+
+# Layout, path, label, speaker, part.
+NAMED = [
+    ("ravdess", "Actor_12/03-01-06-01-02-01-12.wav", "fear", "12", None),
+    ("ravdess", "a/b/c/01-01-01-01-01-02-24.mp4", "neutral", "24", None),
+    ("ravdess-song", "03-02-03-02-01-01-01.wav", "happiness", "01", None),
+    ("crema-d", "AudioWAV/1001_DFA_ANG_XX.wav", "anger", "1001", None),
+    ("crema-d", "VideoFlash/1091_WSI_HAP_HI.flv", "happiness", "1091", None),
+    ("emo-db", "wav/03a01Fa.wav", "happiness", "03", None),
+    ("emo-db", "wav/16b10Wb.wav", "anger", "16", None),
+    ("emo-db", "wav/08a05Lc.wav", "boredom", "08", None),
+    ("savee", "AudioData/DC/a01.wav", "anger", "DC", None),
+    ("savee", "AudioData/KL/sa15.wav", "sadness", "KL", None),
+    ("savee", "ALL/JE_su03.wav", "surprise", "JE", None),
+    ("savee", "AudioVisualClip/JK/n7.avi", "neutral", "JK", None),
+    ("enterface", "subject 1/anger/sentence 1/s1_an_1.avi", "anger", "1", None),
+    ("enterface", "e/subject-6/fear/s6_fe.avi", "fear", "6", None),
+    ("enterface", "subject 3/disgust/sentence 2/s_3_di_2.avi", "disgust", "3", None),
+    ("enterface", "flat/s43_su_5.wav", "surprise", "43", None),
+    ("rml", "rml-1/s1/an1.avi", "anger", "s1", None),
+    ("rml", "rml-2/s8/Mandarin/su10.avi", "surprise", "s8", None),
+    ("afew", "Train/Angry/000046280.avi", "anger", None, "train"),
+    ("afew", "AFEW/Val_AFEW/Surprise/012345678.avi", "surprise", None, "val"),
+]
+STRANGERS = [
+    "03-01-09-01-02-01-12.wav",  # no such emotion
+    "03-01-06-01-02-01.wav",
+    "1001_DFA_JOY_XX.wav",
+    "03a01Xa.wav",
+    "XX/a01.wav",
+    "s9/an1.avi",  # RML has eight speakers
+    "s1/angel.avi",
+    "Test/Angry/1.avi",
+    "subject 1/boredom/1.avi",
+]
+
+
+def tree(root: Path, *names: str) -> Path:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+    return root
+
+
+@pytest.mark.parametrize(("layout", "path", "label", "speaker", "part"), NAMED)
+def test_names(layout: str, path: str, label: str, speaker: str | None, part: str | None) -> None:
+    name = PARSERS[layout](PurePosixPath(path))
+    assert name is not None and not name.aside
+    assert (name.label, name.speaker, name.part) == (label, speaker, part)
+
+
+@pytest.mark.parametrize(("layout", "path"), [row[:2] for row in NAMED])
+def test_a_name_is_of_one_corpus(layout: str, path: str) -> None:
+    others = PARSERS.keys() - {layout, "ravdess", "ravdess-song"}
+    assert not [other for other in others if PARSERS[other](PurePosixPath(path))]
+
+
+@pytest.mark.parametrize("path", STRANGERS)
+def test_names_of_no_corpus(path: str) -> None:
+    assert not [layout for layout, parse in PARSERS.items() if parse(PurePosixPath(path))]
+
+
+def test_folders_win_over_the_names_of_enterface() -> None:
+    """The files of subject 11 are named after subject 12."""
+    name = PARSERS["enterface"](PurePosixPath("subject 11/sadness/sentence 4/s12_sa_4.avi"))
+    assert name is not None and (name.speaker, name.label) == ("11", "sadness")
+
+
+@pytest.mark.parametrize("layout", sorted({row[0] for row in NAMED} - {"ravdess-song"}))
+def test_layout_is_detected(layout: str, tmp_path: Path) -> None:
+    tree(tmp_path, *(row[1] for row in NAMED if row[0] == layout))
+    corpus = read_speech_corpus(tmp_path)
+    assert corpus.layout == layout and not corpus.dropped
+    assert len(corpus.utterances) == sum(row[0] == layout for row in NAMED)
+
+
+def test_layout_is_asked_for_unless_it_is_sure(tmp_path: Path) -> None:
+    tree(tmp_path / "mixed", "DC/a01.wav", "03a01Fa.wav")
+    with pytest.raises(ConfigError, match=r"1 like emo-db and 1 like savee; choose --layout"):
+        read_speech_corpus(tmp_path / "mixed")
+    tree(tmp_path / "odd", "03a01Fa.wav", "x.wav", "y.wav")
+    with pytest.raises(ConfigError, match=r"Of 3 media files.*1 like emo-db"):
+        read_speech_corpus(tmp_path / "odd")
+    tree(tmp_path / "none", "x.wav")
+    with pytest.raises(ConfigError, match="none; choose --layout"):
+        read_speech_corpus(tmp_path / "none")
+
+
+def test_misnamed_files_are_counted(tmp_path: Path) -> None:
+    tree(tmp_path, "03a01Fa.wav", "notes.wav", "readme.txt")
+    (tmp_path / "03a01Na.wav").symlink_to("nowhere")
+    corpus = read_speech_corpus(tmp_path, "emo-db")
+    assert [u.path.name for u in corpus.utterances] == ["03a01Fa.wav"]
+    assert [(d.path, d.error) for d in corpus.dropped] == [
+        ("03a01Na.wav", "NotAFile"),
+        ("notes.wav", "BadName"),
+    ]
+    assert corpus.notes == ["1 files are neither audio nor video and are left aside: readme.txt"]
+
+
+def test_one_file_of_a_recording(tmp_path: Path) -> None:
+    end = "-01-05-01-01-01-01"
+    tree(tmp_path, f"01{end}.mp4", f"02{end}.mp4", f"a/03{end}.wav", f"b/03{end}.wav")
+    corpus = read_speech_corpus(tmp_path)
+    assert [u.path.name for u in corpus.utterances] == [f"03{end}.wav"]
+    assert corpus.utterances[0].path.parent.name == "a"
+    assert corpus.notes[0].startswith("3 files are other copies of a recording")
+    seen = read_speech_corpus(tmp_path, video=True)
+    assert [u.path.name for u in seen.utterances] == [f"01{end}.mp4"]
+
+
+def test_singing_has_to_be_asked_for(tmp_path: Path) -> None:
+    tree(tmp_path, "03-01-05-01-01-01-01.wav", "03-02-05-01-01-01-01.wav")
+    corpus = read_speech_corpus(tmp_path)
+    assert corpus.layout == "ravdess" and len(corpus.utterances) == 1
+    assert corpus.notes == [
+        "1 files are sung; the layout ravdess-song takes them: 03-02-05-01-01-01-01.wav"
+    ]
+    assert len(read_speech_corpus(tmp_path, "ravdess-song").utterances) == 2
+
+
+def test_a_teacher_needs_videos(tmp_path: Path) -> None:
+    tree(tmp_path, "DC/a01.wav", "DC/a02.wav")
+    with pytest.raises(InputError, match="sound alone; a teacher needs videos"):
+        read_speech_corpus(tmp_path, video=True)
+    tree(tmp_path, "DC/a03.avi")
+    corpus = read_speech_corpus(tmp_path, video=True)
+    assert len(corpus.utterances) == 1 and "2 files hold sound alone" in corpus.notes[0]
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
+def test_table(ending: str, tmp_path: Path) -> None:
+    columns = {
+        "path": ["été à Lyon/ü 1.wav", "b.wav", "b.wav", None, "c.wav", "/elsewhere/d.wav"],
+        "label": ["joy", "anger", "anger", "anger", None, "neutral"],
+        "speaker": ["A", "7", "7", "7", "7", None],
+    }
+    table, path = pa.table(columns), tmp_path / f"t.{ending}"
+    if ending == "parquet":
+        pq.write_table(table, path)
+    else:
+        mark = "\t" if ending == "tsv" else ","
+        rows = [list(columns), *zip(*columns.values(), strict=True)]
+        path.write_text("".join(mark.join(cell or "" for cell in row) + "\n" for row in rows))
+    corpus = read_speech_corpus(path)
+    assert [(u.path, u.label, u.speaker) for u in corpus.utterances] == [
+        (tmp_path / "été à Lyon/ü 1.wav", "joy", "A"),
+        (tmp_path / "b.wav", "anger", "7"),
+        (Path("/elsewhere/d.wav"), "neutral", None),
+    ]
+    assert [(d.path, d.error) for d in corpus.dropped] == [
+        ("row 5", "BadPath"),
+        ("c.wav", "NoLabel"),
+    ]
+    assert "1 rows name a file that an earlier row has" in corpus.notes[0]
+    assert corpus.shown(Path("/elsewhere/d.wav")) == "d.wav"
+
+
+def test_table_without_labels(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,emotion\na.wav,anger\n")
+    with pytest.raises(InputError, match="columns label are missing; found path, emotion"):
+        read_speech_corpus(tmp_path / "t.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "layout", "words"),
+    [
+        ("missing", None, "no such folder or file"),
+        ("empty", None, "holds neither audio nor video"),
+        ("empty", "nonsense", "unknown layout 'nonsense'; choose one of ravdess"),
+        ("file.csv", "rml", "is no folder"),
+    ],
+)
+def test_wrong_corpora(name: str, layout: str | None, words: str, tmp_path: Path) -> None:
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file.csv").touch()
+    with pytest.raises((ConfigError, InputError), match=words):
+        read_speech_corpus(tmp_path / name, layout)
+
+
+def test_class_order() -> None:
+    assert class_order(["zeal", "fear", "neutral", "boredom", "fear"]) == [
+        "neutral",
+        "fear",
+        "boredom",
+        "zeal",
+    ]
+    assert class_order(EMOTIONS) == list(EMOTIONS)
+
+
+@pytest.mark.real
+def test_ravdess_as_published(real_data: Path, tmp_path: Path) -> None:
+    import zipfile
+
+    with zipfile.ZipFile(real_data / "ravdess-speech-16k.zip") as archive:
+        tree(tmp_path, *(n for n in archive.namelist() if not n.endswith("/")))
+    corpus = read_speech_corpus(tmp_path)
+    assert corpus.layout == "ravdess" and not corpus.dropped
+    assert len(corpus.utterances) == 1440
+    assert Counter(u.speaker for u in corpus.utterances) == {f"{k:02d}": 60 for k in range(1, 25)}
+    counts = Counter(u.label for u in corpus.utterances)
+    assert counts.pop("neutral") == 96
+    others = {"calm", "happiness", "sadness", "anger", "fear", "disgust", "surprise"}
+    assert counts == dict.fromkeys(others, 192)
+
+
+def test_readme_shows_a_parser_as_it_is() -> None:
+    source = inspect.getsource(PARSERS["crema-d"])
+    assert source in (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")

@@ -1,0 +1,340 @@
+"""Reading audio of any form: levels, channels, rates, pieces, and files that are not right."""
+
+from collections.abc import Callable
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import numpy as np
+import pytest
+import soundfile
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from emovox.errors import InputError
+from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
+
+
+def speechlike(num_samples: int, rate: int, num_channels: int = 1) -> np.ndarray:
+    """Float32 `[L, C]`: a rising tone with a little noise, other in every channel."""
+    rng = np.random.default_rng(0)
+    t = np.arange(num_samples)[:, None] / rate
+    tones = np.sin(2 * np.pi * (150 + 60 * t + 90 * np.arange(num_channels)) * t)
+    return (0.3 * tones + 0.01 * rng.standard_normal(tones.shape)).astype(np.float32)
+
+
+def encode(path: Path, codec: str, rate: int, samples: np.ndarray, **options: str) -> Path:
+    """Write `[L, C]` samples with FFmpeg, in the container of the path's ending."""
+    layout = {1: "mono", 2: "stereo"}[samples.shape[1]]
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=rate, options=options)
+        stream.layout = layout
+        frame = av.AudioFrame.from_ndarray(samples.T.copy(), format="fltp", layout=layout)
+        frame.sample_rate, frame.pts, frame.time_base = rate, 0, Fraction(1, rate)
+        for part in (frame, None):
+            container.mux(stream.encode(part))
+    return path
+
+
+# Ending and codec of a lossy or lossless file -> its rate, and how far it may be from the original.
+CODED = {
+    "aac.m4a": ("aac", 16_000, 0.05),
+    "aac44.mp4": ("aac", 44_100, 0.05),
+    "alac.m4a": ("alac", 48_000, 1e-4),
+    "opus.webm": ("libopus", 48_000, 0.1),
+    "opus.ogg": ("libopus", 48_000, 0.1),
+    "mp3.mp3": ("libmp3lame", 22_050, 0.1),
+    "flac.mka": ("flac", 16_000, 1e-4),
+    "adts.aac": ("aac", 16_000, 0.05),
+}
+
+
+@pytest.fixture(scope="module")
+def coded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A stereo file of 3.1 s in each form. The codec's own noise is off: it differs every time."""
+    folder = tmp_path_factory.mktemp("coded")
+    paths = {}
+    for name, (codec, rate, _) in CODED.items():
+        options = {"aac_pns": "0"} if codec == "aac" else {}
+        samples = speechlike(int(3.1 * rate), rate, 2)
+        paths[name] = encode(folder / name, codec, rate, samples, **options)
+    return paths
+
+
+# Levels and channels
+
+
+@pytest.mark.parametrize(
+    ("ending", "subtype", "bits"),
+    [
+        ("wav", "PCM_U8", 8),
+        ("wav", "PCM_16", 16),
+        ("wav", "PCM_24", 20),
+        ("wav", "FLOAT", 20),
+        ("flac", "PCM_S8", 8),
+        ("flac", "PCM_16", 16),
+    ],
+)
+def test_levels_are_fractions_of_full_scale(
+    tmp_path: Path, ending: str, subtype: str, bits: int
+) -> None:
+    samples = speechlike(4000, SAMPLE_RATE)
+    soundfile.write(tmp_path / f"a.{ending}", samples, SAMPLE_RATE, subtype)
+    found = read_audio(tmp_path / f"a.{ending}")
+    assert found.dtype == np.float32 and found.shape == (4000,)
+    np.testing.assert_allclose(found, samples[:, 0], rtol=0, atol=1.01 / 2 ** (bits - 1))
+
+
+def test_stereo_is_the_mean_or_the_left(tmp_path: Path) -> None:
+    samples = speechlike(4000, SAMPLE_RATE, 2)
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, "FLOAT")
+    mean, left = (read_audio(tmp_path / "a.wav", channels=way) for way in ("mean", "left"))  # type: ignore[arg-type]
+    np.testing.assert_allclose(mean, samples.mean(axis=1), atol=1e-7)
+    np.testing.assert_array_equal(left, samples[:, 0])
+    with pytest.raises(ValueError, match="'right' is not one of mean, left"):
+        read_audio(tmp_path / "a.wav", channels="right")  # type: ignore[arg-type]
+
+
+def test_beyond_full_scale_is_clipped(tmp_path: Path) -> None:
+    samples = np.array([0.5, 1.5, -2, 1], np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, "FLOAT")
+    assert read_audio(tmp_path / "a.wav").tolist() == [0.5, 1, -1, 1]
+
+
+@pytest.mark.parametrize("name", CODED)
+def test_every_form_gives_what_was_written(coded: dict[str, Path], name: str) -> None:
+    _, rate, tolerance = CODED[name]
+    found = read_audio(coded[name])
+    assert 3.1 * SAMPLE_RATE - 1 <= len(found) <= (3.1 + 0.2) * SAMPLE_RATE
+    original = speechlike(int(3.1 * rate), rate, 2).mean(axis=1)
+    if name == "adts.aac":  # has no place to say that the encoder starts with silence
+        found = found[1024:]
+    num = int(3 * SAMPLE_RATE)
+    times = np.arange(num) / SAMPLE_RATE
+    expected = np.interp(times, np.arange(len(original)) / rate, original)
+    error = (found[:num] - expected)[SAMPLE_RATE // 10 :]
+    assert np.sqrt(np.mean(error**2)) < max(tolerance, 0.02) * 0.3
+    assert abs(audio_duration(coded[name]) - len(read_audio(coded[name])) / SAMPLE_RATE) < 0.1
+
+
+def test_duration_by_the_header(tmp_path: Path) -> None:
+    for num in (1, 1600, 44_100):
+        for ending in ("wav", "flac"):
+            path = tmp_path / f"a.{ending}"
+            soundfile.write(path, np.zeros(num), 44_100)
+            assert audio_duration(path) == pytest.approx(num / 44_100, abs=1e-9)
+
+
+# Rates
+
+
+@pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 48_000, 96_000, 7999, 44_099])
+def test_resampling_against_sines(tmp_path: Path, rate: int) -> None:
+    """Sums of sines are known at any time: those below 7.2 kHz stay, those above 8 kHz go."""
+    rng = np.random.default_rng(rate)
+    kept = rng.uniform(50, min(7200, 0.44 * rate), 10)
+    lost = rng.uniform(8100, 0.5 * rate, 10) if rate > 2 * SAMPLE_RATE else np.empty(0)
+    phases = rng.uniform(0, 2 * np.pi, 20)
+
+    def sines(frequencies: np.ndarray, times: np.ndarray) -> np.ndarray:
+        angles = 2 * np.pi * frequencies[:, None] * times
+        waves = 0.04 * np.sin(angles + phases[: len(frequencies), None])
+        return waves.sum(axis=0)
+
+    times = np.arange(rate) / rate
+    samples = (sines(kept, times) + sines(lost, times)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", samples, rate, "FLOAT")
+    found = read_audio(tmp_path / "a.wav")
+    assert abs(len(found) - SAMPLE_RATE) <= 3
+    inner = slice(400, SAMPLE_RATE - 400)
+    expected = sines(kept, np.arange(len(found)) / SAMPLE_RATE)
+    error = np.sqrt(np.mean((found - expected)[inner] ** 2) / np.mean(expected[inner] ** 2))
+    assert 20 * np.log10(error) < -75
+
+
+def test_16_khz_and_legacy_are_not_resampled(tmp_path: Path) -> None:
+    samples = speechlike(48_000, 48_000)
+    soundfile.write(tmp_path / "a.wav", samples, 48_000, "FLOAT")
+    np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", resample=False), samples[:, 0])
+    piece = read_audio(tmp_path / "a.wav", 0.5, 0.25, resample=False)
+    np.testing.assert_array_equal(piece, samples[8000:12_000, 0])
+
+
+# Pieces
+
+
+@pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 11_025, 15_999])
+@settings(
+    max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(start=st.floats(0, 2.05), duration=st.floats(0.001, 3))
+def test_a_piece_of_a_wav_is_that_of_the_whole(
+    tmp_path: Path, rate: int, start: float, duration: float
+) -> None:
+    path = tmp_path / f"{rate}.wav"
+    if not path.exists():
+        soundfile.write(path, speechlike(int(2.1 * rate), rate), rate, "FLOAT")
+    check_piece(path, start, duration)
+
+
+@pytest.mark.parametrize("name", CODED)
+@pytest.mark.parametrize(
+    ("start", "duration"), [(0.0, 0.3), (0.4, 0.2), (1.23456, 1.0), (2.7, None), (0.0001, 9.0)]
+)
+def test_a_piece_of_a_coded_file_is_that_of_the_whole(
+    coded: dict[str, Path], name: str, start: float, duration: float | None
+) -> None:
+    check_piece(coded[name], start, duration)
+
+
+def check_piece(path: Path, start: float, duration: float | None, tolerance: float = 1e-6) -> None:
+    whole = read_audio(path)
+    first = round(start * SAMPLE_RATE)
+    last = None if duration is None else first + max(1, round(duration * SAMPLE_RATE))
+    piece = read_audio(path, start, duration)
+    np.testing.assert_allclose(piece, whole[first:last], rtol=0, atol=tolerance)
+
+
+def test_a_piece_takes_no_more_than_it_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = encode(tmp_path / "a.m4a", "aac", 16_000, speechlike(60 * 16_000, 16_000))
+    decoded = 0
+    to_floats = av.AudioFrame.to_ndarray
+
+    def counted(frame: av.AudioFrame) -> np.ndarray:
+        nonlocal decoded
+        decoded += frame.samples
+        return to_floats(frame)
+
+    monkeypatch.setattr("emovox.media.audio._to_floats", lambda frame: counted(frame).T)
+    assert len(read_audio(path, 50, 4)) == 4 * SAMPLE_RATE
+    assert decoded < 5 * SAMPLE_RATE
+
+
+@pytest.mark.parametrize("piece", [(-1.0, None), (0.0, 0.0), (0.0, -1.0), (float("nan"), None)])
+def test_what_is_no_piece(tmp_path: Path, piece: tuple[float, float | None]) -> None:
+    with pytest.raises(ValueError, match="are no piece of a file"):
+        read_audio(tmp_path / "a.wav", *piece)
+
+
+# What is refused
+
+
+def refusal(path: Path, read: Callable[[Path], object] = read_audio) -> str:
+    with pytest.raises(InputError) as error:
+        read(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message.removeprefix(f"{path}: ")
+
+
+@pytest.mark.parametrize("read", [read_audio, audio_duration])
+def test_no_file_no_sound(tmp_path: Path, read: Callable[[Path], object]) -> None:
+    assert refusal(tmp_path / "a.wav", read) == "cannot be read (No such file or directory)"
+    assert "cannot be read" in refusal(tmp_path, read)
+    (tmp_path / "empty.wav").touch()
+    assert refusal(tmp_path / "empty.wav", read) == "is an empty file"
+    for ending in ("wav", "m4a", "mp3"):
+        (tmp_path / f"text.{ending}").write_text("no sound, but words " * 50)
+        assert "cannot be read" in refusal(tmp_path / f"text.{ending}", read)
+    soundfile.write(tmp_path / "none.wav", np.zeros(0), 16_000)
+    assert refusal(tmp_path / "none.wav", read) == "holds no sound"
+    with av.open(str(tmp_path / "video.mp4"), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.width = stream.height = 64
+        picture = av.VideoFrame.from_ndarray(np.zeros((64, 64, 3), np.uint8))
+        container.mux(stream.encode(picture) + stream.encode(None))
+    assert refusal(tmp_path / "video.mp4", read) == "holds no audio stream"
+
+
+def test_a_piece_after_the_end(tmp_path: Path, coded: dict[str, Path]) -> None:
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+    assert len(read_audio(tmp_path / "a.wav", 0.09, 4)) == 160
+    for path in (tmp_path / "a.wav", *coded.values()):
+        assert refusal(path, lambda path: read_audio(path, 9)) == "holds no sound from 9 s on"
+
+
+@pytest.mark.parametrize("ending", ["wav", "flac", "m4a"])
+def test_cut_short(tmp_path: Path, ending: str) -> None:
+    path = tmp_path / f"a.{ending}"
+    samples = speechlike(32_000, 16_000)
+    if ending == "m4a":
+        encode(path, "aac", 16_000, samples)
+    else:
+        soundfile.write(path, samples, 16_000)
+    whole = path.read_bytes()
+    assert len(read_audio(path)) >= 32_000
+    for fraction in (0.02, 0.3, 0.7, 0.95):
+        path.write_bytes(whole[: int(len(whole) * fraction)])
+        assert refusal(path)
+
+
+def test_a_fast_start_file_cut_short(tmp_path: Path) -> None:
+    """The index is there, the end is not."""
+    plain = encode(tmp_path / "a.m4a", "aac", 16_000, speechlike(48_000, 16_000))
+    path = tmp_path / "b.m4a"
+    with (
+        av.open(str(plain)) as source,
+        av.open(str(path), "w", options={"movflags": "faststart"}) as target,
+    ):
+        stream = target.add_stream_from_template(source.streams.audio[0])
+        for packet in source.demux(audio=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                target.mux(packet)
+    whole = path.read_bytes()
+    assert len(read_audio(path)) >= 48_000
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+    assert "cut short" in refusal(path)
+    assert len(read_audio(path, 0.2, 0.5)) == 8000, "what is there can be read"
+
+
+def test_a_streamed_wav_is_not_cut_short(tmp_path: Path) -> None:
+    """Programs that write to a pipe claim the largest size there is."""
+    soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
+    content = bytearray((tmp_path / "a.wav").read_bytes())
+    content[4:8] = content[40:44] = b"\xff" * 4
+    (tmp_path / "a.wav").write_bytes(content)
+    assert len(read_audio(tmp_path / "a.wav")) == 1600
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    samples = speechlike(1600, 16_000, 2)
+    samples[700, 1] = value
+    soundfile.write(tmp_path / "a.wav", samples, 16_000, "FLOAT")
+    assert refusal(tmp_path / "a.wav") == "a sample is not a finite number"
+    assert len(read_audio(tmp_path / "a.wav", 0, 0.01)) == 160
+
+
+def test_levels_of_another_scale(tmp_path: Path) -> None:
+    soundfile.write(tmp_path / "a.wav", 32768 * speechlike(1600, 16_000), 16_000, "FLOAT")
+    assert "floating-point audio is within -1..1" in refusal(tmp_path / "a.wav")
+
+
+def test_a_damaged_file_is_read_or_refused(tmp_path: Path, coded: dict[str, Path]) -> None:
+    rng = np.random.default_rng(0)
+    for name in ("aac.m4a", "opus.ogg", "mp3.mp3", "flac.mka"):
+        path = tmp_path / name
+        whole = coded[name].read_bytes()
+        for _ in range(10):
+            damaged = bytearray(whole)
+            for place in rng.integers(0, len(whole), 20):
+                damaged[place] ^= 0x55
+            path.write_bytes(damaged)
+            try:
+                assert np.isfinite(read_audio(path)).all()
+            except InputError as error:
+                assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
+
+
+@pytest.mark.real
+def test_real_clips(real_data: Path) -> None:
+    clips = sorted((real_data / "voxceleb2-clips").rglob("*.mp4"))
+    assert len(clips) == 10
+    for path in clips:
+        whole = read_audio(path)
+        assert abs(len(whole) / SAMPLE_RATE - audio_duration(path)) < 0.1
+        assert 0.01 < np.abs(whole).max() <= 1
+        check_piece(path, 1.2345, 2.0, tolerance=0.01)  # AAC may fill in noise of its own

@@ -1,0 +1,133 @@
+"""Windows of media files, what is heard and seen in them, and how it is written."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import soundfile
+import torch
+from click.testing import CliRunner, Result
+
+from emovox.cli import main
+from emovox.demo.corpus import DemoConfig, plan_demo, write_track
+from emovox.emotions import EMOTIONS
+from emovox.media.audio import read_audio
+from emovox.media.spectrogram import num_samples
+from emovox.student import checkpoints, load_student
+from emovox.student.predict import SCHEMA, window_starts
+from emovox.student.vggvox import StudentConfig, VGGVox
+
+
+@pytest.fixture(scope="module")
+def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("student") / "small.safetensors"
+    network = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(0)).eval()
+    checkpoints.save(path, network, {})
+    return path
+
+
+@pytest.fixture
+def noise(tmp_path: Path) -> Path:
+    path = tmp_path / "noise.wav"
+    samples = np.random.default_rng(0).normal(0, 0.1, 16_000 * 7).astype(np.float32)
+    soundfile.write(path, samples, 16_000, subtype="FLOAT")
+    return path
+
+
+def emovox(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["predict", *map(str, arguments)])
+
+
+@pytest.mark.parametrize(
+    ("duration", "seconds", "hop", "expected"),
+    [
+        (0.3, 4, 4, [0.0]),
+        (4.0, 4, 4, [0.0]),
+        (4.9, 4, 4, [0.0]),
+        (5.0, 4, 4, [0.0, 4.0]),
+        (8.0, 4, 4, [0.0, 4.0]),
+        (5.0, 2, 1, [0.0, 1.0, 2.0, 3.0, 4.0]),
+        (3.0, 1, 0.5, [0.0, 0.5, 1.0, 1.5, 2.0]),
+    ],
+)
+def test_window_starts(duration: float, seconds: float, hop: float, expected: list[float]) -> None:
+    assert window_starts(duration, seconds, hop) == expected
+
+
+def test_each_window_is_what_the_student_says_of_it(student: Path, noise: Path) -> None:
+    result = emovox(noise, "--student", student, "--seconds", 2, "--hop", 1.5)
+    assert result.exit_code == 0, result.output
+    rows = [json.loads(line) for line in result.stdout.splitlines()]
+    assert [(row["start"], row["end"]) for row in rows] == [
+        (0, 2),
+        (1.5, 3.5),
+        (3, 5),
+        (4.5, 6.5),
+        (6, 7),
+    ]
+    model = load_student(student)
+    for row in rows:
+        samples = read_audio(noise, row["start"], num_samples(200) / 16_000)
+        logits = model(samples)[0].astype(np.float64)
+        expected = np.exp(logits) / np.exp(logits).sum()
+        scores = [row[f"student_{emotion}"] for emotion in EMOTIONS]
+        np.testing.assert_allclose(scores, expected, atol=2e-3)
+        assert row["student"] == EMOTIONS[int(np.argmax(scores))]
+        assert not any(name.startswith("teacher") for name in row)
+
+
+def test_a_video_is_seen_and_heard(student: Path, tmp_path: Path) -> None:
+    config = DemoConfig(1, 1, 1, 2.0, 2.5)
+    video = write_track(tmp_path, plan_demo(config)[0])
+    out = tmp_path / "rows.parquet"
+    result = emovox(video, "--student", student, "--seconds", 1, "--out", out, "--jobs", 1)
+    assert result.exit_code == 0, result.output
+    table = pd.read_parquet(out)
+    assert list(table.columns) == SCHEMA.names
+    assert len(table) == 2 and table.notna().all(axis=None)
+    for who in ("student", "teacher"):
+        scores = table[[f"{who}_{emotion}" for emotion in EMOTIONS]].to_numpy()
+        np.testing.assert_allclose(scores.sum(axis=1), 1, atol=1e-5)
+        assert list(table[who]) == [EMOTIONS[k] for k in scores.argmax(axis=1)]
+    unseen = emovox(video, "--student", student, "--seconds", 1, "--teacher", "none")
+    assert "teacher" not in unseen.stdout and len(unseen.stdout.splitlines()) == 2
+
+
+def test_bad_files_are_named_and_the_others_are_given(
+    student: Path, noise: Path, tmp_path: Path
+) -> None:
+    bad, empty = tmp_path / "bad.mp3", tmp_path / "empty.wav"
+    bad.write_bytes(b"no sound at all")
+    soundfile.write(empty, np.zeros(0), 16_000)
+    out = tmp_path / "rows.csv"
+    result = emovox(bad, noise, empty, "--student", student, "--out", out)
+    assert result.exit_code == 1
+    assert "bad.mp3" in result.stderr and "empty.wav" in result.stderr
+    assert "Traceback" not in result.stderr
+    table = pd.read_csv(out)
+    assert set(table["path"]) == {str(noise)} and len(table) == 2
+    alone = emovox(bad, "--student", student)
+    assert alone.exit_code == 1 and "none of the files" in alone.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no files"),
+        (["{noise}", "--out", "rows.xlsx"], ".parquet"),
+        (["{noise}", "--seconds", "0.5"], "1 to 10 s"),
+        (["{noise}", "--hop", "0"], "at least 0.01"),
+        (["{noise}", "--student", "nobody"], "nobody"),
+        (["missing.wav"], "missing.wav"),
+    ],
+)
+def test_options_that_make_no_sense(
+    arguments: list[str], words: str, student: Path, noise: Path
+) -> None:
+    given = [argument.format(noise=noise) for argument in arguments]
+    if "--student" not in given:
+        given += ["--student", str(student)]
+    result = emovox(*given)
+    assert result.exit_code == 2 and words in result.stderr

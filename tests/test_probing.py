@@ -1,0 +1,420 @@
+"""Probes against scikit-learn and plain loops, and what they must and must not find."""
+
+import csv
+import json
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import soundfile
+from click.testing import CliRunner, Result
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+
+from emovox.cli import main
+from emovox.demo.corpus import DemoConfig, write_demo_corpus
+from emovox.errors import InputError
+from emovox.media.audio import SAMPLE_RATE
+from emovox.student.corpora import SpeechCorpus, Utterance
+from emovox.student.external import evaluate_external
+from emovox.student.features import EGEMAPS, STUDENT, egemaps, hear, kind_of_model, see
+from emovox.student.folds import BY_SPEAKER, PARTITION, RANDOM, make_folds, random_folds
+from emovox.student.probe_config import ProbeConfig
+from emovox.student.probing import (
+    AffineMap,
+    HeldOut,
+    Probed,
+    RandomForest,
+    mean_and_deviation,
+    probe,
+)
+from emovox.testing import write_clip
+
+LABELS = ("anger", "fear", "neutral", "sadness")
+
+
+def people(num: int, num_speakers: int = 12, labels: tuple[str, ...] = LABELS) -> list[Utterance]:
+    """Utterances whose labels and speakers are drawn independently."""
+    draw = np.random.default_rng(7)
+    return [
+        Utterance(Path(f"{k}.wav"), labels[draw.integers(len(labels))], f"s{k % num_speakers}")
+        for k in range(num)
+    ]
+
+
+def targets(utterances: list[Utterance]) -> np.ndarray:
+    return np.array([u.label for u in utterances])
+
+
+def found(probed: Probed, folds: str) -> HeldOut:
+    return next(held_out for held_out in probed.held_out if held_out.folds == folds)
+
+
+def test_random_folds_are_a_permutation_cut_evenly() -> None:
+    folds = random_folds(1293, 10, seed=3)
+    sizes = [len(test) for test in folds.held_out]
+    assert sum(sizes) == 1293 and set(sizes) == {129, 130}
+    assert sorted(np.concatenate(folds.held_out)) == list(range(1293))
+    for train, test in zip(folds.trained_on, folds.held_out, strict=True):
+        assert sorted([*train, *test]) == list(range(1293))
+    again, other = random_folds(1293, 10, seed=3), random_folds(1293, 10, seed=4)
+    assert all(map(np.array_equal, folds.held_out, again.held_out))
+    assert not all(map(np.array_equal, folds.held_out, other.held_out))
+
+
+def test_a_speaker_is_on_one_side_only() -> None:
+    utterances = people(300, num_speakers=24)
+    [_, by_speaker], notes = make_folds(utterances)
+    assert by_speaker.name == BY_SPEAKER and len(by_speaker.held_out) == 10 and not notes
+    assert sorted(np.concatenate(by_speaker.held_out)) == list(range(300))
+    for train, test in zip(by_speaker.trained_on, by_speaker.held_out, strict=True):
+        assert not {utterances[i].speaker for i in train} & {utterances[i].speaker for i in test}
+
+
+def test_fewer_speakers_than_folds() -> None:
+    [_, by_speaker], notes = make_folds(people(100, num_speakers=4))
+    assert [len(test) for test in by_speaker.held_out] == [25] * 4
+    assert notes == ["speaker-independent folds: 4, one for each speaker"]
+
+
+def test_without_speakers() -> None:
+    nobody = [Utterance(Path(f"{k}"), LABELS[k % 4], None, "train") for k in range(20)]
+    folds, notes = make_folds(nobody)
+    assert [way.name for way in folds] == [RANDOM] and "names no speakers" in notes[0]
+    folds, notes = make_folds([*nobody, *people(20, 1)])
+    assert len(folds) == 1 and "20 have no speaker" in notes[0]
+    folds, notes = make_folds(people(20, num_speakers=1))
+    assert len(folds) == 1 and "one speaker" in notes[0]
+    with pytest.raises(InputError, match="5 utterances are too few for 10 folds"):
+        make_folds(people(5))
+
+
+def test_a_partition_of_its_own() -> None:
+    films = [Utterance(Path(f"{k}"), "fear", None, "val" if k % 3 else "train") for k in range(30)]
+    [_, partition], _ = make_folds(films)
+    assert partition.name == PARTITION
+    np.testing.assert_array_equal(partition.trained_on[0], np.arange(0, 30, 3))
+    assert len(partition.held_out[0]) == 20
+
+
+def test_against_cross_val_score_and_a_loop() -> None:
+    utterances, draw = people(200), np.random.default_rng(0)
+    labels = targets(utterances)
+    centres = {label: draw.normal(0, 1, 8) for label in LABELS}
+    features = np.stack([centres[label] for label in labels]) + draw.normal(0, 2, (200, 8))
+    folds, _ = make_folds(utterances, num_folds=4, seed=5)
+    probed = probe(features * 10 + 3, utterances, folds)
+    for way, held_out in zip(folds, probed.held_out, strict=True):
+        splits = list(zip(way.trained_on, way.held_out, strict=True))
+        bare = LogisticRegression(C=np.inf, max_iter=5000, tol=1e-8)
+        expected = cross_val_score(bare, features, labels, cv=splits)
+        np.testing.assert_allclose(held_out.accuracy, expected, atol=1e-9)
+        balanced = cross_val_score(bare, features, labels, cv=splits, scoring="balanced_accuracy")
+        np.testing.assert_allclose(held_out.recall, balanced, atol=1e-9)
+        confusion = [[0] * 4 for _ in LABELS]
+        for train, test in splits:
+            predicted = bare.fit(features[train], labels[train]).predict(features[test])
+            for label, guess in zip(labels[test], predicted, strict=True):
+                confusion[probed.classes.index(label)][probed.classes.index(guess)] += 1
+        assert [list(row) for row in held_out.confusion] == confusion
+        assert held_out.num_unfinished == 0
+
+
+def test_deviation_counts_one_less() -> None:
+    assert mean_and_deviation([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 1.5275252))
+    assert np.isnan(mean_and_deviation([0.5])[1])
+
+
+@pytest.mark.parametrize("classifier", [AffineMap(), AffineMap(1.0), RandomForest(num_jobs=1)])
+def test_chance_on_noise_and_everything_on_the_labels(
+    classifier: AffineMap | RandomForest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emovox.student.probing.NUM_TREES", 20)
+    utterances = people(600)
+    folds, _ = make_folds(utterances, num_folds=3)
+    noise = np.random.default_rng(1).normal(size=(600, 8))
+    for held_out in probe(noise, utterances, folds, classifier).held_out:
+        assert mean_and_deviation(held_out.accuracy)[0] == pytest.approx(0.25, abs=0.06)
+    perfect = np.eye(4)[[LABELS.index(u.label) for u in utterances]]
+    for held_out in probe(perfect, utterances, folds, classifier).held_out:
+        assert set(held_out.accuracy) == set(held_out.recall) == {1.0}
+        assert np.trace(held_out.confusion) == 600
+
+
+def test_knowing_the_speaker_helps_random_folds_only() -> None:
+    """Every speaker prefers one label, and the features say nothing but who speaks."""
+    draw = np.random.default_rng(2)
+    utterances = [
+        Utterance(
+            Path(f"{k}"), LABELS[(k % 24) % 4] if draw.random() < 0.7 else "fear", f"{k % 24}"
+        )
+        for k in range(480)
+    ]
+    features = np.eye(24)[[int(u.speaker or 0) for u in utterances]]
+    features += draw.normal(0, 0.01, features.shape)
+    folds, _ = make_folds(utterances, num_folds=4)
+    probed = probe(features, utterances, folds, AffineMap(1.0))
+    assert np.mean(found(probed, RANDOM).recall) > 0.6
+    assert np.mean(found(probed, BY_SPEAKER).recall) < 0.35
+
+
+def test_a_class_with_a_single_speaker() -> None:
+    utterances = [
+        Utterance(Path(f"{k}"), "boredom" if k % 6 == 0 else LABELS[k % 4], f"{k % 6}")
+        for k in range(120)
+    ]
+    folds, _ = make_folds(utterances)
+    probed = probe(np.random.default_rng(0).normal(size=(120, 8)), utterances, folds)
+    row = found(probed, BY_SPEAKER).confusion[probed.classes.index("boredom")]
+    assert sum(row) == 20 and row[probed.classes.index("boredom")] == 0
+
+
+def test_two_speakers_with_a_class_each() -> None:
+    utterances = [Utterance(Path(f"{k}"), LABELS[k % 2], f"{k % 2}") for k in range(40)]
+    folds, _ = make_folds(utterances)
+    probed = probe(np.random.default_rng(0).normal(size=(40, 8)), utterances, folds)
+    assert found(probed, BY_SPEAKER).accuracy == (0.0, 0.0)
+
+
+def test_one_class_and_bad_features() -> None:
+    alike = people(30, labels=("fear",))
+    folds, _ = make_folds(alike)
+    with pytest.raises(InputError, match="all 30 utterances are labelled 'fear'"):
+        probe(np.zeros((30, 2)), alike, folds)
+    with pytest.raises(InputError, match="logits: holds values that are not finite"):
+        probe(np.full((30, 2), np.nan), people(30), folds, name="logits")
+
+
+def test_folds_that_do_not_finish_are_counted() -> None:
+    utterances = people(60)
+    folds, _ = make_folds(utterances)
+    wide = np.random.default_rng(0).normal(size=(60, 30)) ** 7
+
+    class Hasty(AffineMap):
+        def make(self) -> LogisticRegression:
+            return LogisticRegression(C=np.inf, max_iter=1)
+
+    assert probe(wide, utterances, folds, Hasty()).held_out[0].num_unfinished == 10
+
+
+# The command, on sound that says its label: each emotion is a pitch.
+
+
+class PitchStudent:
+    """A `Student` that hears the pitch, by how often samples change their sign."""
+
+    name, sha256 = "pitch", "0" * 64
+
+    def __call__(self, samples: list[np.ndarray]) -> np.ndarray:
+        rates = [np.mean(np.diff(np.signbit(s)) != 0) for s in samples]
+        return np.outer(rates, np.arange(1, 9)).astype(np.float32)
+
+    def embed(self, samples: list[np.ndarray]) -> np.ndarray:
+        return np.tile(self(samples), 4)
+
+
+def write_tone(path: Path, pitch: float, rate: int = SAMPLE_RATE, seconds: float = 0.5) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    times = np.arange(round(rate * seconds)) / rate
+    soundfile.write(path, 0.5 * np.sin(2 * np.pi * pitch * times), rate)
+
+
+@pytest.fixture
+def emo_db(tmp_path: Path) -> Path:
+    root = tmp_path / "Berlin é 1" / "wav"
+    for speaker in range(3, 8):
+        for text in range(1, 4):
+            for letter, pitch in (("W", 200), ("T", 800), ("N", 2000)):
+                name = f"{speaker:02d}a{text:02d}{letter}a.wav"
+                write_tone(root / name, pitch * (1 + speaker / 200))
+    return root
+
+
+@pytest.fixture
+def student(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pitch` is a student; openSMILE is not installed."""
+    monkeypatch.setattr("emovox.student.external.kind_of_model", lambda name: STUDENT)
+    monkeypatch.setattr("emovox.student.external.load_student", lambda name, device: PitchStudent())
+    monkeypatch.setattr("emovox.student.external.has_opensmile", lambda: False)
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, ["probe", *map(str, arguments)], catch_exceptions=False)
+
+
+def test_command(emo_db: Path, student: None, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = run("pitch", emo_db, "--out", out)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith("emo-db: 45 utterances, 5 speakers, 3 classes")
+    lines = result.stdout.splitlines()
+    assert sum("pitch logits" in line and "100.0 +- 0.0" in line for line in lines) == 2
+    assert any(line.split() == ["chance", "33.3", "33.3"] for line in lines)
+    assert "largest class (neutral)" in result.stdout and "emovox[opensmile]" in result.stdout
+    assert "5, one for each speaker" in result.stdout
+    record = json.loads((out / "probe.json").read_text())
+    assert record["config"]["corpus"] == "wav" and str(tmp_path) not in json.dumps(record)
+    assert record["probed"][0]["classes"] == ["neutral", "sadness", "anger"]
+    with (out / "probe.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["folds"] for row in rows] == [RANDOM, BY_SPEAKER, "", ""]
+    assert float(rows[0]["accuracy"]) == 1.0 and rows[0]["num_folds"] == "10"
+    pictures = sorted(path.name for path in out.glob("*.png"))
+    assert pictures == [
+        "confusion-1-random-folds.png",
+        "confusion-1-speaker-independent-folds.png",
+    ]
+    picture = cv2.imread(str(out / pictures[0]))
+    assert picture is not None and picture.shape[0] > 300
+    assert run("pitch", emo_db, "--features", "embedding", "--seed", 1).exit_code == 0
+
+
+def test_bad_media_are_dropped_with_a_reason(emo_db: Path, student: None, tmp_path: Path) -> None:
+    (emo_db / "03a01Fa.wav").write_text("no sound")
+    write_tone(emo_db / "03a02Fa.wav", 100, seconds=0.1)
+    (emo_db / "what.wav").touch()
+    result = run("pitch", emo_db, "--layout", "emo-db", "--out", tmp_path / "out")
+    assert result.exit_code == 1 and "--max-dropped allows" in result.stderr
+    dropped = json.loads((tmp_path / "out/probe.json").read_text())["dropped"]
+    assert {d["path"]: d["error"] for d in dropped} == {
+        "what.wav": "BadName",
+        "03a01Fa.wav": "open: Unreadable",
+        "03a02Fa.wav": "time: TooShort",
+    }
+    assert "dropped   1 x time: TooShort" in result.stdout
+    assert "03a02Fa.wav: 0.10 s of sound, needs 0.24 s" in result.stdout
+    arguments = ("pitch", emo_db, "--layout", "emo-db", "--max-dropped", 0.1)
+    assert run(*arguments).exit_code == 0
+
+
+def test_legacy_takes_the_left_channel_for_16_khz(tmp_path: Path) -> None:
+    path = tmp_path / "stereo.wav"
+    noise = np.random.default_rng(0).uniform(-0.5, 0.5, (48_000, 2))
+    soundfile.write(path, noise, 48_000, subtype="FLOAT")
+    corpus = SpeechCorpus("table", tmp_path, [Utterance(path, "fear")])
+    heard: list[np.ndarray] = []
+
+    def keep(samples: list[np.ndarray]) -> np.ndarray:
+        heard.extend(samples)
+        return np.zeros((len(samples), 8))
+
+    hear(corpus, keep, None)
+    hear(corpus, keep, None, legacy=True)
+    assert len(heard[0]) == pytest.approx(16_000, abs=16)
+    np.testing.assert_allclose(heard[1], noise[:, 0], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["nonsense", "."], "neither a checkpoint nor one of compact"),
+        (["compact", ".", "--features", "embedding"], "a teacher gives logits"),
+        (["compact", ".", "--protocol", "legacy"], "a way of reading sound for a student"),
+        (["compact", ".", "--protocol", "old"], "is not one of standard, legacy"),
+        (["compact", ".", "--folds", "1"], "--folds must be at least 2"),
+        (["compact", "."], "holds neither audio nor video"),
+        (["compact", "missing"], "no such folder or file"),
+    ],
+)
+def test_wrong_usage_is_one_line(
+    arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*arguments)
+    assert result.exit_code == 2 and words in result.stderr
+    assert result.stderr.count("\n") == 1 and not result.stdout
+
+
+def test_a_single_label_is_said_before_anything_is_read(student: None, tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{k}.wav,joy\n" for k in range(20)))
+    result = run("pitch", tmp_path / "t.csv")
+    assert result.exit_code == 2 and "two labels or more" in result.stderr
+
+
+def test_kinds_of_models(tmp_path: Path) -> None:
+    import torch
+
+    from emovox.checkpoints import save
+    from emovox.student.vggvox import StudentConfig, VGGVox
+    from emovox.teacher import EMBEDDED
+
+    assert kind_of_model("compact") == kind_of_model(str(EMBEDDED["compact"][0])) == "teacher"
+    assert kind_of_model("emovoxceleb") == "student" and kind_of_model("egemaps") == EGEMAPS
+    save(tmp_path / "s.safetensors", VGGVox(StudentConfig(width=0.02)), {}, torch.float32)
+    assert kind_of_model(str(tmp_path / "s.safetensors")) == "student"
+    for name, kind in (("emovoxceleb-student.mat", "student"), ("senet50-ferplus.mat", "teacher")):
+        (tmp_path / name).touch()
+        assert kind_of_model(str(tmp_path / name)) == kind
+    (tmp_path / "other.mat").write_bytes(b"MATLAB 5.0 MAT-file")
+    with pytest.raises(InputError, match=r"a MAT 5 file that does not say which network"):
+        kind_of_model(str(tmp_path / "other.mat"))
+
+
+def test_a_real_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of no training, through checkpoint, sound and network."""
+    import torch
+
+    from emovox.checkpoints import save
+    from emovox.student.vggvox import StudentConfig, VGGVox
+
+    monkeypatch.setattr("emovox.student.external.has_opensmile", lambda: False)
+    net = VGGVox(StudentConfig(width=0.05), torch.Generator().manual_seed(0))
+    save(tmp_path / "best.safetensors", net, {}, torch.float32)
+    for features in ("logits", "embedding"):
+        config = ProbeConfig(str(tmp_path / "best.safetensors"), emo_db, features=features)
+        evaluation = evaluate_external(config)
+        assert evaluation.num_utterances == 45 and evaluation.model["name"] == "best"
+        assert evaluation.probed[0].features == f"best {features}"
+
+
+def test_a_teacher_sees_videos(tmp_path: Path) -> None:
+    """A synthetic face through MTCNN; what shows no face, or cannot be read, is dropped."""
+    config = DemoConfig(
+        num_speakers=1, num_videos=1, num_tracks=1, min_seconds=1.0, max_seconds=1.0
+    )
+    write_demo_corpus(tmp_path / "demo", config, jobs=1)
+    [face] = (tmp_path / "demo").rglob("*.mp4")
+    folder = tmp_path / "a corpus/DC"
+    folder.mkdir(parents=True)
+    (folder / "a01.mp4").write_bytes(face.read_bytes())
+    write_clip(folder / "a02.mp4", 10)
+    (folder / "n03.mp4").write_text("no video")
+    utterances = [Utterance(path, "anger", "DC") for path in sorted(folder.iterdir())]
+    corpus = SpeechCorpus("savee", folder.parent, utterances)
+    seen = see(corpus, "compact", "cpu", 1)
+    assert seen.utterances == utterances[:1] and seen.values["teacher"].shape == (1, 8)
+    assert {d.path: d.error for d in corpus.dropped} == {
+        "DC/a02.mp4": "faces: NoFace",
+        "DC/n03.mp4": "open: InvalidData",
+    }
+
+
+def test_egemaps_as_the_yardstick(emo_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emovox.student.probing.NUM_TREES", 20)
+    pytest.importorskip("opensmile", reason="openSMILE is not installed")
+    result = run("egemaps", emo_db, "--folds", 3, "--jobs", 2)
+    assert result.exit_code == 0, result.output
+    [row, _] = [r for r in result.stdout.splitlines() if r.startswith("openSMILE eGeMAPSv02")]
+    assert "random forest" in row and RANDOM in row and "100.0 +- 0.0" in row
+    assert egemaps()(np.zeros(8000, np.float32)).shape == (88,)
+
+
+def test_egemaps_is_asked_for_without_opensmile(
+    emo_db: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "opensmile", None)
+    result = run("egemaps", emo_db)
+    assert result.exit_code == 2 and "pip install 'emovox[opensmile]'" in result.stderr
+
+
+def test_quoted_rows_are_marked(tmp_path: Path, student: None) -> None:
+    for speaker in range(1, 4):
+        for code, pitch in (("an", 200), ("sa", 900)):
+            for number in range(3):
+                write_tone(tmp_path / f"s{speaker}/{code}{number}.wav", pitch)
+    result = run("pitch", tmp_path)
+    assert result.exit_code == 0
+    assert "* student (Albanie et al. 2018)" in result.stdout and "49.7 +- 5.4" in result.stdout
+    assert "rows marked * are quoted" in result.stdout

@@ -1,0 +1,374 @@
+"""Students ready to run: protocol, checkpoints, and the published network from MatConvNet files."""
+
+import hashlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from scipy.io import savemat
+from torch import Tensor
+
+from emovox import EMOTIONS, load_student, spectrogram
+from emovox.errors import ConfigError, InputError
+from emovox.media.spectrogram import centre_bucket, normalise
+from emovox.student import checkpoints, find_student, inference, released
+from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.teacher import checkpoints as teacher_checkpoints
+from emovox.teacher.compact import CompactConfig, CompactNet
+
+NARROW = StudentConfig(width=1 / 32)
+State = dict[str, Tensor]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture(autouse=True)
+def students(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of students in a cache of its own."""
+    monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "students"
+
+
+def random_net(config: StudentConfig = NARROW) -> VGGVox:
+    """A network under whose weights and statistics every layer matters to the logits."""
+    generator = torch.Generator().manual_seed(0)
+    net = VGGVox(config, generator).eval()
+    for name, tensor in net.state_dict().items():
+        noise = torch.randn(tensor.shape, generator=generator)
+        if name.endswith("running_var") or (name.startswith("bn") and name.endswith("weight")):
+            tensor.copy_(noise.abs() / 2 + 0.5)
+        elif tensor.ndim == 1:
+            tensor.copy_(noise / 5)
+    return net
+
+
+@pytest.fixture(scope="module")
+def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("students") / "narrow.safetensors"
+    checkpoints.save(path, random_net(), {"epochs": 3}, torch.float32)
+    return path
+
+
+def utterance(num_frames: int, seed: int = 0) -> np.ndarray:
+    """Coloured noise that rises and falls, float32 of so many frames, and a rest."""
+    rng = np.random.default_rng(seed)
+    samples = np.convolve(rng.standard_normal(num_frames * 160 + 300), rng.standard_normal(9))
+    swell = 0.02 * (1.1 + np.sin(np.arange(len(samples)) / 3000 + seed))
+    return (samples * swell).astype(np.float32)[: num_frames * 160 + 300]
+
+
+# Running
+
+
+def test_the_protocol(narrow: Path) -> None:
+    """Whole-utterance normalisation, centre bucket; any mix of durations, in their order."""
+    student = load_student(narrow, "cpu", "fp32")
+    net = checkpoints.load(narrow)
+    utterances = [utterance(n, seed) for seed, n in enumerate((250, 101, 430, 299, 1110, 100))]
+    expected, embeddings = [], []
+    for samples in utterances:
+        whole = normalise(spectrogram(samples))
+        start, width = centre_bucket(whole.shape[1])
+        crop = torch.from_numpy(whole[None, :, start : start + width])
+        with torch.inference_mode():
+            expected.append(net(crop)[0].numpy())
+            embeddings.append(net.embed(crop)[0].numpy())
+    logits = student(utterances)
+    assert logits.shape == (6, 8) and logits.dtype == np.float32
+    np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(student.embed(utterances), embeddings, rtol=0, atol=1e-3)
+    assert np.ptp(logits, axis=0).min() > 0.01  # or the comparison would say nothing
+    np.testing.assert_allclose(student(utterances[2]), logits[2:3], atol=1e-4)
+    assert student([]).shape == (0, 8) and student.embed([]).shape == (0, 32)
+    assert (student.name, student.emotions) == ("narrow", EMOTIONS)
+    assert student.sha256 == hashlib.sha256(narrow.read_bytes()).hexdigest()
+
+
+def test_batches_change_nothing(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    student = load_student(narrow, "cpu", "fp32")
+    utterances = [utterance(100 + 40 * (i % 4), i) for i in range(10)]
+    together = student(utterances)
+    monkeypatch.setattr(inference, "MAX_FRAMES", 200)
+    np.testing.assert_allclose(student(utterances), together, rtol=0, atol=1e-4)
+
+
+def test_less_than_a_second_is_padded_with_zeros(narrow: Path) -> None:
+    student = load_student(narrow, "cpu", "fp32")
+    short = utterance(40)
+    padded = np.pad(short, (0, 16_384 - len(short)))
+    np.testing.assert_allclose(student(short), student(padded), atol=1e-5)
+    assert np.isfinite(student([short[:1], np.zeros(5, np.float32), np.zeros(50_000)])).all()
+
+
+def test_precision(narrow: Path) -> None:
+    samples = utterance(200)
+    exact = load_student(narrow, "cpu", "fp32")(samples)
+    rounded = load_student(narrow, "cpu", "bf16")(samples)
+    assert 0 < np.abs(exact - rounded).max() < 0.1 * np.abs(exact).max()
+
+
+@pytest.mark.parametrize("samples", [np.zeros((2, 20_000)), np.zeros(0), np.full(20_000, np.nan)])
+def test_what_is_no_utterance(narrow: Path, samples: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected samples|not a finite number"):
+        load_student(narrow, "cpu", "fp32")(samples)
+
+
+# Names
+
+
+def test_names(students: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="'nobody' is neither a file nor one of emovoxceleb"):
+        load_student("nobody")
+    with pytest.raises(InputError) as error:
+        load_student("emovoxceleb")
+    message = str(error.value)
+    assert "`emovox download student`" in message and "\n" not in message
+    assert f"put emovoxceleb-student.mat into {students}" in message
+    students.mkdir(parents=True)
+    path = students / "emovoxceleb-student.mat"
+    path.write_text("x")
+    source = find_student("emovoxceleb")
+    assert (source.name, source.path, source.is_released) == ("emovoxceleb", path, True)
+    assert find_student(path).name == "emovoxceleb"
+    (tmp_path / "mine.safetensors").write_text("")
+    assert find_student(tmp_path / "mine.safetensors").name == "mine"
+
+
+# Checkpoints
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("config", [NARROW, StudentConfig(1 / 32, conv3=256)])
+def test_a_checkpoint_keeps_the_network(
+    tmp_path: Path, dtype: torch.dtype, config: StudentConfig
+) -> None:
+    net = random_net(config)
+    checkpoints.save(tmp_path / "a.safetensors", net, {"loss": "distil", "T": 2.0}, dtype)
+    found = checkpoints.load(tmp_path / "a.safetensors")
+    assert found.config == config and not found.training
+    for name, tensor in found.state_dict().items():
+        torch.testing.assert_close(
+            tensor, net.state_dict()[name].to(tensor.dtype), rtol=1e-3, atol=1e-3
+        )
+    assert checkpoints.read_training(tmp_path / "a.safetensors") == {"loss": "distil", "T": 2.0}
+    assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
+    assert str(tmp_path).encode() not in (tmp_path / "a.safetensors").read_bytes()
+
+
+def refusal(path: Path, read: Callable[[Path], object] = load_student) -> str:
+    """The message with which a file is refused: one line that names it."""
+    with pytest.raises(InputError) as error:
+        read(path)
+    message = str(error.value)
+    assert message.startswith(f"{path}: ") and "\n" not in message
+    return message
+
+
+def test_what_is_no_checkpoint(tmp_path: Path, narrow: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(b"<html>")
+    assert "not a safetensors file, but an HTML page" in refusal(path)
+    whole = narrow.read_bytes()
+    for size in (0, 5, 100, len(whole) // 2, len(whole) - 1):
+        path.write_bytes(whole[:size])
+        assert "not a safetensors file" in refusal(path)
+        assert "not a safetensors file" in refusal(path, checkpoints.read_training)
+    assert "no such student checkpoint" in refusal(tmp_path / "none", checkpoints.load)
+
+
+def test_another_network(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    teacher = CompactNet(CompactConfig(stem=8, widths=(8,), depths=(1,)))
+    teacher_checkpoints.save(path, teacher, {})
+    assert "architecture is 'emovox.compact', expected one of emovox.vggvox" in refusal(path)
+    net = random_net()
+    checkpoints.save(path, net, {})
+    with pytest.raises(InputError, match=r"'emovox.vggvox', expected one of emovox.compact"):
+        teacher_checkpoints.load(path)
+    net.config = StudentConfig(width=1 / 16)
+    checkpoints.save(path, net, {})
+    message = refusal(path)
+    assert "the weights do not fit emovox.vggvox: bn2.bias is [8], expected [16]" in message
+
+
+def test_other_emotions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emovox.checkpoints.EMOTIONS", EMOTIONS[::-1])
+    checkpoints.save(tmp_path / "a.safetensors", random_net(), {})
+    monkeypatch.undo()
+    message = refusal(tmp_path / "a.safetensors")
+    assert "emotions are ['contempt'" in message and "expected ['neutral'" in message
+
+
+# The published network
+
+
+def mat_layers(net: VGGVox) -> list[tuple[str, str, list[np.ndarray]]]:
+    """Name, type and weights of the layers, as MatConvNet has them."""
+    state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
+    layers: list[tuple[str, str, list[np.ndarray]]] = []
+    for convolution, norm in zip(released.CONVOLUTIONS, (*released.BATCH_NORMS, None), strict=True):
+        filters = state[f"{convolution}.weight"].transpose(2, 3, 1, 0)
+        layers.append((convolution, "Conv", [filters, state[f"{convolution}.bias"][None]]))
+        if norm is None:
+            break
+        deviation = np.sqrt(state[f"{norm}.running_var"] + 1e-5)
+        moments = np.stack([state[f"{norm}.running_mean"], deviation], axis=1)
+        columns = [state[f"{norm}.{part}"][:, None] for part in ("weight", "bias")]
+        layers.append((norm, "BatchNorm", [*columns, moments]))
+        layers.append((f"relu{norm[2:]}", "ReLU", []))
+    return layers
+
+
+def records(fields: tuple[str, ...], rows: list[Any]) -> np.ndarray:
+    """A MATLAB struct array."""
+    array = np.empty((1, len(rows)), [(field, object) for field in fields])
+    for i, row in enumerate(rows):
+        array[0, i] = tuple(row)
+    return array
+
+
+def cell(values: list[Any]) -> np.ndarray:
+    array = np.empty((1, len(values)), object)
+    array[0] = values
+    return array
+
+
+def dagnn(layers: list[tuple[str, str, list[np.ndarray]]]) -> dict[str, Any]:
+    params: list[Any] = []
+    described: list[Any] = []
+    for name, kind, weights in layers:
+        names = [f"{name}_{i}" for i in range(len(weights))]
+        params.extend(zip(names, weights, strict=True))
+        described.append((name, f"dagnn.{kind}", cell(names) if names else np.empty((0, 0))))
+    return {
+        "params": records(("name", "value"), params),
+        "layers": records(("name", "type", "params"), described),
+    }
+
+
+def simplenn(layers: list[tuple[str, str, list[np.ndarray]]]) -> dict[str, Any]:
+    kinds = {"Conv": "conv", "BatchNorm": "bnorm", "ReLU": "relu"}
+    structs: list[Any] = []
+    for name, kind, weights in layers:
+        struct = {"name": name, "type": kinds[kind]}
+        structs.append(struct | ({"weights": cell(weights)} if weights else {}))
+    return {"net": {"layers": cell(structs)}}
+
+
+def naive_logits(layers: list[tuple[str, str, list[np.ndarray]]], x: np.ndarray) -> np.ndarray:
+    """MatConvNet's forward pass by its own layout: `[frequency, time, channels]` throughout."""
+    geometry = {"conv1": (2, 1), "conv2": (2, 1), "conv3": (1, 1), "conv4": (1, 1), "conv5": (1, 1)}
+    pools = {"relu1": (3, 3, 2, 2), "relu2": (3, 3, 2, 2), "relu5": (5, 3, 3, 2)}
+    x = x[:, :, None]
+    for name, kind, weights in layers:
+        if kind == "Conv":
+            stride, padding = geometry.get(name, (1, 0))
+            x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
+            filters, biases = weights
+            windows = windowed(x, filters.shape[:2], (stride, stride))
+            x = np.tensordot(windows, filters, ((3, 4, 2), (0, 1, 2))) + biases
+        elif kind == "BatchNorm":
+            scale, shift, moments = weights
+            x = (x - moments[:, 0]) / moments[:, 1] * scale.ravel() + shift.ravel()
+        else:
+            x = np.maximum(x, 0)
+        if name in pools:
+            x = windowed(x, pools[name][:2], pools[name][2:]).max(axis=(3, 4))
+        if name == "relu6":
+            x = x.mean(axis=1, keepdims=True)
+    return x.ravel()
+
+
+def windowed(x: np.ndarray, size: tuple[int, ...], stride: tuple[int, ...]) -> np.ndarray:
+    windows = np.lib.stride_tricks.sliding_window_view(x, size[:2], axis=(0, 1))
+    return windows[:: stride[0], :: stride[1]]
+
+
+@pytest.fixture
+def narrow_release(monkeypatch: pytest.MonkeyPatch) -> VGGVox:
+    """A network with the layers of the published one, but narrow, for the sake of speed."""
+
+    def config(tensors: State) -> StudentConfig:
+        return NARROW
+
+    monkeypatch.setattr(released, "_config", config)
+    return random_net()
+
+
+@pytest.mark.parametrize("form", [dagnn, simplenn])
+def test_the_released_form_gives_the_same_logits(
+    tmp_path: Path,
+    students: Path,
+    narrow_release: VGGVox,
+    monkeypatch: pytest.MonkeyPatch,
+    form: Callable[[Any], dict[str, Any]],
+) -> None:
+    layers = mat_layers(narrow_release)
+    students.mkdir(parents=True)
+    path = students / "emovoxceleb-student.mat"
+    savemat(path, form(layers))
+    samples = utterance(170)
+    whole = normalise(spectrogram(samples))
+    start, width = centre_bucket(whole.shape[1])
+    expected = naive_logits(layers, whole[:, start : start + width])
+    student = load_student("emovoxceleb", "cpu", "fp32")
+    np.testing.assert_allclose(student(samples)[0], expected, rtol=0, atol=1e-3)
+    assert student.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+    conversion = students / f"{student.sha256}.safetensors"
+    assert sorted(students.iterdir()) == sorted([path, conversion])
+
+    conversion.write_bytes(conversion.read_bytes()[:500])  # damaged: made anew
+    again = load_student("emovoxceleb", "cpu", "fp32")
+    np.testing.assert_allclose(again(samples), student(samples), atol=1e-5)
+
+    monkeypatch.setattr(released, "read", None)  # or it is converted twice
+    once_more = load_student(path, "cpu", "fp32")
+    assert once_more.name == "emovoxceleb" and once_more.sha256 == student.sha256
+
+
+def test_other_names_and_no_biases(tmp_path: Path, narrow_release: VGGVox) -> None:
+    """By their order; a convolution before a batch normalisation may have no biases."""
+    for name, tensor in narrow_release.state_dict().items():
+        if name.endswith(".bias") and name.startswith(("conv", "fc6", "fc7")):
+            tensor.zero_()
+    layers = [
+        (f"layer{i}", kind, weights[:1] if kind == "Conv" and name != "fc8" else weights)
+        for i, (name, kind, weights) in enumerate(mat_layers(narrow_release))
+    ]
+    savemat(tmp_path / "net.mat", dagnn(layers))
+    found = released.read(tmp_path / "net.mat").state_dict()
+    for name, tensor in narrow_release.state_dict().items():
+        torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("conv3", [384, 256])
+def test_both_published_shapes_are_known_by_their_weights(conv3: int) -> None:
+    tensors = {"conv3.weight": torch.zeros(conv3, 1), "conv4.weight": torch.zeros(256, 1)}
+    assert released._config(tensors) == StudentConfig(conv3=conv3)
+
+
+def test_another_mat_file(tmp_path: Path, narrow_release: VGGVox) -> None:
+    path = tmp_path / "net.mat"
+    layers = mat_layers(narrow_release)
+    savemat(path, dagnn(layers[3:]))
+    message = refusal(path)
+    assert "expected VGGVox with 8 convolutions and 7 batch normalisations" in message
+    assert "found 13 layers with weights: conv2 (dagnn.Conv), bn2 (dagnn.BatchNorm)" in message
+    savemat(path, dagnn([*layers[:-1], ("fc8", "Conv", [np.ones((1, 1, 32, 7)), np.ones((1, 7))])]))
+    assert "fc8.weight is [7, 32, 1, 1], expected [8, 32, 1, 1]" in refusal(path)
+    savemat(path, {"x": np.ones(3)})
+    assert "expected a MatConvNet DagNN with layers and params; found the variables x" in refusal(
+        path
+    )
+    path.write_bytes(b"<html>")
+    assert "expected a MAT file" in refusal(path)
+    assert not list(tmp_path.rglob("*.safetensors"))
