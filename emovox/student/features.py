@@ -8,12 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from emovox.build.config import BuildConfig
-from emovox.build.run import build_dataset
 from emovox.corpus.tracks import printable
 from emovox.dataset import schema
 from emovox.dataset.files import kind_of_file
@@ -23,6 +20,7 @@ from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student import RELEASED as STUDENTS
 from emovox.student.clips import SHORTEST
 from emovox.student.corpora import SpeechCorpus, Utterance
+from emovox.student.videos import watch
 from emovox.teacher import EMBEDDED
 from emovox.teacher import RELEASED as TEACHERS
 
@@ -194,41 +192,13 @@ def see(corpus: SpeechCorpus, teacher: str, device: str = "auto", num_jobs: int 
     """
     with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
         folder = Path(name)
-        root = Path(corpus.root.resolve().anchor)
-        table = folder / "tracks.parquet"
-        _write_tracks(table, corpus.utterances, root)
-        build_dataset(
-            BuildConfig(
-                layout="table",
-                root=root,
-                table=table,
-                out=folder / "dataset",
-                teacher=teacher,
-                device=device,
-                jobs=num_jobs,
-            )
+        track_ids = watch(
+            [u.path for u in corpus.utterances], teacher, folder, device=device, num_jobs=num_jobs
         )
-        return _read_tracks(folder / "dataset", corpus)
+        return _read_tracks(folder / "dataset", corpus, track_ids)
 
 
-def _track_id(number: int) -> str:
-    return f"utterance/{number:09d}/00000"
-
-
-def _write_tracks(path: Path, utterances: Sequence[Utterance], root: Path) -> None:
-    ids = [_track_id(number) for number in range(len(utterances))]
-    empty = pa.nulls(len(ids), pa.float64())
-    columns = {
-        "track_id": ids,
-        "video": [u.path.resolve().relative_to(root).as_posix() for u in utterances],
-        "identity": ["utterance"] * len(ids),
-        "start": empty,
-        "end": empty,
-    }
-    pq.write_table(pa.table(columns), path)
-
-
-def _read_tracks(dataset: Path, corpus: SpeechCorpus) -> Features:
+def _read_tracks(dataset: Path, corpus: SpeechCorpus, track_ids: Sequence[str]) -> Features:
     rows: dict[str, list[float]] = {}
     for split in schema.SPLITS:
         table = read_table(dataset, "tracks", split)
@@ -238,8 +208,7 @@ def _read_tracks(dataset: Path, corpus: SpeechCorpus) -> Features:
         row["track_id"]: row for row in pq.read_table(dataset / schema.DROPPED_FILE).to_pylist()
     }
     found, values = Features(), []
-    for number, utterance in enumerate(corpus.utterances):
-        track_id = _track_id(number)
+    for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
         if track_id in rows:
             found.utterances.append(utterance)
             values.append(rows[track_id])

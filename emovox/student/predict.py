@@ -11,9 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
+from scipy.special import softmax
 
-from emovox.build.config import BuildConfig
-from emovox.build.run import build_dataset
 from emovox.dataset.files import replace_file
 from emovox.dataset.reader import Dataset, load
 from emovox.emotions import EMOTIONS
@@ -21,6 +20,7 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.spectrogram import num_samples
 from emovox.student import Student, load_student
+from emovox.student.videos import watch
 
 SECONDS = 4.0  # of a window, as in training
 LEAST = 1.0  # seconds of a last window, unless it is the only one
@@ -209,27 +209,17 @@ def _see(
     videos = [path for path in paths if config.teacher != NO_TEACHER and _has_pictures(path)]
     if not videos:
         return {}
-    table, root = folder / "tracks.parquet", Path(videos[0].resolve().anchor)
-    ids = [f"media/{number:09d}/00000" for number in range(len(videos))]
-    names = [path.resolve().relative_to(root).as_posix() for path in videos]
-    nothing = pa.nulls(len(ids), pa.float64())
-    columns = [ids, names, ["media"] * len(ids), nothing, nothing]
-    pq.write_table(pa.table(columns, ["track_id", "video", "identity", "start", "end"]), table)
-    build_dataset(
-        BuildConfig(
-            layout="table",
-            root=root,
-            table=table,
-            out=folder / "dataset",
-            teacher=config.teacher,
-            device=config.device,
-            jobs=config.jobs,
-            max_dropped=1.0,
-        )
+    track_ids = watch(
+        videos,
+        config.teacher,
+        folder,
+        device=config.device,
+        precision=config.precision,
+        num_jobs=config.jobs,
     )
     dataset = load(folder / "dataset")
     seen = {}
-    for path, track_id in zip(videos, ids, strict=True):
+    for path, track_id in zip(videos, track_ids, strict=True):
         if track_id in dataset:
             seen[path] = _Seen(dataset, track_id)
         else:
@@ -248,8 +238,7 @@ def _has_pictures(path: Path) -> bool:
 
 def _columns(name: str, logits: np.ndarray) -> dict[str, list[object]]:
     """Label and probabilities of a network's logits; null where they are NaN."""
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    scores = powers / powers.sum(axis=1, keepdims=True)
+    scores = softmax(logits, axis=1)
     known = ~np.isnan(scores).any(axis=1)
     labels = [EMOTIONS[row.argmax()] if k else None for row, k in zip(scores, known, strict=True)]
     columns: dict[str, list[object]] = {name: list(labels)}

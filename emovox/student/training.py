@@ -263,9 +263,10 @@ class _Run:
         for batch in load_batches(segments, positions, batch_size, self.config.workers):
             self.failures |= {failure.track_id: failure for failure in batch.failures}
             if isinstance(segments, TrainSegments) and len(batch.samples) < batch_size:
+                last = batch.failures[-1]
                 raise EmovoxError(
-                    f"{segments.root}: nothing can be read any more, for example "
-                    f"{batch.failures[-1].message}"
+                    f"{segments.root}: nothing can be read any more, for example {last.track_id}: "
+                    f"{last.message}"
                 )
             if len(batch.samples):
                 yield self._to_device(batch.samples), self._to_device(batch.targets)
