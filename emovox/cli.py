@@ -112,12 +112,7 @@ def build_dataset(pipeline: Path | None, **flags: Any) -> None:
     result = build(read_config(BuildConfig, pipeline, flags))
     click.echo(result.summary())
     if result.too_many_dropped:
-        click.echo(
-            "emovox: error: more tracks were dropped than --max-dropped allows; "
-            "dropped.parquet names each with its reason",
-            err=True,
-        )
-        sys.exit(1)
+        _end_for_dropped()
 
 
 @main.command("import-mat", short_help="The published annotations as a dataset.")
@@ -131,8 +126,17 @@ def build_dataset(pipeline: Path | None, **flags: Any) -> None:
 @click.option("--name", default="emovoxceleb", show_default=True, help="Name of the dataset.")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the dataset.")
 @click.option("--hdf5/--no-hdf5", default=False, help="Write HDF5 beside Parquet.")
+@click.option(
+    "--max-dropped",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Share of dropped tracks above which the exit code is 1.",
+)
 @interruptible("run the same command again; nothing was left behind")
-def import_mat(files: tuple[Path, ...], out: Path, meta: Path | None, **options: Any) -> None:
+def import_mat(
+    files: tuple[Path, ...], out: Path, meta: Path | None, max_dropped: float, **options: Any
+) -> None:
     """Make a dataset from FILE, the MATLAB file of the published annotations.
 
     Several files may be given if they hold wavLogits and images between them. What was found is
@@ -142,7 +146,19 @@ def import_mat(files: tuple[Path, ...], out: Path, meta: Path | None, **options:
     from emovox.corpus.voxceleb import lists_folder
 
     meta = lists_folder(meta, files[0].parent)
-    click.echo(import_mat(list(files), out, meta=meta, **options).summary())
+    result = import_mat(list(files), out, meta=meta, **options)
+    click.echo(result.summary())
+    if result.share_dropped > max_dropped:
+        _end_for_dropped()
+
+
+def _end_for_dropped() -> None:
+    click.echo(
+        "emovox: error: more tracks were dropped than --max-dropped allows; "
+        "dropped.parquet names each with its reason",
+        err=True,
+    )
+    sys.exit(EmovoxError.exit_code)
 
 
 @main.command(short_help="A synthetic corpus, its dataset, a student.")

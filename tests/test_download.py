@@ -31,13 +31,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emovox.cli import main
-from emovox.corpus.voxceleb import read_official_split
+from emovox.corpus.voxceleb import LISTS, read_official_split
 from emovox.download import DownloadConfig, download, download_target
 from emovox.download.content import FORMS, find_fault
 from emovox.download.mirrors import TARGETS, PublishedFile, Target, find_files
 from emovox.download.pins import pins_file, read_pins
 from emovox.download.transfer import Patience
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
+from emovox.student import RELEASED as STUDENTS
 from emovox.teacher import RELEASED
 
 PAGE = b"<!DOCTYPE html><html><body>Please sign in</body></html>"
@@ -684,6 +685,12 @@ def test_teachers_get_the_names_under_which_they_are_looked_for() -> None:
         assert find_files("teacher", teacher)[0].name == names[0]
         assert [find_files("teacher", name)[0].name for name in names] == list(names)
     assert [file.name for file in find_files("teacher")] == [RELEASED["senet50-ferplus"][0]]
+
+
+def test_students_and_lists_get_the_names_under_which_they_are_looked_for() -> None:
+    assert TARGETS["student"].folder == "students"
+    assert [file.name for file in TARGETS["student"].files] == list(STUDENTS.values())
+    assert {file.name for file in TARGETS["splits"].files} == set(LISTS)
 
 
 def emovox(*arguments: object) -> Result:

@@ -1237,3 +1237,17 @@ def test_real_names_and_lists(tmp_path: Path, real_data: Path) -> None:
         meta=folder,
     )
     assert again.notes[0] == "id10001/v/00001: heard_val in the file, train listed"
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(0.1, 1), (0.25, 0), (None, 1)])
+def test_command_fails_for_many_dropped_tracks(
+    importer: Importer, allowed: float | None, code: int
+) -> None:
+    good = [utterance(f"{LEE}/x/a_{i:07d}.wav", 2, i) for i in range(1, 5)]
+    bad = dataclasses.replace(utterance(f"{LEE}/x/b_0000001.wav", 2, 9), logits=changed(np.nan))
+    path = write(importer.folder / "file.mat", "5", annotations([*good, bad]))
+    options = [] if allowed is None else ["--max-dropped", allowed]
+    result = run("import-mat", path, "--out", importer.out, "--meta", importer.meta, *options)
+    assert result.exit_code == code
+    assert ("more tracks were dropped" in result.stderr) == (code == 1)
+    assert (importer.out / schema.MANIFEST).is_file(), "what could be used is there"

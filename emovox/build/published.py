@@ -16,7 +16,13 @@ from emovox.build.provenance import software
 from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD, audit, official_split
 from emovox.corpus.tracks import Dropped, Faces, Track, check_names, printable
-from emovox.corpus.voxceleb import OfficialSplit, read_names, read_official_split
+from emovox.corpus.voxceleb import (
+    LISTS,
+    SETS_LIST,
+    OfficialSplit,
+    read_names,
+    read_official_split,
+)
 from emovox.dataset import schema
 from emovox.dataset.files import new_folder, sha256_file
 from emovox.emotions import EMOTIONS
@@ -25,7 +31,6 @@ from emovox.teacher import ACCURACY
 
 SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
 NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
-LISTS = ("vox1_meta.csv", "identity_splits.txt", "veriflist_test_random_seenheard.txt")
 MAX_EXAMPLES = 5
 CHUNK_TRACKS = 4096
 TEACHER = "senet50-ferplus"
@@ -63,6 +68,12 @@ class ImportResult:
     counts: dict[str, int]
     reasons: Counter[str]
     notes: list[str]
+
+    @property
+    def share_dropped(self) -> float:
+        """Of all tracks, those that gave no rows."""
+        totals = self.manifest["totals"]
+        return float(totals["dropped"] / (totals["dropped"] + totals["tracks"]))
 
     def summary(self) -> str:
         """The counts beside the published ones, then what was dropped and noted."""
@@ -105,7 +116,7 @@ def import_mat(
     if printable(str(out)) != str(out):  # Arrow opens nothing that is not UTF-8
         raise InputError(f"{printable(str(out))}: not a name in UTF-8; choose another --out")
     names = read_names(meta)
-    lists = read_official_split(meta) if (meta / "identity_splits.txt").is_file() else None
+    lists = read_official_split(meta) if (meta / SETS_LIST).is_file() else None
     found = read_annotations(files)
     table = _Join(found, names, files)
     table.compare(lists)

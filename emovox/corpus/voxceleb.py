@@ -18,6 +18,9 @@ END_SLACK = 3  # frames, half a step of 0.24 s: how far the end boxes reach
 
 IDENTITY = re.compile(r"id\d{5}")
 META = "vox1_meta.csv"
+SETS_LIST = "identity_splits.txt"
+VOICES_LIST = "veriflist_test_random_seenheard.txt"
+LISTS = (META, SETS_LIST, VOICES_LIST)  # the official split, as `emovox download splits` has it
 
 
 @dataclass(frozen=True)
@@ -200,9 +203,8 @@ def read_official_split(folder: Path) -> OfficialSplit:
         InputError: a list is missing or malformed, or names somebody that vox1_meta.csv lacks.
     """
     names = read_names(folder)
-    sets_file, voices_file = "identity_splits.txt", "veriflist_test_random_seenheard.txt"
     heard, unheard = set(), set()
-    for number, line in enumerate(_read_lines(folder / sets_file), start=1):
+    for number, line in enumerate(_read_lines(folder / SETS_LIST), start=1):
         match line.split():
             case [name, ("1" | "2")] if name in names:
                 heard.add(names[name])
@@ -210,14 +212,14 @@ def read_official_split(folder: Path) -> OfficialSplit:
                 unheard.add(names[name])
             case _:
                 raise InputError(
-                    f"{folder / sets_file}: line {number}: expected a name of vox1_meta.csv and "
+                    f"{folder / SETS_LIST}: line {number}: expected a name of vox1_meta.csv and "
                     f"a set 1, 2 or 4, found {line!r}"
                 )
     tracks = set()
-    for row in _read_csv(folder / voices_file, ",", ("voice-path",)):
+    for row in _read_csv(folder / VOICES_LIST, ",", ("voice-path",)):
         track_id = voice_track_id(row["voice-path"], names)
         if track_id is None:
-            raise InputError(f"{folder / voices_file}: unknown voice {row['voice-path']!r}")
+            raise InputError(f"{folder / VOICES_LIST}: unknown voice {row['voice-path']!r}")
         tracks.add(track_id)
     return OfficialSplit(frozenset(heard | unheard), frozenset(unheard), frozenset(tracks))
 

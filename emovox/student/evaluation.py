@@ -118,7 +118,7 @@ class Evaluation:
         if self.shortcut is not None:
             lines.append(f"{'heard minus unheard':<26}{_shown(self.shortcut):>21}")
         lines += self._notes()
-        return "\n".join(lines)
+        return "\n".join(line.rstrip() for line in lines)
 
     def _notes(self) -> list[str]:
         notes = [

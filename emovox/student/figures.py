@@ -34,7 +34,8 @@ def draw_roc(labels: np.ndarray, scores: np.ndarray, title: str, path: Path) -> 
             axes.plot(false_rate, true_rate, color=COLOURS[k], linewidth=1.6, label=label)
         axes.set(xlabel="false positive rate", ylabel="true positive rate")
         axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
-        axes.legend(loc="lower right", fontsize=8, frameon=False, title="AUC (positives)")
+        if len(axes.lines) > 1:
+            axes.legend(loc="lower right", fontsize=8, frameon=False, title="AUC (positives)")
 
     _draw(draw, title, path, (6, 6))
 

@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
-from torch.distributed.nn.functional import all_reduce  # type: ignore[attr-defined]
 from torch.nn.parallel import DistributedDataParallel
 
 from emovox.errors import ConfigError, EmovoxError
@@ -94,12 +93,11 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        count = torch.tensor(float(x.numel() // x.shape[1]))
+        count = _sum(torch.tensor(float(x.numel() // x.shape[1])))
         values = x.float()
-        sums = torch.stack([values.sum((0, 2, 3)), values.square().sum((0, 2, 3))])
-        sums, count = all_reduce(sums), all_reduce(count)  # type: ignore[no-untyped-call]
-        mean = sums[0] / count
-        variance = (sums[1] / count - mean.square()).clamp(min=0)
+        mean = _sum(values.sum((0, 2, 3))) / count
+        centred = values - mean[:, None, None]
+        variance = _sum(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None
             assert self.momentum is not None and self.num_batches_tracked is not None
@@ -107,8 +105,28 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
             self.running_mean.lerp_(mean, self.momentum)
             self.running_var.lerp_(variance * count / (count - 1), self.momentum)
         scale = self.weight * torch.rsqrt(variance + self.eps)
-        shift = self.bias - mean * scale
-        return (values * scale[:, None, None] + shift[:, None, None]).to(x.dtype)
+        return (centred * scale[:, None, None] + self.bias[:, None, None]).to(x.dtype)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of the parts of all processes; so is the gradient of each part."""
+
+    @staticmethod
+    def forward(ctx: Any, part: Tensor) -> Tensor:
+        total = part.clone()
+        dist.all_reduce(total)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> Tensor:  # type: ignore[override]
+        total = gradient.clone()
+        dist.all_reduce(total)
+        return total
+
+
+def _sum(part: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(part)  # type: ignore[no-untyped-call]
+    return total
 
 
 @contextlib.contextmanager
@@ -120,6 +138,7 @@ def join_processes(device: str) -> Iterator[Processes]:
 
     Raises:
         ConfigError: no such device, or fewer GPUs than processes.
+        EmovoxError: another process ended in the midst of it.
     """
     if not os.environ.keys() >= SET_BY_TORCHRUN:
         yield Processes(torch.device(resolve_device(device)))
@@ -129,7 +148,14 @@ def join_processes(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(place)  # before NCCL, which would take the first GPU for all
     dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
     talk = dist.new_group(backend="gloo", timeout=PATIENCE)
-    yield Processes(place, dist.get_rank(), dist.get_world_size(), talk)  # type: ignore[arg-type]
+    try:
+        yield Processes(place, dist.get_rank(), dist.get_world_size(), talk)  # type: ignore[arg-type]
+    except RuntimeError as error:
+        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
+            raise
+        raise EmovoxError(
+            "another process of this training ended; see what it said, and run it again to go on"
+        ) from error
     # Not after an error: it would wait for the other processes, which may be waiting for this one.
     dist.destroy_process_group()
 

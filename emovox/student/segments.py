@@ -4,6 +4,9 @@ Every segment follows from the seed and its position in the training alone, so t
 workers, the number of processes and an interruption change nothing.
 """
 
+import os
+import threading
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -154,7 +157,7 @@ def load_batches(
         num_workers=workers,
         collate_fn=_collate,
         prefetch_factor=4 if workers else None,
-        worker_init_fn=_single_thread,
+        worker_init_fn=_start_worker,
     )
     try:
         for batch in loader:
@@ -210,9 +213,20 @@ def _collate(found: Iterable[Segment | EmovoxError]) -> Batch | EmovoxError:
     )
 
 
-def _single_thread(worker: int) -> None:
-    """A worker reads and resamples; the processors are the network's."""
-    torch.set_num_threads(1)
+def _start_worker(worker: int) -> None:
+    torch.set_num_threads(1)  # it reads and resamples; the processors are the network's
+    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _die_with(parent: int) -> None:
+    """End this process once its parent is gone.
+
+    A worker whose training was killed would wait forever to hand over a batch, and hold on to the
+    training's sockets and GPU.
+    """
+    while os.getppid() == parent:
+        time.sleep(1)
+    os._exit(1)
 
 
 def _random(seed: int, stream: int, number: int) -> np.random.Generator:

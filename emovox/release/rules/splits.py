@@ -5,7 +5,7 @@ from typing import Any
 
 from emovox.corpus.splits import official_split
 from emovox.corpus.tracks import Faces, Track
-from emovox.corpus.voxceleb import read_official_split
+from emovox.corpus.voxceleb import SETS_LIST, read_official_split
 from emovox.dataset import schema
 from emovox.release.inspection import Inspection
 from emovox.release.rule import ERROR, WARNING, Example, Family, NotApplicableError, file_of
@@ -49,7 +49,7 @@ def official_lists(dataset: Inspection) -> Iterator[Example]:
     known = _known_disagreements(dataset.provenance())
     if dataset.options.meta is None:
         raise NotApplicableError("the official lists were not given; --meta names their folder")
-    if not (dataset.options.meta / "identity_splits.txt").is_file():
+    if not (dataset.options.meta / SETS_LIST).is_file():
         raise NotApplicableError("the folder of --meta does not have the official lists")
     lists = read_official_split(dataset.options.meta)
     columns = "split, identity_id, video_id, track_num, track_id"
