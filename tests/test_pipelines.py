@@ -1,17 +1,21 @@
 """The recipes in pipelines/ are valid and say what they claim to say."""
 
+import dataclasses
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from emovox.build.config import BuildConfig
 from emovox.config import read_config
-from emovox.demo import demo_build_config
+from emovox.demo import demo_build_config, demo_student_config
+from emovox.student.recipe import TrainConfig as StudentTrainConfig
 from emovox.teacher.recipe import TrainConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 TRAININGS = ("teacher-", "student-")
 BUILDS = sorted(p.name for p in PIPELINES.glob("*.toml") if not p.name.startswith(TRAININGS))
+STUDENTS = sorted(p.name for p in PIPELINES.glob("student-*.toml"))
 
 
 @pytest.mark.parametrize("name", BUILDS)
@@ -34,3 +38,26 @@ def test_teacher_pipelines_are_valid() -> None:
     third = read_config(TrainConfig, PIPELINES / "teacher-ferplus.toml")
     assert third.start_from == "teacher-ferplus-second.toml"
     assert (third.stem, third.widths, third.depths) == (second.stem, second.widths, second.depths)
+
+
+@pytest.mark.parametrize("name", STUDENTS)
+def test_student_pipelines_are_valid(name: str) -> None:
+    assert read_config(StudentTrainConfig, PIPELINES / name).epochs > 1
+
+
+def test_the_paper_s_student_is_the_default() -> None:
+    path = PIPELINES / "student-paper.toml"
+    assert read_config(StudentTrainConfig, path) == StudentTrainConfig()
+    given = set(tomllib.loads(path.read_text(encoding="utf-8")))
+    manner = {"device", "precision", "compile", "workers", "max_dropped"}
+    assert given == {f.name for f in dataclasses.fields(StudentTrainConfig)} - manner
+
+
+def test_the_demo_s_student_is_its_pipeline() -> None:
+    path = PIPELINES / "student-demo.toml"
+    assert read_config(StudentTrainConfig, path) == demo_student_config()
+
+
+def test_what_is_reported_of_ravdess_does_not_choose() -> None:
+    config = read_config(StudentTrainConfig, PIPELINES / "student-ravdess.toml")
+    assert config.choose_on == "heard_val"

@@ -2,6 +2,7 @@
 
 import json
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -68,7 +69,7 @@ def test_area_against_scikit_learn(data: st.DataObject) -> None:
 def test_monotone_maps_change_nothing_and_a_mirror_turns_it_over(seed: int, name: str) -> None:
     draw = np.random.default_rng(seed)
     positive, values = draw.random(30) < 0.4, np.round(draw.normal(0, 1, 30), 1)
-    maps = {
+    maps: dict[str, Callable[[np.ndarray], np.ndarray]] = {
         "cube": lambda x: x**3,
         "exp": np.exp,
         "rank": lambda x: np.unique(x, return_inverse=True)[1],
@@ -166,7 +167,8 @@ def test_intervals_are_those_of_people_not_of_tracks(labels: np.ndarray) -> None
     few = draw.normal(0, 1, (NUM_TRACKS, 8))
     people = np.array([f"id{k:05d}" for k in range(NUM_TRACKS)])
     plain = score_split("unheard_val", labels, few, people)
-    copied = score_split("unheard_val", *(np.repeat(x, 5, axis=0) for x in (labels, few, people)))
+    fivefold = [np.repeat(x, 5, axis=0) for x in (labels, few, people)]
+    copied = score_split("unheard_val", fivefold[0], fivefold[1], fivefold[2])
     assert copied.auc[MEAN_PAPER] == plain.auc[MEAN_PAPER]
 
 

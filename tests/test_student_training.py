@@ -1,7 +1,5 @@
 """Training a student: its losses, that it resumes to the same weights, and what it says."""
 
-import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -111,10 +109,8 @@ def test_losses_against_the_formulas(loss: str, temperature: float) -> None:
     config = TrainConfig(loss=loss, temperature=temperature)
     student, teacher = torch.randn(2, 20, 8, generator=torch.Generator().manual_seed(0)) * 3
     found = distillation_loss(student, teacher, config)
-    expected = [
-        naive_loss(*map(torch.Tensor.tolist, pair), config)
-        for pair in zip(student, teacher, strict=True)
-    ]
+    pairs = zip(student.tolist(), teacher.tolist(), strict=True)
+    expected = [naive_loss(*pair, config) for pair in pairs]
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
 
 
@@ -184,20 +180,15 @@ def test_killed_between_the_log_and_the_resume_point(
     assert learn(student_data, tmp_path, config) == [], "it is done"
 
 
-def test_workers_and_device_may_change_on_the_way(
-    student_data: Path, tmp_path: Path, whole: Path
-) -> None:
-    config = replace(QUICK, epochs=3, workers=2, device="auto" if no_gpu() else "cpu")
-    running = train(config, student_data / "dataset", student_data / "audio", tmp_path)
+def test_workers_may_change_on_the_way(student_data: Path, tmp_path: Path, whole: Path) -> None:
+    config = replace(QUICK, epochs=3)
+    more = replace(config, workers=2, compile="off", max_dropped=0.9)
+    running = train(more, student_data / "dataset", student_data / "audio", tmp_path)
     next(running)
     running.close()
-    learn(student_data, tmp_path, replace(config, workers=0, device="cpu", max_dropped=0.9))
+    learn(student_data, tmp_path, config)
     assert log_of(tmp_path) == log_of(whole)
     assert_same_weights(tmp_path, whole)
-
-
-def no_gpu() -> bool:
-    return not torch.cuda.is_available()
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x02}q\x00."])
@@ -430,14 +421,18 @@ def torchrun(arguments: list[str], cache: Path) -> subprocess.CompletedProcess[s
 
 
 def test_two_processes_learn_what_one_does(student_data: Path, tmp_path: Path, cache: Path) -> None:
-    config = replace(QUICK, learning_rate=5e-3, epochs=2)  # slow enough not to swell roundings
+    config = replace(QUICK, learning_rate=1e-3)  # slow: roundings swell tenfold in an epoch
     learn(student_data, tmp_path / "one", config)
-    flags = {"learning_rate": config.learning_rate, "tensorboard": None}
     out = tmp_path / "two"
+    begun = train(config, student_data / "dataset", student_data / "audio", out)
+    next(begun)
+    begun.close()
+    flags = {"learning_rate": config.learning_rate, "tensorboard": None}
     done = torchrun(command_line(student_data, out, tmp_path, **flags), cache)
     assert done.returncode == 0, done.stderr
     one, two = log_of(tmp_path / "one"), log_of(out)
-    assert len(two) == 2 and timeless([json.loads(x) for x in done.stdout.splitlines()]) == two
+    assert len(two) == 2
+    assert timeless([json.loads(line) for line in done.stdout.splitlines()]) == two[1:]
     assert done.stderr.count("60 of 60 tracks can be heard") == 2, "of two splits, said once"
     assert len(list((out / "tensorboard").iterdir())) == 1
     for before, after in zip(one, two, strict=True):
@@ -479,7 +474,6 @@ def test_command(student_data: Path, tmp_path: Path) -> None:
     assert "train: 60 of 60 tracks can be heard" in result.stderr
     again = run(*arguments)
     assert again.exit_code == 0 and not again.stdout and "trained already" in again.stderr
-    shutil.rmtree(student_data / "none", ignore_errors=True)
     wrong = [a.replace(str(student_data / "audio"), str(tmp_path / "none")) for a in arguments]
     result = run(*wrong)
     assert result.exit_code == 2 and "--audio names the folder" in result.stderr
@@ -497,13 +491,12 @@ def test_exit_codes(student_data: Path, tmp_path: Path) -> None:
     assert result.exit_code == 1 and "60 of 60 tracks" in result.stderr
 
 
-@pytest.mark.skipif(not importlib.util.find_spec("tensorboard"), reason="needs tensorboard")
 def test_tensorboard(student_data: Path, tmp_path: Path) -> None:
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
+    name = "tensorboard.backend.event_processing.event_accumulator"
+    reader = pytest.importorskip(name, reason="needs the extra tensorboard")
     arguments = command_line(student_data, tmp_path / "out", tmp_path)
     assert run(*arguments, "--tensorboard").exit_code == 0
-    events = EventAccumulator(str(tmp_path / "out/tensorboard"))
+    events = reader.EventAccumulator(str(tmp_path / "out/tensorboard"))
     events.Reload()
     shown = [event.value for event in events.Scalars("train_loss")]
     assert shown == pytest.approx([r["train_loss"] for r in log_of(tmp_path / "out")])
@@ -517,7 +510,7 @@ def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
         runs.board(tmp_path),
     ):
         pass
-    with contextlib.nullcontext(), runs.board(None) as show:
+    with runs.board(None) as show:
         show({"epoch": 0})
 
 

@@ -109,8 +109,8 @@ class Evaluation:
                 count = f"{scores.positives[name]:>7,}" if name in scores.positives else " " * 7
                 cells.append(f"{_shown(scores.auc[name])}{count}")
             lines.append(f"{name:<26}" + "".join(f"{cell:>28}" for cell in cells))
-        sizes = (f"{s.num_tracks:,} of {s.num_identities:,}" for s in self.splits.values())
-        lines.append(f"{'tracks of identities':<26}" + "".join(f"{size:>28}" for size in sizes))
+        sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in self.splits.values())
+        lines.append(f"{'tracks (identities)':<26}" + "".join(f"{size:>28}" for size in sizes))
         if self.published:
             quoted = (f"{self.published[split]:.2f}" for split in self.splits)
             lines.append(f"{'published mean of five':<26}" + "".join(f"{q:>28}" for q in quoted))

@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ def train(
     audio: str | Path,
     out: str | Path,
     say: Callable[[str], None] = lambda line: None,
-) -> Iterator[Record]:
+) -> Generator[Record, None, None]:
     """Train a student; yield one record per epoch, in the leading process only.
 
     Writes to `out`: `best.safetensors` (the epoch with the lowest loss on `config.choose_on`),
