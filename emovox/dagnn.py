@@ -43,7 +43,7 @@ def read_dagnn(path: Path) -> list[Layer]:
     net = content.get("net", content)
     try:
         if "params" not in net:
-            return [_simple_layer(record) for record in net["layers"] if record.get("weights")]
+            return _simple_layers(_records(net["layers"]))
         values = {p["name"]: np.asarray(p["value"]) for p in _records(net["params"])}
         layers = [(x["name"], x["type"], _names(x["params"])) for x in _records(net["layers"])]
         return [
@@ -59,9 +59,19 @@ def read_dagnn(path: Path) -> list[Layer]:
         ) from error
 
 
-def _simple_layer(record: dict[str, Any]) -> Layer:
-    kind = SIMPLE_TYPES.get(record["type"], record["type"])
-    return Layer(record["name"], kind, tuple(map(np.asarray, record["weights"])))
+def _simple_layers(records: list[dict[str, Any]]) -> list[Layer]:
+    layers = [
+        Layer(
+            record["name"],
+            SIMPLE_TYPES.get(record["type"], record["type"]),
+            tuple(map(np.asarray, record["weights"])),
+        )
+        for record in records
+        if record.get("weights")
+    ]
+    if not layers:
+        raise KeyError("params")  # nor weights in the layers, as a SimpleNN has them
+    return layers
 
 
 def _records(value: Any) -> list[dict[str, Any]]:

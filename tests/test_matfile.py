@@ -315,13 +315,21 @@ def test_a_network_of_one_layer(tmp_path: Path, container: str) -> None:
     assert_same(list(only.weights), [FILTERS])
 
 
-SIMPLE_NN = {"layers": cell({"type": "conv", "name": "conv1", "weights": cell(FILTERS, BIASES)})}
+@containers
+def test_a_simple_network(tmp_path: Path, container: str) -> None:
+    conv = {"type": "conv", "name": "conv1", "weights": cell(FILTERS, BIASES)}
+    network = {"net": {"layers": cell(conv, {"type": "relu", "name": "relu1"})}}
+    (only,) = dagnn.read_dagnn(write(tmp_path / "net.mat", container, network))
+    assert (only.name, only.type) == ("conv1", "dagnn.Conv")
+    assert_same(list(only.weights), [FILTERS, BIASES])
+
+
 NO_NETWORKS: dict[str, dict[str, Any]] = {
     "numbers": {"logits": GRID, "net": GRID},
     "text": {"net": "resnet"},
     "list": {"net": structs({"layers": ONE}, {"layers": TWO})},
     "without-params": {"layers": NETWORK["layers"]},
-    "simple": {"net": SIMPLE_NN},
+    "simple-without-weights": {"net": {"layers": cell({"type": "relu", "name": "relu1"})}},
     "unknown-param": {**NETWORK, "params": structs(param("w1", FILTERS))},
     "nameless": {**NETWORK, "layers": structs(layer("", "", cell("w1")) | {"name": ONE})},
     "bare-layers": {**NETWORK, "layers": cell("conv1", "relu1")},
