@@ -53,14 +53,17 @@ def audio_path(
 
 
 @lru_cache(maxsize=8)
-def _tree(root: Path, meta: Path | None) -> "_AudioTree":
-    return _AudioTree(root, meta)
+def _tree(root: Path, meta: Path | None) -> "AudioTree":
+    return AudioTree(root, meta)
 
 
-class _AudioTree:
-    """A corpus folder, and which of the known folders it has."""
+class AudioTree:
+    """A corpus folder, and which of the known folders it has; for many tracks at once.
 
-    def __init__(self, root: Path, meta: Path | None) -> None:
+    Args, Raises: as for `audio_path`.
+    """
+
+    def __init__(self, root: Path, meta: Path | None = None) -> None:
         for folder in (root, meta or root):
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder")

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from emovox.corpus.audio import audio_path
+from emovox.corpus.audio import AudioTree
 from emovox.corpus.tracks import Dropped
 from emovox.dataset.reader import Dataset
 from emovox.errors import CheckError, InputError
@@ -83,10 +83,11 @@ def find_clips(
     from tqdm import tqdm
 
     check_root(root)
+    tree = AudioTree(root)
     ends = {track_id: _last_time(dataset, track_id) for track_id in track_ids}
 
     def look(track_id: str) -> Clip | Dropped:
-        return _look(track_id, root, ends[track_id], dataset.step)
+        return _look(track_id, tree, ends[track_id], dataset.step)
 
     with ThreadPoolExecutor(THREADS) as pool:
         bar = tqdm(
@@ -130,8 +131,8 @@ def _last_time(dataset: Dataset, track_id: str) -> float:
     return float(dataset.times(track_id)[-1])
 
 
-def _look(track_id: str, root: Path, last: float, step: float) -> Clip | Dropped:
-    path = audio_path(root, track_id, missing_ok=True)
+def _look(track_id: str, tree: AudioTree, last: float, step: float) -> Clip | Dropped:
+    root, path = tree.root, tree.find(track_id)
     if path is None:
         return Dropped(track_id, "", "open", "FileNotFound", "there is no file of its audio")
     try:
