@@ -107,27 +107,31 @@ def batch_spectrogram(samples: "Tensor") -> "Tensor":
         raise ValueError(f"expected samples [B, L >= {FRAME}], got {list(samples.shape)}")
     num_utterances, length = samples.shape
     step = max(1, num_utterances if samples.is_cuda else CACHED_SAMPLES // length)
+    mirror = torch.arange(NUM_HALF - 2, 0, -1, device=samples.device)
     with torch.no_grad():
         magnitudes = samples.new_empty(
             (num_utterances, NUM_BINS, num_frames(length)), dtype=torch.float32
         )
         for first in range(0, num_utterances, step):
             part = slice(first, first + step)
-            magnitudes[part, :NUM_HALF] = _half_spectrogram(samples[part].float())
-            magnitudes[part, NUM_HALF:] = magnitudes[part, 1 : NUM_HALF - 1].flip(1)
+            _half_spectrogram(samples[part].float(), magnitudes[part, :NUM_HALF])
+            half, mirrored = magnitudes[part].split([NUM_HALF, NUM_BINS - NUM_HALF], dim=1)
+            torch.index_select(half, 1, mirror, out=mirrored)
     return magnitudes
 
 
-def _half_spectrogram(samples: "Tensor") -> "Tensor":
-    """Magnitudes `[B, 257, T]` of the bins that differ."""
+def _half_spectrogram(samples: "Tensor", out: "Tensor") -> None:
+    """Write the magnitudes `[B, 257, T]` of the bins that differ."""
     import torch
 
-    window = torch.from_numpy(np.hamming(FRAME)).to(samples)
-    frames = _emphasise(_to_levels(samples)).unfold(1, FRAME, HOP) * window
-    bins = torch.fft.rfft(frames, NUM_BINS)
+    # Frames of the transform's length, zero beyond their own: the transform need not pad each.
+    beyond = NUM_BINS - FRAME
+    window = torch.from_numpy(np.pad(np.hamming(FRAME), (0, beyond))).to(samples)
+    levels = torch.nn.functional.pad(_emphasise(_to_levels(samples)), (0, beyond))
+    bins = torch.fft.rfft(levels.unfold(1, NUM_BINS, HOP) * window)
     # A third of the time of abs(), which guards against squares that leave the range of floats.
     squares = torch.view_as_real(bins).square_()
-    return (squares[..., 0] + squares[..., 1]).sqrt_().mT
+    torch.add(squares[..., 0].mT, squares[..., 1].mT, out=out).sqrt_()
 
 
 def _to_levels(samples: "Tensor") -> "Tensor":
