@@ -115,7 +115,7 @@ def batch_spectrogram(samples: "Tensor") -> "Tensor":
         for first in range(0, num_utterances, step):
             part = slice(first, first + step)
             _half_spectrogram(samples[part].float(), magnitudes[part, :NUM_HALF])
-            half, mirrored = magnitudes[part].split([NUM_HALF, NUM_BINS - NUM_HALF], dim=1)
+            half, mirrored = magnitudes[part, :NUM_HALF], magnitudes[part, NUM_HALF:]
             torch.index_select(half, 1, mirror, out=mirrored)
     return magnitudes
 

@@ -6,7 +6,8 @@
 
 RAVDESS is its folder or a zip of it. Every frame of an utterance gets the logits of the emotion
 that was to be acted, calm counting as neutral. Actors 21 to 24 are unheard_val; of the others, the
-second repetition of the second statement at normal intensity is heard_val.
+second repetition of the second statement at normal intensity is heard_val. A network of the width
+of the recipe with random weights is OUT/untrained.safetensors, to evaluate beside the trained one.
 """
 
 import argparse
@@ -19,10 +20,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import soundfile
+import torch
 
 from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.dataset import schema
 from emovox.emotions import EMOTIONS
+from emovox.student import checkpoints
+from emovox.student.vggvox import StudentConfig, VGGVox
 
 ACTED = {
     "01": "neutral",
@@ -91,6 +95,8 @@ def main() -> None:
         "ravdess", "1.0.0", schema.STEP_MS, teacher, {"origin": origin}, ("frames", "tracks")
     )
     write_dataset(arguments.out / "dataset", chunks(found), [], header, hdf5=False)
+    untrained = VGGVox(StudentConfig(width=0.25), torch.Generator().manual_seed(0)).eval()
+    checkpoints.save(arguments.out / "untrained.safetensors", untrained, {})
     for split, utterances in found.items():
         print(f"{split:12} {len(utterances):5,} utterances")
 
