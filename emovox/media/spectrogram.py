@@ -114,8 +114,8 @@ def batch_spectrogram(samples: "Tensor") -> "Tensor":
         )
         for first in range(0, num_utterances, step):
             part = slice(first, first + step)
-            _half_spectrogram(samples[part].float(), magnitudes[part, :NUM_HALF])
             half, mirrored = magnitudes[part, :NUM_HALF], magnitudes[part, NUM_HALF:]
+            _half_spectrogram(samples[part].float(), half)
             torch.index_select(half, 1, mirror, out=mirrored)
     return magnitudes
 
