@@ -1,8 +1,9 @@
 """Checkpoints of networks: safetensors with a header that says which network they belong to."""
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from emovox.dataset.files import kind_of_file, replace_file
+from emovox.dataset.files import kind_of_file, remove_leftovers, replace_file
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 
@@ -51,6 +52,30 @@ def save(
     }
     with replace_file(path) as temporary:
         temporary.write_bytes(serialise(tensors, header))
+
+
+def convert_once(
+    converted: Path, source: Path, load: Callable[[Path], Any], read: Callable[[Path], Any]
+) -> Any:
+    """The network of a released file; its conversion stays in the cache for the next time.
+
+    Args:
+        converted: where the conversion is, or will be.
+        source: the released file.
+        load: reads a conversion; InputError if it is damaged.
+        read: reads a released file.
+    """
+    if converted.exists():
+        try:
+            return load(converted)
+        except InputError:  # damaged: make it anew
+            converted.unlink(missing_ok=True)
+    net = read(source)
+    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+        converted.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(converted)
+        save(converted, net, {"converted_from": source.name}, torch.float32)
+    return net
 
 
 def load(path: Path, architectures: Architectures, kind: str) -> Network:

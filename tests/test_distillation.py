@@ -10,7 +10,7 @@ import pytest
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from scipy.special import softmax
-from test_training import QUICK, data, one_thread
+from test_training import QUICK, data
 
 from emovox.config import read_config
 from emovox.emotions import EMOTIONS
@@ -22,7 +22,9 @@ from emovox.teacher.recipe import TrainConfig
 from emovox.teacher.training import train
 from emovox.testing import FakeTeacher
 
-__all__ = ["data", "one_thread"]  # fixtures
+__all__ = ["data"]  # a fixture
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class LeftTeacher(FakeTeacher):

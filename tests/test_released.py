@@ -28,12 +28,7 @@ NAMES = pytest.mark.parametrize("name", GATES)
 FORMS = pytest.mark.parametrize("form", ["zip.pth", "legacy.pth", "dagnn.mat"])
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(autouse=True)
@@ -311,7 +306,7 @@ def test_code_in_a_pth_does_not_run(
     for advice in ("weights_only", "safe_globals"):  # torch's, to let the code run
         assert advice not in message
     with contextlib.suppress(RuntimeError):  # a bare pickle is none of torch's files
-        torch.load(path, weights_only=False)
+        torch.load(path, weights_only=False)  # the proof that this file would have run code
     assert folder.exists()  # or there was nothing to refuse
 
 

@@ -1,7 +1,6 @@
 """The released networks, against a forward pass written once more as plain functional calls."""
 
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -16,12 +15,7 @@ BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}  # stage -> blocks
 WIDTHS = {2: 64, 3: 128, 4: 256, 5: 512}  # stage -> width of its 3 x 3 convolutions
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def expected_shapes(gates: bool) -> dict[str, tuple[int, ...]]:

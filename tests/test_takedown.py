@@ -247,7 +247,7 @@ def test_pickling_keeps_the_list(valid: Path, list_of: Any) -> None:
     path = list_of("id10001")
     dataset = load(valid, "hdf5", takedown=path)
     path.unlink()
-    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301
+    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301  of bytes made on this very line
     assert seen(copy) == seen(dataset) and copy.takedown == dataset.takedown
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as workers:
         assert workers.submit(track_ids, dataset).result() == track_ids(dataset)

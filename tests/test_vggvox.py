@@ -1,7 +1,5 @@
 """The student's network: its sizes, its forward pass against a naive one, its first weights."""
 
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 import torch
@@ -13,12 +11,7 @@ from emovox.student.vggvox import StudentConfig, VGGVox
 NARROW = StudentConfig(width=1 / 32)
 
 
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def convolve(x: np.ndarray, layer: nn.Conv2d) -> np.ndarray:

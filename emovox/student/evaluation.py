@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from scipy.special import softmax
 from tqdm import tqdm
 
 from emovox.corpus.tracks import Dropped
@@ -252,7 +253,7 @@ def _predict(
         heard = [item for item in chunk if not isinstance(item, Dropped)]
         failures |= {item.track_id: item for item in chunk if isinstance(item, Dropped)}
         if heard:
-            scores.append(_softmax(student(heard)))
+            scores.append(softmax(student(heard), axis=1))
     return np.concatenate(scores), failures
 
 
@@ -286,11 +287,6 @@ def _without_source(item: Dropped) -> dict[str, Any]:
     values = asdict(item)
     del values["source"]
     return values
-
-
-def _softmax(logits: np.ndarray) -> np.ndarray:
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return np.asarray(powers / powers.sum(axis=1, keepdims=True))
 
 
 def _table(found: Predictions) -> pa.Table:

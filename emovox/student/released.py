@@ -4,15 +4,15 @@ They are converted once to a checkpoint in the cache, named by the hash of the f
 that hash stays the student's own.
 """
 
-import contextlib
 from pathlib import Path
+from typing import cast
 
 import torch
 from torch import Tensor
 
 from emovox.cache import cache_folder
+from emovox.checkpoints import convert_once
 from emovox.dagnn import Layer, read_dagnn
-from emovox.dataset.files import remove_leftovers
 from emovox.errors import InputError
 from emovox.student import StudentSource, checkpoints
 from emovox.student.vggvox import StudentConfig, VGGVox
@@ -31,17 +31,7 @@ def load(source: StudentSource) -> VGGVox:
         InputError: the file holds something else; says what was expected and what was found.
     """
     converted = cache_folder() / "students" / f"{source.sha256}.safetensors"
-    if converted.exists():
-        try:
-            return checkpoints.load(converted)
-        except InputError:  # damaged: make it anew
-            converted.unlink(missing_ok=True)
-    net = read(source.path)
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        converted.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(converted)
-        checkpoints.save(converted, net, {"converted_from": source.path.name}, torch.float32)
-    return net
+    return cast(VGGVox, convert_once(converted, source.path, checkpoints.load, read))
 
 
 def read(path: Path) -> VGGVox:

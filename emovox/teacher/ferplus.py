@@ -40,6 +40,7 @@ MAX_VOTES = 1000  # of one face for one emotion; there were ten annotators
 # What a damaged or odd zip file raises when it is opened or read.
 ZIP_ERRORS = (
     *(zipfile.BadZipFile, zlib.error, struct.error, KeyError, OSError, EOFError),
+    # encrypted; a compression that Python lacks; a header with impossible numbers
     *(RuntimeError, NotImplementedError, ValueError),
 )
 

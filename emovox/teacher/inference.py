@@ -76,7 +76,7 @@ class TorchTeacher:
         try:
             with torch.inference_mode():
                 compiled(self._slots[0].load(np.empty((0, *self._slots[0].shape[1:]), np.uint8)))
-        except Exception as error:  # whatever the compiler's many parts may raise
+        except Exception as error:  # torch's, Triton's and the C++ compiler's errors share no base
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EmovoxError(f"torch.compile failed here ({reason}); use --compile off") from error
         return compiled

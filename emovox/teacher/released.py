@@ -4,19 +4,20 @@ Either form is converted once to a checkpoint in the cache, named by the hash of
 from; that hash stays the teacher's own.
 """
 
-import contextlib
 import pickle
 import re
 import struct
 from pathlib import Path
+from typing import cast
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from emovox.cache import cache_folder
+from emovox.checkpoints import convert_once
 from emovox.dagnn import Layer, read_dagnn
-from emovox.dataset.files import kind_of_file, remove_leftovers
+from emovox.dataset.files import kind_of_file
 from emovox.errors import InputError
 from emovox.teacher import TeacherSource, checkpoints
 from emovox.teacher.network import FaceNetwork
@@ -58,17 +59,7 @@ def load(source: TeacherSource) -> FaceNetwork:
 
 def _converted(source: TeacherSource) -> FaceNetwork:
     converted = cache_folder() / "teachers" / f"{source.sha256}.safetensors"
-    if converted.exists():
-        try:
-            return checkpoints.load(converted)
-        except InputError:  # damaged: make it anew
-            converted.unlink(missing_ok=True)
-    net = read(source.path)
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
-        converted.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(converted)
-        checkpoints.save(converted, net, {"converted_from": source.path.name}, torch.float32)
-    return net
+    return cast(FaceNetwork, convert_once(converted, source.path, checkpoints.load, read))
 
 
 def read(path: Path) -> FaceNetwork:
