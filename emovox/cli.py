@@ -16,6 +16,7 @@ from typing import Any
 import click
 
 from emovox.errors import ConfigError, EmovoxError
+from emovox.paths import as_path, is_remote
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 UNREADABLE = 2
@@ -23,6 +24,21 @@ INTERRUPTED = 130  # what a shell reports for Ctrl-C
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
+
+
+class Url(click.ParamType):  # type: ignore[type-arg]  # generic in newer ones only
+    """A local path of some type, or a URL; click's own type would make one slash of two."""
+
+    name = "path or URL"
+
+    def __init__(self, local: "click.Path[Path]") -> None:
+        self.local = local
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, context: click.Context | None
+    ) -> Any:
+        path = as_path(value) if isinstance(value, str) else value
+        return path if is_remote(path) else self.local.convert(path, param, context)
 
 
 class Commands(click.Group):
@@ -77,15 +93,20 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @main.command("build-dataset", short_help="Frame logits from speaking faces.")
 @click.argument("pipeline", type=FILE, required=False)
 @click.option("--layout", help="voxceleb2, voxceleb1, dense-frames, folder or table.")
-@click.option("--root", type=FOLDER, help="Folder of the corpus.")
-@click.option("--out", type=FOLDER, help="Folder of the dataset.")
+@click.option("--root", type=Url(FOLDER), help="Folder of the corpus, or its URL.")
+@click.option("--out", type=Url(FOLDER), help="Folder of the dataset, or its URL.")
+@click.option("--state", type=Url(FOLDER), help="What to resume from.  [default: OUT/.emovox]")
 @click.option("--teacher", help="A registered teacher or a checkpoint.  [default: compact]")
 @click.option("--splits", help="auto, official, or a CSV or Parquet file.  [default: auto]")
-@click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the published lists.")
-@click.option("--table", type=FILE, help="List of tracks, for --layout table.")
+@click.option("--meta", type=Url(FOLDER), help="Folder of vox1_meta.csv and the published lists.")
+@click.option("--table", type=Url(FILE), help="List of tracks, for --layout table.")
 @click.option("--name", help="Name of the dataset.  [default: its folder's]")
 @click.option("--version", help="Version of the dataset.  [default: 0.1.0]")
 @click.option("--jobs", type=int, help="Worker processes.  [default: one per core]")
+@click.option("--engine", help="joblib, or ray for a cluster.  [default: joblib]")
+@click.option("--ray-address", help="Of the cluster's head.  [default: $RAY_ADDRESS, else here]")
+@click.option("--actor-cpus", type=int, help="Cores, and so workers, of a Ray actor.  [default: 1]")
+@click.option("--actor-gpus", type=float, help="GPUs of a Ray actor, or a fraction.  [default: 0]")
 @click.option("--device", help="auto, cpu, cuda or cuda:N.  [default: auto]")
 @click.option("--precision", help="auto, fp32 or bf16.  [default: auto]")
 @click.option("--compile", help="torch.compile for the teacher: auto, on, off.  [default: auto]")
@@ -98,6 +119,7 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
 @click.option("--hdf5/--no-hdf5", default=None, help="Write HDF5 beside Parquet.")
 @click.option("--retry-dropped/--no-retry-dropped", default=None, help="Try dropped tracks again.")
 @click.option("--synthetic/--no-synthetic", default=None, help="The faces are nobody's; say so.")
+@click.option("--profile/--no-profile", default=None, help="Measure what bounds the run.")
 @interruptible("run the same command again to go on where it stopped")
 def build_dataset(pipeline: Path | None, **flags: Any) -> None:
     """Build a dataset of frame logits from a corpus of speaking faces.
@@ -161,7 +183,7 @@ def _end_for_dropped() -> None:
     sys.exit(EmovoxError.exit_code)
 
 
-@main.command(short_help="A synthetic corpus, its dataset, a student.")
+@main.command(short_help="A synthetic corpus, its dataset, a student, a report.")
 @click.option("--out", type=FOLDER, default=Path("emovox-demo"), show_default=True)
 @click.option("--seed", type=int, default=0, show_default=True, help="Everything follows from it.")
 @click.option("--jobs", type=int, default=0, help="Worker processes.  [default: one per core]")
@@ -298,6 +320,44 @@ def card(dataset: Path, check: bool) -> None:
         click.echo(f"{dataset}: the card agrees with the data")
     else:
         click.echo(card_of(dataset), nl=False)
+
+
+@main.command(short_help="A dataset as one page, or its figures.")
+@click.argument("dataset", type=FOLDER, metavar="DIR")
+@click.option("--out", type=FILE, help="HTML file, whole in itself.")
+@click.option("--figures", type=FOLDER, help="Folder for the paper's figures and tables.")
+@click.option("--compare", type=FOLDER, help="Another dataset, laid over this one.")
+@click.option(
+    "--student",
+    "runs",
+    type=FOLDER,
+    multiple=True,
+    help="Folder that train-student, evaluate, probe or evaluate-teacher left; may be repeated.",
+)
+@click.option("--media", type=FOLDER, help="Folder of the corpus: put in faces and sound.")
+@click.option(
+    "--tracks", "num_tracks", type=int, help="Tracks shown.  [default: 300, with --media 40]"
+)
+@interruptible("run the same command again")
+def report(dataset: Path, out: Path | None, figures: Path | None, **options: Any) -> None:
+    """Show the dataset in DIR: splits, emotions, coverage, logits, skew, student, tracks.
+
+    The page is one file that fetches nothing. Faces and sound are put in only with --media, and are
+    personal data then. --figures writes PNG, SVG and CSV.
+    """
+    from emovox.report.page import ReportConfig, collect, write_page
+
+    if out is None and figures is None:
+        raise ConfigError("nothing to write: give --out FILE.html, --figures FOLDER or both")
+    collected = collect(ReportConfig(dataset, **options))
+    if out is not None:
+        write_page(collected, out)
+        click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    if figures is not None:
+        from emovox.report.figures import write_figures
+
+        for line in write_figures(collected, figures):
+            click.echo(line)
 
 
 @main.command("validate", short_help="Check a dataset, rule by rule.")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from emovox.errors import ConfigError
+from emovox.paths import RemotePath, as_path, is_remote
 
 Config = TypeVar("Config")
 
@@ -20,7 +21,7 @@ def read_config(
     """Fill a config dataclass.
 
     Args:
-        kind: the dataclass; its fields are the valid keys.
+        kind: the dataclass; its fields are the valid keys. Those named in its `URLS` take URLs.
         toml: file with those keys at its top level; `-` and `_` are the same.
         flags: values that win over the file's; those that are None count as not given.
 
@@ -42,6 +43,9 @@ def read_config(
         for f in fields.values()
         if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
     ]
+    for key in filled.keys() - set(getattr(kind, "URLS", ())):
+        if is_remote(filled[key]):
+            raise ConfigError(f"{key}: {filled[key]} is a URL; here it has to be a local path")
     if missing := [f"--{name.replace('_', '-')}" for name in required if name not in filled]:
         raise ConfigError(f"missing {', '.join(missing)}, as a flag or as a key of the TOML file")
     return kind(**filled)
@@ -68,8 +72,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
         if isinstance(value, list | tuple):
             return tuple(_convert(each, item, where) for each in value)
         raise ConfigError(f"{where}: expected a list, found {json.dumps(value, default=str)}")
-    if hint is Path and isinstance(value, str | Path):
-        return Path(value)
+    if hint is Path and isinstance(value, str | Path | RemotePath):
+        return as_path(value) if isinstance(value, str) else value
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):

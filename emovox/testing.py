@@ -3,7 +3,7 @@
 For tests of emovox and of code that builds on it: nothing here loads torch.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from fractions import Fraction
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 import av
 import numpy as np
 
+from emovox.build.feed import InlineFeed
 from emovox.build.shard import ShardJob, ShardReport, build_shard
 from emovox.emotions import EMOTIONS
 from emovox.media.faces import Box, Detector
@@ -27,6 +28,7 @@ class FakeTeacher:
     name = "fake"
     emotions = EMOTIONS
     sha256 = "0" * 64
+    batch_size = 64
 
     def __init__(self, input_size: int = 16) -> None:
         self.input_size = input_size
@@ -36,6 +38,10 @@ class FakeTeacher:
         self.num_crops += len(crops)
         rows = np.array_split(crops[..., 0].astype(np.float32), len(EMOTIONS), axis=1)
         return np.stack([part.mean(axis=(1, 2)) for part in rows], axis=1)
+
+    def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
+        logits = self(np.concatenate(parts))
+        return lambda: logits
 
 
 class FakeDetector:
@@ -59,7 +65,7 @@ class InlineEngine:
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         for job in jobs:
             self.num_shards += 1
-            yield build_shard(job, self.teacher, lambda: self.detector)
+            yield build_shard(job, InlineFeed(self.teacher), lambda: self.detector)
 
 
 class FakeHub:

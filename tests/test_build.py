@@ -1,10 +1,15 @@
 """Building: from real video files to a dataset, with resume, dropped tracks and the finish."""
 
 import errno
+import itertools
 import json
 import os
 import shutil
-from collections.abc import Iterable, Iterator
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,8 +21,9 @@ import pytest
 
 import emovox.build.tables as tables_module
 from emovox.build.config import BuildConfig
-from emovox.build.run import STATE, BuildResult, build_dataset
+from emovox.build.run import BuildResult, build_dataset
 from emovox.build.shard import ShardJob, ShardReport
+from emovox.build.state import STATE
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
 from emovox.dataset import schema
 from emovox.dataset.files import sha256_file
@@ -594,6 +600,79 @@ def test_two_runs_on_one_output(clips: Path, tmp_path: Path) -> None:
             yield from super().run(jobs)
 
     assert build(clips, tmp_path / "out", engine=Nested(FakeTeacher())).num_built
+
+
+@pytest.mark.slow
+def test_lock_of_a_killed_run_is_free(clips: Path, tmp_path: Path) -> None:
+    """The second run is refused; once the first is killed with SIGKILL, the third goes on."""
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "emovox", "build-dataset", "--layout", "voxceleb2"]
+    command += ["--root", str(clips), "--out", str(out), "--shard-tracks", "1"]
+    first = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    while not (out / STATE / "lock").exists():
+        assert first.poll() is None
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)  # so that it cannot finish meanwhile
+    time.sleep(0.5)
+    second = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert second.returncode == 1 and "another run is building this dataset" in second.stderr
+    assert second.stderr.count("\n") == 1
+    first.kill()
+    first.wait()
+    third = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert third.returncode == 0 and "4 written, 0 dropped" in third.stdout, third.stderr
+
+
+class Meanwhile(InlineEngine):
+    """Does something before the shard of a number is begun."""
+
+    def __init__(self, number: int, change: Callable[[], object]) -> None:
+        super().__init__(FakeTeacher())
+        self.number, self.change = number, change
+
+    def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+        def changing() -> Iterator[ShardJob]:
+            for number, job in enumerate(jobs):
+                if number == self.number:
+                    self.change()
+                yield job
+
+        yield from super().run(changing())
+
+
+def test_file_that_vanishes_after_the_plan_is_dropped(corpus: Path, tmp_path: Path) -> None:
+    engine = Meanwhile(0, (corpus / "mp4/id1/a/00002.mp4").unlink)
+    result = build(corpus, tmp_path / "out", engine)
+    (row,) = dropped(tmp_path / "out")
+    assert (row["track_id"], row["stage"], row["error"]) == ("id1/a/00002", "open", "FileNotFound")
+    assert result.manifest["totals"]["tracks"] == 3
+
+
+def test_corpus_that_vanishes_under_way_costs_what_is_left(corpus: Path, tmp_path: Path) -> None:
+    whole = build(corpus, tmp_path / "whole" / "out", shard_tracks=1)
+    engine = Meanwhile(2, lambda: corpus.rename(tmp_path / "away"))
+    result = build(corpus, tmp_path / "out", engine, shard_tracks=1)
+    rows = dropped(tmp_path / "out")
+    assert {(row["stage"], row["error"]) for row in rows} == {("open", "FileNotFound")}
+    assert len(rows) == 2 and result.manifest["totals"]["tracks"] == 2
+    (tmp_path / "away").rename(corpus)
+    again = build(corpus, tmp_path / "out", shard_tracks=1, retry_dropped=True)
+    assert again.num_built == 2 and content(again.manifest) == content(whole.manifest)
+
+
+def test_clock_that_jumps_changes_nothing(
+    corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Times of files are compared, never ordered, and durations come from a monotonic clock."""
+    whole = build(corpus, tmp_path / "whole" / "out")
+    for number, path in enumerate(sorted(corpus.rglob("*.mp4"))):
+        os.utime(path, (0, 0) if number % 2 else (4e9, 4e9))  # 1970 and 2096
+    moments = itertools.count(2e9, -86400)
+    monkeypatch.setattr("time.time", lambda: next(moments))
+    first = build(corpus, tmp_path / "out", timeout=60.0)
+    assert content(first.manifest) == content(whole.manifest)
+    assert first.manifest["totals"]["dropped"] == 0 and 0 <= first.seconds < 60
+    assert build(corpus, tmp_path / "out").num_built == 0
 
 
 def test_full_disk_is_one_line_and_resumable(

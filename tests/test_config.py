@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
@@ -59,3 +60,15 @@ def test_what_is_wrong_is_said(tmp_path: Path, text: str, words: str) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="cannot be read"):
         read_config(Example, tmp_path / "none.toml")
+
+
+def test_urls_only_where_they_are_taken(tmp_path: Path) -> None:
+    @dataclass(frozen=True)
+    class Remote(Example):
+        URLS: ClassVar[tuple[str, ...]] = ("root",)
+
+    toml = write(tmp_path, 'root = "memory://bucket/vox"')
+    assert str(read_config(Remote, toml).root) == "memory://bucket/vox"
+    assert read_config(Remote, write(tmp_path, 'root = "file:///vox"')).root == Path("/vox")
+    with pytest.raises(ConfigError, match="root: memory://bucket/vox is a URL"):
+        read_config(Example, write(tmp_path, 'root = "memory://bucket/vox"'))

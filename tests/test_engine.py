@@ -1,23 +1,26 @@
 """Worker processes that crash, hang or are killed cost one track, and the rest is done."""
 
-import contextlib
 import os
+import re
 import signal
+import subprocess
+import sys
 import time
-from collections.abc import Callable, Iterator
-from concurrent.futures import Future
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from joblib.externals.loky.process_executor import BrokenProcessPool
+from pyarrow.parquet import read_table
 
-from emovox.build.engine import LokyEngine, _journal, _Watchdog
+from emovox.build.engine import MAX_DEATHS, LokyEngine, Turns
+from emovox.build.feed import InlineFeed
 from emovox.build.plan import Shard, ShardSettings
-from emovox.build.shard import ShardJob, ShardReport, build_shard
+from emovox.build.shard import IN_CHILD, ShardJob, ShardReport, build_shard, rows_file
+from emovox.build.worker import Place, Watchdog
 from emovox.corpus.tracks import Faces, Track
 from emovox.errors import EmovoxError, InputError
+from emovox.media.ffmpeg import find_program
 from emovox.teacher import EMBEDDED
 from emovox.testing import FakeDetector, FakeTeacher, write_clip
 
@@ -35,53 +38,105 @@ def make_jobs(root: Path, videos: list[list[str]], timeout: float | None = None)
             path = f"mp4/p{number}/{name}/{k:05d}.mp4"
             write_clip(root / path, 7)
             tracks.append(Track(f"p{number}", name, k, path, Faces.VOXCELEB2))
-        shard = Shard(f"{number:064d}", tuple(tracks))
+        shard = Shard(2 * f"{number:032d}", tuple(tracks))
         jobs.append(ShardJob(shard, SETTINGS, root, state, root, timeout))
     return jobs
 
 
-def work(job: ShardJob) -> ShardReport:
+def work(job: ShardJob, place: Place) -> ShardReport:
     """Like the engine's own work, with a fake teacher, and tracks that do what their name says."""
-    journal = _journal(job)
-    with _Watchdog(job.timeout) as watchdog:
+    with Watchdog(job.timeout) as watchdog:
 
         def on_track(track_id: str) -> None:
-            journal.write_text(track_id, encoding="utf-8")
+            place.journal.write_text(track_id, encoding="utf-8")
             watchdog.restart()
             if track_id in job.lost:
+                return
+            if IN_CHILD in track_id and "always" not in track_id:
                 return
             if "crash" in track_id:
                 os.kill(os.getpid(), signal.SIGSEGV)
             if "hang" in track_id:
                 time.sleep(60)
-            if "once" in track_id and not (job.root / "died").exists():
-                (job.root / "died").touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+            for times in re.findall(r"killed([0-9]+)", track_id):
+                with (job.root / "kills").open("ab+") as kills:
+                    if kills.tell() < int(times):
+                        kills.write(b"x")
+                        kills.flush()
+                        os.kill(os.getpid(), signal.SIGKILL)
 
-        return build_shard(job, FakeTeacher(), FakeDetector, on_track)
+        with pytest.MonkeyPatch.context() as patch:
+            if (job.root / "no-ffmpeg").exists():
+                patch.setattr("emovox.build.shard.find_program", lambda: None)
+            return build_shard(job, InlineFeed(FakeTeacher()), FakeDetector, on_track)
 
 
-def die_at_once(job: ShardJob) -> ShardReport:
+def die_at_once(job: ShardJob, place: Place) -> ShardReport:
     os._exit(1)
 
 
 def results(jobs: list[ShardJob]) -> tuple[list[str], dict[str, tuple[str, int]]]:
     written: list[str] = []
     dropped: dict[str, tuple[str, int]] = {}
-    for report in LokyEngine(2, work).run(jobs):
+    for report in LokyEngine(2, work=work).run(jobs):
         written += [track.track_id for track in report.tracks]
         dropped |= {d.track_id: (d.error, d.attempts) for d in report.dropped}
     return sorted(written), dropped
 
 
 def test_crash_costs_one_track(tmp_path: Path) -> None:
+    (tmp_path / "no-ffmpeg").touch()
     jobs = make_jobs(tmp_path, [["a", "b"], ["c", "crash", "d"], ["e"], ["f"], ["g"], ["h"]])
-    written, dropped = results(jobs)
-    assert dropped == {"p1/crash/00001": ("WorkerDied", 2)}
-    assert [track_id.split("/")[1] for track_id in written] == list("abcdefgh")
+    reports = list(LokyEngine(2, work=work).run(jobs))
+    (dropped,) = [dropped for report in reports for dropped in report.dropped]
+    assert (dropped.track_id, dropped.error, dropped.attempts) == (
+        "p1/crash/00001",
+        "WorkerDied",
+        2,
+    )
+    assert "with emovox[ffmpeg] and the ffmpeg program" in dropped.message
+    written = [track.track_id.split("/")[1] for report in reports for track in report.tracks]
+    assert sorted(written) == list("abcdefgh")
+
+
+@pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
+def test_crash_of_the_decoder_costs_nothing_with_ffmpeg(tmp_path: Path) -> None:
+    """Rows of the child process are those that a healthy worker writes."""
+    videos = [["a", "crash"], ["b"]]
+    reports = list(LokyEngine(2, work=work).run(make_jobs(tmp_path, videos)))
+    assert [dropped for report in reports for dropped in report.dropped] == []
+    (notes,) = [report.notes for report in reports if report.notes]
+    what = "tracks were decoded in a child process after their decoder died"
+    assert notes == {what: [1, "p0/crash/00001"]}
+    (tmp_path / "healthy").mkdir()
+    jobs = make_jobs(tmp_path / "healthy", videos)
+    for job in jobs:
+        build_shard(job, InlineFeed(FakeTeacher()), FakeDetector)
+        name = rows_file(job.state, job.shard.fingerprint).name
+        assert read_table(job.state / name) == read_table(tmp_path / "state" / name)
+
+
+@pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
+def test_crash_that_no_child_prevents_costs_one_track(tmp_path: Path) -> None:
+    written, dropped = results(make_jobs(tmp_path, [["a", "crashalways"], ["b"]]))
+    assert dropped == {"p0/crashalways/00001": ("WorkerDied", 2 * MAX_DEATHS)}
+    assert [track_id.split("/")[1] for track_id in written] == ["a", "b"]
+
+
+@pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
+def test_damage_that_the_child_finds_is_said(tmp_path: Path) -> None:
+    (job,) = make_jobs(tmp_path, [["a", "b"]])
+    track = job.shard.tracks[1]
+    (tmp_path / track.source).write_bytes(b"no video")
+    job = replace(job, lost={track.track_id: MAX_DEATHS})
+    report = build_shard(job, InlineFeed(FakeTeacher()), FakeDetector)
+    (dropped,) = report.dropped
+    assert (dropped.error, dropped.attempts) == ("WorkerDied", MAX_DEATHS)
+    assert "in a child process: InvalidData" in dropped.message and not report.notes
 
 
 def test_hang_that_nothing_interrupts_costs_one_track(tmp_path: Path) -> None:
+    (tmp_path / "no-ffmpeg").touch()
     jobs = make_jobs(tmp_path, [["a", "hang", "b"], ["c"]], timeout=0.5)
     started = time.monotonic()
     written, dropped = results(jobs)
@@ -90,15 +145,17 @@ def test_hang_that_nothing_interrupts_costs_one_track(tmp_path: Path) -> None:
     assert time.monotonic() - started < 40
 
 
-def test_worker_killed_from_outside_costs_nothing(tmp_path: Path) -> None:
-    written, dropped = results(make_jobs(tmp_path, [["a", "once"], ["b"]]))
+@pytest.mark.parametrize("times", [1, MAX_DEATHS + 1])
+def test_worker_killed_from_outside_costs_nothing(tmp_path: Path, times: int) -> None:
+    written, dropped = results(make_jobs(tmp_path, [["a", f"killed{times}"], ["b"]]))
     assert dropped == {}
-    assert [track_id.split("/")[1] for track_id in written] == ["a", "once", "b"]
+    assert [track_id.split("/")[1] for track_id in written] == ["a", f"killed{times}", "b"]
+    assert (tmp_path / "kills").stat().st_size == times
 
 
 def test_worker_that_dies_before_any_track_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(EmovoxError, match=r"died before its first track.*--jobs"):
-        list(LokyEngine(1, die_at_once).run(make_jobs(tmp_path, [["a"]])))
+        list(LokyEngine(1, work=die_at_once).run(make_jobs(tmp_path, [["a"]])))
 
 
 def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
@@ -109,37 +166,36 @@ def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
     assert not list(job.state.glob("*.json"))
 
 
-def test_shard_that_meets_a_broken_pool_is_not_lost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The pool breaks after a result came back and before the next shard is handed out."""
-    first_pool = True
-
-    class BreakingPool:
-        def __init__(self, breaks: bool) -> None:
-            self.breaks, self.num_done = breaks, 0
-
-        def submit(self, work: Callable[[ShardJob], ShardReport], job: ShardJob) -> "Future[Any]":
-            if self.breaks and self.num_done == 2:
-                raise BrokenProcessPool
-            self.num_done += 1
-            future: Future[Any] = Future()
-            future.set_result(work(job))
-            return future
-
-    @contextlib.contextmanager
-    def pool(num_workers: int) -> Iterator[BreakingPool]:
-        nonlocal first_pool
-        first, first_pool = first_pool, False
-        yield BreakingPool(first)
-
-    monkeypatch.setattr("emovox.build.engine._pool", pool)
-    reports = LokyEngine(1, work).run(make_jobs(tmp_path, [["a"], ["b"], ["c"], ["d"]]))
-    names = [track.track_id.split("/")[1] for report in reports for track in report.tracks]
-    assert sorted(names) == list("abcd")
-
-
 def test_watchdog_stays_quiet_when_stopped() -> None:
-    with _Watchdog(0.05) as watchdog:
+    with Watchdog(0.05) as watchdog:
         watchdog.restart()
     time.sleep(0.3)  # this process would be gone
+
+
+def test_one_worker_alone_while_the_others_wait() -> None:
+    turns, running, most = Turns(3), [0], [0]
+
+    def count(alone: bool) -> None:
+        with turns.take(alone=alone):
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            time.sleep(0.01)
+            if alone:
+                assert running[0] == 1
+            running[0] -= 1
+
+    with ThreadPoolExecutor(6) as threads:
+        list(threads.map(count, [False, True, False, True, False, False] * 3))
+    assert running[0] == 0 and 1 <= most[0] <= 3
+
+
+@pytest.mark.slow
+def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
+    """The benchmark of many kills, with few."""
+    for number in range(24):
+        write_clip(tmp_path / f"clips/mp4/a/x/{number:05d}.mp4", 250)
+    script = Path(__file__).parent / "benchmarks" / "kills.py"
+    command = [sys.executable, str(script), "--clips", str(tmp_path / "clips")]
+    command += ["--kills", "6", "--copies", "1", "--delay", "0.1"]
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stdout + result.stderr

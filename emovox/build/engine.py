@@ -1,32 +1,38 @@
-"""Runs shards on the cores of one machine, and survives workers that die."""
+"""Runs shards on the cores of one machine, and survives processes that die."""
 
 import contextlib
 import os
+import queue
 import signal
+import tempfile
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from itertools import chain
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol, TypeVar
 
-from joblib.externals.loky import ProcessPoolExecutor
-from joblib.externals.loky.process_executor import BrokenProcessPool
+from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
 
-from emovox.build.shard import ShardJob, ShardReport, build_shard, rows_file
-from emovox.errors import EmovoxError, InputError
-from emovox.media.faces import Detector
-from emovox.teacher import Teacher, load_teacher
+from emovox.build.feed import TeacherLostError
+from emovox.build.shard import ShardJob, ShardReport
+from emovox.build.worker import Place, run_shard, serve_teacher, start_worker
+from emovox.errors import EmovoxError
 
-MAX_DEATHS = 2  # workers that one track may take with it, before it is dropped
+MAX_DEATHS = 2  # of workers over one track, before it counts as lost
+MAX_KILLS = 10  # from outside, as for memory, over one track, before it counts as lost
+ALONE_FROM = 2  # kills over one shard, before it is tried while no other shard runs
+MAX_SERVER_STARTS = 4
 QUEUE_PER_WORKER = 2  # shards handed out per worker, so that none waits for the driver
-DRIVER_POLL = 1.0  # seconds between looks whether the driver is still there
-HANG_FACTOR = 2.0  # times the timeout after which a worker that cannot be interrupted ends itself
+KILLED = (-signal.SIGKILL, -signal.SIGTERM)
+POLL = 0.05  # seconds between looks at another process
+ENDED = "the build was ended"
 
-Work = Callable[[ShardJob], ShardReport]
+Result = TypeVar("Result")
+Work = Callable[[ShardJob, Place], ShardReport]
 
 
 class Engine(Protocol):
@@ -35,177 +41,283 @@ class Engine(Protocol):
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]: ...
 
 
+class Process:
+    """A process of its own, through joblib's loky, which is replaced when it dies."""
+
+    def __init__(self) -> None:
+        self._pool: ProcessPoolExecutor | None = None
+        self._started: list[Any] = []
+        self._closed = False
+
+    def submit(self, call: Callable[..., Result], *arguments: Any) -> "Future[Result]":
+        """Call a function there; its future raises `BrokenProcessPool` if the process dies."""
+        if self._closed:
+            raise EmovoxError(ENDED)
+        if self._pool is None:
+            one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+            # Read by the process in which loky counts semaphores: it warns when workers are killed.
+            os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
+            self._pool = ProcessPoolExecutor(
+                1, initializer=start_worker, initargs=(os.getpid(),), env=one_thread
+            )
+        future: Future[Result] = self._pool.submit(call, *arguments)
+        self._started = list(getattr(self._pool, "_processes", {}).values())
+        return future
+
+    def exit_code(self) -> int | None:
+        """How a process that died ended; None if that cannot be known."""
+        for _ in range(int(1 / POLL)):  # loky's own thread may be about to ask, and only one can
+            codes = [process.exitcode for process in self._started]
+            if None not in codes:
+                break
+            time.sleep(POLL)
+        return next(iter(codes), None)
+
+    def end(self) -> None:
+        """End the process at once; the next call starts another one."""
+        pool, self._pool = self._pool, None
+        if pool is None:
+            return
+        # What loky's own thread complains of then is of no use to anyone.
+        hook, threading.excepthook = threading.excepthook, lambda arguments: None
+        try:
+            pool.shutdown(kill_workers=True)
+        finally:
+            threading.excepthook = hook
+
+    def close(self) -> None:
+        """End the process for good."""
+        self._closed = True
+        self.end()
+
+
+class Server(Process):
+    """The process of a teacher that several workers feed, started again when it dies."""
+
+    def __init__(self, job: ShardJob, device: str, socket: Path) -> None:
+        super().__init__()
+        self._job, self._device, self._socket = job, device, socket
+        self._lock = threading.Lock()
+        self._num_starts = 0
+        self._serving: Future[None] | None = None
+
+    def address(self) -> str:
+        """Where workers reach it; waits until they can.
+
+        Raises:
+            EmovoxError: the teacher cannot be loaded, fails, or dies again and again.
+        """
+        with self._lock:
+            address = self._address()
+            while self._serving is None or self._serving.done() or not address.exists():
+                if self._closed:
+                    raise EmovoxError(ENDED)
+                if self._serving is not None and self._serving.done():
+                    self._look_at_end(self._serving)
+                    self._serving = None
+                if self._serving is None:
+                    self._num_starts += 1
+                    address = self._address()
+                    job = self._job
+                    self._serving = self.submit(
+                        serve_teacher, str(address), job.teacher_path, job.settings, self._device
+                    )
+                time.sleep(POLL)
+            return str(address)
+
+    def _address(self) -> Path:
+        return self._socket.with_suffix(f".{self._num_starts}")
+
+    def _look_at_end(self, serving: "Future[None]") -> None:
+        error = serving.exception()
+        self.end()
+        if isinstance(error, EmovoxError):
+            raise error
+        if not isinstance(error, BrokenProcessPool) or self._num_starts == MAX_SERVER_STARTS:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise EmovoxError(f"the teacher failed on {self._device}: {reason}") from error
+
+
+class Worker(Process):
+    """A process that runs shards, and what to do when it dies.
+
+    Args:
+        work: what it runs.
+        place: its journal and device.
+        server: of the teacher; None: the worker holds the teacher itself.
+        turns: to run a shard while no other worker does.
+    """
+
+    def __init__(self, work: Work, place: Place, server: Server | None, turns: "Turns") -> None:
+        super().__init__()
+        self._work, self._place = work, place
+        self._server, self._turns = server, turns
+
+    def place(self) -> Place:
+        """Its place, with the address of the teacher."""
+        if self._server is None:
+            return self._place
+        return replace(self._place, address=self._server.address())
+
+    def close(self) -> None:
+        super().close()
+        if self._server is not None:
+            self._server.close()
+
+    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function there, with the place of the worker as its last argument."""
+        return self.submit(function, *arguments, self.place()).result()
+
+    def build(self, job: ShardJob) -> ShardReport:
+        """Run a shard to its end, whatever it takes.
+
+        A track over which the process crashes or hangs `MAX_DEATHS` times is lost to this way of
+        decoding. A process that is killed says little of its track, so that takes `MAX_KILLS`;
+        after `ALONE_FROM` the shard runs alone, in case it is memory that is short.
+        """
+        deaths: Counter[str] = Counter()
+        kills: Counter[str] = Counter()
+        while True:
+            self._place.journal.unlink(missing_ok=True)
+            try:
+                with self._turns.take(alone=kills.total() >= ALONE_FROM):
+                    return self.submit(self._work, job, self.place()).result()
+            except TeacherLostError:
+                continue
+            except BrokenProcessPool as error:
+                code = self.exit_code()
+                self.end()
+                track_id = _read(self._place.journal)
+                count, limit = (kills, MAX_KILLS) if code in KILLED else (deaths, MAX_DEATHS)
+                count[track_id] += 1
+                if count[track_id] < limit:
+                    continue
+                if not track_id:
+                    raise EmovoxError(
+                        "a worker died before its first track, again and again; is there memory "
+                        "for so many workers? Try fewer with --jobs"
+                    ) from error
+                job = replace(job, lost={**job.lost, track_id: count[track_id]})
+
+
+class Turns:
+    """Lets up to `number` workers run at a time, or one of them alone."""
+
+    def __init__(self, number: int) -> None:
+        self._number = number
+        self._permits = threading.Semaphore(number)
+        self._all = threading.Lock()  # only one may gather all permits
+
+    @contextlib.contextmanager
+    def take(self, *, alone: bool) -> Iterator[None]:
+        num_permits = self._number if alone else 1
+        with self._all if alone else contextlib.nullcontext():
+            for _ in range(num_permits):
+                self._permits.acquire()
+        try:
+            yield
+        finally:
+            self._permits.release(num_permits)
+
+
 @dataclass(frozen=True)
 class LokyEngine:
-    """Worker processes through joblib's loky, each with one thread and its own teacher.
+    """Worker processes through joblib's loky, each with one thread.
 
-    A worker that crashes, is killed for memory or hangs breaks the pool. The shards then under way
-    are run again one by one, which tells the guilty track; it is dropped after `MAX_DEATHS`.
+    Attributes:
+        num_workers: processes that decode.
+        devices: a process for the teacher on each of them, which the workers feed in turn; if
+            there are none, every worker holds the teacher itself.
+        work: what a worker does with a shard.
+        on_start: called with the workers before the first shard.
     """
 
     num_workers: int
-    work: Work | None = None
+    devices: tuple[str, ...] = ()
+    work: Work = run_shard
+    on_start: "Callable[[Workers], None] | None" = None
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         remaining = iter(jobs)
-        while True:
-            unfinished = yield from self._run_pool(remaining)
-            if not unfinished:
-                return
-            for job in unfinished:
-                yield from self._run_alone(job)
+        if (first := next(remaining, None)) is None:
+            return
+        with started_workers(first, self.num_workers, self.devices, self.work) as workers:
+            if self.on_start is not None:
+                self.on_start(workers)
+            yield from _run(workers, chain([first], remaining))
 
-    def _run_pool(self, jobs: Iterator[ShardJob]) -> Generator[ShardReport, None, list[ShardJob]]:
-        """Run jobs until there are no more, or the pool breaks; return those it broke over."""
-        under_way: dict[Future[ShardReport], ShardJob] = {}
-        with _pool(self.num_workers) as pool:
-            try:
-                while True:
-                    while len(under_way) < QUEUE_PER_WORKER * self.num_workers:
-                        if (job := next(jobs, None)) is None:
-                            break
-                        try:
-                            under_way[pool.submit(self.work or _work, job)] = job
-                        except BrokenProcessPool:  # broke since the last result
-                            return [*under_way.values(), job]
-                    if not under_way:
-                        return []
-                    finished, _ = wait(under_way, return_when=FIRST_COMPLETED)
-                    for future in finished:
-                        report = future.result()
-                        del under_way[future]
-                        yield report
-            except BrokenProcessPool:
-                return list(under_way.values())
 
-    def _run_alone(self, job: ShardJob) -> Iterator[ShardReport]:
-        deaths: Counter[str] = Counter()
-        while True:
-            _journal(job).unlink(missing_ok=True)
-            with _pool(1) as pool:
-                try:
-                    yield pool.submit(self.work or _work, job).result()
-                    return
-                except BrokenProcessPool as error:
-                    track_id = _read_journal(job)
-                    if not track_id:
-                        raise EmovoxError(
-                            "a worker died before its first track; is there memory for "
-                            f"{self.num_workers} workers? Try fewer with --jobs"
-                        ) from error
-                    deaths[track_id] += 1
-                    if deaths[track_id] >= MAX_DEATHS:
-                        lost = {**job.lost, track_id: deaths[track_id]}
-                        job = replace(job, lost=lost)
+class Workers:
+    """The workers of one machine. Any number of threads may ask them to build shards."""
+
+    def __init__(self, workers: Sequence[Worker]) -> None:
+        self.workers = workers
+        self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        for worker in workers:
+            self._free.put(worker)
+
+    def build(self, job: ShardJob) -> ShardReport:
+        """Run a shard with the next worker that is free."""
+        worker = self._free.get()
+        try:
+            return worker.build(job)
+        finally:
+            self._free.put(worker)
+
+    def close(self) -> None:
+        """End all processes; shards under way fail."""
+        for worker in self.workers:
+            worker.close()
 
 
 @contextlib.contextmanager
-def _pool(num_workers: int) -> Iterator[ProcessPoolExecutor]:
-    one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-    # Read by the process that loky starts to count semaphores: it warns when workers are killed.
-    os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-    pool = ProcessPoolExecutor(
-        num_workers, initializer=_start_worker, initargs=(os.getpid(),), env=one_thread
-    )
+def started_workers(
+    job: ShardJob, num_workers: int, devices: tuple[str, ...], work: Work = run_shard
+) -> Iterator[Workers]:
+    """Workers for the teacher and the settings of a job; their processes end with the context."""
+    with tempfile.TemporaryDirectory(prefix="emovox-") as name:
+        folder, turns = Path(name), Turns(num_workers)
+        servers = [
+            Server(job, device, folder / f"teacher-{number}")
+            for number, device in enumerate(devices)
+        ]
+        members = []
+        for number in range(num_workers):
+            server = servers[number % len(servers)] if servers else None
+            device = devices[number % len(devices)] if devices else job.settings.device
+            place = Place(folder / f"track-{number}", device)
+            members.append(Worker(work, place, server, turns))
+        workers = Workers(members)
+        try:
+            yield workers
+        finally:
+            workers.close()
+
+
+def _run(workers: Workers, jobs: Iterator[ShardJob]) -> Iterator[ShardReport]:
+    under_way: set[Future[ShardReport]] = set()
+    num_workers = len(workers.workers)
+    with ThreadPoolExecutor(num_workers) as threads:
+        try:
+            while True:
+                while len(under_way) < QUEUE_PER_WORKER * num_workers:
+                    if (job := next(jobs, None)) is None:
+                        break
+                    under_way.add(threads.submit(workers.build, job))
+                if not under_way:
+                    return
+                finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
+        except BaseException:
+            for future in under_way:
+                future.cancel()
+            workers.close()
+            raise
+
+
+def _read(journal: Path) -> str:
     try:
-        yield pool
-    except BaseException:
-        _kill(pool)
-        raise
-    pool.shutdown()
-
-
-def _kill(pool: ProcessPoolExecutor) -> None:
-    """End the workers at once. What loky's own thread then complains of is of no use to anyone."""
-    hook = threading.excepthook
-    threading.excepthook = lambda arguments: None
-    try:
-        pool.shutdown(kill_workers=True)
-    finally:
-        threading.excepthook = hook
-
-
-def _start_worker(driver: int) -> None:
-    """Leave Ctrl-C to the driver, which ends its workers, and do not outlive it if it is killed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-    def watch() -> None:
-        while os.getppid() == driver:
-            time.sleep(DRIVER_POLL)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def _work(job: ShardJob) -> ShardReport:
-    """Run one shard in a worker process, with a watchdog and a journal of the track in hand."""
-    import torch
-
-    torch.set_num_threads(1)
-    journal = _journal(job)
-    with _Watchdog(job.timeout) as watchdog:
-
-        def on_track(track_id: str) -> None:
-            journal.write_text(track_id, encoding="utf-8")
-            watchdog.restart()
-
-        settings = job.settings
-        teacher = _load_teacher(
-            str(job.teacher_path), settings.device, settings.precision, settings.compiled
-        )
-        if teacher.sha256 != settings.teacher_sha256:
-            raise InputError(f"{job.teacher_path}: changed while the build was under way")
-        report = build_shard(job, teacher, lambda: load_detector(settings.device), on_track)
-    journal.unlink(missing_ok=True)
-    return report
-
-
-class _Watchdog:
-    """Ends the process when a track takes far longer than its timeout, as a hang in C does."""
-
-    def __init__(self, timeout: float | None) -> None:
-        self._seconds = None if timeout is None else HANG_FACTOR * timeout
-        self._timer: threading.Timer | None = None
-
-    def __enter__(self) -> "_Watchdog":
-        return self
-
-    def restart(self) -> None:
-        self._stop()
-        if self._seconds is not None:
-            self._timer = threading.Timer(self._seconds, os._exit, (1,))
-            self._timer.daemon = True
-            self._timer.start()
-
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-
-    def __exit__(self, *exception: object) -> None:
-        self._stop()
-
-
-def _journal(job: ShardJob) -> Path:
-    return rows_file(job.state, job.shard.fingerprint).with_suffix(".track")
-
-
-def _read_journal(job: ShardJob) -> str:
-    try:
-        return _journal(job).read_text(encoding="utf-8")
+        return journal.read_text(encoding="utf-8")
     except OSError:
         return ""
-
-
-@lru_cache(maxsize=1)
-def _load_teacher(path: str, device: str, precision: str, compiled: bool) -> Teacher:
-    return load_teacher(path, device, precision, compiled=compiled)
-
-
-@lru_cache(maxsize=1)
-def load_detector(device: str) -> Detector:
-    """MTCNN on the device, once per process."""
-    import torch
-
-    from emovox.media.mtcnn import Mtcnn
-
-    return Mtcnn(torch.device(device))

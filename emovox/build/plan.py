@@ -1,12 +1,11 @@
 """The plan of a build: tracks in shards, each with a fingerprint of all that its rows depend on."""
 
-import contextlib
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
+from emovox.corpus.listing import Files
 from emovox.corpus.splits import fraction
 from emovox.corpus.tracks import Faces, Track
 from emovox.dataset.schema import SCHEMA_VERSION
@@ -51,7 +50,7 @@ class Shard:
 
 
 def plan_shards(
-    root: Path, tracks: Iterable[Track], settings: ShardSettings, shard_tracks: int
+    files: Files, tracks: Iterable[Track], settings: ShardSettings, shard_tracks: int
 ) -> Iterator[Shard]:
     """Group sorted tracks into shards of about `shard_tracks`.
 
@@ -63,36 +62,20 @@ def plan_shards(
         group.append(track)
         ends_here = fraction(f"shard {track.track_id}") < 1 / shard_tracks
         if ends_here or len(group) >= MAX_SHARD_GROWTH * shard_tracks:
-            yield Shard(_fingerprint(root, group, settings), tuple(group))
+            yield Shard(_fingerprint(files, group, settings), tuple(group))
             group = []
     if group:
-        yield Shard(_fingerprint(root, group, settings), tuple(group))
+        yield Shard(_fingerprint(files, group, settings), tuple(group))
 
 
-def _fingerprint(root: Path, tracks: list[Track], settings: ShardSettings) -> str:
+def _fingerprint(files: Files, tracks: list[Track], settings: ShardSettings) -> str:
     whole = hashlib.sha256()
     geometry = [DENSE_SCALE, VOXCELEB2_SCALE]
     whole.update(json.dumps([SCHEMA_VERSION, ROWS_VERSION, geometry, asdict(settings)]).encode())
     for track in tracks:
         # The split is not part of it: rows do not depend on it.
         fields = (track.track_id, track.source, track.faces, track.boxes, track.start, track.end)
-        state = _folder_state if track.faces is Faces.DENSE else file_state
-        files = [state(root / track.source), track.boxes and file_state(root / track.boxes)]
-        whole.update(json.dumps([fields, files]).encode())
+        state = files.folder_state if track.faces is Faces.DENSE else files.state
+        states = [state(track.source), track.boxes and files.state(track.boxes)]
+        whole.update(json.dumps([fields, states]).encode())
     return whole.hexdigest()
-
-
-def _folder_state(path: Path) -> object:
-    """State of all files of a folder, whose own time says nothing of them."""
-    with contextlib.suppress(OSError):  # the track will be dropped with the reason
-        return [(entry.name, file_state(entry)) for entry in sorted(path.iterdir())]
-    return None
-
-
-def file_state(path: Path) -> tuple[int, int] | None:
-    """Size and time of change of a file, None where there is none."""
-    try:
-        status = path.stat()
-    except OSError:
-        return None
-    return status.st_size, status.st_mtime_ns

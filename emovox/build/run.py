@@ -1,37 +1,49 @@
 """The whole build: plan, run what is missing, finish."""
 
-import contextlib
 import hashlib
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import joblib
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from emovox.build.config import BuildConfig
 from emovox.build.engine import Engine, LokyEngine
 from emovox.build.finish import finish
-from emovox.build.plan import Shard, ShardSettings, file_state, plan_shards
+from emovox.build.plan import Shard, ShardSettings, plan_shards
+from emovox.build.profile import Profiler, choose_sample
 from emovox.build.provenance import software
-from emovox.build.shard import ShardJob, ShardReport, count_reasons, read_report
+from emovox.build.shard import ShardJob, ShardReport, count_reasons
+from emovox.build.state import (
+    begin_dataset,
+    completed,
+    finished_dataset,
+    locked_state,
+    record_dataset,
+    remove_stale,
+)
 from emovox.build.tables import Header
 from emovox.corpus.layouts import Source, read_corpus
 from emovox.corpus.splits import assign
 from emovox.corpus.tracks import Corpus, printable
 from emovox.dataset import schema
-from emovox.dataset.files import sha256_file, write_text
-from emovox.errors import EmovoxError, InputError
+from emovox.errors import EmovoxError, InputError, NetworkError
+from emovox.paths import URL, RemotePath, describe
 from emovox.teacher import ACCURACY, TeacherSource, find_teacher
-from emovox.teacher.devices import device_name, resolve_compile, resolve_device, resolve_precision
+from emovox.teacher.devices import Runtime, resolve_runtime, teacher_devices
 
+if TYPE_CHECKING:
+    from emovox.build.cluster import RayEngine
+
+# Options that say how a build runs, and nothing of what it makes.
+LEFT_OUT = {"out", "state", "jobs", "retry_dropped", "timeout", "profile", "engine", "ray_address"}
+LEFT_OUT |= {"actor_cpus", "actor_gpus"}
 FRAMES_PER_TRACK = 33  # of VoxCeleb1 at 0.24 s, on average; to guess the work ahead
-STATE = ".emovox"  # folder inside the dataset, for resuming; no part of the dataset
 
 
 @dataclass
@@ -46,8 +58,9 @@ class BuildResult:
         num_built: shards built by this run; the other `num_shards` were there already.
         seconds: how long the run took.
         totals: sums over all shards, whichever run built them: `tracks`, `frames`, `num_decoded`,
-            `media_seconds`, `teacher_seconds`.
+            `media_seconds`, `teacher_seconds`, `wait_seconds`.
         too_many_dropped: whether more were dropped than `max_dropped` allows.
+        profile: lines of what was measured, if asked for.
     """
 
     out: Path
@@ -59,6 +72,7 @@ class BuildResult:
     seconds: float
     totals: Counter[str] = field(default_factory=Counter)
     too_many_dropped: bool = False
+    profile: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
         """The lines a run ends with."""
@@ -86,15 +100,15 @@ class BuildResult:
         )
         if self.totals["media_seconds"] and self.totals["frames"]:
             lines.append(self._bound())
-        return "\n".join(lines)
+        return "\n".join(lines + self.profile)
 
     def _bound(self) -> str:
-        media, teacher = self.totals["media_seconds"], self.totals["teacher_seconds"]
+        media, teacher, wait = (self.totals[f"{n}_seconds"] for n in ("media", "teacher", "wait"))
         num_tracks = self.totals["tracks"] + self.totals["dropped"]
         return (
             f"speed     media {1000 * media / num_tracks:.1f} ms per track, teacher "
-            f"{self.totals['frames'] / max(teacher, 1e-9):,.0f} crops/s, per worker; "
-            f"bound by {'media' if media > teacher else 'the teacher'}"
+            f"{self.totals['frames'] / max(teacher, 1e-9):,.0f} crops/s, each; "
+            f"bound by {'media' if media > wait else 'the teacher'}"
         )
 
 
@@ -111,6 +125,7 @@ def build_dataset(
     Raises:
         ConfigError, InputError: an option or an input is not what it should be.
         CheckError: the split leaks.
+        NetworkError: where something is behind a URL, its service does not answer or refuses.
         EmovoxError: the disk is full, or another run holds `out`.
     """
     started = time.perf_counter()
@@ -126,79 +141,92 @@ def build_dataset(
             f"{config.root}: no track of layout {config.layout} is left to build ({reasons}; "
             f"the first: {corpus.dropped[0].message})"
         )
-    settings = _settle(config, teacher, len(corpus.tracks))
-    shards = list(plan_shards(config.root, corpus.tracks, settings, config.shard_tracks))
+    cluster = _cluster(config) if engine is None else None
+    runtime = _runtime(config, teacher, len(corpus.tracks), cluster)
+    settings = _settings(config, teacher, runtime)
+    shards = list(plan_shards(corpus.files, corpus.tracks, settings, config.shard_tracks))
     try:
-        with _locked_state(config.out) as state:
-            reports = _completed(state, shards, retry_dropped=config.retry_dropped)
+        with locked_state(config.out, config.state) as (state, check):
+            reports = completed(state, shards, retry_dropped=config.retry_dropped)
             missing = [shard for shard in shards if shard.fingerprint not in reports]
             missing.sort(key=lambda shard: -len(shard.tracks))  # no large one at the very end
-            engine = engine or LokyEngine(_num_workers(config.jobs, len(missing)))
-            jobs = (
-                ShardJob(shard, settings, config.root, state, teacher.path, config.timeout)
+            root, state = _absolute(config.root), _absolute(state)
+            jobs = [
+                ShardJob(shard, settings, root, state, teacher.path, config.timeout)
                 for shard in missing
-            )
+            ]
+            engine, profiler, profile = engine or cluster, None, []
+            if engine is None:
+                engine, profiler = _local_engine(config, jobs)
             for report in _with_progress(engine.run(jobs), corpus, reports, show_progress):
+                check()
                 reports[report.fingerprint] = report
-            manifest = _finish_once(config, state, shards, reports, assigned, corpus, settings)
-            if num_stale := _remove_stale(state, shards):
+            if profiler is not None:
+                profile = profiler.lines(sum(reports[s.fingerprint].num_frames for s in missing))
+            manifest = _finish_once(
+                config, state, shards, reports, assigned, corpus, settings, runtime, check
+            )
+            if num_stale := remove_stale(state, shards):
                 corpus.note(
                     f"replaced {num_stale} shards of an earlier build with other tracks or settings"
                 )
     except OSError as error:
-        raise EmovoxError(
-            f"{config.out}: cannot be written: {_reason(error)}; mend that and run the same "
+        kind = NetworkError if URL.match(str(error.filename)) else EmovoxError
+        raise kind(
+            f"{config.out}: cannot be written: {describe(error)}; mend that and run the same "
             "command again to go on"
         ) from error
-    return _result(config, corpus, reports, manifest, len(missing), time.perf_counter() - started)
+    result = _result(config, corpus, reports, manifest, len(missing), time.perf_counter() - started)
+    result.profile = profile
+    return result
 
 
-def _settle(config: BuildConfig, teacher: TeacherSource, num_tracks: int) -> ShardSettings:
-    """Resolve what `auto` means here, so that it is part of every fingerprint."""
-    device = resolve_device(config.device)
-    precision = resolve_precision(config.precision, device)
+def _absolute(path: Path) -> Path:
+    """A path that means the same to processes with other working folders."""
+    return path if not isinstance(path, Path) else path.absolute()
+
+
+def _cluster(config: BuildConfig) -> "RayEngine | None":
+    if config.engine != "ray":
+        return None
+    from emovox.build.cluster import RayEngine
+
+    return RayEngine(config.ray_address, config.actor_cpus, config.actor_gpus, config.jobs)
+
+
+def _runtime(
+    config: BuildConfig, teacher: TeacherSource, num_tracks: int, cluster: "RayEngine | None"
+) -> Runtime:
+    """Resolve what `auto` means where the teacher will run: it is part of every fingerprint."""
     pays = num_tracks * FRAMES_PER_TRACK >= teacher.compile_pays_from
-    compiled = resolve_compile(config.compile, device, pays)
-    name = printable(teacher.name)
-    return ShardSettings(config.step_ms, name, teacher.sha256, device, precision, compiled)
+    resolve = resolve_runtime if cluster is None else cluster.resolve
+    return resolve(config.device, config.precision, config.compile, pays)
+
+
+def _settings(config: BuildConfig, teacher: TeacherSource, runtime: Runtime) -> ShardSettings:
+    return ShardSettings(
+        config.step_ms,
+        printable(teacher.name),
+        teacher.sha256,
+        runtime.device,
+        runtime.precision,
+        runtime.compiled,
+    )
+
+
+def _local_engine(
+    config: BuildConfig, jobs: Sequence[ShardJob]
+) -> tuple[LokyEngine, Profiler | None]:
+    num_workers = _num_workers(config.jobs, len(jobs))
+    devices = teacher_devices(jobs[0].settings.device) if jobs else ()
+    if not config.profile:
+        return LokyEngine(num_workers, devices), None
+    profiler = Profiler(choose_sample(jobs, num_workers), shared=not devices)
+    return LokyEngine(num_workers, devices, on_start=profiler), profiler
 
 
 def _num_workers(jobs: int, num_missing: int) -> int:
     return max(1, min(jobs or joblib.cpu_count(), num_missing))
-
-
-@contextlib.contextmanager
-def _locked_state(out: Path) -> Iterator[Path]:
-    """Make sure that `out` is ours to write, and nobody else's at the same time."""
-    state = out / STATE
-    if printable(str(out)) != str(out):  # Arrow opens nothing that is not UTF-8
-        raise InputError(
-            f"{printable(str(out))}: a name that is not UTF-8 or holds a control character; "
-            "choose another --out"
-        )
-    if out.exists():
-        if not out.is_dir():
-            raise InputError(f"{out}: is a file; --out is the folder of the dataset")
-        if not state.is_dir() and any(out.iterdir()):
-            what = "is not empty, and not a dataset built here"
-            if (out / schema.MANIFEST).exists():
-                what = f"holds a dataset, but not the state of its build ({STATE}/)"
-            raise InputError(f"{out}: {what}; choose another --out")
-    state.mkdir(parents=True, exist_ok=True)
-    try:
-        with FileLock(state / "lock", timeout=0):
-            yield state
-    except Timeout:
-        raise EmovoxError(f"{out}: another run is building this dataset; wait for it") from None
-
-
-def _completed(state: Path, shards: list[Shard], *, retry_dropped: bool) -> dict[str, ShardReport]:
-    reports = {}
-    for shard in shards:
-        report = read_report(state, shard.fingerprint)
-        if report is not None and not (retry_dropped and report.dropped):
-            reports[shard.fingerprint] = report
-    return reports
 
 
 def _with_progress(
@@ -233,16 +261,17 @@ def _finish_once(
     assigned: Mapping[str, str],
     corpus: Corpus,
     settings: ShardSettings,
+    runtime: Runtime,
+    check: Callable[[], None],
 ) -> dict[str, Any]:
     """Write the dataset, unless the one that is there came from the same inputs and is whole."""
-    provenance = _provenance(config, settings, shards)
+    provenance = _provenance(config, settings, runtime, shards)
     lost = [d for shard in shards for d in reports[shard.fingerprint].dropped]
     inputs = [provenance, sorted(assigned.items()), [asdict(d) for d in corpus.dropped + lost]]
     fingerprint = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
-    record = state / "finished.json"
-    if (manifest := _still_there(config.out, record, fingerprint)) is not None:
+    if (manifest := finished_dataset(config.out, state, fingerprint)) is not None:
         return manifest
-    record.unlink(missing_ok=True)
+    begin_dataset(config.out, state)
     teacher = {"name": settings.teacher_name, "sha256": settings.teacher_sha256}
     header = Header(
         name=config.dataset_name,
@@ -251,35 +280,29 @@ def _finish_once(
         teacher=teacher,
         provenance=provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
     )
-    manifest = finish(config.out, state, shards, assigned, corpus.dropped, header, hdf5=config.hdf5)
-    manifest_sha256 = sha256_file(config.out / schema.MANIFEST)
-    states = {f["path"]: file_state(config.out / f["path"]) for f in manifest["files"]}
-    content = {"fingerprint": fingerprint, "manifest": manifest_sha256, "files": states}
-    write_text(record, json.dumps(content))
+    manifest = finish(
+        config.out,
+        state,
+        shards,
+        assigned,
+        corpus.dropped,
+        header,
+        hdf5=config.hdf5,
+        check=check,
+    )
+    check()
+    record_dataset(config.out, state, fingerprint, manifest)
     return manifest
 
 
-def _still_there(out: Path, record: Path, fingerprint: str) -> dict[str, Any] | None:
-    """The manifest of a finished dataset whose inputs and files have not changed since."""
-    try:
-        finished = json.loads(record.read_text(encoding="utf-8"))
-        same = finished["fingerprint"] == fingerprint
-        same = same and finished["manifest"] == sha256_file(out / schema.MANIFEST)
-        for name, state in finished["files"].items():
-            same = same and file_state(out / name) == tuple(state)
-        return json.loads((out / schema.MANIFEST).read_text(encoding="utf-8")) if same else None
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def _provenance(
-    config: BuildConfig, settings: ShardSettings, shards: list[Shard]
+    config: BuildConfig, settings: ShardSettings, runtime: Runtime, shards: list[Shard]
 ) -> dict[str, Any]:
     """All that the dataset was made from, without paths of this machine."""
     resolved = {
-        key: printable(value.name) if isinstance(value, Path) else value
+        key: printable(value.name) if isinstance(value, Path | RemotePath) else value
         for key, value in asdict(config).items()
-        if key not in ("out", "jobs", "retry_dropped", "timeout")
+        if key not in LEFT_OUT
     }
     for key in ("teacher", "splits"):
         resolved[key] = resolved[key] and printable(Path(resolved[key]).name)
@@ -300,19 +323,8 @@ def _provenance(
             "accuracy": ACCURACY.get(config.teacher),  # a checkpoint may have any name
         },
         "source_fingerprint": source.hexdigest(),
-        "device": device_name(settings.device),
+        "device": runtime.device_name,
     }
-
-
-def _remove_stale(state: Path, shards: list[Shard]) -> int:
-    """Take away what killed runs left and shards of other configurations; return their number."""
-    current = {shard.fingerprint[:32] for shard in shards} | {"finished", "lock"}
-    num_stale = 0
-    for path in state.iterdir():
-        if path.name.split(".")[0] not in current:
-            num_stale += path.suffix == ".json"
-            path.unlink(missing_ok=True)
-    return num_stale
 
 
 def _result(
@@ -332,7 +344,7 @@ def _result(
         totals["tracks"] += len(report.tracks)
         totals["dropped"] += len(report.dropped)
         totals["frames"] += report.num_frames
-        for name in ("num_decoded", "media_seconds", "teacher_seconds"):
+        for name in ("num_decoded", "media_seconds", "teacher_seconds", "wait_seconds"):
             totals[name] += getattr(report, name)
         for what, (count, example) in report.notes.items():
             oddities.setdefault(what, [0, example])[0] += count
@@ -349,7 +361,3 @@ def _result(
         totals=totals,
         too_many_dropped=len(dropped) > config.max_dropped * num_planned,
     )
-
-
-def _reason(error: OSError) -> str:
-    return error.strerror or str(error).splitlines()[0]

@@ -1,6 +1,7 @@
 """One shard: tracks in, rows out. Pixels stay in memory and in this process."""
 
 import dataclasses
+import errno
 import json
 import time
 from collections import Counter
@@ -14,19 +15,24 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emovox.build.feed import BATCH, Feed
 from emovox.build.plan import Shard, ShardSettings
+from emovox.build.sources import Sources
 from emovox.corpus.tracks import Dropped, Faces, Track, printable
 from emovox.corpus.voxceleb import Boxes, read_boxes
 from emovox.dataset import schema
 from emovox.dataset.files import replace_file, write_text
 from emovox.errors import TrackError
 from emovox.media import faces
+from emovox.media.ffmpeg import FfmpegTrack, find_program
 from emovox.media.images import ImageTrack
 from emovox.media.video import Deadline, GridFrame, VideoTrack
-from emovox.teacher import Teacher
+from emovox.paths import file_state, is_remote
 
-BATCH = 64  # crops per call of the teacher
 DETECT_BATCH = 16  # frames per call of the detector
+
+# Added to a track_id in hand while a child process decodes the track; it is in no track_id itself.
+IN_CHILD = "\n(in a child process)"
 
 # Rows of a shard's file: frames and faces side by side.
 ROWS = pa.schema([*schema.FRAMES, *(f for f in schema.FACES if f.name not in schema.FRAMES.names)])
@@ -43,7 +49,8 @@ class ShardJob:
         state: folder of finished shards.
         teacher_path: file of weights.
         timeout: seconds per track; None for no limit.
-        lost: tracks whose worker died, with the number of attempts; they are dropped.
+        lost: tracks over which workers died, and how many did. Their decoder is tried once more, in
+            a child process; those with `IN_CHILD` after their name are lost there too.
     """
 
     shard: Shard
@@ -76,7 +83,8 @@ class ShardReport:
         dropped: those without.
         notes: oddities that did not cost a track, `{what: (times, first example)}`.
         media_seconds: spent on decoding, faces and crops.
-        teacher_seconds: spent in the teacher.
+        teacher_seconds: spent by the teacher on these crops.
+        wait_seconds: spent waiting for the teacher.
         num_decoded: video frames decoded.
     """
 
@@ -87,6 +95,7 @@ class ShardReport:
     notes: dict[str, list[Any]] = field(default_factory=dict)
     media_seconds: float = 0.0
     teacher_seconds: float = 0.0
+    wait_seconds: float = 0.0
     num_decoded: int = 0
 
     def note(self, what: str, example: str) -> None:
@@ -106,63 +115,106 @@ def marker_file(state: Path, fingerprint: str) -> Path:
     return state / f"{fingerprint[:32]}.json"
 
 
-def read_report(state: Path, fingerprint: str) -> ShardReport | None:
-    """The report of a finished shard; None if it is not finished, damaged or of another run."""
+def read_report(state: Path, fingerprint: str, rows_bytes: int | None = None) -> ShardReport | None:
+    """The report of a finished shard; None if it is not finished, damaged or of another run.
+
+    Args:
+        rows_bytes: size of its file of rows; looked up if None.
+    """
     try:
         marker = json.loads(marker_file(state, fingerprint).read_text(encoding="utf-8"))
         marker["tracks"] = [TrackResult(*t) for t in marker["tracks"]]
         marker["dropped"] = [Dropped(*d) for d in marker["dropped"]]
         report = ShardReport(**marker)
-        size = rows_file(state, fingerprint).stat().st_size
-    except (OSError, ValueError, TypeError, KeyError):
+        if rows_bytes is None:
+            rows_bytes = (file_state(rows_file(state, fingerprint)) or (0,))[0]
+    except OSError as error:
+        if is_remote(state) and error.errno != errno.ENOENT:
+            raise  # a service that does not answer says nothing about the shard
         return None
-    whole = report.fingerprint == fingerprint and report.rows_bytes == size
+    except (ValueError, TypeError, KeyError):
+        return None
+    whole = report.fingerprint == fingerprint and report.rows_bytes == rows_bytes
     return report if whole else None
 
 
 def build_shard(
     job: ShardJob,
-    teacher: Teacher,
+    feed: Feed,
     detector: Callable[[], faces.Detector],
     on_track: Callable[[str], None] = lambda track_id: None,
 ) -> ShardReport:
     """Turn the tracks of a shard into rows, and write them and the marker.
 
     Args:
+        feed: takes the crops to a teacher.
         detector: called once, when the first track needs detection.
         on_track: called with each `track_id` before its work begins.
     """
     cv2.setNumThreads(1)
     report = ShardReport(job.shard.fingerprint)
-    rows = _Rows(teacher, job.settings.step_ms)
+    rows = _Rows(feed, job.settings.step_ms)
+    began, waited, taught = time.perf_counter(), feed.wait_seconds, feed.teacher_seconds
     get_detector = _once(detector)
-    for ordinal, track in enumerate(job.shard.tracks):
-        on_track(track.track_id)
-        started, in_teacher = time.perf_counter(), rows.teacher_seconds
-        try:
-            if attempts := job.lost.get(track.track_id):
-                message = "the process died or hung while it worked on this track"
-                raise TrackError("decode", "WorkerDied", message)
-            result = _build_track(job, track, ordinal, rows, get_detector, report)
-        except TrackError as error:
-            rows.forget(ordinal)
-            dropped = Dropped(
-                track.track_id,
-                track.shown(track.source),
-                error.stage,
-                error.error,
-                printable(error.message),
-                attempts or 1,
-            )
-            report.dropped.append(dropped)
-        else:
-            report.tracks.append(result)
-        spent = time.perf_counter() - started
-        report.media_seconds += spent - (rows.teacher_seconds - in_teacher)
+    with Sources(job.root, job.shard.tracks) as sources:
+        for ordinal, track in enumerate(job.shard.tracks):
+            in_child = track.track_id in job.lost
+            on_track(track.track_id + IN_CHILD * in_child)
+            try:
+                if in_child:
+                    _check_child(job, track)
+                result = _build_track(job, track, ordinal, rows, get_detector, report, sources)
+            except TrackError as error:
+                if in_child and error.stage in ("open", "decode", "time"):
+                    error = _worker_died(error)
+                rows.forget(ordinal)
+                dropped = Dropped(
+                    track.track_id,
+                    track.shown(track.source),
+                    error.stage,
+                    error.error,
+                    printable(error.message),
+                    _num_attempts(job, track),
+                )
+                report.dropped.append(dropped)
+            else:
+                report.tracks.append(result)
+                if in_child:
+                    what = "tracks were decoded in a child process after their decoder died"
+                    report.note(what, track.track_id)
     table = rows.finish(job.shard.tracks)
-    report.teacher_seconds = rows.teacher_seconds
-    _write(job, table, report)
+    report.wait_seconds = feed.wait_seconds - waited
+    report.teacher_seconds = feed.teacher_seconds - taught
+    report.media_seconds = time.perf_counter() - began - report.wait_seconds
+    write_shard(job, table, report)
     return report
+
+
+def _check_child(job: ShardJob, track: Track) -> None:
+    """Raise `TrackError` if a track that workers died over cannot be tried in a child process."""
+    if track.faces is Faces.DENSE:
+        raise TrackError("decode", "WorkerDied", "")
+    if track.track_id + IN_CHILD in job.lost:
+        message = "and again while a child process decoded it"
+        raise TrackError("decode", "WorkerDied", message)
+    if find_program() is None:
+        message = "with emovox[ffmpeg] and the ffmpeg program it is tried in a child process too"
+        raise TrackError("decode", "WorkerDied", message)
+
+
+def _worker_died(error: TrackError) -> TrackError:
+    """The end of a track that workers died over, with the reason that there is no way round."""
+    message = "the process died or hung while it worked on this track"
+    if error.error != "WorkerDied":
+        message += f"; in a child process: {error.error}: {error.message}"
+    elif error.message:
+        message += f"; {error.message}"
+    return TrackError("decode", "WorkerDied", message)
+
+
+def _num_attempts(job: ShardJob, track: Track) -> int:
+    in_worker = job.lost.get(track.track_id, 0)
+    return in_worker + job.lost.get(track.track_id + IN_CHILD, 0) or 1
 
 
 def _build_track(
@@ -172,8 +224,8 @@ def _build_track(
     rows: "_Rows",
     detector: Callable[[], faces.Detector],
     report: ShardReport,
+    sources: Sources,
 ) -> TrackResult:
-    deadline = Deadline(job.timeout)
     step = job.settings.step_ms / 1000
     boxes = None
     start, end = track.start, track.end
@@ -185,11 +237,14 @@ def _build_track(
         start = boxes.start if start is None else start
         end = boxes.end if end is None else end
 
+    path, deadline = sources.local(track), Deadline(job.timeout)
     media: VideoTrack | ImageTrack
     if track.faces is Faces.DENSE:
-        media = ImageTrack(job.root / track.source, step, deadline)
+        media = ImageTrack(path, step, deadline)
+    elif track.track_id in job.lost and (program := find_program()):
+        media = FfmpegTrack(path, step, start, end, deadline, program=program)
     else:
-        media = VideoTrack(job.root / track.source, step, start, end, deadline)
+        media = VideoTrack(path, step, start, end, deadline)
     count = 0
     for frame, box in _locate(media, track, boxes, detector):
         if frame.index > schema.MAX_FRAME_INDEX:
@@ -257,43 +312,37 @@ def _detect(
 class _Rows:
     """Collects crops across tracks into batches, and the rows that come back."""
 
-    def __init__(self, teacher: Teacher, step_ms: int) -> None:
-        self._teacher, self._step_ms = teacher, step_ms
-        size = teacher.input_size
-        self._crops = np.empty((BATCH, size, size, 3), np.uint8)
-        self._num_crops = 0
-        self._logits: list[np.ndarray] = []
+    def __init__(self, feed: Feed, step_ms: int) -> None:
+        feed.drain()  # what a shard left there that an error ended
+        self._feed, self._step_ms = feed, step_ms
+        self._crops, self._num_crops = feed.buffer(), 0
         self._rows: list[tuple[int, int, float, faces.Box, float]] = []
         self._forgotten: set[int] = set()
-        self.teacher_seconds = 0.0
 
     def add(self, ordinal: int, frame: GridFrame, box: faces.Box) -> None:
         face = faces.cut(frame.image, box)
-        self._crops[self._num_crops] = faces.resize(face, self._teacher.input_size)
+        self._crops[self._num_crops] = faces.resize(face, self._feed.input_size)
         self._num_crops += 1
         pts_ms = round(frame.pts * 1000, 6)
         self._rows.append((ordinal, frame.index, pts_ms, box, faces.sharpness(face)))
         if self._num_crops == BATCH:
-            self._run_teacher()
+            self._hand_over()
 
     def forget(self, ordinal: int) -> None:
         """Leave out all rows of a track that failed half-way."""
         self._forgotten.add(ordinal)
 
-    def _run_teacher(self) -> None:
-        started = time.perf_counter()
-        self._logits.append(self._teacher(self._crops[: self._num_crops]))
-        self.teacher_seconds += time.perf_counter() - started
-        self._num_crops = 0
+    def _hand_over(self) -> None:
+        self._feed.put(self._num_crops)
+        self._crops, self._num_crops = self._feed.buffer(), 0
 
     def finish(self, tracks: tuple[Track, ...]) -> pa.Table:
         """The rows of all tracks that were not forgotten, with the schema `ROWS`."""
         if self._num_crops:
-            self._run_teacher()
+            self._feed.put(self._num_crops)
         keep = [i for i, row in enumerate(self._rows) if row[0] not in self._forgotten]
         rows = [self._rows[i] for i in keep]
-        empty = np.empty((0, len(schema.LOGITS)), np.float32)
-        logits = np.concatenate([empty, *self._logits])[keep]
+        logits = self._feed.drain()[keep]
         indices = np.array([row[1] for row in rows], np.int16)
         columns: list[Any] = [
             [tracks[row[0]].track_id for row in rows],
@@ -309,7 +358,7 @@ class _Rows:
         return pa.Table.from_arrays(arrays, schema=ROWS)
 
 
-def _write(job: ShardJob, table: pa.Table, report: ShardReport) -> None:
+def write_shard(job: ShardJob, table: pa.Table, report: ShardReport) -> None:
     """Write rows, then the marker that says they are whole."""
     path = rows_file(job.state, report.fingerprint)
     with replace_file(path) as temporary:

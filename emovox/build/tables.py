@@ -178,17 +178,22 @@ def clear(out: Path) -> None:
 
     A takedown list stays: it is not the dataset that says whom it must not show.
     """
-    names = [schema.MANIFEST, schema.CHECKSUMS, schema.CROISSANT, schema.CARD, schema.PROVENANCE]
-    names.append(schema.DROPPED_FILE)
-    for split in schema.SPLITS:
-        names += [schema.table_file(table, split) for table in schema.TABLES]
-        names.append(schema.hdf5_file(split))
-    for name in names:
+    for name in dataset_files():
         (out / name).unlink(missing_ok=True)
         remove_leftovers(out / name)
     for folder in (*schema.TABLES, "hdf5"):
         if (out / folder).is_dir() and not any((out / folder).iterdir()):
             (out / folder).rmdir()
+
+
+def dataset_files() -> list[str]:
+    """Every file that a dataset may consist of, its manifest first."""
+    names = [schema.MANIFEST, schema.CHECKSUMS, schema.CROISSANT, schema.CARD, schema.PROVENANCE]
+    names.append(schema.DROPPED_FILE)
+    for split in schema.SPLITS:
+        names += [schema.table_file(table, split) for table in schema.TABLES]
+        names.append(schema.hdf5_file(split))
+    return names
 
 
 def _open_split(stack: ExitStack, out: Path, header: Header, split: str) -> _Split:

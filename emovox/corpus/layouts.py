@@ -9,19 +9,18 @@ table          a CSV or Parquet file: track_id, video, identity, start, end; spl
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
 
+from emovox.corpus.listing import VIDEO_ENDINGS, Entry
 from emovox.corpus.tables import read_track_table
 from emovox.corpus.tracks import Corpus, Faces, Track
 from emovox.corpus.voxceleb import IDENTITY, format_track_id, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
+from emovox.paths import is_remote
 
-VIDEO_ENDINGS = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
-)
 IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
 
 
@@ -52,9 +51,12 @@ def read_corpus(layout: str, source: Source) -> Corpus:
         raise ConfigError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
     if (layout == "table") != (source.table is not None):
         raise ConfigError("--layout table and --table FILE go together")
-    if not source.root.is_dir():
-        raise InputError(f"{source.root}: no such folder; --root is the folder of the corpus")
+    missing = InputError(f"{source.root}: no such folder; --root is the folder of the corpus")
+    if not is_remote(source.root) and not source.root.is_dir():
+        raise missing
     corpus = LAYOUTS[layout](source).finish()
+    if not corpus.files.is_dir(""):  # a URL is listed once, and by now it was
+        raise missing
     if not corpus.tracks and not corpus.dropped:
         hint = next(line for line in (__doc__ or "").splitlines() if line.startswith(layout))
         raise InputError(f"{source.root}: no tracks found; expected {' '.join(hint.split()[1:])}")
@@ -64,12 +66,12 @@ def read_corpus(layout: str, source: Source) -> Corpus:
 def _voxceleb2(source: Source) -> Corpus:
     corpus = Corpus(source.root)
     parts = ("mp4", "dev/mp4", "test/mp4", "dev", "test", "")
-    found = [part for part in parts if (source.root / part).is_dir()]
+    found = [part for part in parts if corpus.files.is_dir(part)]
     # dev/ itself only counts as a tree of identities if there is no mp4/ in it.
     bases = [p for p in found if p in ("dev", "test") and f"{p}/mp4" not in found]
     bases += [p for p in found if p.endswith("mp4")]
     for base in bases or [""]:
-        for entry in walk(source.root, base, corpus):
+        for entry in corpus.walk(base):
             below = entry.name if not base else entry.name.removeprefix(f"{base}/")
             match below.split("/"):
                 case [identity, video, file] if file.lower().endswith(".mp4"):
@@ -83,7 +85,7 @@ def _voxceleb2(source: Source) -> Corpus:
     return corpus
 
 
-def _add_numbered(corpus: Corpus, entry: "Entry", identity: str, video: str, number: str) -> None:
+def _add_numbered(corpus: Corpus, entry: Entry, identity: str, video: str, number: str) -> None:
     if not re.fullmatch(r"[0-9]+", number):
         error = TrackError("plan", "BadName", f"the file's name {number!r} is not a number")
         corpus.drop(f"{identity}/{video}/{number}", entry.name, error)
@@ -97,7 +99,7 @@ def _add_numbered(corpus: Corpus, entry: "Entry", identity: str, video: str, num
 def _voxceleb1(source: Source) -> Corpus:
     corpus = Corpus(source.root)
     for part in ("video", "txt"):
-        if not (source.root / part).is_dir():
+        if not corpus.files.is_dir(part):
             raise InputError(
                 f"{source.root}: no folder {part}/; expected video/<video id>.<ext> and "
                 "txt/<id>/<video>/<n>.txt"
@@ -105,7 +107,7 @@ def _voxceleb1(source: Source) -> Corpus:
     identify = _Identities(source)
     videos: dict[str, str] = {}
     num_deep = num_odd = 0
-    for entry in walk(source.root, "video", corpus, lambda path: identify.mask(path, 1)):
+    for entry in corpus.walk("video", lambda path: identify.mask(path, 1)):
         path = Path(entry.name)
         if path.suffix.lower() not in VIDEO_ENDINGS:
             continue
@@ -116,7 +118,7 @@ def _voxceleb1(source: Source) -> Corpus:
     if num_deep:
         corpus.note(f"{num_deep} videos in folders below video/ are left aside; put them in video/")
     used = set()
-    for entry in walk(source.root, "txt", corpus, lambda path: identify.mask(path, 1)):
+    for entry in corpus.walk("txt", lambda path: identify.mask(path, 1)):
         match entry.name.split("/"):
             case ["txt", who, video, file] if re.fullmatch(r"[0-9]+\.txt", file):
                 number = int(file[:-4])
@@ -150,7 +152,7 @@ def _dense_frames(source: Source) -> Corpus:
     identify = _Identities(source)
     folders = {
         entry.name.rpartition("/")[0]
-        for entry in walk(source.root, "", corpus, identify.mask)
+        for entry in corpus.walk(shown=identify.mask)
         if Path(entry.name).suffix.lower() in IMAGE_ENDINGS
     }
     num_odd = 0
@@ -207,7 +209,7 @@ class _Identities:
 
 def _folder(source: Source) -> Corpus:
     corpus = Corpus(source.root)
-    for entry in walk(source.root, "", corpus):
+    for entry in corpus.walk():
         path = Path(entry.name)
         if path.suffix.lower() not in VIDEO_ENDINGS:
             continue
@@ -237,54 +239,3 @@ LAYOUTS: dict[str, Callable[[Source], Corpus]] = {
     "folder": _folder,
     "table": _table,
 }
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    name: str  # path below the corpus root, with slashes
-    is_file: bool
-
-
-def walk(
-    root: Path, below: str, corpus: Corpus, shown: Callable[[str], str] = str
-) -> Iterator[Entry]:
-    """Yield every file below `root/below`, and folders whose name ends like a video.
-
-    Hidden names are skipped, symbolic links followed unless they lead back up. A folder that
-    cannot be listed becomes a note, with its name as `shown`: nobody knows what tracks it holds.
-    """
-    stack = [below]
-    while stack:
-        folder = stack.pop()
-        try:
-            with os.scandir(root / folder) as entries:
-                listing = sorted(entries, key=lambda e: e.name)
-        except OSError as error:
-            name = shown(folder) if folder else "the root"
-            corpus.note(f"{name}: cannot be listed ({error.strerror})")
-            continue
-        for entry in listing:
-            name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.name.startswith("."):
-                continue
-            if _is(entry.is_dir):
-                if Path(entry.name).suffix.lower() in VIDEO_ENDINGS:
-                    yield Entry(name, is_file=False)
-                elif not _leads_up(entry):
-                    stack.append(name)
-            else:
-                yield Entry(name, is_file=_is(entry.is_file))
-
-
-def _is(kind: Callable[[], bool]) -> bool:
-    try:
-        return kind()
-    except OSError:  # a link that leads to itself, or where nobody may look
-        return False
-
-
-def _leads_up(entry: "os.DirEntry[str]") -> bool:
-    """Whether a folder is a link to one that it lies in, which would have no end."""
-    if not entry.is_symlink():
-        return False
-    return Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())

@@ -19,6 +19,7 @@ from emovox.corpus.voxceleb import (
 )
 from emovox.dataset.schema import SPLITS
 from emovox.errors import CheckError, InputError, TrackError
+from emovox.paths import as_path
 
 UNHEARD_FRACTION = 0.2  # of identities
 HEARD_FRACTION = 0.04  # of the other identities' tracks
@@ -87,10 +88,10 @@ def assign(
         assigned = {t.track_id: split for t, split in known if split}
     elif splits == OWN_COLUMN:
         assigned = {t.track_id: t.split for t in corpus.tracks if t.split in SPLITS}
-    elif not Path(splits).is_file():
+    elif not as_path(splits).is_file():
         raise InputError(f"{splits}: no such file; --splits takes auto, official or a file")
     else:
-        assigned = _from_file(Path(splits), corpus.tracks)
+        assigned = _from_file(as_path(splits), corpus.tracks)
     _drop_unassigned(corpus, assigned, splits)
     audit(corpus.tracks, assigned)
     training = {t.identity_id for t in corpus.tracks if assigned[t.track_id] == TRAIN}

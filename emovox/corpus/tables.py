@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from emovox.corpus.tracks import Corpus, Faces, Track, printable
 from emovox.errors import InputError, TrackError
+from emovox.paths import local_copy
 
 TRACK_COLUMNS = ("track_id", "video", "identity", "start", "end")
 OPTIONAL_COLUMNS = ("split", "boxes")
@@ -24,19 +25,10 @@ def read_table(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    suffix = path.suffix.lower()
     try:
-        if path.suffix.lower() == ".parquet":
-            table = pq.read_table(path)
-        else:
-            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-            with path.open("rb") as file:
-                header = file.readline().decode("utf-8-sig").strip().split(delimiter)
-            texts = {name.strip().strip('"'): pa.string() for name in header}
-            options = pyarrow.csv.ConvertOptions(
-                column_types=texts, strings_can_be_null=True, null_values=[""]
-            )
-            parsing = pyarrow.csv.ParseOptions(delimiter=delimiter)
-            table = pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=options)
+        with local_copy(path) as local:
+            table = pq.read_table(local) if suffix == ".parquet" else _read_csv(local, suffix)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: is neither CSV nor Parquet: {reason}") from error
@@ -46,6 +38,18 @@ def read_table(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
             f"{', '.join(table.column_names)}"
         )
     return table.to_pylist()
+
+
+def _read_csv(path: Path, suffix: str) -> pa.Table:
+    delimiter = "\t" if suffix == ".tsv" else ","
+    with path.open("rb") as file:
+        header = file.readline().decode("utf-8-sig").strip().split(delimiter)
+    texts = {name.strip().strip('"'): pa.string() for name in header}
+    options = pyarrow.csv.ConvertOptions(
+        column_types=texts, strings_can_be_null=True, null_values=[""]
+    )
+    parsing = pyarrow.csv.ParseOptions(delimiter=delimiter)
+    return pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=options)
 
 
 def read_track_table(path: Path, root: Path) -> Corpus:

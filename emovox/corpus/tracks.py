@@ -1,10 +1,13 @@
 """The track: one speaking-face utterance, and where its pixels are."""
 
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 
+from emovox.corpus.listing import Entry, Files, files_below
 from emovox.corpus.voxceleb import format_track_id
 from emovox.dataset.schema import MAX_TRACK_NUMBER
 from emovox.errors import TrackError
@@ -85,6 +88,15 @@ class Corpus:
     tracks: list[Track] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+
+    @cached_property
+    def files(self) -> Files:
+        """What lies below the root."""
+        return files_below(self.root)
+
+    def walk(self, below: str = "", shown: Callable[[str], str] = str) -> Iterator[Entry]:
+        """The files below a folder, see `Files.walk`; what cannot be listed becomes a note."""
+        return self.files.walk(below, self.note, shown)
 
     def add(self, track: Track) -> None:
         """Take a track in, or put it among the dropped if its names cannot be written down."""

@@ -11,11 +11,21 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from emovox.errors import EmovoxError
+from emovox.paths import is_remote
 
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it becomes `path` at once, on failure it vanishes."""
+    """Yield a temporary path; on success it becomes `path` at once, on failure it vanishes.
+
+    A remote `path` is uploaded, which an object store makes visible at once too.
+    """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory(prefix="emovox-") as folder:
+            temporary = Path(folder) / "file"
+            yield temporary
+            path.put(temporary)
+        return
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
     os.close(descriptor)
     temporary = Path(name)

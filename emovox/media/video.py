@@ -1,9 +1,11 @@
 """Frames of a video on the grid of a track, by presentation time, in one decode pass."""
 
 import errno
+import re
+import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -18,6 +20,10 @@ from emovox.media import grid
 MAX_PIXELS = 8192 * 8192  # per frame; a header that claims more is not believed
 MAX_SECONDS = 10**6  # of a track; a time beyond it is not believed
 SEEK_MARGIN = 0.5  # seconds; decoding may begin so long before the first frame of use
+
+# What FFmpeg's reader of MP4 calls errors, and healthy files are full of: edit lists that begin
+# between key frames.
+HARMLESS = ("Missing key frame while searching", "Cannot find an index entry before")
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,10 @@ class Deadline:
     def __init__(self, seconds: float | None) -> None:
         self.seconds = seconds
         self._end = None if seconds is None else time.monotonic() + seconds
+
+    def left(self) -> float | None:
+        """Seconds until it; None if there is no limit."""
+        return None if self._end is None else max(0.0, self._end - time.monotonic())
 
     def check(self) -> None:
         if self._end is not None and time.monotonic() > self._end:
@@ -84,6 +94,7 @@ class VideoTrack:
         self.duration = 0.0
         self._stage = "open"
         self._frame_seconds = 0.0
+        self._reformatter = VideoReformatter()
 
     def __iter__(self) -> Iterator[GridFrame]:
         try:
@@ -102,22 +113,31 @@ class VideoTrack:
             where = f" from {self.start:g} s on" if self.start else ""
             raise TrackError("decode", "NoFrames", f"no frame could be decoded{where}")
 
-    def _open(self, files: ExitStack) -> "tuple[av.container.InputContainer, av.VideoStream]":
+    def check_kind(self) -> None:
         if not self.path.is_file() and self.path.exists():
             raise TrackError("open", "NotAFile", "is a folder or a device")
-        container = files.enter_context(
-            av.open(
-                str(self.path),
-                metadata_errors="replace",
-                timeout=self.deadline.seconds,
-                options={"max_pixels": str(MAX_PIXELS)},
+
+    def _open(self, files: ExitStack) -> "tuple[av.container.InputContainer, av.VideoStream]":
+        self.check_kind()
+        with _error_log() as log:
+            container = files.enter_context(
+                av.open(
+                    str(self.path),
+                    metadata_errors="replace",
+                    timeout=self.deadline.seconds,
+                    options={"max_pixels": str(MAX_PIXELS)},
+                )
             )
-        )
         if not container.streams.video:
             raise TrackError("open", "NoVideo", "holds no video stream")
         stream = container.streams.video[0]
+        for other in container.streams:
+            if other is not stream:  # whose damage would end the reading of this one
+                other.discard = av.stream.Discard.all
         if stream.codec_context is None:
             raise TrackError("open", "UnknownCodec", "no decoder for its video stream")
+        if complaint := _complaint(container, stream, log):
+            raise TrackError("open", "BadHeader", complaint)
         stream.codec_context.thread_count = 1
         stream.codec_context.options = {
             "err_detect": "explode",  # a damaged frame is an error, not a guess
@@ -132,7 +152,6 @@ class VideoTrack:
         origin, frames = self._frames_from_start(files)
         start = self.start or 0.0
         end = None if self.end is None else self.end - start
-        reformatter = VideoReformatter()
         last, interval = 0.0, self._frame_seconds
 
         def in_track() -> Iterator[tuple[float, av.VideoFrame]]:
@@ -149,16 +168,17 @@ class VideoTrack:
                 yield last, frame
 
         for index, moment, frame in grid.nearest(in_track(), self.step, end):
-            picture: np.ndarray = reformatter.reformat(frame, format="rgb24").to_ndarray()
-            if frame.rotation:
-                picture = np.ascontiguousarray(np.rot90(picture, round(frame.rotation / 90)))
             seconds = moment + start
-            yield GridFrame(index, seconds + origin, seconds, picture)
+            yield GridFrame(index, seconds + origin, seconds, self._picture(frame))
         reach = last + interval / 2 if end is None else end
         self.num_expected = grid.num_points(reach, self.step) if self.num_decoded else 0
         self.duration = last + interval if end is None else end
         if self.duration > MAX_SECONDS:
             raise TrackError("time", "TooLong", f"{self.duration:.0f} seconds, of which few exist")
+
+    def _picture(self, frame: av.VideoFrame) -> np.ndarray:
+        picture = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
+        return upright(picture, frame.rotation)
 
     def _frames_from_start(
         self, files: ExitStack
@@ -204,23 +224,105 @@ class VideoTrack:
     ) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yield `(presentation time in seconds, frame)`, times rising."""
         by_order = container.format.name == "avi"  # which has no presentation times
-        key: int | None = None
+        key: int | None = None  # time of the first key frame
+        leading = False  # whether only frames that are shown before it can have followed it
         last: float | None = None
+        read: int | None = None  # decoding time of the last packet
+        timed = False  # whether the file itself gave the last time
         for packet in container.demux(stream):
+            if packet.dts is not None:
+                read = packet.dts
             if packet.is_corrupt:
                 raise TrackError("decode", "Truncated", "the file ends inside a frame")
             if key is None and packet.is_keyframe:
-                key = packet.pts
-            if key is not None and packet.pts is not None and packet.pts < key:
-                continue  # of an open group of pictures: leans on frames before the first key
+                key, leading = packet.pts, True
+            if key is not None and packet.pts is not None and leading:
+                if packet.pts < key:
+                    continue  # of an open group of pictures: leans on frames before the first key
+                leading = packet.pts == key
             for frame in packet.decode():
                 self.deadline.check()
                 if frame.is_corrupt:
                     raise TrackError("decode", "Corrupt", "a frame is damaged")
                 moment = _presentation_time(frame, stream, last, by_order)
+                if timed and frame.time is not None:
+                    check_order(last, moment)
+                timed = frame.time is not None
                 if last is None or moment > last:
                     last = moment
                     yield moment, frame
+        if _ends_early(container, stream, read):
+            raise TrackError("decode", "Truncated", "frames that its index lists are missing")
+
+
+def check_order(last: float | None, moment: float) -> None:
+    """Raise `TrackError` if a frame is shown before the last one: decoders put them in order."""
+    if last is not None and moment < last:
+        message = f"a frame at {moment:.3f} s follows one at {last:.3f} s"
+        raise TrackError("decode", "BadTimes", message)
+
+
+def upright(picture: np.ndarray, rotation: float) -> np.ndarray:
+    """A picture turned by degrees counterclockwise, to the nearest quarter."""
+    quarters = round(rotation / 90)
+    return np.ascontiguousarray(np.rot90(picture, quarters)) if quarters else picture
+
+
+_LogLine = tuple[int, str, str]  # level, who says it, message
+_log_lock = threading.Lock()
+_num_logs = 0
+
+
+@contextmanager
+def _error_log() -> Iterator[list[_LogLine]]:
+    """Collect what FFmpeg logs as errors in this thread; some damage is said nowhere else.
+
+    PyAV has one log level for all threads, so the last one to leave restores it.
+    """
+    global _num_logs, _log_before
+    with _log_lock:
+        if not _num_logs:
+            _log_before = av.logging.get_level(), av.logging.get_skip_repeated()
+            av.logging.set_level(max(_log_before[0] or 0, av.logging.ERROR))
+            av.logging.set_skip_repeated(False)
+        _num_logs += 1
+    try:
+        with av.logging.Capture() as log:
+            yield log
+    finally:
+        with _log_lock:
+            _num_logs -= 1
+            if not _num_logs:
+                av.logging.set_level(_log_before[0])
+                av.logging.set_skip_repeated(_log_before[1])
+
+
+_log_before: tuple[int | None, bool] = None, True
+
+
+def _complaint(
+    container: "av.container.InputContainer", stream: "av.VideoStream", log: list[_LogLine]
+) -> str:
+    """The first error in the log that concerns the container or this stream; empty if none."""
+    for level, name, message in log:
+        about = re.match(r"stream (\d+), ", message)
+        if (
+            level <= av.logging.ERROR
+            and name in (container.format.name, "IMGUTILS")
+            and not message.startswith(HARMLESS)
+            and (about is None or int(about[1]) == stream.index)
+        ):
+            return message.strip()
+    return ""
+
+
+def _ends_early(
+    container: "av.container.InputContainer", stream: "av.VideoStream", read: int | None
+) -> bool:
+    """Whether a file with an index of all its frames ended before the last of them."""
+    if "mp4" not in container.format.name or not len(stream.index_entries):
+        return False
+    return read is None or read < stream.index_entries[-1].timestamp
 
 
 def _presentation_time(

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from emovox.corpus.layouts import VIDEO_ENDINGS, walk
+from emovox.corpus.listing import VIDEO_ENDINGS
 from emovox.corpus.tables import read_table
 from emovox.corpus.tracks import Corpus, printable
 from emovox.emotions import EMOTIONS
@@ -124,7 +124,7 @@ def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
     if not root.is_dir():
         raise InputError(f"{root}: is no folder; a file goes with --layout {TABLE}")
     seen = Corpus(root)
-    found = {PurePosixPath(entry.name): entry.is_file for entry in walk(root, "", seen)}
+    found = {PurePosixPath(entry.name): entry.is_file for entry in seen.walk()}
     media = sorted(path for path in found if _is_media(path))
     if not media:
         raise InputError(f"{root}: holds neither audio nor video")

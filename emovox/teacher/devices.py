@@ -10,6 +10,7 @@ import os
 import shutil
 import sys
 import sysconfig
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,13 @@ def resolve_device(device: str) -> str:
     return device
 
 
+def teacher_devices(device: str) -> tuple[str, ...]:
+    """The GPUs behind a resolved device: all that are visible for `cuda`, none for `cpu`."""
+    if device != "cuda":
+        return () if device == "cpu" else (device,)
+    return tuple(f"cuda:{index}" for index in range(_torch().cuda.device_count()))
+
+
 def resolve_precision(precision: str, device: str) -> str:
     """Turn `auto` into what suits a resolved device: bf16 where there are instructions for it.
 
@@ -72,6 +80,35 @@ def resolve_compile(compile: str, device: str, pays: bool) -> bool:
     if compile not in COMPILE_MODES:
         raise ConfigError(f"compile {compile!r} is not one of {', '.join(COMPILE_MODES)}")
     return compile == "on" or (compile == "auto" and pays and _has_compiler(device))
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """How a teacher runs on some machine: what `auto` means there.
+
+    Attributes:
+        device: resolved.
+        precision: `fp32` or `bf16`.
+        compiled: whether it runs through torch.compile.
+        device_name: the GPU's model, or `cpu`.
+    """
+
+    device: str
+    precision: str
+    compiled: bool
+    device_name: str
+
+
+def resolve_runtime(device: str, precision: str, compile: str, pays: bool) -> Runtime:
+    """Resolve device, precision and compile mode on this machine.
+
+    Raises:
+        ConfigError: one of them is unknown, or there is no such device.
+    """
+    device = resolve_device(device)
+    precision = resolve_precision(precision, device)
+    compiled = resolve_compile(compile, device, pays)
+    return Runtime(device, precision, compiled, device_name(device))
 
 
 def device_name(device: str) -> str:

@@ -16,6 +16,7 @@ from emovox.teacher.network import FaceNetwork, fold_batch_norm
 BATCH = 64
 LARGE_INPUT = 128  # pixels; a network that takes larger crops gets smaller batches on a processor
 LARGE_INPUT_BATCH = 16
+GPU_BATCH = 256
 NUM_SLOTS = 2  # one is filled while the other is copied
 
 
@@ -49,10 +50,11 @@ class TorchTeacher:
         self.device = torch.device(device)
         self.precision = resolve_precision(precision, device)
         self.compiled = compiled
-        small = net.input_size < LARGE_INPUT or self.device.type != "cpu"
-        self.batch_size = BATCH if small else LARGE_INPUT_BATCH
+        on_processor = BATCH if net.input_size < LARGE_INPUT else LARGE_INPUT_BATCH
+        self.batch_size = on_processor if self.device.type == "cpu" else GPU_BATCH
         shape = (self.batch_size, net.input_size, net.input_size, 3)
         self._slots = [_Slot(shape, self.device) for _ in range(NUM_SLOTS)]
+        self._num_batches = 0
         self._forward = self._make_forward(net)
 
     def _make_forward(self, net: FaceNetwork) -> Callable[[Tensor], Tensor]:
@@ -75,7 +77,7 @@ class TorchTeacher:
         compiled = torch.compile(forward, dynamic=False, options={"freezing": True})
         try:
             with torch.inference_mode():
-                compiled(self._slots[0].load(np.empty((0, *self._slots[0].shape[1:]), np.uint8)))
+                compiled(self._slots[0].load())
         except Exception as error:  # torch's, Triton's and the C++ compiler's errors share no base
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EmovoxError(f"torch.compile failed here ({reason}); use --compile off") from error
@@ -87,14 +89,36 @@ class TorchTeacher:
             raise ValueError(
                 f"expected crops uint8 [N, {size}, {size}, 3], got {crops.dtype} {crops.shape}"
             )
-        if not len(crops):
-            return np.empty((0, len(EMOTIONS)), np.float32)
-        logits = []
+        starts = range(0, len(crops), self.batch_size)
+        running = [self.launch(crops[start : start + self.batch_size]) for start in starts]
+        empty = np.empty((0, len(EMOTIONS)), np.float32)
+        return np.concatenate([empty, *(logits() for logits in running)])
+
+    def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
+        """Start on one batch; what this returns waits for its logits, float32 `[N, 8]`.
+
+        On a GPU the work goes on meanwhile, and the next batch may be launched behind it.
+
+        Args:
+            parts: crops uint8 `[n, S, S, 3]`, together at most `batch_size`; they may be written
+                over as soon as this returns.
+        """
+        slot = self._slots[self._num_batches % NUM_SLOTS]
+        self._num_batches += 1
         with torch.inference_mode():
-            for i, start in enumerate(range(0, len(crops), self.batch_size)):
-                batch = self._slots[i % NUM_SLOTS].load(crops[start : start + self.batch_size])
-                logits.append(self._forward(batch))
-            return torch.cat(logits)[: len(crops)].cpu().numpy()
+            logits = self._forward(slot.load(*parts))[: sum(map(len, parts))]
+            if self.device.type == "cpu":
+                return logits.numpy
+            host = torch.empty(logits.shape, pin_memory=True)
+            host.copy_(logits, non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record(torch.cuda.current_stream(self.device))
+
+        def wait() -> np.ndarray:
+            done.synchronize()
+            return host.numpy()
+
+        return wait
 
 
 class _Slot:
@@ -107,12 +131,15 @@ class _Slot:
         self._host = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
         self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
-    def load(self, crops: np.ndarray) -> Tensor:
+    def load(self, *parts: np.ndarray) -> Tensor:
         """The crops on the device, padded with black ones to the shape of a batch."""
         if self._copied is not None:
             self._copied.synchronize()  # the last copy out of this memory
-        self._host.numpy()[: len(crops)] = crops
-        self._host[len(crops) :] = 0
+        stop = 0
+        for crops in parts:
+            start, stop = stop, stop + len(crops)
+            self._host.numpy()[start:stop] = crops
+        self._host[stop:] = 0
         pixels = self._host.to(self._device, non_blocking=True)
         if self._copied is not None:
             self._copied.record(torch.cuda.current_stream(self._device))

@@ -1,0 +1,207 @@
+"""Paths that may be URLs: what they are, what they do, and how they fail."""
+
+import copy
+import errno
+import pickle
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import fsspec
+import pytest
+
+from emovox.corpus.listing import Entry, files_below
+from emovox.errors import ConfigError, NetworkError
+from emovox.paths import (
+    RemotePath,
+    as_path,
+    file_state,
+    is_remote,
+    local_copy,
+    local_folder,
+    map_ahead,
+)
+
+
+@pytest.fixture
+def folder() -> Iterator[Any]:
+    """A folder in memory behind a URL."""
+    name = uuid4().hex
+    yield RemotePath(f"memory://{name}/vox")
+    fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
+
+
+@pytest.fixture(autouse=True)
+def something(folder: Any) -> None:
+    (folder / ".there").write_text("")
+
+
+def test_only_urls_are_remote(tmp_path: Path) -> None:
+    for text in ("a/b", "/a/b", ".", "s3:/bucket", "C:\\a", "a b://c"):
+        assert as_path(text) == Path(text) and isinstance(as_path(text), Path)
+    assert as_path(f"file://{tmp_path}") == tmp_path
+    assert is_remote(as_path("memory://a/b")) and not is_remote(tmp_path)
+
+
+def test_local_paths_import_no_fsspec(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from emovox.paths import as_path, local_copy;"
+        "from emovox.corpus.listing import files_below;"
+        f"list(files_below(as_path('file://{tmp_path}')).walk('', print, str));"
+        "assert 'fsspec' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_parts_of_a_url() -> None:
+    path = RemotePath("memory://bucket/vox/")
+    assert str(path) == "memory://bucket/vox" and path.name == "vox"
+    inner = path / "a b#c?d%41.mp4"
+    assert str(inner) == "memory://bucket/vox/a b#c?d%41.mp4"
+    assert (inner.name, inner.suffix) == ("a b#c?d%41.mp4", ".mp4")
+    assert path / "" == path != inner
+    assert RemotePath("memory://bucket/").name == RemotePath("memory://bucket").name == ""
+    for same in (copy.deepcopy(path), pickle.loads(pickle.dumps(path))):  # noqa: S301
+        assert same == path and str(same / "x") == str(path / "x")
+    assert len({path, RemotePath("memory://bucket/vox")}) == 1
+
+
+def test_what_no_package_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="Protocol not known: nonsense"):
+        as_path("nonsense://a/b")
+    monkeypatch.setitem(sys.modules, "gcsfs", None)
+    with pytest.raises(ConfigError, match=r"install gcsfs .*emovox\[remote\]"):
+        as_path("gs://a/b")
+
+
+def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "fsspec", None)
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(ConfigError, match=r"pip install 'emovox\[remote\]'"):
+        as_path("s3://bucket/vox")
+
+
+def test_write_read_and_remove(folder: Any) -> None:
+    file = folder / "a" / "b.txt"
+    assert not file.exists() and not file.is_dir() and file.state() is None
+    with pytest.raises(FileNotFoundError) as error:
+        file.read_text()
+    assert error.value.strerror == "No such file or directory"
+    file.write_text("äh\n")
+    assert file.read_text() == "äh\n" and file.read_bytes() == "äh\n".encode()
+    assert file.is_file() and not file.is_dir()
+    assert (folder / "a").is_dir() and not (folder / "a").is_file()
+    assert [path.name for path in folder.iterdir()] == [".there", "a"]
+    assert list(folder.files()) == [".there", "a/b.txt"]
+    assert folder.files()["a/b.txt"][0] == len("äh\n".encode())
+    assert file.state() == file_state(folder / "a/b.txt")
+    with pytest.raises(FileExistsError):
+        file.write_text("again", new=True)
+    before = file.state()
+    file.write_text("changed")
+    assert file.state() != before
+    file.unlink()
+    file.unlink(missing_ok=True)
+    with pytest.raises(FileNotFoundError):
+        file.unlink()
+
+
+def test_local_copies_go_away(folder: Any, tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("1")
+    with local_copy(tmp_path / "x.csv") as local:
+        assert local == tmp_path / "x.csv"
+    assert local.exists()
+    for name in ("1.jpg", "2.jpg", "inner/3.jpg"):
+        (folder / name).write_text(name)
+    with local_copy(folder / "1.jpg") as local:
+        assert local.suffix == ".jpg" and local.read_text() == "1.jpg"
+    assert not local.exists()
+    with pytest.raises(FileNotFoundError), local_copy(folder / "none.jpg"):
+        pass
+    with local_folder(folder) as local:
+        names = sorted(path.name for path in local.iterdir())
+    assert names == [".there", "1.jpg", "2.jpg"] and not local.exists()
+
+
+class Failing:
+    """A file system whose service has errors of its own."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+
+    def __getattr__(self, name: str) -> Any:
+        def call(*arguments: Any, **options: Any) -> None:
+            if name != "invalidate_cache":
+                raise self.error
+
+        return call
+
+
+class ServiceError(Exception):
+    """Of no built-in kind."""
+
+
+def failing(error: Exception) -> Any:
+    path = RemotePath("memory://secret/vox")
+    path._fs = Failing(error)
+    return path
+
+
+def test_errors_have_numbers_and_name_no_host() -> None:
+    cases = {
+        PermissionError("secret"): (PermissionError, errno.EACCES),
+        TimeoutError(): (TimeoutError, errno.ETIMEDOUT),
+        ServiceError("https://secret:443/vox"): (OSError, errno.EIO),
+    }
+    for error, (kind, number) in cases.items():
+        with pytest.raises(kind) as raised:
+            failing(error).read_bytes()
+        assert raised.value.errno == number and "secret" not in str(raised.value.strerror)
+    with pytest.raises(TypeError):  # a bug stays one
+        failing(TypeError()).read_bytes()
+
+
+def test_a_corpus_that_cannot_be_listed() -> None:
+    with pytest.raises(NetworkError, match=r"cannot be listed.*https://secret"):
+        files_below(failing(ServiceError("https://secret:443"))).is_dir("")
+
+
+def test_the_listing_of_a_url_is_that_of_the_same_folder(folder: Any, tmp_path: Path) -> None:
+    names = ["b.mp4", "a.mp4", "x/2.mp4", "x/1.mp4", "x/y/.hidden", "x/y/z.txt", "w/1.mp4"]
+    names += [".git/a.mp4", "film.mp4/1.mp4", "film.mp4/more/2.mp4", "é/1.mp4"]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name)
+        (folder / name).write_text(name)
+    notes: list[str] = []
+    local, remote = files_below(tmp_path), files_below(folder)
+    for below in ("", "x"):
+        expected = list(local.walk(below, notes.append, str))
+        assert list(remote.walk(below, notes.append, str)) == expected
+        assert Entry("x/1.mp4", is_file=True) in expected
+    assert not notes
+    for name in ("", "x", "x/y", "film.mp4", "none", "a.mp4"):
+        assert remote.is_dir(name) == local.is_dir(name)
+        assert remote.is_file(name) == local.is_file(name)
+        one, other = remote.folder_state(name), local.folder_state(name)
+        if name not in ("", "a.mp4"):
+            assert [each for each, _ in one or []] == [each for each, _ in other or []]
+    size, _ = remote.state("x/1.mp4") or (0, "")
+    assert size == len("x/1.mp4") and remote.state("none") is None
+
+
+def test_map_ahead_keeps_the_order_and_stops_at_an_error() -> None:
+    assert list(map_ahead(lambda n: n * n, range(100))) == [n * n for n in range(100)]
+    taken: list[int] = []
+
+    def items() -> Iterator[int]:
+        for n in range(10_000):
+            taken.append(n)
+            yield n
+
+    with pytest.raises(ZeroDivisionError):
+        list(map_ahead(lambda n: 1 // (5 - n), items()))
+    assert len(taken) < 100

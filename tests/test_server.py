@@ -1,0 +1,172 @@
+"""A teacher in a process of its own, fed by workers: same rows, and nothing lost when it dies."""
+
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pyarrow.parquet as pq
+import pytest
+from test_engine import make_jobs
+
+from emovox.build.engine import LokyEngine, Workers
+from emovox.build.feed import BATCH, NUM_BUFFERS, Feed, InlineFeed, RemoteFeed, TeacherLostError
+from emovox.build.server import TeacherServer
+from emovox.build.shard import ShardJob, rows_file
+from emovox.errors import EmovoxError
+from emovox.teacher import find_teacher
+from emovox.testing import FakeTeacher
+
+
+class SlowTeacher(FakeTeacher):
+    """Takes its time, and remembers the sizes of its batches."""
+
+    def __init__(self, batch_size: int, fails_at: int = -1) -> None:
+        super().__init__(8)
+        self.batch_size, self.fails_at = batch_size, fails_at
+        self.sizes: list[int] = []
+
+    def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
+        self.sizes.append(sum(map(len, parts)))
+        logits = super().launch(*parts)
+
+        def wait() -> np.ndarray:
+            time.sleep(0.005)
+            if len(self.sizes) > self.fails_at >= 0:
+                raise RuntimeError("out of memory")
+            return logits()
+
+        return wait
+
+
+def start(teacher: SlowTeacher, folder: Path) -> tuple[str, list[BaseException]]:
+    """A server in a thread; returns its address, and the error that it ends with."""
+    address, errors = str(folder / "teacher"), list[BaseException]()
+    server = TeacherServer(lambda: teacher, address)
+
+    def serve() -> None:
+        try:
+            server.serve()
+        except RuntimeError as error:
+            errors.append(error)
+
+    threading.Thread(target=serve, daemon=True).start()
+    return address, errors
+
+
+def give(feed: Feed, crops: np.ndarray) -> None:
+    for begin in range(0, len(crops), BATCH):
+        part = crops[begin : begin + BATCH]
+        feed.buffer()[: len(part)] = part
+        feed.put(len(part))
+
+
+@pytest.mark.parametrize("batch_size", [10, BATCH, 4 * BATCH])
+def test_every_client_gets_its_own_logits(tmp_path: Path, batch_size: int) -> None:
+    teacher = SlowTeacher(batch_size)
+    address, _ = start(teacher, tmp_path)
+
+    def client(seed: int) -> None:
+        random = np.random.default_rng(seed)
+        feed, direct = RemoteFeed(address), InlineFeed(FakeTeacher(8))
+        for _ in range(2):
+            crops = random.integers(0, 256, (random.integers(1, 6 * BATCH), 8, 8, 3), np.uint8)
+            give(feed, crops)
+            give(direct, crops)
+            np.testing.assert_array_equal(feed.drain(), direct.drain())
+        assert feed.drain().shape == (0, 8)
+        assert feed.teacher_seconds > 0 and feed.wait_seconds > 0
+
+    with ThreadPoolExecutor(6) as clients:
+        list(clients.map(client, range(6)))
+    assert max(teacher.sizes) <= batch_size
+    if batch_size > BATCH:
+        assert max(teacher.sizes) > BATCH, "clients share batches"
+
+
+def test_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:
+    address, errors = start(SlowTeacher(BATCH), tmp_path)
+    crops = np.arange(BATCH * 8 * 8 * 3, dtype=np.uint8).reshape(BATCH, 8, 8, 3)
+    leaving = RemoteFeed(address)
+    give(leaving, np.concatenate([crops] * (NUM_BUFFERS - 1)))
+    leaving.close()
+    staying = RemoteFeed(address)
+    give(staying, crops)
+    np.testing.assert_array_equal(staying.drain(), FakeTeacher(8)(crops))
+    assert not errors
+
+
+def test_teacher_that_fails_ends_the_server(tmp_path: Path) -> None:
+    address, errors = start(SlowTeacher(BATCH, fails_at=1), tmp_path)
+    feed = RemoteFeed(address)
+    with pytest.raises(TeacherLostError):
+        for _ in range(4):
+            give(feed, np.zeros((BATCH, 8, 8, 3), np.uint8))
+            feed.drain()
+    deadline = time.monotonic() + 20
+    while not errors and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert "out of memory" in str(errors)
+    with pytest.raises(TeacherLostError):
+        RemoteFeed(address)
+
+
+def test_no_server_is_said(tmp_path: Path) -> None:
+    with pytest.raises(TeacherLostError):
+        RemoteFeed(str(tmp_path / "nobody"))
+
+
+def compact_jobs(root: Path, num_shards: int) -> list[ShardJob]:
+    """Shards for the embedded teacher, three clips each."""
+    from dataclasses import replace
+
+    teacher = find_teacher("compact")
+    jobs = make_jobs(root, [[f"{n}{name}" for name in "abc"] for n in range(num_shards)])
+    settings = replace(jobs[0].settings, teacher_sha256=teacher.sha256)
+    return [replace(job, settings=settings, teacher_path=teacher.path) for job in jobs]
+
+
+def rows_of(engine: LokyEngine, jobs: Sequence[ShardJob]) -> list[dict[str, list[object]]]:
+    assert len(list(engine.run(jobs))) == len(jobs)
+    paths = [rows_file(job.state, job.shard.fingerprint) for job in jobs]
+    tables = [pq.read_table(path).to_pydict() for path in paths]
+    for path in paths:
+        path.unlink()
+    return tables
+
+
+def test_rows_are_those_of_workers_that_hold_the_teacher(tmp_path: Path) -> None:
+    jobs = compact_jobs(tmp_path, 6)
+    held = rows_of(LokyEngine(2), jobs)
+    assert all(table["track_id"] for table in held)
+    assert rows_of(LokyEngine(3, devices=("cpu", "cpu")), jobs) == held
+
+    killed = []
+
+    def kill_server_later(workers: Workers) -> None:
+        """Kill the teacher once the workers have connected to it."""
+        assert workers.workers[0].place().address
+
+        def kill() -> None:
+            for process in psutil.Process().children(recursive=True):
+                if any("teacher-0" in str(c.laddr) for c in process.net_connections("unix")):
+                    os.kill(process.pid, signal.SIGKILL)
+                    killed.append(process.pid)
+
+        threading.Timer(0.2, kill).start()
+
+    assert rows_of(LokyEngine(2, devices=("cpu",), on_start=kill_server_later), jobs) == held
+    assert killed
+
+
+def test_teacher_that_cannot_be_loaded_is_one_error(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    jobs = [replace(job, teacher_path=tmp_path / "none.pth") for job in compact_jobs(tmp_path, 1)]
+    with pytest.raises(EmovoxError, match=r"none\.pth"):
+        list(LokyEngine(1, devices=("cpu",)).run(jobs))
