@@ -9,7 +9,8 @@ from emovox.emotions import EMOTIONS
 
 if TYPE_CHECKING:
     from emovox.build.config import BuildConfig
-    from emovox.build.run import BuildResult, build_dataset
+    from emovox.build.result import BuildResult
+    from emovox.build.run import build_dataset
     from emovox.corpus.audio import audio_path
     from emovox.dataset.reader import Dataset, load
     from emovox.media.spectrogram import spectrogram
@@ -33,7 +34,7 @@ __all__ = [
 
 _HOMES = {
     "BuildConfig": "emovox.build.config",
-    "BuildResult": "emovox.build.run",
+    "BuildResult": "emovox.build.result",
     "Dataset": "emovox.dataset.reader",
     "Student": "emovox.student",
     "Teacher": "emovox.teacher",

@@ -21,7 +21,8 @@ import pytest
 
 import emovox.build.tables as tables_module
 from emovox.build.config import BuildConfig
-from emovox.build.run import BuildResult, build_dataset
+from emovox.build.result import BuildResult
+from emovox.build.run import build_dataset
 from emovox.build.shard import ShardJob, ShardReport
 from emovox.build.state import STATE
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD

@@ -147,7 +147,7 @@ def test_corpus_and_dataset_in_an_object_store(
     store.mkdir("bucket")
     store.put(str(corpus), "s3://bucket/vox2", recursive=True)
     driver = drive("s3://bucket/vox2", "s3://bucket/dataset", cluster.address)
-    stdout, stderr = driver.communicate(timeout=240)
+    _, stderr = driver.communicate(timeout=240)
     assert driver.returncode == 0, stderr
     store.get("s3://bucket/dataset/manifest.json", str(tmp_path / schema.MANIFEST))
     tables = [name for name in expected if name.endswith(".parquet")]

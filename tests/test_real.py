@@ -14,7 +14,8 @@ import pyarrow as pa
 import pytest
 
 from emovox.build.config import BuildConfig
-from emovox.build.run import BuildResult, build_dataset
+from emovox.build.result import BuildResult
+from emovox.build.run import build_dataset
 from emovox.dataset import schema
 from emovox.dataset.store import read_table
 
@@ -133,3 +134,14 @@ def test_sigkill_at_random_moments(clips: Path, whole: BuildResult, tmp_path: Pa
         assert result.num_built == 0
         assert content(result) == content(whole), f"after kill number {number}"
     assert num_unfinished >= 10
+
+
+BENCHMARKS = Path(__file__).parent / "benchmarks"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_no_damage_gives_a_wrong_row(clips: Path) -> None:
+    command = [sys.executable, str(BENCHMARKS / "faults.py"), "--clips", str(clips)]
+    result = subprocess.run([*command, "--files", "100"], capture_output=True, text=True)
+    assert result.returncode == 0 and "\n0 violations" in result.stdout, result.stdout

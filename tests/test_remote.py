@@ -17,7 +17,8 @@ from click.testing import CliRunner
 
 import emovox.build.locks as locks
 from emovox.build.config import BuildConfig
-from emovox.build.run import BuildResult, build_dataset
+from emovox.build.result import BuildResult
+from emovox.build.run import build_dataset
 from emovox.build.state import STATE
 from emovox.cli import main
 from emovox.dataset import schema
