@@ -148,6 +148,9 @@ def test_demo_from_end_to_end(tmp_path: Path) -> None:
     assert result.build.manifest["totals"]["tracks"] == 6
     text = result.summary()
     assert "First frames of demo0" in text and "what the teacher saw" in text
+    assert str(result.report) in text
+    page = result.report.read_text()
+    assert "They are synthetic" in page and page.count("data:image/jpeg") >= 6
     card = (tmp_path / "demo/dataset" / schema.CARD).read_text()
     assert "from a synthetic corpus" in card and "real people" not in card
     again = run_demo(tmp_path / "demo", SMALL, jobs=2, student=False)

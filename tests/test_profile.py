@@ -32,6 +32,7 @@ def test_the_slower_bounds_what_is_not_shared() -> None:
     assert slow_media.bound == 2400 and slow_media.bound_by == "media is the slower"
 
 
+@pytest.mark.slow
 def test_profile_of_a_run(tmp_path: Path) -> None:
     for number in range(12):
         write_clip(tmp_path / f"root/mp4/a{number}/x/1.mp4", 50)

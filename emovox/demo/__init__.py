@@ -1,4 +1,4 @@
-"""The demo: a small synthetic corpus, the dataset built from it, and a student of that."""
+"""The demo: a small synthetic corpus, the dataset built from it, a student of that, a report."""
 
 import shutil
 from collections import Counter
@@ -7,19 +7,22 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emovox.build.config import BuildConfig
-from emovox.build.run import BuildResult, build_dataset
+from emovox.build.result import BuildResult
+from emovox.build.run import build_dataset
 from emovox.dataset import schema
 from emovox.dataset.store import read_table
 from emovox.demo.corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
+from emovox.report.page import ReportConfig, collect, write_page
 
 if TYPE_CHECKING:
     from emovox.student.evaluation import Evaluation
     from emovox.student.recipe import TrainConfig
 
-CORPUS, DATASET, STUDENT = "corpus", "dataset", "student"
+CORPUS, DATASET, STUDENT, REPORT = "corpus", "dataset", "student", "report.html"
 NUM_SHOWN = 5  # frames printed of the first track
+NUM_TRACKS = 24  # in the report; a quarter of them
 
 
 @dataclass(frozen=True)
@@ -31,12 +34,14 @@ class DemoResult:
         tracks: its tracks with the emotion each one acts.
         build: what the build of the dataset did.
         student: how well a speech student that was trained on the dataset does; None without one.
+        report: page that shows all of it, with faces and sound.
     """
 
     corpus: Path
     tracks: list[DemoTrack]
     build: BuildResult
     student: "Evaluation | None"
+    report: Path
 
     def summary(self) -> str:
         """What was made, read back from the files."""
@@ -50,6 +55,7 @@ class DemoResult:
                 "  from pyarrow.parquet import read_table\n"
                 f"  frames = read_table({str(self.build.out / 'frames')!r})\n"
                 f"  tracks = read_table({str(self.build.out / 'tracks')!r}).to_pylist()",
+                f"See it, in a browser:\n  {self.report}",
             ]
         )
 
@@ -57,7 +63,7 @@ class DemoResult:
 def run_demo(
     out: Path, config: DemoConfig | None = None, jobs: int = 0, *, student: bool = True
 ) -> DemoResult:
-    """Write a corpus below `out`, build a dataset, read it back, train a student and score it.
+    """Write a corpus below `out`, build a dataset, train and score a student, and report on both.
 
     Args:
         out: folder; new, empty, or of an earlier demo.
@@ -70,7 +76,7 @@ def run_demo(
         CheckError: what was read back is not what was built.
     """
     corpus, dataset = out / CORPUS, out / DATASET
-    ours = {CORPUS, DATASET, STUDENT}
+    ours = {CORPUS, DATASET, STUDENT, REPORT}
     if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - ours):
         raise InputError(f"{out}: holds something else; choose another --out")
     tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
@@ -78,9 +84,12 @@ def run_demo(
     rows = sum(read_table(dataset, "frames", split).num_rows for split in schema.SPLITS)
     if rows != build.manifest["totals"]["frames"]:
         raise CheckError(f"{dataset}: {rows} frames were read back, others were written")
-    return DemoResult(
-        corpus, tracks, build, _train_student(dataset, corpus, out / STUDENT) if student else None
+    trained = _train_student(dataset, corpus, out / STUDENT) if student else None
+    report = ReportConfig(
+        dataset, media=corpus, runs=(out / STUDENT,) if student else (), num_tracks=NUM_TRACKS
     )
+    write_page(collect(report), out / REPORT)
+    return DemoResult(corpus, tracks, build, trained, out / REPORT)
 
 
 def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:

@@ -7,9 +7,7 @@ from typing import Any
 import numpy as np
 
 from emovox.dataset.files import replace_file
-from emovox.emotions import EMOTIONS
-
-COLOURS = ("#8c8c8c", "#e0a100", "#00a0b0", "#3366cc", "#cc3333", "#5b8c2a", "#8e44ad", "#a0522d")
+from emovox.emotions import COLOURS, EMOTIONS
 
 
 def draw_roc(labels: np.ndarray, scores: np.ndarray, title: str, path: Path) -> None:
@@ -31,7 +29,7 @@ def draw_roc(labels: np.ndarray, scores: np.ndarray, title: str, path: Path) -> 
                 continue
             false_rate, true_rate, _ = roc_curve(positive, scores[:, k])
             label = f"{emotion} {auc(false_rate, true_rate):.2f} ({positive.sum():,})"
-            axes.plot(false_rate, true_rate, color=COLOURS[k], linewidth=1.6, label=label)
+            axes.plot(false_rate, true_rate, color=COLOURS[emotion], linewidth=1.6, label=label)
         axes.set(xlabel="false positive rate", ylabel="true positive rate")
         axes.set(xlim=(0, 1), ylim=(0, 1.01), aspect="equal")
         if len(axes.lines) > 1:

@@ -1,0 +1,112 @@
+"""Datasets and results for the tests of the report, small and of every kind."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
+from emovox.corpus.tracks import Dropped
+from emovox.dataset import schema
+from emovox.emotions import EMOTIONS
+from emovox.student.evaluation import Evaluation, Predictions
+from emovox.student.scores import difference, score_split
+
+TRAIN, HEARD, UNHEARD = schema.SPLITS
+
+
+@dataclass(frozen=True)
+class Made:
+    """A track with its logits `[n, 8]` and grid points."""
+
+    split: str
+    row: TrackRow
+    logits: np.ndarray
+    index: np.ndarray
+
+
+def made(split: str, identity: str, video: str, number: int, num: int = 12, **options: Any) -> Made:
+    """A track of noise, some emotions of which are stronger in some people."""
+    rng = np.random.default_rng([number, *identity.encode(), *video.encode()])
+    logits = rng.normal(0, 1, (num, len(EMOTIONS))).astype(np.float32)
+    logits[:, rng.integers(len(EMOTIONS))] += 3
+    logits[: num // 2, rng.integers(len(EMOTIONS))] += 4
+    index = np.arange(num)
+    if options.pop("gap", False):
+        index = np.delete(np.arange(num + 2), [3, 4])
+    duration = options.pop("duration_ms", int((index[-1] + 1) * schema.STEP_MS))
+    expected = int(index[-1]) + 1
+    row = TrackRow(identity, video, number, num, expected, duration)
+    return Made(split, row, options.pop("logits", logits), index)
+
+
+def small() -> list[Made]:
+    """Tracks of five identities in all splits, sorted; some with gaps."""
+    found = []
+    for split, identities in ((TRAIN, "abc"), (HEARD, "ab"), (UNHEARD, "xy")):
+        for who in identities:
+            for video in ("v1", "v2")[: 1 + (who in "ax")]:
+                for k in range(1, 5):
+                    number = k + 10 * schema.SPLITS.index(split)
+                    track = made(split, f"id{who}", video, number, 8 + 3 * k, gap=k == 2)
+                    found.append(track)
+    return found
+
+
+def write(
+    out: Path,
+    tracks: Iterable[Made],
+    *,
+    name: str = "small",
+    dropped: Sequence[Dropped] = (),
+    **provenance: Any,
+) -> Path:
+    """Write a dataset without faces, as an import has it."""
+    header = Header(
+        name,
+        "1.2.3",
+        schema.STEP_MS,
+        {"name": "fake", "sha256": "ab" * 32},
+        {"origin": "Made by a test.", **provenance},
+        ("frames", "tracks"),
+    )
+    chunks = (_chunk(track) for track in tracks)
+    write_dataset(out, chunks, list(dropped), header, hdf5=False)
+    return out
+
+
+def _chunk(track: Made) -> Chunk:
+    columns = [
+        pa.array([track.row.track_id] * len(track.logits)),
+        pa.array(track.index.astype(np.int16)),
+        pa.array((track.index * schema.STEP_MS).astype(np.int32)),
+        *map(pa.array, np.ascontiguousarray(track.logits.T)),
+    ]
+    return Chunk(track.split, [track.row], pa.Table.from_arrays(columns, schema=schema.FRAMES))
+
+
+def evaluation(num: int = 60, name: str = "small", version: str = "1.2.3") -> Evaluation:
+    """A student that is right about half of the time; contempt never occurs."""
+    predictions, scores = {}, {}
+    for place, split in enumerate((HEARD, UNHEARD)):
+        rng = np.random.default_rng(place)
+        labels = rng.integers(0, len(EMOTIONS) - 1, num)
+        found = rng.dirichlet(np.ones(len(EMOTIONS)), num).astype(np.float32)
+        found[np.arange(num), labels] += rng.uniform(0, 1, num)
+        found = (found / found.sum(axis=1, keepdims=True)).astype(np.float32)
+        people = np.array([f"id{k % 5}" for k in range(num)])
+        ids = np.array([f"{who}/v/{k:05d}" for k, who in enumerate(people)])
+        predictions[split] = Predictions(split, ids, people, labels, found, [])
+        scores[split] = score_split(split, labels, found, people)
+    return Evaluation(
+        {"name": "student", "sha256": "0" * 64},
+        {"name": name, "version": version},
+        "standard",
+        "grid",
+        scores,
+        difference(*scores.values()),
+        predictions,
+    )

@@ -1,0 +1,758 @@
+"""The report: its numbers recomputed, its page, its figures, and what is missing."""
+
+import base64
+import csv
+import hashlib
+import itertools
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+import report_fixtures as fixtures
+import soundfile
+from click.testing import CliRunner, Result
+from report_fixtures import HEARD, TRAIN, UNHEARD, evaluation, made, small, write
+from sklearn.metrics import auc, roc_auc_score
+
+from emovox.build.config import BuildConfig
+from emovox.build.run import build_dataset
+from emovox.build.tables import TrackRow
+from emovox.cli import main
+from emovox.corpus.tracks import Dropped
+from emovox.dataset import schema
+from emovox.dataset.reader import load
+from emovox.dataset.takedown import format_list, hash_identity
+from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
+from emovox.errors import ConfigError, InputError
+from emovox.media.audio import SAMPLE_RATE, read_audio
+from emovox.report import charts, svg
+from emovox.report.aggregates import QUANTILES, aggregate
+from emovox.report.figures import write_figures
+from emovox.report.page import MAX_TRACKS, Report, ReportConfig, collect, render, write_page
+from emovox.report.results import CURVE_POINTS, read_results, roc_curve
+from emovox.report.sample import LEVELS, choose, pack, peaks_of, water_level
+from emovox.report.student_charts import roc_figure
+from emovox.student.comparison import ExternalEvaluation
+from emovox.student.probe_config import ProbeConfig
+from emovox.student.probing import HeldOut, Probed
+from emovox.teacher.evaluation import Evaluation as TeacherEvaluation
+from emovox.teacher.scores import score
+from emovox.testing import FakeTeacher, InlineEngine, write_clip
+
+EVIL = "<img src=x onerror=alert(1)>"
+EVIL_MESSAGE = "</script><script>alert(2)</script>"
+
+
+@pytest.fixture(scope="module")
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    dropped = [Dropped(f"idz/v/{k:05d}", "z.mp4", "open", "Broken", EVIL_MESSAGE) for k in range(3)]
+    dropped.append(Dropped("idz/w/00001", "w.mp4", "faces", "NoFace", "no face"))
+    return write(tmp_path_factory.mktemp("report") / "dataset", small(), dropped=dropped)
+
+
+@pytest.fixture(scope="module")
+def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    evaluation().write(folder)
+    lines = [{"epoch": k, "train_loss": 2 - 0.1 * k, "heard_val_loss": 2.0} for k in range(3)]
+    (folder / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def report(dataset: Path, run_folder: Path) -> Report:
+    return collect(ReportConfig(dataset, runs=(run_folder,)))
+
+
+class Page(HTMLParser):
+    """What a browser would find in a page: elements, and the text of each script."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.scripts: list[tuple[dict[str, str | None], str]] = []
+        self.styles: list[str] = []
+        self.text = ""
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        if tag == "script":
+            self.scripts.append((dict(attrs), ""))
+        elif tag == "style":
+            self.styles.append("")
+        self._inside = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self._inside = ""
+
+    def handle_data(self, data: str) -> None:
+        if self._inside == "script":
+            self.scripts[-1] = (self.scripts[-1][0], self.scripts[-1][1] + data)
+        elif self._inside == "style":
+            self.styles[-1] += data
+        else:
+            self.text += data
+
+    @property
+    def words(self) -> str:
+        return " ".join(self.text.split())
+
+    def json(self, name: str) -> Any:
+        [text] = [text for attributes, text in self.scripts if attributes.get("id") == name]
+        return json.loads(text)
+
+
+def page_of(folder: Path, **options: Any) -> Page:
+    return Page(render(collect(ReportConfig(folder, **options))))
+
+
+def frames_of(folder: Path) -> pd.DataFrame:
+    tracks, frames = (load(folder).to_pandas(table) for table in ("tracks", "frames"))
+    columns = ["track_id", "identity_id", "video_id", "split"]
+    frames = frames.merge(tracks[columns], on="track_id")
+    frames["dominant"] = frames[list(schema.LOGITS)].to_numpy().argmax(axis=1)
+    return frames
+
+
+def test_counts_are_those_of_pandas(dataset: Path) -> None:
+    found, frames = aggregate(load(dataset)), frames_of(dataset)
+    tracks = load(dataset).to_pandas("tracks")
+    for split in found.splits:
+        rows, its = frames[frames["split"] == split.split], tracks[tracks["split"] == split.split]
+        assert (split.num_frames, split.num_tracks) == (len(rows), len(its))
+        assert split.num_identities == its["identity_id"].nunique()
+        assert split.num_videos == len(its[["identity_id", "video_id"]].drop_duplicates())
+        assert split.num_expected == its["n_expected"].sum()
+        assert split.seconds == pytest.approx(its["duration_ms"].sum() / 1000)
+        counts = rows["dominant"].value_counts().reindex(range(8), fill_value=0)
+        assert split.frames.tolist() == counts.tolist()
+        labels = its["label"].value_counts().reindex(EMOTIONS, fill_value=0)
+        assert split.labels.tolist() == labels.tolist()
+    coverage = tracks["n_frames"] / tracks["n_expected"]
+    assert found.coverage.num_full == (coverage == 1).sum()
+    expected, _ = np.histogram(coverage, np.linspace(0, 1, 21))
+    assert found.coverage.counts.tolist() == expected.tolist()
+    assert found.dropped is not None
+    assert [(r.stage, r.error, r.count) for r in found.dropped] == [
+        ("open", "Broken", 3),
+        ("faces", "NoFace", 1),
+    ]
+
+
+def test_logits_are_those_of_numpy(dataset: Path) -> None:
+    found = aggregate(load(dataset)).logits
+    values = frames_of(dataset)[list(schema.LOGITS)].to_numpy()
+    np.testing.assert_allclose(found.mean, values.mean(axis=0), rtol=1e-5)
+    np.testing.assert_allclose(found.deviation, values.std(axis=0), rtol=1e-5)
+    expected = np.quantile(values, QUANTILES, axis=0).T
+    np.testing.assert_allclose(found.quantiles, expected, rtol=1e-5)
+    inside = values.clip(found.edges[0], found.edges[-1])
+    for k in range(8):
+        counts, _ = np.histogram(inside[:, k], found.edges)
+        assert np.abs(found.counts[k] - counts).sum() <= 2  # a value on an edge may round
+        assert found.counts[k].sum() == len(values)
+    beyond = (values < found.edges[0]) | (values > found.edges[-1])
+    assert beyond.mean() < 0.002
+
+
+def test_skew_is_that_of_a_naive_computation(dataset: Path) -> None:
+    found, frames = aggregate(load(dataset)), frames_of(dataset)
+    by_video = ["identity_id", "video_id"]
+    for skew, keys in ((found.identities, ["identity_id"]), (found.videos, by_video)):
+        sizes = sorted(frames.groupby(keys).size())
+        assert skew.num_groups == len(sizes)
+        gaps = sum(abs(a - b) for a, b in itertools.product(sizes, sizes))
+        assert skew.gini == pytest.approx(gaps / (2 * len(sizes) * sum(sizes)))
+        assert skew.largest == pytest.approx(sizes[-1] / sum(sizes))
+        assert skew.lorenz[0] == 0 and skew.lorenz[-1] == pytest.approx(1)
+        assert (np.diff(skew.lorenz, 2) > -1e-9).all()  # a Lorenz curve is convex
+        counted = frames.groupby([*keys, "dominant"]).size().unstack(fill_value=0)
+        table = counted.reindex(columns=range(8), fill_value=0).to_numpy()
+        assert skew.having.tolist() == (table > 0).sum(axis=0).tolist()
+        np.testing.assert_allclose(skew.top, table.max(axis=0) / table.sum(axis=0))
+        shares = table / table.sum(axis=1, keepdims=True)
+        np.testing.assert_allclose(skew.shares, np.quantile(shares, QUANTILES, axis=0).T)
+
+
+@pytest.mark.parametrize("num", [20, 5000])
+def test_curves_have_the_area_of_scikit_learn(num: int) -> None:
+    rng = np.random.default_rng(num)
+    positive = rng.random(num) < 0.3
+    scores = np.round(rng.normal(positive, 1.0), 1)  # with ties
+    curve = roc_curve(positive, scores)
+    area = roc_auc_score(positive, scores)
+    assert len(curve.false_rate) <= CURVE_POINTS
+    assert auc(curve.false_rate, curve.true_rate) == pytest.approx(area, abs=2e-3)
+    ends = [rate[k] for rate in (curve.false_rate, curve.true_rate) for k in (0, -1)]
+    assert ends == pytest.approx([0, 1, 0, 1])
+
+
+def test_what_evaluate_wrote_is_read_back(run_folder: Path) -> None:
+    found, original = read_results([run_folder]), evaluation()
+    assert found.student is not None and len(found.training) == 3
+    for split in found.student.splits:
+        predictions, scores = original.predictions[split.split], original.splits[split.split]
+        assert split.num_tracks == len(predictions.labels)
+        confusion = pd.crosstab(predictions.labels, predictions.scores.argmax(axis=1))
+        confusion = confusion.reindex(index=range(8), columns=range(8), fill_value=0)
+        assert split.confusion is not None
+        assert split.confusion.tolist() == confusion.to_numpy().tolist()
+        for emotion in EMOTIONS[:-1]:
+            area, curve = split.areas[emotion], split.curves[emotion]
+            assert area.value == pytest.approx(scores.auc[emotion].value)
+            assert auc(curve.false_rate, curve.true_rate) == pytest.approx(area.value, abs=1e-6)
+        assert split.areas["contempt"].value is None and "contempt" not in split.curves
+
+
+def test_page_says_the_numbers(dataset: Path, report: Report) -> None:
+    page = Page(render(report))
+    frames = frames_of(dataset)
+    assert f"{len(frames):,} frames, one every 240 ms" in page.words
+    for split in schema.SPLITS:
+        assert split in page.words
+    counts = frames["dominant"].value_counts()
+    alt = next(a["aria-label"] for t, a in page.tags if t == "svg")
+    assert alt is not None
+    for k, emotion in enumerate(EMOTIONS):
+        assert f"{emotion} {counts.get(k, 0):,}" in alt
+    for scores in evaluation().splits.values():
+        assert f"{scores.auc['anger'].value:.3f}" in page.words
+    assert "There is no table of faces" in page.words
+    ids = {attributes.get("id") for _, attributes in page.tags}
+    assert {"figure-emotions", "figure-logits", "figure-roc-heard_val", "figure-losses"} <= ids
+
+
+def test_figures_have_words_and_numbers(report: Report) -> None:
+    page = Page(render(report))
+    pictures = [a for t, a in page.tags if t == "svg" and a.get("role") == "img"]
+    assert len(pictures) == 8 and all(a.get("aria-label") for a in pictures)
+    tables = sum(tag == "table" for tag, _ in page.tags)
+    captions = sum(tag == "caption" for tag, _ in page.tags)
+    assert tables == captions > len(pictures)
+    names = [a for t, a in page.tags if t in ("input", "select", "nav")]
+    assert all(a.get("aria-label") for a in names)
+
+
+def test_page_is_whole_in_itself(report: Report) -> None:
+    text = render(report)
+    page = Page(text)
+    assert not re.search(r"https?:|//[a-z]+\.", text.replace("http://www.w3.org/2000/svg", ""))
+    sources = [a[n] for _, a in page.tags for n in ("src", "href") if n in a]
+    assert all(str(s).startswith(("#", "data:")) for s in sources)
+    assert not any(name.startswith("on") or name == "style" for _, a in page.tags for name in a)
+    [policy] = [
+        a["content"] for t, a in page.tags if a.get("http-equiv") == "Content-Security-Policy"
+    ]
+    assert policy is not None and policy.startswith("default-src 'none';")
+    assert "unsafe" not in policy
+    code = [text for attributes, text in page.scripts if "type" not in attributes]
+    assert len(code) == len(page.styles) == 1
+    for content, kind in ((code[0], "script"), (page.styles[0], "style")):
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{kind}-src 'sha256-{digest}'" in policy
+
+
+def test_page_is_the_same_again(dataset: Path, run_folder: Path) -> None:
+    config = ReportConfig(dataset, runs=(run_folder,), num_tracks=7)
+    assert render(collect(config)) == render(collect(config))
+
+
+def evil_dataset(out: Path) -> Path:
+    tracks = [made(TRAIN, EVIL, "&<b>v", 1), made(UNHEARD, "id'\"x", "</td>".replace("/", ""), 1)]
+    dropped = [Dropped(f"{EVIL}/v/00002", EVIL, EVIL, EVIL, EVIL_MESSAGE)]
+    return write(out, tracks, name=f"{EVIL}</title>", dropped=dropped, origin=EVIL_MESSAGE)
+
+
+def test_names_and_messages_are_text(tmp_path: Path) -> None:
+    folder = evil_dataset(tmp_path / "evil")
+    log = {"epoch": 0, "train_loss": 1.0, "heard_val_loss": EVIL}
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.jsonl").write_text(json.dumps(log))
+    found = evaluation(name=EVIL)
+    object.__setattr__(found, "student", {"name": EVIL, "sha256": ""})
+    found.write(tmp_path / "run")
+    page = page_of(folder, runs=(tmp_path / "run",), compare=folder)
+    assert not [tag for tag, _ in page.tags if tag in ("img", "b", "td>")]
+    assert sum("type" not in attributes for attributes, _ in page.scripts) == 1
+    assert EVIL_MESSAGE in page.words and EVIL in page.words
+    assert page.json("data")["tracks"][0]["id"] == f"{EVIL}/&<b>v/00001"
+    write_figures(collect(ReportConfig(folder)), tmp_path / "figures")
+    assert EVIL not in (tmp_path / "figures/figure-2.svg").read_text()
+
+
+def test_sample_is_chosen_by_rule(dataset: Path) -> None:
+    data = load(dataset)
+    tracks = data.to_pandas("tracks")
+    for num in (1, 10, 24, len(tracks) + 5):
+        shown = choose(data, num)
+        assert len({t.track_id for t in shown}) == len(shown) == min(num, len(tracks))
+        assert [t.track_id for t in shown] == [t.track_id for t in choose(load(dataset), num)]
+    shown = choose(data, 40)
+    assert {t.split for t in shown} == set(schema.SPLITS)
+    assert {(t.split, t.label) for t in shown} == set(
+        zip(tracks["split"], tracks["label"], strict=True)
+    )
+    for emotion in EMOTIONS[:4]:
+        best = tracks.loc[tracks[f"max_{emotion}"].idxmax(), "track_id"]
+        [found] = [t for t in shown if f"strongest {emotion}" in t.reasons]
+        assert found.track_id == best
+    assert choose(data, 0) == []
+
+
+def test_most_changes_are_counted_within_tracks(tmp_path: Path) -> None:
+    steady = np.zeros((30, 8), np.float32)
+    steady[:, 1] = 1
+    lively = np.eye(8, dtype=np.float32)[np.arange(30) % 2]
+    tracks = [
+        made(TRAIN, "ida", "v", 1, 30, logits=steady),
+        made(TRAIN, "ida", "v", 2, 30, logits=lively),
+        made(TRAIN, "ida", "v", 3, 30, logits=np.roll(steady, 1, axis=1)),
+    ]
+    shown = choose(load(write(tmp_path / "d", tracks)), 40)
+    [found] = [t.track_id for t in shown if "changes most often" in t.reasons]
+    assert found == "ida/v/00002"
+
+
+def test_packed_logits_come_back(dataset: Path) -> None:
+    data = load(dataset)
+    for track in choose(data, 30):
+        packed = json.loads(json.dumps(pack(track)))
+        levels = np.frombuffer(base64.b64decode(packed["logits"]), "<i2").reshape(-1, 8)
+        np.testing.assert_allclose(levels / LEVELS, data.logits(track.track_id), atol=0.00501)
+        index = packed.get("index", list(range(len(levels))))
+        assert index == data.frame_index(track.track_id).tolist()
+
+
+def test_peaks_are_of_emotions_that_are_dominant_somewhere() -> None:
+    logits = np.zeros((5, 8), np.float32)
+    logits[:, 0] = 1
+    logits[2, 4], logits[3, 4], logits[4, 1] = 5, 6, 0.5
+    peaks = peaks_of(logits, np.array([0, 1, 2, 7, 8]))
+    assert [(p.emotion, p.frame_index, p.logit) for p in peaks] == [
+        ("neutral", 0, 1),
+        ("anger", 7, 6),
+    ]
+
+
+@pytest.mark.parametrize("lengths", [[5, 5, 5], [1, 2, 100], [7], [3, 50, 60, 2]])
+@pytest.mark.parametrize("total", [3, 12, 40, 1000])
+def test_water_level_is_the_largest_that_fits(lengths: list[int], total: int) -> None:
+    found = water_level(lengths, max(total, len(lengths)))
+    fitting = [
+        limit
+        for limit in range(1, max(lengths) + 1)
+        if sum(min(length, limit) for length in lengths) <= max(total, len(lengths))
+    ]
+    assert found == max(fitting)
+
+
+def test_long_tracks_are_cut_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emovox.report.sample.FRAMES_IN_ALL", 100)
+    folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", k, 400) for k in (1, 2)])
+    packed = page_of(folder).json("data")["tracks"]
+    assert [track["frames"] for track in packed] == [400, 400]
+    assert [len(base64.b64decode(track["logits"])) // 16 for track in packed] == [50, 50]
+
+
+def test_page_without_media_is_small(tmp_path: Path) -> None:
+    tracks = [made(TRAIN, f"id{k:05d}", "video00001", 1, 100) for k in range(MAX_TRACKS)]
+    folder = write(tmp_path / "d", tracks)
+    out = tmp_path / "page.html"
+    write_page(collect(ReportConfig(folder, num_tracks=MAX_TRACKS)), out)
+    assert out.stat().st_size < 5e6
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", 1, duration_ms=None)])
+    (folder / schema.DROPPED_FILE).unlink()
+    (folder / schema.PROVENANCE).unlink()
+    words = page_of(folder).words
+    assert "No track is in heard_val and unheard_val." in words
+    assert "The dataset has no dropped.parquet" in words
+    assert "The source gives no durations" in words
+    assert "There is no table of faces" in words
+    assert "No student was given" in words
+    assert "No tracks were asked for." in page_of(folder, num_tracks=0).words
+
+
+def test_dataset_without_rows(tmp_path: Path) -> None:
+    folder = write(tmp_path / "d", [])
+    words = page_of(folder, compare=folder).words
+    assert "The dataset has no frames." in words and "The dataset has no tracks." in words
+    lines = write_figures(collect(ReportConfig(folder)), tmp_path / "figures")
+    assert any("figure-2" in line and "no track was chosen" in line for line in lines)
+
+
+def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+    logits = np.tile(np.arange(8, dtype=np.float32), (6, 1))
+    logits[2, 3], logits[4, 0] = np.nan, np.inf
+    folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", 1, 6, logits=logits)])
+    found = aggregate(load(folder))
+    assert found.logits.num_bad == 2 and found.frames.tolist() == [0] * 7 + [4]
+    assert "2 frames have a logit that is not a finite number" in page_of(folder).words
+
+
+def test_taken_down_identities_are_nowhere(tmp_path: Path) -> None:
+    dropped = [Dropped("idb/v/00009", "idb/v.mp4", "open", "Secret", "idb/v.mp4 is broken")]
+    folder = write(tmp_path / "d", small(), dropped=dropped)
+    assert "idb/" in render(collect(ReportConfig(folder)))
+    (folder / schema.TAKEDOWN).write_text(format_list([hash_identity("idb")]))
+    text = render(collect(ReportConfig(folder)))
+    assert "idb" not in text and "Secret" not in text
+    assert "a list of 1 identities is honoured" in Page(text).words
+
+
+def test_two_datasets_are_compared(dataset: Path, tmp_path: Path) -> None:
+    other = write(tmp_path / "other", [made(TRAIN, "ida", "v", 1, 50)], name="other")
+    found = collect(ReportConfig(dataset, compare=other))
+    assert found.other is not None
+    np.testing.assert_array_equal(found.found.logits.edges, found.other.logits.edges)
+    page = Page(render(found))
+    assert "Compared with other 1.2.3 : 50 frames of 1 tracks." in page.words.replace(
+        "1.2.3:", "1.2.3 :"
+    )
+    assert "Outlined: other 1.2.3" in page.words
+
+
+def test_evaluation_without_predictions(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    text = (run_folder / "evaluation.json").read_text()
+    (tmp_path / "evaluation.json").write_text(text)
+    page = page_of(dataset, runs=(tmp_path,))
+    assert "There is no predictions.parquet beside the figures" in page.words
+    area = evaluation().splits[HEARD].auc["anger"].value
+    assert f"{area:.3f}" in page.words
+    lines = write_figures(collect(ReportConfig(dataset, runs=(tmp_path,))), tmp_path / "f")
+    assert "its predictions.parquet is missing" in "\n".join(lines)
+
+
+def test_student_of_another_dataset_is_said(dataset: Path, tmp_path: Path) -> None:
+    evaluation(name="elsewhere").write(tmp_path)
+    assert "scored on elsewhere 1.2.3" in page_of(dataset, runs=(tmp_path,)).words
+
+
+def test_training_without_evaluation(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "log.jsonl").write_text((run_folder / "log.jsonl").read_text())
+    assert "There is no evaluation in these folders" in page_of(dataset, runs=(tmp_path,)).words
+
+
+def test_results_that_cannot_be_read(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such folder"):
+        read_results([tmp_path / "none"])
+    with pytest.raises(InputError, match="holds none of"):
+        read_results([tmp_path])
+    for name in ("evaluation.json", "log.jsonl", "probe.json"):
+        for content in ("{", "[]", '{"splits": 1}' if name != "log.jsonl" else "3"):
+            (tmp_path / name).write_text(content)
+            if (name, content) != ("log.jsonl", "[]"):
+                with pytest.raises(InputError, match=name):
+                    read_results([tmp_path])
+            (tmp_path / name).unlink()
+    (tmp_path / "evaluation.json").write_text((run_folder / "evaluation.json").read_text())
+    (tmp_path / "predictions.parquet").write_text("no table")
+    with pytest.raises(InputError, match=r"evaluation\.json"):
+        read_results([tmp_path])
+
+
+def probe_folder(folder: Path, layout: str) -> Path:
+    folder.mkdir(parents=True)
+    held_out = HeldOut("random", (0.5, 0.6), (0.4, 0.5), ((3, 1), (1, 3)))
+    probed = Probed("student logits", "affine map", ("anger", "fear"), (held_out,))
+    found = ExternalEvaluation(
+        ProbeConfig(checkpoint="x", corpus=Path("corpus")),
+        {"name": "student", "sha256": "0" * 64},
+        layout,
+        {"anger": 4, "fear": 4},
+        2,
+        (probed,),
+        (),
+        (),
+    )
+    (folder / "probe.json").write_text(json.dumps(found.as_json()))
+    return folder
+
+
+def teacher_folder(folder: Path) -> Path:
+    folder.mkdir(parents=True)
+    rng = np.random.default_rng(0)
+    scores = score(rng.normal(size=(50, 8)), rng.dirichlet(np.ones(8), 50))
+    found = TeacherEvaluation("fake", "0" * 64, "private_test", scores, scores)
+    (folder / "evaluation.json").write_text(json.dumps(found.as_json()))
+    return folder
+
+
+def rows_of(path: Path) -> list[list[str]]:
+    with path.open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_figures_and_tables_of_the_paper(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    runs = [run_folder, *(probe_folder(tmp_path / name, name) for name in ("rml", "enterface"))]
+    runs.append(teacher_folder(tmp_path / "teacher"))
+    found = collect(ReportConfig(dataset, runs=tuple(runs)))
+    lines = write_figures(found, tmp_path / "out")
+    assert not any("not written" in line for line in lines)
+    names = ("figure-2", "figure-4", "figure-5", "figure-5-confusion")
+    expected = {f"{name}.{form}" for name in names for form in ("png", "svg", "csv")}
+    expected |= {f"table-{number}.csv" for number in (2, 3, 5)}
+    assert {path.name for path in (tmp_path / "out").iterdir()} == expected
+    for name in names:
+        image = cv2.imread(str(tmp_path / "out" / f"{name}.png"))
+        assert image is not None and len(np.unique(image.reshape(-1, 3), axis=0)) > 20
+    counts = {row[0]: int(row[1]) for row in rows_of(tmp_path / "out/figure-4.csv")[1:]}
+    dominant = frames_of(dataset)["dominant"].value_counts()
+    assert counts == {e: dominant.get(k, 0) for k, e in enumerate(EMOTIONS)}
+    two, three, five = (rows_of(tmp_path / f"out/table-{n}.csv") for n in (2, 3, 5))
+    assert [row[0] for row in two if row[3] == "measured"] == ["fake"]
+    assert ["SENet teacher (Albanie et al. 2018)", "88.8", "0.3", "quoted from the paper"] in two
+    tracks = load(dataset).to_pandas("tracks")["split"].value_counts()
+    assert three[:2] == [
+        ["", *schema.SPLITS],
+        ["speaking_face_tracks", *map(str, tracks[list(schema.SPLITS)])],
+    ]
+    values = {row[0]: row[4:] for row in five}
+    assert values["student logits"] == ["55.0", "7.1", "50.0"] * 2
+    assert values["student (Albanie et al. 2018)"] == ["49.7", "5.4", "50.0", "34.3", "4.0", "50.0"]
+    words = Page(render(found)).words
+    assert "Probe: rml" in words and "student (Albanie et al. 2018)" in words
+
+
+def test_tables_without_data_are_said(dataset: Path, tmp_path: Path) -> None:
+    lines = write_figures(collect(ReportConfig(dataset)), tmp_path / "a")
+    missing = {line.split()[0] for line in lines if "not written" in line}
+    assert missing == {"figure-5", "table-2", "table-5"}
+    assert not {path.stem for path in (tmp_path / "a").iterdir()} & missing
+    write_figures(collect(ReportConfig(dataset)), tmp_path / "b")
+    for path in (tmp_path / "a").iterdir():
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A built dataset with faces, and its corpus: video n is as bright as its frames are late."""
+    root = tmp_path_factory.mktemp("filmed")
+    for identity, number in (("id1", 1), ("id1", 2), ("id2", 1)):
+        frames = (np.full((224, 224, 3), 20 + 3 * k, np.uint8) for k in range(60))
+        write_clip(root / f"corpus/mp4/{identity}/v/{number:05d}.mp4", frames)
+    time = np.arange(int(2.4 * SAMPLE_RATE)) / SAMPLE_RATE
+    sound = 0.3 * np.sin(2 * np.pi * 440 * time)
+    path = root / "corpus/wav/id1/v/00001.wav"
+    path.parent.mkdir(parents=True)
+    soundfile.write(path, sound, SAMPLE_RATE)
+    config = BuildConfig(layout="voxceleb2", root=root / "corpus", out=root / "dataset")
+    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    return root
+
+
+def decoded(uri: str) -> bytes:
+    return base64.b64decode(uri.partition(",")[2])
+
+
+def test_faces_and_sound_are_those_of_the_track(filmed: Path, tmp_path: Path) -> None:
+    found = collect(ReportConfig(filmed / "dataset", media=filmed / "corpus"))
+    page = Page(render(found))
+    for number, track in enumerate(found.tracks):
+        media = page.json(f"media-{number}")
+        assert {peak.frame_index for peak in track.peaks} <= {int(k) for k in media["pictures"]}
+        for index, uri in media["pictures"].items():
+            assert uri.startswith("data:image/jpeg;base64,")
+            face = cv2.imdecode(np.frombuffer(decoded(uri), np.uint8), cv2.IMREAD_COLOR)
+            assert face is not None and face.shape == (144, 144, 3)
+            assert face.mean() == pytest.approx(20 + 3 * 6 * int(index), abs=4)
+        if track.track_id != "id1/v/00001":
+            assert media["sound"] is None
+            continue
+        kind = media["sound"].partition(";")[0]
+        assert kind in ("data:audio/mpeg", "data:audio/flac")
+        path = tmp_path / "sound"
+        path.write_bytes(decoded(media["sound"]))
+        samples = read_audio(path)
+        assert len(samples) / SAMPLE_RATE == pytest.approx(2.4, abs=0.15)
+        spectrum = np.abs(np.fft.rfft(samples))
+        peak = spectrum.argmax() * SAMPLE_RATE / len(samples)
+        assert peak == pytest.approx(440, abs=2)
+    words = page.words
+    assert "Personal data: this page holds faces and voices of people." in words
+    assert "2 tracks: its sound cannot be read" in words
+    assert str(filmed) not in render(found) and "Deadline" not in words
+    assert render(collect(ReportConfig(filmed / "dataset", media=filmed / "corpus"))) == render(
+        found
+    )
+
+
+def test_nothing_of_media_without_asking(filmed: Path) -> None:
+    text = render(collect(ReportConfig(filmed / "dataset")))
+    assert "data:image" not in text and "data:audio" not in text and "Personal data" not in text
+
+
+def test_synthetic_media_are_said_to_be(filmed: Path, tmp_path: Path) -> None:
+    config = BuildConfig(
+        layout="voxceleb2", root=filmed / "corpus", out=tmp_path / "dataset", synthetic=True
+    )
+    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    words = page_of(tmp_path / "dataset", media=filmed / "corpus").words
+    assert "They are synthetic and nobody's" in words and "Personal data" not in words
+
+
+def test_media_of_another_corpus(filmed: Path, dataset: Path, tmp_path: Path) -> None:
+    words = page_of(dataset, media=filmed / "corpus").words
+    assert "no file with its sound" in words
+    with pytest.raises(InputError, match="--media is the folder of the corpus"):
+        collect(ReportConfig(dataset, media=tmp_path / "none"))
+
+
+def test_pictures_of_other_layouts(filmed: Path, tmp_path: Path) -> None:
+    """A tree of any names, which only its layout can find, with sound in the videos' place."""
+    clip = filmed / "corpus/mp4/id1/v/00001.mp4"
+    (tmp_path / "corpus/ann").mkdir(parents=True)
+    (tmp_path / "corpus/ann/talk.mp4").write_bytes(clip.read_bytes())
+    config = BuildConfig(layout="folder", root=tmp_path / "corpus", out=tmp_path / "dataset")
+    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    found = collect(ReportConfig(tmp_path / "dataset", media=tmp_path / "corpus"))
+    assert found.media is not None
+    assert found.media[0].pictures and not found.media[0].sound
+
+
+def test_pictures_of_a_track_within_a_video(tmp_path: Path) -> None:
+    """VoxCeleb1 has whole videos: a track begins with its first box."""
+    frames = (np.full((160, 160, 3), 20 + 2 * k, np.uint8) for k in range(100))
+    write_clip(tmp_path / "corpus/video/abc.mp4", frames)
+    header = "Identity  : \tid10001\nReference : \tabc\nOffset    : \t0\nFV Conf   : \t1\n"
+    boxes = "".join(f"{k:06d} \t30 \t30 \t80 \t80\n" for k in range(25, 86))
+    path = tmp_path / "corpus/txt/id10001/abc/00001.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{header}ASD Conf  : \t1\n\nFRAME \tX \tY \tW \tH\n{boxes}")
+    config = BuildConfig(layout="voxceleb1", root=tmp_path / "corpus", out=tmp_path / "dataset")
+    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    found = collect(ReportConfig(tmp_path / "dataset", media=tmp_path / "corpus"))
+    assert found.media is not None and len(found.media[0].pictures) >= 5
+    for index, uri in found.media[0].pictures.items():
+        face = cv2.imdecode(np.frombuffer(decoded(uri), np.uint8), cv2.IMREAD_COLOR)
+        assert face is not None
+        assert face.mean() == pytest.approx(20 + 2 * (25 + 6 * index), abs=4)
+
+
+def least_difference(colours: dict[str, str]) -> float:
+    """The smallest difference in OKLab of any two colours, to normal and to other sight."""
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours.values()])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+    # Protanopia, deuteranopia and tritanopia by Machado, Oliveira and Fernandes (2009).
+    sights = [
+        np.eye(3),
+        [
+            [0.152286, 1.052583, -0.204868],
+            [0.114503, 0.786281, 0.099216],
+            [-0.003882, -0.048116, 1.051998],
+        ],
+        [
+            [0.367322, 0.860646, -0.227968],
+            [0.280085, 0.672501, 0.047413],
+            [-0.011820, 0.042940, 0.968881],
+        ],
+        [
+            [1.255528, -0.076749, -0.178779],
+            [-0.078411, 0.930809, 0.147602],
+            [0.004733, 0.691367, 0.303900],
+        ],
+    ]
+    to_lms = np.array(
+        [
+            [0.4122214708, 0.5363325363, 0.0514459929],
+            [0.2119034982, 0.6806995451, 0.1073969566],
+            [0.0883024619, 0.2817188376, 0.6299787005],
+        ]
+    )
+    to_lab = np.array(
+        [
+            [0.2104542553, 0.7936177850, -0.0040720468],
+            [1.9779984951, -2.4285922050, 0.4505937099],
+            [0.0259040371, 0.7827717662, -0.8086757660],
+        ]
+    )
+    least = []
+    for sight in sights:
+        seen = np.clip(linear @ np.array(sight).T, 0, 1)
+        lab = np.cbrt(seen @ to_lms.T) @ to_lab.T
+        least.append(min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)))
+    return float(min(least))
+
+
+def test_colours_are_told_apart_by_everyone() -> None:
+    assert list(COLOURS) == list(COLOURS_ON_DARK) == list(EMOTIONS)
+    for colours in (COLOURS, COLOURS_ON_DARK):
+        assert least_difference(colours) > 0.09
+    okabe_ito = (
+        "#000000",
+        "#e69f00",
+        "#56b4e9",
+        "#009e73",
+        "#f0e442",
+        "#0072b2",
+        "#d55e00",
+        "#cc79a7",
+    )
+    assert least_difference(dict(zip(EMOTIONS, okabe_ito, strict=True))) < 0.09
+
+
+def test_axes() -> None:
+    assert svg.nice_ticks(0, 10) == [0, 2, 4, 6, 8, 10]
+    assert svg.nice_ticks(-0.3, 0.7, 4) == [-0.25, 0, 0.25, 0.5]
+    assert svg.nice_ticks(3, 3) == [3] and svg.whole_ticks(0, 1.2) == [0, 1]
+    assert svg.decades(0.5, 2000) == [0, 1, 2, 3]
+    assert [svg.short(v) for v in (1, 0.25, 1500, 2e6)] == ["1", "0.25", "1.5k", "2M"]
+    shares = [charts.percent(v) for v in (0, 1, 0.99999, 0.5, 0.0123456, 1e-7, np.nan)]
+    assert shares == ["0 %", "100 %", "99.9 %", "50 %", "1.23 %", "1e-05 %", "-"]
+
+
+def test_curves_of_one_class_alone() -> None:
+    """A split whose tracks all have one label has no curve, and that is drawn too."""
+    found = read_results_of_one_label()
+    assert not found.curves and "aria-label" in roc_figure(found).picture
+
+
+def read_results_of_one_label() -> Any:
+    from emovox.report.results import Area, SplitResult
+
+    positives = dict.fromkeys(EMOTIONS, 0) | {"neutral": 3}
+    return SplitResult(HEARD, 3, 1, positives, {"neutral": Area(None)}, {}, np.eye(8, dtype=int))
+
+
+def run(*arguments: object) -> Result:
+    return CliRunner().invoke(main, [str(a) for a in arguments], catch_exceptions=False)
+
+
+def test_command(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    out = tmp_path / "new/page.html"
+    result = run(
+        "report", dataset, "--out", out, "--figures", tmp_path / "f", "--student", run_folder,
+        "--tracks", 5,
+    )  # fmt: skip
+    assert (
+        result.exit_code == 0 and f"{out}: 0." in result.stdout and "table-3.csv" in result.stdout
+    )
+    assert len(Page(out.read_text()).json("data")["tracks"]) == 5
+    for arguments, words in (
+        ([dataset], "give --out FILE.html"),
+        ([dataset, "--out", out, "--tracks", -1], "--tracks must lie between"),
+        ([tmp_path, "--out", out], "is no dataset"),
+        ([dataset, "--out", out, "--student", tmp_path], "holds none of"),
+        ([dataset, "--out", out, "--compare", tmp_path], "is no dataset"),
+    ):
+        result = run("report", *arguments)
+        assert result.exit_code == 2 and words in result.stderr and result.stderr.count("\n") == 1
+    with pytest.raises(ConfigError):
+        ReportConfig(dataset, num_tracks=MAX_TRACKS + 1)
+
+
+def test_templates_are_installed() -> None:
+    """They are package data, which a wheel leaves out unless told."""
+    text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
+    assert '"emovox.report" = ["templates/*"]' in text
+    assert fixtures.made(TRAIN, "a", "v", 1).row == TrackRow("a", "v", 1, 12, 12, 2880)
