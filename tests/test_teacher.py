@@ -11,7 +11,7 @@ import emovox
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.teacher import EMBEDDED, checkpoints, ferplus, find_teacher, load_teacher
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.devices import resolve_compile
+from emovox.teacher.devices import resolve_compile, teacher_devices
 from emovox.teacher.inference import BATCH, TorchTeacher
 from emovox.teacher.network import fold_batch_norm
 from emovox.teacher.scores import score
@@ -102,6 +102,20 @@ def test_compiling_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> N
         resolve_compile("yes", "cpu", pays=True)
     monkeypatch.setattr("shutil.which", lambda name: None)
     assert not resolve_compile("auto", "cpu", pays=True)
+
+
+def test_a_teacher_on_every_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert teacher_devices("cpu") == ()
+    assert teacher_devices("cuda") == ("cuda:0", "cuda:1", "cuda:2")
+    assert teacher_devices("cuda:1") == ("cuda:1",)
+
+
+def test_parts_of_a_batch_are_one_batch(crops: np.ndarray) -> None:
+    teacher = TorchTeacher("t", "0", random_net(), "cpu", "fp32")
+    whole = teacher(crops)
+    parts = crops[:5], crops[5:6], crops[6:40]
+    np.testing.assert_array_equal(teacher.launch(*parts)(), whole[:40])
 
 
 def test_folding_changes_nothing() -> None:

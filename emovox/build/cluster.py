@@ -8,6 +8,7 @@ that state, corpus and output have to be on storage that all nodes see.
 import contextlib
 import logging
 import math
+import os
 import tempfile
 import threading
 import time
@@ -90,6 +91,7 @@ class RayEngine:
             import ray
         except ImportError as error:
             raise ConfigError("--engine ray needs Ray: pip install 'emovox[ray]'") from error
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
         self._ray = ray
         self._cpus, self._gpus, self._num_workers = actor_cpus, actor_gpus, num_workers
         if not ray.is_initialized():

@@ -57,6 +57,13 @@ def build_dataset(
         CheckError: the split leaks.
         NetworkError: where something is behind a URL, its service does not answer or refuses.
         EmovoxError: the disk is full, or another run holds `out`.
+
+    Example:
+        >>> from emovox.testing import write_clip
+        >>> clip = write_clip(Path("clips/mp4/id1/v/00001.mp4"), 30)  # frames, at 25 per second
+        >>> config = BuildConfig("voxceleb2", root=Path("clips"), out=Path("rows"), jobs=1)
+        >>> build_dataset(config).manifest["totals"]["frames"]
+        5
     """
     started = time.perf_counter()
     plan = _plan(config, _cluster(config) if engine is None else None)
@@ -191,8 +198,10 @@ def _finish_once(
     dropped = list(plan.corpus.dropped)
     for shard in plan.shards:
         dropped += reports[shard.fingerprint].dropped
-    inputs = [provenance, sorted(plan.assigned.items()), [asdict(d) for d in dropped]]
-    fingerprint = hashlib.sha256(json.dumps(inputs).encode()).hexdigest()
+    inputs = hashlib.sha256(json.dumps([provenance, [asdict(d) for d in dropped]]).encode())
+    for track_id in sorted(plan.assigned):
+        inputs.update(f"\n{track_id} {plan.assigned[track_id]}".encode())
+    fingerprint = inputs.hexdigest()
     if (manifest := finished_dataset(config.out, state, fingerprint)) is not None:
         return manifest
     begin_dataset(config.out, state)

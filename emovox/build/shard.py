@@ -62,7 +62,7 @@ class ShardJob:
     lost: Mapping[str, int] = field(default_factory=dict)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class TrackResult:
     """What a track gave."""
 

@@ -15,6 +15,9 @@ from emovox.dataset import schema
 from emovox.dataset.files import replace_file, sha256_file
 
 
+MAX_PENDING = 32  # pieces; a slice keeps all of the table alive that it was cut from
+
+
 @dataclass(frozen=True)
 class WrittenFile:
     """One entry of `files` in the manifest."""
@@ -120,6 +123,8 @@ class ParquetTable:
         self.num_rows += rows.num_rows
         self._pending.append(rows)
         self._num_pending += rows.num_rows
+        if len(self._pending) == MAX_PENDING:
+            self._pending = [pa.concat_tables(self._pending).combine_chunks()]
         while self._num_pending >= schema.ROW_GROUP_ROWS:
             self._write_row_group(schema.ROW_GROUP_ROWS)
 
