@@ -1,4 +1,4 @@
-"""A disk that is really full: a tmpfs of a few pages."""
+"""Disks that are really full, and really read-only: a tmpfs of a few pages."""
 
 import subprocess
 from collections.abc import Iterator
@@ -27,11 +27,15 @@ def tiny_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", str(folder)], check=True)
 
 
-def test_full_disk_is_one_line_and_the_run_goes_on_later(tiny_disk: Path, tmp_path: Path) -> None:
+def build_arguments(root: Path, out: Path) -> list[str]:
     for number in range(8):
-        write_clip(tmp_path / f"root/mp4/a/x/{number}.mp4", 50)
-    arguments = ["build-dataset", "--layout", "voxceleb2", "--root", str(tmp_path / "root")]
-    arguments += ["--out", str(tiny_disk / "out"), "--jobs", "1", "--shard-tracks", "1"]
+        write_clip(root / f"mp4/a/x/{number}.mp4", 50)
+    arguments = ["build-dataset", "--layout", "voxceleb2", "--root", str(root)]
+    return [*arguments, "--out", str(out), "--jobs", "1", "--shard-tracks", "1"]
+
+
+def test_full_disk_is_one_line_and_the_run_goes_on_later(tiny_disk: Path, tmp_path: Path) -> None:
+    arguments = build_arguments(tmp_path / "root", tiny_disk / "out")
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 1
     assert "No space left on device" in result.stderr and result.stderr.count("\n") == 1
@@ -40,3 +44,22 @@ def test_full_disk_is_one_line_and_the_run_goes_on_later(tiny_disk: Path, tmp_pa
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 0 and "8 written, 0 dropped" in result.stdout
     assert ", 0 reused" not in result.stdout
+
+
+@pytest.mark.parametrize("is_begun", [False, True])
+def test_read_only_disk_is_one_line_and_the_run_goes_on_later(
+    tiny_disk: Path, tmp_path: Path, is_begun: bool
+) -> None:
+    """Read-only from the start, or, as after an error of the disk, since an earlier run."""
+    subprocess.run(["mount", "-o", "remount,size=10m", str(tiny_disk)], check=True)
+    arguments = build_arguments(tmp_path / "root", tiny_disk / "out")
+    if is_begun:
+        (tiny_disk / "out/.emovox").mkdir(parents=True)
+        (tiny_disk / "out/.emovox/lock").touch()
+    subprocess.run(["mount", "-o", "remount,ro", str(tiny_disk)], check=True)
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 1
+    assert "Read-only file system" in result.stderr and result.stderr.count("\n") == 1
+    subprocess.run(["mount", "-o", "remount,rw", str(tiny_disk)], check=True)
+    result = CliRunner().invoke(main, arguments, catch_exceptions=False)
+    assert result.exit_code == 0 and "8 written, 0 dropped" in result.stdout

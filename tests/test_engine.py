@@ -116,6 +116,7 @@ def test_crash_of_the_decoder_costs_nothing_with_ffmpeg(tmp_path: Path) -> None:
         assert read_table(job.state / name) == read_table(tmp_path / "state" / name)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
 def test_crash_that_no_child_prevents_costs_one_track(tmp_path: Path) -> None:
     written, dropped = results(make_jobs(tmp_path, [["a", "crashalways"], ["b"]]))

@@ -1,5 +1,6 @@
 import errno
 import os
+import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -291,6 +292,82 @@ def test_an_mp4_cut_short_with_its_index_in_front(tmp_path: Path) -> None:
     data = path.read_bytes()
     assert data.find(b"moov") < data.find(b"mdat")
     assert failure(cut_at(path, 0.3)) == ("decode", "Truncated")
+
+
+def patched(path: Path, kind: bytes, offset: int, value: int) -> Path:
+    """Overwrite a 4-byte field of the first atom of a kind, counted from its name."""
+    data = bytearray(path.read_bytes())
+    struct.pack_into(">I", data, data.index(kind) + offset, value)
+    path.write_bytes(data)
+    return path
+
+
+def test_an_mp4_cut_between_two_frames(tmp_path: Path) -> None:
+    """The reader meets the end of the file, not half a frame."""
+    path = tmp_path / "a.mp4"
+    plain = write_clip(tmp_path / "plain.mp4", noisy_frames(50), options=CLOSED)
+    ffmpeg("-i", plain, "-c", "copy", "-movflags", "faststart", path)
+    with av.open(str(path)) as container:
+        positions = sorted(packet.pos for packet in container.demux(video=0) if packet.size)
+    path.write_bytes(path.read_bytes()[: positions[20]])
+    assert failure(path) == ("decode", "Truncated")
+    within = list(VideoTrack(path, STEP, 0.0, 0.5))  # ends before the damage
+    assert [frame.index for frame in within] == [0, 1, 2]
+    with pytest.raises(TrackError, match="decode: Truncated"):
+        list(VideoTrack(path, STEP, 0.6, 1.0))
+
+
+def test_sound_that_is_damaged_costs_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "a.mp4"
+    plain = write_coded(tmp_path / "plain.mp4", 100)
+    ffmpeg(
+        "-f",
+        "lavfi",
+        "-i",
+        "sine",
+        "-i",
+        plain,
+        "-map",
+        "1:v",
+        "-map",
+        "0:a",
+        "-c:v",
+        "copy",
+        "-t",
+        "4",
+        path,
+    )
+    data = path.read_bytes()
+    assert data.count(b"stco") == 2
+    sound = data.rindex(b"stco")
+    count = struct.unpack_from(">I", data, sound + 8)[0]
+    places = struct.pack(f">{count}I", *[len(data) + 100] * count)
+    path.write_bytes(data[: sound + 12] + places + data[sound + 12 + len(places) :])
+    assert codes(VideoTrack(path, STEP)) == [(k, 6 * k) for k in range(17)]
+
+
+def test_times_that_run_backwards(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.mp4", 40, options=B_FRAMES)
+    assert failure(patched(path, b"ctts", 12 + 8 * 10 + 4, 12800)) == ("decode", "BadTimes")
+
+
+def test_a_header_that_makes_no_sense(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.mp4", 40)
+    assert failure(patched(path, b"mdhd", 16, 0)) == ("open", "BadHeader")  # its time scale
+
+
+def test_no_edit_list_is_taken_for_damage(tmp_path: Path) -> None:
+    whole = write_coded(tmp_path / "whole.mp4", 100, options=B_FRAMES)
+    for start in ("0.3", "1.1", "1.13"):
+        ffmpeg("-ss", start, "-i", whole, "-t", "1.5", "-c", "copy", tmp_path / "cut.mp4")
+        assert len(list(VideoTrack(tmp_path / "cut.mp4", STEP))) in (6, 7)
+
+
+def test_log_of_ffmpeg_is_left_as_it_was(tmp_path: Path) -> None:
+    before = av.logging.get_level(), av.logging.get_skip_repeated()
+    list(VideoTrack(write_coded(tmp_path / "a.mp4", 7), STEP))
+    assert failure(patched(tmp_path / "a.mp4", b"mdhd", 16, 0)) == ("open", "BadHeader")
+    assert (av.logging.get_level(), av.logging.get_skip_repeated()) == before
 
 
 def test_a_damaged_middle(tmp_path: Path) -> None:

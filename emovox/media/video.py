@@ -224,22 +224,9 @@ class VideoTrack:
     ) -> Iterator[tuple[float, av.VideoFrame]]:
         """Yield `(presentation time in seconds, frame)`, times rising."""
         by_order = container.format.name == "avi"  # which has no presentation times
-        key: int | None = None  # time of the first key frame
-        leading = False  # whether only frames that are shown before it can have followed it
         last: float | None = None
-        read: int | None = None  # decoding time of the last packet
         timed = False  # whether the file itself gave the last time
-        for packet in container.demux(stream):
-            if packet.dts is not None:
-                read = packet.dts
-            if packet.is_corrupt:
-                raise TrackError("decode", "Truncated", "the file ends inside a frame")
-            if key is None and packet.is_keyframe:
-                key, leading = packet.pts, True
-            if key is not None and packet.pts is not None and leading:
-                if packet.pts < key:
-                    continue  # of an open group of pictures: leans on frames before the first key
-                leading = packet.pts == key
+        for packet in _packets(container, stream):
             for frame in packet.decode():
                 self.deadline.check()
                 if frame.is_corrupt:
@@ -251,12 +238,33 @@ class VideoTrack:
                 if last is None or moment > last:
                     last = moment
                     yield moment, frame
-        if _ends_early(container, stream, read):
-            raise TrackError("decode", "Truncated", "frames that its index lists are missing")
+
+
+def _packets(
+    container: "av.container.InputContainer", stream: "av.VideoStream"
+) -> Iterator[av.Packet]:
+    """The packets of a stream to its end, without those of frames that lean on earlier ones."""
+    key: int | None = None  # time of the first key frame
+    leading = False  # whether only frames that are shown before it can have followed it
+    read: int | None = None  # decoding time of the last packet
+    for packet in container.demux(stream):
+        if packet.is_corrupt:
+            raise TrackError("decode", "Truncated", "the file ends inside a frame")
+        if packet.dts is not None:
+            read = packet.dts
+        if key is None and packet.is_keyframe:
+            key, leading = packet.pts, True
+        if leading and key is not None and packet.pts is not None:
+            if packet.pts < key:
+                continue  # of an open group of pictures, which begins before the first key frame
+            leading = packet.pts == key
+        yield packet
+    if _ends_early(container, stream, read):
+        raise TrackError("decode", "Truncated", "frames that its index lists are missing")
 
 
 def check_order(last: float | None, moment: float) -> None:
-    """Raise `TrackError` if a frame is shown before the last one: decoders put them in order."""
+    """Raise `TrackError` if a frame has an earlier time than the one that is shown before it."""
     if last is not None and moment < last:
         message = f"a frame at {moment:.3f} s follows one at {last:.3f} s"
         raise TrackError("decode", "BadTimes", message)
