@@ -1,6 +1,23 @@
 """Datasets of per-frame emotion logits from speaking-face video.
 
-The public names below load nothing heavy until they are used.
+The public names::
+
+    load(path) -> Dataset                       open a dataset: tables, the logits of any track
+    audio_path(root, track_id) -> Path          the audio that belongs to a track
+    build_dataset(BuildConfig) -> BuildResult   label a corpus of talking faces
+    load_teacher(name) -> Teacher               face crops uint8 [N, S, S, 3] to logits [N, 8]
+    load_student(checkpoint) -> Student         16 kHz samples [L] to logits [N, 8]
+    spectrogram(samples)                        what a student hears, float32 [512, T]
+    EMOTIONS                                    the order of the eight logits
+
+None of them loads anything heavy until it is used. The dataset that `emovox demo` made:
+
+    >>> import emovox
+    >>> emovox.load("emovox-demo/dataset")
+    <Dataset emovox-demo 0.1.0: 96 tracks, 1,996 frames, train, heard_val, unheard_val>
+
+Errors are those of `emovox.errors`. The commands are listed by `emovox --help`, and pages on what
+they are for are in the folder `guide` of this package.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -53,3 +70,8 @@ def __getattr__(name: str) -> Any:
     import importlib
 
     return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    """The public names, so that pydoc and completion see those that are not loaded yet."""
+    return __all__

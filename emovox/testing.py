@@ -23,7 +23,17 @@ CODE_BITS = 12  # a coded frame can hold numbers up to 4095
 
 
 class FakeTeacher:
-    """A `Teacher` without a network: its logits are the mean red of eight rows of the face."""
+    """A `Teacher` without a network: its logits are the mean red of eight rows of the face.
+
+    Attributes:
+        input_size: side of the crops, in pixels.
+        num_crops: seen so far.
+
+    Example:
+        >>> teacher = FakeTeacher()
+        >>> teacher(np.full((2, 16, 16, 3), 7, np.uint8))[0].tolist(), teacher.num_crops
+        ([7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0, 7.0], 2)
+    """
 
     name = "fake"
     emotions = EMOTIONS
@@ -40,12 +50,18 @@ class FakeTeacher:
         return np.stack([part.mean(axis=(1, 2)) for part in rows], axis=1)
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
+        """As that of a `TorchTeacher`: what it returns gives the logits."""
         logits = self(np.concatenate(parts))
         return lambda: logits
 
 
 class FakeDetector:
-    """A `Detector` that finds the same boxes in every frame."""
+    """A `Detector` that finds the same boxes in every frame.
+
+    Example:
+        >>> FakeDetector()([coded_frame(0)])
+        [[Box(x=10, y=10, w=40, h=40, score=0.99)]]
+    """
 
     def __init__(self, boxes: Sequence[Box] = (Box(10, 10, 40, 40, 0.99),)) -> None:
         self.boxes = list(boxes)
@@ -55,7 +71,21 @@ class FakeDetector:
 
 
 class InlineEngine:
-    """An `Engine` that runs shards one after another in this process."""
+    """An `Engine` that runs shards one after another in this process.
+
+    Attributes:
+        teacher: in the place of the one that the build names.
+        detector: of faces, where a corpus has no boxes.
+        num_shards: run so far.
+
+    Example:
+        >>> from emovox import BuildConfig, build_dataset
+        >>> clip = write_clip(Path("talks/ann/talk.mp4"), 30)
+        >>> engine = InlineEngine(FakeTeacher())
+        >>> config = BuildConfig("folder", root=Path("talks"), out=Path("labelled"))
+        >>> build_dataset(config, engine=engine).manifest["totals"]["frames"], engine.num_shards
+        (5, 1)
+    """
 
     def __init__(self, teacher: Teacher, detector: Detector | None = None) -> None:
         self.teacher = teacher
@@ -63,6 +93,7 @@ class InlineEngine:
         self.num_shards = 0
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+        """Yield the report of each shard as it is done."""
         for job in jobs:
             self.num_shards += 1
             yield build_shard(job, InlineFeed(self.teacher), lambda: self.detector)
@@ -148,7 +179,12 @@ def coded_frame(number: int, width: int = 224, height: int = 224) -> np.ndarray:
 
 
 def read_code(image: np.ndarray) -> int:
-    """The number that a decoded `coded_frame` spells."""
+    """The number that a decoded `coded_frame` spells.
+
+    Example:
+        >>> read_code(coded_frame(1234))
+        1234
+    """
     centres = (np.arange(CODE_BITS) + 0.5) * image.shape[1] / CODE_BITS
     levels = image[image.shape[0] // 2, centres.astype(int), 0]
     return int(sum(1 << k for k, level in enumerate(levels) if level > 125))
@@ -164,7 +200,7 @@ def write_clip(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a real video file.
+    """Write a real video file; returns its path.
 
     Args:
         path: its ending names the container; folders are made.

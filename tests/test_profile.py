@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner
@@ -64,5 +65,13 @@ def test_profile_is_of_one_machine(tmp_path: Path) -> None:
 
 
 def test_sample_is_from_all_over() -> None:
-    assert profile.choose_sample(list(range(100)), 2) == [0, 25, 50, 75]  # type: ignore[arg-type]
-    assert profile.choose_sample([1, 2], 4) == [1, 2]  # type: ignore[list-item]
+    many: Any = list(range(100))
+    few: Any = [1, 2]
+    chosen: list[Any] = [*profile.choose_sample(many, 2), *profile.choose_sample(few, 4)]
+    assert chosen == [0, 25, 50, 75, 1, 2]
+
+
+def test_measurements_before_and_after_both_count() -> None:
+    before = Ceilings(num_workers=2, tracks=20, frames=600, crops=2400, shared=True)
+    after = Ceilings(num_workers=2, tracks=10, frames=300, crops=1200, shared=True)
+    assert profile.mean([before, after]) == Ceilings(2, 15, 450, 1800, shared=True)

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import re
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -436,6 +437,14 @@ def test_evaluation_without_predictions(dataset: Path, run_folder: Path, tmp_pat
 def test_student_of_another_dataset_is_said(dataset: Path, tmp_path: Path) -> None:
     evaluation(name="elsewhere").write(tmp_path)
     assert "scored on elsewhere 1.2.3" in page_of(dataset, runs=(tmp_path,)).words
+
+
+def test_provenance_that_states_no_accuracy(dataset: Path, tmp_path: Path) -> None:
+    shutil.copytree(dataset, tmp_path / "dataset")
+    provenance = tmp_path / "dataset" / schema.PROVENANCE
+    content = json.loads(provenance.read_text()) | {"teacher": {"name": "fake", "sha256": None}}
+    provenance.write_text(json.dumps(content))
+    assert "The page is whole in itself" in page_of(tmp_path / "dataset").words
 
 
 def test_training_without_evaluation(dataset: Path, run_folder: Path, tmp_path: Path) -> None:

@@ -146,10 +146,12 @@ def test_rows_are_those_of_workers_that_hold_the_teacher(tmp_path: Path) -> None
     assert all(table["track_id"] for table in held)
     assert rows_of(LokyEngine(3, devices=("cpu", "cpu")), jobs) == held
 
-    killed = []
+    killed: list[int] = []
 
     def kill_server_later(workers: Workers) -> None:
-        """Kill the teacher once the workers have connected to it."""
+        """Kill the teacher once, when the workers have connected to it."""
+        if killed:
+            return
         assert workers.workers[0].place().address
 
         def kill() -> None:
@@ -160,7 +162,7 @@ def test_rows_are_those_of_workers_that_hold_the_teacher(tmp_path: Path) -> None
 
         threading.Timer(0.2, kill).start()
 
-    assert rows_of(LokyEngine(2, devices=("cpu",), on_start=kill_server_later), jobs) == held
+    assert rows_of(LokyEngine(2, devices=("cpu",), watch=kill_server_later), jobs) == held
     assert killed
 
 

@@ -111,5 +111,6 @@ class BuildConfig:
 
     @property
     def dataset_name(self) -> str:
+        """Name of the dataset: the one that was given, or that of its folder."""
         out = self.out if is_remote(self.out) else self.out.resolve()
         return printable(self.name or out.name or "dataset")  # a bucket's name stays out of it

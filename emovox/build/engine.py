@@ -229,22 +229,24 @@ class LokyEngine:
         devices: a process for the teacher on each of them, which the workers feed in turn; if
             there are none, every worker holds the teacher itself.
         work: what a worker does with a shard.
-        on_start: called with the workers before the first shard.
+        watch: called with the workers before the first shard and after the last.
     """
 
     num_workers: int
     devices: tuple[str, ...] = ()
     work: Work = run_shard
-    on_start: "Callable[[Workers], None] | None" = None
+    watch: "Callable[[Workers], None] | None" = None
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         remaining = iter(jobs)
         if (first := next(remaining, None)) is None:
             return
         with started_workers(first, self.num_workers, self.devices, self.work) as workers:
-            if self.on_start is not None:
-                self.on_start(workers)
+            if self.watch is not None:
+                self.watch(workers)
             yield from _run(workers, chain([first], remaining))
+            if self.watch is not None:
+                self.watch(workers)
 
 
 class Workers:

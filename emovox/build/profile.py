@@ -17,7 +17,7 @@ from emovox.build.shard import ShardJob, build_shard
 from emovox.build.worker import Place, feed_of, load_detector
 from emovox.emotions import EMOTIONS
 
-SECONDS = 6.0  # that each ceiling is measured for, at least
+SECONDS = 5.0  # that each ceiling is measured for, before and after
 SAMPLE_PER_WORKER = 2  # shards
 GPU_CROPS = 10_000  # per second, to say what a GPU would want
 
@@ -69,7 +69,10 @@ class Ceilings:
 
 
 class Profiler:
-    """Measures the ceilings on a sample of a run's shards before its first one, and its own pace.
+    """Measures the ceilings on a sample of a run's shards, and the pace of the run between.
+
+    An engine calls it with its workers before the first shard and after the last. What the
+    machine can do changes while others use it, so both measurements count.
 
     Args:
         sample: some of the run's shards.
@@ -78,35 +81,37 @@ class Profiler:
 
     def __init__(self, sample: Sequence[ShardJob], *, shared: bool) -> None:
         self._sample, self._shared = sample, shared
-        self._started = 0.0
         self._began = time.perf_counter()
-        self.ceilings: Ceilings | None = None
+        self._ready = self._started = self._ended = 0.0
+        self._measured: list[Ceilings] = []
 
     def __call__(self, team: Workers) -> None:
-        """Measure; the engine calls it when its workers are there."""
+        self._ended = time.perf_counter()
         workers = team.workers
         shares = [self._sample[i :: len(workers)] or self._sample for i in range(len(workers))]
         with ThreadPoolExecutor(len(workers)) as threads:
-            list(threads.map(lambda w: w.call(_warm, self._sample[0]), workers))
-            self._ready = time.perf_counter()
+            if not self._measured:
+                list(threads.map(lambda w: w.call(_warm, self._sample[0]), workers))
+                self._ready = time.perf_counter()
             media = list(threads.map(lambda w, s: w.call(_run_media, s), workers, shares))
             crops = list(threads.map(lambda w: w.call(_run_teacher, self._sample[0]), workers))
         tracks, frames, seconds = (sum(column) for column in zip(*media, strict=True))
-        self.ceilings = Ceilings(
-            len(workers), tracks / seconds, frames / seconds, sum(crops), self._shared
+        self._measured.append(
+            Ceilings(len(workers), tracks / seconds, frames / seconds, sum(crops), self._shared)
         )
-        self._started = time.perf_counter()
+        if len(self._measured) == 1:
+            self._started = time.perf_counter()
 
     def lines(self, num_frames: int) -> list[str]:
-        """What was measured, for the summary; called when the last shard is done.
+        """What was measured, for the summary.
 
         Args:
             num_frames: rows that this run made.
         """
-        if self.ceilings is None:
-            return ["nothing was left to build, so there is nothing to measure"]
-        c = self.ceilings
-        pace = num_frames / (time.perf_counter() - self._started)
+        if not self._measured:
+            return ["profile   nothing was left to build, so there is nothing to measure"]
+        c = mean(self._measured)
+        pace = num_frames / (self._ended - self._started)
         where = "on the same cores" if c.shared else "on its devices"
         wants = f"a GPU of {GPU_CROPS:,} crops/s would want" if c.shared else "the teacher wants"
         return [
@@ -119,6 +124,12 @@ class Profiler:
             f"{self._ready - self._began:.1f} s",
             f"cores     {wants} {c.num_cores:,} cores for media",
         ]
+
+
+def mean(measured: Sequence[Ceilings]) -> Ceilings:
+    """Ceilings with the mean rates of several measurements."""
+    rates = np.mean([(c.tracks, c.frames, c.crops) for c in measured], axis=0)
+    return replace(measured[0], **dict(zip(("tracks", "frames", "crops"), rates, strict=True)))
 
 
 def choose_sample(jobs: Sequence[ShardJob], num_workers: int) -> list[ShardJob]:

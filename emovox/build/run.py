@@ -162,7 +162,7 @@ def _local_engine(
     if not config.profile:
         return LokyEngine(num_workers, devices), None
     profiler = Profiler(choose_sample(jobs, num_workers), shared=not devices)
-    return LokyEngine(num_workers, devices, on_start=profiler), profiler
+    return LokyEngine(num_workers, devices, watch=profiler), profiler
 
 
 def _with_progress(

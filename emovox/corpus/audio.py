@@ -42,6 +42,10 @@ def audio_path(
 
     Raises:
         InputError: there is no such file; says where it was looked for. Or no such root or meta.
+
+    Example:
+        >>> audio_path("emovox-demo/corpus", "demo00/scene00x00/00001").as_posix()
+        'emovox-demo/corpus/mp4/demo00/scene00x00/00001.mp4'
     """
     tree = _tree(Path(root), None if meta is None else Path(meta))
     path = tree.find(track_id)
@@ -79,6 +83,7 @@ class AudioTree:
         return next((path for path in paths if path.is_file()), None)
 
     def missing(self, track_id: str) -> InputError:
+        """The error to raise for a track that is not there; says where it was looked for."""
         known = "" if self._persons else f"; for a tree with persons' names, {META} is needed"
         return InputError(
             f"{self.root}: no audio of {track_id}: looked for "

@@ -46,6 +46,11 @@ def read_corpus(layout: str, source: Source) -> Corpus:
         ConfigError: no such layout, or an option that the layout needs is missing.
         InputError: the root is missing, or holds nothing of this layout; or the folders are names
             and vox1_meta.csv, which turns them into ids, is missing.
+
+    Example:
+        >>> corpus = read_corpus("voxceleb2", Source(Path("emovox-demo/corpus")))
+        >>> len(corpus.tracks), corpus.tracks[0].source
+        (96, 'mp4/demo00/scene00x00/00001.mp4')
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")

@@ -40,7 +40,14 @@ def fraction(name: str) -> float:
 def auto_split(
     track: Track, unheard: float = UNHEARD_FRACTION, heard: float = HEARD_FRACTION
 ) -> str:
-    """Draw a track's split from its names alone."""
+    """Draw a track's split from its names alone.
+
+    Example:
+        >>> from emovox.corpus.tracks import Faces
+        >>> tracks = [Track(f"id{k}", "v", 1, f"id{k}/v/1.mp4", Faces.DETECT) for k in range(1000)]
+        >>> sum(auto_split(track) == "unheard_val" for track in tracks)  # about a fifth
+        206
+    """
     if fraction(track.identity_id) < unheard:
         return UNHEARD
     return HEARD if fraction(track.track_id) < heard else TRAIN

@@ -53,6 +53,7 @@ class Track:
 
     @property
     def track_id(self) -> str:
+        """`<identity>/<video>/<number>`, the number with five digits or more."""
         return format_track_id(self.identity_id, self.video_id, self.track_num)
 
     def shown(self, path: str) -> str:

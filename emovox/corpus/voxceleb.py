@@ -201,6 +201,11 @@ def read_official_split(folder: Path) -> OfficialSplit:
 
     Raises:
         InputError: a list is missing or malformed, or names somebody that vox1_meta.csv lacks.
+
+    Example:
+        >>> lists = read_official_split(Path("lists"))  # as `emovox download splits` has them
+        >>> len(lists.identities), len(lists.unheard_identities), len(lists.heard_tracks)
+        (1251, 250, 4505)
     """
     names = read_names(folder)
     heard, unheard = set(), set()
@@ -233,7 +238,12 @@ def voice_track_id(path: str, names: dict[str, str]) -> str | None:
 
 
 def format_track_id(identity_id: str, video_id: str, track_num: int) -> str:
-    """The one spelling of a track: `id10001/Y8hIVOBuels/00001`."""
+    """The one spelling of a track.
+
+    Example:
+        >>> format_track_id("id10001", "Y8hIVOBuels", 1)
+        'id10001/Y8hIVOBuels/00001'
+    """
     return f"{identity_id}/{video_id}/{track_num:05d}"
 
 

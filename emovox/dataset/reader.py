@@ -66,6 +66,14 @@ def load(
     Raises:
         ConfigError: unknown container.
         InputError: `path` is no dataset of this version of the contract, or a list cannot be read.
+
+    Example:
+        >>> dataset = load("emovox-demo/dataset")  # of `emovox demo`
+        >>> len(dataset), dataset.splits, dataset.step
+        (96, ('train', 'heard_val', 'unheard_val'), 0.24)
+        >>> track = next(iter(dataset))
+        >>> track.track_id, track.logits.shape, track.times[:3].tolist()
+        ('demo00/scene00x00/00001', (20, 8), [0.0, 0.24, 0.48])
     """
     return Dataset(Path(path), container, read_list(Path(takedown)) if takedown else ())
 
@@ -180,6 +188,13 @@ class Dataset:
         Raises:
             KeyError: no such track.
             ConfigError: an unknown pool or timing, or `end` not after `start`.
+
+        Example:
+            >>> dataset = load("emovox-demo/dataset")
+            >>> target = dataset.target("demo00/scene00x00/00001", 0.0, 0.48)
+            >>> rows = dataset.logits("demo00/scene00x00/00001")[:2]  # at 0 and 0.24 s
+            >>> np.array_equal(target, rows.max(axis=0))
+            True
         """
         if pool not in POOLS:
             raise ConfigError(f"pool {pool!r} is not one of {', '.join(POOLS)}")

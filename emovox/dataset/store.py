@@ -15,6 +15,7 @@ from emovox.dataset import schema
 from emovox.dataset.files import replace_file, sha256_file
 
 
+HDF5_TRACKS = 16_384  # written at a time: h5py holds strings many times over
 MAX_PENDING = 32  # pieces; a slice keeps all of the table alive that it was cut from
 
 
@@ -164,7 +165,7 @@ def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) 
     """
     import h5py
 
-    frames_file, tracks_table = pq.ParquetFile(frames), pq.read_table(tracks)
+    frames_file, tracks_file = pq.ParquetFile(frames), pq.ParquetFile(tracks)
     metadata = {k.decode(): v.decode() for k, v in frames_file.metadata.metadata.items()}
     num_rows = frames_file.metadata.num_rows
     path = root / name
@@ -196,10 +197,16 @@ def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) 
             for column, target in columns.items():
                 target[start:stop] = batch[column].to_numpy()
             start = stop
-        ids = tracks_table["track_id"].to_pylist()
-        file.create_dataset("tracks/track_id", data=ids, dtype=h5py.string_dtype("utf-8"))
-        file.create_dataset("tracks/offset", data=tracks_table["row_offset"].to_numpy())
-        file.create_dataset("tracks/n_frames", data=tracks_table["n_frames"].to_numpy())
+        sources = {"track_id": "track_id", "offset": "row_offset", "n_frames": "n_frames"}
+        types = {"track_id": h5py.string_dtype("utf-8"), "offset": np.int64, "n_frames": np.int32}
+        num_tracks = tracks_file.metadata.num_rows
+        by_name = {n: file.create_dataset(f"tracks/{n}", num_tracks, t) for n, t in types.items()}
+        start = 0
+        for batch in tracks_file.iter_batches(HDF5_TRACKS, columns=list(sources.values())):
+            stop = start + batch.num_rows
+            for column, track_values in by_name.items():
+                track_values[start:stop] = batch[sources[column]].to_numpy(zero_copy_only=False)
+            start = stop
         file.attrs.update({k: v for k, v in metadata.items() if k.startswith("emovox.")})
     return describe_file(root, name, num_rows, metadata["emovox.content_sha256"])
 

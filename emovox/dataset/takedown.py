@@ -24,7 +24,12 @@ SEPARATORS = re.compile(r"[/\\'\"\s]+")
 
 
 def hash_identity(identity_id: str) -> str:
-    """The line of a takedown list that stands for an identity: SHA-256 of its UTF-8, in hex."""
+    """The line of a takedown list that stands for an identity: SHA-256 of its UTF-8, in hex.
+
+    Example:
+        >>> hash_identity("id10001")
+        'ba25cc367975d5995c129fab40122299994b4476590b157d082ddae14e8ba937'
+    """
     return hashlib.sha256(identity_id.encode()).hexdigest()
 
 

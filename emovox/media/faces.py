@@ -27,6 +27,7 @@ class Box:
 
     @property
     def area(self) -> float:
+        """In square pixels."""
         return self.w * self.h
 
 
@@ -37,13 +38,23 @@ class Detector(Protocol):
 
 
 def dense_box(width: int, height: int) -> Box:
-    """The face in a dense frame: the central square of side round(0.625 min(H, W))."""
+    """The face in a dense frame: the central square of side round(0.625 min(H, W)).
+
+    Example:
+        >>> dense_box(160, 160)
+        Box(x=30, y=30, w=100, h=100, score=None)
+    """
     side = int(min(width, height) / DENSE_SCALE + 0.5)  # halves go up, unlike in round()
     return Box((width - side) // 2, (height - side) // 2, side, side)
 
 
 def voxceleb2_box(width: int, height: int) -> Box:
-    """The face in a VoxCeleb2 clip: side 1/1.4, centred in x, touching the top."""
+    """The face in a VoxCeleb2 clip: side 1/1.4, centred in x, touching the top.
+
+    Example:
+        >>> voxceleb2_box(224, 224)
+        Box(x=32.0, y=0.0, w=160.0, h=160.0, score=None)
+    """
     side = min(width, height) / VOXCELEB2_SCALE
     return Box((width - side) / 2, 0.0, side, side)
 

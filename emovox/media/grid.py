@@ -12,7 +12,12 @@ EPSILON = 1e-6  # steps; absorbs the rounding of times that are exact in decimal
 
 
 def num_points(duration: float, step: float) -> int:
-    """Grid points in `duration` seconds, both ends included: floor(duration / step) + 1."""
+    """Grid points in `duration` seconds, both ends included: floor(duration / step) + 1.
+
+    Example:
+        >>> num_points(4.0, 0.24)
+        17
+    """
     return int(duration / step + EPSILON) + 1 if duration >= 0 else 0
 
 
@@ -33,6 +38,11 @@ def nearest(
 
     Yields:
         `(grid index, time, frame)`, in order.
+
+    Example:
+        >>> video = ((k / 25, f"frame {k}") for k in range(14))
+        >>> list(nearest(video, 0.24))
+        [(0, 0.0, 'frame 0'), (1, 0.24, 'frame 6'), (2, 0.48, 'frame 12')]
     """
     previous: tuple[float, Item] | None = None
     interval = 0.0

@@ -35,12 +35,22 @@ Array = TypeVar("Array", np.ndarray, "Tensor")
 
 
 def num_frames(num_samples: int) -> int:
-    """Columns of the spectrogram of so many samples."""
+    """Columns of the spectrogram of so many samples.
+
+    Example:
+        >>> num_frames(16_000)  # of a second: a column every 10 ms, of 25 ms each
+        98
+    """
     return max(0, (num_samples - FRAME) // HOP + 1)
 
 
 def num_samples(num_frames: int) -> int:
-    """Samples that the reference reads for a segment of so many frames: 64,384 for 400 (4 s)."""
+    """Samples that the reference reads for a segment of so many frames.
+
+    Example:
+        >>> num_samples(400)  # 4 s
+        64384
+    """
     return num_frames * HOP + MARGIN
 
 
@@ -51,6 +61,10 @@ def centre_bucket(num_frames: int) -> tuple[int, int]:
 
     Raises:
         ValueError: fewer frames than the smallest bucket has.
+
+    Example:
+        >>> centre_bucket(498)  # of 5 s, the middle 4
+        (48, 400)
     """
     if num_frames < BUCKETS[0]:
         raise ValueError(f"{num_frames} frames; the smallest bucket has {BUCKETS[0]}")
@@ -66,6 +80,10 @@ def spectrogram(samples: np.ndarray) -> np.ndarray:
 
     Raises:
         ValueError: not one axis, fewer samples than a frame has, or one that is not finite.
+
+    Example:
+        >>> spectrogram(np.zeros(16_000)).shape
+        (512, 98)
     """
     levels = np.asarray(samples, np.float64)
     if levels.ndim != 1 or len(levels) < FRAME:

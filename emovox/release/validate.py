@@ -19,10 +19,11 @@ class Outcome:
     """What became of one rule.
 
     Attributes:
+        rule: which one.
         status: `passed`, `failed` or `skipped`.
-        blocked: it was skipped because of damage, so nobody knows.
         breach: what breaks it.
         reason: why it was skipped.
+        blocked: it was skipped because of damage, so nobody knows.
     """
 
     rule: Rule

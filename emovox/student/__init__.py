@@ -105,6 +105,12 @@ def load_student(
     Raises:
         ConfigError: unknown name, device or precision.
         InputError: the weights are not here, or are those of another network.
+
+    Example:
+        >>> student = load_student("emovox-demo/student/best.safetensors")
+        >>> seconds = [np.zeros(16_000), np.zeros(40_000)]  # 1 s and 2.5 s of silence
+        >>> student(seconds).shape, student.embed(seconds).shape  # of an eighth of the width
+        ((2, 8), (2, 128))
     """
     from emovox.student import checkpoints, released
     from emovox.student.inference import TorchStudent

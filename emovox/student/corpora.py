@@ -115,7 +115,12 @@ def read_speech_corpus(
 
 
 def class_order(labels: Iterable[str]) -> list[str]:
-    """Every label once: those of `EMOTIONS` in their order, then the others by name."""
+    """Every label once: those of `EMOTIONS` in their order, then the others by name.
+
+    Example:
+        >>> class_order(["calm", "sadness", "boredom", "neutral", "sadness"])
+        ['neutral', 'sadness', 'boredom', 'calm']
+    """
     found = set(labels)
     return [e for e in EMOTIONS if e in found] + sorted(found.difference(EMOTIONS))
 

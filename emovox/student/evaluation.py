@@ -96,6 +96,7 @@ class Evaluation:
 
     @property
     def dropped(self) -> list[Dropped]:
+        """Tracks of all splits that could not be heard."""
         return [item for found in self.predictions.values() for item in found.dropped]
 
     def summary(self) -> str:

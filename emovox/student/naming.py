@@ -100,7 +100,12 @@ def ravdess(path: PurePosixPath) -> Name | None:
 
 
 def crema_d(path: PurePosixPath) -> Name | None:
-    """CREMA-D (Cao et al., 2014)."""
+    """CREMA-D (Cao et al., 2014).
+
+    Example:
+        >>> crema_d(PurePosixPath("AudioWAV/1001_DFA_ANG_XX.wav")).label
+        'anger'
+    """
     match = re.fullmatch(r"(1[0-9]{3})_[A-Z]{3}_([A-Z]{3})_(XX|X|LO|MD|HI)", path.stem)
     if match is None or match[2].lower() not in WORDS:
         return None

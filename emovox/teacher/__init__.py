@@ -129,6 +129,12 @@ def load_teacher(
         ConfigError: unknown name, device or precision.
         InputError: the weights are not here, or are those of another network.
         EmovoxError: `torch.compile` does not work here.
+
+    Example:
+        >>> teacher = load_teacher("compact")
+        >>> crops = np.zeros((2, teacher.input_size, teacher.input_size, 3), np.uint8)
+        >>> teacher(crops).shape
+        (2, 8)
     """
     from emovox.teacher import checkpoints, released
     from emovox.teacher.inference import TorchTeacher

@@ -81,6 +81,11 @@ def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     Returns:
         `keep` bool `[N]`, and `targets` float32 `[N, 8]`: votes for the emotions, each row summing
         to one (rows that are not kept are meaningless).
+
+    Example:
+        >>> keep, targets = clean_votes(np.array([[6, 2, 0, 0, 0, 0, 0, 0, 1, 1]]))
+        >>> keep.tolist(), targets.tolist()
+        ([True], [[0.75, 0.25, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]])
     """
     votes = np.where(votes == 1, 0, votes)
     top = votes.max(axis=1)

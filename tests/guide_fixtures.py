@@ -1,0 +1,245 @@
+"""A workplace in which the commands of the README and of the guide run as they stand there.
+
+What a page takes for granted, such as the folder `VoxCeleb2`, is made small when it is first named.
+"""
+
+import re
+import shutil
+import zipfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+import soundfile
+import torch
+from report_fixtures import evaluation
+from student_fixtures import Utterance, utterances, write_audio, write_tables
+from test_ferplus import CLEAR, write_ferplus, zipped
+from test_matfile import write
+from test_published import PERSONS, annotations
+from test_published import utterance as published_utterance
+from validation_fixtures import SPEC, build, write_valid
+
+from emovox.build.shard import ShardJob, ShardReport, build_shard
+from emovox.build.tables import TrackRow
+from emovox.build.worker import Place, feed_of, load_detector
+from emovox.demo.corpus import DemoConfig, plan_demo, write_track
+from emovox.student import checkpoints
+from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.teacher import find_teacher
+from emovox.testing import coded_frame, write_clip
+
+REPOSITORY = Path(__file__).parents[1]
+PAGES = REPOSITORY / "emovox" / "guide"
+TRACK = ("id10001", "Y8hIVOBuels", 1)  # the one that the pages name
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    language: str
+    text: str
+
+
+def documents() -> list[Path]:
+    """The README and the pages of the guide."""
+    return [REPOSITORY / "README.md", *sorted(PAGES.glob("*.md"))]
+
+
+def blocks(page: Path) -> list[Block]:
+    """The fenced blocks of a page, in order."""
+    return [Block(*match.groups()) for match in FENCE.finditer(page.read_text(encoding="utf-8"))]
+
+
+def prose(page: Path) -> str:
+    """A page without its fenced blocks."""
+    return FENCE.sub("", page.read_text(encoding="utf-8"))
+
+
+def commands(block: Block) -> list[str]:
+    """The commands of a block of shell, one for each line and each side of `&&`."""
+    lines = re.sub(r"\s*\\\n\s*", " ", block.text).splitlines()
+    return [part for line in lines if line.strip() for part in line.strip().split(" && ")]
+
+
+class InProcess:
+    """Stands in for `LokyEngine`: the same shards, real decoder and teacher, in this process."""
+
+    def __init__(self, *arguments: object, **options: object) -> None:
+        """Workers and devices mean nothing here."""
+
+    def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+        for job in jobs:
+            feed = feed_of(job.settings, job.teacher_path, Place(job.state / "journal", "cpu"))
+            yield build_shard(job, feed, lambda: load_detector("cpu"))
+
+
+class Workplace:
+    """A folder that has whatever a command takes for granted.
+
+    Args:
+        root: empty.
+        page: whose commands are to run.
+    """
+
+    def __init__(self, root: Path, page: Path) -> None:
+        self.root, self._page = root, page
+        (root / "pipelines").symlink_to(REPOSITORY / "pipelines")
+
+    def provide(self, words: Iterable[str]) -> None:
+        """Make what is named and is not there."""
+        for word in words:
+            for name, make in GIVEN.items():
+                path = self.root / name
+                if (word == name or word.startswith(f"{name}/")) and not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    make(self, path)
+
+    def table(self, path: Path) -> None:
+        """The CSV that the page shows."""
+        path.write_text(next(b.text for b in blocks(self._page) if b.language == "csv"))
+
+
+class Named(Utterance):
+    """The track that the pages name."""
+
+    @property
+    def row(self) -> TrackRow:
+        num_frames = super().row.n_frames
+        return TrackRow(*TRACK, num_frames, num_frames, round(1000 * self.duration))
+
+
+def _spoken() -> list[Utterance]:
+    return [Named("train", TRACK[0], TRACK[2], "neutral", 0.9), *utterances()]
+
+
+def _voxceleb1(work: Workplace, path: Path) -> None:
+    """Sound of the tracks of `emovoxceleb`; videos and boxes of those of `lists`."""
+    write_audio(path, utterances())
+    write_audio(path / "wav", _spoken()[:1])
+    header = "Identity  : \tx\n\nFRAME \tX \tY \tW \tH \n"
+    rows = "".join(f"{frame:06d} \t60 \t40 \t100 \t100 \n" for frame in range(0, 30))
+    for identity, video, number, _ in SPEC:
+        write_clip(path / f"video/{video}.mp4", 40)
+        boxes = path / f"txt/{identity}/{video}/{number:05d}.txt"
+        boxes.parent.mkdir(parents=True, exist_ok=True)
+        boxes.write_text(header + rows)
+
+
+def _published(work: Workplace, path: Path) -> None:
+    buckley, zander, *_ = PERSONS
+    first = published_utterance(f"{buckley}/Y8hIVOBuels_0000001.wav", 6, 1, 1)
+    second = published_utterance(f"{buckley}/Y8hIVOBuels_0000002.wav", 4, 2, 3)
+    third = published_utterance(f"{zander}/another_0000001.wav", 5, 3, 2)
+    variables = annotations([first, second, third])
+    path.mkdir()
+    write(path / "senet50-ferplus-logits.mat", "5", {"wavLogits": variables["wavLogits"]})
+    write(path / "voxceleb-imdb.mat", "5", {"images": variables["images"]})
+    rows = [f"{identity}\t{name}\tm\tIreland\tdev" for name, identity in PERSONS.items()]
+    header = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet"
+    (path / "vox1_meta.csv").write_text("\n".join([header, *rows, ""]))
+
+
+def _talk(path: Path, seconds: float, seed: int = 0) -> None:
+    """A synthetic talking face."""
+    config = DemoConfig(1, 1, 1, seconds, seconds, seed)
+    written = write_track(path.parent / f".{path.name}", plan_demo(config)[0])
+    written.rename(path)
+
+
+def _videos(work: Workplace, path: Path) -> None:
+    for seed, name in enumerate(("ann", "ben")):
+        (path / name).mkdir(parents=True)
+        _talk(path / name / "talk.mp4", 4.0, seed)
+
+
+def _clips(*names: str, frames: int = 30) -> Callable[[Workplace, Path], None]:
+    def make(work: Workplace, path: Path) -> None:
+        for name in names:
+            write_clip(path / name, frames)
+
+    return make
+
+
+def _dense(work: Workplace, path: Path) -> None:
+    for number in range(1, 4):
+        image = path / f"A.J._Buckley/1.6/video0001/1/{number:02d}.jpg"
+        image.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(image), coded_frame(number, 160, 160))
+
+
+def _valid(work: Workplace, path: Path) -> None:
+    write_valid(path.parent / f".{path.name}").rename(path)
+
+
+def _lists(work: Workplace, path: Path) -> None:
+    folder = path.parent / f".{path.name}"
+    write_valid(folder)
+    (folder / "meta").rename(path)
+
+
+def _student(work: Workplace, path: Path) -> None:
+    net = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(0))
+    evaluation().write(path)
+    checkpoints.save(path / "best.safetensors", net, {"by": "nobody"})
+
+
+def _ravdess(work: Workplace, path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for actor in range(1, 5):
+        for emotion in (3, 5):
+            for repetition in (1, 2):
+                name = f"03-01-{emotion:02d}-01-01-{repetition:02d}-{actor:02d}.wav"
+                (path / f"Actor_{actor:02d}").mkdir(parents=True, exist_ok=True)
+                sound = rng.normal(0, 0.03 * emotion, 20_000)
+                soundfile.write(path / f"Actor_{actor:02d}" / name, sound, 16_000)
+
+
+def _rml(work: Workplace, path: Path) -> None:
+    for speaker in (1, 2):
+        (path / f"s{speaker}").mkdir(parents=True)
+        for name in ("an1", "an2", "ha1", "ha2"):
+            _talk(path / f"s{speaker}/{name}.mp4", 0.5, speaker)
+
+
+def _ferplus(work: Workplace, path: Path) -> None:
+    folder = write_ferplus(path.parent / "ferplus", votes={f"fer{k}.png": CLEAR for k in range(3)})
+    zipped(folder, path, with_folders=False)
+    assert zipfile.is_zipfile(path)
+
+
+def _takedown(work: Workplace, path: Path) -> None:
+    path.write_text("0" * 64 + "\n")
+
+
+# What the pages take for granted, by the name that they give it.
+GIVEN: dict[str, Callable[[Workplace, Path], object]] = {
+    "VoxCeleb1": _voxceleb1,
+    "VoxCeleb2": _clips("mp4/id00012/a/00001.mp4", "mp4/id00015/b/00001.mp4", "mp4/id17/c/1.mp4"),
+    "unzippedFaces": _dense,
+    "lists": _lists,
+    "videos": _videos,
+    "clips": _clips("ann_talk_1.mp4", "ben_talk_2.mp4", "odd.mp4"),
+    "tracks.csv": lambda work, path: work.table(path),
+    "talk.mp4": lambda work, path: _talk(path, 4.5),
+    "published": _published,
+    "emovoxceleb": lambda work, path: write_tables(path, _spoken()),
+    "dataset": _valid,
+    "release": _valid,
+    "datasets/voxceleb2": _valid,
+    "datasets/changed": lambda work, path: build(path, SPEC[:-1]),
+    "releases/1.0.0": _valid,
+    "takedown.txt": _takedown,
+    "runs/student": _student,
+    "runs/compact/best.safetensors": lambda work, path: shutil.copy(
+        find_teacher("compact").path, path
+    ),
+    "RAVDESS": _ravdess,
+    "RML": _rml,
+    "TESS": _clips("OAF/OAF_back_angry.mp4", "YAF/YAF_dog_ps.mp4"),
+    "ferplus.zip": _ferplus,
+}

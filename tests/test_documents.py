@@ -1,0 +1,367 @@
+"""The README and the guide: every command runs or at least exists, every link leads somewhere."""
+
+import ast
+import glob
+import importlib.util
+import re
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import numpy as np
+import pytest
+import yaml
+from click.testing import CliRunner
+from guide_fixtures import (
+    PAGES,
+    REPOSITORY,
+    Block,
+    InProcess,
+    Workplace,
+    blocks,
+    commands,
+    documents,
+    prose,
+)
+
+from emovox.build.config import BuildConfig
+from emovox.cli import main
+from emovox.corpus.layouts import LAYOUTS
+from emovox.emotions import EMOTIONS
+from emovox.release.rules import RULES
+from emovox.student.naming import PARSERS
+from emovox.student.recipe import TrainConfig
+from emovox.teacher.checkpoints import ARCHITECTURES
+from emovox.testing import FakeHub
+
+README = REPOSITORY / "README.md"
+LANGUAGES = {"sh", "python", "csv", "yaml", "text", "bibtex"}
+MOST_LINES = 220  # of the README
+
+# What does not run here, by how it begins, and why; it is parsed nevertheless.
+NOT_RUN = {
+    "pip install": "needs the network",
+    "pytest": "this is it",
+    "hf auth login": "needs an account",
+    "ray start": "tests/test_cluster.py starts one",
+    "torchrun": "tests/test_student_training.py has several processes",
+    "emovox demo": "takes a minute; .ci/run runs it, and tests/test_demo.py a smaller one",
+    "emovox download splits": "needs the network; tests/test_download.py",
+    "emovox download teacher": "needs the network; tests/test_download.py",
+    "emovox download student": "needs the network; tests/test_download.py",
+    "emovox train-teacher": "trains three networks; tests/test_training.py",
+    "emovox train-student emovox-demo/dataset": "is what the demo does, which .ci/run runs",
+    "emovox evaluate emovoxceleb": "needs the published weights; tests/test_student.py",
+    "emovox build-dataset --layout voxceleb2 --root sample": "takes long; tests/test_profile.py",
+}
+# The same, by what is in it.
+NOT_RUN_WITH = {
+    "s3://": "needs a store; tests/test_remote.py and tests/test_cluster.py have one",
+}
+# The same, where a module is not installed.
+EXTRAS = {"probe egemaps": "opensmile", "--push": "huggingface_hub"}
+# What makes a command small enough to run here.
+SMALL = {
+    "train-student": "--width 0.0625 --epochs 1 --batch-size 4 --workers 0 --device cpu",
+    "probe": "--folds 2 --jobs 1",
+    "predict": "--jobs 1",
+}
+# Words that are the names of inputs only by accident: they follow one of these options.
+OUTPUTS = {"--out", "--figures", "--state", "--push", "--version"}
+FETCHED = {"emovox download annotations": "published"}  # is not fetched again if it is there
+FOREIGN_OPTIONS = {"--nproc-per-node", "--head", "--port", "--address"}
+
+
+def name_of(page: Path) -> str:
+    return page.relative_to(REPOSITORY).as_posix()
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What the examples enter into emovox goes with the test."""
+    known: list[dict[str, Any]] = [LAYOUTS, PARSERS, cast(dict[str, Any], ARCHITECTURES)]
+    before = [dict(registry) for registry in known]
+    yield
+    for registry, entries in zip(known, before, strict=True):
+        registry.clear()
+        registry.update(entries)
+
+
+@pytest.fixture
+def work(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    one_thread: None,
+    registries: None,
+    request: pytest.FixtureRequest,
+) -> Workplace:
+    """An empty folder to work in, with a cache of its own."""
+    monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr("emovox.build.run.LokyEngine", InProcess)
+    if importlib.util.find_spec("huggingface_hub"):
+        hub = FakeHub()
+        monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
+    if importlib.util.find_spec("datasets"):
+        monkeypatch.setattr("datasets.config.HF_DATASETS_CACHE", tmp_path / "huggingface")
+    root = tmp_path / "work"
+    root.mkdir()
+    monkeypatch.chdir(root)
+    return Workplace(root, request.node.callspec.params["page"])
+
+
+def why_not(command: str) -> str | None:
+    """Why a command does not run here; None if it does."""
+    for part, module in EXTRAS.items():
+        if part in command and not importlib.util.find_spec(module):
+            return f"{module} is not installed"
+    beginnings = (why for start, why in NOT_RUN.items() if command.startswith(start))
+    return next(beginnings, None) or next(
+        (why for part, why in NOT_RUN_WITH.items() if part in command), None
+    )
+
+
+def words_of(command: str) -> list[str]:
+    """The words of a command, with the names of files for patterns as in a shell."""
+    words = []
+    for word in shlex.split(command):
+        words += sorted(glob.glob(word)) if "*" in word else [word]  # noqa: PTH207 (as a shell)
+    return words
+
+
+def inputs_of(words: list[str]) -> Iterator[str]:
+    for before, word in zip(["", *words], words, strict=False):
+        if before not in OUTPUTS:
+            yield word
+
+
+def run(command: str, work: Workplace) -> None:
+    work.provide(inputs_of(shlex.split(command)[2:]))
+    work.provide(given for start, given in FETCHED.items() if command.startswith(start))
+    work.provide([word.split("/")[0] for word in shlex.split(command) if "*" in word])
+    if not command.startswith("emovox "):
+        subprocess.run(["bash", "-euo", "pipefail", "-c", command], check=True, timeout=60)
+        return
+    _, name, *arguments = words_of(command)
+    arguments += shlex.split(SMALL.get(name, ""))
+    result = CliRunner().invoke(main, [name, *arguments])
+    assert result.exit_code == 0, f"{command}\n{result.output}\n{result.exception!r}"
+
+
+def run_python(block: Block, work: Workplace) -> dict[str, Any]:
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.Constant) and isinstance(node.value, str):
+            work.provide(re.findall(r"[\w./-]+", node.value))
+    namespace: dict[str, Any] = {"__name__": "page"}
+    exec(compile(block.text, "page", "exec", dont_inherit=True), namespace)
+    return namespace
+
+
+def ran_on_pages() -> set[str]:
+    pages = (page for page in documents() if page != README)
+    return {c for page in pages for b in blocks(page) if b.language == "sh" for c in commands(b)}
+
+
+@pytest.mark.filterwarnings("ignore:Cannot")  # dill, of a package that is installed editable
+@pytest.mark.parametrize("page", documents(), ids=name_of)
+def test_what_a_page_shows_runs(page: Path, work: Workplace) -> None:
+    """All of a page in its order; what the README takes from a page runs with that page."""
+    elsewhere = ran_on_pages() if page == README else set()
+    for block in blocks(page):
+        if block.language == "python":
+            run_python(block, work)
+        elif block.language == "sh":
+            for command in commands(block):
+                if command not in elsewhere and why_not(command) is None:
+                    run(command, work)
+
+
+@pytest.mark.parametrize("page", [PAGES / "extending.md"], ids=name_of)
+def test_what_is_added_works(page: Path, work: Workplace) -> None:
+    teacher, layout, parser, tests = (b for b in blocks(page) if b.language == "python")
+    found = run_python(teacher, work)["teacher"]
+    assert found(np.zeros((3, 32, 32, 3), np.uint8)).shape == (3, len(EMOTIONS))
+    corpus = run_python(layout, work)["corpus"]
+    assert [t.track_id for t in corpus.tracks] == ["ann/talk/00001", "ben/talk/00002"]
+    assert len(corpus.notes) == 1
+    corpus = run_python(parser, work)["corpus"]
+    assert corpus.layout == "tess"
+    assert [(u.label, u.speaker) for u in corpus.utterances] == [
+        ("anger", "OAF"),
+        ("surprise", "YAF"),
+    ]
+    assert run_python(tests, work)["result"].manifest["totals"]["tracks"] == 1
+
+
+ALL_COMMANDS = sorted(
+    {c for page in documents() for b in blocks(page) if b.language == "sh" for c in commands(b)}
+)
+
+
+def emovox_words(command: str) -> list[str] | None:
+    """What emovox is given in a command; None if it is not in it."""
+    words = shlex.split(command)
+    if words[0] == "emovox":
+        return words[1:]
+    return words[words.index("emovox") + 1 :] if "emovox" in words[1:] else None
+
+
+@pytest.mark.parametrize("command", ALL_COMMANDS)
+def test_a_command_is_one(command: str) -> None:
+    """It exists with all its options, nothing that it needs is missing, and it has a help."""
+    words = emovox_words(command)
+    if words is None:
+        program = shlex.split(command)[0]
+        assert program in {"pip", "pytest", "hf", "ray", "printf"}, "who has that?"
+        return
+    found = main.commands[words[0]]
+    parser = found.make_parser(click.Context(found))
+    options, rest, _ = parser.parse_args(args=words[1:])  # refuses options that there are not
+    assert not rest
+    for parameter in found.params:
+        given = options.get(parameter.name or "")
+        assert not parameter.required or given not in (None, ()), f"needs {parameter.name}"
+        if isinstance(parameter.type, click.Choice) and isinstance(given, str):
+            assert given in parameter.type.choices
+    assert CliRunner().invoke(main, [words[0], "--help"]).exit_code == 0
+    pipelines = [word for word in words if word.startswith("pipelines/")]
+    assert all((REPOSITORY / pipeline).is_file() for pipeline in pipelines)
+
+
+def test_what_does_not_run_is_shown_somewhere() -> None:
+    for start in NOT_RUN:
+        assert any(command.startswith(start) for command in ALL_COMMANDS), start
+    for part in NOT_RUN_WITH:
+        assert any(part in command for command in ALL_COMMANDS), part
+    for reason in (*NOT_RUN.values(), *NOT_RUN_WITH.values()):
+        for test in re.findall(r"tests/\w+\.py", reason):
+            assert (REPOSITORY / test).is_file(), test
+
+
+@pytest.mark.parametrize("page", documents(), ids=name_of)
+def test_blocks_are_fenced_and_of_a_known_kind(page: Path) -> None:
+    assert {block.language for block in blocks(page)} <= LANGUAGES
+    assert not re.search(r"^(    |\t)", prose(page), re.MULTILINE), "an indented block hides"
+    assert page.read_text(encoding="utf-8").count("```") == 2 * len(blocks(page))
+
+
+def test_extras_exist() -> None:
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    text = "".join(page.read_text(encoding="utf-8") for page in documents())
+    found = {e for group in re.findall(r"'\.\[([\w,]+)\]'", text) for e in group.split(",")}
+    found |= set(re.findall(r"extra `(\w+)`", text))
+    assert found and found <= set(project["optional-dependencies"])
+    described = re.search(r"Extras, as in .*?\.$", README.read_text(), re.DOTALL | re.MULTILINE)
+    assert described is not None
+    for extra in set(project["optional-dependencies"]) - {"test"}:
+        assert f"`{extra}`" in described[0], f"{extra} is not in the README"
+
+
+def slug(heading: str) -> str:
+    """The anchor that GitHub makes of a heading."""
+    return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
+
+
+@pytest.mark.parametrize("page", documents(), ids=name_of)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        path = (page.parent / name).resolve() if name else page
+        assert path.exists(), target
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", prose(path), re.MULTILINE)
+            assert anchor in map(slug, headings), target
+
+
+def test_every_page_is_linked_from_the_readme() -> None:
+    text = prose(README)
+    for page in PAGES.glob("*.md"):
+        assert f"(emovox/guide/{page.name}" in text
+
+
+def test_the_readme_lists_every_command_and_is_short() -> None:
+    listed = re.findall(r"^\| `emovox ([\w-]+)` \|", prose(README), re.MULTILINE)
+    assert sorted(listed) == sorted(main.commands)
+    assert len(README.read_text(encoding="utf-8").splitlines()) < MOST_LINES
+
+
+def spans(page: Path) -> list[str]:
+    """What stands between backticks in the text of a page."""
+    return re.findall(r"`([^`\n]+)`", prose(page).replace("\n", " "))
+
+
+def test_options_and_commands_in_the_text_exist() -> None:
+    known = {o for c in main.commands.values() for p in c.params for o in (*p.opts, "--help")}
+    known |= {o for c in main.commands.values() for p in c.params for o in p.secondary_opts}
+    for page in documents():
+        text = " ".join(spans(page))
+        unknown = set(re.findall(r"--[a-z][a-z0-9-]*", text)) - known - FOREIGN_OPTIONS
+        assert not unknown, f"{page.name}: {unknown}"
+        for span in spans(page):
+            if match := re.match(r"emovox ([a-z][\w-]*)", span):
+                assert match[1] in main.commands, f"{page.name}: {span}"
+
+
+def test_keys_of_recipes_in_the_text_exist() -> None:
+    found = [s for page in documents() for s in spans(page) if re.match(r"\w+ = \S+$", s)]
+    assert "conv3 = 256" in found
+    for text in found:
+        TrainConfig(**tomllib.loads(text))  # raises for a key or a value that it does not take
+
+
+def test_snippets_of_yaml_fit() -> None:
+    action = yaml.safe_load((REPOSITORY / ".github/actions/validate/action.yml").read_text())
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text())
+    found = [b for page in documents() for b in blocks(page) if b.language == "yaml"]
+    steps = [entry for block in found for entry in yaml.safe_load(block.text)]
+    given = [step["with"] for step in steps if "actions/validate@" in step.get("uses", "")]
+    assert given and all(set(each) <= set(action["inputs"]) for each in given)
+    used = [hook["id"] for step in steps for hook in step.get("hooks", ())]
+    assert used and set(used) <= {hook["id"] for hook in hooks}
+
+
+def test_figures_of_the_readme_are_measured() -> None:
+    """Each stands in RESULTS.md, and its script is there."""
+    results = (REPOSITORY / "tests/benchmarks/RESULTS.md").read_text(encoding="utf-8")
+    measured = set(re.findall(r"\d[\d,.]*\d|\d", results)) | {
+        "1.5"
+    }  # microseconds, as seconds there
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| `(\w+\.py)` \|$", prose(README), re.MULTILINE)
+    assert len(rows) > 8
+    for what, figures, script in rows:
+        numbers = set(re.findall(r"\d[\d,.]*\d|\d", figures))
+        assert numbers <= measured, f"{what}: {numbers - measured} is not in RESULTS.md"
+        assert (REPOSITORY / "tests/benchmarks" / script).is_file()
+    assert "| 0.0000015 |" in results
+
+
+def test_the_teacher_s_figures_are_those_of_its_card() -> None:
+    card = (REPOSITORY / "data_cards/teacher-compact.md").read_text(encoding="utf-8")
+    stated = re.findall(
+        r"^\| (\w+) \| ([\d.]+ %) \| ([\d,]+) \|$", prose(PAGES / "limits.md"), re.M
+    )
+    assert len(stated) == 9
+    for emotion, recall, count in stated:
+        name = "accuracy" if emotion == "all" else emotion
+        assert f"| {name} | {recall} | {count} |" in card
+
+
+def test_lists_are_complete() -> None:
+    own = prose(PAGES / "own-videos.md")
+    assert set(re.findall(r"^\| `(\w[\w-]*)` \|", own, re.MULTILINE)) == set(LAYOUTS)
+    student = prose(PAGES / "student.md")
+    assert all(f"`{layout}`" in student for layout in PARSERS)
+    assert f"{len(RULES)} rules" in prose(PAGES / "release.md")
+
+
+def test_defaults_that_pages_state() -> None:
+    cluster = prose(PAGES / "cluster.md").replace("\n", " ")
+    assert f"at the default of {BuildConfig.shard_tracks} " in cluster
+    built = prose(PAGES / "voxceleb2.md").replace("\n", " ")
+    assert f"`--timeout` ({BuildConfig.timeout:.0f} s)" in built
+    assert f"`--max-dropped` ({BuildConfig.max_dropped:.0%})".replace("%", " %") in built
