@@ -41,7 +41,8 @@ def count(root: Path, splits: list[str]) -> dict[str, Counts]:
         counts = counted[split] = Counts()
         tracks = pq.read_table(root / schema.table_file("tracks", split), columns=["label"])
         counts.labels.update(tracks["label"].to_pylist())
-        frames = pq.ParquetFile(root / schema.table_file("frames", split))
+        path = root / schema.table_file("frames", split)
+        frames = pq.ParquetFile(path, pre_buffer=False)  # which would hold all of it
         for batch in frames.iter_batches(schema.ROW_GROUP_ROWS, columns=list(schema.LOGITS)):
             counts.add([], logits_of(batch))
     return counted

@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.files import replace_file, sha256_file
 
-
 HDF5_TRACKS = 16_384  # written at a time: h5py holds strings many times over
 MAX_PENDING = 32  # pieces; a slice keeps all of the table alive that it was cut from
 
@@ -165,7 +164,7 @@ def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) 
     """
     import h5py
 
-    frames_file, tracks_file = pq.ParquetFile(frames), pq.ParquetFile(tracks)
+    frames_file, tracks_file = (pq.ParquetFile(f, pre_buffer=False) for f in (frames, tracks))
     metadata = {k.decode(): v.decode() for k, v in frames_file.metadata.metadata.items()}
     num_rows = frames_file.metadata.num_rows
     path = root / name

@@ -50,7 +50,9 @@ def frames_of(root: Path, split: str, container: str) -> Iterator[pa.Table]:
         if is_hdf5:
             yield from read_hdf5_frames(path)
             return
-        file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True)
+        file = pq.ParquetFile(
+            path, memory_map=True, page_checksum_verification=True, pre_buffer=False
+        )
         for batch in file.iter_batches(schema.ROW_GROUP_ROWS):
             yield pa.Table.from_batches([batch]).cast(schema.FRAMES)
     except (*DAMAGED, pa.ArrowException) as error:

@@ -174,7 +174,8 @@ class Inspection:
             raise OtherColumnsError(f"{name}: its columns are not those of the contract")
         content = ContentHash(schema.SCHEMAS[table])
         try:
-            with pq.ParquetFile(self.root / name, page_checksum_verification=True) as file:
+            path = self.root / name
+            with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
                 for batch in file.iter_batches(schema.ROW_GROUP_ROWS // 2):
                     content.update(pa.Table.from_batches([batch]))
         except (OSError, pa.ArrowException) as error:

@@ -123,7 +123,7 @@ def find_removal(source: Path, manifest: Mapping[str, Any], listed: Collection[s
 
 
 def _read(path: Path) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(path, page_checksum_verification=True)
+    file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
     for batch in file.iter_batches(schema.ROW_GROUP_ROWS):
         yield pa.Table.from_batches([batch])
 
