@@ -6,27 +6,29 @@ that state, corpus and output have to be on storage that all nodes see.
 """
 
 import contextlib
+import hashlib
 import logging
 import math
 import os
-import tempfile
 import threading
 import time
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 from emovox.build.engine import QUEUE_PER_WORKER, Workers, started_workers
 from emovox.build.shard import ShardJob, ShardReport, marker_file
+from emovox.cache import cache_folder
+from emovox.dataset.files import replace_file
 from emovox.errors import ConfigError, EmovoxError
 from emovox.teacher.devices import Runtime, resolve_runtime, teacher_devices
 
 PATIENCE = 300.0  # seconds without any actor, before a run gives up
 POLL = 5.0  # seconds between looks whether nodes have joined
 MAX_LOSSES = 10  # actors that one shard may lose
+CLOSE_SECONDS = 5.0  # that an actor is given to clean up
 MARKER_SECONDS = 10.0  # until a marker that a node wrote is seen here
 
 
@@ -35,9 +37,11 @@ class Slice:
 
     def __init__(self, num_workers: int, file_name: str, weights: bytes) -> None:
         self._num_workers = num_workers
-        self._folder = tempfile.TemporaryDirectory(prefix="emovox-")
-        self._teacher_path = Path(self._folder.name, file_name)
-        self._teacher_path.write_bytes(weights)
+        folder = cache_folder() / "weights" / hashlib.sha256(weights).hexdigest()
+        folder.mkdir(parents=True, exist_ok=True)
+        self._teacher_path = folder / file_name
+        with replace_file(self._teacher_path) as temporary:
+            temporary.write_bytes(weights)
         self._lock = threading.Lock()
         self._workers: Workers | None = None
         self._started = contextlib.ExitStack()
@@ -55,6 +59,10 @@ class Slice:
                 starting = started_workers(job, self._num_workers, devices)
                 self._workers = self._started.enter_context(starting)
         return self._workers.build(job)
+
+    def close(self) -> None:
+        """End the workers, and take away what they left on the node."""
+        self._started.close()
 
 
 @dataclass
@@ -121,8 +129,14 @@ class RayEngine:
         )
         return actor.remote(*arguments)
 
-    def end_actor(self, actor: Any) -> None:
-        """End an actor at once, wherever it is; its workers see it and end too."""
+    def end_actor(self, actor: Any, seconds: float = 0.0) -> None:
+        """End an actor, wherever it is; its workers see it and end too.
+
+        Args:
+            seconds: that it is given to clean up.
+        """
+        if seconds:
+            self.wait([actor.close.remote()], seconds)
         self._ray.kill(actor)
 
     @property
@@ -206,7 +220,9 @@ class _Run:
                 elif time.monotonic() - self._last_sign > PATIENCE:
                     raise EmovoxError(self._engine.no_room())
         finally:
-            for actor in (*self._actors, *self._starting.values()):
+            for actor in self._actors:
+                self._engine.end_actor(actor.handle, CLOSE_SECONDS)
+            for actor in self._starting.values():
                 self._engine.end_actor(actor.handle)
 
     def _is_left(self) -> bool:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import psutil
-from build_speed import copy_clips
+from clips import copy_clips
 
 
 def peak_kib(pid: int) -> int:

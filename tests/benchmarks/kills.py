@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
-from build_speed import copy_clips
+from clips import copy_clips
 
 DRIVER_SHARE = 0.2  # of kills that hit the driver
 MARGIN = 0.2  # share of shards, at the end, that no kill waits for

@@ -29,15 +29,15 @@ import cv2
 import joblib
 import numpy as np
 import psutil
-from build_speed import copy_clips
+from clips import copy_clips
 
 EVERY = 6  # frames of 25 per second: one in 0.24 s
 
 SUBSAMPLE = """
-import os, sys
+import sys
 from video2dataset.subsamplers.frame_subsampler import FrameSubsampler
 subsample = FrameSubsampler("25/6")
-for line in sys.stdin:
+for line in sys.stdin.read().splitlines():  # ffmpeg reads from stdin too
     source, target = line.split()
     with open(source, "rb") as file:
         streams, _, error = subsample({"video": [file.read()]}, {})
@@ -76,7 +76,12 @@ def read(clip: Path, every: int) -> Iterator[np.ndarray]:
 
 def resampled(clip: Path, folder: Path) -> Iterator[np.ndarray]:
     """The frames of the video that video2dataset made of the clip before."""
-    yield from read(clip.with_suffix(".v2d.mp4"), 1)
+    yield from read(resampled_file(clip), 1)
+
+
+def resampled_file(clip: Path) -> Path:
+    """Where the video that video2dataset makes of a clip goes: outside the corpus."""
+    return clip.parents[4] / "resampled" / "-".join(clip.parts[-3:])
 
 
 def work(frames: Callable[[Path, Path], Iterator[np.ndarray]], clips: list[Path]) -> int:
@@ -102,13 +107,14 @@ def work(frames: Callable[[Path, Path], Iterator[np.ndarray]], clips: list[Path]
 
 
 def subsample(python: str, clips: list[Path]) -> None:
-    lines = "".join(f"{clip} {clip.with_suffix('.v2d.mp4')}\n" for clip in clips)
+    resampled_file(clips[0]).parent.mkdir(exist_ok=True)
+    lines = "".join(f"{clip} {resampled_file(clip)}\n" for clip in clips)
     subprocess.run([python, "-c", SUBSAMPLE], input=lines, text=True, check=True)
 
 
 def run_peer(name: str, root: Path, python: str) -> None:
     """One peer over all clips, with a process per core."""
-    clips = sorted(path for path in root.glob("mp4/*/*/*.mp4") if ".v2d" not in path.name)
+    clips = sorted(root.glob("mp4/*/*/*.mp4"))
     cores = joblib.cpu_count()
     shares = [clips[i::cores] for i in range(cores)]
     frames = {"reference": jpegs, "opencv": captured, "video2dataset": resampled}[name]
