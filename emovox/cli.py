@@ -134,7 +134,7 @@ def build_dataset(pipeline: Path | None, **flags: Any) -> None:
     result = build(read_config(BuildConfig, pipeline, flags))
     click.echo(result.summary())
     if result.too_many_dropped:
-        _end_for_dropped()
+        _end_for_dropped("; --retry-dropped tries them again")
 
 
 @main.command("import-mat", short_help="The published annotations as a dataset.")
@@ -174,10 +174,10 @@ def import_mat(
         _end_for_dropped()
 
 
-def _end_for_dropped() -> None:
+def _end_for_dropped(advice: str = "") -> None:
     click.echo(
         "emovox: error: more tracks were dropped than --max-dropped allows; "
-        "dropped.parquet names each with its reason",
+        f"dropped.parquet names each with its reason{advice}",
         err=True,
     )
     sys.exit(EmovoxError.exit_code)

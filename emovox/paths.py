@@ -36,6 +36,9 @@ NUMBERS: dict[type[OSError], int] = {
 # What tells one content of a remote file from another, best first; file systems differ in names.
 CHANGES = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 
+NOT_FETCHED = "NotFetched"  # the service is to blame: a build tries such a track again
+GONE = {errno.ENOENT: "FileNotFound", errno.EACCES: "Permission"}
+
 FileState = tuple[Any, ...]  # size, and what changes with the content
 
 
@@ -231,6 +234,13 @@ def describe(error: OSError) -> str:
     reason = error.strerror or (str(error) or type(error).__name__).splitlines()[0]
     notes = getattr(error, "__notes__", [])
     return f"{reason} ({notes[0]})" if notes else reason
+
+
+def name_fault(error: OSError, path: "Path | RemotePath") -> str:
+    """Short name of the reason that a file could not be read, for counting."""
+    if is_remote(path):
+        return GONE.get(error.errno or 0, NOT_FETCHED)
+    return type(error).__name__.removesuffix("Error")
 
 
 def _open_file_system(url: str) -> tuple[Any, str]:

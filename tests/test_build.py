@@ -649,15 +649,16 @@ def test_file_that_vanishes_after_the_plan_is_dropped(corpus: Path, tmp_path: Pa
     assert result.manifest["totals"]["tracks"] == 3
 
 
-def test_corpus_that_vanishes_under_way_costs_what_is_left(corpus: Path, tmp_path: Path) -> None:
+def test_corpus_that_vanishes_under_way_ends_the_run_and_costs_nothing(
+    corpus: Path, tmp_path: Path
+) -> None:
     whole = build(corpus, tmp_path / "whole" / "out", shard_tracks=1)
     engine = Meanwhile(2, lambda: corpus.rename(tmp_path / "away"))
-    result = build(corpus, tmp_path / "out", engine, shard_tracks=1)
-    rows = dropped(tmp_path / "out")
-    assert {(row["stage"], row["error"]) for row in rows} == {("open", "FileNotFound")}
-    assert len(rows) == 2 and result.manifest["totals"]["tracks"] == 2
+    with pytest.raises(InputError, match="is gone; bring it back to go on"):
+        build(corpus, tmp_path / "out", engine, shard_tracks=1)
+    assert not (tmp_path / "out" / schema.MANIFEST).exists()
     (tmp_path / "away").rename(corpus)
-    again = build(corpus, tmp_path / "out", shard_tracks=1, retry_dropped=True)
+    again = build(corpus, tmp_path / "out", shard_tracks=1)
     assert again.num_built == 2 and content(again.manifest) == content(whole.manifest)
 
 

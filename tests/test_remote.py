@@ -207,6 +207,7 @@ def test_what_a_service_failed_to_give_is_tried_again(
 def test_planning_costs_no_request_per_file(
     bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(locks, "REFRESH", 1000.0)  # no request of the lease between
     counts = {}
     for number in (3, 30):
         url = f"{bucket}/vox{number}"
@@ -229,6 +230,7 @@ def test_planning_costs_no_request_per_file(
 def test_a_track_costs_one_request(
     root: Any, bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(locks, "REFRESH", 1000.0)  # no request of the lease between
     with counted(monkeypatch) as few:
         build(root, as_path(f"{bucket}/few"), shard_tracks=50)
     for i in range(10):
@@ -336,6 +338,50 @@ def test_a_run_that_was_taken_over_stops(root: Any, bucket: str, quick_locks: No
         build(root, out, Suspended(FakeTeacher()))
     assert (out / STATE / "lock").read_text() == "other 0\n"
     assert not (out / schema.MANIFEST).exists()
+
+
+def test_owner_that_was_out_for_a_while_looks_before_it_goes_on(
+    bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(locks, "REFRESH", 1000.0)  # its thread does not come to look
+    path: Any = as_path(f"{bucket}/out/{STATE}/lock")
+    with locks.Lease(path, path) as lease:
+        lease.check()
+        path.write_text("other 0\n")
+        lease.check()  # too soon after the last look to ask again
+        lease._seen -= 2001.0
+        with pytest.raises(EmovoxError, match="another run has taken this build over"):
+            lease.check()
+
+
+def test_lease_where_a_store_replaces_what_is_there(
+    bucket: str, quick_locks: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not every file system can create a file only if there is none."""
+    put = RemotePath.put
+    monkeypatch.setattr(RemotePath, "put", lambda self, source, *, new=False: put(self, source))
+    path: Any = as_path(f"{bucket}/out/{STATE}/lock")
+    with locks.Lease(path, path) as first:
+        with pytest.raises(EmovoxError, match="another run is building"), locks.Lease(path, path):
+            pass
+        first.check()
+
+
+def test_rows_that_cannot_be_fetched_are_not_called_damaged(
+    root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, fetch = as_path(f"{bucket}/out"), RemotePath.fetch
+
+    def failing(self: RemotePath, target: Path) -> None:
+        if str(self).endswith(".parquet"):
+            raise OSError(errno.EIO, "Input/output error", str(self))
+        fetch(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(RemotePath, "fetch", failing)
+        with pytest.raises(NetworkError, match="Input/output error"):
+            build(root, out)
+    assert build(root, out).num_built == 0, "the markers are still there"
 
 
 @pytest.mark.slow

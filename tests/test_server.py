@@ -116,6 +116,23 @@ def test_teacher_that_fails_ends_the_server(tmp_path: Path) -> None:
         RemoteFeed(address)
 
 
+def test_teacher_that_fails_while_it_is_busy_lets_nobody_wait(tmp_path: Path) -> None:
+    """Clients have filled all their buffers, and the server is about to launch one more batch."""
+    address, errors = start(SlowTeacher(BATCH, fails_at=3), tmp_path)
+
+    def client(_: int) -> None:
+        feed = RemoteFeed(address)
+        with pytest.raises(TeacherLostError):
+            for _ in range(4):
+                give(feed, np.zeros((NUM_BUFFERS * BATCH, 8, 8, 3), np.uint8))
+            feed.drain()
+
+    with ThreadPoolExecutor(8) as clients:
+        for waiting in [clients.submit(client, number) for number in range(8)]:
+            waiting.result(timeout=30)
+    assert "out of memory" in str(errors)
+
+
 def test_no_server_is_said(tmp_path: Path) -> None:
     with pytest.raises(TeacherLostError):
         RemoteFeed(str(tmp_path / "nobody"))
@@ -135,7 +152,7 @@ def rows_of(engine: LokyEngine, jobs: Sequence[ShardJob]) -> list[dict[str, list
     assert len(list(engine.run(jobs))) == len(jobs)
     paths = [rows_file(job.state, job.shard.fingerprint) for job in jobs]
     tables = [pq.read_table(path).to_pydict() for path in paths]
-    for path in paths:
+    for path in jobs[0].state.iterdir():
         path.unlink()
     return tables
 
@@ -149,18 +166,20 @@ def test_rows_are_those_of_workers_that_hold_the_teacher(tmp_path: Path) -> None
     killed: list[int] = []
 
     def kill_server_later(workers: Workers) -> None:
-        """Kill the teacher once, when the workers have connected to it."""
+        """Kill the teacher once, when the first shard is done."""
         if killed:
             return
         assert workers.workers[0].place().address
 
         def kill() -> None:
+            while not list(jobs[0].state.glob("*.json")):
+                time.sleep(0.001)
             for process in psutil.Process().children(recursive=True):
                 if any("teacher-0" in str(c.laddr) for c in process.net_connections("unix")):
                     os.kill(process.pid, signal.SIGKILL)
                     killed.append(process.pid)
 
-        threading.Timer(0.2, kill).start()
+        threading.Thread(target=kill, daemon=True).start()
 
     assert rows_of(LokyEngine(2, devices=("cpu",), watch=kill_server_later), jobs) == held
     assert killed

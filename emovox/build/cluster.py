@@ -7,9 +7,11 @@ that state, corpus and output have to be on storage that all nodes see.
 
 import contextlib
 import hashlib
+import importlib.metadata
 import logging
 import math
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -19,6 +21,7 @@ from itertools import chain
 from typing import Any
 
 from emovox.build.engine import QUEUE_PER_WORKER, Workers, started_workers
+from emovox.build.plan import ROWS_VERSION
 from emovox.build.shard import ShardJob, ShardReport, marker_file
 from emovox.cache import cache_folder
 from emovox.dataset.files import replace_file
@@ -29,7 +32,8 @@ PATIENCE = 300.0  # seconds without any actor, before a run gives up
 POLL = 5.0  # seconds between looks whether nodes have joined
 MAX_LOSSES = 10  # actors that one shard may lose
 CLOSE_SECONDS = 5.0  # that an actor is given to clean up
-MARKER_SECONDS = 10.0  # until a marker that a node wrote is seen here
+MARKER_SECONDS = 90.0  # until a marker that a node wrote is seen here: NFS remembers for a minute
+ROUNDING = 1e-9  # of fractions of a GPU
 
 
 class Slice:
@@ -46,9 +50,9 @@ class Slice:
         self._workers: Workers | None = None
         self._started = contextlib.ExitStack()
 
-    def ready(self) -> bool:
-        """Answers when the actor is there."""
-        return True
+    def ready(self) -> tuple[str, int]:
+        """Answers when the actor is there, with what decides the rows that it makes."""
+        return code_version()
 
     def build(self, job: ShardJob) -> ShardReport:
         """Run one shard; as many may run at a time as there are workers."""
@@ -63,6 +67,15 @@ class Slice:
     def close(self) -> None:
         """End the workers, and take away what they left on the node."""
         self._started.close()
+
+
+def code_version() -> tuple[str, int]:
+    """Version of emovox, and of the rows that it makes."""
+    return importlib.metadata.version("emovox"), ROWS_VERSION
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 @dataclass
@@ -102,17 +115,28 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
         self._ray = ray
         self._cpus, self._gpus, self._num_workers = actor_cpus, actor_gpus, num_workers
+        self._last_loss = ""
         if not ray.is_initialized():
+            on_terminate = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RuntimeError, ValueError) as error:
-                reason = str(error).strip().splitlines()[0]
-                raise EmovoxError(f"no Ray cluster at {address or 'auto'}: {reason}") from error
+                where = address or "auto"
+                raise EmovoxError(f"no Ray cluster at {where}: {_first_line(error)}") from error
+            if threading.current_thread() is threading.main_thread():
+                signal.signal(signal.SIGTERM, on_terminate)  # which Ray replaces
 
     def resolve(self, device: str, precision: str, compile: str, pays: bool) -> Runtime:
         """What `resolve_runtime` finds on a node of the cluster."""
+        if not self._gpus:  # Ray does not hide GPUs from those that asked for none
+            if device.startswith("cuda"):
+                raise ConfigError(f"--device {device} with --engine ray needs --actor-gpus")
+            device = "cpu"
         task = self._ray.remote(resolve_runtime).options(num_gpus=self._gpus, max_retries=3)
-        return self._get(task.remote(device, precision, compile, pays), PATIENCE)
+        try:
+            return self._get(task.remote(device, precision, compile, pays), PATIENCE)
+        except self._ray.exceptions.RayError as error:
+            raise EmovoxError(f"the Ray cluster: {_first_line(error)}") from error
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         remaining = iter(jobs)
@@ -152,7 +176,7 @@ class RayEngine:
                 resources = node["Resources"]
                 here = resources.get("CPU", 0) // self._cpus
                 if self._gpus:
-                    here = min(here, resources.get("GPU", 0) // self._gpus)
+                    here = min(here, resources.get("GPU", 0) / self._gpus + ROUNDING)
                 room += int(here)
         wanted = math.ceil(self._num_workers / self._cpus) if self._num_workers else room
         return max(1, min(room, wanted))
@@ -166,21 +190,24 @@ class RayEngine:
         try:
             return self._ray.get(reference, timeout=seconds)
         except self._ray.exceptions.RayTaskError as error:
-            if isinstance(error.cause, EmovoxError):
+            if isinstance(error.cause, EmovoxError | OSError):
                 raise error.cause from None
             raise
         except self._ray.exceptions.GetTimeoutError as error:
             raise EmovoxError(self.no_room()) from error
 
     def result(self, reference: Any) -> Any:
-        """What a call returned; None if its actor was lost.
+        """What a call returned; None if its actor, its node or the result was lost.
 
         Raises:
-            EmovoxError: the call failed with it.
+            EmovoxError, OSError: the call failed with it.
         """
         try:
             return self._get(reference)
-        except self._ray.exceptions.RayActorError:
+        except self._ray.exceptions.RayTaskError:
+            raise
+        except self._ray.exceptions.RayError as error:
+            self._last_loss = _first_line(error)
             return None
 
     def no_room(self) -> str:
@@ -189,7 +216,7 @@ class RayEngine:
         return (
             f"for {PATIENCE:.0f} s no node of the Ray cluster had room for an actor of "
             f"{self._cpus} CPUs{gpus}; see --actor-cpus and --actor-gpus, and run the same "
-            "command again to go on"
+            f"command again to go on{self._last_loss and f' (the last loss: {self._last_loss})'}"
         )
 
 
@@ -206,6 +233,7 @@ class _Run:
         self._losses: dict[str, int] = {}
         self._last_sign = time.monotonic()
         self._seen_marker = False
+        self._no_start_before = 0.0
 
     def reports(self) -> Iterator[ShardReport]:
         try:
@@ -231,6 +259,8 @@ class _Run:
         return bool(self._waiting or self._calls)
 
     def _start_missing(self) -> None:
+        if time.monotonic() < self._no_start_before:
+            return
         missing = self._engine.num_actors() - len(self._actors) - len(self._starting)
         for _ in range(missing):
             actor = _Actor(self._engine.start_actor(*self._arguments))
@@ -252,8 +282,15 @@ class _Run:
         result = self._engine.result(reference)
         if reference in self._starting:
             actor = self._starting.pop(reference)
-            if result is not None:
-                self._actors.append(actor)
+            if result is None:
+                self._no_start_before = time.monotonic() + POLL
+                return None
+            if result != code_version():
+                raise EmovoxError(
+                    f"a node of the Ray cluster has emovox {result[0]} (rows {result[1]}), this "
+                    "machine {} (rows {}); install the same on all".format(*code_version())
+                )
+            self._actors.append(actor)
             return None
         actor, job = self._calls.pop(reference)
         actor.under_way.discard(reference)
@@ -282,7 +319,7 @@ def _expect_marker(job: ShardJob) -> None:
     """Make sure that this machine sees what the nodes write."""
     marker = marker_file(job.state, job.shard.fingerprint)
     end = time.monotonic() + MARKER_SECONDS
-    while not marker.exists():
+    while not any(job.state.iterdir()) or not marker.exists():  # looking anew refreshes NFS
         if time.monotonic() > end:
             raise EmovoxError(
                 f"{job.state}: what the nodes of the cluster write there is not seen here; "

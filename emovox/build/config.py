@@ -13,6 +13,7 @@ from emovox.teacher import DEFAULT_TEACHER
 
 ENGINES = ("joblib", "ray")
 MAX_STEP_MS = 60_000  # keeps timestamp_ms of the last frame index within int32
+MAX_SHARD_TRACKS = 400  # keeps the message to a worker within a pipe
 MAX_TIMEOUT = 10**6  # seconds; timers do not take every float
 
 
@@ -102,7 +103,10 @@ class BuildConfig:
         for name, bound in least.items():
             if not getattr(self, name) >= bound:  # refuses NaN too
                 raise ConfigError(f"--{name.replace('_', '-')} must be at least {bound}")
-        for name, bound in {"step_ms": MAX_STEP_MS, "timeout": MAX_TIMEOUT}.items():
+        if self.actor_gpus > 1 and self.actor_gpus % 1:
+            raise ConfigError("--actor-gpus above 1 must be a whole number")
+        most = {"step_ms": MAX_STEP_MS, "timeout": MAX_TIMEOUT, "shard_tracks": MAX_SHARD_TRACKS}
+        for name, bound in most.items():
             if getattr(self, name) > bound:
                 raise ConfigError(f"--{name.replace('_', '-')} must be at most {bound}")
         for name in ("max_dropped", "unheard_fraction", "heard_fraction"):

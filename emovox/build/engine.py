@@ -25,11 +25,13 @@ from emovox.errors import EmovoxError
 MAX_DEATHS = 2  # of workers over one track, before it counts as lost
 MAX_KILLS = 10  # from outside, as for memory, over one track, before it counts as lost
 ALONE_FROM = 2  # kills over one shard, before it is tried while no other shard runs
-MAX_SERVER_STARTS = 4
+MAX_FAILURES = 4  # of a teacher's process in a row
 QUEUE_PER_WORKER = 2  # shards handed out per worker, so that none waits for the driver
-KILLED = (-signal.SIGKILL, -signal.SIGTERM)
+KILLED = (-9, -signal.SIGTERM)  # SIGKILL has no name on Windows
 POLL = 0.05  # seconds between looks at another process
 ENDED = "the build was ended"
+
+_hook_lock = threading.Lock()
 
 Result = TypeVar("Result")
 Work = Callable[[ShardJob, Place], ShardReport]
@@ -42,9 +44,14 @@ class Engine(Protocol):
 
 
 class Process:
-    """A process of its own, through joblib's loky, which is replaced when it dies."""
+    """A process of its own, through joblib's loky, which is replaced when it dies.
 
-    def __init__(self) -> None:
+    Args:
+        folder: for its temporary files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
         self._pool: ProcessPoolExecutor | None = None
         self._started: list[Any] = []
         self._closed = False
@@ -58,7 +65,10 @@ class Process:
             # Read by the process in which loky counts semaphores: it warns when workers are killed.
             os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
             self._pool = ProcessPoolExecutor(
-                1, initializer=start_worker, initargs=(os.getpid(),), env=one_thread
+                1,
+                initializer=start_worker,
+                initargs=(os.getpid(), self._folder),
+                env=one_thread,
             )
         future: Future[Result] = self._pool.submit(call, *arguments)
         self._started = list(getattr(self._pool, "_processes", {}).values())
@@ -78,12 +88,12 @@ class Process:
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        # What loky's own thread complains of then is of no use to anyone.
-        hook, threading.excepthook = threading.excepthook, lambda arguments: None
-        try:
-            pool.shutdown(kill_workers=True)
-        finally:
-            threading.excepthook = hook
+        with _hook_lock:  # what loky's own thread complains of then is of no use to anyone
+            hook, threading.excepthook = threading.excepthook, lambda arguments: None
+            try:
+                pool.shutdown(kill_workers=True)
+            finally:
+                threading.excepthook = hook
 
     def close(self) -> None:
         """End the process for good."""
@@ -95,10 +105,11 @@ class Server(Process):
     """The process of a teacher that several workers feed, started again when it dies."""
 
     def __init__(self, job: ShardJob, device: str, socket: Path) -> None:
-        super().__init__()
+        super().__init__(socket.parent)
         self._job, self._device, self._socket = job, device, socket
         self._lock = threading.Lock()
         self._num_starts = 0
+        self._num_failures = 0  # since it last served a shard
         self._serving: Future[None] | None = None
 
     def address(self) -> str:
@@ -125,6 +136,10 @@ class Server(Process):
                 time.sleep(POLL)
             return str(address)
 
+    def has_served(self) -> None:
+        """A shard was done with it: what failed before is forgiven."""
+        self._num_failures = 0
+
     def _address(self) -> Path:
         return self._socket.with_suffix(f".{self._num_starts}")
 
@@ -133,7 +148,8 @@ class Server(Process):
         self.end()
         if isinstance(error, EmovoxError):
             raise error
-        if not isinstance(error, BrokenProcessPool) or self._num_starts == MAX_SERVER_STARTS:
+        self._num_failures += 1
+        if self._num_failures == MAX_FAILURES:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise EmovoxError(f"the teacher failed on {self._device}: {reason}") from error
 
@@ -149,7 +165,7 @@ class Worker(Process):
     """
 
     def __init__(self, work: Work, place: Place, server: Server | None, turns: "Turns") -> None:
-        super().__init__()
+        super().__init__(place.journal.parent)
         self._work, self._place = work, place
         self._server, self._turns = server, turns
 
@@ -177,13 +193,19 @@ class Worker(Process):
         """
         deaths: Counter[str] = Counter()
         kills: Counter[str] = Counter()
+        num_lost = 0  # connections to the teacher
         while True:
             self._place.journal.unlink(missing_ok=True)
             try:
                 with self._turns.take(alone=kills.total() >= ALONE_FROM):
-                    return self.submit(self._work, job, self.place()).result()
+                    report = self.submit(self._work, job, self.place()).result()
+                if self._server is not None:
+                    self._server.has_served()
+                return report
             except TeacherLostError:
-                continue
+                num_lost += 1
+                if num_lost == MAX_KILLS:
+                    raise
             except BrokenProcessPool as error:
                 code = self.exit_code()
                 self.end()

@@ -171,5 +171,8 @@ def _joined(logits: list[np.ndarray]) -> np.ndarray:
 def _or_lost() -> Iterator[None]:
     try:
         yield
-    except (EOFError, ConnectionError, FileNotFoundError) as error:
+    except (EOFError, OSError) as error:
+        gone = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
+        if not gone and getattr(error, "errno", None):  # none: it ended in mid-message
+            raise
         raise TeacherLostError("the process of the teacher is gone") from error

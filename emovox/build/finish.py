@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 from emovox.build.plan import Shard
 from emovox.build.shard import ShardReport, TrackResult, marker_file, read_report, rows_file
+from emovox.build.sources import OUR_OWN
 from emovox.build.tables import Chunk, Header, TrackRow, dataset_files, write_dataset
 from emovox.corpus.tracks import Dropped, Track
 from emovox.dataset import schema
@@ -96,14 +97,16 @@ def _track_row(track: Track, result: TrackResult) -> TrackRow:
 
 def _read_rows(state: Path, shard: Shard) -> pa.Table:
     path = rows_file(state, shard.fingerprint)
-    try:
-        with local_copy(path) as local:
+    with local_copy(path) as local:
+        try:
             return pq.read_table(local, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        marker_file(state, shard.fingerprint).unlink(missing_ok=True)
-        raise CheckError(
-            f"{path}: damaged; run the same command again to build its tracks anew"
-        ) from error
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) in OUR_OWN:
+                raise
+            marker_file(state, shard.fingerprint).unlink(missing_ok=True)
+            raise CheckError(
+                f"{path}: damaged; run the same command again to build its tracks anew"
+            ) from error
 
 
 def _by_split(

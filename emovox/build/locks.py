@@ -59,6 +59,7 @@ class Lease:
         self._token = secrets.token_hex(8)
         self._count = 0
         self._lost = False
+        self._seen = time.monotonic()  # when the lock was last known to be ours
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
@@ -81,6 +82,8 @@ class Lease:
 
     def check(self) -> None:
         """Raise `EmovoxError` if the lock is no longer ours."""
+        if not self._lost and time.monotonic() - self._seen > 2 * REFRESH:
+            self._lost = not self._is_ours()  # this process, or the store, was out for a while
         if self._lost:
             raise EmovoxError(
                 f"{self._out}: another run has taken this build over, which had given no sign of "
@@ -88,6 +91,8 @@ class Lease:
             )
 
     def _create(self) -> bool:
+        if self._read():  # not every file system refuses to replace a file
+            return False
         try:
             self._write(new=True)
         except FileExistsError:
@@ -112,7 +117,10 @@ class Lease:
                     self._write()
 
     def _is_ours(self) -> bool:
-        return self._read().startswith(self._token)
+        ours = self._read().startswith(self._token)
+        if ours:
+            self._seen = time.monotonic()
+        return ours
 
     def _read(self) -> str:
         try:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from joblib.externals.loky.process_executor import BrokenProcessPool
 
-from emovox.build.engine import Workers
-from emovox.build.feed import BATCH, Feed, crops_in
+from emovox.build.engine import Worker, Workers
+from emovox.build.feed import BATCH, Feed, TeacherLostError, crops_in
 from emovox.build.shard import ShardJob, build_shard
 from emovox.build.worker import Place, feed_of, load_detector
 from emovox.emotions import EMOTIONS
@@ -87,20 +88,25 @@ class Profiler:
 
     def __call__(self, team: Workers) -> None:
         self._ended = time.perf_counter()
-        workers = team.workers
+        try:
+            self._measured.append(self._measure(team.workers))
+        except (BrokenProcessPool, TeacherLostError):  # a clip that ends processes, perhaps
+            for worker in team.workers:
+                worker.end()
+        if not self._started:
+            self._started = time.perf_counter()
+
+    def _measure(self, workers: Sequence[Worker]) -> Ceilings:
         shares = [self._sample[i :: len(workers)] or self._sample for i in range(len(workers))]
         with ThreadPoolExecutor(len(workers)) as threads:
-            if not self._measured:
+            if not self._started:
                 list(threads.map(lambda w: w.call(_warm, self._sample[0]), workers))
                 self._ready = time.perf_counter()
             media = list(threads.map(lambda w, s: w.call(_run_media, s), workers, shares))
             crops = list(threads.map(lambda w: w.call(_run_teacher, self._sample[0]), workers))
         tracks, frames, seconds = (sum(column) for column in zip(*media, strict=True))
-        self._measured.append(
-            Ceilings(len(workers), tracks / seconds, frames / seconds, sum(crops), self._shared)
-        )
-        if len(self._measured) == 1:
-            self._started = time.perf_counter()
+        rates = tracks / seconds, frames / seconds, sum(crops)
+        return Ceilings(len(workers), *rates, self._shared)
 
     def lines(self, num_frames: int) -> list[str]:
         """What was measured, for the summary.
@@ -108,8 +114,10 @@ class Profiler:
         Args:
             num_frames: rows that this run made.
         """
-        if not self._measured:
+        if not self._started:
             return ["profile   nothing was left to build, so there is nothing to measure"]
+        if not self._measured:
+            return ["profile   a worker died while it was measured"]
         c = mean(self._measured)
         pace = num_frames / (self._ended - self._started)
         where = "on the same cores" if c.shared else "on its devices"

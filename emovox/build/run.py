@@ -198,7 +198,8 @@ def _finish_once(
     dropped = list(plan.corpus.dropped)
     for shard in plan.shards:
         dropped += reports[shard.fingerprint].dropped
-    inputs = hashlib.sha256(json.dumps([provenance, [asdict(d) for d in dropped]]).encode())
+    known = {key: value for key, value in provenance.items() if key != "device"}  # nodes differ
+    inputs = hashlib.sha256(json.dumps([known, [asdict(d) for d in dropped]]).encode())
     for track_id in sorted(plan.assigned):
         inputs.update(f"\n{track_id} {plan.assigned[track_id]}".encode())
     fingerprint = inputs.hexdigest()

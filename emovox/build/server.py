@@ -118,23 +118,35 @@ class TeacherServer:
         return [self._teacher.launch(crops[i : i + size]) for i in range(0, len(crops), size)]
 
     def _answer(self) -> None:
-        """Send logits back as they come, with each client's share of the teacher's time."""
-        ended = 0.0
-        while True:
-            launched = self._launched.get()
-            try:
-                logits = np.concatenate([wait() for wait in launched.logits])
-            except BaseException as error:  # whatever it is, serve() raises it
-                self._requests.put(error)
-                return
-            started, ended = max(ended, launched.started), time.perf_counter()
-            per_crop = (ended - started) / len(logits)
-            stop = 0
-            for request in launched.requests:
-                start, stop = stop, stop + len(request.crops)
-                answer = logits[start:stop], per_crop * (stop - start)
-                with contextlib.suppress(OSError):  # its reader sees that the client is gone
-                    request.client.send(answer)
+        """Send logits back as they come, until something fails: serve() raises that."""
+        try:
+            ended = 0.0
+            while True:
+                ended = self._answer_one(self._launched.get(), ended)
+        except BaseException as error:
+            self._requests.put(error)
+            while True:  # serve() may be waiting to put one more there
+                self._launched.get()
+
+    def _answer_one(self, launched: _Launched, ended: float) -> float:
+        """Wait for a batch, and send each client its logits and its share of the time.
+
+        Args:
+            ended: when the batch before it was done.
+
+        Returns:
+            When this one was done.
+        """
+        logits = np.concatenate([wait() for wait in launched.logits])
+        started, ended = max(ended, launched.started), time.perf_counter()
+        per_crop = (ended - started) / len(logits)
+        stop = 0
+        for request in launched.requests:
+            start, stop = stop, stop + len(request.crops)
+            answer = logits[start:stop], per_crop * (stop - start)
+            with contextlib.suppress(OSError):  # its reader sees that the client is gone
+                request.client.send(answer)
+        return ended
 
     def _accept(self) -> None:
         while True:
@@ -155,8 +167,8 @@ class TeacherServer:
                 number, num_crops = client.recv()
                 self._requests.put(_Request(buffers[number][:num_crops], client))
         except (EOFError, OSError):
+            # It closes with the last request that holds it: an answer may be under way.
             self._clients.discard(client)
-            client.close()
 
 
 def _hang_up(client: Connection) -> None:
@@ -167,8 +179,10 @@ def _hang_up(client: Connection) -> None:
 
 def _receive_memory(client: Connection, num_bytes: int) -> mmap.mmap:
     with socket.socket(fileno=os.dup(client.fileno())) as channel:
-        _, (descriptor,), _, _ = socket.recv_fds(channel, 1, 1)
+        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
+    if not descriptors:
+        raise EOFError
     try:
-        return mmap.mmap(descriptor, num_bytes)
+        return mmap.mmap(descriptors[0], num_bytes)
     finally:
-        os.close(descriptor)
+        os.close(descriptors[0])

@@ -22,7 +22,7 @@ from emovox.corpus.tracks import Dropped, Faces, Track, printable
 from emovox.corpus.voxceleb import Boxes, read_boxes
 from emovox.dataset import schema
 from emovox.dataset.files import replace_file, write_text
-from emovox.errors import TrackError
+from emovox.errors import InputError, TrackError
 from emovox.media import faces
 from emovox.media.ffmpeg import FfmpegTrack, find_program
 from emovox.media.images import ImageTrack
@@ -149,7 +149,10 @@ def build_shard(
     Args:
         feed: takes the crops to a teacher.
         detector: called once, when the first track needs detection.
-        on_track: called with each `track_id` before its work begins.
+        on_track: called with each `track_id` before its work begins, and with nothing at the end.
+
+    Raises:
+        InputError: the whole corpus is gone.
     """
     cv2.setNumThreads(1)
     report = ShardReport(job.shard.fingerprint)
@@ -165,6 +168,8 @@ def build_shard(
                     _check_child(job, track)
                 result = _build_track(job, track, ordinal, rows, get_detector, report, sources)
             except TrackError as error:
+                if not is_remote(job.root) and not job.root.is_dir():
+                    raise InputError(f"{job.root}: is gone; bring it back to go on") from error
                 if in_child and error.stage in ("open", "decode", "time"):
                     error = _worker_died(error)
                 rows.forget(ordinal)
@@ -182,6 +187,7 @@ def build_shard(
                 if in_child:
                     what = "tracks were decoded in a child process after their decoder died"
                     report.note(what, track.track_id)
+    on_track("")
     table = rows.finish(job.shard.tracks)
     report.wait_seconds = feed.wait_seconds - waited
     report.teacher_seconds = feed.teacher_seconds - taught

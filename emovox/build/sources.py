@@ -10,11 +10,9 @@ from pathlib import Path
 
 from emovox.corpus.tracks import Faces, Track
 from emovox.errors import TrackError
-from emovox.paths import is_remote, local_copy, local_folder
+from emovox.paths import is_remote, local_copy, local_folder, name_fault
 
 AHEAD = 2  # sources fetched before they are needed
-NOT_FETCHED = "NotFetched"  # the service is to blame: the next run tries such a track again
-GONE = {errno.ENOENT: "FileNotFound", errno.EACCES: "Permission"}
 OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # say nothing about a track
 
 
@@ -58,7 +56,7 @@ class Sources:
         except OSError as error:
             if error.errno in OUR_OWN:
                 raise
-            name = GONE.get(error.errno or 0, NOT_FETCHED)
+            name = name_fault(error, self._root)
             raise TrackError("open", name, error.strerror or "cannot be fetched") from error
 
     def _fetch(self, track: Track) -> None:

@@ -10,12 +10,11 @@ from typing import Any
 from emovox.build.locks import held
 from emovox.build.plan import Shard
 from emovox.build.shard import ShardReport, marker_file, read_report, rows_file
-from emovox.build.sources import NOT_FETCHED
 from emovox.corpus.tracks import printable
 from emovox.dataset import schema
 from emovox.dataset.files import write_text
 from emovox.errors import InputError
-from emovox.paths import file_state, is_remote, map_ahead
+from emovox.paths import NOT_FETCHED, file_state, is_remote, map_ahead
 
 STATE = ".emovox"  # folder inside the dataset, for resuming; no part of the dataset
 RECORD = "finished.json"  # of the dataset that the state was last used for

@@ -1,6 +1,9 @@
 """What runs in the processes of a build: shards in a worker, a teacher in its server."""
 
+import faulthandler
+import getpass
 import os
+import shutil
 import signal
 import tempfile
 import threading
@@ -10,7 +13,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import cast
 
-from emovox.build.feed import Feed, InlineFeed, RemoteFeed
+from emovox.build.feed import Feed, InlineFeed, RemoteFeed, TeacherLostError
 from emovox.build.plan import ShardSettings
 from emovox.build.shard import ShardJob, ShardReport, build_shard
 from emovox.errors import InputError
@@ -36,13 +39,22 @@ class Place:
     address: str | None = None
 
 
-def start_worker(driver: int) -> None:
-    """Leave Ctrl-C to the driver, which ends its workers, and do not outlive it if it is killed."""
+def start_worker(driver: int, folder: Path) -> None:
+    """Leave Ctrl-C to the driver, which ends its workers, and do not outlive it if it is killed.
+
+    Args:
+        driver: process id.
+        folder: for temporary files; it is taken away with the driver, however that ends.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    compiled = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))  # is to outlast the folder
+    tempfile.tempdir = str(folder)
 
     def watch() -> None:
         while os.getppid() == driver:
             time.sleep(DRIVER_POLL)
+        shutil.rmtree(folder, ignore_errors=True)
         os._exit(1)
 
     threading.Thread(target=watch, daemon=True).start()
@@ -50,17 +62,18 @@ def start_worker(driver: int) -> None:
 
 def run_shard(job: ShardJob, place: Place) -> ShardReport:
     """Run one shard, with a watchdog and a journal of the track in hand."""
-    tempfile.tempdir = str(place.journal.parent)  # goes with the driver, however this process ends
     with Watchdog(job.timeout) as watchdog:
 
         def on_track(track_id: str) -> None:
             place.journal.write_text(track_id, encoding="utf-8")
-            watchdog.restart()
+            watchdog.restart() if track_id else watchdog.stop()
 
-        feed = feed_of(job.settings, job.teacher_path, place)
-        report = build_shard(job, feed, lambda: load_detector(place.device), on_track)
-    place.journal.unlink(missing_ok=True)
-    return report
+        try:
+            feed = feed_of(job.settings, job.teacher_path, place)
+            return build_shard(job, feed, lambda: load_detector(place.device), on_track)
+        except TeacherLostError:
+            _remote_feed.cache_clear()
+            raise
 
 
 def feed_of(settings: ShardSettings, teacher_path: Path, place: Place) -> Feed:
@@ -92,28 +105,28 @@ def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str
 
 
 class Watchdog:
-    """Ends the process when a track takes far longer than its timeout, as a hang in C does."""
+    """Ends the process when a track takes far longer than its timeout, as a hang in C does.
+
+    The clock is faulthandler's, whose thread needs no lock that a hang in C could hold.
+    """
 
     def __init__(self, timeout: float | None) -> None:
         self._seconds = None if timeout is None else HANG_FACTOR * timeout
-        self._timer: threading.Timer | None = None
+        self._sink = os.open(os.devnull, os.O_WRONLY)  # for the traceback that comes with it
 
     def __enter__(self) -> "Watchdog":
         return self
 
     def restart(self) -> None:
-        self._stop()
         if self._seconds is not None:
-            self._timer = threading.Timer(self._seconds, os._exit, (1,))
-            self._timer.daemon = True
-            self._timer.start()
+            faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._sink)
 
-    def _stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
+    def stop(self) -> None:
+        faulthandler.cancel_dump_traceback_later()
 
     def __exit__(self, *exception: object) -> None:
-        self._stop()
+        self.stop()
+        os.close(self._sink)
 
 
 @lru_cache(maxsize=1)

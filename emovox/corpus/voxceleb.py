@@ -10,6 +10,7 @@ import numpy as np
 
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError
+from emovox.paths import name_fault
 
 FRAMES_PER_SECOND = 25  # of the video that FRAME in a box file counts
 MAX_BOX_GAP = 25  # frames; boxes further apart than this are not joined by a line
@@ -88,9 +89,8 @@ def read_boxes(path: Path, name: str) -> Boxes:
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
-        raise TrackError(
-            "boxes", type(error).__name__.removesuffix("Error"), f"{name}: {error.strerror}"
-        ) from error
+        fault = name_fault(error, path)
+        raise TrackError("boxes", fault, f"{name}: {error.strerror}") from error
     rows: dict[int, list[float]] = {}
     bad_lines = []
     body = 0

@@ -48,6 +48,8 @@ class TorchTeacher:
         self.input_size = net.input_size
         device = resolve_device(device)
         self.device = torch.device(device)
+        if self.device.index is not None:
+            torch.cuda.set_device(self.device)  # pinned memory belongs to the current device
         self.precision = resolve_precision(precision, device)
         self.compiled = compiled
         on_processor = BATCH if net.input_size < LARGE_INPUT else LARGE_INPUT_BATCH
@@ -122,7 +124,7 @@ class TorchTeacher:
 
 
 class _Slot:
-    """Host memory for one batch, pinned where the device is a GPU, so that copies overlap work."""
+    """Host memory for one batch, pinned where the device is a GPU: nobody waits for the copy."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.shape = shape
