@@ -5,7 +5,7 @@ import errno
 import json
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.build.feed import BATCH, Feed
+from emovox.build.locate import locate
 from emovox.build.plan import Shard, ShardSettings
 from emovox.build.sources import Sources
 from emovox.corpus.tracks import Dropped, Faces, Track, printable
-from emovox.corpus.voxceleb import Boxes, read_boxes
+from emovox.corpus.voxceleb import read_boxes
 from emovox.dataset import schema
 from emovox.dataset.files import replace_file, write_text
 from emovox.errors import InputError, TrackError
@@ -28,8 +29,6 @@ from emovox.media.ffmpeg import FfmpegTrack, find_program
 from emovox.media.images import ImageTrack
 from emovox.media.video import Deadline, GridFrame, VideoTrack
 from emovox.paths import file_state, is_remote
-
-DETECT_BATCH = 16  # frames per call of the detector
 
 # Added to a track_id in hand while a child process decodes the track; it is in no track_id itself.
 IN_CHILD = "\n(in a child process)"
@@ -252,7 +251,7 @@ def _build_track(
     else:
         media = VideoTrack(path, step, start, end, deadline)
     count = 0
-    for frame, box in _locate(media, track, boxes, detector):
+    for frame, box in locate(media, track, boxes, detector):
         if frame.index > schema.MAX_FRAME_INDEX:
             message = f"more than {schema.MAX_FRAME_INDEX} grid points; cut it into shorter tracks"
             raise TrackError("time", "TooLong", message)
@@ -266,53 +265,6 @@ def _build_track(
         }
         raise TrackError("faces", "NoFace", reasons.get(track.faces, "no frame shows the face"))
     return TrackResult(track.track_id, count, media.num_expected, round(media.duration * 1000))
-
-
-def _locate(
-    media: "VideoTrack | ImageTrack",
-    track: Track,
-    boxes: Boxes | None,
-    detector: Callable[[], faces.Detector],
-) -> Iterator[tuple[GridFrame, faces.Box]]:
-    """Yield the frames that show the face, each with the square around it."""
-    if track.faces is Faces.DETECT:
-        located = _detect(media, detector)
-    else:
-        located = ((frame, _given_box(frame, track.faces, boxes)) for frame in media)
-    for frame, box in located:
-        height, width = frame.image.shape[:2]
-        if box is not None and faces.is_visible(box, width, height):
-            yield frame, faces.square(box)
-
-
-def _given_box(frame: GridFrame, kind: Faces, boxes: Boxes | None) -> faces.Box | None:
-    height, width = frame.image.shape[:2]
-    if kind is Faces.VOXCELEB2:
-        return faces.voxceleb2_box(width, height)
-    if kind is Faces.DENSE:
-        return faces.dense_box(width, height)
-    assert boxes is not None
-    xywh = boxes.at(frame.time, width, height)
-    return faces.Box(*xywh) if xywh else None
-
-
-def _detect(
-    frames: "VideoTrack | ImageTrack", detector: Callable[[], faces.Detector]
-) -> Iterator[tuple[GridFrame, faces.Box | None]]:
-    follow = faces.Follower()
-    batch: list[GridFrame] = []
-
-    def located() -> Iterator[tuple[GridFrame, faces.Box | None]]:
-        for frame, found in zip(batch, detector()([f.image for f in batch]), strict=True):
-            yield frame, follow(found, frame.time)
-
-    for frame in frames:
-        if batch and (len(batch) == DETECT_BATCH or batch[0].image.shape != frame.image.shape):
-            yield from located()
-            batch = []
-        batch.append(frame)
-    if batch:
-        yield from located()
 
 
 class _Rows:
