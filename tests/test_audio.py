@@ -8,6 +8,7 @@ import pytest
 import emovox
 from emovox.corpus import audio
 from emovox.corpus.audio import ENDINGS, audio_path
+from emovox.corpus.layouts import Source, read_corpus
 from emovox.errors import InputError
 
 TRACK = "id10001/Y8hIVOBuels/00001"
@@ -183,6 +184,17 @@ def test_the_nearest_folder_counts(root: Path, meta: Path) -> None:
         audio._tree.cache_clear()
         assert audio_path(root, track, meta) == path
         path.unlink()
+
+
+def test_every_track_of_the_layout_folder_has_the_sound_of_its_own_file(root: Path) -> None:
+    names = ["talk.mp4", "ann/talk.MOV", "ann/2019/may/walk.webm", "ann/a+b.mkv", "ben/x/00007.mp4"]
+    for name in names:
+        put(root / name)
+    tracks = read_corpus("folder", Source(root)).tracks
+    assert sorted(track.source for track in tracks) == sorted(names)
+    for track in tracks:
+        assert audio_path(root, track.track_id) == root / track.source
+    assert audio_path(root, "ann/talk/00001", missing_ok=True) is None
 
 
 def test_a_folder_is_no_file(root: Path) -> None:

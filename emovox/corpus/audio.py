@@ -4,11 +4,14 @@ from functools import lru_cache
 from pathlib import Path
 from typing import overload
 
+from emovox.corpus.listing import VIDEO_ENDINGS
 from emovox.corpus.tables import TRACK_ID
 from emovox.corpus.voxceleb import META, lists_folder, read_names
 from emovox.errors import InputError
 
 ENDINGS = (".wav", ".flac", ".m4a", ".mp4")  # the first that is there wins
+FILMS = (*ENDINGS, *sorted(VIDEO_ENDINGS - set(ENDINGS)))
+FILM_ENDINGS = (*FILMS, *(ending.upper() for ending in FILMS))  # as cameras write them
 # Folders that lie between the root and the identities or persons.
 BETWEEN = ("", "wav", "aac", "mp4", "voxceleb1_wav")
 PARTS = ("", "dev", "test")
@@ -31,7 +34,8 @@ def audio_path(
 
     Knows `<identity>/<video>/<00001>` (VoxCeleb1 since 2019, and VoxCeleb2) and
     `<person>/<video>_<0000001>` (VoxCeleb1 before that, with or without a folder for the set in
-    between), below the root itself or its folders wav, aac, mp4, voxceleb1_wav, dev and test.
+    between), below the root itself or its folders wav, aac, mp4, voxceleb1_wav, dev and test; and
+    the files of the layout `folder`, which are one track each.
 
     Args:
         root: folder of the corpus.
@@ -79,15 +83,17 @@ class AudioTree:
     def find(self, track_id: str) -> Path | None:
         """The first file there is, by folder, then by ending; None if there is none."""
         names = [f"{stem}{ending}" for ending in ENDINGS for stem in self._stems(track_id)]
+        names += [f"{stem}{ending}" for stem in _whole_files(track_id) for ending in FILM_ENDINGS]
         paths = (folder / name for folder in self._folders for name in names)
         return next((path for path in paths if path.is_file()), None)
 
     def missing(self, track_id: str) -> InputError:
         """The error to raise for a track that is not there; says where it was looked for."""
         known = "" if self._persons else f"; for a tree with persons' names, {META} is needed"
+        stems = self._stems(track_id) + _whole_files(track_id)
         return InputError(
             f"{self.root}: no audio of {track_id}: looked for "
-            f"{' and '.join(self._stems(track_id))} with {', '.join(ENDINGS)}, here and below "
+            f"{' and '.join(stems)} with {', '.join(ENDINGS)}, here and below "
             f"{', '.join(BETWEEN[1:] + PARTS[1:])}{known}"
         )
 
@@ -103,6 +109,15 @@ class AudioTree:
                 for folder in _prefixes(("", "train", "val", "test"))
             ]
         return stems
+
+
+def _whole_files(track_id: str) -> list[str]:
+    """What a file of the layout `folder` may be called, without its ending, if it is the track."""
+    identity, video, number = track_id.split("/")
+    if int(number):
+        return []
+    inner = f"{identity}/{video}", f"{identity}/{video.replace('+', '/')}"
+    return list(dict.fromkeys([*inner, *([video] if video == identity else [])]))
 
 
 def _persons(folder: Path) -> dict[str, list[str]]:
