@@ -25,6 +25,8 @@ from emovox.errors import EmovoxError
 MAX_DEATHS = 2  # of workers over one track, before it counts as lost
 MAX_KILLS = 10  # from outside, as for memory, over one track, before it counts as lost
 ALONE_FROM = 2  # kills over one shard, before it is tried while no other shard runs
+MAX_LOST = 60  # connections to a teacher's process, over one shard
+LOST_PAUSE = 0.5  # seconds
 MAX_FAILURES = 4  # of a teacher's process in a row
 QUEUE_PER_WORKER = 2  # shards handed out per worker, so that none waits for the driver
 KILLED = (-9, -signal.SIGTERM)  # SIGKILL has no name on Windows
@@ -204,8 +206,9 @@ class Worker(Process):
                 return report
             except TeacherLostError:
                 num_lost += 1
-                if num_lost == MAX_KILLS:
+                if num_lost == MAX_LOST:
                     raise
+                time.sleep(LOST_PAUSE)  # until its end is known here
             except BrokenProcessPool as error:
                 code = self.exit_code()
                 self.end()
