@@ -3,6 +3,7 @@
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -173,12 +174,32 @@ def test_actor_without_room_is_said(cluster: Any, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("emovox.build.cluster.PATIENCE", 2.0)
     engine = RayEngine(cluster.address, actor_cpus=1, actor_gpus=1)
     try:
-        with pytest.raises(EmovoxError, match="had room for an actor of 1 CPUs and 1 GPUs"):
+        with pytest.raises(
+            EmovoxError, match="no node has room for an actor of --actor-cpus 1, --actor-gpus 1"
+        ):
             engine.resolve("cpu", "fp32", "off", False)
     finally:
         import ray
 
         ray.shutdown()
+
+
+def test_nobody_at_the_address() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(EmovoxError, match=f"no Ray cluster at 127.0.0.1:{port}: .*refused"):
+        RayEngine(f"127.0.0.1:{port}")
+
+
+def test_terminated_run_ends_in_one_line(corpus: Path, cluster: Any, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    driver = drive(corpus, out, cluster.address)
+    wait_for(lambda: num_markers(out) >= 5, driver)
+    driver.send_signal(signal.SIGTERM)
+    _, stderr = driver.communicate(timeout=60)
+    assert driver.returncode == 130
+    interrupted = "emovox: interrupted; run the same command again to go on where it stopped"
+    assert stderr.strip() == interrupted
 
 
 def test_error_of_a_node_is_ours(cluster: Any) -> None:

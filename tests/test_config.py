@@ -2,10 +2,11 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import pytest
 
+from emovox.build.config import BuildConfig
 from emovox.config import read_config
 from emovox.errors import ConfigError
 
@@ -72,3 +73,18 @@ def test_urls_only_where_they_are_taken(tmp_path: Path) -> None:
     assert read_config(Remote, write(tmp_path, 'root = "file:///vox"')).root == Path("/vox")
     with pytest.raises(ConfigError, match="root: memory://bucket/vox is a URL"):
         read_config(Example, write(tmp_path, 'root = "memory://bucket/vox"'))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"ray_address": "127.0.0.1:1"}, "--ray-address needs --engine ray"),
+        ({"actor_cpus": 4}, "--actor-cpus needs --engine ray"),
+        ({"engine": "ray", "device": "cuda"}, "--device cuda with --engine ray needs --actor-gpus"),
+        ({"engine": "ray", "actor_gpus": 1.5}, "--actor-gpus above 1 must be a whole number"),
+        ({"engine": "spark"}, "--engine 'spark' is not one of joblib, ray"),
+    ],
+)
+def test_options_of_a_cluster(tmp_path: Path, options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        BuildConfig("voxceleb2", tmp_path, tmp_path / "out", **options)

@@ -12,6 +12,8 @@ import logging
 import math
 import os
 import signal
+import socket
+import sys
 import threading
 import time
 from collections import deque
@@ -19,6 +21,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from typing import Any
+
+from tqdm import tqdm
 
 from emovox.build.engine import QUEUE_PER_WORKER, Workers, started_workers
 from emovox.build.plan import ROWS_VERSION
@@ -31,6 +35,7 @@ from emovox.teacher.devices import Runtime, resolve_runtime, teacher_devices
 PATIENCE = 300.0  # seconds without any actor, before a run gives up
 POLL = 5.0  # seconds between looks whether nodes have joined
 MAX_LOSSES = 10  # actors that one shard may lose
+KNOCK_SECONDS = 5.0
 CLOSE_SECONDS = 5.0  # that an actor is given to clean up
 MARKER_SECONDS = 90.0  # until a marker that a node wrote is seen here: NFS remembers for a minute
 ROUNDING = 1e-9  # of fractions of a GPU
@@ -74,6 +79,17 @@ def code_version() -> tuple[str, int]:
     return importlib.metadata.version("emovox"), ROWS_VERSION
 
 
+def _knock(address: str | None) -> None:
+    """Raise `EmovoxError` if nobody answers at an address: Ray would try for minutes."""
+    host, _, port = (address or "").rpartition(":")
+    if not host or not port.isdigit() or "/" in host:
+        return  # a name that only Ray knows how to resolve
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise EmovoxError(f"no Ray cluster at {address}: {_first_line(error)}") from error
+
+
 def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
@@ -113,10 +129,14 @@ class RayEngine:
         except ImportError as error:
             raise ConfigError("--engine ray needs Ray: pip install 'emovox[ray]'") from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
+        # Calls that end with the run are told of by the run, in one line.
+        os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         self._ray = ray
         self._cpus, self._gpus, self._num_workers = actor_cpus, actor_gpus, num_workers
         self._last_loss = ""
+        self._may_grow = bool(address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
         if not ray.is_initialized():
+            _knock(address)
             on_terminate = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
@@ -128,10 +148,12 @@ class RayEngine:
 
     def resolve(self, device: str, precision: str, compile: str, pays: bool) -> Runtime:
         """What `resolve_runtime` finds on a node of the cluster."""
-        if not self._gpus:  # Ray does not hide GPUs from those that asked for none
-            if device.startswith("cuda"):
-                raise ConfigError(f"--device {device} with --engine ray needs --actor-gpus")
-            device = "cpu"
+        if not self._gpus:
+            device = "cpu"  # Ray does not hide GPUs from those that asked for none
+        if not self._room():
+            if not self._may_grow:
+                raise EmovoxError(f"this machine has {self._has()}: {self._no_room()}")
+            self.say_waiting()
         task = self._ray.remote(resolve_runtime).options(num_gpus=self._gpus, max_retries=3)
         try:
             return self._get(task.remote(device, precision, compile, pays), PATIENCE)
@@ -169,7 +191,13 @@ class RayEngine:
         return QUEUE_PER_WORKER * self._cpus
 
     def num_actors(self) -> int:
-        """Actors that the nodes which are there have room for, at least one."""
+        """Actors to have: as many as the nodes have room for or as are wanted, at least one."""
+        room = self._room()
+        wanted = math.ceil(self._num_workers / self._cpus) if self._num_workers else room
+        return max(1, min(room, wanted))
+
+    def _room(self) -> int:
+        """Actors that the nodes which are there have room for."""
         room = 0
         for node in self._ray.nodes():
             if node["Alive"]:
@@ -178,8 +206,16 @@ class RayEngine:
                 if self._gpus:
                     here = min(here, resources.get("GPU", 0) / self._gpus + ROUNDING)
                 room += int(here)
-        wanted = math.ceil(self._num_workers / self._cpus) if self._num_workers else room
-        return max(1, min(room, wanted))
+        return room
+
+    def _has(self) -> str:
+        resources = self._ray.cluster_resources()
+        return f"CPUs: {resources.get('CPU', 0):g}, GPUs: {resources.get('GPU', 0):g}"
+
+    def say_waiting(self) -> None:
+        """Tell the user, on stderr, that nothing can run yet."""
+        line = f"emovox: waiting for nodes; the cluster has {self._has()}: {self._no_room()}"
+        tqdm.write(line, file=sys.stderr)
 
     def wait(self, references: list[Any], seconds: float) -> list[Any]:
         """Those of some references that are done, as soon as there is one."""
@@ -212,12 +248,12 @@ class RayEngine:
 
     def no_room(self) -> str:
         """What to tell when nothing can run."""
-        gpus = f" and {self._gpus:g} GPUs" if self._gpus else ""
-        return (
-            f"for {PATIENCE:.0f} s no node of the Ray cluster had room for an actor of "
-            f"{self._cpus} CPUs{gpus}; see --actor-cpus and --actor-gpus, and run the same "
-            f"command again to go on{self._last_loss and f' (the last loss: {self._last_loss})'}"
-        )
+        loss = self._last_loss and f" (the last loss: {self._last_loss})"
+        return f"waited {PATIENCE:.0f} s: {self._no_room()}; run it again to go on{loss}"
+
+    def _no_room(self) -> str:
+        gpus = f", --actor-gpus {self._gpus:g}" if self._gpus else ""
+        return f"no node has room for an actor of --actor-cpus {self._cpus}{gpus}"
 
 
 class _Run:

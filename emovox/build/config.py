@@ -96,6 +96,10 @@ class BuildConfig:
             raise ConfigError(f"--meta {self.meta}: no such folder")
         if self.engine not in ENGINES:
             raise ConfigError(f"--engine {self.engine!r} is not one of {', '.join(ENGINES)}")
+        if self.engine != "ray":
+            self._refuse_cluster_options()
+        elif self.device.startswith("cuda") and not self.actor_gpus:
+            raise ConfigError(f"--device {self.device} with --engine ray needs --actor-gpus")
         if self.engine == "ray" and self.profile:
             raise ConfigError("--profile measures one machine; use it with --engine joblib")
         least = {"step_ms": 1, "timeout": 0.001, "shard_tracks": 1, "jobs": 0}
@@ -112,6 +116,11 @@ class BuildConfig:
         for name in ("max_dropped", "unheard_fraction", "heard_fraction"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ConfigError(f"--{name.replace('_', '-')} must lie between 0 and 1")
+
+    def _refuse_cluster_options(self) -> None:
+        for name in ("ray_address", "actor_cpus", "actor_gpus"):
+            if getattr(self, name) != getattr(type(self), name):
+                raise ConfigError(f"--{name.replace('_', '-')} needs --engine ray")
 
     @property
     def dataset_name(self) -> str:

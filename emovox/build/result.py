@@ -64,7 +64,7 @@ class BuildResult:
             f"shards    {self.num_built:,} built, {self.num_shards - self.num_built:,} reused, "
             f"in {self.seconds:.1f} s"
         )
-        if self.totals["media_seconds"] and self.totals["frames"]:
+        if self.num_built and self.totals["media_seconds"] and self.totals["frames"]:
             lines.append(self._bound())
         return "\n".join(lines + self.profile)
 
@@ -73,7 +73,7 @@ class BuildResult:
         num_tracks = self.totals["tracks"] + self.totals["dropped"]
         return (
             f"speed     media {1000 * media / num_tracks:.1f} ms per track, teacher "
-            f"{self.totals['frames'] / max(teacher, 1e-9):,.0f} crops/s, each; "
+            f"{self.totals['frames'] / max(teacher, 1e-9):,.0f} crops/s, per worker; "
             f"bound by {'media' if media > wait else 'the teacher'}"
         )
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -39,6 +40,7 @@ from emovox.teacher.devices import Runtime, resolve_runtime, teacher_devices
 if TYPE_CHECKING:
     from emovox.build.cluster import RayEngine
 
+LOG_SECONDS = 60.0  # between lines of progress where there is no terminal
 FRAMES_PER_TRACK = 33  # of VoxCeleb1 at 0.24 s, on average; to guess the work ahead
 
 
@@ -171,21 +173,30 @@ def _with_progress(
     done: Mapping[str, ShardReport],
     show_progress: bool,
 ) -> Iterator[ShardReport]:
-    """Pass reports on and draw a bar: tracks, frames per second, time left."""
-    num_done = sum(len(r.tracks) + len(r.dropped) for r in done.values())
+    """Pass reports on and draw a bar: tracks, frames per second, time left.
+
+    Where stderr is no terminal, a line from time to time.
+    """
+    num_seen = sum(len(r.tracks) + len(r.dropped) for r in done.values())
     num_frames, began = 0, time.perf_counter()
+    told = began
     with tqdm(
         total=len(corpus.tracks),
-        initial=num_done,
+        initial=num_seen,
         unit="track",
         disable=None if show_progress else True,
         dynamic_ncols=True,
     ) as bar:
         for report in running:
             num_frames += report.num_frames
+            num_seen += len(report.tracks) + len(report.dropped)
             rate = num_frames / (time.perf_counter() - began)
             bar.set_postfix_str(f"{rate:,.0f} frames/s", refresh=False)
             bar.update(len(report.tracks) + len(report.dropped))
+            if bar.disable and show_progress and time.perf_counter() - told >= LOG_SECONDS:
+                told = time.perf_counter()
+                seen = f"{num_seen:,} of {len(corpus.tracks):,} tracks"
+                sys.stderr.write(f"{seen}, {rate:,.0f} frames/s\n")
             yield report
 
 

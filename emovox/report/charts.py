@@ -60,7 +60,7 @@ def emotions_figure(found: Aggregates, other: Aggregates | None) -> Figure:
     alt = "Frames by dominant emotion, log axis: " + "; ".join(f"{r[0]} {r[1]}" for r in rows)
     caption = "Frames by their largest logit, on a log axis (the paper's Figure 4)."
     if other:
-        caption += f" Filled: {names[0]}. Outlined: {names[1]}. Shares, since the sizes differ."
+        caption += f" Filled: {names[0]}. Outlined: {names[1]}. Shares, whatever their sizes."
     picture = plot.drawing("share of frames" if other else "frames", alt)
     return Figure("emotions", "Dominant emotion per frame", caption, picture, header, rows)
 

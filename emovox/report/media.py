@@ -63,7 +63,7 @@ def collect_media(dataset: Dataset, tracks: Sequence[Shown], root: Path) -> list
     """Sound and peak frames of tracks, from the folder of their corpus.
 
     Raises:
-        InputError: no such folder, or the table of faces is damaged.
+        InputError: no such folder, or nothing of any track in it; or the table of faces is damaged.
     """
     if not root.is_dir():
         raise InputError(f"{root}: no such folder; --media is the folder of the corpus")
@@ -78,7 +78,10 @@ def collect_media(dataset: Dataset, tracks: Sequence[Shown], root: Path) -> list
 
     with ThreadPoolExecutor(THREADS) as pool:
         found = pool.map(collect, tracks)
-        return list(tqdm(found, total=len(tracks), desc="media", unit="track", disable=None))
+        media = list(tqdm(found, total=len(tracks), desc="media", unit="track", disable=None))
+    if media and not any(each.sound or each.pictures for each in media):
+        raise InputError(f"{root}: no sound or picture of any track; --media is the corpus folder")
+    return media
 
 
 def data_uri(content: bytes, kind: str) -> str:
