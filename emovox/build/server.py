@@ -150,7 +150,12 @@ class TeacherServer:
 
     def _accept(self) -> None:
         while True:
-            client = self._listener.accept()
+            try:
+                client = self._listener.accept()
+            except OSError:
+                if self._ended:
+                    return
+                raise
             threading.Thread(target=self._read, args=(client,), daemon=True).start()
 
     def _read(self, client: Connection) -> None:
