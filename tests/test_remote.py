@@ -27,26 +27,9 @@ from emovox.paths import RemotePath, as_path, local_copy
 from emovox.testing import FakeTeacher, InlineEngine, coded_frame, write_clip
 
 s3fs = pytest.importorskip("s3fs")
-moto_server = pytest.importorskip("moto.server")
+pytest.importorskip("moto.server")
 
 NUM_FRAMES = {"id1/a/00001": 25, "id1/a/00002": 7, "id2/c/00001": 49, "id3/d/00001": 7}
-
-
-@pytest.fixture(scope="module")
-def store() -> Iterator[Any]:
-    """The file system of an S3 on this machine."""
-    server = moto_server.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        patch.setenv("AWS_ACCESS_KEY_ID", "nobody")
-        patch.setenv("AWS_SECRET_ACCESS_KEY", "nothing")
-        patch.setenv("AWS_DEFAULT_REGION", "us-east-1")
-        s3fs.S3FileSystem.clear_instance_cache()
-        yield s3fs.S3FileSystem()
-        s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
 
 
 @pytest.fixture(scope="module")

@@ -153,7 +153,7 @@ class RayEngine:
         if not self._room():
             if not self._may_grow:
                 raise EmovoxError(f"this machine has {self._has()}: {self._no_room()}")
-            self.say_waiting()
+            self._say_waiting()
         task = self._ray.remote(resolve_runtime).options(num_gpus=self._gpus, max_retries=3)
         try:
             return self._get(task.remote(device, precision, compile, pays), PATIENCE)
@@ -171,7 +171,9 @@ class RayEngine:
     def start_actor(self, *arguments: Any) -> Any:
         """Ask for an actor; it is there once its `ready` answers."""
         actor = self._ray.remote(Slice).options(
-            num_cpus=self._cpus, num_gpus=self._gpus, max_concurrency=2 * self.capacity
+            num_cpus=self._cpus,
+            num_gpus=self._gpus,
+            max_concurrency=self.capacity + 2,  # `ready` and `close` need not wait for shards
         )
         return actor.remote(*arguments)
 
@@ -212,7 +214,7 @@ class RayEngine:
         resources = self._ray.cluster_resources()
         return f"CPUs: {resources.get('CPU', 0):g}, GPUs: {resources.get('GPU', 0):g}"
 
-    def say_waiting(self) -> None:
+    def _say_waiting(self) -> None:
         """Tell the user, on stderr, that nothing can run yet."""
         line = f"emovox: waiting for nodes; the cluster has {self._has()}: {self._no_room()}"
         tqdm.write(line, file=sys.stderr)

@@ -66,7 +66,10 @@ def run_shard(job: ShardJob, place: Place) -> ShardReport:
 
         def on_track(track_id: str) -> None:
             place.journal.write_text(track_id, encoding="utf-8")
-            watchdog.restart() if track_id else watchdog.stop()
+            if track_id:
+                watchdog.restart()
+            else:
+                watchdog.stop()
 
         try:
             feed = feed_of(job.settings, job.teacher_path, place)
