@@ -19,6 +19,7 @@ import numpy as np
 import soundfile
 
 from emovox.errors import InputError
+from emovox.media.containers import open_media
 
 SAMPLE_RATE = 16_000  # samples per second
 MAX_PEAK = 16.0  # times full scale; floats beyond it are levels of some other scale
@@ -221,7 +222,7 @@ class _AvFile(_Source):
 
     def _open(self) -> "tuple[av.container.InputContainer, av.AudioStream]":
         try:
-            container = av.open(str(self.path), metadata_errors="replace")
+            container = open_media(self.path)
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
         self._files.enter_context(container)

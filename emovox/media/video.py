@@ -16,6 +16,7 @@ from av.video.reformatter import VideoReformatter
 
 from emovox.errors import TrackError
 from emovox.media import grid
+from emovox.media.containers import open_media
 
 MAX_PIXELS = 8192 * 8192  # per frame; a header that claims more is not believed
 MAX_SECONDS = 10**6  # of a track; a time beyond it is not believed
@@ -121,9 +122,8 @@ class VideoTrack:
         self.check_kind()
         with _error_log() as log:
             container = files.enter_context(
-                av.open(
-                    str(self.path),
-                    metadata_errors="replace",
+                open_media(
+                    self.path,
                     timeout=self.deadline.seconds,
                     options={"max_pixels": str(MAX_PIXELS)},
                 )
@@ -208,7 +208,8 @@ class VideoTrack:
         self, container: "av.container.InputContainer", stream: "av.VideoStream", begin: float
     ) -> Iterator[tuple[float, av.VideoFrame]] | None:
         """Frames from `begin` on; None if the container leads past it, or to its end."""
-        assert stream.time_base is not None
+        if not stream.time_base:
+            return None
         wanted = int((begin - SEEK_MARGIN) / stream.time_base)
         container.seek(wanted, stream=stream, backward=True)
         frames = self._decode(container, stream)
@@ -337,7 +338,7 @@ def _presentation_time(
     frame: av.VideoFrame, stream: "av.VideoStream", last: float | None, by_order: bool
 ) -> float:
     if by_order:
-        if frame.dts is not None and frame.time_base is not None:
+        if frame.dts is not None and frame.time_base:
             return float(frame.dts * frame.time_base)
     elif frame.time is not None:
         return frame.time

@@ -18,6 +18,7 @@ from emovox.dataset.reader import Dataset, load
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
+from emovox.media.containers import open_media
 from emovox.media.spectrogram import num_samples
 from emovox.student import Student, load_student
 from emovox.student.videos import watch
@@ -229,7 +230,7 @@ def _see(
 
 def _has_pictures(path: Path) -> bool:
     try:
-        with av.open(str(path)) as container:
+        with open_media(path) as container:
             still = av.stream.Disposition.attached_pic
             return any(not stream.disposition & still for stream in container.streams.video)
     except (av.FFmpegError, OSError):
