@@ -183,7 +183,7 @@ def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) 
             column: file.create_dataset(
                 f"frames/{column}",
                 (num_rows,),
-                schema.FRAMES.field(column).type.to_pandas_dtype(),
+                pa.array([], schema.FRAMES.field(column).type).to_numpy().dtype,
                 chunks=True,
                 **packed,
             )
