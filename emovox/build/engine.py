@@ -1,6 +1,7 @@
 """Runs shards on the cores of one machine, and survives processes that die."""
 
 import contextlib
+import multiprocessing
 import os
 import queue
 import signal
@@ -12,10 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from itertools import chain
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from joblib.externals.loky.process_executor import BrokenProcessPool, ProcessPoolExecutor
+from loky import BrokenProcessPool, ProcessPoolExecutor
 
 from emovox.build.feed import TeacherLostError
 from emovox.build.shard import ShardJob, ShardReport
@@ -34,6 +36,7 @@ POLL = 0.05  # seconds between looks at another process
 ENDED = "the build was ended"
 
 _hook_lock = threading.Lock()
+_start_lock = threading.Lock()
 
 Result = TypeVar("Result")
 Work = Callable[[ShardJob, Place], ShardReport]
@@ -46,7 +49,7 @@ class Engine(Protocol):
 
 
 class Process:
-    """A process of its own, through joblib's loky, which is replaced when it dies.
+    """A process of its own, through loky, which is replaced when it dies.
 
     Args:
         folder: for its temporary files.
@@ -55,14 +58,17 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pool: ProcessPoolExecutor | None = None
-        self._started: list[Any] = []
+        self._started: list[BaseProcess] = []
         self._closed = False
 
     def submit(self, call: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Call a function there; its future raises `BrokenProcessPool` if the process dies."""
         if self._closed:
             raise EmovoxError(ENDED)
-        if self._pool is None:
+        if self._pool is not None:
+            return self._pool.submit(call, *arguments)
+        with _start_lock:  # so that every process that starts meanwhile is the one asked for
+            before = set(multiprocessing.active_children())
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             # Read by the process in which loky counts semaphores: it warns when workers are killed.
             os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
@@ -72,8 +78,8 @@ class Process:
                 initargs=(os.getpid(), self._folder),
                 env=one_thread,
             )
-        future: Future[Result] = self._pool.submit(call, *arguments)
-        self._started = list(getattr(self._pool, "_processes", {}).values())
+            future: Future[Result] = self._pool.submit(call, *arguments)
+            self._started = [p for p in multiprocessing.active_children() if p not in before]
         return future
 
     def exit_code(self) -> int | None:
@@ -247,7 +253,7 @@ class Turns:
 
 @dataclass(frozen=True)
 class LokyEngine:
-    """Worker processes through joblib's loky, each with one thread.
+    """Worker processes through loky, each with one thread.
 
     Attributes:
         num_workers: processes that decode.

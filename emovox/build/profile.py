@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from joblib.externals.loky.process_executor import BrokenProcessPool
+from loky import BrokenProcessPool
 
 from emovox.build.engine import Worker, Workers
 from emovox.build.feed import BATCH, Feed, TeacherLostError, crops_in
