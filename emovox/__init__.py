@@ -9,8 +9,10 @@ The public names::
     load_student(checkpoint) -> Student         16 kHz samples [L] to logits [N, 8]
     spectrogram(samples)                        what a student hears, float32 [512, T]
     EMOTIONS                                    the order of the eight logits
+    __version__                                 of emovox
 
-None of them loads anything heavy until it is used. The dataset that `emovox demo` made:
+None of them loads anything heavy until it is used. `load` and `audio_path` work in the core
+installation; the others need the extra `build`. The dataset that `emovox demo` made:
 
     >>> import emovox
     >>> emovox.load("emovox-demo/dataset")
@@ -23,6 +25,8 @@ they are for are in the folder `guide` of this package.
 from typing import TYPE_CHECKING, Any
 
 from emovox.emotions import EMOTIONS
+
+__version__ = "0.1.0"  # pyproject.toml takes it from here
 
 if TYPE_CHECKING:
     from emovox.build.config import BuildConfig
@@ -69,7 +73,10 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'emovox' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    from emovox.packages import explained
+
+    with explained(f"emovox.{name}"):
+        return getattr(importlib.import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -15,7 +15,9 @@ from typing import Any
 
 import click
 
+from emovox import __version__
 from emovox.errors import ConfigError, EmovoxError
+from emovox.packages import explained
 from emovox.paths import as_path, is_remote
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
@@ -46,7 +48,8 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            return super().invoke(context)
+            with explained(str(context.invoked_subcommand or context.info_name)):
+                return super().invoke(context)
         except EmovoxError as error:
             click.echo(f"emovox: error: {error}", err=True)
             context.exit(error.exit_code)
@@ -62,7 +65,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(package_name="emovox")
+@click.version_option(__version__)
 def main() -> None:
     """Datasets of per-frame emotion logits from speaking-face video."""
 

@@ -4,6 +4,7 @@
 
     EmovoxError                    1
     ├── ConfigError (ValueError)   2   an option or a TOML key that makes no sense
+    │   └── MissingPackageError    2   an optional package is not installed (ImportError)
     ├── InputError (ValueError)    2   a file or folder that is not what it should be
     ├── CheckError                 1   the data, or the run, failed a check
     ├── NetworkError               3   a server was not reached, or does not have the file
@@ -23,6 +24,10 @@ class ConfigError(EmovoxError, ValueError):
     """An option, a TOML key or a combination of them is not valid."""
 
     exit_code = 2
+
+
+class MissingPackageError(ConfigError, ImportError):
+    """An optional package is not installed; the message names the extra that installs it."""
 
 
 class InputError(EmovoxError, ValueError):

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
 from emovox.errors import ConfigError
+from emovox.packages import explained
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -244,10 +245,8 @@ def name_fault(error: OSError, path: "Path | RemotePath") -> str:
 
 
 def _open_file_system(url: str) -> tuple[Any, str]:
-    try:
+    with explained(url):
         import fsspec.core
-    except ModuleNotFoundError as error:
-        raise ConfigError(f"{url}: needs fsspec: pip install 'emovox[remote]'") from error
     try:
         file_system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:  # says which package

@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from emovox.dataset.files import remove_leftovers, replace_file, write_text
 from emovox.errors import ConfigError, EmovoxError, InputError
+from emovox.packages import explained
 
 # What damaged resume points make of loading them.
 DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError)
@@ -115,15 +116,14 @@ def board(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """What shows the numbers of an epoch's record in TensorBoard; nothing without a folder.
 
     Raises:
-        ConfigError: tensorboard is not installed.
+        MissingPackageError: tensorboard is not installed.
     """
     if folder is None:
         yield lambda record: None
         return
-    try:
+    with explained("--tensorboard"):
+        import tensorboard  # noqa: F401  # torch reports its absence in words of its own
         from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise ConfigError("TensorBoard is not there: pip install 'emovox[tensorboard]'") from None
     with contextlib.ExitStack() as stack:
         writer = None
 

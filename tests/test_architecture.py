@@ -14,6 +14,7 @@ PACKAGE = Path(emovox.__file__).parent
 # A module imports only from its own room and from rooms before it.
 ROOMS = [
     {"errors", "emotions"},
+    {"packages"},
     {"paths"},
     {"config", "cache", "matfile"},
     {"dagnn"},
@@ -45,6 +46,7 @@ def imports_of(source: str) -> set[str]:
             names = [node.module or ""]
             if node.module == "emovox":
                 names = [f"emovox.{alias.name}" for alias in node.names]
+                names = [name for name in names if name != "emovox.__version__"]
         rooms |= {name.split(".")[1] for name in names if name.startswith("emovox.")}
     return rooms
 

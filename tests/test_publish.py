@@ -1,6 +1,5 @@
 """Releases: what they hold, when there is none, what a takedown takes out, and the upload."""
 
-import builtins
 import hashlib
 import json
 import os
@@ -680,14 +679,7 @@ def test_who_is_not_logged_in_is_told_at_once(source: Path, out: Path, api: Fake
 def test_a_missing_extra_is_one_line(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = builtins.__import__
-
-    def without(name: str, *rest: Any, **more: Any) -> Any:
-        if name.startswith("huggingface_hub"):
-            raise ImportError(name)
-        return real(name, *rest, **more)
-
-    monkeypatch.setattr(builtins, "__import__", without)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     result = push(source, out)
     assert result.exit_code == 2
     assert result.stderr.strip().endswith("pip install 'emovox[hf]'")

@@ -7,7 +7,6 @@ that state, corpus and output have to be on storage that all nodes see.
 
 import contextlib
 import hashlib
-import importlib.metadata
 import logging
 import math
 import os
@@ -24,12 +23,14 @@ from typing import Any
 
 from tqdm import tqdm
 
+from emovox import __version__
 from emovox.build.engine import QUEUE_PER_WORKER, Workers, started_workers
 from emovox.build.plan import ROWS_VERSION
 from emovox.build.shard import ShardJob, ShardReport, marker_file
 from emovox.cache import cache_folder
 from emovox.dataset.files import replace_file
-from emovox.errors import ConfigError, EmovoxError
+from emovox.errors import EmovoxError
+from emovox.packages import explained
 from emovox.teacher.devices import Runtime, resolve_runtime, teacher_devices
 
 PATIENCE = 300.0  # seconds without any actor, before a run gives up
@@ -76,7 +77,7 @@ class Slice:
 
 def code_version() -> tuple[str, int]:
     """Version of emovox, and of the rows that it makes."""
-    return importlib.metadata.version("emovox"), ROWS_VERSION
+    return __version__, ROWS_VERSION
 
 
 def _knock(address: str | None) -> None:
@@ -113,7 +114,7 @@ class RayEngine:
         num_workers: workers in all; 0: as many as the cluster has room for.
 
     Raises:
-        ConfigError: Ray is not installed.
+        MissingPackageError: Ray is not installed.
         EmovoxError: no cluster at the address.
     """
 
@@ -124,10 +125,8 @@ class RayEngine:
         actor_gpus: float = 0.0,
         num_workers: int = 0,
     ) -> None:
-        try:
+        with explained("--engine ray"):
             import ray
-        except ImportError as error:
-            raise ConfigError("--engine ray needs Ray: pip install 'emovox[ray]'") from error
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
         # Calls that end with the run are told of by the run, in one line.
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")

@@ -1,10 +1,6 @@
 """What a dataset was made from, and by which software."""
 
-import contextlib
 import hashlib
-import importlib.metadata
-import platform
-import subprocess
 from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
@@ -13,6 +9,7 @@ from typing import Any
 from emovox.build.config import BuildConfig
 from emovox.build.plan import Shard, ShardSettings
 from emovox.corpus.tracks import printable
+from emovox.packages import software
 from emovox.paths import RemotePath
 from emovox.teacher import ACCURACY
 from emovox.teacher.devices import Runtime
@@ -23,26 +20,6 @@ LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facen
 # Options that say how a build runs, and nothing of what it makes.
 LEFT_OUT = {"out", "state", "jobs", "retry_dropped", "timeout", "profile", "engine", "ray_address"}
 LEFT_OUT |= {"actor_cpus", "actor_gpus"}
-
-
-def software(*libraries: str) -> dict[str, Any]:
-    """Versions of emovox, of Python and of libraries: those that a build depends on by default."""
-    return {
-        "emovox": {"version": importlib.metadata.version("emovox"), "commit": _commit()},
-        "libraries": {"python": platform.python_version()}
-        | {name: importlib.metadata.version(name) for name in libraries or LIBRARIES},
-    }
-
-
-def _commit() -> str | None:
-    """Commit of a source checkout of emovox; None for an installed one."""
-    checkout = Path(__file__).parents[2]
-    if not (checkout / ".git").exists():
-        return None
-    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
-    with contextlib.suppress(OSError, subprocess.CalledProcessError):
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    return None
 
 
 def build_provenance(
@@ -64,7 +41,7 @@ def build_provenance(
     source = hashlib.sha256("".join(shard.fingerprint for shard in shards).encode())
     corpus = "a synthetic corpus" if config.synthetic else "a corpus"
     return {
-        **software(),
+        **software(*LIBRARIES),
         "config": resolved,
         "origin": f"Built by emovox from {corpus} of layout `{config.layout}`.",
         "teacher": {

@@ -12,7 +12,6 @@ import numpy as np
 import pyarrow as pa
 
 from emovox.build.annotations import Annotations, FaceImages, read_annotations
-from emovox.build.provenance import software
 from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD, audit, official_split
 from emovox.corpus.tracks import Dropped, Faces, Track, check_names, printable
@@ -27,6 +26,7 @@ from emovox.dataset import schema
 from emovox.dataset.files import new_folder, sha256_file
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError, TrackError
+from emovox.packages import software
 from emovox.teacher import ACCURACY
 
 SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file

@@ -33,6 +33,7 @@ from emovox.corpus.layouts import Source, read_corpus
 from emovox.corpus.splits import assign
 from emovox.corpus.tracks import Corpus, printable
 from emovox.errors import EmovoxError, InputError, NetworkError
+from emovox.packages import require
 from emovox.paths import URL, describe
 from emovox.teacher import TeacherSource, find_teacher
 from emovox.teacher.devices import Runtime, resolve_runtime, teacher_devices
@@ -59,6 +60,7 @@ def build_dataset(
         CheckError: the split leaks.
         NetworkError: where something is behind a URL, its service does not answer or refuses.
         EmovoxError: the disk is full, or another run holds `out`.
+        MissingPackageError: the extra `build` is not installed.
 
     Example:
         >>> from emovox.testing import write_clip
@@ -68,6 +70,7 @@ def build_dataset(
         5
     """
     started = time.perf_counter()
+    require("build", "build-dataset")
     plan = _plan(config, _cluster(config) if engine is None else None)
     try:
         with locked_state(config.out, config.state) as (state, check):

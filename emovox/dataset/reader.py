@@ -5,6 +5,7 @@ look into a split unpacks its logits once into the cache, named by their content
 they are memory-mapped, so that worker processes share them.
 """
 
+import importlib.util
 import json
 import math
 from collections.abc import Collection, Iterator, Mapping
@@ -21,7 +22,7 @@ from emovox.dataset import schema
 from emovox.dataset.takedown import Kept, cut, cut_tracks, find_kept, own_list, read_list
 from emovox.dataset.unpacked import Arrays, frames_of, open_arrays
 from emovox.emotions import EMOTIONS
-from emovox.errors import ConfigError, InputError
+from emovox.errors import ConfigError, InputError, MissingPackageError
 
 CONTAINERS = ("parquet", "hdf5")
 POOLS = ("max", "mean", "peak")
@@ -222,9 +223,12 @@ class Dataset:
 
         Raises:
             ConfigError: no such table or split.
+            MissingPackageError: pandas is not installed.
         """
         if table not in ("frames", "tracks"):
             raise ConfigError(f"table {table!r} is not one of frames, tracks")
+        if importlib.util.find_spec("pandas") is None:
+            raise MissingPackageError("to_pandas: pandas is not installed; run: pip install pandas")
         tables: Mapping[str, pa.Table] = getattr(self, table)
         if split is not None:
             return tables[split].to_pandas()

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from emovox.dataset import schema
 from emovox.errors import ConfigError, InputError, NetworkError
+from emovox.packages import explained
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 # What an earlier version may have left that this one does not have. A takedown list is not among
@@ -138,15 +139,14 @@ def open_repository(
         api: the Hub, or a stand-in for it.
 
     Raises:
-        ConfigError: no such name, or huggingface_hub is not installed.
+        ConfigError: no such name.
+        MissingPackageError: huggingface_hub is not installed.
         InputError, NetworkError: see `Repository.check`.
     """
     if not REPOSITORY.fullmatch(repo_id):
         raise ConfigError(f"--push {repo_id!r} is not ORG/NAME")
-    try:
+    with explained("--push"):
         from huggingface_hub import HfApi
-    except ImportError as error:
-        raise ConfigError("--push needs huggingface_hub: pip install 'emovox[hf]'") from error
     repository = Repository(repo_id, version, private, api or HfApi())
     repository.check()
     return repository

@@ -10,7 +10,6 @@ import io
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 
 from emovox.dataset.files import replace_file, write_text
@@ -181,6 +180,8 @@ def _faces_of(report: Report, track: Shown) -> list[tuple[int, np.ndarray]]:
     """Frame index and picture uint8 `[S, S, 3]` of the faces of a track, in order."""
     if report.media is None:
         return []
+    import cv2  # there with the extra `build`, which media need anyway
+
     found = report.media[list(report.tracks).index(track)].pictures
     pictures = []
     for index, uri in sorted(found.items()):

@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -16,11 +16,14 @@ from emovox.dataset.files import write_text
 from emovox.dataset.reader import Dataset, load
 from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
 from emovox.errors import ConfigError
+from emovox.packages import explained
 from emovox.report import charts, student_charts
 from emovox.report.aggregates import Aggregates, SplitCounts, aggregate, logit_edges
-from emovox.report.media import Media, collect_media
 from emovox.report.results import Results, read_results
 from emovox.report.sample import LEVELS, RULE, Shown, choose, pack
+
+if TYPE_CHECKING:
+    from emovox.report.media import Media
 
 NUM_TRACKS, NUM_TRACKS_WITH_MEDIA = 300, 40
 MAX_TRACKS = 2000  # keeps a page without media below 5 MB
@@ -74,7 +77,7 @@ class Report:
     other: Aggregates | None
     results: Results
     tracks: Sequence[Shown]
-    media: Sequence[Media] | None
+    media: "Sequence[Media] | None"
 
 
 def collect(config: ReportConfig) -> Report:
@@ -82,7 +85,11 @@ def collect(config: ReportConfig) -> Report:
 
     Raises:
         InputError: a folder is not what it should be, or a table is damaged.
+        MissingPackageError: with `media`, without the extra `build`.
     """
+    if config.media:
+        with explained("--media"):  # before minutes are spent on counting
+            from emovox.report.media import collect_media
     dataset = load(config.dataset)
     compared = load(config.compare) if config.compare else None
     results = read_results(config.runs)

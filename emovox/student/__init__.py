@@ -12,6 +12,7 @@ import numpy as np
 from emovox.cache import cache_folder
 from emovox.dataset.files import sha256_file
 from emovox.errors import ConfigError, InputError
+from emovox.packages import explained
 
 # Students by name -> the file of their weights in the cache, as `emovox download student` puts it.
 RELEASED = {"emovoxceleb": "emovoxceleb-student.mat"}
@@ -105,6 +106,7 @@ def load_student(
     Raises:
         ConfigError: unknown name, device or precision.
         InputError: the weights are not here, or are those of another network.
+        MissingPackageError: the extra `build` is not installed.
 
     Example:
         >>> student = load_student("emovox-demo/student/best.safetensors")
@@ -112,9 +114,9 @@ def load_student(
         >>> student(seconds).shape, student.embed(seconds).shape  # of an eighth of the width
         ((2, 8), (2, 128))
     """
-    from emovox.student import checkpoints, released
-    from emovox.student.inference import TorchStudent
-
+    with explained("load_student"):
+        from emovox.student import checkpoints, released
+        from emovox.student.inference import TorchStudent
     source = find_student(name_or_path)
     net = released.load(source) if source.is_released else checkpoints.load(source.path)
     return TorchStudent(source.name, source.sha256, net, device, precision)

@@ -17,6 +17,7 @@ from emovox.dataset.files import kind_of_file
 from emovox.dataset.store import read_table
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.media.audio import SAMPLE_RATE, read_audio
+from emovox.packages import explained
 from emovox.student import RELEASED as STUDENTS
 from emovox.student.clips import SHORTEST
 from emovox.student.corpora import SpeechCorpus, Utterance
@@ -161,12 +162,10 @@ def egemaps() -> Callable[[Samples], np.ndarray]:
     """The 88 functionals of eGeMAPSv02 (Eyben et al., 2016) as openSMILE computes them.
 
     Raises:
-        ConfigError: openSMILE is not installed.
+        MissingPackageError: openSMILE is not installed.
     """
-    try:
+    with explained(EGEMAPS):
         import opensmile
-    except ImportError:
-        raise ConfigError("openSMILE is not installed: pip install 'emovox[opensmile]'") from None
     smile = opensmile.Smile(
         feature_set=opensmile.FeatureSet.eGeMAPSv02,
         feature_level=opensmile.FeatureLevel.Functionals,

@@ -12,6 +12,7 @@ import numpy as np
 from emovox.cache import cache_folder
 from emovox.dataset.files import sha256_file
 from emovox.errors import ConfigError, InputError
+from emovox.packages import explained
 
 DEFAULT_TEACHER = "compact"
 
@@ -129,6 +130,7 @@ def load_teacher(
         ConfigError: unknown name, device or precision.
         InputError: the weights are not here, or are those of another network.
         EmovoxError: `torch.compile` does not work here.
+        MissingPackageError: the extra `build` is not installed.
 
     Example:
         >>> teacher = load_teacher("compact")
@@ -136,9 +138,9 @@ def load_teacher(
         >>> teacher(crops).shape
         (2, 8)
     """
-    from emovox.teacher import checkpoints, released
-    from emovox.teacher.inference import TorchTeacher
-
+    with explained("load_teacher"):
+        from emovox.teacher import checkpoints, released
+        from emovox.teacher.inference import TorchTeacher
     source = find_teacher(name_or_path)
     net = released.load(source) if source.is_released else checkpoints.load(source.path)
     return TorchTeacher(source.name, source.sha256, net, device, precision, compiled=compiled)

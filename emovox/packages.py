@@ -1,0 +1,119 @@
+"""Installed packages: their versions, and the extra that installs one that is missing.
+
+emovox has a core that reads, validates, compares, releases and reports datasets, and extras for
+all else; see `[project.optional-dependencies]` in pyproject.toml.
+"""
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import platform
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from emovox import __version__
+from emovox.errors import MissingPackageError
+
+# Extra -> the top-level modules that the code imports of it, by the name of their distribution.
+EXTRAS: dict[str, dict[str, str]] = {
+    "build": {
+        "av": "av",
+        "cv2": "opencv-python-headless",
+        "facenet_pytorch": "facenet-pytorch",
+        "joblib": "joblib",
+        "loky": "loky",
+        "pandas": "pandas",
+        "safetensors": "safetensors",
+        "scipy": "scipy",
+        "sklearn": "scikit-learn",
+        "soundfile": "soundfile",
+        "torch": "torch",
+        "torchvision": "torchvision",
+    },
+    "ffmpeg": {"ffmpeg": "ffmpeg-python"},
+    "hf": {"huggingface_hub": "huggingface-hub"},
+    "opensmile": {"opensmile": "opensmile"},
+    "ray": {"ray": "ray"},
+    "remote": {"fsspec": "fsspec", "s3fs": "s3fs"},
+    "tensorboard": {"tensorboard": "tensorboard"},
+}
+# Distributions that provide the same module.
+ALTERNATIVES = {
+    "opencv-python-headless": (
+        "opencv-python-headless",
+        "opencv-python",
+        "opencv-contrib-python-headless",
+        "opencv-contrib-python",
+    )
+}
+
+
+def require(extra: str, subject: str) -> None:
+    """Check that every package of an extra is installed; nothing is imported.
+
+    Args:
+        extra: a key of `EXTRAS`.
+        subject: the command or function that needs it; opens the message.
+
+    Raises:
+        MissingPackageError: one is missing.
+    """
+    for module in EXTRAS[extra]:
+        if importlib.util.find_spec(module) is None:
+            raise _missing(module, extra, subject)
+
+
+@contextlib.contextmanager
+def explained(subject: str) -> Iterator[None]:
+    """Turn the failed import of an optional package into a `MissingPackageError`.
+
+    Args:
+        subject: the command or function inside; opens the message.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        module = (error.name or "").partition(".")[0]
+        extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+        if extra is None:
+            raise
+        raise _missing(module, extra, subject) from error
+
+
+def _missing(module: str, extra: str, subject: str) -> MissingPackageError:
+    package = EXTRAS[extra][module]
+    return MissingPackageError(
+        f"{subject}: {package} is not installed; run: pip install 'emovox[{extra}]'"
+    )
+
+
+def software(*distributions: str) -> dict[str, Any]:
+    """Return the versions of emovox, of Python and of some distributions, for provenance.json.
+
+    A version is None where the metadata of a distribution is missing.
+    """
+    return {
+        "emovox": {"version": __version__, "commit": _commit()},
+        "libraries": {"python": platform.python_version()}
+        | {name: _version(name) for name in distributions},
+    }
+
+
+def _version(distribution: str) -> str | None:
+    for name in ALTERNATIVES.get(distribution, (distribution,)):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            return importlib.metadata.version(name)
+    return None
+
+
+def _commit() -> str | None:
+    """Commit of a source checkout of emovox; None for an installed one."""
+    checkout = Path(__file__).parents[1]
+    if not (checkout / ".git").exists():
+        return None
+    command = ["git", "-C", str(checkout), "rev-parse", "HEAD"]
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    return None
