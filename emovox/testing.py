@@ -1,6 +1,7 @@
 """Stand-ins for every seam, and clips whose frames say which one they are.
 
-For tests of emovox and of code that builds on it: nothing here loads torch.
+For tests of emovox and of code that builds on it. Nothing here loads torch, and `FakeHub` needs the
+core installation only.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -8,16 +9,16 @@ from fnmatch import fnmatch
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import av
 import numpy as np
 
-from emovox.build.feed import InlineFeed
-from emovox.build.shard import ShardJob, ShardReport, build_shard
 from emovox.emotions import EMOTIONS
-from emovox.media.faces import Box, Detector
 from emovox.teacher import Teacher
+
+if TYPE_CHECKING:
+    from emovox.build.shard import ShardJob, ShardReport
+    from emovox.media.faces import Box, Detector
 
 CODE_BITS = 12  # a coded frame can hold numbers up to 4095
 
@@ -63,10 +64,12 @@ class FakeDetector:
         [[Box(x=10, y=10, w=40, h=40, score=0.99)]]
     """
 
-    def __init__(self, boxes: Sequence[Box] = (Box(10, 10, 40, 40, 0.99),)) -> None:
-        self.boxes = list(boxes)
+    def __init__(self, boxes: "Sequence[Box] | None" = None) -> None:
+        from emovox.media.faces import Box
 
-    def __call__(self, frames: Sequence[np.ndarray]) -> list[list[Box]]:
+        self.boxes = [Box(10, 10, 40, 40, 0.99)] if boxes is None else list(boxes)
+
+    def __call__(self, frames: Sequence[np.ndarray]) -> "list[list[Box]]":
         return [self.boxes for _ in frames]
 
 
@@ -87,13 +90,16 @@ class InlineEngine:
         (5, 1)
     """
 
-    def __init__(self, teacher: Teacher, detector: Detector | None = None) -> None:
+    def __init__(self, teacher: Teacher, detector: "Detector | None" = None) -> None:
         self.teacher = teacher
         self.detector = detector or FakeDetector()
         self.num_shards = 0
 
-    def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+    def run(self, jobs: "Iterable[ShardJob]") -> "Iterator[ShardReport]":
         """Yield the report of each shard as it is done."""
+        from emovox.build.feed import InlineFeed
+        from emovox.build.shard import build_shard
+
         for job in jobs:
             self.num_shards += 1
             yield build_shard(job, InlineFeed(self.teacher), lambda: self.detector)
@@ -211,6 +217,8 @@ def write_clip(
         options: of the encoder.
         container_options: of the container, such as `{"movflags": "faststart"}`.
     """
+    import av
+
     pictures = (coded_frame(i) for i in range(frames)) if isinstance(frames, int) else frames
     rate = Fraction(fps).limit_denominator(1001)
     base = 1 / rate if times is None else Fraction(1, 1000)

@@ -28,6 +28,14 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture
+def in_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    """Builds run in this process: one of their own takes seconds to load torch."""
+    from engine_fixtures import InProcess
+
+    monkeypatch.setattr("emovox.build.run.LokyEngine", InProcess)
+
+
 @pytest.fixture(scope="session")
 def student_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small `dataset` and the `audio` of its tracks; not to be changed."""

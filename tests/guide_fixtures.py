@@ -6,7 +6,7 @@ What a page takes for granted, such as the folder `VoxCeleb2`, is made small whe
 import re
 import shutil
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,9 +22,7 @@ from test_published import PERSONS, annotations
 from test_published import utterance as published_utterance
 from validation_fixtures import SPEC, build, write_valid
 
-from emovox.build.shard import ShardJob, ShardReport, build_shard
 from emovox.build.tables import TrackRow
-from emovox.build.worker import Place, feed_of, load_detector
 from emovox.demo.corpus import DemoConfig, plan_demo, write_track
 from emovox.student import checkpoints
 from emovox.student.vggvox import StudentConfig, VGGVox
@@ -64,18 +62,6 @@ def commands(block: Block) -> list[str]:
     """The commands of a block of shell, one for each line and each side of `&&`."""
     lines = re.sub(r"\s*\\\n\s*", " ", block.text).splitlines()
     return [part for line in lines if line.strip() for part in line.strip().split(" && ")]
-
-
-class InProcess:
-    """Stands in for `LokyEngine`: the same shards, real decoder and teacher, in this process."""
-
-    def __init__(self, *arguments: object, **options: object) -> None:
-        """Workers and devices mean nothing here."""
-
-    def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
-        for job in jobs:
-            feed = feed_of(job.settings, job.teacher_path, Place(job.state / "journal", "cpu"))
-            yield build_shard(job, feed, lambda: load_detector("cpu"))
 
 
 class Workplace:

@@ -110,3 +110,8 @@ def evaluation(num: int = 60, name: str = "small", version: str = "1.2.3") -> Ev
         difference(*scores.values()),
         predictions,
     )
+
+
+def num_colours(image: np.ndarray) -> int:
+    """Number of different colours in a picture uint8 `[H, W, 3]`."""
+    return len(np.unique(image.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)))

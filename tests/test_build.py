@@ -756,3 +756,14 @@ def test_paths_may_be_strings(clips: Path, tmp_path: Path) -> None:
     assert config.root == clips and config.out == tmp_path / "out"
     with pytest.raises(ConfigError, match=r"--meta .*no such folder"):
         replace(config, meta=tmp_path / "nowhere")
+
+
+def test_gpu_without_unix_sockets_is_one_line(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, which has neither the sockets nor another way to share a teacher."""
+    monkeypatch.setattr("emovox.build.run.teacher_devices", lambda device: ("cuda:0",))
+    monkeypatch.delattr("socket.AF_UNIX")
+    config = BuildConfig("voxceleb2", clips, tmp_path / "out")
+    with pytest.raises(ConfigError, match="lacks Unix sockets; pass --device cpu"):
+        build_dataset(config, show_progress=False)

@@ -5,11 +5,11 @@ import re
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pytest
 import yaml
 from click.testing import CliRunner
+from oracles import oracle
 
 from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.cli import main
@@ -17,6 +17,8 @@ from emovox.dataset import schema
 from emovox.dataset.card import card_of, check_card
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
+
+pd = oracle("pandas")
 
 SIZES = {"train": (5, 3), "unheard_val": (4,)}
 

@@ -55,7 +55,7 @@ def test_options_are_the_keys_of_a_pipeline() -> None:
     assert options == {field.name for field in dataclasses.fields(BuildConfig)}
 
 
-def test_build_from_a_pipeline_file(corpus: Path, tmp_path: Path) -> None:
+def test_build_from_a_pipeline_file(corpus: Path, tmp_path: Path, in_process: None) -> None:
     toml = tmp_path / "p.toml"
     toml.write_text('layout = "voxceleb2"\nhdf5 = true\njobs = 1\nversion = "2.0.0"\n')
     out = tmp_path / "out"
@@ -68,7 +68,7 @@ def test_build_from_a_pipeline_file(corpus: Path, tmp_path: Path) -> None:
     assert again.exit_code == 0 and " 0 built" in again.stdout
 
 
-def test_dropped_tracks_make_the_exit_code(tmp_path: Path) -> None:
+def test_dropped_tracks_make_the_exit_code(tmp_path: Path, in_process: None) -> None:
     write_clip(tmp_path / "root/mp4/a/x/1.mp4", 7)
     (tmp_path / "root/mp4/a/x/2.mp4").write_text("no video")
     arguments = ["--layout", "voxceleb2", "--root", tmp_path / "root", "--out", tmp_path / "out"]
@@ -119,7 +119,7 @@ def test_schema_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     assert "Not a directory" in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_checkpoint_that_is_none(corpus: Path, tmp_path: Path) -> None:
+def test_checkpoint_that_is_none(corpus: Path, tmp_path: Path, in_process: None) -> None:
     fake = tmp_path / "teacher.safetensors"
     fake.write_text("<html>404</html>")
     arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out"]
@@ -155,8 +155,12 @@ def test_workers_do_not_outlive_a_killed_driver(corpus: Path, tmp_path: Path) ->
     assert workers and not alive
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_leaves_a_state_to_go_on_from(tmp_path: Path, number: signal.Signals) -> None:
+@pytest.mark.parametrize(
+    "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
+)
+def test_ctrl_c_leaves_a_state_to_go_on_from(
+    tmp_path: Path, in_process: None, number: signal.Signals
+) -> None:
     for k in range(15):
         write_clip(tmp_path / f"root/mp4/a/x/{k}.mp4", 50)
     arguments = ["build-dataset", "--layout", "voxceleb2", "--root", str(tmp_path / "root")]

@@ -143,8 +143,8 @@ def test_voices_follow_the_prosody() -> None:
     assert brightness(anger) > 2 * brightness(neutral) > 2 * brightness(sadness)
 
 
-def test_demo_from_end_to_end(tmp_path: Path) -> None:
-    result = run_demo(tmp_path / "demo", SMALL, jobs=2, student=False)
+def test_demo_from_end_to_end(tmp_path: Path, in_process: None) -> None:
+    result = run_demo(tmp_path / "demo", SMALL, jobs=1, student=False)
     assert result.build.manifest["totals"]["tracks"] == 6
     text = result.summary()
     assert "First frames of demo0" in text and "what the teacher saw" in text
@@ -153,7 +153,7 @@ def test_demo_from_end_to_end(tmp_path: Path) -> None:
     assert "They are synthetic" in page and page.count("data:image/jpeg") >= 6
     card = (tmp_path / "demo/dataset" / schema.CARD).read_text()
     assert "from a synthetic corpus" in card and "real people" not in card
-    again = run_demo(tmp_path / "demo", SMALL, jobs=2, student=False)
+    again = run_demo(tmp_path / "demo", SMALL, jobs=1, student=False)
     hashes = [
         {f["path"]: f["content_sha256"] for f in r.build.manifest["files"]} for r in (result, again)
     ]

@@ -83,6 +83,7 @@ def test_targets_mix_votes_and_teachers_and_are_kept(
 SHAPE = "stem = 8\nwidths = [8]\ndepths = [1]\nbatch_size = 16\nbf16 = false\nepochs = 1\n"
 
 
+@pytest.mark.slow
 def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) -> None:
     (tmp_path / "first.toml").write_text(SHAPE + "seed = 5\n")
     second = tmp_path / "second.toml"

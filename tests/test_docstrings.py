@@ -138,7 +138,7 @@ def workplace(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("name", WITH_EXAMPLES)
 def test_examples(
-    name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+    name: str, workplace: Path, monkeypatch: pytest.MonkeyPatch, in_process: None
 ) -> None:
     monkeypatch.chdir(workplace)
     monkeypatch.setenv("EMOVOX_CACHE", str(workplace / "cache"))

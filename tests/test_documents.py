@@ -20,7 +20,6 @@ from guide_fixtures import (
     PAGES,
     REPOSITORY,
     Block,
-    InProcess,
     Workplace,
     blocks,
     commands,
@@ -97,11 +96,11 @@ def work(
     monkeypatch: pytest.MonkeyPatch,
     one_thread: None,
     registries: None,
+    in_process: None,
     request: pytest.FixtureRequest,
 ) -> Workplace:
     """An empty folder to work in, with a cache of its own."""
     monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr("emovox.build.run.LokyEngine", InProcess)
     if importlib.util.find_spec("huggingface_hub"):
         hub = FakeHub()
         monkeypatch.setattr("huggingface_hub.HfApi", lambda: hub)
@@ -319,7 +318,7 @@ def test_snippets_of_yaml_fit() -> None:
     hooks = yaml.safe_load((REPOSITORY / ".pre-commit-hooks.yaml").read_text())
     found = [b for page in documents() for b in blocks(page) if b.language == "yaml"]
     steps = [entry for block in found for entry in yaml.safe_load(block.text)]
-    given = [step["with"] for step in steps if "actions/validate@" in step.get("uses", "")]
+    given = [step["with"] for step in steps if "actions/validate" in step.get("uses", "")]
     assert given and all(set(each) <= set(action["inputs"]) for each in given)
     used = [hook["id"] for step in steps for hook in step.get("hooks", ())]
     assert used and set(used) <= {hook["id"] for hook in hooks}

@@ -139,6 +139,7 @@ def test_damage_that_the_child_finds_is_said(tmp_path: Path) -> None:
     assert "in a child process: InvalidData" in dropped.message and not report.notes
 
 
+@pytest.mark.slow
 def test_hang_that_nothing_interrupts_costs_one_track(tmp_path: Path) -> None:
     (tmp_path / "no-ffmpeg").touch()
     jobs = make_jobs(tmp_path, [["a", "hang", "b"], ["c"]], timeout=1.5)
@@ -149,7 +150,7 @@ def test_hang_that_nothing_interrupts_costs_one_track(tmp_path: Path) -> None:
     assert time.monotonic() - started < 40
 
 
-@pytest.mark.parametrize("times", [1, MAX_DEATHS + 1])
+@pytest.mark.parametrize("times", [1, pytest.param(MAX_DEATHS + 1, marks=pytest.mark.slow)])
 def test_worker_killed_from_outside_costs_nothing(tmp_path: Path, times: int) -> None:
     written, dropped = results(make_jobs(tmp_path, [["a", f"killed{times}"], ["b"]]))
     assert dropped == {}

@@ -8,10 +8,12 @@ from typing import Any
 import h5py
 import numpy as np
 import pytest
-from scipy.io import savemat
+from oracles import oracle
 
 from emovox import dagnn, matfile
 from emovox.errors import InputError
+
+scipy_io = oracle("scipy.io")
 
 # numpy's type -> MATLAB's class, where the two have not the same name.
 CLASSES = {"float64": "double", "float32": "single", "bool": "logical", "object": "cell"}
@@ -79,8 +81,8 @@ def _codes(text: Any) -> np.ndarray:
 
 
 WRITERS: dict[str, Callable[[Path, dict[str, Any]], object]] = {
-    "5": savemat,
-    "5-zlib": lambda path, variables: savemat(path, variables, do_compression=True),
+    "5": lambda path, variables: scipy_io.savemat(path, variables),
+    "5-zlib": lambda path, variables: scipy_io.savemat(path, variables, do_compression=True),
     "7.3": Hdf5Writer,
 }
 containers = pytest.mark.parametrize("container", WRITERS)

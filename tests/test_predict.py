@@ -78,7 +78,7 @@ def test_each_window_is_what_the_student_says_of_it(student: Path, noise: Path) 
         assert not any(name.startswith("teacher") for name in row)
 
 
-def test_a_video_is_seen_and_heard(student: Path, tmp_path: Path) -> None:
+def test_a_video_is_seen_and_heard(student: Path, tmp_path: Path, in_process: None) -> None:
     config = DemoConfig(1, 1, 1, 2.0, 2.5)
     video = write_track(tmp_path, plan_demo(config)[0])
     out = tmp_path / "rows.parquet"

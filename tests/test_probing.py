@@ -369,7 +369,7 @@ def test_a_real_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.Monkey
         assert evaluation.probed[0].features == f"best {features}"
 
 
-def test_a_teacher_sees_videos(tmp_path: Path) -> None:
+def test_a_teacher_sees_videos(tmp_path: Path, in_process: None) -> None:
     """A synthetic face through MTCNN; what shows no face, or cannot be read, is dropped."""
     config = DemoConfig(
         num_speakers=1, num_videos=1, num_tracks=1, min_seconds=1.0, max_seconds=1.0

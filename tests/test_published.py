@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from filelock import FileLock
-from scipy.io import loadmat
+from oracles import oracle
 from test_matfile import containers, write
 
 from emovox import matfile
@@ -29,6 +29,8 @@ from emovox.dataset.files import sha256_file
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, EmovoxError, InputError
+
+scipy_io = oracle("scipy.io")
 
 PERSONS = {
     "A.J._Buckley": "id10001",
@@ -201,7 +203,7 @@ def naive_numbers(images: Any, owner: float, count: int) -> list[int]:
 
 def naive(path: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
     """Rows of each split as `(track_id, grid point, logits)`, and id and reason of the dropped."""
-    content = loadmat(path)
+    content = scipy_io.loadmat(path)
     images = content["images"][0, 0]
     identities = PERSONS | {name.rstrip("."): identity for name, identity in PERSONS.items()}
     rows: dict[str, list[Any]] = {split: [] for split in schema.SPLITS}

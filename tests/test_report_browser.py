@@ -38,10 +38,11 @@ OPTIONS = (
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if CHROMIUM is None:
-        pytest.skip("chromium is not installed")
     with playwright.sync_playwright() as running:
-        chromium = running.chromium.launch(executable_path=CHROMIUM, args=list(OPTIONS))
+        program = CHROMIUM or running.chromium.executable_path
+        if not Path(program).exists():
+            pytest.skip("chromium is not installed")
+        chromium = running.chromium.launch(executable_path=program, args=list(OPTIONS))
         yield chromium
         chromium.close()
 

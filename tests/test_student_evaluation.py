@@ -14,6 +14,7 @@ import soundfile
 import torch
 from click.testing import CliRunner, Result
 from PIL import Image
+from report_fixtures import num_colours
 from sklearn.metrics import roc_auc_score
 from student_fixtures import HEARD, QUICK, Utterance, utterances, voice, write_audio, write_tables
 
@@ -130,8 +131,8 @@ def test_pictures_are_pictures(evaluation: Evaluation, tmp_path: Path) -> None:
     assert names == sorted(f"{kind}-{split}.png" for kind in ("roc", "labels") for split in splits)
     for name in names:
         with Image.open(tmp_path / name) as picture:
-            pixels = np.asarray(picture.convert("RGB")).reshape(-1, 3)
-            assert picture.width >= 800 and len(np.unique(pixels, axis=0)) > 50
+            assert picture.width >= 800
+            assert num_colours(np.asarray(picture.convert("RGB"))) > 50
 
 
 def test_pictures_of_extremes(tmp_path: Path) -> None:

@@ -124,6 +124,7 @@ def test_sum_is_the_batch_times_the_mean(student_data: Path, tmp_path: Path) -> 
 # Resuming
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
 def test_a_killed_training_ends_as_if_nothing_had_been(
     student_data: Path, tmp_path: Path, cache: Path, whole: Path, precision: str
@@ -414,6 +415,7 @@ def torchrun(arguments: list[str], cache: Path) -> subprocess.CompletedProcess[s
     )
 
 
+@pytest.mark.slow
 def test_two_processes_learn_what_one_does(student_data: Path, tmp_path: Path, cache: Path) -> None:
     config = replace(QUICK, learning_rate=1e-3)  # slow: roundings swell tenfold in an epoch
     learn(student_data, tmp_path / "one", config)
@@ -435,6 +437,7 @@ def test_two_processes_learn_what_one_does(student_data: Path, tmp_path: Path, c
             assert after[name] == pytest.approx(value, rel=1e-3), name
 
 
+@pytest.mark.slow
 def test_a_batch_that_cannot_be_shared_is_said(
     student_data: Path, tmp_path: Path, cache: Path
 ) -> None:
@@ -444,6 +447,7 @@ def test_a_batch_that_cannot_be_shared_is_said(
     assert done.stderr.count("Traceback") == 1, "only the launcher's own"
 
 
+@pytest.mark.slow
 def test_an_error_of_the_leader_ends_all(student_data: Path, tmp_path: Path, cache: Path) -> None:
     data = copied(student_data, tmp_path)
     shutil.rmtree(data / "audio/ide")

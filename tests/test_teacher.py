@@ -73,6 +73,7 @@ def test_logits_of_bf16_have_more_than_eight_bits(crops: np.ndarray) -> None:
     assert (torch.from_numpy(logits).bfloat16().float().numpy() != logits).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_compiling_changes_only_the_last_digits(crops: np.ndarray) -> None:
     if not resolve_compile("auto", "cpu", pays=True):
         pytest.skip("no C++ compiler with Python's headers here")

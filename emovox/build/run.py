@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import socket
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -32,7 +33,7 @@ from emovox.build.tables import Header
 from emovox.corpus.layouts import Source, read_corpus
 from emovox.corpus.splits import assign
 from emovox.corpus.tracks import Corpus, printable
-from emovox.errors import EmovoxError, InputError, NetworkError
+from emovox.errors import ConfigError, EmovoxError, InputError, NetworkError
 from emovox.packages import require
 from emovox.paths import URL, describe
 from emovox.teacher import TeacherSource, find_teacher
@@ -164,6 +165,11 @@ def _local_engine(
 ) -> tuple[LokyEngine, Profiler | None]:
     num_workers = max(1, min(config.jobs or joblib.cpu_count(), len(jobs)))
     devices = teacher_devices(jobs[0].settings.device) if jobs else ()
+    if devices and not hasattr(socket, "AF_UNIX"):  # through which workers feed the teacher
+        raise ConfigError(
+            f"--device {devices[0]}: not supported on this system, which lacks Unix sockets; "
+            "pass --device cpu, or use Linux (on Windows: WSL 2)"
+        )
     if not config.profile:
         return LokyEngine(num_workers, devices), None
     profiler = Profiler(choose_sample(jobs, num_workers), shared=not devices)

@@ -114,9 +114,9 @@ def load_student(
         >>> student(seconds).shape, student.embed(seconds).shape  # of an eighth of the width
         ((2, 8), (2, 128))
     """
+    source = find_student(name_or_path)
     with explained("load_student"):
         from emovox.student import checkpoints, released
         from emovox.student.inference import TorchStudent
-    source = find_student(name_or_path)
     net = released.load(source) if source.is_released else checkpoints.load(source.path)
     return TorchStudent(source.name, source.sha256, net, device, precision)

@@ -138,9 +138,9 @@ def load_teacher(
         >>> teacher(crops).shape
         (2, 8)
     """
+    source = find_teacher(name_or_path)
     with explained("load_teacher"):
         from emovox.teacher import checkpoints, released
         from emovox.teacher.inference import TorchTeacher
-    source = find_teacher(name_or_path)
     net = released.load(source) if source.is_released else checkpoints.load(source.path)
     return TorchTeacher(source.name, source.sha256, net, device, precision, compiled=compiled)

@@ -1,0 +1,26 @@
+"""Libraries that tests compare with. The core of emovox is tested without them too."""
+
+import importlib
+from typing import Any
+
+import pytest
+
+
+class Absent:
+    """Stands in for a module that is not installed: whoever uses it is skipped."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __getattr__(self, attribute: str) -> Any:
+        if attribute.startswith("__"):
+            raise AttributeError(attribute)
+        pytest.skip(f"{self._name} is not installed")
+
+
+def oracle(name: str) -> Any:
+    """Import a module, or return what skips the tests that use it."""
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError:
+        return Absent(name)
