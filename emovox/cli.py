@@ -17,7 +17,7 @@ import click
 
 from emovox import __version__
 from emovox.errors import ConfigError, EmovoxError
-from emovox.packages import explained
+from emovox.packages import missing_package
 from emovox.paths import as_path, is_remote
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
@@ -48,8 +48,13 @@ class Commands(click.Group):
 
     def invoke(self, context: click.Context) -> Any:
         try:
-            with explained(str(context.invoked_subcommand or context.info_name)):
-                return super().invoke(context)
+            return super().invoke(context)
+        except ModuleNotFoundError as error:
+            missing = missing_package(error, str(context.invoked_subcommand))
+            if missing is None:
+                raise
+            click.echo(f"emovox: error: {missing}", err=True)
+            context.exit(missing.exit_code)
         except EmovoxError as error:
             click.echo(f"emovox: error: {error}", err=True)
             context.exit(error.exit_code)

@@ -75,11 +75,16 @@ def explained(subject: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
-        if extra is None:
+        if (missing := missing_package(error, subject)) is None:
             raise
-        raise _missing(module, extra, subject) from error
+        raise missing from error
+
+
+def missing_package(error: ModuleNotFoundError, subject: str) -> MissingPackageError | None:
+    """Return the error that names the extra of a missing module; None if it is of no extra."""
+    module = (error.name or "").partition(".")[0]
+    extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
+    return None if extra is None else _missing(module, extra, subject)
 
 
 def _missing(module: str, extra: str, subject: str) -> MissingPackageError:

@@ -1,11 +1,33 @@
-"""Fixtures that several test files share."""
+"""Fixtures that several test files share, and the tests that are collected."""
 
+import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+# Files that test the core, and so are collected without the extra `build` too.
+CORE = {
+    *("architecture", "audio", "card", "config", "core", "diff", "download", "grid", "layouts"),
+    *("matfile", "publish", "published", "reader", "schema", "splits", "store", "takedown"),
+    *("validate", "voxceleb"),
+}
+HAS_BUILD = importlib.util.find_spec("torch") is not None
+
+if "PYTEST_XDIST_WORKER" in os.environ:  # a test process on every core: more threads only wait
+    os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
+
+
+def pytest_report_header() -> str | None:
+    return None if HAS_BUILD else "no extra `build`: only the tests of the core are collected"
+
+
+def pytest_ignore_collect(collection_path: Path) -> bool | None:
+    name = collection_path.stem
+    is_test = name.startswith("test_") and collection_path.suffix == ".py"
+    return True if is_test and not HAS_BUILD and name.removeprefix("test_") not in CORE else None
 
 
 @pytest.fixture(scope="session")

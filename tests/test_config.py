@@ -64,6 +64,8 @@ def test_missing_file(tmp_path: Path) -> None:
 
 
 def test_urls_only_where_they_are_taken(tmp_path: Path) -> None:
+    pytest.importorskip("fsspec", reason="needs the extra remote")
+
     @dataclass(frozen=True)
     class Remote(Example):
         URLS: ClassVar[tuple[str, ...]] = ("root",)

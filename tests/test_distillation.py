@@ -133,6 +133,7 @@ def test_a_wrong_tree_of_recipes_trains_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_paths_of_teachers_stay_out_of_the_weights(data: Path, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
     list(train(config, data, tmp_path / "first"))

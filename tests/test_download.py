@@ -662,8 +662,7 @@ def test_whole_and_broken_mat_73_files(tmp_path: Path) -> None:
 
 
 def test_whole_and_broken_pytorch_files(tmp_path: Path) -> None:
-    import torch
-
+    torch = pytest.importorskip("torch", reason="needs the extra build")
     path = tmp_path / "x.pth"
     for is_zip in (True, False):
         torch.save({"a": torch.ones(1000)}, path, _use_new_zipfile_serialization=is_zip)
@@ -723,9 +722,9 @@ def test_command_fetches_into_the_cache(server: Server, cache: Path) -> None:
 
 
 def test_teacher_is_found_where_it_was_fetched_to(tmp_path: Path) -> None:
-    import torch
-
     from emovox.teacher import find_teacher
+
+    torch = pytest.importorskip("torch", reason="needs the extra build")
 
     torch.save({"a": torch.ones(3)}, tmp_path / "weights")
     result = emovox("download", "teacher", "--from", tmp_path / "weights")

@@ -313,8 +313,9 @@ def test_a_dataset_without_a_track(tmp_path: Path) -> None:
     dataset = load(tmp_path / "empty")
     assert len(dataset) == 0 and list(dataset) == [] and dataset.splits == ()
     assert repr(dataset).endswith("0 tracks, 0 frames, empty>")
-    assert list(dataset.to_pandas("tracks").columns) == schema.TRACKS.names
     assert "x" not in dataset
+    pytest.importorskip("pandas")
+    assert list(dataset.to_pandas("tracks").columns) == schema.TRACKS.names
 
 
 # Laziness and the cache
@@ -484,7 +485,8 @@ def test_pickles_as_its_path(path: Path, container: str) -> None:
     before = pickle.dumps(dataset)
     for track in dataset:
         dataset.target(track.track_id)
-    dataset.to_pandas()
+    for split in dataset.splits:
+        assert len(dataset.frames[split]) == len(dataset.to_numpy(split)[0])
     after = pickle.dumps(dataset)
     assert after == before and len(after) < 400
     again = pickle.loads(after)  # noqa: S301  of bytes that were made four lines above

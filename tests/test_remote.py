@@ -482,6 +482,7 @@ def test_file_urls_are_local(clips: Path, tmp_path: Path) -> None:
     assert (out / schema.MANIFEST).is_file() and (tmp_path / "state/lock").exists()
 
 
+@pytest.mark.slow
 def test_command_line(root: Any, bucket: str, store: Any, clips: Path, tmp_path: Path) -> None:
     """The real thing: worker processes and the compact teacher."""
     recipe = tmp_path / "recipe.toml"

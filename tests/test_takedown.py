@@ -198,10 +198,18 @@ def test_listed_identities_are_nowhere(
             rows = slice(row["row_offset"], row["row_offset"] + row["n_frames"])
             assert logits[rows].tolist() == expected[row["track_id"]][2]
             assert index[rows].tolist() == expected[row["track_id"]][3]
-        assert len(dataset.to_pandas("frames", split)) == len(frames)
-    assert gone not in set(dataset.to_pandas("tracks")["identity_id"])
+        assert gone not in tracks["identity_id"].to_pylist()
     totals = f"{len(expected)} tracks, {6 * len(expected)} frames, {', '.join(dataset.splits)}>"
     assert repr(dataset).endswith(totals)
+
+
+def test_listed_identities_are_not_in_pandas(valid: Path, list_of: Any) -> None:
+    pytest.importorskip("pandas")
+    whole, dataset = load(valid), load(valid, takedown=list_of("id10001"))
+    assert "id10001" in set(whole.to_pandas("tracks")["identity_id"])
+    assert "id10001" not in set(dataset.to_pandas("tracks")["identity_id"])
+    for split in dataset.splits:
+        assert len(dataset.to_pandas("frames", split)) == len(dataset.frames[split])
 
 
 @pytest.mark.parametrize("container", CONTAINERS)

@@ -227,13 +227,11 @@ class Dataset:
         """
         if table not in ("frames", "tracks"):
             raise ConfigError(f"table {table!r} is not one of frames, tracks")
+        tables: Mapping[str, pa.Table] = getattr(self, table)
+        chosen = [tables[s] for s in (self.splits if split is None else (split,))]
         if importlib.util.find_spec("pandas") is None:
             raise MissingPackageError("to_pandas: pandas is not installed; run: pip install pandas")
-        tables: Mapping[str, pa.Table] = getattr(self, table)
-        if split is not None:
-            return tables[split].to_pandas()
-        empty = schema.SCHEMAS[table].empty_table()
-        return pa.concat_tables([empty, *(tables[s] for s in self.splits)]).to_pandas()
+        return pa.concat_tables([schema.SCHEMAS[table].empty_table(), *chosen]).to_pandas()
 
     def to_numpy(self, split: str) -> tuple[np.ndarray, np.ndarray]:
         """All logits float32 `[N, 8]` and grid points int16 `[N]` of a split; read-only.

@@ -17,8 +17,9 @@ def front_matter(text: str) -> Any:
     match = FRONT_MATTER.match(text)
     if match is None:
         raise ValueError("does not begin with front matter between lines of ---")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is not in every build
     try:
-        return yaml.safe_load(match[1])
+        return yaml.load(match[1], loader)
     except yaml.YAMLError as error:
         raise ValueError(f"front matter is not YAML: {' '.join(str(error).split())}") from error
 
