@@ -143,6 +143,7 @@ def test_paths_of_teachers_stay_out_of_the_weights(data: Path, tmp_path: Path) -
         assert str(tmp_path).encode() not in (tmp_path / "second" / name).read_bytes()
 
 
+@pytest.mark.slow
 def test_a_checkpoint_beside_the_recipe_is_found(data: Path, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
     list(train(config, data, tmp_path / "first"))

@@ -11,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from engine_fixtures import InProcess
 from pyarrow.parquet import read_table
 
 from emovox.build.engine import MAX_DEATHS, LokyEngine, Turns
@@ -167,7 +168,7 @@ def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, [["a"]])
     job = replace(job, teacher_path=EMBEDDED["compact"][0])
     with pytest.raises(InputError, match="changed while the build was under way"):
-        list(LokyEngine(1).run([job]))
+        list(InProcess().run([job]))
     assert not list(job.state.glob("*.json"))
 
 

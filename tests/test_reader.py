@@ -494,6 +494,7 @@ def test_pickles_as_its_path(path: Path, container: str) -> None:
     assert [track.track_id for track in again] == [track.track_id for track in dataset]
 
 
+@pytest.mark.slow
 def test_processes_share_the_mapped_arrays(paths: dict[str, Path]) -> None:
     """With a cache that both find empty."""
     dataset, ids = load(paths["imported"]), list(rows_of(paths["imported"]))
