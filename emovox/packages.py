@@ -5,7 +5,6 @@ all else; see `[project.optional-dependencies]` in pyproject.toml.
 """
 
 import contextlib
-import importlib.metadata
 import importlib.util
 import platform
 import subprocess
@@ -107,6 +106,8 @@ def software(*distributions: str) -> dict[str, Any]:
 
 
 def _version(distribution: str) -> str | None:
+    import importlib.metadata
+
     for name in ALTERNATIVES.get(distribution, (distribution,)):
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             return importlib.metadata.version(name)

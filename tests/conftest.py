@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 # Files that test the core, and so are collected without the extra `build` too.
 CORE = {
@@ -14,6 +15,9 @@ CORE = {
     *("matfile", "publish", "published", "reader", "schema", "splits", "store", "takedown"),
     *("validate", "voxceleb"),
 }
+settings.register_profile("emovox", deadline=None)  # how fast a machine is says nothing of a rule
+settings.load_profile("emovox")
+
 HAS_BUILD = importlib.util.find_spec("torch") is not None
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # a test process on every core: more threads only wait

@@ -8,8 +8,6 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from emovox.errors import EmovoxError
 from emovox.paths import is_remote
 
@@ -58,6 +56,8 @@ def new_folder(place: Path, doing: str) -> Iterator[Path]:
     Raises:
         EmovoxError: another process is at it.
     """
+    from filelock import FileLock, Timeout  # takes longer to import than a dataset to open
+
     building = place.parent / f".{place.name}.{doing}"
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = place.parent / f".{place.name}.lock"

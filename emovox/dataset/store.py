@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
@@ -47,6 +46,8 @@ class ContentHash:
 
     def update(self, table: pa.Table) -> None:
         """Take in further rows; columns must be those of the schema, in its order."""
+        import pyarrow.compute as pc  # takes longer to import than a dataset to open
+
         for i, field in enumerate(self.schema):
             for chunk in table.column(i).chunks:
                 if pa.types.is_string(field.type):
@@ -54,9 +55,9 @@ class ContentHash:
                     self._values[i].update(_characters(chunk))
                 else:
                     if field.nullable:
-                        nulls = pc.is_null(chunk).cast(pa.uint8())
+                        nulls = chunk.is_null().cast(pa.uint8())
                         self._shapes[i].update(_numbers(nulls).data)
-                        chunk = pc.fill_null(chunk, 0)
+                        chunk = chunk.fill_null(0)
                     self._values[i].update(_numbers(chunk).data)
 
     def hexdigest(self) -> str:

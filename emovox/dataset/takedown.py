@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from emovox.dataset import schema
 from emovox.errors import InputError
@@ -112,7 +111,9 @@ def find_kept(tracks: pa.Table, num_frames: int, listed: Collection[str]) -> Kep
         num_frames: rows of its `frames`.
         listed: hashes.
     """
-    identities = pc.unique(tracks["identity_id"]).to_pylist()
+    import pyarrow.compute as pc  # takes longer to import than a dataset to open
+
+    identities = tracks["identity_id"].unique().to_pylist()
     hidden = [identity for identity in identities if hash_identity(identity) in listed]
     if not hidden:
         return None

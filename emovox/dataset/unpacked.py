@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock
 
 from emovox.cache import cache_folder
 from emovox.dataset import schema
@@ -76,6 +75,8 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
     paths = [folder / f"{digest}.{part}.npy" for part in ("logits", "frame_index")]
     if (mapped := _mapped(paths, num_rows)) is not None:
         return mapped
+    from filelock import FileLock  # takes longer to import than a dataset to open
+
     with contextlib.ExitStack() as stack:
         try:
             folder.mkdir(parents=True, exist_ok=True)

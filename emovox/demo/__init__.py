@@ -14,6 +14,7 @@ from emovox.dataset.store import read_table
 from emovox.demo.corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
+from emovox.packages import require
 from emovox.report.page import ReportConfig, collect, write_page
 
 if TYPE_CHECKING:
@@ -74,7 +75,9 @@ def run_demo(
     Raises:
         InputError: `out` holds something else.
         CheckError: what was read back is not what was built.
+        MissingPackageError: the extra `build` is not installed.
     """
+    require("build", "demo")  # all of it, before the corpus is drawn
     corpus, dataset = out / CORPUS, out / DATASET
     ours = {CORPUS, DATASET, STUDENT, REPORT}
     if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - ours):
