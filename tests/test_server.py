@@ -2,9 +2,10 @@
 
 import os
 import signal
+import tempfile
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -45,6 +46,13 @@ class SlowTeacher(FakeTeacher):
         return wait
 
 
+@pytest.fixture
+def short() -> Iterator[Path]:
+    """A folder with a short name: a socket's name has at most 104 bytes on macOS."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        yield Path(folder)
+
+
 def start(teacher: SlowTeacher, folder: Path) -> tuple[str, list[BaseException]]:
     """A server in a thread; returns its address, and the error that it ends with."""
     address, errors = str(folder / "teacher"), list[BaseException]()
@@ -76,9 +84,9 @@ def give(feed: Feed, crops: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("batch_size", [10, BATCH, 4 * BATCH])
-def test_every_client_gets_its_own_logits(tmp_path: Path, batch_size: int) -> None:
+def test_every_client_gets_its_own_logits(short: Path, batch_size: int) -> None:
     teacher = SlowTeacher(batch_size)
-    address, _ = start(teacher, tmp_path)
+    address, _ = start(teacher, short)
 
     def client(seed: int) -> None:
         random = np.random.default_rng(seed)
@@ -98,8 +106,8 @@ def test_every_client_gets_its_own_logits(tmp_path: Path, batch_size: int) -> No
         assert max(teacher.sizes) > BATCH, "clients share batches"
 
 
-def test_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:
-    address, errors = start(SlowTeacher(BATCH), tmp_path)
+def test_client_that_leaves_disturbs_nobody(short: Path) -> None:
+    address, errors = start(SlowTeacher(BATCH), short)
     crops = np.arange(BATCH * 8 * 8 * 3, dtype=np.uint8).reshape(BATCH, 8, 8, 3)
     leaving = RemoteFeed(address)
     give(leaving, np.concatenate([crops] * (NUM_BUFFERS - 1)))
@@ -110,8 +118,8 @@ def test_client_that_leaves_disturbs_nobody(tmp_path: Path) -> None:
     assert not errors
 
 
-def test_teacher_that_fails_ends_the_server(tmp_path: Path) -> None:
-    address, errors = start(SlowTeacher(BATCH, fails_at=1), tmp_path)
+def test_teacher_that_fails_ends_the_server(short: Path) -> None:
+    address, errors = start(SlowTeacher(BATCH, fails_at=1), short)
     feed = RemoteFeed(address)
     with pytest.raises(TeacherLostError):
         for _ in range(4):
@@ -122,9 +130,9 @@ def test_teacher_that_fails_ends_the_server(tmp_path: Path) -> None:
         RemoteFeed(address)
 
 
-def test_teacher_that_fails_while_it_is_busy_lets_nobody_wait(tmp_path: Path) -> None:
+def test_teacher_that_fails_while_it_is_busy_lets_nobody_wait(short: Path) -> None:
     """Clients have filled all their buffers, and the server is about to launch one more batch."""
-    address, errors = start(SlowTeacher(BATCH, fails_at=3), tmp_path)
+    address, errors = start(SlowTeacher(BATCH, fails_at=3), short)
 
     def client(_: int) -> None:
         feed = RemoteFeed(address)

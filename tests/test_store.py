@@ -72,7 +72,8 @@ def naive_hash(table: pa.Table) -> str:
             else:
                 if field.nullable:
                     shape += bytes([value is None])
-                number = np.array([value or 0], field.type.to_pandas_dtype())
+                kind = "float32" if field.type == pa.float32() else str(field.type)
+                number = np.array([value or 0], kind)
                 values += number.astype(number.dtype.newbyteorder("<")).tobytes()
         digests = (hashlib.sha256(shape).hexdigest(), hashlib.sha256(values).hexdigest())
         lines += f"{field.name}:{field.type}:{digests[0]}:{digests[1]}\n".encode()
