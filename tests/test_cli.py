@@ -1,6 +1,7 @@
 """The command line as a user meets it."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -109,7 +110,10 @@ def test_name_that_the_system_refuses_is_one_line(
     options |= {option: "a" * 300}
     result = run("build-dataset", *(word for pair in options.items() for word in pair))
     assert result.exit_code in (1, 2)
-    assert "File name too long" in result.stderr and result.stderr.count("\n") == 1
+    # From Python 3.14 on, pathlib says of such a name that nothing is there.
+    reasons = "File name too long" + "|no such |neither a file" * (sys.version_info >= (3, 14))
+    assert re.search(reasons, result.stderr)
+    assert result.stderr.count("\n") == 1
 
 
 def test_schema_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

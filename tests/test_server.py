@@ -135,8 +135,8 @@ def test_teacher_that_fails_while_it_is_busy_lets_nobody_wait(short: Path) -> No
     address, errors = start(SlowTeacher(BATCH, fails_at=3), short)
 
     def client(_: int) -> None:
-        feed = RemoteFeed(address)
-        with pytest.raises(TeacherLostError):
+        with pytest.raises(TeacherLostError):  # by connecting, where the others were quick
+            feed = RemoteFeed(address)
             for _ in range(4):
                 give(feed, np.zeros((NUM_BUFFERS * BATCH, 8, 8, 3), np.uint8))
             feed.drain()
