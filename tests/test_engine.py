@@ -103,6 +103,7 @@ def test_crash_costs_one_track(tmp_path: Path) -> None:
     assert sorted(written) == list("abcdefgh")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
 def test_crash_of_the_decoder_costs_nothing_with_ffmpeg(tmp_path: Path) -> None:
     """Rows of the child process are those that a healthy worker writes."""
