@@ -202,7 +202,8 @@ def test_cursor_and_scrub_bar_are_one(browser: Any, plain: Path) -> None:
         assert visit.time() == 1
         assert page.locator("#plot g.cursor").get_attribute("transform") != before
         box = page.locator("#plot").bounding_box()
-        page.mouse.click(box["x"] + box["width"] / 2, box["y"] + 60)
+        # A click of the locator, which waits until the plot is in view and stands still.
+        page.locator("#plot").click(position={"x": box["width"] / 2, "y": 60})
         end = float(page.locator("#scrub").get_attribute("max"))
         assert visit.time() == pytest.approx(end / 2, rel=0.1)
 
