@@ -67,7 +67,7 @@ class Process:
             raise EmovoxError(ENDED)
         if self._pool is not None:
             return self._pool.submit(call, *arguments)
-        with _start_lock:  # so that every process that starts meanwhile is the one asked for
+        with _start_lock:  # one pool starts at a time, so that a new child process is this pool's
             before = set(multiprocessing.active_children())
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             # Read by the process in which loky counts semaphores: it warns when workers are killed.
