@@ -29,11 +29,11 @@ from emovox.emotions import EMOTIONS
 __version__ = "0.1.0"  # pyproject.toml takes it from here
 
 if TYPE_CHECKING:
-    from emovox.build.config import BuildConfig
-    from emovox.build.result import BuildResult
-    from emovox.build.run import build_dataset
-    from emovox.corpus.audio import audio_path
+    from emovox.corpus.sound_files import audio_path
     from emovox.dataset.reader import Dataset, load
+    from emovox.labelling.build_config import BuildConfig
+    from emovox.labelling.result import BuildResult
+    from emovox.labelling.run import build_dataset
     from emovox.media.spectrogram import spectrogram
     from emovox.student import Student, load_student
     from emovox.teacher import Teacher, load_teacher
@@ -54,13 +54,13 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BuildConfig": "emovox.build.config",
-    "BuildResult": "emovox.build.result",
+    "BuildConfig": "emovox.labelling.build_config",
+    "BuildResult": "emovox.labelling.result",
     "Dataset": "emovox.dataset.reader",
     "Student": "emovox.student",
     "Teacher": "emovox.teacher",
-    "audio_path": "emovox.corpus.audio",
-    "build_dataset": "emovox.build.run",
+    "audio_path": "emovox.corpus.sound_files",
+    "build_dataset": "emovox.labelling.run",
     "load": "emovox.dataset.reader",
     "load_student": "emovox.student",
     "load_teacher": "emovox.teacher",

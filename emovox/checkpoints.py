@@ -12,9 +12,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 
-from emovox.dataset.files import kind_of_file, remove_leftovers, replace_file
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
+from emovox.files import kind_of_file, remove_leftovers, replace_file
 
 MAX_WEIGHTS = 10**9
 

@@ -135,9 +135,9 @@ def build_dataset(pipeline: Path | None, **flags: Any) -> None:
     Options may stand in PIPELINE, a TOML file with the same names; a flag wins. Run the same
     command again to resume, or to take in new tracks.
     """
-    from emovox.build.config import BuildConfig
-    from emovox.build.run import build_dataset as build
     from emovox.config import read_config
+    from emovox.labelling.build_config import BuildConfig
+    from emovox.labelling.run import build_dataset as build
 
     result = build(read_config(BuildConfig, pipeline, flags))
     click.echo(result.summary())
@@ -172,8 +172,8 @@ def import_mat(
     Several files may be given if they hold wavLogits and images between them. What was found is
     printed beside the published counts.
     """
-    from emovox.build.published import import_mat
     from emovox.corpus.voxceleb import lists_folder
+    from emovox.labelling.import_mat import import_mat
 
     meta = lists_folder(meta, files[0].parent)
     result = import_mat(list(files), out, meta=meta, **options)
@@ -199,7 +199,7 @@ def _end_for_dropped(advice: str = "") -> None:
 def demo(out: Path, seed: int, jobs: int) -> None:
     """Make a small synthetic talking-face corpus, build its dataset, train a student; offline."""
     from emovox.demo import run_demo
-    from emovox.demo.corpus import DemoConfig
+    from emovox.demo.demo_corpus import DemoConfig
 
     click.echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())
 
@@ -219,7 +219,7 @@ def download(target: str, **options: Any) -> None:
     good download is pinned, and one that differs from it later is refused. A teacher is fetched
     for PyTorch; --name senet50-ferplus.mat fetches it for MatConvNet, which works as well.
     """
-    from emovox.download import DownloadConfig, download_target
+    from emovox.downloads import DownloadConfig, download_target
 
     say = partial(click.echo, err=True)
     for path in download_target(DownloadConfig(target, **options, say=say)):
@@ -253,10 +253,12 @@ def train_teacher(
     import json
 
     from emovox.config import read_config
-    from emovox.teacher.recipe import TrainConfig
+    from emovox.teacher.teacher_config import TeacherTrainConfig
     from emovox.teacher.training import train
 
-    config = read_config(TrainConfig, pipeline, {"distill_from": distill_from or None, **flags})
+    config = read_config(
+        TeacherTrainConfig, pipeline, {"distill_from": distill_from or None, **flags}
+    )
     # Names in a file are relative to it; names on the command line to where we are.
     beside = pipeline.parent if pipeline and not distill_from else Path()
     if flags["distill_weight"] is not None and not config.distill_from:
@@ -310,7 +312,7 @@ def diff(old: Path, new: Path, form: str) -> None:
 
     JSON holds all tracks and frames that were added or removed, text the first few.
     """
-    from emovox.release.diff import diff as compare
+    from emovox.comparison.difference import diff as compare
 
     found = compare(old, new)
     click.echo(found.json() if form == "json" else found.text())
@@ -353,7 +355,7 @@ def report(dataset: Path, out: Path | None, figures: Path | None, **options: Any
     The page is one file that fetches nothing. Faces and sound are put in only with --media, and are
     personal data then. --figures writes PNG, SVG and CSV.
     """
-    from emovox.report.page import ReportConfig, collect, write_page
+    from emovox.reporting.page import ReportConfig, collect, write_page
 
     if out is None and figures is None:
         raise ConfigError("nothing to write: give --out FILE.html, --figures FOLDER or both")
@@ -362,7 +364,7 @@ def report(dataset: Path, out: Path | None, figures: Path | None, **options: Any
         write_page(collected, out)
         click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
     if figures is not None:
-        from emovox.report.figures import write_figures
+        from emovox.reporting.dataset_figures import write_figures
 
         for line in write_figures(collected, figures):
             click.echo(line)
@@ -386,8 +388,8 @@ def validate_dataset(dataset: Path, form: str, **options: Any) -> None:
 
     Exit code 0: valid, perhaps with warnings; 1: a rule failed; 2: DIR is no dataset.
     """
-    from emovox.release.reports import FORMATS
-    from emovox.release.validate import validate
+    from emovox.validation.formats import FORMATS
+    from emovox.validation.validation import validate
 
     validation = validate(dataset, **options)
     click.echo(FORMATS[form](validation))
@@ -412,9 +414,9 @@ def release(
     OUT appears when it is whole and valid. With --push it is uploaded too, tagged with its version;
     run the same command again if only that failed.
     """
-    from emovox.release.hub import open_repository
-    from emovox.release.publish import NotValidError, release
-    from emovox.release.reports import as_text
+    from emovox.publishing.hub import open_repository
+    from emovox.publishing.publish import NotValidError, release
+    from emovox.validation.formats import as_text
 
     repository = open_repository(push, version, private=private) if push else None
     options |= {"resume": bool(push), "say": partial(click.echo, err=True)}
@@ -434,8 +436,8 @@ def print_schema(out: Path | None) -> None:
     """Print the contract as JSON: columns of the tables, JSON Schema of the documents."""
     import json
 
+    from emovox.dataset.json_schemas import describe_documents
     from emovox.dataset.schema import describe
-    from emovox.release.documents import describe_documents
 
     contract = describe() | describe_documents()
     if out is None:
@@ -484,10 +486,10 @@ def train_student(
 
     from emovox.config import read_config
     from emovox.runs import board
-    from emovox.student.recipe import TrainConfig
+    from emovox.student.student_config import StudentTrainConfig
     from emovox.student.training import train
 
-    config = read_config(TrainConfig, pipeline, flags)
+    config = read_config(StudentTrainConfig, pipeline, flags)
     num_epochs = 0
     with board(out / "tensorboard" if tensorboard else None) as show:
         for record in train(config, dataset, audio, out, partial(click.echo, err=True)):
@@ -546,8 +548,8 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, **flags: Any) -> None
     path, label and speaker.
     """
     from emovox.config import read_config
-    from emovox.student.external import evaluate_external
-    from emovox.student.probe_config import ProbeConfig
+    from emovox.probing.probe_config import ProbeConfig
+    from emovox.probing.probes import evaluate_external
 
     config = read_config(ProbeConfig, None, {"checkpoint": checkpoint, "corpus": corpus, **flags})
     result = evaluate_external(config)

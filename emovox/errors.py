@@ -14,6 +14,11 @@ A message is one line that says what is wrong, where, and what to do about it.
 """
 
 
+def first_line(error: BaseException | None) -> str:
+    """Return the first line of an exception's text, or its class name when it has no text."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
 class EmovoxError(Exception):
     """Base of all errors that a user can do something about."""
 

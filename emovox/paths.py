@@ -15,7 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
-from emovox.errors import ConfigError
+from emovox.errors import ConfigError, first_line
 from emovox.packages import explained
 
 Item = TypeVar("Item")
@@ -232,7 +232,7 @@ def _noted(plain: OSError, error: Exception) -> OSError:
 
 def describe(error: OSError) -> str:
     """Why a file could not be read or written, in words for the user, never for a dataset."""
-    reason = error.strerror or (str(error) or type(error).__name__).splitlines()[0]
+    reason = error.strerror or first_line(error)
     notes = getattr(error, "__notes__", [])
     return f"{reason} ({notes[0]})" if notes else reason
 
@@ -252,7 +252,7 @@ def _open_file_system(url: str) -> tuple[Any, str]:
     except ImportError as error:  # says which package
         raise ConfigError(f"{url}: {error}, or pip install 'emovox[remote]' for s3") from error
     except (OSError, ValueError) as error:  # no such protocol, or its library does not load
-        raise ConfigError(f"{url}: {str(error).splitlines()[0]}") from error
+        raise ConfigError(f"{url}: {first_line(error)}") from error
     return file_system, path
 
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from emovox.dataset.files import remove_leftovers, replace_file, write_text
 from emovox.errors import ConfigError, EmovoxError, InputError
+from emovox.files import remove_leftovers, replace_file, write_text
 from emovox.packages import explained
 
 # What damaged resume points make of loading them.

@@ -17,7 +17,7 @@ from emovox.emotions import EMOTIONS
 from emovox.teacher import Teacher
 
 if TYPE_CHECKING:
-    from emovox.build.shard import ShardJob, ShardReport
+    from emovox.labelling.shard import ShardJob, ShardReport
     from emovox.media.faces import Box, Detector
 
 CODE_BITS = 12  # a coded frame can hold numbers up to 4095
@@ -97,8 +97,8 @@ class InlineEngine:
 
     def run(self, jobs: "Iterable[ShardJob]") -> "Iterator[ShardReport]":
         """Yield the report of each shard as it is done."""
-        from emovox.build.feed import InlineFeed
-        from emovox.build.shard import build_shard
+        from emovox.labelling.shard import build_shard
+        from emovox.labelling.teacher_client import InlineFeed
 
         for job in jobs:
             self.num_shards += 1

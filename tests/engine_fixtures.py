@@ -2,8 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from emovox.build.shard import ShardJob, ShardReport, build_shard
-from emovox.build.worker import Place, feed_of, load_detector
+from emovox.labelling.shard import ShardJob, ShardReport, build_shard
+from emovox.labelling.worker import Place, feed_of, load_detector
 
 
 class InProcess:

@@ -22,9 +22,10 @@ from test_published import PERSONS, annotations
 from test_published import utterance as published_utterance
 from validation_fixtures import SPEC, build, write_valid
 
-from emovox.build.tables import TrackRow
-from emovox.demo.corpus import DemoConfig, plan_demo, write_track
-from emovox.student import checkpoints
+from emovox.dataset.rows import TrackRow
+from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
+from emovox.ids import TrackKey
+from emovox.student import student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.teacher import find_teacher
 from emovox.testing import coded_frame, write_clip
@@ -96,7 +97,7 @@ class Named(Utterance):
     @property
     def row(self) -> TrackRow:
         num_frames = super().row.n_frames
-        return TrackRow(*TRACK, num_frames, num_frames, round(1000 * self.duration))
+        return TrackRow(TrackKey(*TRACK), num_frames, num_frames, round(1000 * self.duration))
 
 
 def _spoken() -> list[Utterance]:
@@ -171,7 +172,7 @@ def _lists(work: Workplace, path: Path) -> None:
 def _student(work: Workplace, path: Path) -> None:
     net = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(0))
     evaluation().write(path)
-    checkpoints.save(path / "best.safetensors", net, {"by": "nobody"})
+    student_checkpoint.save(path / "best.safetensors", net, {"by": "nobody"})
 
 
 def _ravdess(work: Workplace, path: Path) -> None:

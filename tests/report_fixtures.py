@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
-from emovox.corpus.tracks import Dropped
 from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, Dropped, TrackRow
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
+from emovox.ids import TrackKey
 from emovox.student.evaluation import Evaluation, Predictions
-from emovox.student.scores import difference, score_split
+from emovox.student.student_scores import difference, score_split
 
 TRAIN, HEARD, UNHEARD = schema.SPLITS
 
@@ -39,7 +40,7 @@ def made(split: str, identity: str, video: str, number: int, num: int = 12, **op
         index = np.delete(np.arange(num + 2), [3, 4])
     duration = options.pop("duration_ms", int((index[-1] + 1) * schema.STEP_MS))
     expected = int(index[-1]) + 1
-    row = TrackRow(identity, video, number, num, expected, duration)
+    row = TrackRow(TrackKey(identity, video, number), num, expected, duration)
     return Made(split, row, options.pop("logits", logits), index)
 
 

@@ -8,17 +8,19 @@ import numpy as np
 import pyarrow as pa
 import soundfile
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
+from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE
-from emovox.student.recipe import TrainConfig
+from emovox.student.student_config import StudentTrainConfig
 
 HEARD = EMOTIONS[:5]  # those that occur; the paper's five
 STEP = schema.STEP_MS / 1000
 
 # Learns the dataset below in seconds.
-QUICK = TrainConfig(
+QUICK = StudentTrainConfig(
     width=1 / 16,
     seconds=1.0,
     epochs=2,
@@ -46,7 +48,9 @@ class Utterance:
     @property
     def row(self) -> TrackRow:
         count = int(self.duration / STEP) + 1
-        return TrackRow(self.identity, "v", self.number, count, count, int(self.duration * 1000))
+        return TrackRow(
+            TrackKey(self.identity, "v", self.number), count, count, int(self.duration * 1000)
+        )
 
     @property
     def track_id(self) -> str:

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 import emovox
-from emovox.corpus import audio
-from emovox.corpus.audio import ENDINGS, audio_path
+from emovox.corpus import sound_files
 from emovox.corpus.layouts import Source, read_corpus
+from emovox.corpus.sound_files import ENDINGS, audio_path
 from emovox.errors import InputError
 
 TRACK = "id10001/Y8hIVOBuels/00001"
@@ -20,7 +20,7 @@ META = "VoxCeleb1 ID\tVGGFace1 ID\n" + "".join(f"{i}\t{name}\n" for i, name in N
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and nothing remembered of other trees."""
     monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
-    audio._tree.cache_clear()
+    sound_files._tree.cache_clear()
     return tmp_path / "cache"
 
 
@@ -170,7 +170,7 @@ def test_the_first_ending_counts(root: Path) -> None:
     paths = [put(root / f"id10001/v/00001{ending}") for ending in ENDINGS]
     assert [path.suffix for path in paths] == [".wav", ".flac", ".m4a", ".mp4"]
     for path in paths:
-        audio._tree.cache_clear()
+        sound_files._tree.cache_clear()
         assert audio_path(root, "id10001/v/00001") == path
         path.unlink()
 
@@ -181,7 +181,7 @@ def test_the_nearest_folder_counts(root: Path, meta: Path) -> None:
     person = put(root / "Ann_Lee/v_0000001.mp4")
     below = put(root / "wav/id10004/v/00001.wav")
     for path in (near, person, below):
-        audio._tree.cache_clear()
+        sound_files._tree.cache_clear()
         assert audio_path(root, track, meta) == path
         path.unlink()
 

@@ -19,17 +19,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import emovox.build.tables as tables_module
-from emovox.build.config import BuildConfig
-from emovox.build.result import BuildResult
-from emovox.build.run import build_dataset
-from emovox.build.shard import ShardJob, ShardReport
-from emovox.build.state import STATE
+import emovox.dataset.writer as tables_module
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
 from emovox.dataset import schema
-from emovox.dataset.files import sha256_file
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
+from emovox.files import sha256_file
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.result import BuildResult
+from emovox.labelling.run import build_dataset
+from emovox.labelling.shard import ShardJob, ShardReport
+from emovox.labelling.state import STATE
 from emovox.media.faces import Box
 from emovox.testing import FakeDetector, FakeTeacher, InlineEngine, coded_frame, write_clip
 
@@ -286,7 +286,7 @@ def test_damage_that_keeps_the_size_is_found_and_mended(clips: Path, tmp_path: P
     data[60] ^= 0xFF
     rows.write_bytes(data)
     (out / schema.MANIFEST).unlink()
-    with pytest.raises(CheckError, match=r"damaged; run the same command again"):
+    with pytest.raises(CheckError, match="missing or damaged; rerun the same command"):
         build(clips, out)
     again = build(clips, out)
     assert again.num_built == 1 and content(again.manifest) == content(first.manifest)
@@ -684,7 +684,7 @@ def test_full_disk_is_one_line_and_resumable(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("emovox.build.shard.pq.write_table", no_space)
+        patch.setattr("emovox.labelling.shard.pq.write_table", no_space)
         with pytest.raises(EmovoxError, match=r"No space left on device; .*same command again"):
             build(clips, tmp_path / "out")
     assert build(clips, tmp_path / "out").manifest["totals"]["tracks"] == 4
@@ -762,7 +762,7 @@ def test_gpu_without_unix_sockets_is_one_line(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows, which has neither the sockets nor another way to share a teacher."""
-    monkeypatch.setattr("emovox.build.run.teacher_devices", lambda device: ("cuda:0",))
+    monkeypatch.setattr("emovox.labelling.run.teacher_devices", lambda device: ("cuda:0",))
     monkeypatch.delattr("socket.AF_UNIX")
     config = BuildConfig("voxceleb2", clips, tmp_path / "out")
     with pytest.raises(ConfigError, match="lacks Unix sockets; pass --device cpu"):

@@ -11,12 +11,14 @@ import yaml
 from click.testing import CliRunner
 from oracles import oracle
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.cli import main
 from emovox.dataset import schema
 from emovox.dataset.card import card_of, check_card
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
+from emovox.ids import TrackKey
 
 pd = oracle("pandas")
 
@@ -29,7 +31,7 @@ def dataset(tmp_path: Path) -> Path:
     rng = np.random.default_rng(0)
     chunks = []
     for i, (split, sizes) in enumerate(SIZES.items()):
-        tracks = [TrackRow(f"id{i}", "video", k, n, n) for k, n in enumerate(sizes)]
+        tracks = [TrackRow(TrackKey(f"id{i}", "video", k), n, n) for k, n in enumerate(sizes)]
         index = np.concatenate([np.arange(n) for n in sizes]).astype(np.int16)
         ids = np.repeat([t.track_id for t in tracks], sizes).tolist()
         columns = [ids, index, index.astype(np.int32) * 240, *rng.normal(0, 3, (8, len(index)))]

@@ -50,7 +50,7 @@ def test_help_is_quick() -> None:
 def test_options_are_the_keys_of_a_pipeline() -> None:
     import dataclasses
 
-    from emovox.build.config import BuildConfig
+    from emovox.labelling.build_config import BuildConfig
 
     options = {p.name for p in main.commands["build-dataset"].params} - {"pipeline"}
     assert options == {field.name for field in dataclasses.fields(BuildConfig)}

@@ -14,11 +14,11 @@ from typing import Any
 import psutil
 import pytest
 
-from emovox.build.cluster import RayEngine
-from emovox.build.config import BuildConfig
-from emovox.build.run import build_dataset
 from emovox.dataset import schema
 from emovox.errors import ConfigError, EmovoxError
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.cluster import RayEngine
+from emovox.labelling.run import build_dataset
 from emovox.testing import write_clip
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
@@ -152,7 +152,7 @@ def test_killed_driver_is_run_again(
 
 
 def test_actor_without_room_is_said(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emovox.build.cluster.PATIENCE", 2.0)
+    monkeypatch.setattr("emovox.labelling.cluster.PATIENCE", 2.0)
     engine = RayEngine(cluster.address, actor_cpus=1, actor_gpus=1)
     try:
         with pytest.raises(

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 
 import pytest
 
-from emovox.build.config import BuildConfig
 from emovox.config import read_config
 from emovox.errors import ConfigError
+from emovox.labelling.build_config import BuildConfig
 
 
 @dataclass(frozen=True)

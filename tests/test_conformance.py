@@ -12,10 +12,10 @@ import polars as pl
 import pyarrow.parquet as pq
 import pytest
 
-from emovox.build.config import BuildConfig
-from emovox.build.run import build_dataset
 from emovox.dataset import schema
-from emovox.release.croissant import write_croissant
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.run import build_dataset
+from emovox.publishing.croissant import write_croissant
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 Columns = dict[str, list[Any]]  # values by column; None for null

@@ -9,8 +9,8 @@ import pytest
 
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
-from emovox.student.corpora import class_order, read_speech_corpus
-from emovox.student.naming import PARSERS
+from emovox.probing.corpora import class_order, read_speech_corpus
+from emovox.probing.filenames import PARSERS
 
 # Layout, path, label, speaker, part.
 NAMED = [

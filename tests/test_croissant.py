@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 from validation_fixtures import SPEC, TRAIN, build, read_manifest, seal
 
-from emovox.dataset import schema, statements
+from emovox.dataset import card_text, schema
 from emovox.dataset.store import read_table
 from emovox.errors import InputError
-from emovox.release.croissant import (
+from emovox.publishing.croissant import (
     CONTEXT,
     DATA_TYPES,
     croissant,
@@ -22,7 +22,7 @@ from emovox.release.croissant import (
     outline,
     write_croissant,
 )
-from emovox.release.validate import validate
+from emovox.validation.validation import validate
 
 mlcroissant = pytest.importorskip("mlcroissant", reason="pip install 'emovox[croissant]'")
 
@@ -207,14 +207,14 @@ def test_it_says_what_the_card_says(dataset: Path) -> None:
         assert text in card
     assert "creator" not in document, "nobody is made up"
     metadata = opened(dataset).metadata
-    assert metadata.personal_sensitive_information == [statements.REAL.people]
+    assert metadata.personal_sensitive_information == [card_text.REAL.people]
     assert metadata.machine_annotation_tools == [f"fake, weights sha256 {'0' * 64}"]
 
 
 def test_synthetic_faces_are_said_to_be(tmp_path: Path) -> None:
     root = build(tmp_path / "dataset", config={"synthetic": True})
     document = croissant(root, read_manifest(root))
-    assert document["rai:personalSensitiveInformation"] == statements.SYNTHETIC.people
+    assert document["rai:personalSensitiveInformation"] == card_text.SYNTHETIC.people
     assert "real people" not in json.dumps(document)
     assert "real people" not in (root / schema.CARD).read_text()
 

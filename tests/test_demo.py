@@ -9,18 +9,18 @@ from click.testing import CliRunner
 
 from emovox.cli import main
 from emovox.corpus.splits import auto_split
-from emovox.corpus.tracks import Faces, Track
 from emovox.dataset import schema
-from emovox.dataset.files import sha256_file
 from emovox.demo import demo_build_config, run_demo
-from emovox.demo.corpus import ACTED, DemoConfig, plan_demo, write_track
+from emovox.demo.demo_corpus import ACTED, DemoConfig, plan_demo, write_track
 from emovox.demo.face import EXPRESSIONS, Looks, draw_face
 from emovox.demo.voice import PROSODIES, SAMPLE_RATE, Speaker, speak
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
+from emovox.files import sha256_file
+from emovox.ids import TrackKey
 from emovox.media import faces
-from emovox.release.markdown import tables
 from emovox.teacher import find_teacher, load_teacher
+from emovox.validation.front_matter import tables
 
 CARD = Path(__file__).parents[1] / "data_cards/demo.md"
 ANEW = "emovox demo --out emovox-demo && emovox card emovox-demo/dataset > data_cards/demo.md"
@@ -57,7 +57,7 @@ def tracks_by_split() -> Counter[str]:
     config = demo_build_config(Path(), Path())
     return Counter(
         auto_split(
-            Track(t.identity_id, t.video_id, t.track_num, "", Faces.VOXCELEB2),
+            TrackKey(t.identity_id, t.video_id, t.track_num),
             config.unheard_fraction,
             config.heard_fraction,
         )

@@ -16,13 +16,15 @@ from click.testing import CliRunner, Result
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.cli import main
+from emovox.comparison.changes import RULE
+from emovox.comparison.difference import diff
 from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
-from emovox.release.changes import RULE
-from emovox.release.diff import diff
+from emovox.ids import TrackKey
 
 Frames = dict[int, list[float]]  # logits by grid point
 TEACHER = {"name": "fake", "sha256": "a" * 64}
@@ -65,7 +67,7 @@ def chunks(content: Content) -> Iterator[Chunk]:
                 kinds |= {f.name: f.type for f in schema.FACES}
             table = pa.table({c: pa.array(values, kinds[c]) for c, values in rows.items()})
             track = TrackRow(
-                name(number).split("/")[0], "vidéo", number, len(index), content.expected
+                TrackKey(name(number).split("/")[0], "vidéo", number), len(index), content.expected
             )
             yield Chunk(split, [track], table)
 

@@ -18,7 +18,7 @@ from emovox.errors import ConfigError, InputError
 from emovox.teacher import distillation, load_teacher
 from emovox.teacher.distillation import averaged_logits, soft_targets
 from emovox.teacher.ferplus import FerPlus, read
-from emovox.teacher.recipe import TrainConfig
+from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.training import train
 from emovox.testing import FakeTeacher
 
@@ -88,7 +88,7 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
     (tmp_path / "first.toml").write_text(SHAPE + "seed = 5\n")
     second = tmp_path / "second.toml"
     second.write_text(SHAPE + 'distill_from = ["first.toml"]\ndistill_weight = 0.9\n')
-    config = read_config(TrainConfig, second, {"device": "cpu"})
+    config = read_config(TeacherTrainConfig, second, {"device": "cpu"})
     out = tmp_path / "out"
     records = list(train(config, data, out, recipes=tmp_path))
     assert [record.get("recipe") for record in records] == ["first", None]

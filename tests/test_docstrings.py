@@ -20,32 +20,38 @@ import torch
 
 import emovox
 from emovox import errors
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.corpus.splits import auto_split
-from emovox.corpus.tracks import Faces, Track
 from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
 from emovox.demo import demo_build_config
-from emovox.demo.corpus import FPS, DemoConfig, DemoTrack, plan_demo
+from emovox.demo.demo_corpus import FPS, DemoConfig, DemoTrack, plan_demo
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
-from emovox.student import checkpoints
+from emovox.ids import TrackKey
+from emovox.student import student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 
 # What pages and cards name, beside the package itself: the modules that others build on.
 PUBLIC = (
     *("emovox", "emovox.emotions", "emovox.errors", "emovox.testing", "emovox.checkpoints"),
-    *("emovox.build.config", "emovox.build.result", "emovox.build.run", "emovox.build.published"),
-    *("emovox.corpus.audio", "emovox.corpus.layouts", "emovox.corpus.splits"),
-    *("emovox.corpus.tables", "emovox.corpus.tracks", "emovox.corpus.voxceleb"),
+    *(
+        "emovox.labelling.build_config",
+        "emovox.labelling.result",
+        "emovox.labelling.run",
+        "emovox.labelling.import_mat",
+    ),
+    *("emovox.corpus.sound_files", "emovox.corpus.layouts", "emovox.corpus.splits"),
+    *("emovox.corpus.track_table", "emovox.corpus.tracks", "emovox.corpus.voxceleb"),
     *("emovox.dataset.card", "emovox.dataset.reader", "emovox.dataset.schema"),
     *("emovox.dataset.takedown", "emovox.media.audio", "emovox.media.faces", "emovox.media.grid"),
-    *("emovox.media.spectrogram", "emovox.release.diff", "emovox.release.hub"),
-    *("emovox.release.publish", "emovox.release.validate", "emovox.student"),
-    *("emovox.student.checkpoints", "emovox.student.corpora", "emovox.student.evaluation"),
-    *("emovox.student.external", "emovox.student.naming", "emovox.student.predict"),
-    *("emovox.student.recipe", "emovox.teacher", "emovox.teacher.checkpoints"),
+    *("emovox.media.spectrogram", "emovox.comparison.difference", "emovox.publishing.hub"),
+    *("emovox.publishing.publish", "emovox.validation.validation", "emovox.student"),
+    *("emovox.student.student_checkpoint", "emovox.probing.corpora", "emovox.student.evaluation"),
+    *("emovox.probing.probes", "emovox.probing.filenames", "emovox.student.predict"),
+    *("emovox.student.student_config", "emovox.teacher", "emovox.teacher.teacher_checkpoint"),
     *("emovox.teacher.evaluation", "emovox.teacher.ferplus", "emovox.teacher.network"),
-    *("emovox.teacher.recipe", "emovox.teacher.senet"),
+    *("emovox.teacher.teacher_config", "emovox.teacher.senet"),
 )
 # Methods without a docstring of their own: torch says what they are, and huggingface_hub.
 EXEMPT = re.compile(r".*\.forward|Api\..*|FakeHub\..*")
@@ -78,7 +84,7 @@ def frames_of(tracks: Sequence[DemoTrack], split: str) -> Iterator[Chunk]:
     rng = np.random.default_rng(0)
     for track in tracks:
         count = (round(track.seconds * FPS) - 1) // 6 + 1
-        names = (track.identity_id, track.video_id, track.track_num)
+        key = TrackKey(track.identity_id, track.video_id, track.track_num)
         index = np.arange(count)
         columns = [
             pa.array([track.track_id] * count),
@@ -87,7 +93,7 @@ def frames_of(tracks: Sequence[DemoTrack], split: str) -> Iterator[Chunk]:
             *map(pa.array, rng.normal(size=(len(EMOTIONS), count)).astype(np.float32)),
         ]
         rows = pa.Table.from_arrays(columns, schema=schema.FRAMES)
-        yield Chunk(split, [TrackRow(*names, count, count, None)], rows)
+        yield Chunk(split, [TrackRow(key, count, count)], rows)
 
 
 def write_demo(root: Path) -> None:
@@ -98,8 +104,8 @@ def write_demo(root: Path) -> None:
         clip = config.root / f"mp4/{track.track_id}.mp4"
         clip.parent.mkdir(parents=True, exist_ok=True)
         clip.touch()
-        names = Track(track.identity_id, track.video_id, track.track_num, "", Faces.VOXCELEB2)
-        split = auto_split(names, config.unheard_fraction, config.heard_fraction)
+        key = TrackKey(track.identity_id, track.video_id, track.track_num)
+        split = auto_split(key, config.unheard_fraction, config.heard_fraction)
         by_split[split].append(track)
     chunks = (chunk for split, tracks in by_split.items() for chunk in frames_of(tracks, split))
     teacher = {"name": "nobody", "sha256": None}
@@ -109,7 +115,7 @@ def write_demo(root: Path) -> None:
     write_dataset(config.out, chunks, [], header, hdf5=False)
     (root / "student").mkdir()
     student = VGGVox(StudentConfig(width=0.125), torch.Generator().manual_seed(0))
-    checkpoints.save(root / "student/best.safetensors", student, {"by": "nobody"})
+    student_checkpoint.save(root / "student/best.safetensors", student, {"by": "nobody"})
 
 
 def write_lists(folder: Path) -> None:

@@ -27,15 +27,15 @@ from guide_fixtures import (
     prose,
 )
 
-from emovox.build.config import BuildConfig
 from emovox.cli import main
 from emovox.corpus.layouts import LAYOUTS
 from emovox.emotions import EMOTIONS
-from emovox.release.rules import RULES
-from emovox.student.naming import PARSERS
-from emovox.student.recipe import TrainConfig
-from emovox.teacher.checkpoints import ARCHITECTURES
+from emovox.labelling.build_config import BuildConfig
+from emovox.probing.filenames import PARSERS
+from emovox.student.student_config import StudentTrainConfig
+from emovox.teacher.teacher_checkpoint import ARCHITECTURES
 from emovox.testing import FakeHub
+from emovox.validation.rules import RULES
 
 README = REPOSITORY / "README.md"
 LANGUAGES = {"sh", "python", "csv", "yaml", "text", "bibtex"}
@@ -310,7 +310,9 @@ def test_keys_of_recipes_in_the_text_exist() -> None:
     found = [s for page in documents() for s in spans(page) if re.match(r"\w+ = \S+$", s)]
     assert "conv3 = 256" in found
     for text in found:
-        TrainConfig(**tomllib.loads(text))  # raises for a key or a value that it does not take
+        StudentTrainConfig(
+            **tomllib.loads(text)
+        )  # raises for a key or a value that it does not take
 
 
 def test_snippets_of_yaml_fit() -> None:

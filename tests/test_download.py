@@ -33,11 +33,11 @@ from oracles import oracle
 
 from emovox.cli import main
 from emovox.corpus.voxceleb import LISTS, read_official_split
-from emovox.download import DownloadConfig, download, download_target
-from emovox.download.content import FORMS, find_fault
-from emovox.download.mirrors import TARGETS, PublishedFile, Target, find_files
-from emovox.download.pins import pins_file, read_pins
-from emovox.download.transfer import Patience
+from emovox.downloads import DownloadConfig, download, download_target
+from emovox.downloads.content import FORMS, find_fault
+from emovox.downloads.mirrors import TARGETS, PublishedFile, Target, find_files
+from emovox.downloads.pins import pins_file, read_pins
+from emovox.downloads.transfer import Patience
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.student import RELEASED as STUDENTS
 from emovox.teacher import RELEASED
@@ -557,7 +557,7 @@ def test_a_disk_that_fills_up_on_the_way_is_one_line(
     if not Path("/dev/full").exists():
         pytest.skip("/dev/full is a Linux device")
     run.folder.mkdir()
-    monkeypatch.setattr("emovox.download.transfer.discard", lambda part: None)
+    monkeypatch.setattr("emovox.downloads.transfer.discard", lambda part: None)
     run.part.symlink_to("/dev/full")
     with pytest.raises(EmovoxError, match=r"x.mat.part: cannot be written .No space left"):
         run(published(server.url + "x.mat"))

@@ -14,13 +14,14 @@ import pytest
 from engine_fixtures import InProcess
 from pyarrow.parquet import read_table
 
-from emovox.build.engine import MAX_DEATHS, LokyEngine, Turns
-from emovox.build.feed import InlineFeed
-from emovox.build.plan import Shard, ShardSettings
-from emovox.build.shard import IN_CHILD, ShardJob, ShardReport, build_shard, rows_file
-from emovox.build.worker import Place, Watchdog
-from emovox.corpus.tracks import Faces, Track
+from emovox.corpus.tracks import FaceSource, Track
 from emovox.errors import EmovoxError, InputError
+from emovox.ids import TrackKey
+from emovox.labelling.engine import MAX_DEATHS, LokyEngine, Turns
+from emovox.labelling.plan import Shard, ShardSettings
+from emovox.labelling.shard import IN_CHILD, ShardJob, ShardReport, build_shard, rows_file
+from emovox.labelling.teacher_client import InlineFeed
+from emovox.labelling.worker import Place, Watchdog
 from emovox.media.ffmpeg import find_program
 from emovox.teacher import EMBEDDED
 from emovox.testing import FakeDetector, FakeTeacher, write_clip
@@ -38,7 +39,7 @@ def make_jobs(root: Path, videos: list[list[str]], timeout: float | None = None)
         for k, name in enumerate(names):
             path = f"mp4/p{number}/{name}/{k:05d}.mp4"
             write_clip(root / path, 7)
-            tracks.append(Track(f"p{number}", name, k, path, Faces.VOXCELEB2))
+            tracks.append(Track(TrackKey(f"p{number}", name, k), path, FaceSource.VOXCELEB2))
         shard = Shard(2 * f"{number:032d}", tuple(tracks))
         jobs.append(ShardJob(shard, SETTINGS, root, state, root, timeout))
     return jobs
@@ -71,7 +72,7 @@ def work(job: ShardJob, place: Place) -> ShardReport:
 
         with pytest.MonkeyPatch.context() as patch:
             if (job.root / "no-ffmpeg").exists():
-                patch.setattr("emovox.build.shard.find_program", lambda: None)
+                patch.setattr("emovox.labelling.shard.find_program", lambda: None)
             return build_shard(job, InlineFeed(FakeTeacher()), FakeDetector, on_track)
 
 

@@ -8,8 +8,9 @@ import pytest
 
 from emovox.corpus.layouts import LAYOUTS, Source, read_corpus
 from emovox.corpus.splits import assign
-from emovox.corpus.tracks import Corpus, Faces, Track, printable
+from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.errors import ConfigError, InputError
+from emovox.ids import TrackKey, printable
 
 VOX1_META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n" + "".join(
     f"{identity}\t{name}\tf\tIreland\tdev\n"
@@ -94,9 +95,9 @@ def test_voxceleb2(tmp_path: Path) -> None:
     touch(tmp_path, "mp4/id1/a/.00011.mp4")
     corpus = read_corpus("voxceleb2", Source(tmp_path))
     assert corpus.tracks == [
-        Track("id1", "a", 2, "mp4/id1/a/2.MP4", Faces.VOXCELEB2),
-        Track("id1", "a", 10, "mp4/id1/a/00010.mp4", Faces.VOXCELEB2),
-        Track("id2", "b", 2, "mp4/id2/b/00002.mp4", Faces.VOXCELEB2),
+        Track(TrackKey("id1", "a", 2), "mp4/id1/a/2.MP4", FaceSource.VOXCELEB2),
+        Track(TrackKey("id1", "a", 10), "mp4/id1/a/00010.mp4", FaceSource.VOXCELEB2),
+        Track(TrackKey("id2", "b", 2), "mp4/id2/b/00002.mp4", FaceSource.VOXCELEB2),
     ]
     assert corpus.dropped == []
 
@@ -203,9 +204,9 @@ def test_voxceleb1(tmp_path: Path) -> None:
     touch(tmp_path, "txt/id10001/aaa/00001.txt", "txt/id10002/b_b/00007.txt")
     corpus = read_corpus("voxceleb1", Source(tmp_path))
     assert [(t.track_id, t.source, t.boxes, t.faces) for t in corpus.tracks] == [
-        ("id10001/aaa/00001", "video/aaa.mp4", "txt/id10001/aaa/00001.txt", Faces.BOXES),
-        ("id10001/aaa/00002", "video/aaa.mp4", "txt/id10001/aaa/00002.txt", Faces.BOXES),
-        ("id10002/b_b/00007", "video/b_b.webm", "txt/id10002/b_b/00007.txt", Faces.BOXES),
+        ("id10001/aaa/00001", "video/aaa.mp4", "txt/id10001/aaa/00001.txt", FaceSource.BOXES),
+        ("id10001/aaa/00002", "video/aaa.mp4", "txt/id10001/aaa/00002.txt", FaceSource.BOXES),
+        ("id10002/b_b/00007", "video/b_b.webm", "txt/id10002/b_b/00007.txt", FaceSource.BOXES),
     ]
     assert (corpus.dropped, corpus.notes) == ([], [])
 
@@ -289,9 +290,9 @@ def test_dense_frames(tmp_path: Path) -> None:
     (meta / "vox1_meta.csv").write_text(VOX1_META)
     corpus = read_corpus("dense-frames", Source(tmp_path, meta=meta))
     assert [(t.track_id, t.faces) for t in corpus.tracks] == [
-        ("id10001/a_b/00001", Faces.DENSE),
-        ("id10001/a_b/00010", Faces.DENSE),
-        ("id10002/c/00003", Faces.DENSE),
+        ("id10001/a_b/00001", FaceSource.DENSE),
+        ("id10001/a_b/00010", FaceSource.DENSE),
+        ("id10002/c/00003", FaceSource.DENSE),
     ]
     assert corpus.tracks[0].source == "Anna_Secret/1.6/a_b/1"
     assert sorted(dropped.error for dropped in corpus.dropped) == ["DuplicateTrack", "UnknownName"]
@@ -364,7 +365,7 @@ def test_folder(tmp_path: Path) -> None:
         "carl/7/00000": "carl/7.mov",
         "lone/lone/00000": "lone.avi",
     }
-    assert {track.faces for track in corpus.tracks} == {Faces.DETECT}
+    assert {track.faces for track in corpus.tracks} == {FaceSource.DETECT}
     assert ids(corpus) == sorted(ids(corpus))
     assert corpus.dropped == []
 
@@ -406,9 +407,15 @@ def test_table(tmp_path: Path, ending: str) -> None:
     table = write_table(tmp_path / f"t.{ending}", ROWS)
     corpus = read_corpus("table", Source(tmp_path, table=table))
     assert corpus.tracks == [
-        Track("Zoë 四", "clip", 1, "v/vidéo 1.mp4", Faces.DETECT, end=2.0),
-        Track("anna", "talk", 1, "v/one.mp4", Faces.DETECT, start=1.5, end=4.0),
-        Track("anna", "talk", 2, "v/one.mp4", Faces.BOXES, boxes="b/2.txt", split="train"),
+        Track(TrackKey("Zoë 四", "clip", 1), "v/vidéo 1.mp4", FaceSource.DETECT, end=2.0),
+        Track(TrackKey("anna", "talk", 1), "v/one.mp4", FaceSource.DETECT, start=1.5, end=4.0),
+        Track(
+            TrackKey("anna", "talk", 2),
+            "v/one.mp4",
+            FaceSource.BOXES,
+            boxes="b/2.txt",
+            split="train",
+        ),
     ]
     assert corpus.dropped == []
 
@@ -463,7 +470,7 @@ def test_names_that_read_like_a_missing_value_are_names(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("track_id,video,identity,start,end\nNA/null/1,None,NA,,\n")
     corpus = read_corpus("table", Source(tmp_path, table=table))
-    assert corpus.tracks == [Track("NA", "null", 1, "None", Faces.DETECT)]
+    assert corpus.tracks == [Track(TrackKey("NA", "null", 1), "None", FaceSource.DETECT)]
 
 
 def test_a_box_file_that_is_a_number_is_a_name(tmp_path: Path) -> None:
@@ -519,7 +526,8 @@ def test_printable() -> None:
 
 
 def test_shown_hides_only_the_person() -> None:
-    track = Track("id10001", "Anna", 1, "Anna/1.6/Annabel/1", Faces.DENSE, person="Anna")
+    key = TrackKey("id10001", "Anna", 1)
+    track = Track(key, "Anna/1.6/Annabel/1", FaceSource.DENSE, person="Anna")
     assert track.shown(track.source) == "id10001/1.6/Annabel/1"
     assert replace(track, person=None).shown("a/\n") == "a/\\x0a"
 

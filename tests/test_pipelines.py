@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from emovox.build.config import BuildConfig
 from emovox.config import read_config
 from emovox.demo import demo_build_config, demo_student_config
-from emovox.student.recipe import TrainConfig as StudentTrainConfig
-from emovox.teacher.recipe import TrainConfig
+from emovox.labelling.build_config import BuildConfig
+from emovox.student.student_config import StudentTrainConfig
+from emovox.teacher.teacher_config import TeacherTrainConfig
 
 PIPELINES = Path(__file__).parents[1] / "pipelines"
 TRAININGS = ("teacher-", "student-")
@@ -31,11 +31,11 @@ def test_demo_pipeline_is_what_the_demo_does() -> None:
 
 
 def test_teacher_pipelines_are_valid() -> None:
-    first = read_config(TrainConfig, PIPELINES / "teacher-ferplus-first.toml")
-    assert first == TrainConfig(), "the defaults are this recipe"
-    second = read_config(TrainConfig, PIPELINES / "teacher-ferplus-second.toml")
+    first = read_config(TeacherTrainConfig, PIPELINES / "teacher-ferplus-first.toml")
+    assert first == TeacherTrainConfig(), "the defaults are this recipe"
+    second = read_config(TeacherTrainConfig, PIPELINES / "teacher-ferplus-second.toml")
     assert second.distill_from == ("teacher-ferplus-first.toml",)
-    third = read_config(TrainConfig, PIPELINES / "teacher-ferplus.toml")
+    third = read_config(TeacherTrainConfig, PIPELINES / "teacher-ferplus.toml")
     assert third.start_from == "teacher-ferplus-second.toml"
     assert (third.stem, third.widths, third.depths) == (second.stem, second.widths, second.depths)
 

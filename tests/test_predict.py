@@ -11,11 +11,11 @@ import torch
 from click.testing import CliRunner, Result
 
 from emovox.cli import main
-from emovox.demo.corpus import DemoConfig, plan_demo, write_track
+from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
 from emovox.emotions import EMOTIONS
 from emovox.media.audio import read_audio
 from emovox.media.spectrogram import num_samples
-from emovox.student import checkpoints, load_student
+from emovox.student import load_student, student_checkpoint
 from emovox.student.predict import SCHEMA, window_starts
 from emovox.student.vggvox import StudentConfig, VGGVox
 
@@ -24,7 +24,7 @@ from emovox.student.vggvox import StudentConfig, VGGVox
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("student") / "small.safetensors"
     network = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(0)).eval()
-    checkpoints.save(path, network, {})
+    student_checkpoint.save(path, network, {})
     return path
 
 

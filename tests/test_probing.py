@@ -14,15 +14,10 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import cross_val_score
 
 from emovox.cli import main
-from emovox.demo.corpus import DemoConfig, write_demo_corpus
+from emovox.demo.demo_corpus import DemoConfig, write_demo_corpus
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE
-from emovox.student.corpora import SpeechCorpus, Utterance
-from emovox.student.external import evaluate_external
-from emovox.student.features import EGEMAPS, STUDENT, egemaps, hear, kind_of_model, see
-from emovox.student.folds import BY_SPEAKER, PARTITION, RANDOM, make_folds, random_folds
-from emovox.student.probe_config import ProbeConfig
-from emovox.student.probing import (
+from emovox.probing.classifiers import (
     AffineMap,
     HeldOut,
     Probed,
@@ -30,6 +25,11 @@ from emovox.student.probing import (
     mean_and_deviation,
     probe,
 )
+from emovox.probing.corpora import SpeechCorpus, Utterance
+from emovox.probing.features import EGEMAPS, STUDENT, egemaps, hear, kind_of_model, see
+from emovox.probing.folds import BY_SPEAKER, PARTITION, RANDOM, make_folds, random_folds
+from emovox.probing.probe_config import ProbeConfig
+from emovox.probing.probes import evaluate_external
 from emovox.testing import write_clip
 
 LABELS = ("anger", "fear", "neutral", "sadness")
@@ -131,7 +131,7 @@ def test_deviation_counts_one_less() -> None:
 def test_chance_on_noise_and_everything_on_the_labels(
     classifier: AffineMap | RandomForest, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("emovox.student.probing.NUM_TREES", 20)
+    monkeypatch.setattr("emovox.probing.classifiers.NUM_TREES", 20)
     utterances = people(600)
     folds, _ = make_folds(utterances, num_folds=3)
     noise = np.random.default_rng(1).normal(size=(600, 8))
@@ -235,9 +235,9 @@ def emo_db(tmp_path: Path) -> Path:
 @pytest.fixture
 def student(monkeypatch: pytest.MonkeyPatch) -> None:
     """`pitch` is a student; openSMILE is not installed."""
-    monkeypatch.setattr("emovox.student.external.kind_of_model", lambda name: STUDENT)
-    monkeypatch.setattr("emovox.student.external.load_student", lambda name, device: PitchStudent())
-    monkeypatch.setattr("emovox.student.external.has_opensmile", lambda: False)
+    monkeypatch.setattr("emovox.probing.probes.kind_of_model", lambda name: STUDENT)
+    monkeypatch.setattr("emovox.probing.probes.load_student", lambda name, device: PitchStudent())
+    monkeypatch.setattr("emovox.probing.probes.has_opensmile", lambda: False)
 
 
 def run(*arguments: object) -> Result:
@@ -359,7 +359,7 @@ def test_a_real_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     from emovox.checkpoints import save
     from emovox.student.vggvox import StudentConfig, VGGVox
 
-    monkeypatch.setattr("emovox.student.external.has_opensmile", lambda: False)
+    monkeypatch.setattr("emovox.probing.probes.has_opensmile", lambda: False)
     net = VGGVox(StudentConfig(width=0.05), torch.Generator().manual_seed(0))
     save(tmp_path / "best.safetensors", net, {}, torch.float32)
     for features in ("logits", "embedding"):
@@ -392,7 +392,7 @@ def test_a_teacher_sees_videos(tmp_path: Path, in_process: None) -> None:
 
 
 def test_egemaps_as_the_yardstick(emo_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emovox.student.probing.NUM_TREES", 20)
+    monkeypatch.setattr("emovox.probing.classifiers.NUM_TREES", 20)
     pytest.importorskip("opensmile", reason="openSMILE is not installed")
     result = run("egemaps", emo_db, "--folds", 3, "--jobs", 2)
     assert result.exit_code == 0, result.output

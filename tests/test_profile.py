@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from emovox.build import profile
-from emovox.build.config import BuildConfig
-from emovox.build.profile import Ceilings
 from emovox.cli import main
 from emovox.errors import ConfigError
+from emovox.labelling import profile
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.profile import Ceilings
 from emovox.testing import write_clip
 
 

@@ -33,16 +33,16 @@ from validation_fixtures import (
 
 import emovox
 from emovox.cli import main
+from emovox.comparison.difference import diff
 from emovox.dataset import schema
 from emovox.dataset.card import check_card
+from emovox.dataset.json_schemas import faults
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
-from emovox.release import hub, publish
-from emovox.release.diff import diff
-from emovox.release.documents import faults
-from emovox.release.hub import open_repository
-from emovox.release.publish import NotValidError, release
-from emovox.release.validate import validate
+from emovox.publishing import hub, publish
+from emovox.publishing.hub import open_repository
+from emovox.publishing.publish import NotValidError, release
 from emovox.testing import FakeHub
+from emovox.validation.validation import validate
 
 hub_errors = oracle("huggingface_hub.errors")
 
@@ -330,7 +330,7 @@ def test_a_parent_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from emovox.release import publish
+from emovox.publishing import publish
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)

@@ -21,14 +21,13 @@ from oracles import oracle
 from test_matfile import containers, write
 
 from emovox import matfile
-from emovox.build import published
-from emovox.build.published import EXPECTED, ImportResult, import_mat
 from emovox.cli import main
 from emovox.dataset import schema
-from emovox.dataset.files import sha256_file
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, EmovoxError, InputError
+from emovox.files import sha256_file
+from emovox.labelling.import_mat import EXPECTED, ImportResult, import_mat
 
 scipy_io = oracle("scipy.io")
 
@@ -337,7 +336,7 @@ def random_file(seed: int) -> dict[str, Any]:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_random_files(importer: Importer, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(published, "CHUNK_TRACKS", 3)
+    monkeypatch.setattr("emovox.labelling.import_mat.CHUNK_TRACKS", 3)
     assert_as_naive(importer, random_file(seed), ("5", "5-zlib", "7.3")[seed % 3])
 
 
@@ -1035,7 +1034,7 @@ def test_a_failure_leaves_nothing(
     if there:
         importer.out.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr(published, "write_dataset", fail)
+        patch.setattr("emovox.labelling.import_mat.write_dataset", fail)
         with pytest.raises(type(error)):
             importer(annotations(UTTERANCES))
     assert {p.name for p in importer.folder.iterdir()} - {"file.mat", "meta"} <= {"out"}
@@ -1196,7 +1195,7 @@ def test_exit_codes(importer: Importer, monkeypatch: pytest.MonkeyPatch) -> None
     def interrupt(*arguments: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(published, "read_annotations", interrupt)
+    monkeypatch.setattr("emovox.labelling.import_mat.read_annotations", interrupt)
     stopped = run(*arguments)
     assert stopped.exit_code == 130 and "nothing was left behind" in stopped.stderr
     assert_nothing_left(importer)

@@ -25,13 +25,13 @@ from test_matfile import write
 from test_published import BUCKLEY, DOWN, LEE, PERSONS, ZANDER, annotations, utterance
 
 import emovox
-from emovox.build.published import import_mat
-from emovox.build.tables import Header, write_dataset
 from emovox.cache import cache_folder
-from emovox.dataset import reader, schema, store, unpacked
+from emovox.dataset import mmap_cache, reader, schema, store
 from emovox.dataset.reader import CONTAINERS, POOLS, Dataset, load
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
+from emovox.labelling.import_mat import import_mat
 from emovox.testing import FakeTeacher, InlineEngine, read_code, write_clip
 
 pd = oracle("pandas")
@@ -177,7 +177,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(pq, "read_table", read_parquet)
     monkeypatch.setattr(pq, "ParquetFile", open_parquet)
-    monkeypatch.setattr(unpacked, "read_hdf5_frames", read_hdf5)
+    monkeypatch.setattr(mmap_cache, "read_hdf5_frames", read_hdf5)
     return names
 
 

@@ -13,11 +13,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from emovox.build.config import BuildConfig
-from emovox.build.result import BuildResult
-from emovox.build.run import build_dataset
 from emovox.dataset import schema
 from emovox.dataset.store import read_table
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.result import BuildResult
+from emovox.labelling.run import build_dataset
 
 pytestmark = pytest.mark.real
 

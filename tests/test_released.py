@@ -19,7 +19,7 @@ from scipy.io import savemat
 from torch import Tensor
 
 from emovox.errors import ConfigError, InputError
-from emovox.teacher import find_teacher, inference, load_teacher, released
+from emovox.teacher import find_teacher, inference, load_teacher, released_teacher
 from emovox.teacher.senet import Senet, SenetConfig
 
 State = OrderedDict[str, Tensor]
@@ -159,7 +159,7 @@ def test_every_form_gives_the_same_logits(
     def not_again(path: Path) -> None:
         raise AssertionError(f"{path} is converted twice")
 
-    monkeypatch.setattr(released, "read", not_again)
+    monkeypatch.setattr(released_teacher, "read", not_again)
     again = load_teacher(path, "cpu", "fp32")
     np.testing.assert_array_equal(again(crops()), logits)
     assert again.sha256 == teacher.sha256
@@ -267,7 +267,7 @@ def test_a_damaged_pth_is_read_or_refused(tmp_path: Path, is_zip: bool, step: in
     for place in range(0, len(whole), step):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
-            assert released.read_pth(path).keys()
+            assert released_teacher.read_pth(path).keys()
         except InputError as error:
             num_refused += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
@@ -371,7 +371,7 @@ def test_flat_weights_of_the_right_shapes_are_taken(tmp_path: Path) -> None:
     """What the refusals above change is the only thing that is wrong."""
     for i, state in enumerate((flat_state(), {"state_dict": flat_state()})):
         torch.save(state, tmp_path / f"{i}.pth")
-        net = released.read(tmp_path / f"{i}.pth")
+        net = released_teacher.read(tmp_path / f"{i}.pth")
         assert isinstance(net, Senet) and net.config.squeeze_excite and not net.training
 
 

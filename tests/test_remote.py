@@ -15,14 +15,14 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-import emovox.build.locks as locks
-from emovox.build.config import BuildConfig
-from emovox.build.result import BuildResult
-from emovox.build.run import build_dataset
-from emovox.build.state import STATE
+import emovox.labelling.locks as locks
 from emovox.cli import main
 from emovox.dataset import schema
 from emovox.errors import EmovoxError, InputError, NetworkError
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.result import BuildResult
+from emovox.labelling.run import build_dataset
+from emovox.labelling.state import STATE
 from emovox.paths import RemotePath, as_path, local_copy
 from emovox.testing import FakeTeacher, InlineEngine, coded_frame, write_clip
 
@@ -162,7 +162,7 @@ def test_changed_and_vanished_objects(
         with original(state, out) as check:
             yield check
 
-    monkeypatch.setattr("emovox.build.state.held", held)
+    monkeypatch.setattr("emovox.labelling.state.held", held)
     result = build(root, as_path(f"{bucket}/other"), state=as_path(f"{bucket}/state"))
     [row] = dropped(as_path(f"{bucket}/other"))
     assert (row["track_id"], row["stage"], row["error"]) == ("id2/c/00001", "open", "FileNotFound")

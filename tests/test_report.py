@@ -21,29 +21,29 @@ from click.testing import CliRunner, Result
 from report_fixtures import HEARD, TRAIN, UNHEARD, evaluation, made, num_colours, small, write
 from sklearn.metrics import auc, roc_auc_score
 
-from emovox.build.config import BuildConfig
-from emovox.build.run import build_dataset
-from emovox.build.tables import TrackRow
 from emovox.cli import main
-from emovox.corpus.tracks import Dropped
 from emovox.dataset import schema
 from emovox.dataset.reader import load
+from emovox.dataset.rows import Dropped, TrackRow
 from emovox.dataset.takedown import format_list, hash_identity
 from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
 from emovox.errors import ConfigError, InputError
+from emovox.ids import TrackKey
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.run import build_dataset
 from emovox.media.audio import SAMPLE_RATE, read_audio
-from emovox.report import charts, svg
-from emovox.report.aggregates import QUANTILES, aggregate
-from emovox.report.figures import write_figures
-from emovox.report.page import MAX_TRACKS, Report, ReportConfig, collect, render, write_page
-from emovox.report.results import CURVE_POINTS, read_results, roc_curve
-from emovox.report.sample import LEVELS, choose, pack, peaks_of, water_level
-from emovox.report.student_charts import roc_figure
-from emovox.student.comparison import ExternalEvaluation
-from emovox.student.probe_config import ProbeConfig
-from emovox.student.probing import HeldOut, Probed
+from emovox.probing.classifiers import HeldOut, Probed
+from emovox.probing.probe_config import ProbeConfig
+from emovox.probing.yardsticks import ExternalEvaluation
+from emovox.reporting import charts, svg
+from emovox.reporting.aggregates import QUANTILES, aggregate
+from emovox.reporting.dataset_figures import write_figures
+from emovox.reporting.page import MAX_TRACKS, Report, ReportConfig, collect, render, write_page
+from emovox.reporting.results import CURVE_POINTS, read_results, roc_curve
+from emovox.reporting.sample import LEVELS, choose, pack, peaks_of, water_level
+from emovox.reporting.student_charts import roc_figure
 from emovox.teacher.evaluation import Evaluation as TeacherEvaluation
-from emovox.teacher.scores import score
+from emovox.teacher.teacher_scores import score
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 EVIL = "<img src=x onerror=alert(1)>"
@@ -356,7 +356,7 @@ def test_water_level_is_the_largest_that_fits(lengths: list[int], total: int) ->
 
 
 def test_long_tracks_are_cut_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emovox.report.sample.FRAMES_IN_ALL", 100)
+    monkeypatch.setattr("emovox.reporting.sample.FRAMES_IN_ALL", 100)
     folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", k, 400) for k in (1, 2)])
     packed = page_of(folder).json("data")["tracks"]
     assert [track["frames"] for track in packed] == [400, 400]
@@ -727,7 +727,7 @@ def test_curves_of_one_class_alone() -> None:
 
 
 def read_results_of_one_label() -> Any:
-    from emovox.report.results import Area, SplitResult
+    from emovox.reporting.results import Area, SplitResult
 
     positives = dict.fromkeys(EMOTIONS, 0) | {"neutral": 3}
     return SplitResult(HEARD, 3, 1, positives, {"neutral": Area(None)}, {}, np.eye(8, dtype=int))
@@ -763,5 +763,5 @@ def test_command(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
 def test_templates_are_installed() -> None:
     """They are package data, which a wheel leaves out unless told."""
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
-    assert '"emovox.report" = ["templates/*"]' in text
-    assert fixtures.made(TRAIN, "a", "v", 1).row == TrackRow("a", "v", 1, 12, 12, 2880)
+    assert '"emovox.reporting" = ["templates/*"]' in text
+    assert fixtures.made(TRAIN, "a", "v", 1).row == TrackRow(TrackKey("a", "v", 1), 12, 12, 2880)

@@ -12,11 +12,11 @@ import soundfile
 from report_fixtures import HEARD, TRAIN, evaluation, made, small, write
 from test_report import EVIL, evil_dataset
 
-from emovox.build.config import BuildConfig
-from emovox.build.run import build_dataset
 from emovox.dataset.reader import load
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.run import build_dataset
 from emovox.media.audio import SAMPLE_RATE
-from emovox.report.page import ReportConfig, collect, write_page
+from emovox.reporting.page import ReportConfig, collect, write_page
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")

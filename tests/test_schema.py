@@ -5,7 +5,7 @@ from pathlib import Path
 
 import emovox
 from emovox.dataset import schema
-from emovox.release.documents import describe_documents
+from emovox.dataset.json_schemas import describe_documents
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 

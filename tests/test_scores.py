@@ -17,7 +17,7 @@ from sklearn.metrics import (
 )
 
 from emovox.emotions import EMOTIONS
-from emovox.teacher.scores import Scores, draw_confusion, score, softmax
+from emovox.teacher.teacher_scores import Scores, draw_confusion, score, softmax
 
 
 @pytest.fixture

@@ -23,7 +23,6 @@ from emovox.dataset.reader import Dataset, load
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.student.clips import Clip, Scan, find_clips
-from emovox.student.recipe import TrainConfig
 from emovox.student.segments import (
     Batch,
     FixedSegments,
@@ -33,6 +32,7 @@ from emovox.student.segments import (
     read_segment,
     sample,
 )
+from emovox.student.student_config import StudentTrainConfig
 
 TRACKS = utterances(["train"])
 LENGTH = QUICK.num_samples
@@ -324,5 +324,5 @@ def test_no_such_folder(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_length_of_a_segment_is_the_reference_s() -> None:
-    assert TrainConfig().num_samples == 64_384 and TrainConfig().num_frames == 400
+    assert StudentTrainConfig().num_samples == 64_384 and StudentTrainConfig().num_frames == 400
     assert math.isclose(LENGTH, 1.024 * SAMPLE_RATE)

@@ -16,11 +16,18 @@ import pytest
 from engine_fixtures import InProcess
 from test_engine import make_jobs
 
-from emovox.build.engine import Engine, LokyEngine, Workers
-from emovox.build.feed import BATCH, NUM_BUFFERS, Feed, InlineFeed, RemoteFeed, TeacherLostError
-from emovox.build.server import TeacherServer
-from emovox.build.shard import ShardJob, rows_file
 from emovox.errors import EmovoxError
+from emovox.labelling.engine import Engine, LokyEngine, Workers
+from emovox.labelling.shard import ShardJob, rows_file
+from emovox.labelling.teacher_client import (
+    BATCH,
+    NUM_BUFFERS,
+    Feed,
+    InlineFeed,
+    RemoteFeed,
+    TeacherLostError,
+)
+from emovox.labelling.teacher_server import TeacherServer
 from emovox.teacher import find_teacher
 from emovox.testing import FakeTeacher
 

@@ -10,13 +10,15 @@ from hypothesis import strategies as st
 
 from emovox.corpus import splits
 from emovox.corpus.splits import assign, audit, auto_split, fraction
-from emovox.corpus.tracks import Corpus, Faces, Track
+from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.dataset.schema import SPLITS
 from emovox.errors import CheckError, InputError
+from emovox.ids import TrackKey
 
 
 def track(identity: str, number: int = 1, split: str | None = None) -> Track:
-    return Track(identity, "video", number, f"{identity}.mp4", Faces.VOXCELEB2, split=split)
+    key = TrackKey(identity, "video", number)
+    return Track(key, f"{identity}.mp4", FaceSource.VOXCELEB2, split=split)
 
 
 def corpus_of(*tracks: Track, root: Path = Path("root")) -> Corpus:
@@ -58,25 +60,25 @@ def test_auto_never_leaks_and_keeps_every_track(
     assert corpus.dropped == []
     sides: dict[str, set[bool]] = {}
     for t in tracks:
-        sides.setdefault(t.identity_id, set()).add(assigned[t.track_id] == "unheard_val")
+        sides.setdefault(t.key.identity_id, set()).add(assigned[t.track_id] == "unheard_val")
     assert all(len(side) == 1 for side in sides.values())
 
 
 def test_auto_fractions_are_roughly_as_asked() -> None:
     tracks = [track(f"speaker{i}", n) for i in range(1500) for n in range(4)]
-    counts = Counter(auto_split(t) for t in tracks)
+    counts = Counter(auto_split(t.key) for t in tracks)
     assert counts["unheard_val"] / 6000 == pytest.approx(0.2, abs=0.04)
     assert counts["heard_val"] / (6000 - counts["unheard_val"]) == pytest.approx(0.04, abs=0.01)
-    counts = Counter(auto_split(t, 0.5, 0.5) for t in tracks)
+    counts = Counter(auto_split(t.key, 0.5, 0.5) for t in tracks)
     assert counts["unheard_val"] / 6000 == pytest.approx(0.5, abs=0.04)
     assert counts["heard_val"] / 6000 == pytest.approx(0.25, abs=0.04)
 
 
 def test_auto_at_its_ends() -> None:
     tracks = [track(f"speaker{i}") for i in range(50)]
-    assert {auto_split(t, 1.0, 0.0) for t in tracks} == {"unheard_val"}
-    assert {auto_split(t, 0.0, 1.0) for t in tracks} == {"heard_val"}
-    assert {auto_split(t, 0.0, 0.0) for t in tracks} == {"train"}
+    assert {auto_split(t.key, 1.0, 0.0) for t in tracks} == {"unheard_val"}
+    assert {auto_split(t.key, 0.0, 1.0) for t in tracks} == {"heard_val"}
+    assert {auto_split(t.key, 0.0, 0.0) for t in tracks} == {"train"}
 
 
 # official
@@ -227,13 +229,13 @@ def test_the_column_counts_where_there_is_one() -> None:
 def test_auto_where_there_is_no_column() -> None:
     tracks = [track(f"speaker{i}") for i in range(40)]
     assigned = assign(corpus_of(*tracks), None)
-    assert assigned == {t.track_id: auto_split(t) for t in tracks}
+    assert assigned == {t.track_id: auto_split(t.key) for t in tracks}
     assert set(assigned.values()) <= set(SPLITS)
 
 
 def test_auto_can_be_asked_for_in_spite_of_a_column() -> None:
     tracks = [track(f"speaker{i}", 1, "heard_val") for i in range(40)]
-    assert assign(corpus_of(*tracks), "auto") == {t.track_id: auto_split(t) for t in tracks}
+    assert assign(corpus_of(*tracks), "auto") == {t.track_id: auto_split(t.key) for t in tracks}
 
 
 # The audit
@@ -250,14 +252,14 @@ def test_the_audit_refuses_and_names_the_identity(other: str) -> None:
 
 def test_the_audit_names_the_first_few_of_many() -> None:
     tracks = [track(f"p{i}", n) for i in range(7) for n in (1, 2)]
-    assigned = {t.track_id: "train" if t.track_num == 1 else "unheard_val" for t in tracks}
+    assigned = {t.track_id: "train" if t.key.track_num == 1 else "unheard_val" for t in tracks}
     with pytest.raises(CheckError, match=r"7 identities .*: p0, p1, p2, p3, p4, \.\.\.$"):
-        audit(tracks, assigned)
+        audit([t.key for t in tracks], assigned)
 
 
 def test_the_audit_lets_heard_beside_train_pass() -> None:
     tracks = [track("anna", 1), track("anna", 2), track("carl")]
-    audit(tracks, dict(zip(
+    audit([t.key for t in tracks], dict(zip(
         [t.track_id for t in tracks], ["train", "heard_val", "unheard_val"], strict=True
     )))  # fmt: skip
 

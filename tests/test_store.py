@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emovox.dataset import schema
-from emovox.dataset.files import replace_file, sha256_file
 from emovox.dataset.store import (
     ContentHash,
     ParquetTable,
@@ -20,6 +19,7 @@ from emovox.dataset.store import (
     table_content_sha256,
     write_hdf5,
 )
+from emovox.files import replace_file, sha256_file
 
 
 def frames_table(counts: list[int], seed: int = 0) -> pa.Table:

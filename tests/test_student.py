@@ -14,9 +14,9 @@ from torch import Tensor
 from emovox import EMOTIONS, load_student, spectrogram
 from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
-from emovox.student import checkpoints, find_student, inference, released
+from emovox.student import find_student, inference, released_student, student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
-from emovox.teacher import checkpoints as teacher_checkpoints
+from emovox.teacher import teacher_checkpoint as teacher_checkpoints
 from emovox.teacher.compact import CompactConfig, CompactNet
 
 NARROW = StudentConfig(width=1 / 32)
@@ -49,7 +49,7 @@ def random_net(config: StudentConfig = NARROW) -> VGGVox:
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("students") / "narrow.safetensors"
-    checkpoints.save(path, random_net(), {"epochs": 3}, torch.float32)
+    student_checkpoint.save(path, random_net(), {"epochs": 3}, torch.float32)
     return path
 
 
@@ -67,7 +67,7 @@ def utterance(num_frames: int, seed: int = 0) -> np.ndarray:
 def test_the_protocol(narrow: Path) -> None:
     """Whole-utterance normalisation, centre bucket; any mix of durations, in their order."""
     student = load_student(narrow, "cpu", "fp32")
-    net = checkpoints.load(narrow)
+    net = student_checkpoint.load(narrow)
     utterances = [utterance(n, seed) for seed, n in enumerate((250, 101, 430, 299, 1110, 100))]
     expected, embeddings = [], []
     for samples in utterances:
@@ -147,14 +147,17 @@ def test_a_checkpoint_keeps_the_network(
     tmp_path: Path, dtype: torch.dtype, config: StudentConfig
 ) -> None:
     net = random_net(config)
-    checkpoints.save(tmp_path / "a.safetensors", net, {"loss": "distil", "T": 2.0}, dtype)
-    found = checkpoints.load(tmp_path / "a.safetensors")
+    student_checkpoint.save(tmp_path / "a.safetensors", net, {"loss": "distil", "T": 2.0}, dtype)
+    found = student_checkpoint.load(tmp_path / "a.safetensors")
     assert found.config == config and not found.training
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(
             tensor, net.state_dict()[name].to(tensor.dtype), rtol=1e-3, atol=1e-3
         )
-    assert checkpoints.read_training(tmp_path / "a.safetensors") == {"loss": "distil", "T": 2.0}
+    assert student_checkpoint.read_training(tmp_path / "a.safetensors") == {
+        "loss": "distil",
+        "T": 2.0,
+    }
     assert [p.name for p in tmp_path.iterdir()] == ["a.safetensors"]
     assert str(tmp_path).encode() not in (tmp_path / "a.safetensors").read_bytes()
 
@@ -176,8 +179,8 @@ def test_what_is_no_checkpoint(tmp_path: Path, narrow: Path) -> None:
     for size in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         assert "not a safetensors file" in refusal(path)
-        assert "not a safetensors file" in refusal(path, checkpoints.read_training)
-    assert "no such student checkpoint" in refusal(tmp_path / "none", checkpoints.load)
+        assert "not a safetensors file" in refusal(path, student_checkpoint.read_training)
+    assert "no such student checkpoint" in refusal(tmp_path / "none", student_checkpoint.load)
 
 
 def test_another_network(tmp_path: Path) -> None:
@@ -186,18 +189,18 @@ def test_another_network(tmp_path: Path) -> None:
     teacher_checkpoints.save(path, teacher, {})
     assert "architecture is 'emovox.compact', expected one of emovox.vggvox" in refusal(path)
     net = random_net()
-    checkpoints.save(path, net, {})
+    student_checkpoint.save(path, net, {})
     with pytest.raises(InputError, match=r"'emovox.vggvox', expected one of emovox.compact"):
         teacher_checkpoints.load(path)
     net.config = StudentConfig(width=1 / 16)
-    checkpoints.save(path, net, {})
+    student_checkpoint.save(path, net, {})
     message = refusal(path)
     assert "the weights do not fit emovox.vggvox: bn2.bias is [8], expected [16]" in message
 
 
 def test_other_emotions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emovox.checkpoints.EMOTIONS", EMOTIONS[::-1])
-    checkpoints.save(tmp_path / "a.safetensors", random_net(), {})
+    student_checkpoint.save(tmp_path / "a.safetensors", random_net(), {})
     monkeypatch.undo()
     message = refusal(tmp_path / "a.safetensors")
     assert "emotions are ['contempt'" in message and "expected ['neutral'" in message
@@ -210,7 +213,9 @@ def mat_layers(net: VGGVox) -> list[tuple[str, str, list[np.ndarray]]]:
     """Name, type and weights of the layers, as MatConvNet has them."""
     state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
     layers: list[tuple[str, str, list[np.ndarray]]] = []
-    for convolution, norm in zip(released.CONVOLUTIONS, (*released.BATCH_NORMS, None), strict=True):
+    for convolution, norm in zip(
+        released_student.CONVOLUTIONS, (*released_student.BATCH_NORMS, None), strict=True
+    ):
         filters = state[f"{convolution}.weight"].transpose(2, 3, 1, 0)
         layers.append((convolution, "Conv", [filters, state[f"{convolution}.bias"][None]]))
         if norm is None:
@@ -295,7 +300,7 @@ def narrow_release(monkeypatch: pytest.MonkeyPatch) -> VGGVox:
     def config(tensors: State) -> StudentConfig:
         return NARROW
 
-    monkeypatch.setattr(released, "_config", config)
+    monkeypatch.setattr(released_student, "_config", config)
     return random_net()
 
 
@@ -325,7 +330,7 @@ def test_the_released_form_gives_the_same_logits(
     again = load_student("emovoxceleb", "cpu", "fp32")
     np.testing.assert_allclose(again(samples), student(samples), atol=1e-5)
 
-    monkeypatch.setattr(released, "read", None)  # or it is converted twice
+    monkeypatch.setattr(released_student, "read", None)  # or it is converted twice
     once_more = load_student(path, "cpu", "fp32")
     assert once_more.name == "emovoxceleb" and once_more.sha256 == student.sha256
 
@@ -340,7 +345,7 @@ def test_other_names_and_no_biases(tmp_path: Path, narrow_release: VGGVox) -> No
         for i, (name, kind, weights) in enumerate(mat_layers(narrow_release))
     ]
     savemat(tmp_path / "net.mat", dagnn(layers))
-    found = released.read(tmp_path / "net.mat").state_dict()
+    found = released_student.read(tmp_path / "net.mat").state_dict()
     for name, tensor in narrow_release.state_dict().items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
 
@@ -348,7 +353,7 @@ def test_other_names_and_no_biases(tmp_path: Path, narrow_release: VGGVox) -> No
 @pytest.mark.parametrize("conv3", [384, 256])
 def test_both_published_shapes_are_known_by_their_weights(conv3: int) -> None:
     tensors = {"conv3.weight": torch.zeros(conv3, 1), "conv4.weight": torch.zeros(256, 1)}
-    assert released._config(tensors) == StudentConfig(conv3=conv3)
+    assert released_student._config(tensors) == StudentConfig(conv3=conv3)
 
 
 def test_another_mat_file(tmp_path: Path, narrow_release: VGGVox) -> None:

@@ -23,10 +23,10 @@ from emovox.dataset.reader import load
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
-from emovox.student import checkpoints, load_student
+from emovox.student import load_student, student_checkpoint
 from emovox.student.evaluation import Evaluation, evaluate, read_utterance
-from emovox.student.figures import draw_labels, draw_roc
-from emovox.student.scores import MEAN_ALL, MEAN_PAPER
+from emovox.student.student_figures import draw_labels, draw_roc
+from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER
 from emovox.student.training import train
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.teacher import EMBEDDED
@@ -62,7 +62,7 @@ def data(student_data: Path, tmp_path: Path) -> Path:
 
 def untrained(folder: Path) -> Path:
     net = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(3))
-    checkpoints.save(folder / "untrained.safetensors", net, {})
+    student_checkpoint.save(folder / "untrained.safetensors", net, {})
     return folder / "untrained.safetensors"
 
 

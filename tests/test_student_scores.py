@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from emovox.emotions import EMOTIONS
-from emovox.student.scores import (
+from emovox.student.student_scores import (
     MEAN_ALL,
     MEAN_PAPER,
     PAPER_EMOTIONS,

@@ -23,9 +23,9 @@ from emovox import runs
 from emovox.cli import main
 from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
-from emovox.student import checkpoints
+from emovox.student import student_checkpoint
 from emovox.student.distillation import distillation_loss
-from emovox.student.recipe import LOSSES, TrainConfig
+from emovox.student.student_config import LOSSES, StudentTrainConfig
 from emovox.student.training import train
 
 Record = dict[str, Any]
@@ -46,7 +46,7 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EMOVOX_CACHE", str(cache))
 
 
-def learn(data: Path, out: Path, config: TrainConfig = QUICK) -> list[Record]:
+def learn(data: Path, out: Path, config: StudentTrainConfig = QUICK) -> list[Record]:
     return list(train(config, data / "dataset", data / "audio", out))
 
 
@@ -80,7 +80,7 @@ def whole(student_data: Path, tmp_path_factory: pytest.TempPathFactory, cache: P
 # Losses
 
 
-def naive_loss(student: list[float], teacher: list[float], config: TrainConfig) -> float:
+def naive_loss(student: list[float], teacher: list[float], config: StudentTrainConfig) -> float:
     """The paper's formulas for one segment, number by number."""
     pairs = list(zip(student, teacher, strict=True))
     if config.loss == "euclidean":
@@ -100,7 +100,7 @@ def naive_loss(student: list[float], teacher: list[float], config: TrainConfig) 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("temperature", [0.5, 2.0, 7.0])
 def test_losses_against_the_formulas(loss: str, temperature: float) -> None:
-    config = TrainConfig(loss=loss, temperature=temperature)
+    config = StudentTrainConfig(loss=loss, temperature=temperature)
     student, teacher = torch.randn(2, 20, 8, generator=torch.Generator().manual_seed(0)) * 3
     found = distillation_loss(student, teacher, config)
     pairs = zip(student.tolist(), teacher.tolist(), strict=True)
@@ -232,7 +232,7 @@ def test_log_and_checkpoint_tell_all(student_data: Path, whole: Path) -> None:
     assert [record["epoch"] for record in records] == [0, 1, 2]
     rates = [record["learning_rate"] for record in records]
     assert rates == pytest.approx(np.geomspace(0.02, 0.01, 3))
-    training = checkpoints.read_training(whole / "best.safetensors")
+    training = student_checkpoint.read_training(whole / "best.safetensors")
     best = min(records, key=lambda record: record["unheard_val_loss"])
     assert training.items() >= best.items()
     assert training["recipe"]["temperature"] == 2.0 and "device" not in training["recipe"]
@@ -254,7 +254,7 @@ def test_the_epoch_that_is_kept(
 
     monkeypatch.setattr("emovox.student.training._Run.validate", planned)
     learn(student_data, tmp_path, replace(QUICK, epochs=4, epoch_share=0.1, choose_on=choice))
-    assert checkpoints.read_training(tmp_path / "best.safetensors")["epoch"] == expected
+    assert student_checkpoint.read_training(tmp_path / "best.safetensors")["epoch"] == expected
 
 
 def test_splits_that_are_not_there(student_data: Path, tmp_path: Path) -> None:
@@ -545,6 +545,6 @@ def test_what_is_wrong_with_a_recipe_is_said(
 def test_help_names_the_defaults() -> None:
     text = " ".join(run("train-student", "--help").stdout.split())
     for name in ("epochs", "batch_size", "seed", "workers", "max_dropped", "choose_on"):
-        assert f"[default: {getattr(TrainConfig(), name)}]" in text
-    assert f"[default: {TrainConfig().learning_rate:.4f}]" in text
-    assert read_config(TrainConfig) == TrainConfig()
+        assert f"[default: {getattr(StudentTrainConfig(), name)}]" in text
+    assert f"[default: {StudentTrainConfig().learning_rate:.4f}]" in text
+    assert read_config(StudentTrainConfig) == StudentTrainConfig()

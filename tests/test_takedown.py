@@ -32,7 +32,7 @@ from emovox.dataset.takedown import (
     read_list,
 )
 from emovox.errors import ConfigError, InputError
-from emovox.release.validate import FAILED, Validation, validate
+from emovox.validation.validation import FAILED, Validation, validate
 
 
 def hashed(*identities: str) -> str:

@@ -8,13 +8,13 @@ import torch
 from safetensors.torch import save_file
 
 import emovox
+from emovox.devices import resolve_compile, teacher_devices
 from emovox.errors import ConfigError, EmovoxError, InputError
-from emovox.teacher import EMBEDDED, checkpoints, ferplus, find_teacher, load_teacher
+from emovox.teacher import EMBEDDED, ferplus, find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.devices import resolve_compile, teacher_devices
 from emovox.teacher.inference import BATCH, TorchTeacher
 from emovox.teacher.network import fold_batch_norm
-from emovox.teacher.scores import score
+from emovox.teacher.teacher_scores import score
 
 COMPACT = EMBEDDED["compact"][0]
 
@@ -35,7 +35,7 @@ def random_net(seed: int = 0) -> CompactNet:
 
 def naive_logits(crops: np.ndarray) -> np.ndarray:
     """The embedded network, unfolded, one face at a time, preprocessing written out."""
-    net = checkpoints.load(COMPACT)
+    net = teacher_checkpoint.load(COMPACT)
     logits = []
     for crop in crops.astype(np.float64):
         grey = np.round(0.2989 * crop[..., 0] + 0.5870 * crop[..., 1] + 0.1140 * crop[..., 2])
@@ -138,8 +138,8 @@ def test_wrong_crops_are_refused(crops: np.ndarray) -> None:
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     net = random_net()
-    checkpoints.save(tmp_path / "t.safetensors", net, {"epoch": 3})
-    loaded = checkpoints.load(tmp_path / "t.safetensors")
+    teacher_checkpoint.save(tmp_path / "t.safetensors", net, {"epoch": 3})
+    loaded = teacher_checkpoint.load(tmp_path / "t.safetensors")
     assert loaded.config == net.config and not loaded.training
     for name, tensor in net.state_dict().items():
         if tensor.is_floating_point():
@@ -167,9 +167,9 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     refused("the header does not describe a network")
     wider = random_net()
     wider.config = CompactConfig(8, (8, 32), (1, 2))
-    checkpoints.save(path, wider, {})
+    teacher_checkpoint.save(path, wider, {})
     refused("blocks.1.bn1.running_mean is [16], expected [32]; ")
-    checkpoints.save(path, random_net(), {})
+    teacher_checkpoint.save(path, random_net(), {})
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:

@@ -19,10 +19,10 @@ from emovox.teacher import ferplus, load_teacher
 from emovox.teacher.augmentation import augment, cut_out
 from emovox.teacher.compact import standardise
 from emovox.teacher.evaluation import evaluate
-from emovox.teacher.recipe import TrainConfig
+from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.training import train
 
-QUICK = TrainConfig(epochs=2, batch_size=16, device="cpu", bf16=False, learning_rate=0.05)
+QUICK = TeacherTrainConfig(epochs=2, batch_size=16, device="cpu", bf16=False, learning_rate=0.05)
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -16,13 +16,13 @@ from validation_fixtures import ALSO, DAMAGE, TRAIN, edit, edit_manifest, seal, 
 
 from emovox.cli import main
 from emovox.dataset import schema
+from emovox.dataset.json_schemas import DOCUMENTS, describe_documents, faults
 from emovox.errors import InputError
-from emovox.release.documents import DOCUMENTS, describe_documents, faults
-from emovox.release.markdown import front_matter, tables
-from emovox.release.reports import FORMATS, as_dict, as_text
-from emovox.release.rule import MAX_EXAMPLES
-from emovox.release.rules import RULES
-from emovox.release.validate import FAILED, PASSED, Outcome, Validation, validate
+from emovox.validation.formats import FORMATS, as_dict, as_text
+from emovox.validation.front_matter import front_matter, tables
+from emovox.validation.rule import MAX_EXAMPLES
+from emovox.validation.rules import RULES
+from emovox.validation.validation import FAILED, PASSED, Outcome, Validation, validate
 
 
 @pytest.fixture(scope="module")

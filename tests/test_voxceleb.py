@@ -7,7 +7,6 @@ from hypothesis import strategies as st
 
 from emovox.corpus.voxceleb import (
     Boxes,
-    format_track_id,
     read_boxes,
     read_names,
     read_official_split,
@@ -15,6 +14,7 @@ from emovox.corpus.voxceleb import (
     voice_track_id,
 )
 from emovox.errors import InputError, TrackError
+from emovox.ids import TrackKey
 
 HEADER = "Identity  : \tid10001\nReference : \tvideo\nOffset    : \t0\nFV Conf   : \t20.7\n"
 VOXCELEB1 = (
@@ -298,7 +298,7 @@ def test_voice_paths() -> None:
 
 
 def test_track_ids_have_five_digits() -> None:
-    assert format_track_id("id10001", "Y8hIVOBuels", 1) == "id10001/Y8hIVOBuels/00001"
+    assert TrackKey("id10001", "Y8hIVOBuels", 1).track_id == "id10001/Y8hIVOBuels/00001"
 
 
 @pytest.mark.real

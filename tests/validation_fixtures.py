@@ -16,14 +16,15 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
-from emovox.corpus.tracks import Dropped
 from emovox.dataset import schema
 from emovox.dataset.card import card_of
-from emovox.dataset.files import sha256_file
+from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.dataset.store import ParquetTable, write_hdf5
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
-from emovox.release.croissant import write_croissant
+from emovox.files import sha256_file
+from emovox.ids import TrackKey
+from emovox.publishing.croissant import write_croissant
 
 TRAIN, HEARD, UNHEARD = schema.SPLITS
 Spec = list[tuple[str, str, int, str]]  # identity, video, number, split
@@ -87,7 +88,7 @@ def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
 
 
 def _chunk(identity: str, video: str, number: int, split: str, seed: int) -> Chunk:
-    track = TrackRow(identity, video, number, NUM_FRAMES, 7, 1500 if seed % 2 else None)
+    track = TrackRow(TrackKey(identity, video, number), NUM_FRAMES, 7, 1500 if seed % 2 else None)
     logits = np.random.default_rng(seed).normal(size=(NUM_FRAMES, 8)).astype(np.float32)
     logits[:, 0] += 3
     numbers = {

@@ -10,15 +10,16 @@ table          a CSV or Parquet file: track_id, video, identity, start, end; spl
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
 from emovox.corpus.listing import VIDEO_ENDINGS, Entry
-from emovox.corpus.tables import read_track_table
-from emovox.corpus.tracks import Corpus, Faces, Track
-from emovox.corpus.voxceleb import IDENTITY, format_track_id, lists_folder, read_names
+from emovox.corpus.track_table import read_track_table
+from emovox.corpus.tracks import Corpus, FaceSource, Track
+from emovox.corpus.voxceleb import IDENTITY, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
+from emovox.ids import TrackKey
 from emovox.paths import is_remote
 
 IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
@@ -96,9 +97,9 @@ def _add_numbered(corpus: Corpus, entry: Entry, identity: str, video: str, numbe
         corpus.drop(f"{identity}/{video}/{number}", entry.name, error)
     elif not entry.is_file:
         error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
-        corpus.drop(format_track_id(identity, video, int(number)), entry.name, error)
+        corpus.drop(TrackKey(identity, video, int(number)).track_id, entry.name, error)
     else:
-        corpus.add(Track(identity, video, int(number), entry.name, Faces.VOXCELEB2))
+        corpus.add(Track(TrackKey(identity, video, int(number)), entry.name, FaceSource.VOXCELEB2))
 
 
 def _voxceleb1(source: Source) -> Corpus:
@@ -135,11 +136,12 @@ def _voxceleb1(source: Source) -> Corpus:
                 except TrackError as error:
                     masked = identify.mask(who)
                     name = f"txt/{masked}/{video}/{file}"
-                    corpus.drop(format_track_id(masked, video, number), name, error)
+                    corpus.drop(TrackKey(masked, video, number).track_id, name, error)
                     continue
                 used.add(video)
-                track = Track(identity, video, number, videos[video], Faces.BOXES, entry.name)
-                corpus.add(replace(track, person=who))
+                key = TrackKey(identity, video, number)
+                track = Track(key, videos[video], FaceSource.BOXES, entry.name, person=who)
+                corpus.add(track)
             case _ if entry.name.endswith(".txt"):
                 num_odd += 1
     if num_odd:
@@ -165,11 +167,11 @@ def _dense_frames(source: Source) -> Corpus:
         match folder.split("/"):
             case [who, "1.6", video, number] if re.fullmatch(r"[0-9]+", number):
                 try:
-                    track = Track(identify(who), video, int(number), folder, Faces.DENSE)
-                    corpus.add(replace(track, person=who))
+                    key = TrackKey(identify(who), video, int(number))
+                    corpus.add(Track(key, folder, FaceSource.DENSE, person=who))
                 except TrackError as error:
                     masked = identify.mask(who)
-                    track_id = format_track_id(masked, video, int(number))
+                    track_id = TrackKey(masked, video, int(number)).track_id
                     corpus.drop(track_id, f"{masked}/1.6/{video}/{number}", error)
             case _:
                 num_odd += 1
@@ -225,10 +227,10 @@ def _folder(source: Source) -> Corpus:
         else:
             video, number = "+".join([*inner, stem]), 0
         if entry.is_file:
-            corpus.add(Track(identity, video, number, entry.name, Faces.DETECT))
+            corpus.add(Track(TrackKey(identity, video, number), entry.name, FaceSource.DETECT))
         else:
             error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
-            corpus.drop(format_track_id(identity, video, number), entry.name, error)
+            corpus.drop(TrackKey(identity, video, number).track_id, entry.name, error)
     return corpus
 
 

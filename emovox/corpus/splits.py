@@ -9,16 +9,16 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
-from emovox.corpus.tables import TRACK_ID, read_table
+from emovox.corpus.track_table import read_table
 from emovox.corpus.tracks import Corpus, Track
 from emovox.corpus.voxceleb import (
     OfficialSplit,
-    format_track_id,
     lists_folder,
     read_official_split,
 )
 from emovox.dataset.schema import SPLITS
 from emovox.errors import CheckError, InputError, TrackError
+from emovox.ids import TrackKey, parse_track_id
 from emovox.paths import as_path
 
 UNHEARD_FRACTION = 0.2  # of identities
@@ -38,28 +38,27 @@ def fraction(name: str) -> float:
 
 
 def auto_split(
-    track: Track, unheard: float = UNHEARD_FRACTION, heard: float = HEARD_FRACTION
+    key: TrackKey, unheard: float = UNHEARD_FRACTION, heard: float = HEARD_FRACTION
 ) -> str:
-    """Draw a track's split from its names alone.
+    """Draw the split of a track from its names alone.
 
     Example:
-        >>> from emovox.corpus.tracks import Faces
-        >>> tracks = [Track(f"id{k}", "v", 1, f"id{k}/v/1.mp4", Faces.DETECT) for k in range(1000)]
-        >>> sum(auto_split(track) == "unheard_val" for track in tracks)  # about a fifth
+        >>> keys = [TrackKey(f"id{k}", "v", 1) for k in range(1000)]
+        >>> sum(auto_split(key) == "unheard_val" for key in keys)  # about a fifth
         206
     """
-    if fraction(track.identity_id) < unheard:
+    if fraction(key.identity_id) < unheard:
         return UNHEARD
-    return HEARD if fraction(track.track_id) < heard else TRAIN
+    return HEARD if fraction(key.track_id) < heard else TRAIN
 
 
-def official_split(track: Track, lists: OfficialSplit) -> str | None:
-    """The published split of a VoxCeleb1 track; None for an identity the lists lack."""
-    if track.identity_id not in lists.identities:
+def official_split(key: TrackKey, lists: OfficialSplit) -> str | None:
+    """Return the published split of a VoxCeleb1 track; None for an identity the lists lack."""
+    if key.identity_id not in lists.identities:
         return None
-    if track.identity_id in lists.unheard_identities:
+    if key.identity_id in lists.unheard_identities:
         return UNHEARD
-    return HEARD if track.track_id in lists.heard_tracks else TRAIN
+    return HEARD if key.track_id in lists.heard_tracks else TRAIN
 
 
 def assign(
@@ -88,10 +87,10 @@ def assign(
     if splits is None:
         splits = OWN_COLUMN if any(track.split for track in corpus.tracks) else "auto"
     if splits == "auto":
-        assigned = {t.track_id: auto_split(t, unheard, heard) for t in corpus.tracks}
+        assigned = {t.track_id: auto_split(t.key, unheard, heard) for t in corpus.tracks}
     elif splits == "official":
         lists = read_official_split(lists_folder(meta, corpus.root))
-        known = ((t, official_split(t, lists)) for t in corpus.tracks)
+        known = ((t, official_split(t.key, lists)) for t in corpus.tracks)
         assigned = {t.track_id: split for t, split in known if split}
     elif splits == OWN_COLUMN:
         assigned = {t.track_id: t.split for t in corpus.tracks if t.split in SPLITS}
@@ -100,9 +99,9 @@ def assign(
     else:
         assigned = _from_file(as_path(splits), corpus.tracks)
     _drop_unassigned(corpus, assigned, splits)
-    audit(corpus.tracks, assigned)
-    training = {t.identity_id for t in corpus.tracks if assigned[t.track_id] == TRAIN}
-    held = {t.identity_id for t in corpus.tracks if assigned[t.track_id] == HEARD}
+    audit((t.key for t in corpus.tracks), assigned)
+    training = {t.key.identity_id for t in corpus.tracks if assigned[t.track_id] == TRAIN}
+    held = {t.key.identity_id for t in corpus.tracks if assigned[t.track_id] == HEARD}
     if strangers := sorted(held - training):
         corpus.note(
             f"{len(strangers)} identities of {HEARD} have no track in {TRAIN}, "
@@ -111,15 +110,15 @@ def assign(
     return assigned
 
 
-def audit(tracks: Iterable[Track], assigned: dict[str, str]) -> None:
+def audit(keys: Iterable[TrackKey], assigned: dict[str, str]) -> None:
     """Refuse a split that leaks: no identity may be both unheard and in training or heard.
 
     Raises:
         CheckError: naming the first few identities that are on both sides.
     """
     sides: dict[str, set[bool]] = {}
-    for track in tracks:
-        sides.setdefault(track.identity_id, set()).add(assigned[track.track_id] == UNHEARD)
+    for key in keys:
+        sides.setdefault(key.identity_id, set()).add(assigned[key.track_id] == UNHEARD)
     if leaks := sorted(identity for identity, side in sides.items() if len(side) == 2):
         shown = ", ".join(leaks[:5]) + (", ..." if len(leaks) > 5 else "")
         raise CheckError(
@@ -140,11 +139,11 @@ def _from_file(path: Path, tracks: list[Track]) -> dict[str, str]:
                 f"{path}: row {number}: split {row['split']!r} is not one of {', '.join(SPLITS)}"
             )
         name = str(row[key])
-        if key == "track_id" and (match := TRACK_ID.fullmatch(name)):
-            name = format_track_id(match[1], match[2], int(match[3]))  # however it was padded
+        if key == "track_id" and (parsed := parse_track_id(name)):
+            name = parsed.track_id  # however it was padded
         if given.setdefault(name, row["split"]) != row["split"]:
             raise InputError(f"{path}: row {number}: {name} is in two splits")
-    found = ((track.track_id, given.get(getattr(track, key))) for track in tracks)
+    found = ((t.track_id, given.get(getattr(t.key, key))) for t in tracks)
     return {track_id: split for track_id, split in found if split}
 
 

@@ -1,6 +1,5 @@
-"""The track: one speaking-face utterance, and where its pixels are."""
+"""The track of a corpus: one speaking-face utterance, and the media that show it."""
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -8,43 +7,39 @@ from functools import cached_property
 from pathlib import Path
 
 from emovox.corpus.listing import Entry, Files, files_below
-from emovox.corpus.voxceleb import format_track_id
-from emovox.dataset.schema import MAX_TRACK_NUMBER
+from emovox.dataset.rows import Dropped
 from emovox.errors import TrackError
+from emovox.ids import TrackKey, printable
 
 
-class Faces(StrEnum):
-    """Where in a frame the face of a track is."""
+class FaceSource(StrEnum):
+    """How the face of a track is found in a frame."""
 
     VOXCELEB2 = "voxceleb2"  # the top-aligned 1/1.4 square of a 224 x 224 crop
     DENSE = "dense"  # the central 1/1.6 square of a JPEG of the dense frames
     BOXES = "boxes"  # a VoxCeleb box file
-    DETECT = "detect"  # unknown: found by a detector
+    DETECT = "detect"  # a detector
 
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One utterance of one person.
+    """One utterance of one person, and where its pictures are.
 
     Attributes:
-        identity_id: who speaks; never a name in a released dataset of VoxCeleb.
-        video_id: the video it was cut from.
-        track_num: number of the utterance within the video.
+        key: its names.
         source: path of the video, or of the folder of JPEGs, below the corpus root.
         faces: how the face is found in a frame.
-        boxes: path of the box file below the corpus root, for `Faces.BOXES`.
-        start: seconds into the video where the track begins; None means with its first box, or
-            where there are none its first frame.
-        end: seconds into the video where it ends; None means with the last box or frame.
-        split: the split a table gives it.
-        person: the folder in its paths that is a person's name; `shown` hides it.
+        boxes: path of the box file below the corpus root, for `FaceSource.BOXES`.
+        start: seconds into the video where the track begins; None: with its first box, or without
+            boxes its first frame.
+        end: seconds into the video where it ends; None: with the last box or frame.
+        split: the split that a table gives it.
+        person: the folder in its paths that is a person's name; `shown` replaces it by the id.
     """
 
-    identity_id: str
-    video_id: str
-    track_num: int
+    key: TrackKey
     source: str
-    faces: Faces
+    faces: FaceSource
     boxes: str | None = None
     start: float | None = None
     end: float | None = None
@@ -53,25 +48,14 @@ class Track:
 
     @property
     def track_id(self) -> str:
-        """`<identity>/<video>/<number>`, the number with five digits or more."""
-        return format_track_id(self.identity_id, self.video_id, self.track_num)
+        """`<identity>/<video>/<number>`."""
+        return self.key.track_id
 
     def shown(self, path: str) -> str:
-        """A path of this track as it may be written down: with the id for the person's name."""
-        parts = (self.identity_id if part == self.person else part for part in path.split("/"))
+        """Return a path of this track with the identity in place of the person's name."""
+        identity = self.key.identity_id
+        parts = (identity if part == self.person else part for part in path.split("/"))
         return printable("/".join(parts))
-
-
-@dataclass(frozen=True, slots=True)
-class Dropped:
-    """A track that gave no rows, as a row of the table `dropped`."""
-
-    track_id: str
-    source: str
-    stage: str
-    error: str
-    message: str
-    attempts: int = 1
 
 
 @dataclass
@@ -102,7 +86,7 @@ class Corpus:
     def add(self, track: Track) -> None:
         """Take a track in, or put it among the dropped if its names cannot be written down."""
         try:
-            check_names(track)
+            track.key.check()
         except TrackError as error:
             self.drop(track.track_id, track.shown(track.source), error)
         else:
@@ -114,9 +98,7 @@ class Corpus:
 
     def drop(self, track_id: str, source: str, error: TrackError) -> None:
         """Record something that looks like a track but cannot be one."""
-        self.dropped.append(
-            Dropped(printable(track_id), printable(source), error.stage, error.error, error.message)
-        )
+        self.dropped.append(Dropped.of(track_id, source, error))
 
     def finish(self) -> "Corpus":
         """Sort the tracks, and drop all but the first of those that share a `track_id`."""
@@ -132,21 +114,3 @@ class Corpus:
                 unique.append(track)
         self.tracks = unique
         return self
-
-
-def check_names(track: Track) -> None:
-    """Raise `TrackError` unless the track can be written into the tables."""
-    for name in (track.identity_id, track.video_id):
-        if not name or "/" in name or printable(name) != name:
-            message = f"{printable(name)!r} cannot be an identity or a video: empty, not UTF-8, \
-or with a slash or a control character in it"
-            raise TrackError("plan", "BadName", message)
-    if not 0 <= track.track_num <= MAX_TRACK_NUMBER:
-        message = f"track number {track.track_num} is beyond {MAX_TRACK_NUMBER}"
-        raise TrackError("plan", "BadName", message)
-
-
-def printable(name: str) -> str:
-    """Escape what UTF-8 cannot hold, and control characters: `a\\udcff` becomes `a\\\\udcff`."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"[\x00-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", text)

@@ -10,6 +10,7 @@ import numpy as np
 
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError
+from emovox.ids import TrackKey
 from emovox.paths import name_fault
 
 FRAMES_PER_SECOND = 25  # of the video that FRAME in a box file counts
@@ -234,17 +235,7 @@ def voice_track_id(path: str, names: dict[str, str]) -> str | None:
     match = re.fullmatch(r"([^/]+)/(.+)_(\d+)\.wav", path)
     if match is None or match[1] not in names:
         return None
-    return format_track_id(names[match[1]], match[2], int(match[3]))
-
-
-def format_track_id(identity_id: str, video_id: str, track_num: int) -> str:
-    """The one spelling of a track.
-
-    Example:
-        >>> format_track_id("id10001", "Y8hIVOBuels", 1)
-        'id10001/Y8hIVOBuels/00001'
-    """
-    return f"{identity_id}/{video_id}/{track_num:05d}"
+    return TrackKey(names[match[1]], match[2], int(match[3])).track_id
 
 
 def _read_lines(path: Path) -> list[str]:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox.dataset import schema, statements
+from emovox.dataset import card_text, schema
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
 
@@ -69,10 +69,10 @@ def render_card(
         *_front_matter(manifest, splits),
         f"# {manifest['name']} {manifest['version']}",
         "",
-        statements.summary(manifest, provenance),
+        card_text.summary(manifest, provenance),
         "",
         *_splits(manifest, splits),
-        statements.missing(manifest),
+        card_text.missing(manifest),
         "",
         *_emotions(counts, splits),
         *_teacher(manifest, provenance),
@@ -91,7 +91,7 @@ def _front_matter(manifest: Mapping[str, Any], splits: list[str]) -> list[str]:
         "task_categories:",
         "- audio-classification",
         "tags:",
-        *(f"- {tag}" for tag in statements.TAGS),
+        *(f"- {tag}" for tag in card_text.TAGS),
         f"size_categories: [{_size_category(rows)}]",
     ]
     if splits:
@@ -157,7 +157,7 @@ def _teacher(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> list
 
 
 def _use(provenance: Mapping[str, Any]) -> list[str]:
-    limits = statements.limits(provenance)
+    limits = card_text.limits(provenance)
     return [
         "## Use and limits",
         "",
@@ -165,12 +165,12 @@ def _use(provenance: Mapping[str, Any]) -> list[str]:
         "",
         "## Licence",
         "",
-        statements.LICENCE,
+        card_text.LICENCE,
         "",
         "## Citation",
         "",
         "```bibtex",
-        statements.CITATION,
+        card_text.CITATION,
         "```",
         "",
     ]

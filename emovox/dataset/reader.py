@@ -19,8 +19,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.dataset.mmap_cache import Arrays, frames_of, open_arrays
 from emovox.dataset.takedown import Kept, cut, cut_tracks, find_kept, own_list, read_list
-from emovox.dataset.unpacked import Arrays, frames_of, open_arrays
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, MissingPackageError
 

@@ -124,7 +124,6 @@ COLUMNS = {
 }
 
 MAX_FRAME_INDEX = 2**15 - 1  # int16; 131 minutes at 0.24 s
-MAX_TRACK_NUMBER = 2**31 - 1  # int32
 
 # Parquet settings of the contract.
 ROW_GROUP_ROWS = 131_072

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.files import replace_file, sha256_file
+from emovox.files import replace_file, sha256_file
 
 HDF5_TRACKS = 16_384  # written at a time: h5py holds strings many times over
 MAX_PENDING = 32  # pieces; a slice keeps all of the table alive that it was cut from

@@ -6,20 +6,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emovox.build.config import BuildConfig
-from emovox.build.result import BuildResult
-from emovox.build.run import build_dataset
 from emovox.dataset import schema
 from emovox.dataset.store import read_table
-from emovox.demo.corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
+from emovox.demo.demo_corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.result import BuildResult
+from emovox.labelling.run import build_dataset
 from emovox.packages import require
-from emovox.report.page import ReportConfig, collect, write_page
+from emovox.reporting.page import ReportConfig, collect, write_page
 
 if TYPE_CHECKING:
     from emovox.student.evaluation import Evaluation
-    from emovox.student.recipe import TrainConfig
+    from emovox.student.student_config import StudentTrainConfig
 
 CORPUS, DATASET, STUDENT, REPORT = "corpus", "dataset", "student", "report.html"
 NUM_SHOWN = 5  # frames printed of the first track
@@ -110,11 +110,11 @@ def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:
     )
 
 
-def demo_student_config() -> "TrainConfig":
+def demo_student_config() -> "StudentTrainConfig":
     """How the demo's student is trained; pipelines/student-demo.toml says the same."""
-    from emovox.student.recipe import TrainConfig
+    from emovox.student.student_config import StudentTrainConfig
 
-    return TrainConfig(
+    return StudentTrainConfig(
         width=0.125,
         seconds=2.0,
         epochs=4,

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from emovox.cache import cache_folder
-from emovox.dataset.files import sha256_file
 from emovox.errors import ConfigError, InputError
+from emovox.files import sha256_file
 from emovox.packages import explained
 
 # Students by name -> the file of their weights in the cache, as `emovox download student` puts it.
@@ -116,7 +116,11 @@ def load_student(
     """
     source = find_student(name_or_path)
     with explained("load_student"):
-        from emovox.student import checkpoints, released
+        from emovox.student import released_student, student_checkpoint
         from emovox.student.inference import TorchStudent
-    net = released.load(source) if source.is_released else checkpoints.load(source.path)
+    net = (
+        released_student.load(source)
+        if source.is_released
+        else student_checkpoint.load(source.path)
+    )
     return TorchStudent(source.name, source.sha256, net, device, precision)

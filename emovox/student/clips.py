@@ -6,9 +6,9 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from emovox.corpus.audio import AudioTree
-from emovox.corpus.tracks import Dropped
+from emovox.corpus.sound_files import AudioTree
 from emovox.dataset.reader import Dataset
+from emovox.dataset.rows import Dropped
 from emovox.errors import CheckError, InputError
 from emovox.media.audio import audio_duration
 

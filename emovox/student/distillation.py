@@ -3,11 +3,11 @@
 import torch
 import torch.nn.functional as F
 
-from emovox.student.recipe import TrainConfig
+from emovox.student.student_config import StudentTrainConfig
 
 
 def distillation_loss(
-    student: torch.Tensor, teacher: torch.Tensor, config: TrainConfig
+    student: torch.Tensor, teacher: torch.Tensor, config: StudentTrainConfig
 ) -> torch.Tensor:
     """The loss of each segment, `[B]`, of logits `[B, 8]` (paper, section 3.2).
 

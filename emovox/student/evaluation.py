@@ -13,16 +13,16 @@ import pyarrow.parquet as pq
 from scipy.special import softmax
 from tqdm import tqdm
 
-from emovox.corpus.tracks import Dropped
-from emovox.dataset.files import replace_file, write_text
 from emovox.dataset.reader import TIMINGS, Dataset, load
+from emovox.dataset.rows import Dropped
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
+from emovox.files import replace_file, write_text
 from emovox.media.audio import read_audio
 from emovox.student import Student, load_student
 from emovox.student.clips import Clip, count_reasons, find_clips, unreadable
-from emovox.student.figures import draw_labels, draw_roc
-from emovox.student.scores import (
+from emovox.student.student_figures import draw_labels, draw_roc
+from emovox.student.student_scores import (
     CONFIDENCE,
     MEAN_ALL,
     MEAN_PAPER,

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emovox.devices import resolve_device, resolve_precision
 from emovox.emotions import EMOTIONS
 from emovox.media.spectrogram import (
     BUCKETS,
@@ -15,7 +16,6 @@ from emovox.media.spectrogram import (
     num_samples,
 )
 from emovox.student.vggvox import VGGVox
-from emovox.teacher.devices import resolve_device, resolve_precision
 from emovox.teacher.network import fold_batch_norm
 
 MAX_FRAMES = 16_000  # of a batch: sixteen utterances of 10 s, or more shorter ones

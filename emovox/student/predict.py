@@ -13,15 +13,15 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from scipy.special import softmax
 
-from emovox.dataset.files import replace_file
 from emovox.dataset.reader import Dataset, load
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
+from emovox.files import replace_file
+from emovox.labelling.label_videos import watch
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
 from emovox.media.spectrogram import num_samples
 from emovox.student import Student, load_student
-from emovox.student.videos import watch
 
 SECONDS = 4.0  # of a window, as in training
 LEAST = 1.0  # seconds of a last window, unless it is the only one

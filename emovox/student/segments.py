@@ -17,13 +17,13 @@ import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from emovox.corpus.tracks import Dropped
 from emovox.dataset.reader import Dataset
+from emovox.dataset.rows import Dropped
 from emovox.emotions import EMOTIONS
 from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student.clips import Clip, unreadable
-from emovox.student.recipe import TrainConfig
+from emovox.student.student_config import StudentTrainConfig
 
 Item = TypeVar("Item")
 
@@ -73,7 +73,7 @@ class TrainSegments(TorchDataset[Segment]):
     """
 
     def __init__(
-        self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: TrainConfig
+        self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: StudentTrainConfig
     ) -> None:
         self.dataset, self.clips, self.root, self.config = dataset, clips, root, config
         self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
@@ -101,7 +101,7 @@ class FixedSegments(TorchDataset[Segment]):
     """The middle of each track, always the same; a track that cannot be read has no samples."""
 
     def __init__(
-        self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: TrainConfig
+        self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: StudentTrainConfig
     ) -> None:
         self.dataset, self.clips, self.root, self.config = dataset, clips, root, config
 
@@ -116,7 +116,7 @@ class FixedSegments(TorchDataset[Segment]):
             return _nothing([unreadable(clip.track_id, clip.path, self.root, error)])
 
 
-def read_segment(dataset: Dataset, clip: Clip, start: float, config: TrainConfig) -> Segment:
+def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrainConfig) -> Segment:
     """Read `config.num_samples` of a track from `start` seconds on, with silence behind its end.
 
     Raises:
@@ -233,7 +233,7 @@ def _random(seed: int, stream: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, number])
 
 
-def _room(clip: Clip, config: TrainConfig) -> float:
+def _room(clip: Clip, config: StudentTrainConfig) -> float:
     """Seconds by which a segment can be moved within a track."""
     return max(clip.duration - config.num_samples / SAMPLE_RATE, 0.0)
 

@@ -16,20 +16,20 @@ import torch
 from tqdm import tqdm
 
 from emovox import runs
-from emovox.corpus.tracks import Dropped
 from emovox.dataset import schema
-from emovox.dataset.files import replace_file
 from emovox.dataset.reader import Dataset, load
+from emovox.dataset.rows import Dropped
+from emovox.devices import resolve_compile, resolve_precision
 from emovox.errors import ConfigError, EmovoxError
+from emovox.files import replace_file
 from emovox.media.spectrogram import batch_spectrogram, normalise
-from emovox.student import checkpoints
+from emovox.student import student_checkpoint
 from emovox.student.clips import Scan, check_root, find_clips
 from emovox.student.distillation import distillation_loss
-from emovox.student.processes import Processes, join_processes
-from emovox.student.recipe import LAST, TrainConfig
+from emovox.student.distributed import Processes, join_processes
 from emovox.student.segments import FixedSegments, TrainSegments, load_batches, sample
+from emovox.student.student_config import LAST, StudentTrainConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
-from emovox.teacher.devices import resolve_compile, resolve_precision
 
 Record = dict[str, Any]
 
@@ -39,7 +39,7 @@ MANNER = ("device", "compile", "workers", "max_dropped")
 
 
 def train(
-    config: TrainConfig,
+    config: StudentTrainConfig,
     dataset: str | Path,
     audio: str | Path,
     out: str | Path,
@@ -136,7 +136,7 @@ def _train_one(
     if objective < run.best:
         run.best = objective
         if run.processes.leads:
-            checkpoints.save(out / "best.safetensors", run.model, kept | recipe)
+            student_checkpoint.save(out / "best.safetensors", run.model, kept | recipe)
     run.epoch += 1
     if run.processes.leads:
         runs.append_log(out / "log.jsonl", record)
@@ -147,7 +147,7 @@ def _train_one(
 class _Run:
     """Everything that changes from step to step, and goes on unchanged after an interruption."""
 
-    def __init__(self, config: TrainConfig, processes: Processes) -> None:
+    def __init__(self, config: StudentTrainConfig, processes: Processes) -> None:
         if config.batch_size % processes.count:
             raise ConfigError(
                 f"batch_size {config.batch_size} is not a multiple of {processes.count} processes"
@@ -288,7 +288,7 @@ class _Run:
         )
 
 
-def _check_splits(data: Dataset, config: TrainConfig) -> None:
+def _check_splits(data: Dataset, config: StudentTrainConfig) -> None:
     """Open the splits, before hours of work and before worker processes would do it each.
 
     Raises:
@@ -302,7 +302,7 @@ def _check_splits(data: Dataset, config: TrainConfig) -> None:
         data.target(data.tracks[split]["track_id"][0].as_py(), timing=config.timing)
 
 
-def _scan(data: Dataset, root: Path, config: TrainConfig) -> dict[str, Scan]:
+def _scan(data: Dataset, root: Path, config: StudentTrainConfig) -> dict[str, Scan]:
     """Find the audio of the train split, and of a fixed share of each validation split.
 
     Raises:
@@ -318,7 +318,9 @@ def _scan(data: Dataset, root: Path, config: TrainConfig) -> dict[str, Scan]:
     return scans
 
 
-def _recipe(config: TrainConfig, precision: str, data: Dataset, scans: dict[str, Scan]) -> Record:
+def _recipe(
+    config: StudentTrainConfig, precision: str, data: Dataset, scans: dict[str, Scan]
+) -> Record:
     """All that decides what a training gives, without paths and without the device."""
     values = dataclasses.asdict(config)
     for name in MANNER:

@@ -10,8 +10,8 @@ from typing import Protocol
 import numpy as np
 
 from emovox.cache import cache_folder
-from emovox.dataset.files import sha256_file
 from emovox.errors import ConfigError, InputError
+from emovox.files import sha256_file
 from emovox.packages import explained
 
 DEFAULT_TEACHER = "compact"
@@ -30,9 +30,6 @@ ACCURACY = {
     "resnet50-ferplus": "87.6 % on FERPlus PrivateTest, as published",
 }
 RELEASED_SUFFIXES = (".pth", ".mat")
-
-PRECISIONS = ("auto", "fp32", "bf16")
-COMPILE_MODES = ("auto", "on", "off")
 
 
 def teacher_files(name: str) -> tuple[Path, ...]:
@@ -140,7 +137,11 @@ def load_teacher(
     """
     source = find_teacher(name_or_path)
     with explained("load_teacher"):
-        from emovox.teacher import checkpoints, released
+        from emovox.teacher import released_teacher, teacher_checkpoint
         from emovox.teacher.inference import TorchTeacher
-    net = released.load(source) if source.is_released else checkpoints.load(source.path)
+    net = (
+        released_teacher.load(source)
+        if source.is_released
+        else teacher_checkpoint.load(source.path)
+    )
     return TorchTeacher(source.name, source.sha256, net, device, precision, compiled=compiled)

@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emovox.teacher.recipe import TrainConfig
+from emovox.teacher.teacher_config import TeacherTrainConfig
 
 
-def augment(grey: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+def augment(grey: Tensor, config: TeacherTrainConfig, generator: torch.Generator) -> Tensor:
     """Warp, mirror and relight faces: float `[N, 1, H, W]` in 0..255, same in and out."""
     n, _, height, width = grey.shape
 
@@ -33,7 +33,7 @@ def augment(grey: Tensor, config: TrainConfig, generator: torch.Generator) -> Te
     return (warped.clamp(0, 255) / 255) ** gamma * 255
 
 
-def cut_out(faces: Tensor, config: TrainConfig, generator: torch.Generator) -> Tensor:
+def cut_out(faces: Tensor, config: TeacherTrainConfig, generator: torch.Generator) -> Tensor:
     """Zero one square per face with probability `cutout` (DeVries and Taylor, 2017)."""
     n, _, height, width = faces.shape
     centre_y = torch.randint(height, (n, 1), generator=generator)

@@ -8,11 +8,11 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from emovox.dataset.files import replace_file
+from emovox.files import replace_file
 from emovox.teacher import Teacher, load_teacher
 from emovox.teacher.evaluation import predict
 from emovox.teacher.ferplus import FerPlus
-from emovox.teacher.scores import softmax
+from emovox.teacher.teacher_scores import softmax
 
 LOGITS_FILE = "teacher_logits.safetensors"
 

@@ -9,12 +9,12 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from emovox.dataset.files import write_text
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
+from emovox.files import write_text
 from emovox.media.faces import resize
 from emovox.teacher import Teacher, ferplus
-from emovox.teacher.scores import Scores, draw_confusion, score
+from emovox.teacher.teacher_scores import Scores, draw_confusion, score
 
 CHUNK = 256  # faces resized and given to the teacher at a time
 

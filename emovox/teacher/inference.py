@@ -7,9 +7,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emovox.devices import resolve_device, resolve_precision
 from emovox.emotions import EMOTIONS
-from emovox.errors import EmovoxError
-from emovox.teacher.devices import resolve_device, resolve_precision
+from emovox.errors import EmovoxError, first_line
 from emovox.teacher.network import FaceNetwork, fold_batch_norm
 
 # Crops per batch. The last batch is padded, so that a row never depends on its neighbours.
@@ -81,7 +81,7 @@ class TorchTeacher:
             with torch.inference_mode():
                 compiled(self._slots[0].load())
         except Exception as error:  # torch's, Triton's and the C++ compiler's errors share no base
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            reason = first_line(error)
             raise EmovoxError(f"torch.compile failed here ({reason}); use --compile off") from error
         return compiled
 

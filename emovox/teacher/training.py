@@ -17,14 +17,14 @@ from torch import nn
 
 from emovox import runs
 from emovox.config import read_config
+from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError, InputError
-from emovox.teacher import checkpoints, ferplus, find_teacher
+from emovox.teacher import ferplus, find_teacher, teacher_checkpoint
 from emovox.teacher.augmentation import augment, cut_out
 from emovox.teacher.compact import CompactConfig, CompactNet, standardise
-from emovox.teacher.devices import resolve_device
 from emovox.teacher.distillation import soft_targets
-from emovox.teacher.recipe import TrainConfig
-from emovox.teacher.scores import score
+from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.teacher_scores import score
 
 Record = dict[str, Any]
 
@@ -32,7 +32,7 @@ STATEFUL = ("model", "average", "optimizer")  # what of a run has a state_dict
 
 
 def train(
-    config: TrainConfig, data: str | Path, out: str | Path, recipes: Path = Path()
+    config: TeacherTrainConfig, data: str | Path, out: str | Path, recipes: Path = Path()
 ) -> Generator[Record, None, None]:
     """Train a compact teacher; yield one record per epoch.
 
@@ -100,7 +100,7 @@ def _train_one(run: "_Run", public: ferplus.FerPlus, recipe: Record, out: Path) 
     if scores.cross_entropy < run.best:
         run.best = scores.cross_entropy
         how = {key: value for key, value in record.items() if key != "seconds"}
-        checkpoints.save(out / "best.safetensors", run.average, how | recipe)
+        teacher_checkpoint.save(out / "best.safetensors", run.average, how | recipe)
     runs.append_log(out / "log.jsonl", record)
     run.epoch += 1
     run.save(out / "last.pt")
@@ -112,7 +112,7 @@ class _Source:
     """A teacher to learn from: a registered name or a checkpoint, or a recipe to train first."""
 
     name: str | Path
-    recipe: TrainConfig | None = None
+    recipe: TeacherTrainConfig | None = None
 
     @property
     def stem(self) -> str:
@@ -120,7 +120,7 @@ class _Source:
 
 
 def _find_sources(
-    config: TrainConfig, recipes: Path, above: tuple[Path, ...] = ()
+    config: TeacherTrainConfig, recipes: Path, above: tuple[Path, ...] = ()
 ) -> list[_Source]:
     """Look up what `start_from` and `distill_from` name, before anything is written or trained."""
     sources = []
@@ -132,7 +132,7 @@ def _find_sources(
             continue
         if beside.resolve() in above:
             raise ConfigError(f"{beside}: a recipe cannot learn from itself")
-        recipe = read_config(TrainConfig, beside, {"device": config.device})
+        recipe = read_config(TeacherTrainConfig, beside, {"device": config.device})
         _find_sources(recipe, beside.parent, (*above, beside.resolve()))
         sources.append(_Source(beside, recipe))
     stems = [source.stem for source in sources if source.recipe]
@@ -161,7 +161,11 @@ class _Run:
     """Everything that changes from step to step, and goes on unchanged after an interruption."""
 
     def __init__(
-        self, config: TrainConfig, images: np.ndarray, targets: np.ndarray, device: torch.device
+        self,
+        config: TeacherTrainConfig,
+        images: np.ndarray,
+        targets: np.ndarray,
+        device: torch.device,
     ) -> None:
         self.config, self.device = config, device
         self.images = torch.from_numpy(images).unsqueeze(1)
@@ -187,7 +191,7 @@ class _Run:
             InputError: it is of another shape.
         """
         path = find_teacher(source).path
-        net = checkpoints.load(path)
+        net = teacher_checkpoint.load(path)
         if type(net) is not CompactNet or net.config != self.model.config:
             raise InputError(f"{path}: start_from needs a network of the same shape")
         for model in (self.model, self.average):
@@ -258,7 +262,9 @@ def _logits(model: nn.Module, images: np.ndarray, device: torch.device) -> np.nd
     return torch.cat(logits).numpy()
 
 
-def _recipe(config: TrainConfig, parts: list[ferplus.FerPlus], sources: list[str | Path]) -> Record:
+def _recipe(
+    config: TeacherTrainConfig, parts: list[ferplus.FerPlus], sources: list[str | Path]
+) -> Record:
     """All that decides what a training gives, without paths and without the device."""
     values = dataclasses.asdict(config)
     del values["device"]
@@ -284,7 +290,7 @@ def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, o
     ]
 
 
-def _learning_rate(config: TrainConfig, epoch: float) -> float:
+def _learning_rate(config: TeacherTrainConfig, epoch: float) -> float:
     if epoch < config.warmup_epochs:
         return config.learning_rate * (epoch + 0.01) / config.warmup_epochs
     done = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)

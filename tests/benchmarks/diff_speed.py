@@ -21,8 +21,10 @@ import numpy as np
 import pyarrow as pa
 
 import emovox
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
+from emovox.ids import TrackKey
 
 TRACK_COLUMNS = list(TrackRow.__dataclass_fields__)
 TRACKS_PER_CHUNK = 4096
@@ -41,7 +43,15 @@ def changed_chunks(dataset: emovox.Dataset, rng: np.random.Generator) -> Iterato
                 if name in schema.LOGITS:
                     noise = rng.normal(0, 0.05, len(kept)).astype(np.float32)
                     columns[index] = pa.array(kept[name].to_numpy() + noise)
-            tracks = [TrackRow(*(row[name] for name in TRACK_COLUMNS)) for row in part]
+            tracks = [
+                TrackRow(
+                    TrackKey(row["identity_id"], row["video_id"], row["track_num"]),
+                    row["n_frames"],
+                    row["n_expected"],
+                    row["duration_ms"],
+                )
+                for row in part
+            ]
             whole = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
             yield Chunk(split, tracks, pa.Table.from_arrays(whole, schema=schema.FRAMES))
 

@@ -25,10 +25,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from emovox.build.config import BuildConfig
-from emovox.build.run import build_dataset
-from emovox.build.shard import ROWS, ShardJob, ShardReport, TrackResult, write_shard
 from emovox.dataset import schema
+from emovox.dataset.rows import TrackRow
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.run import build_dataset
+from emovox.labelling.shard import ROWS, ShardJob, ShardReport, write_shard
 from emovox.testing import write_clip
 
 FRAMES_PER_TRACK = 33
@@ -99,7 +100,9 @@ class FakeMedia:
     def fake(self, job: ShardJob) -> ShardReport:
         report = ShardReport(job.shard.fingerprint)
         ids = [track.track_id for track in job.shard.tracks]
-        report.tracks = [TrackResult(t, FRAMES_PER_TRACK, FRAMES_PER_TRACK, 7920) for t in ids]
+        report.tracks = [
+            TrackRow(t.key, FRAMES_PER_TRACK, FRAMES_PER_TRACK, 7920) for t in job.shard.tracks
+        ]
         num_rows = len(ids) * FRAMES_PER_TRACK
         index = np.tile(np.arange(FRAMES_PER_TRACK), len(ids))
         columns = {

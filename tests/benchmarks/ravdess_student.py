@@ -22,10 +22,12 @@ import pyarrow as pa
 import soundfile
 import torch
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
-from emovox.student import checkpoints
+from emovox.ids import TrackKey
+from emovox.student import student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 
 ACTED = {
@@ -70,7 +72,7 @@ def chunks(found: dict[str, list[tuple[Path, list[str]]]]) -> Iterator[Chunk]:
             duration = soundfile.info(path).duration
             num_rows = int(duration * 1000) // schema.STEP_MS + 1
             identity, video = path.parts[-3:-1]
-            row = TrackRow(identity, video, 1, num_rows, num_rows, int(duration * 1e3))
+            row = TrackRow(TrackKey(identity, video, 1), num_rows, num_rows, int(duration * 1e3))
             index = np.arange(num_rows)
             logits = np.zeros((len(EMOTIONS), num_rows), np.float32)
             logits[EMOTIONS.index(ACTED[fields[2]])] = CERTAINTY
@@ -96,7 +98,7 @@ def main() -> None:
     )
     write_dataset(arguments.out / "dataset", chunks(found), [], header, hdf5=False)
     untrained = VGGVox(StudentConfig(width=0.25), torch.Generator().manual_seed(0)).eval()
-    checkpoints.save(arguments.out / "untrained.safetensors", untrained, {})
+    student_checkpoint.save(arguments.out / "untrained.safetensors", untrained, {})
     for split, utterances in found.items():
         print(f"{split:12} {len(utterances):5,} utterances")
 

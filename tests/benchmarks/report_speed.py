@@ -19,9 +19,11 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
+from emovox.ids import TrackKey
 
 NUM_IDENTITIES = 1251
 TRACKS_PER_CHUNK = 4096
@@ -41,7 +43,11 @@ def chunks(num_frames: int) -> Iterator[Chunk]:
             part = chosen[start : start + TRACKS_PER_CHUNK]
             counts = rng.integers(16, 51, len(part))
             rows = [
-                TrackRow(f"id{10001 + people[k]}", f"v{k // 8:010d}", k % 8, int(n), int(n) + k % 3)
+                TrackRow(
+                    TrackKey(f"id{10001 + people[k]}", f"v{k // 8:010d}", k % 8),
+                    int(n),
+                    int(n) + k % 3,
+                )
                 for k, n in zip(part.tolist(), counts, strict=True)
             ]
             yield Chunk(split, rows, frames(rows, counts, rng))

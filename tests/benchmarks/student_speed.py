@@ -23,18 +23,20 @@ import pyarrow as pa
 import soundfile
 import torch
 
-from emovox.build.tables import Chunk, Header, TrackRow, write_dataset
 from emovox.dataset import schema
 from emovox.dataset.reader import load
+from emovox.dataset.rows import Chunk, TrackRow
+from emovox.dataset.writer import Header, write_dataset
+from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.emotions import EMOTIONS
+from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE
 from emovox.media.spectrogram import batch_spectrogram, normalise
 from emovox.student.clips import Clip
 from emovox.student.distillation import distillation_loss
-from emovox.student.recipe import TrainConfig
 from emovox.student.segments import TrainSegments, load_batches
+from emovox.student.student_config import StudentTrainConfig
 from emovox.student.vggvox import VGGVox
-from emovox.teacher.devices import device_name, resolve_device, resolve_precision
 
 ENOUGH = 1.5
 NUM_WRITTEN = 100  # files of each kind
@@ -52,12 +54,12 @@ def write_files(folder: Path, ending: str) -> Path:
     return folder
 
 
-def segments_of(audio: Path, folder: Path, config: TrainConfig) -> TrainSegments:
+def segments_of(audio: Path, folder: Path, config: StudentTrainConfig) -> TrainSegments:
     """Random segments of the files, and a dataset of random logits for them."""
     paths = sorted(p for p in audio.rglob("*") if p.suffix in (".wav", ".flac"))
     durations = [soundfile.info(path).duration for path in paths]
     rows = [
-        TrackRow("id", "v", i, count, count)
+        TrackRow(TrackKey("id", "v", i), count, count)
         for i, count in enumerate(int(seconds * 1000 / schema.STEP_MS) + 1 for seconds in durations)
     ]
 
@@ -85,7 +87,7 @@ def segments_of(audio: Path, folder: Path, config: TrainConfig) -> TrainSegments
     return TrainSegments(load(folder), clips, audio, config)
 
 
-def training(config: TrainConfig, device: str) -> Callable[[], int]:
+def training(config: StudentTrainConfig, device: str) -> Callable[[], int]:
     """Some steps of a training without a loader; gives the number of segments."""
     net = VGGVox(generator=torch.Generator().manual_seed(0))
     net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
@@ -143,7 +145,7 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     device = resolve_device(arguments.device)
-    config = TrainConfig(batch_size=arguments.batch_size, device=device)
+    config = StudentTrainConfig(batch_size=arguments.batch_size, device=device)
     print(
         f"{device_name(device)}, {platform.processor() or platform.machine()}, torch "
         f"{torch.__version__}, {arguments.threads} threads, {arguments.workers} workers"

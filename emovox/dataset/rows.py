@@ -1,0 +1,65 @@
+"""Rows that the writer of a dataset takes: tracks with frames, tracks without."""
+
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from emovox.errors import TrackError
+from emovox.ids import TrackKey, printable
+
+
+@dataclass(frozen=True, slots=True)
+class TrackRow:
+    """One track with frames; the writer derives the other columns of the table `tracks`.
+
+    Attributes:
+        key: its names.
+        n_frames: number of its rows in `frames`.
+        n_expected: number of its grid points.
+        duration_ms: its length; None where the source gives none.
+    """
+
+    key: TrackKey
+    n_frames: int
+    n_expected: int
+    duration_ms: int | None = None
+
+    @property
+    def track_id(self) -> str:
+        """`<identity>/<video>/<number>`."""
+        return self.key.track_id
+
+
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """One track without frames: a row of the table `dropped`."""
+
+    track_id: str
+    source: str
+    stage: str
+    error: str
+    message: str
+    attempts: int = 1
+
+    @classmethod
+    def of(cls, track_id: str, source: str, error: TrackError, attempts: int = 1) -> "Dropped":
+        """Return the row of a track that failed with `error`; its texts are made printable."""
+        message = printable(error.message)
+        return cls(
+            printable(track_id), printable(source), error.stage, error.error, message, attempts
+        )
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Some tracks of one split, in order, and their frames end to end.
+
+    Attributes:
+        split: one of `schema.SPLITS`.
+        tracks: sorted by track_id.
+        rows: the columns of `frames`, and those of `faces` where there are any.
+    """
+
+    split: str
+    tracks: list[TrackRow]
+    rows: pa.Table

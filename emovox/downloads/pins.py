@@ -1,0 +1,64 @@
+"""Checksums of files that came without one: what was good the first time is what it has to be.
+
+They lie in `pins.json` in the cache.
+"""
+
+import datetime
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from filelock import FileLock
+
+from emovox.cache import cache_folder
+from emovox.errors import InputError
+from emovox.files import write_text
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The first good copy of a file.
+
+    Attributes:
+        sha256: of its bytes.
+        source: the address or file that it came from.
+        date: when, as `YYYY-MM-DD`.
+    """
+
+    sha256: str
+    source: str
+    date: str
+
+
+def pins_file() -> Path:
+    """Where the pins lie; it need not exist."""
+    return cache_folder() / "pins.json"
+
+
+def read_pins() -> dict[str, Pin]:
+    """Every pin by the name of its file.
+
+    Raises:
+        InputError: the file of the pins is damaged.
+    """
+    path = pins_file()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Pin(**pin) for name, pin in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: expected the pinned checksums as JSON ({error}); repair it, or remove it to "
+            "pin anew"
+        ) from error
+
+
+def write_pin(name: str, sha256: str, source: str) -> None:
+    """Pin a file, in place of an earlier pin."""
+    path = pins_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_suffix(".lock")):
+        pin = Pin(sha256, source, datetime.date.today().isoformat())
+        pins = {n: asdict(p) for n, p in sorted((read_pins() | {name: pin}).items())}
+        write_text(path, json.dumps(pins, indent=2) + "\n")

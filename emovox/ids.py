@@ -1,0 +1,64 @@
+"""Identities, videos and tracks by name, and text that is safe to write and to print."""
+
+import re
+from dataclasses import dataclass
+
+from emovox.errors import TrackError
+
+MAX_TRACK_NUMBER = 2**31 - 1  # `track_num` is an int32 column
+TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class TrackKey:
+    """Name of one speaking-face utterance.
+
+    Attributes:
+        identity_id: the person who speaks; in a released dataset never a name.
+        video_id: the video that the track was cut from.
+        track_num: number of the track within the video.
+    """
+
+    identity_id: str
+    video_id: str
+    track_num: int
+
+    @property
+    def track_id(self) -> str:
+        """`<identity>/<video>/<number>`, the number with five digits or more.
+
+        Example:
+            >>> TrackKey("id10001", "Y8hIVOBuels", 1).track_id
+            'id10001/Y8hIVOBuels/00001'
+        """
+        return f"{self.identity_id}/{self.video_id}/{self.track_num:05d}"
+
+    def check(self) -> None:
+        """Check that the key can be written into the tables.
+
+        Raises:
+            TrackError: a name is empty, not UTF-8, or has a slash or a control character; or the
+                number does not fit into its column.
+        """
+        for name in (self.identity_id, self.video_id):
+            if not name or "/" in name or printable(name) != name:
+                message = (
+                    f"{printable(name)!r} is not valid as an identity or a video: empty, not "
+                    "UTF-8, or contains a slash or a control character"
+                )
+                raise TrackError("plan", "BadName", message)
+        if not 0 <= self.track_num <= MAX_TRACK_NUMBER:
+            message = f"track number {self.track_num} is not between 0 and {MAX_TRACK_NUMBER}"
+            raise TrackError("plan", "BadName", message)
+
+
+def parse_track_id(track_id: str) -> TrackKey | None:
+    """Return the key of a `track_id`, with any number of digits; None for another form."""
+    match = TRACK_ID.fullmatch(track_id)
+    return TrackKey(match[1], match[2], int(match[3])) if match else None
+
+
+def printable(name: str) -> str:
+    r"""Escape control characters and what UTF-8 cannot hold: `a\udcff` becomes `a\\udcff`."""
+    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
+    return re.sub(r"[\x00-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", text)

@@ -1,0 +1,351 @@
+"""The published annotations of EmoVoxCeleb, a MATLAB file, as a dataset of the contract."""
+
+import re
+import time
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emovox.corpus.splits import HEARD, TRAIN, UNHEARD, audit, official_split
+from emovox.corpus.voxceleb import (
+    LISTS,
+    SETS_LIST,
+    OfficialSplit,
+    read_names,
+    read_official_split,
+)
+from emovox.dataset import schema
+from emovox.dataset.rows import Chunk, Dropped, TrackRow
+from emovox.dataset.writer import Header, write_dataset
+from emovox.emotions import EMOTIONS
+from emovox.errors import InputError, TrackError
+from emovox.files import new_folder, sha256_file
+from emovox.ids import TrackKey, printable
+from emovox.labelling.published_mat import Annotations, FaceImages, read_annotations
+from emovox.packages import software
+from emovox.teacher import ACCURACY
+
+SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
+NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
+MAX_EXAMPLES = 5
+CHUNK_TRACKS = 4096
+TEACHER = "senet50-ferplus"
+ORIGIN = "Imported by emovox from the published annotations of EmoVoxCeleb (Albanie et al., 2018)."
+
+# Counts of the published file: the paper's Table 3 and the reference code.
+EXPECTED = {
+    "tracks in the file": 153_486,
+    f"tracks in the file, {TRAIN}": 118_485,
+    f"tracks in the file, {HEARD}": 4_505,
+    f"tracks in the file, {UNHEARD}": 30_496,
+    "tracks without frames": 134,
+    "face images": 5_078_961,
+    "face images of no track": 1_217,
+    "tracks": 153_352,
+    "frames": 5_077_744,
+    "identities": 1_251,
+}
+
+
+@dataclass
+class ImportResult:
+    """What an import did.
+
+    Attributes:
+        out: folder of the dataset.
+        manifest: content of its manifest.json.
+        counts: as `EXPECTED` names them.
+        reasons: dropped tracks by reason.
+        notes: lines about oddities.
+    """
+
+    out: Path
+    manifest: dict[str, Any]
+    counts: dict[str, int]
+    reasons: Counter[str]
+    notes: list[str]
+
+    @property
+    def share_dropped(self) -> float:
+        """Of all tracks, those that gave no rows."""
+        totals = self.manifest["totals"]
+        return float(totals["dropped"] / (totals["dropped"] + totals["tracks"]))
+
+    def summary(self) -> str:
+        """The counts beside the published ones, then what was dropped and noted."""
+        lines = [f"{'':<34}{'this file':>12}{'published':>12}"]
+        for what, expected in EXPECTED.items():
+            found = self.counts.get(what)
+            shown = "-" if found is None else f"{found:,}"
+            mark = "" if found in (expected, None) else "  differs"
+            lines.append(f"{what:<34}{shown:>12}{expected:>12,}{mark}")
+        lines += [f"dropped   {count:,} x {why}" for why, count in self.reasons.most_common()]
+        lines += [f"note      {note}" for note in self.notes]
+        return "\n".join([*lines, f"dataset   {self.out}"])
+
+
+def import_mat(
+    files: list[Path],
+    out: Path,
+    *,
+    meta: Path,
+    name: str = "emovoxceleb",
+    version: str = "1.0.0",
+    hdf5: bool = False,
+) -> ImportResult:
+    """Make a dataset from the published annotations.
+
+    Args:
+        files: the MAT file, or several that hold `wavLogits` and `images` between them.
+        out: folder of the dataset; it must not hold anything yet. It appears when it is whole.
+        meta: folder with vox1_meta.csv, which turns names into ids, and perhaps the two official
+            lists, which the file's splits are then compared with.
+        name, version: of the dataset.
+        hdf5: write each split as HDF5 too.
+
+    Raises:
+        InputError: a file, a field or the number of emotions is not what it should be.
+        CheckError: the file's split leaks.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: is there already; choose another --out")
+    if printable(str(out)) != str(out):  # Arrow opens nothing that is not UTF-8
+        raise InputError(f"{printable(str(out))}: not a name in UTF-8; choose another --out")
+    names = read_names(meta)
+    lists = read_official_split(meta) if (meta / SETS_LIST).is_file() else None
+    found = read_annotations(files)
+    table = _Join(found, names, files)
+    table.compare(lists)
+    audit(table.keys, table.splits)
+    if not table.keys:
+        reasons = Counter(d.error for d in table.dropped)
+        why = ", ".join(f"{n} x {error}" for error, n in reasons.items())
+        raise InputError(f"{', '.join(map(str, files))}: no track can be used ({why})")
+    header = Header(
+        name=printable(name),
+        version=printable(version),
+        step_ms=schema.STEP_MS,
+        teacher={"name": TEACHER, "sha256": None},
+        provenance={
+            **software("numpy", "pyarrow", "h5py"),
+            "date": time.strftime("%Y-%m-%d", time.gmtime()),
+            "origin": ORIGIN,
+            "teacher": {"name": TEACHER, "sha256": None, "accuracy": ACCURACY[TEACHER]},
+            "imported_from": [_fingerprint(path) for path in files],
+            "lists": [_fingerprint(meta / n) for n in LISTS if (meta / n).is_file()],
+            "split_disagreements": table.disagreements,
+        },
+        tables=("frames", "tracks"),
+    )
+    place = out.resolve()  # of a link, or of the current folder
+    with new_folder(place, "importing") as building:
+        manifest = write_dataset(building, table.chunks(), table.dropped, header, hdf5=hdf5)
+    counts = table.counts | {"tracks": len(table.keys), "frames": manifest["totals"]["frames"]}
+    counts["identities"] = len({key.identity_id for key in table.keys})
+    reasons = Counter(f"{d.stage}: {d.error}" for d in table.dropped)
+    return ImportResult(out, manifest, counts, reasons, table.notes)
+
+
+def _fingerprint(path: Path) -> dict[str, str]:
+    return {"file": printable(path.name), "sha256": sha256_file(path)}
+
+
+def _own_numbers(ids: np.ndarray) -> np.ndarray:
+    """Ids as int64; a negative number of its own where one is not whole or not unique."""
+    values = ids.astype(np.float64)
+    whole = np.isfinite(values) & (values == np.round(values)) & (values >= 0) & (values < 2**53)
+    numbers = np.where(whole, values, 0).astype(np.int64)
+    _, kinds, counts = np.unique(numbers, return_inverse=True, return_counts=True)
+    return np.where(whole & (counts[kinds] == 1), numbers, -1 - np.arange(len(numbers)))
+
+
+class _Join:
+    """The tracks of the file under their ids, and the rows that each one gives.
+
+    Attributes:
+        keys: those with rows, sorted by track_id; `splits` has the split of each.
+        dropped: the others, each with its reason.
+        counts: as `EXPECTED` names them.
+        notes: lines about oddities.
+        disagreements: tracks whose split in the file is not that of the official lists.
+    """
+
+    def __init__(self, found: Annotations, names: dict[str, str], files: list[Path]) -> None:
+        self._found, self._names = found, names
+        assert found.ids is not None and found.sets is not None
+        self._where = ", ".join(map(str, files))
+        found.ids = _own_numbers(found.ids)
+        self._ids, self._sets = found.ids, found.sets
+        num = len(found.names)
+        if len(self._ids) != num or len(self._sets) != num:
+            raise InputError(
+                f"{self._where}: images.name, id and set differ in length: {num}, "
+                f"{len(self._ids)}, {len(self._sets)}"
+            )
+        self.keys: list[TrackKey] = []
+        self.splits: dict[str, str] = {}
+        self.dropped: list[Dropped] = []
+        self.counts: dict[str, int] = {"tracks in the file": num}
+        self.notes: list[str] = []
+        self.disagreements: list[dict[str, str | None]] = []
+        self._cells: dict[str, int] = {}  # position in wavLogits of every track with rows
+        self._frames = FaceImages(found)
+        self._check_emotions()
+        for position, cell in enumerate(self._cell_of_each()):
+            self._add(position, cell)
+        self.keys.sort(key=lambda key: key.track_id)
+        self._count()
+
+    def _check_emotions(self) -> None:
+        widths = Counter(x.shape[1] for x in self._found.logits if x.ndim == 2 and x.size)
+        if widths and len(EMOTIONS) not in widths:
+            raise InputError(
+                f"{self._where}: wavLogits has {widths.most_common(1)[0][0]} columns, expected "
+                f"{len(EMOTIONS)}: {', '.join(EMOTIONS)}"
+            )
+
+    def _cell_of_each(self) -> np.ndarray:
+        """Which cell of wavLogits each entry of `images` has.
+
+        Ids are the original numbers of the utterances. Where wavLogits still has a cell for each of
+        those, the id says which; where both were thinned out, they are parallel. Where both could
+        be, the counts of face images, which carry ids, decide.
+        """
+        ids, num_cells = self._ids, len(self._found.logits)
+        good = ids[ids >= 0]
+        parallel = len(ids) == num_cells
+        by_id = len(good) == len(ids) and ids.min() >= 1 and ids.max() <= num_cells
+        if not parallel and not by_id:
+            raise InputError(
+                f"{self._where}: wavLogits has {num_cells:,} cells, images.id {len(ids):,} entries "
+                f"up to {ids.max():,}: they cannot be joined"
+            )
+        in_order = np.arange(len(ids))
+        if not (parallel and by_id) or np.array_equal(ids - 1, in_order):
+            return ids - 1 if by_id else in_order
+        num_rows = np.array([len(x) for x in self._found.logits])
+        expected = self._frames.counts()
+        if expected is None:
+            self.notes.append("wavLogits and images fit by position and by id; joined by id")
+            return ids - 1
+        misfits = [(num_rows[cells] != expected).sum() for cells in (ids - 1, in_order)]
+        return ids - 1 if misfits[0] <= misfits[1] else in_order
+
+    def _add(self, position: int, cell: int) -> None:
+        name, number = self._found.names[position], int(self._ids[position])
+        track_id = f"images/{number}"
+        try:
+            if number < 0:
+                message = "its images.id is not a whole number that it has alone"
+                raise TrackError("plan", "BadId", message)
+            key = self._key(name)
+            key.check()
+            track_id = key.track_id
+            if track_id in self.splits:
+                raise TrackError("plan", "DuplicateTrack", "another entry has the same track_id")
+            self._check_logits(self._found.logits[cell])
+            split = SETS.get(float(self._sets[position]))
+            if split is None:
+                message = f"images.set is {self._sets[position]}, expected 1, 2 or 3"
+                raise TrackError("split", "UnknownSet", message)
+        except TrackError as error:
+            # Names of persons stay out of what is released.
+            source = f"images.id {number}"
+            self.dropped.append(Dropped.of(track_id, source, error))
+            return
+        self.keys.append(key)
+        self.splits[track_id] = split
+        self._cells[track_id] = cell
+        self._frames.number(position, len(self._found.logits[cell]), track_id)
+
+    def _key(self, name: str) -> TrackKey:
+        match = NAME.fullmatch(name)
+        if match is None or {".", ".."} & {*name.split("/"), match[2]}:
+            raise TrackError(
+                "plan", "BadName", "the name is not <person>/<set>/<video>_<track>.wav"
+            )
+        if match[1] not in self._names:
+            raise TrackError("plan", "UnknownIdentity", "vox1_meta.csv does not know the person")
+        return TrackKey(self._names[match[1]], match[2], int(match[3]))
+
+    def _check_logits(self, logits: np.ndarray) -> None:
+        if not logits.size:
+            raise TrackError("decode", "NoFrames", "wavLogits has no rows for it")
+        if logits.ndim != 2 or logits.shape[1] != len(EMOTIONS):
+            shape = " x ".join(map(str, logits.shape))
+            raise TrackError("decode", "BadShape", f"its logits are {shape}, expected n x 8")
+        if not (np.abs(logits) <= np.finfo(np.float32).max).all():
+            raise TrackError("decode", "NotFinite", "a logit is NaN, infinite or beyond float32")
+        if len(logits) > schema.MAX_FRAME_INDEX + 1:
+            raise TrackError("time", "TooLong", f"{len(logits):,} frames")
+
+    def _count(self) -> None:
+        sets = Counter(SETS.get(float(value), "") for value in self._sets)
+        self.counts |= {f"tracks in the file, {s}": sets[s] for s in SETS.values()}
+        self.counts["tracks without frames"] = sum(d.error == "NoFrames" for d in self.dropped)
+        if (wav_ids := self._found.wav_ids) is not None:
+            self.counts["face images"] = len(wav_ids)
+            unclaimed = ~np.isin(wav_ids, self._ids)
+            self.counts["face images of no track"] = int(unclaimed.sum())
+        self.notes += self._frames.notes()
+
+    def compare(self, lists: OfficialSplit | None) -> None:
+        """Hold the file's splits against the official lists."""
+        if lists is None:
+            self.notes.append("no official lists at hand: the file's splits were not compared")
+            return
+        for key in self.keys:
+            listed, split = official_split(key, lists), self.splits[key.track_id]
+            if listed != split:
+                self.disagreements.append(
+                    {"track_id": key.track_id, "file": split, "lists": listed}
+                )
+        for one in self.disagreements[:MAX_EXAMPLES]:
+            self.notes.append(
+                f"{one['track_id']}: {one['file']} in the file, {one['lists']} listed"
+            )
+        if self.disagreements:
+            self.notes.append(
+                f"{len(self.disagreements):,} tracks in another split than the official lists have "
+                f"them; {schema.PROVENANCE} names each"
+            )
+
+    def chunks(self) -> Iterator[Chunk]:
+        """The rows of all tracks, sorted within each split."""
+        for split in schema.SPLITS:
+            keys = [key for key in self.keys if self.splits[key.track_id] == split]
+            for start in range(0, len(keys), CHUNK_TRACKS):
+                yield self._chunk(split, keys[start : start + CHUNK_TRACKS])
+
+    def _chunk(self, split: str, keys: list[TrackKey]) -> Chunk:
+        cells = [self._found.logits[self._cells[key.track_id]] for key in keys]
+        numbered = [self._frames.order.get(key.track_id) for key in keys]
+        indices = [
+            np.arange(len(logits)) if numbers is None else np.sort(numbers)
+            for logits, numbers in zip(cells, numbered, strict=True)
+        ]
+        logits = np.concatenate(
+            [
+                logits if numbers is None else logits[np.argsort(numbers, kind="stable")]
+                for logits, numbers in zip(cells, numbered, strict=True)
+            ]
+        ).astype(np.float32, copy=False)
+        rows = [
+            TrackRow(key, len(x), int(index[-1]) + 1)
+            for key, x, index in zip(keys, cells, indices, strict=True)
+        ]
+        counts = np.array([len(x) for x in cells])
+        ids = pa.array([key.track_id for key in keys], pa.string())
+        index = np.concatenate(indices).astype(np.int16)
+        columns = [
+            ids.take(pa.array(np.repeat(np.arange(len(keys)), counts))),
+            pa.array(index),
+            pa.array(index.astype(np.int32) * schema.STEP_MS),
+            *(pa.array(column) for column in np.ascontiguousarray(logits.T)),
+        ]
+        return Chunk(split, rows, pa.Table.from_arrays(columns, schema=schema.FRAMES))

@@ -1,0 +1,72 @@
+"""The media of a shard as local files, fetched while the track before is worked on."""
+
+import errno
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack
+from itertools import groupby
+from pathlib import Path
+
+from emovox.corpus.tracks import FaceSource, Track
+from emovox.errors import TrackError
+from emovox.paths import is_remote, local_copy, local_folder, name_fault
+
+AHEAD = 2  # sources fetched before they are needed
+OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # say nothing about a track
+
+
+class Sources:
+    """Gives the local path of each track's media; to be asked in the order of the tracks.
+
+    What is local already is left where it is. A remote file is there until the first track that
+    needs another one, so that a video with many tracks is fetched once.
+    """
+
+    def __init__(self, root: Path, tracks: Iterable[Track]) -> None:
+        self._root = root
+        self._next = iter([next(same) for _, same in groupby(tracks, lambda track: track.source)])
+        self._fetched: deque[tuple[str, ExitStack, Future[Path]]] = deque()
+        self._threads = ThreadPoolExecutor(AHEAD)
+
+    def __enter__(self) -> "Sources":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._threads.shutdown(cancel_futures=True)
+        while self._fetched:
+            self._remove()
+
+    def local(self, track: Track) -> Path:
+        """Where the video, or the folder of JPEGs, of a track is on this machine.
+
+        Raises:
+            TrackError: it cannot be fetched.
+        """
+        if not is_remote(self._root):
+            return self._root / track.source
+        while self._fetched and self._fetched[0][0] != track.source:
+            self._remove()
+        while len(self._fetched) <= AHEAD and (ahead := next(self._next, None)):
+            self._fetch(ahead)
+            if self._fetched[0][0] != track.source:  # that of a track which was given up
+                self._remove()
+        try:
+            return self._fetched[0][2].result()
+        except OSError as error:
+            if error.errno in OUR_OWN:
+                raise
+            name = name_fault(error, self._root)
+            raise TrackError("open", name, error.strerror or "cannot be fetched") from error
+
+    def _fetch(self, track: Track) -> None:
+        copies = ExitStack()
+        copy = local_folder if track.faces is FaceSource.DENSE else local_copy
+        copied = self._threads.submit(copies.enter_context, copy(self._root / track.source))
+        self._fetched.append((track.source, copies, copied))
+
+    def _remove(self) -> None:
+        _, copies, copied = self._fetched.popleft()
+        if not copied.cancel():
+            copied.exception()  # waits: a copy is not to appear after it was removed
+        copies.close()

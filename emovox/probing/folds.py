@@ -1,0 +1,89 @@
+"""Which utterances a probe holds out: at random, by speaker, by a corpus' own partition."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from emovox.errors import InputError
+from emovox.probing.corpora import Utterance
+
+RANDOM = "random folds"
+BY_SPEAKER = "speaker-independent folds"
+PARTITION = "train to val"
+
+NUM_FOLDS = 10
+
+
+@dataclass(frozen=True)
+class Folds:
+    """One way of splitting a corpus.
+
+    Attributes:
+        name: `RANDOM`, `BY_SPEAKER` or `PARTITION`.
+        held_out: indices of the utterances that each fold is tested on.
+        trained_on: indices of those that each fold is fitted to.
+    """
+
+    name: str
+    held_out: tuple[np.ndarray, ...]
+    trained_on: tuple[np.ndarray, ...]
+
+
+def make_folds(
+    utterances: Sequence[Utterance], num_folds: int = NUM_FOLDS, seed: int = 0
+) -> tuple[list[Folds], list[str]]:
+    """All ways of splitting that a corpus allows, and a line on each that it does not.
+
+    Raises:
+        InputError: fewer utterances than folds.
+    """
+    folds, notes = [random_folds(len(utterances), num_folds, seed)], []
+    speakers = [u.speaker for u in utterances if u.speaker is not None]
+    num_speakers = len(set(speakers))
+    if len(speakers) < len(utterances):
+        unknown = len(utterances) - len(speakers)
+        whose = "the corpus names no speakers" if not speakers else f"{unknown:,} have no speaker"
+        notes.append(f"{BY_SPEAKER} are not possible: {whose}")
+    elif num_speakers < 2:
+        notes.append(f"{BY_SPEAKER} are not possible: there is one speaker")
+    else:
+        folds.append(speaker_folds(speakers, num_folds))
+        if num_speakers < num_folds:
+            notes.append(f"{BY_SPEAKER}: {num_speakers}, one for each speaker")
+    parts = np.array([u.part for u in utterances], object)
+    train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
+    if len(train) and len(val):
+        folds.append(Folds(PARTITION, (val,), (train,)))
+    return folds, notes
+
+
+def random_folds(num_utterances: int, num_folds: int = NUM_FOLDS, seed: int = 0) -> Folds:
+    """Stretches of a random permutation, neither stratified nor speaker-independent.
+
+    As in the paper; `run_cross_val` of the reference code cuts at the same places.
+
+    Raises:
+        InputError: fewer utterances than folds.
+    """
+    if num_utterances < num_folds:
+        raise InputError(f"{num_utterances} utterances are too few for {num_folds} folds")
+    order = np.random.default_rng(seed).permutation(num_utterances)
+    # Halves go up, unlike in numpy's round.
+    ends = np.floor(np.linspace(0, num_utterances, num_folds + 1) + 0.5).astype(int)
+    return _complete(RANDOM, num_utterances, np.split(order, ends[1:-1]))
+
+
+def speaker_folds(speakers: Sequence[str], num_folds: int = NUM_FOLDS) -> Folds:
+    """Folds of whole speakers, as even as they can be; one per speaker if there are fewer."""
+    from sklearn.model_selection import GroupKFold
+
+    splitter = GroupKFold(min(num_folds, len(set(speakers))))
+    held_out = [test for _, test in splitter.split(np.zeros(len(speakers)), groups=speakers)]
+    return _complete(BY_SPEAKER, len(speakers), held_out)
+
+
+def _complete(name: str, num_utterances: int, held_out: Sequence[np.ndarray]) -> Folds:
+    everything = np.arange(num_utterances)
+    trained_on = tuple(np.setdiff1d(everything, test) for test in held_out)
+    return Folds(name, tuple(held_out), trained_on)
