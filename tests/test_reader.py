@@ -26,8 +26,9 @@ from test_published import BUCKLEY, DOWN, LEE, PERSONS, ZANDER, annotations, utt
 
 import emovox
 from emovox.cache import cache_folder
-from emovox.dataset import mmap_cache, reader, schema, store
-from emovox.dataset.reader import CONTAINERS, POOLS, Dataset, load
+from emovox.dataset import mmap_cache, schema, store
+from emovox.dataset.names import POOLS, TIMINGS
+from emovox.dataset.reader import CONTAINERS, Dataset, load
 from emovox.dataset.writer import Header, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
@@ -852,7 +853,7 @@ def test_the_first_of_two_peaks_counts(copied: Path, tmp_path: Path) -> None:
     assert dataset.target("id10004/a/00001", pool="max").tolist() == [0, 1, 5, 5, 0, 0, 0, 0]
 
 
-@pytest.mark.parametrize("timing", reader.TIMINGS)
+@pytest.mark.parametrize("timing", TIMINGS)
 @pytest.mark.parametrize(
     ("start", "end"),
     [

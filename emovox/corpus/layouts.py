@@ -15,7 +15,6 @@ from hashlib import blake2b
 from pathlib import Path
 
 from emovox.corpus.listing import VIDEO_ENDINGS, Entry
-from emovox.corpus.track_table import read_track_table
 from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.corpus.voxceleb import IDENTITY, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
@@ -235,6 +234,8 @@ def _folder(source: Source) -> Corpus:
 
 
 def _table(source: Source) -> Corpus:
+    from emovox.corpus.track_table import read_track_table
+
     assert source.table is not None
     return read_track_table(source.table, source.root)
 

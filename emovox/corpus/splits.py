@@ -9,14 +9,13 @@ from collections.abc import Iterable
 from hashlib import blake2b
 from pathlib import Path
 
-from emovox.corpus.track_table import read_table
 from emovox.corpus.tracks import Corpus, Track
 from emovox.corpus.voxceleb import (
     OfficialSplit,
     lists_folder,
     read_official_split,
 )
-from emovox.dataset.schema import SPLITS
+from emovox.dataset.names import SPLITS
 from emovox.errors import CheckError, InputError, TrackError
 from emovox.ids import TrackKey, parse_track_id
 from emovox.paths import as_path
@@ -128,6 +127,8 @@ def audit(keys: Iterable[TrackKey], assigned: dict[str, str]) -> None:
 
 
 def _from_file(path: Path, tracks: list[Track]) -> dict[str, str]:
+    from emovox.corpus.track_table import read_table
+
     rows = read_table(path, ("split",))
     key = next((k for k in ("track_id", "identity_id") if rows and k in rows[0]), None)
     if key is None:

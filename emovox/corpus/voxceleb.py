@@ -2,16 +2,20 @@
 
 import csv
 import io
+import math
 import re
+from bisect import bisect_left
 from dataclasses import dataclass
 from pathlib import Path
-
-import numpy as np
+from typing import TYPE_CHECKING
 
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError
 from emovox.ids import TrackKey
 from emovox.paths import name_fault
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FRAMES_PER_SECOND = 25  # of the video that FRAME in a box file counts
 MAX_BOX_GAP = 25  # frames; boxes further apart than this are not joined by a line
@@ -36,8 +40,8 @@ class Boxes:
         bad_lines: line numbers that could not be read.
     """
 
-    frames: np.ndarray
-    xywh: np.ndarray
+    frames: "np.ndarray"
+    xywh: "np.ndarray"
     are_fractions: bool
     bad_lines: tuple[int, ...] = ()
 
@@ -62,7 +66,7 @@ class Boxes:
         if not first - END_SLACK <= frame <= last + END_SLACK:
             return None
         frame = min(max(frame, first), last)
-        after = int(np.searchsorted(self.frames, frame))
+        after = bisect_left(self.frames, frame)
         before = after if self.frames[after] == frame else after - 1
         gap = self.frames[after] - self.frames[before]
         if gap > MAX_BOX_GAP:
@@ -92,6 +96,8 @@ def read_boxes(path: Path, name: str) -> Boxes:
     except OSError as error:
         fault = name_fault(error, path)
         raise TrackError("boxes", fault, f"{name}: {error.strerror}") from error
+    import numpy as np
+
     rows: dict[int, list[float]] = {}
     bad_lines = []
     body = 0
@@ -120,7 +126,7 @@ def _box_row(line: str) -> tuple[int, list[float]] | None:
         frame, box = int(fields[0]), [float(v) for v in fields[1:]]
     except ValueError:
         return None
-    if len(box) != 4 or not np.isfinite(box).all() or min(box[2:]) <= 0:
+    if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
         return None
     return (frame, box) if 0 <= frame <= MAX_FRAME else None
 

@@ -20,13 +20,12 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.mmap_cache import Arrays, frames_of, open_arrays
+from emovox.dataset.names import POOLS, TIMINGS
 from emovox.dataset.takedown import Kept, cut, cut_tracks, find_kept, own_list, read_list
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, MissingPackageError
 
 CONTAINERS = ("parquet", "hdf5")
-POOLS = ("max", "mean", "peak")
-TIMINGS = ("grid", "legacy")
 LEGACY_FPS, LEGACY_STEP = 25, 6  # video frames per second, and per grid point
 ROUNDING = 1e-6  # of a grid step; a window's edge this close to a grid point lies on it
 

@@ -1,11 +1,13 @@
 """Rows that the writer of a dataset takes: tracks with frames, tracks without."""
 
 from dataclasses import dataclass
-
-import pyarrow as pa
+from typing import TYPE_CHECKING
 
 from emovox.errors import TrackError
 from emovox.ids import TrackKey, printable
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,4 +64,4 @@ class Chunk:
 
     split: str
     tracks: list[TrackRow]
-    rows: pa.Table
+    rows: "pa.Table"

@@ -21,12 +21,12 @@ from typing import Any
 
 import pyarrow as pa
 
+from emovox.dataset.names import SPLITS as SPLITS
+from emovox.dataset.names import STEP_MS as STEP_MS
+from emovox.dataset.names import TABLES as TABLES
 from emovox.emotions import EMOTIONS
 
 SCHEMA_VERSION = 1
-STEP_MS = 240  # milliseconds between grid points; the published dataset's step
-SPLITS = ("train", "heard_val", "unheard_val")
-TABLES = ("frames", "tracks", "faces")  # one file per split each; `dropped` is a single file
 
 LOGITS = tuple(f"logit_{emotion}" for emotion in EMOTIONS)
 MAXIMA = tuple(f"max_{emotion}" for emotion in EMOTIONS)

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from emovox.corpus.splits import HEARD_FRACTION, UNHEARD_FRACTION
-from emovox.dataset.schema import STEP_MS
+from emovox.dataset.names import STEP_MS
 from emovox.errors import ConfigError
 from emovox.ids import printable
 from emovox.paths import as_path, is_remote

@@ -7,12 +7,11 @@ import numpy as np
 
 from emovox.errors import InputError
 from emovox.probing.corpora import Utterance
+from emovox.probing.probe_config import NUM_FOLDS
 
 RANDOM = "random folds"
 BY_SPEAKER = "speaker-independent folds"
 PARTITION = "train to val"
-
-NUM_FOLDS = 10
 
 
 @dataclass(frozen=True)

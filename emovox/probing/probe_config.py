@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 from emovox.errors import ConfigError
-from emovox.probing.folds import NUM_FOLDS
 
 FEATURES = ("logits", "embedding")
 PROTOCOLS = ("standard", "legacy")
+NUM_FOLDS = 10
 
 
 @dataclass(frozen=True)

@@ -5,14 +5,15 @@ Nothing here imports torch until a student is loaded.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from emovox.cache import cache_folder
 from emovox.errors import ConfigError, InputError
 from emovox.files import sha256_file
 from emovox.packages import explained
+
+if TYPE_CHECKING:
+    import numpy as np
 
 # Students by name -> the file of their weights in the cache, as `emovox download student` puts it.
 RELEASED = {"emovoxceleb": "emovoxceleb-student.mat"}
@@ -42,11 +43,11 @@ class Student(Protocol):
     emotions: tuple[str, ...]
     sha256: str
 
-    def __call__(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    def __call__(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":
         """Logits float32 `[N, 8]` of N utterances; of one if it is an array."""
         ...
 
-    def embed(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
+    def embed(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":
         """Outputs of the last hidden layer, float32 `[N, 1024]` at width 1."""
         ...
 
@@ -109,6 +110,7 @@ def load_student(
         MissingPackageError: the extra `build` is not installed.
 
     Example:
+        >>> import numpy as np
         >>> student = load_student("emovox-demo/student/best.safetensors")
         >>> seconds = [np.zeros(16_000), np.zeros(40_000)]  # 1 s and 2.5 s of silence
         >>> student(seconds).shape, student.embed(seconds).shape  # of an eighth of the width

@@ -13,7 +13,8 @@ import pyarrow.parquet as pq
 from scipy.special import softmax
 from tqdm import tqdm
 
-from emovox.dataset.reader import TIMINGS, Dataset, load
+from emovox.dataset.names import TIMINGS
+from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError

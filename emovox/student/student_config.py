@@ -2,15 +2,14 @@
 
 from dataclasses import dataclass
 
-from emovox.dataset.reader import POOLS, TIMINGS
+from emovox.dataset.names import POOLS, TIMINGS
 from emovox.errors import ConfigError
-from emovox.media.spectrogram import HOP, SAMPLE_RATE, num_samples
 
 LOSSES = ("cross-entropy", "euclidean", "huber", "hard-label")
 REDUCTIONS = ("mean", "sum")
 LAST = "last"
 CHOICES = ("unheard_val", "heard_val", LAST)
-FRAMES_PER_SECOND = SAMPLE_RATE // HOP  # of spectrograms
+FRAMES_PER_SECOND = 100  # of spectrograms; `media.spectrogram` has the rest
 
 # Smallest and largest sensible value of each number.
 BOUNDS = {
@@ -114,4 +113,6 @@ class StudentTrainConfig:
     @property
     def num_samples(self) -> int:
         """Samples of a segment: a little more than its seconds, see `spectrogram.num_samples`."""
+        from emovox.media.spectrogram import num_samples
+
         return num_samples(self.num_frames)

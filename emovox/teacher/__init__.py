@@ -5,14 +5,15 @@ Nothing here imports torch until a teacher is loaded.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Protocol
 
 from emovox.cache import cache_folder
 from emovox.errors import ConfigError, InputError
 from emovox.files import sha256_file
 from emovox.packages import explained
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DEFAULT_TEACHER = "compact"
 
@@ -53,7 +54,7 @@ class Teacher(Protocol):
     input_size: int
     sha256: str
 
-    def __call__(self, crops: np.ndarray) -> np.ndarray:
+    def __call__(self, crops: "np.ndarray") -> "np.ndarray":
         """Logits float32 `[N, 8]` of RGB face crops uint8 `[N, S, S, 3]`."""
         ...
 
@@ -130,6 +131,7 @@ def load_teacher(
         MissingPackageError: the extra `build` is not installed.
 
     Example:
+        >>> import numpy as np
         >>> teacher = load_teacher("compact")
         >>> crops = np.zeros((2, teacher.input_size, teacher.input_size, 3), np.uint8)
         >>> teacher(crops).shape
