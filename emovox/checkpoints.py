@@ -1,44 +1,34 @@
-"""Checkpoints of networks: safetensors with a header that says which network they belong to."""
+"""Checkpoints of networks: safetensors with a header that describes the network."""
 
 import contextlib
 import dataclasses
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
-from torch import Tensor, nn
+from torch import Tensor
 
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.files import kind_of_file, remove_leftovers, replace_file
+from emovox.networks import Network
+from emovox.registry import Weights
 
 MAX_WEIGHTS = 10**9
 
-
-class Network(nn.Module):
-    """A network that a checkpoint can describe.
-
-    Attributes:
-        architecture: its name in checkpoints.
-        config: frozen dataclass of its shape; `type(self)(config)` builds it again.
-    """
-
-    architecture: ClassVar[str]
-    config: Any
-
-
-# Architecture in the header -> its config and its network.
-Architectures = Mapping[str, tuple[type, type[Network]]]
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
+# Architecture in the header -> config class and network class.
+Architectures = Mapping[str, tuple[type, type[AnyNetwork]]]
 
 
 def save(
     path: Path, net: Network, training: Mapping[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write weights as `dtype`, with the network's shape and the way they came about."""
+    """Write weights as `dtype`, with the network's shape and a record of the training."""
     tensors = {
         name: tensor.detach().cpu().to(dtype).contiguous()
         for name, tensor in net.state_dict().items()
@@ -54,65 +44,65 @@ def save(
         temporary.write_bytes(serialise(tensors, header))
 
 
-def convert_once(
-    converted: Path, source: Path, load: Callable[[Path], Any], read: Callable[[Path], Any]
-) -> Any:
-    """The network of a released file; its conversion stays in the cache for the next time.
+def load_released(
+    weights: Weights, load: Callable[[Path], AnyNetwork], read: Callable[[Path], AnyNetwork]
+) -> AnyNetwork:
+    """Load a network from a released file; a conversion in the cache makes the next load faster.
 
     Args:
-        converted: where the conversion is, or will be.
-        source: the released file.
-        load: reads a conversion; InputError if it is damaged.
-        read: reads a released file.
+        weights: the released file.
+        load: loads the conversion; InputError if it is damaged.
+        read: reads the released file.
     """
+    converted = weights.converted
+    assert converted is not None
     if converted.exists():
         try:
             return load(converted)
-        except InputError:  # damaged: make it anew
+        except InputError:  # damaged: convert again
             converted.unlink(missing_ok=True)
-    net = read(source)
-    with contextlib.suppress(OSError):  # a cache that cannot be written only costs time
+    net = read(weights.path)
+    with contextlib.suppress(OSError):  # a read-only cache only costs time
         converted.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(converted)
-        save(converted, net, {"converted_from": source.name}, torch.float32)
+        save(converted, net, {"converted_from": weights.path.name}, torch.float32)
     return net
 
 
-def load(path: Path, architectures: Architectures, kind: str) -> Network:
-    """Read a checkpoint written by `save`; the network is in evaluation mode.
+def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:
+    """Load a checkpoint written by `save`; the network is in evaluation mode.
 
     Args:
         path: the checkpoint.
-        architectures: those that are expected.
-        kind: what they are, for a message: `teacher` or `student`.
+        architectures: the accepted ones.
 
     Raises:
-        InputError: the file is missing, or is something else.
+        InputError: the file is missing or is not a checkpoint of these architectures.
     """
-    header, tensors = _read(path, kind, with_tensors=True)
+    header, tensors = _read(path, with_tensors=True)
     net = _network(path, header, architectures)
     fit(net, tensors, str(path))
     return net.eval()
 
 
-def read_training(path: Path, kind: str) -> dict[str, Any]:
-    """How the weights of a checkpoint came about, as `save` was told.
+def read_training(path: Path) -> dict[str, Any]:
+    """Read the record of the training from a checkpoint, as passed to `save`.
 
     Raises:
-        InputError: the file is missing, or is something else.
+        InputError: the file is missing or is not a checkpoint.
     """
-    header, _ = _read(path, kind, with_tensors=False)
+    header, _ = _read(path, with_tensors=False)
     try:
         return dict(json.loads(header["training"]))
     except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: the header does not say how it was trained ({error})") from error
+        raise InputError(f"{path}: no record of the training in the header ({error})") from error
 
 
 def fit(net: Network, tensors: dict[str, Tensor], where: str) -> None:
-    """Put weights into a network, all of them and no others.
+    """Copy weights into a network; they must be exactly those of the network.
 
     Raises:
-        InputError: a weight is missing, is of another shape, or does not belong to the network.
+        InputError: a weight is missing, has another shape, or does not belong to the network.
     """
     expected = {k: v for k, v in net.state_dict().items() if not k.endswith("num_batches_tracked")}
     tensors = {k: v for k, v in tensors.items() if not k.endswith("num_batches_tracked")}
@@ -131,9 +121,9 @@ def fit(net: Network, tensors: dict[str, Tensor], where: str) -> None:
     net.load_state_dict(tensors, strict=False)
 
 
-def _read(path: Path, kind: str, with_tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path, with_tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not path.is_file():
-        raise InputError(f"{path}: no such {kind} checkpoint")
+        raise InputError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
             names = list(file.keys()) if with_tensors else []
@@ -145,7 +135,9 @@ def _read(path: Path, kind: str, with_tensors: bool) -> tuple[dict[str, str], di
         ) from error
 
 
-def _network(path: Path, header: dict[str, str], architectures: Architectures) -> Network:
+def _network(
+    path: Path, header: dict[str, str], architectures: Architectures[AnyNetwork]
+) -> AnyNetwork:
     found = header.get("architecture", "none")
     if found not in architectures:
         raise InputError(
@@ -159,7 +151,7 @@ def _network(path: Path, header: dict[str, str], architectures: Architectures) -
             for key, value in json.loads(header["config"]).items()
         }
         config = make_config(**shape)
-        with torch.device("meta"):  # costs no memory, whatever size a header claims
+        with torch.device("meta"):  # no memory is allocated, whatever the header says
             num_weights = sum(p.numel() for p in make_network(config).parameters())
         if num_weights > MAX_WEIGHTS:
             raise ValueError(f"{num_weights:,} weights")

@@ -1,13 +1,17 @@
-"""Networks that MatConvNet saved: the layers of a DagNN or a SimpleNN and their weights."""
+"""Networks saved by MatConvNet: layers of a DagNN or a SimpleNN, and their weights as tensors."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from emovox.errors import InputError
 from emovox.matfile import read
+
+BN_EPSILON = 1e-5  # MatConvNet stores sqrt(variance + epsilon)
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,8 @@ class Layer:
     """One layer with weights of a MatConvNet network.
 
     Attributes:
-        name: with `_` where the file has `/`.
-        type: such as `dagnn.Conv`, which stands for the `conv` of a SimpleNN too.
+        name: name of the layer; `/` becomes `_`.
+        type: type in a DagNN, such as `dagnn.Conv`, also for layers of a SimpleNN.
         weights: in MatConvNet's order and layout: filters `[height, width, in, out]` and biases of
             a convolution; scale, shift and moments `[channels, 2]` (mean, deviation) of a batch
             normalisation.
@@ -27,17 +31,17 @@ class Layer:
     weights: tuple[np.ndarray, ...]
 
 
-# Types of a SimpleNN's layers -> those of a DagNN.
+# Layer types of a SimpleNN -> layer types of a DagNN.
 SIMPLE_TYPES = {"conv": "dagnn.Conv", "bnorm": "dagnn.BatchNorm"}
 
 
 def read_dagnn(path: Path) -> list[Layer]:
     """Read the layers with weights of a network saved by MatConvNet's `dagnn.DagNN.saveobj`.
 
-    A SimpleNN, whose layers hold their weights themselves, is read as well.
+    Also reads a SimpleNN, whose layers contain their weights.
 
     Raises:
-        InputError: no MAT file, or no such network in it.
+        InputError: not a MAT file, or a MAT file without such a network.
     """
     content = read(path)
     net = content.get("net", content)
@@ -70,7 +74,7 @@ def _simple_layers(records: list[dict[str, Any]]) -> list[Layer]:
         if record.get("weights")
     ]
     if not layers:
-        raise KeyError("params")  # nor weights in the layers, as a SimpleNN has them
+        raise KeyError("params")  # neither a DagNN nor a SimpleNN
     return layers
 
 
@@ -79,7 +83,63 @@ def _records(value: Any) -> list[dict[str, Any]]:
 
 
 def _names(value: Any) -> list[str]:
-    """The parameter names of a layer: a cell of strings, one string, or an empty array."""
+    """Return the parameter names of a layer: a cell of strings, one string, or an empty array."""
     if isinstance(value, str):
         return [value] if value else []
     return list(value) if isinstance(value, list) else []
+
+
+def to_state_dict(layers: list[Layer], path: Path) -> dict[str, Tensor]:
+    """Convert layers to a PyTorch state dict with the same layer names.
+
+    Filters `[h, w, in, out]` become `[out, in, h, w]`; moments (mean, deviation) become mean and
+    variance.
+
+    Args:
+        layers: of `read_dagnn`.
+        path: their file, for messages.
+
+    Raises:
+        InputError: the weights of a layer do not match its type.
+    """
+    state: dict[str, Tensor] = {}
+    for layer in layers:
+        convert = {"dagnn.Conv": _convolution, "dagnn.BatchNorm": _batch_norm}.get(layer.type)
+        if convert is None:
+            raise InputError(
+                f"{path}: expected weights in dagnn.Conv and dagnn.BatchNorm only; found them in "
+                f"layer {layer.name}, a {layer.type}"
+            )
+        try:
+            weights = convert([np.asarray(w, np.float32) for w in layer.weights])
+        except (ValueError, IndexError) as error:
+            shapes = ", ".join(str(list(w.shape)) for w in layer.weights)
+            raise InputError(
+                f"{path}: layer {layer.name}: expected the weights of a {layer.type}; "
+                f"found {shapes}"
+            ) from error
+        for key, array in weights.items():
+            state[f"{layer.name}.{key}"] = torch.from_numpy(np.ascontiguousarray(array))
+    return state
+
+
+def _convolution(weights: list[np.ndarray]) -> dict[str, np.ndarray]:
+    filters, *biases = weights
+    if len(biases) > 1:
+        raise ValueError("more than filters and biases")
+    filters = filters.reshape(filters.shape + (1,) * (4 - filters.ndim))
+    converted: dict[str, np.ndarray] = {"weight": filters.transpose(3, 2, 0, 1)}
+    if biases:
+        converted["bias"] = biases[0].ravel()
+    return converted
+
+
+def _batch_norm(weights: list[np.ndarray]) -> dict[str, np.ndarray]:
+    scale, shift, moments = weights
+    mean, deviation = moments.reshape(-1, 2, order="F").T
+    return {
+        "weight": scale.ravel(),
+        "bias": shift.ravel(),
+        "running_mean": mean,
+        "running_var": deviation**2 - BN_EPSILON,
+    }

@@ -1,12 +1,13 @@
-"""Folders of trainings: whose they are, their log, and the point from which one goes on."""
+"""Training folders: lock, config, log, resume point and result."""
 
 import contextlib
 import io
 import json
 import pickle
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock, Timeout
 
@@ -14,42 +15,89 @@ from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.files import remove_leftovers, replace_file, write_text
 from emovox.packages import explained
 
-# What damaged resume points make of loading them.
+if TYPE_CHECKING:
+    import pandas as pd
+
+BEST_FILE = "best.safetensors"
+CONFIG_FILE = "config.json"
+LOG_FILE = "log.jsonl"
+RESUME_FILE = "last.pt"
+
+# Errors of loading damaged resume points.
 DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeError, ValueError)
+
+
+@dataclass(frozen=True, repr=False)
+class TrainingResult:
+    """A finished training.
+
+    Attributes:
+        folder: the training folder.
+        records: one per epoch, as in `log.jsonl`.
+    """
+
+    folder: Path
+    records: tuple[Mapping[str, Any], ...]
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the best epoch."""
+        return self.folder / BEST_FILE
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with one row per epoch.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        with explained("to_pandas"):
+            import pandas as pd
+        return pd.DataFrame(self.records)
+
+    def __repr__(self) -> str:
+        last = self.records[-1] if self.records else {}
+        shown = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if name != "epoch")
+        return f"<TrainingResult {self.best}: {len(self.records)} epochs; last: {shown}>"
+
+
+def read_result(out: Path) -> TrainingResult:
+    """Return the result of the training in a folder, from its log."""
+    lines = (out / LOG_FILE).read_text(encoding="utf-8").splitlines()
+    return TrainingResult(out, tuple(map(json.loads, lines)))
 
 
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
-    """Keep `out` to this process; EmovoxError if another one trains there."""
+    """Lock `out` for this process; EmovoxError if another process trains there."""
     try:
         with FileLock(out / "lock", timeout=0):
             yield
     except Timeout:
-        raise EmovoxError(f"{out}: another run is training there; wait for it") from None
+        raise EmovoxError(f"{out}: another run is training there; wait for it to end") from None
 
 
-def claim(out: Path, recipe: Mapping[str, Any]) -> None:
-    """Write the recipe into `out`, or make sure that the one already there is the same.
+def write_or_match_config(out: Path, recipe: Mapping[str, Any]) -> None:
+    """Write the recipe into `out`, or check that the existing one is the same.
 
     Args:
-        out: folder of the training.
-        recipe: all that decides what the training gives; JSON values.
+        out: the training folder.
+        recipe: everything that determines the result of the training; JSON values.
 
     Raises:
         ConfigError: the folder holds a training with another recipe.
     """
     text = json.dumps(recipe, indent=2) + "\n"
-    path = out / "config.json"
+    path = out / CONFIG_FILE
     if path.exists() and path.read_bytes() != text.encode():
         raise ConfigError(
             f"{out}: holds a training with another recipe, data or teacher"
-            f"{_differing(path, json.loads(text))}; choose another --out"
+            f"{_differing_keys(path, json.loads(text))}; choose another --out"
         )
     write_text(path, text)
 
 
-def _differing(path: Path, recipe: dict[str, Any]) -> str:
-    """Names in brackets of what is other in an earlier recipe; nothing where it is no recipe."""
+def _differing_keys(path: Path, recipe: dict[str, Any]) -> str:
+    """Return the differing keys in parentheses, or '' if the file is not a recipe."""
     try:
         before = _flat(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, AttributeError):
@@ -67,7 +115,7 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
 
 
 def trim_log(path: Path, num_epochs: int) -> None:
-    """Keep the first epochs of a log: one written just before a kill will be written again."""
+    """Keep the first epochs of a log; an epoch logged without a resume point is trained again."""
     if path.exists():
         text = path.read_text(encoding="utf-8", errors="replace")
         lines = text.splitlines(keepends=True)
@@ -75,13 +123,13 @@ def trim_log(path: Path, num_epochs: int) -> None:
 
 
 def append_log(path: Path, record: Mapping[str, Any]) -> None:
-    """Add one line of JSON."""
+    """Append a record to a log as one line of JSON."""
     with path.open("a", encoding="utf-8") as log:
         log.write(json.dumps(record) + "\n")
 
 
 def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a resume point, whole or not at all."""
+    """Write a resume point atomically."""
     import torch
 
     content = io.BytesIO()
@@ -92,10 +140,10 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 
 @contextlib.contextmanager
 def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
-    """The resume point to take over inside the block; None where there is none.
+    """Yield the resume point, to be loaded inside the block; None if there is none.
 
     Raises:
-        InputError: it is damaged, or does not fit what takes it over.
+        InputError: the resume point is damaged, or does not fit the training.
     """
     import torch
 
@@ -112,8 +160,11 @@ def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
 
 
 @contextlib.contextmanager
-def board(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """What shows the numbers of an epoch's record in TensorBoard; nothing without a folder.
+def tensorboard_writer(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
+    """Yield a function that shows the record of an epoch in TensorBoard.
+
+    Args:
+        folder: folder of the event files, made at the first record; None to show nothing.
 
     Raises:
         MissingPackageError: tensorboard is not installed.
@@ -122,7 +173,7 @@ def board(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
         yield lambda record: None
         return
     with explained("--tensorboard"):
-        import tensorboard  # noqa: F401  # torch reports its absence in words of its own
+        import tensorboard  # noqa: F401  # its absence changes the type of torch's error
         from torch.utils.tensorboard import SummaryWriter
     with contextlib.ExitStack() as stack:
         writer = None

@@ -17,7 +17,7 @@ SUBPACKAGES = [
     {"ids", "packages"},
     {"paths"},
     {"cache", "config", "devices", "files", "matfile"},
-    {"dagnn"},
+    {"dagnn", "networks", "registry"},
     {"dataset"},
     {"checkpoints", "runs"},
     {"downloads", "media"},

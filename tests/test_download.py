@@ -702,7 +702,7 @@ def test_teachers_get_the_names_under_which_they_are_looked_for() -> None:
 
 def test_students_and_lists_get_the_names_under_which_they_are_looked_for() -> None:
     assert TARGETS["student"].folder == "students"
-    assert [file.name for file in TARGETS["student"].files] == list(STUDENTS.values())
+    assert [file.name for file in TARGETS["student"].files] == list(STUDENTS["emovoxceleb"])
     assert {file.name for file in TARGETS["splits"].files} == set(LISTS)
 
 

@@ -340,7 +340,7 @@ def test_kinds_of_models(tmp_path: Path) -> None:
     from emovox.student.vggvox import StudentConfig, VGGVox
     from emovox.teacher import EMBEDDED
 
-    assert kind_of_model("compact") == kind_of_model(str(EMBEDDED["compact"][0])) == "teacher"
+    assert kind_of_model("compact") == kind_of_model(str(EMBEDDED["compact"])) == "teacher"
     assert kind_of_model("emovoxceleb") == "student" and kind_of_model("egemaps") == EGEMAPS
     save(tmp_path / "s.safetensors", VGGVox(StudentConfig(width=0.02)), {}, torch.float32)
     assert kind_of_model(str(tmp_path / "s.safetensors")) == "student"

@@ -180,7 +180,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, narrow: Path) -> None:
         path.write_bytes(whole[:size])
         assert "not a safetensors file" in refusal(path)
         assert "not a safetensors file" in refusal(path, student_checkpoint.read_training)
-    assert "no such student checkpoint" in refusal(tmp_path / "none", student_checkpoint.load)
+    assert "no such checkpoint" in refusal(tmp_path / "none", student_checkpoint.load)
 
 
 def test_another_network(tmp_path: Path) -> None:

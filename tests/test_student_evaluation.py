@@ -250,7 +250,7 @@ def test_one_split_alone(data: Path, trained: Path) -> None:
 
 
 def test_what_is_refused(student_data: Path, trained: Path, tmp_path: Path) -> None:
-    [teacher] = EMBEDDED["compact"]
+    teacher = EMBEDDED["compact"]
     with pytest.raises(InputError, match=r"architecture is 'emovox\..*', expected one of"):
         score(teacher, student_data)
     with pytest.raises(ConfigError, match="neither a file nor one of emovoxceleb"):

@@ -505,10 +505,10 @@ def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with (
         pytest.raises(ConfigError, match=r"pip install 'emovox\[tensorboard\]'"),
-        runs.board(tmp_path),
+        runs.tensorboard_writer(tmp_path),
     ):
         pass
-    with runs.board(None) as show:
+    with runs.tensorboard_writer(None) as show:
         show({"epoch": 0})
 
 

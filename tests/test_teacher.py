@@ -10,13 +10,13 @@ from safetensors.torch import save_file
 import emovox
 from emovox.devices import resolve_compile, teacher_devices
 from emovox.errors import ConfigError, EmovoxError, InputError
+from emovox.networks import fold_batch_norm
 from emovox.teacher import EMBEDDED, ferplus, find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.compact import CompactConfig, CompactNet
 from emovox.teacher.inference import BATCH, TorchTeacher
-from emovox.teacher.network import fold_batch_norm
 from emovox.teacher.teacher_scores import score
 
-COMPACT = EMBEDDED["compact"][0]
+COMPACT = EMBEDDED["compact"]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         return run
 
     monkeypatch.setattr(torch, "compile", broken)
-    with pytest.raises(EmovoxError, match=r"failed here \(CppCompileError: no such file\); use"):
+    with pytest.raises(EmovoxError, match=r"machine \(CppCompileError: no such file\); use"):
         TorchTeacher("t", "0", random_net(), "cpu", "fp32", compiled=True)
 
 

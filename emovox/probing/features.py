@@ -53,7 +53,7 @@ def kind_of_model(name_or_path: str) -> str:
     """
     path = Path(name_or_path)
     files = {file: TEACHER for known in TEACHERS.values() for file in known}
-    files |= dict.fromkeys(STUDENTS.values(), STUDENT)
+    files |= {file: STUDENT for known in STUDENTS.values() for file in known}
     names = dict.fromkeys([*EMBEDDED, *TEACHERS], TEACHER) | dict.fromkeys(STUDENTS, STUDENT)
     names[EGEMAPS] = EGEMAPS
     if kind := names.get(name_or_path):

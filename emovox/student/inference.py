@@ -1,4 +1,4 @@
-"""The one way a student runs: samples in, buckets of one width together, float32 out."""
+"""Inference of a student: samples to float32 outputs, in batches of one bucket width."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emovox.devices import resolve_device, resolve_precision
 from emovox.emotions import EMOTIONS
 from emovox.media.spectrogram import (
     BUCKETS,
@@ -15,20 +14,20 @@ from emovox.media.spectrogram import (
     normalise,
     num_samples,
 )
+from emovox.networks import prepare
 from emovox.student.vggvox import VGGVox
-from emovox.teacher.network import fold_batch_norm
 
-MAX_FRAMES = 16_000  # of a batch: sixteen utterances of 10 s, or more shorter ones
-MIN_SAMPLES = num_samples(BUCKETS[0])  # 1 s; what is shorter is padded
+MAX_FRAMES = 16_000  # frames per batch: 16 utterances of 10 s, or more shorter ones
+MIN_SAMPLES = num_samples(BUCKETS[0])  # 1 s; shorter utterances are padded
 
 
 class TorchStudent:
-    """A speech network, ready to run. See `emovox.student.Student`.
+    """A speech network, ready to run; see `emovox.student.Student`.
 
     Args:
-        name: for results.
-        sha256: of the file that the weights came in.
-        net: in evaluation mode; it is changed.
+        name: name for results.
+        sha256: SHA-256 of the weights file.
+        net: network in evaluation mode; changed in place.
         device: as for `load_student`.
         precision: as for `load_student`.
     """
@@ -44,17 +43,8 @@ class TorchStudent:
         precision: str = "auto",
     ) -> None:
         self.name, self.sha256 = name, sha256
-        device = resolve_device(device)
-        self.device = torch.device(device)
-        self.precision = resolve_precision(precision, device)
-        self._dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        if self._dtype == torch.float32 and self.device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean just that
-            torch.backends.cuda.matmul.allow_tf32 = False
-        fold_batch_norm(net)
-        net.to(self.device, self._dtype).to(memory_format=torch.channels_last)
-        net.fc8.float()  # logits of eight bits would tie
-        self._net = net.requires_grad_(False)
+        self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
+        self._net = net
 
     def __call__(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
         return self._run(self._net, samples, len(EMOTIONS))
@@ -88,12 +78,12 @@ class TorchStudent:
         return outputs
 
     def _spectrogram(self, samples: np.ndarray) -> Tensor:
-        """The bucket of an utterance `[512, width]`, normalised, as the network takes it."""
+        """Return the normalised centre bucket of an utterance, `[512, width]`."""
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"expected samples [L], got {list(samples.shape)}")
         if not np.isfinite(samples).all():
-            raise ValueError("a sample is not a finite number")
+            raise ValueError("samples contain NaN or infinity")
         samples = np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
         whole = batch_spectrogram(torch.from_numpy(samples)[None].to(self.device))[0]
         start, width = centre_bucket(whole.shape[1])

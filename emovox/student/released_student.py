@@ -1,49 +1,46 @@
 """Weights of the released student, from a MatConvNet file.
 
-They are converted once to a checkpoint in the cache, named by the hash of the file they came from;
-that hash stays the student's own.
+The file is converted once to a checkpoint in the cache. The checkpoint is named by the SHA-256 of
+the released file, which is also the `sha256` of the loaded student.
 """
 
 from pathlib import Path
-from typing import cast
 
 import torch
 from torch import Tensor
 
-from emovox.cache import cache_folder
-from emovox.checkpoints import convert_once
-from emovox.dagnn import Layer, read_dagnn
+from emovox.checkpoints import load_released
+from emovox.dagnn import Layer, read_dagnn, to_state_dict
 from emovox.errors import InputError
-from emovox.student import StudentSource, student_checkpoint
+from emovox.registry import Weights
+from emovox.student import student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
-from emovox.teacher.released_teacher import from_dagnn
 
-# The layers with weights, in the order of the network.
+# Layers with weights, in the order of the network.
 CONVOLUTIONS = ("conv1", "conv2", "conv3", "conv4", "conv5", "fc6", "fc7", "fc8")
 BATCH_NORMS = ("bn1", "bn2", "bn3", "bn4", "bn5", "bn6", "bn7")
 NAMES_BY_TYPE = {"dagnn.Conv": CONVOLUTIONS, "dagnn.BatchNorm": BATCH_NORMS}
 
 
-def load(source: StudentSource) -> VGGVox:
-    """The network of a released file, converted in the cache first if it is not yet there.
+def load(weights: Weights) -> VGGVox:
+    """Load the network of a released file; the first call converts it to a checkpoint in the cache.
 
     Raises:
-        InputError: the file holds something else; says what was expected and what was found.
+        InputError: the file holds something else; the message gives what was expected and found.
     """
-    converted = cache_folder() / "students" / f"{source.sha256}.safetensors"
-    return cast(VGGVox, convert_once(converted, source.path, student_checkpoint.load, read))
+    return load_released(weights, student_checkpoint.load, read)
 
 
 def read(path: Path) -> VGGVox:
-    """Read a released `.mat` file into the network; it is in evaluation mode.
+    """Read a released `.mat` file into the network, in evaluation mode.
 
-    Filters are `[frequency, time, in, out]` there, as here once the channels are in front.
+    Filters in the file are `[frequency, time, in, out]`.
 
     Raises:
         InputError: see `load`.
     """
-    tensors = from_dagnn(_named(read_dagnn(path), path), path)
-    for name in CONVOLUTIONS:  # a convolution before a batch normalisation may go without
+    tensors = to_state_dict(_named(read_dagnn(path), path), path)
+    for name in CONVOLUTIONS:  # optional before a batch normalisation
         tensors.setdefault(f"{name}.bias", torch.zeros(len(tensors[f"{name}.weight"])))
     net = VGGVox(_config(tensors))
     student_checkpoint.fit(net, tensors, str(path))
@@ -51,10 +48,10 @@ def read(path: Path) -> VGGVox:
 
 
 def _named(layers: list[Layer], path: Path) -> list[Layer]:
-    """The layers under the network's names: as they are if those are theirs, else by their order.
+    """Rename layers to the network's names, by their order; keep names that already match.
 
     Raises:
-        InputError: other numbers of convolutions or batch normalisations than the network has.
+        InputError: the numbers of convolutions or batch normalisations differ from the network's.
     """
     expected = {*CONVOLUTIONS, *BATCH_NORMS}
     if {layer.name for layer in layers} == expected and len(layers) == len(expected):
@@ -76,5 +73,5 @@ def _named(layers: list[Layer], path: Path) -> list[Layer]:
 
 
 def _config(tensors: dict[str, Tensor]) -> StudentConfig:
-    """The widths of conv3 and conv4, of which two are in use; what else differs does not fit."""
+    """Return the config with the widths of conv3 and conv4, which differ between releases."""
     return StudentConfig(conv3=len(tensors["conv3.weight"]), conv4=len(tensors["conv4.weight"]))

@@ -1,30 +1,20 @@
-"""Student checkpoints; `emovox.checkpoints` says what is in one."""
+"""Student checkpoints; see `emovox.checkpoints`."""
 
 from pathlib import Path
-from typing import Any, cast
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, fit, save
+from emovox.checkpoints import Architectures, fit, read_training, save
 from emovox.student.vggvox import StudentConfig, VGGVox
 
 __all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
 
-ARCHITECTURES: Architectures = {VGGVox.architecture: (StudentConfig, VGGVox)}
+ARCHITECTURES: Architectures[VGGVox] = {VGGVox.architecture: (StudentConfig, VGGVox)}
 
 
 def load(path: Path) -> VGGVox:
-    """Read a checkpoint written by `save`; the network is in evaluation mode.
+    """Load a checkpoint written by `save`; the network is in evaluation mode.
 
     Raises:
-        InputError: the file is missing, or is something else.
+        InputError: the file is missing or is not a student checkpoint.
     """
-    return cast(VGGVox, checkpoints.load(path, ARCHITECTURES, "student"))
-
-
-def read_training(path: Path) -> dict[str, Any]:
-    """How the weights of a checkpoint came about, as `save` was told.
-
-    Raises:
-        InputError: the file is missing, or is something else.
-    """
-    return checkpoints.read_training(path, "student")
+    return checkpoints.load(path, ARCHITECTURES)

@@ -1,6 +1,6 @@
 """The student: VGG-M on spectrograms, with the layer names of VGGVox (Nagrani et al., 2017).
 
-512 bins shrink to one row before fc6, whatever the duration; the average over time follows it.
+The layers before fc6 reduce the 512 bins to one row, for any duration; fc6 is averaged over time.
 """
 
 from dataclasses import dataclass
@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emovox.checkpoints import Network
 from emovox.emotions import EMOTIONS
 from emovox.media.spectrogram import BUCKETS, NUM_BINS
+from emovox.networks import Network
 
 CHANNEL_STEP = 8  # channels of a scaled network are a multiple of it
 MIN_FRAMES = BUCKETS[0]
@@ -22,8 +22,8 @@ class StudentConfig:
     """Shape of the network.
 
     Attributes:
-        width: factor on the channels of every layer but the last.
-        conv3: channels of conv3 at width 1: 384 as in the weights of VGGVox; the table of the paper
+        width: factor on the channels of every layer except the last.
+        conv3: channels of conv3 at width 1: 384 as in the weights of VGGVox; the paper's Table 4
             says 256.
         conv4: channels of conv4 at width 1.
     """
@@ -33,16 +33,18 @@ class StudentConfig:
     conv4: int = 256
 
     def channels(self, full: int) -> int:
-        """Channels of a layer that has `full` of them at width 1."""
+        """Return the channels of a layer that has `full` channels at width 1."""
         return max(1, round(full * self.width / CHANNEL_STEP)) * CHANNEL_STEP
 
 
 class VGGVox(Network):
-    """Normalised spectrograms float32 `[B, 512, T]`, T from 100 on, to logits `[B, 8]`.
+    """Network from normalised spectrograms float32 `[B, 512, T >= 100]` to logits `[B, 8]`.
+
+    Its first weights are He normal, the biases 0.
 
     Args:
-        config: its shape.
-        generator: draws the weights; torch's own if None.
+        config: shape of the network.
+        generator: source of the weights; None for torch's default generator.
     """
 
     architecture = "emovox.vggvox"
@@ -70,24 +72,18 @@ class VGGVox(Network):
         self.bn7: nn.Module = nn.BatchNorm2d(fc7)
         self.fc8 = nn.Conv2d(fc7, len(EMOTIONS), 1)
         self.embedding_size = fc7
-        self.initialise(generator)
-
-    def initialise(self, generator: torch.Generator | None = None) -> None:
-        """Draw new weights: He normal, biases 0."""
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
                 nn.init.kaiming_normal_(layer.weight, nonlinearity="relu", generator=generator)
                 assert layer.bias is not None
                 nn.init.zeros_(layer.bias)
-            elif isinstance(layer, nn.BatchNorm2d):
-                layer.reset_parameters()
 
     def forward(self, spectrograms: Tensor) -> Tensor:
         logits: Tensor = self.fc8(self._features(spectrograms).to(self.fc8.weight.dtype))
         return logits.flatten(1)
 
     def embed(self, spectrograms: Tensor) -> Tensor:
-        """Outputs of fc7 `[B, 1024 x width]`, none of them negative."""
+        """Return the non-negative outputs of fc7, `[B, 1024 x width]`."""
         return self._features(spectrograms).flatten(1)
 
     def _features(self, spectrograms: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox.emotions import EMOTIONS
-from emovox.teacher.network import FaceNetwork, to_grey
+from emovox.teacher.face_network import FaceNetwork, to_grey
 
 MIN_DEVIATION = 1.0  # grey levels; keeps a face of one colour finite
 

@@ -1,4 +1,4 @@
-"""The one way a teacher runs: uint8 in, fixed batch shapes, float32 out."""
+"""Inference of teachers: crops uint8 in, fixed batch shapes, logits float32 out."""
 
 import logging
 from collections.abc import Callable
@@ -7,14 +7,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emovox.devices import resolve_device, resolve_precision
 from emovox.emotions import EMOTIONS
 from emovox.errors import EmovoxError, first_line
-from emovox.teacher.network import FaceNetwork, fold_batch_norm
+from emovox.networks import prepare
+from emovox.teacher.face_network import FaceNetwork
 
 # Crops per batch. The last batch is padded, so that a row never depends on its neighbours.
 BATCH = 64
-LARGE_INPUT = 128  # pixels; a network that takes larger crops gets smaller batches on a processor
+LARGE_INPUT = 128  # pixels; networks with crops of this size or larger use smaller batches on a CPU
 LARGE_INPUT_BATCH = 16
 GPU_BATCH = 256
 NUM_SLOTS = 2  # one is filled while the other is copied
@@ -24,12 +24,16 @@ class TorchTeacher:
     """A face network, ready to run. See `emovox.teacher.Teacher`.
 
     Args:
-        name: for the manifest.
-        sha256: of the file that the weights came in.
-        net: in evaluation mode; it is changed.
+        name: name for the manifest.
+        sha256: SHA-256 of the weights file.
+        net: network in evaluation mode; changed in place.
         device: as for `load_teacher`.
         precision: as for `load_teacher`.
-        compiled: run it through `torch.compile`; the first batch then takes half a minute or less.
+        compiled: run through `torch.compile`; the first batch then takes up to half a minute.
+
+    Raises:
+        ConfigError: unknown device or precision.
+        EmovoxError: `torch.compile` fails on this machine.
     """
 
     emotions = EMOTIONS
@@ -46,43 +50,34 @@ class TorchTeacher:
     ) -> None:
         self.name, self.sha256 = name, sha256
         self.input_size = net.input_size
-        device = resolve_device(device)
-        self.device = torch.device(device)
+        self.device, self.precision, dtype = prepare(net, net.classifier, device, precision)
+        self.compiled = compiled
         if self.device.index is not None:
             torch.cuda.set_device(self.device)  # pinned memory belongs to the current device
-        self.precision = resolve_precision(precision, device)
-        self.compiled = compiled
-        on_processor = BATCH if net.input_size < LARGE_INPUT else LARGE_INPUT_BATCH
-        self.batch_size = on_processor if self.device.type == "cpu" else GPU_BATCH
+        cpu_batch = BATCH if net.input_size < LARGE_INPUT else LARGE_INPUT_BATCH
+        self.batch_size = cpu_batch if self.device.type == "cpu" else GPU_BATCH
         shape = (self.batch_size, net.input_size, net.input_size, 3)
         self._slots = [_Slot(shape, self.device) for _ in range(NUM_SLOTS)]
         self._num_batches = 0
-        self._forward = self._make_forward(net)
-
-    def _make_forward(self, net: FaceNetwork) -> Callable[[Tensor], Tensor]:
-        dtype = torch.bfloat16 if self.precision == "bf16" else torch.float32
-        if dtype == torch.float32 and self.device.type == "cuda":
-            torch.backends.cudnn.allow_tf32 = False  # fp32 is to mean just that
-            torch.backends.cuda.matmul.allow_tf32 = False
-        fold_batch_norm(net)
-        net.to(self.device, dtype).to(memory_format=torch.channels_last).requires_grad_(False)
-        net.classifier.float()  # logits of eight bits would tie
 
         def forward(pixels: Tensor) -> Tensor:
             inputs = net.preprocess(pixels).to(dtype, memory_format=torch.channels_last)
             logits: Tensor = net(inputs)
             return logits
 
-        if not self.compiled:
-            return forward
+        self._forward = self._compile(forward) if compiled else forward
+
+    def _compile(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA runtime"
         compiled = torch.compile(forward, dynamic=False, options={"freezing": True})
         try:
             with torch.inference_mode():
                 compiled(self._slots[0].load())
-        except Exception as error:  # torch's, Triton's and the C++ compiler's errors share no base
+        except Exception as error:  # errors of torch, Triton and the compiler share no base class
             reason = first_line(error)
-            raise EmovoxError(f"torch.compile failed here ({reason}); use --compile off") from error
+            raise EmovoxError(
+                f"torch.compile: failed on this machine ({reason}); use --compile off"
+            ) from error
         return compiled
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
@@ -97,13 +92,16 @@ class TorchTeacher:
         return np.concatenate([empty, *(logits() for logits in running)])
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start on one batch; what this returns waits for its logits, float32 `[N, 8]`.
+        """Start one batch.
 
-        On a GPU the work goes on meanwhile, and the next batch may be launched behind it.
+        On a GPU the work is asynchronous, and the next batch can be launched before it is done.
 
         Args:
-            parts: crops uint8 `[n, S, S, 3]`, together at most `batch_size`; they may be written
-                over as soon as this returns.
+            *parts: crops uint8 `[n, S, S, 3]`, at most `batch_size` in total; they are copied, and
+                can be overwritten when this returns.
+
+        Returns:
+            A function that waits for the logits and returns them, float32 `[N, 8]`.
         """
         slot = self._slots[self._num_batches % NUM_SLOTS]
         self._num_batches += 1
@@ -124,7 +122,7 @@ class TorchTeacher:
 
 
 class _Slot:
-    """Host memory for one batch, pinned where the device is a GPU: nobody waits for the copy."""
+    """Host memory for one batch, pinned for a GPU so that the copy is asynchronous."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
         self.shape = shape
@@ -134,9 +132,9 @@ class _Slot:
         self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
 
     def load(self, *parts: np.ndarray) -> Tensor:
-        """The crops on the device, padded with black ones to the shape of a batch."""
+        """Copy crops to the device, padded with black crops to the shape of a batch."""
         if self._copied is not None:
-            self._copied.synchronize()  # the last copy out of this memory
+            self._copied.synchronize()  # wait for the last copy from this memory
         stop = 0
         for crops in parts:
             start, stop = stop, stop + len(crops)

@@ -1,34 +1,31 @@
 """Weights of the released FERPlus networks, from PyTorch and from MatConvNet files.
 
-Either form is converted once to a checkpoint in the cache, named by the hash of the file it came
-from; that hash stays the teacher's own.
+Either form is converted once to a checkpoint in the cache, which is named by the SHA-256 of
+the released file, which is also the `sha256` of the loaded teacher.
 """
 
 import pickle
 import re
 import struct
 from pathlib import Path
-from typing import cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from emovox.cache import cache_folder
-from emovox.checkpoints import convert_once
-from emovox.dagnn import Layer, read_dagnn
-from emovox.errors import InputError
+from emovox.checkpoints import load_released
+from emovox.dagnn import read_dagnn, to_state_dict
+from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file
-from emovox.teacher import TeacherSource, teacher_checkpoint
-from emovox.teacher.network import FaceNetwork
+from emovox.registry import Weights
+from emovox.teacher import teacher_checkpoint
+from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
 
 GATES = {"senet50-ferplus": True, "resnet50-ferplus": False}  # squeeze-and-excitation
-BN_EPSILON = 1e-5  # MatConvNet stores sqrt(variance + epsilon)
 
-# What torch.load objects to; around it stands advice to load the file unsafely.
+# The reason in a message of torch.load; the rest is advice to load the file unsafely.
 FINDING = re.compile(r"(?:WeightsUnpickler error:|Trying to load)\s+(.+)")
-# What torch.load raises on files that are damaged or something else.
+# Errors of torch.load on damaged files and on files of another kind.
 DAMAGED = (
     pickle.UnpicklingError,
     struct.error,
@@ -44,31 +41,26 @@ DAMAGED = (
 )
 
 
-def load(source: TeacherSource) -> FaceNetwork:
-    """The network of a released file, converted in the cache first if it is not yet there.
+def load(weights: Weights) -> FaceNetwork:
+    """Load the network of a released file; the first call converts it to a checkpoint in the cache.
 
     Raises:
-        InputError: the file holds something else; says what was expected and what was found.
+        InputError: the file holds something else; the message gives what was expected and found.
     """
-    net = _converted(source)
-    if (gates := GATES.get(source.name)) not in (None, net.config.squeeze_excite):
+    net = load_released(weights, teacher_checkpoint.load, read)
+    if (gates := GATES.get(weights.name)) not in (None, net.config.squeeze_excite):
         found = "no such gates" if gates else "gates of squeeze-and-excitation"
-        raise InputError(f"{source.path}: expected the weights of {source.name}; found {found}")
+        raise InputError(f"{weights.path}: expected the weights of {weights.name}; found {found}")
     return net
 
 
-def _converted(source: TeacherSource) -> FaceNetwork:
-    converted = cache_folder() / "teachers" / f"{source.sha256}.safetensors"
-    return cast(FaceNetwork, convert_once(converted, source.path, teacher_checkpoint.load, read))
-
-
 def read(path: Path) -> FaceNetwork:
-    """Read a released `.pth` or `.mat` file into the network that it belongs to.
+    """Read a released `.pth` or `.mat` file into its network, in evaluation mode.
 
     Raises:
         InputError: see `load`.
     """
-    tensors = from_dagnn(read_dagnn(path), path) if path.suffix == ".mat" else read_pth(path)
+    tensors = to_state_dict(read_dagnn(path), path) if path.suffix == ".mat" else read_pth(path)
     with_gates = any(name.endswith("_1x1_down.weight") for name in tensors)
     net = Senet(SenetConfig(squeeze_excite=with_gates))
     if "conv1_7x7_s2.weight" not in tensors:
@@ -82,17 +74,16 @@ def read(path: Path) -> FaceNetwork:
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:
-    """A PyTorch state dict, read without running anything that the file may hold.
+    """Read a PyTorch state dict; code in the file is never run.
 
     Raises:
-        InputError: it is something else.
+        InputError: the file is damaged or holds something else.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except DAMAGED as error:
         finding = FINDING.search(str(error))
-        reason = (finding[1] if finding else str(error).strip() or "cut short").splitlines()[0]
-        reason = reason.split(". ")[0]
+        reason = (finding[1] if finding else first_line(error)).split(". ")[0]
         raise InputError(
             f"{path}: expected a PyTorch state dict; found {kind_of_file(path)} ({reason})"
         ) from error
@@ -103,55 +94,3 @@ def read_pth(path: Path) -> dict[str, Tensor]:
             f"{path}: expected a PyTorch state dict of tensors; found {type(state).__name__}"
         )
     return {str(name): tensor.float() for name, tensor in state.items()}
-
-
-def from_dagnn(layers: list[Layer], path: Path) -> dict[str, Tensor]:
-    """A MatConvNet network as a state dict of the same layer names.
-
-    Filters `[h, w, in, out]` become `[out, in, h, w]`, moments (mean, deviation) become mean and
-    variance.
-
-    Raises:
-        InputError: a layer has other weights than its type has.
-    """
-    state: dict[str, Tensor] = {}
-    for layer in layers:
-        convert = {"dagnn.Conv": _convolution, "dagnn.BatchNorm": _batch_norm}.get(layer.type)
-        if convert is None:
-            raise InputError(
-                f"{path}: expected weights in dagnn.Conv and dagnn.BatchNorm only; found them in "
-                f"layer {layer.name}, a {layer.type}"
-            )
-        try:
-            weights = convert([np.asarray(w, np.float32) for w in layer.weights])
-        except (ValueError, IndexError) as error:
-            shapes = ", ".join(str(list(w.shape)) for w in layer.weights)
-            raise InputError(
-                f"{path}: layer {layer.name}: expected the weights of a {layer.type}; "
-                f"found {shapes}"
-            ) from error
-        for part, array in weights.items():
-            state[f"{layer.name}.{part}"] = torch.from_numpy(np.ascontiguousarray(array))
-    return state
-
-
-def _convolution(weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-    filters, *biases = weights
-    if len(biases) > 1:
-        raise ValueError("more than filters and biases")
-    filters = filters.reshape(filters.shape + (1,) * (4 - filters.ndim))
-    converted: dict[str, np.ndarray] = {"weight": filters.transpose(3, 2, 0, 1)}
-    if biases:
-        converted["bias"] = biases[0].ravel()
-    return converted
-
-
-def _batch_norm(weights: list[np.ndarray]) -> dict[str, np.ndarray]:
-    scale, shift, moments = weights
-    mean, deviation = moments.reshape(-1, 2, order="F").T
-    return {
-        "weight": scale.ravel(),
-        "bias": shift.ravel(),
-        "running_mean": mean,
-        "running_var": deviation**2 - BN_EPSILON,
-    }

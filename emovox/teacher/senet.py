@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox.emotions import EMOTIONS
-from emovox.teacher.network import FaceNetwork, to_grey
+from emovox.teacher.face_network import FaceNetwork, to_grey
 
 MEAN_RGB = (131.0912, 103.8827, 91.4953)  # grey levels; of VGGFace2
 DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5

@@ -1,26 +1,25 @@
-"""Teacher checkpoints; `emovox.checkpoints` says what is in one."""
+"""Teacher checkpoints; see `emovox.checkpoints`."""
 
 from pathlib import Path
-from typing import cast
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, fit, save
+from emovox.checkpoints import Architectures, fit, read_training, save
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.network import FaceNetwork
+from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
 
-__all__ = ["ARCHITECTURES", "fit", "load", "save"]
+__all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
 
-ARCHITECTURES: Architectures = {
+ARCHITECTURES: Architectures[FaceNetwork] = {
     CompactNet.architecture: (CompactConfig, CompactNet),
     Senet.architecture: (SenetConfig, Senet),
 }
 
 
 def load(path: Path) -> FaceNetwork:
-    """Read a checkpoint written by `save`; the network is in evaluation mode.
+    """Load a checkpoint written by `save`; the network is in evaluation mode.
 
     Raises:
-        InputError: the file is missing, or is something else.
+        InputError: the file is missing or is not a teacher checkpoint.
     """
-    return cast(FaceNetwork, checkpoints.load(path, ARCHITECTURES, "teacher"))
+    return checkpoints.load(path, ARCHITECTURES)

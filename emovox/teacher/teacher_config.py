@@ -1,16 +1,16 @@
-"""The recipe of a teacher: what pipelines/teacher-ferplus.toml may set."""
+"""Options of a teacher's training and evaluation."""
 
 from dataclasses import dataclass
 
 from emovox.errors import ConfigError
 
-MIN_WIDTH = 8  # below it squeeze-and-excitation has no channel left
+MIN_WIDTH = 8  # of a stage; squeeze-and-excitation divides the channels by 8
 BOUNDS = {
     "distill_weight": (0, 1),
     "dropout": (0, 0.99),
     "learning_rate": (1e-9, 100),
     "warmup_epochs": (0, 10**6),
-    "momentum": (1e-9, 0.9999),  # Nesterov's needs some
+    "momentum": (1e-9, 0.9999),  # Nesterov momentum must be above 0
     "weight_decay": (0, 1),
     "average_decay": (0, 0.999999),
     "mirror": (0, 1),
@@ -25,33 +25,37 @@ BOUNDS = {
 
 @dataclass(frozen=True)
 class TeacherTrainConfig:
-    """Network, targets, schedule and augmentation of a training on FERPlus.
+    """Recipe of a training on FERPlus. The defaults are pipelines/teacher-ferplus-first.toml.
 
     Attributes:
-        stem, widths, depths, dropout: shape of the network, see `CompactConfig`.
-        start_from: a recipe (`.toml`) that is trained first, or a checkpoint of the same shape: its
-            weights are where this training begins. Empty: from random weights.
-        distill_from: teachers whose averaged logits it learns from beside the votes: registered
-            names, checkpoints, or recipes (`.toml`) that are trained first. Paths are relative to
-            the recipe's own folder.
-        distill_weight: share of the teachers' probabilities in the target; the votes have the rest.
-        epochs: passes over the training faces.
-        batch_size: faces per step.
-        learning_rate: peak of SGD; it rises over the warm-up, then falls to 0 as a cosine.
-        warmup_epochs: length of the rise.
-        momentum: of SGD, Nesterov's.
-        weight_decay: of kernels and matrices.
-        average_decay: of the moving average of weights, per step; the average is what is kept.
-        mirror: probability.
-        rotation: degrees either way.
-        zoom: fraction either way.
-        shift: fraction of the side, either way.
-        gamma: largest |log gamma| of the brightness curve.
-        cutout: probability of one erased square.
-        cutout_side: its side, in pixels.
-        seed: of weights, order and augmentation.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        bf16: train under bfloat16 autocast.
+        stem: Channels of the network's first convolution.
+        widths: Channels of each stage of the network.
+        depths: Residual blocks of each stage.
+        dropout: Dropout probability before the last layer.
+        start_from: Initial weights: a checkpoint of the same shape, or a recipe (.toml) that is
+            trained first; random weights if empty.
+        distill_from: Teacher to learn from in addition to the votes: a registered name, a
+            checkpoint, or a recipe (.toml) that is trained first. The logits of several teachers
+            are averaged. Paths in a recipe are relative to its folder.
+        distill_weight: Weight of the teachers' probabilities in the target; the rest is votes.
+        epochs: Passes over the training faces.
+        batch_size: Faces per step.
+        learning_rate: Peak learning rate of SGD, after the warm-up; it then falls to 0 as a cosine.
+        warmup_epochs: Epochs of linear warm-up.
+        momentum: Nesterov momentum of SGD.
+        weight_decay: Weight decay of kernels and matrices.
+        average_decay: Decay per step of the moving average of the weights, which is evaluated and
+            saved.
+        mirror: Probability of mirroring a face.
+        rotation: Largest rotation in degrees, in either direction.
+        zoom: Largest change of scale, as a fraction, in either direction.
+        shift: Largest shift as a fraction of the side, in either direction.
+        gamma: Largest |log gamma| of the brightness curve.
+        cutout: Probability of erasing one square of a face.
+        cutout_side: Side of that square in pixels.
+        seed: Random seed of weights, order and augmentation.
+        device: Device: auto (CUDA if available), cpu, cuda or cuda:N.
+        bf16: Train under bfloat16 autocast.
     """
 
     stem: int = 16
@@ -89,8 +93,8 @@ class TeacherTrainConfig:
         shape = self.widths + self.depths
         if len(self.widths) != len(self.depths) or min(shape, default=0) < 1:
             raise ConfigError(
-                "widths and depths must be lists of the same length, of numbers from 1 up; found "
-                f"{list(self.widths)} and {list(self.depths)}"
+                "widths and depths must be lists of the same length with numbers of at least 1; "
+                f"found {list(self.widths)} and {list(self.depths)}"
             )
         if min(self.widths) < MIN_WIDTH:
             raise ConfigError(f"widths must be at least {MIN_WIDTH}; found {list(self.widths)}")

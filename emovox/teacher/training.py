@@ -4,8 +4,9 @@ import copy
 import dataclasses
 import hashlib
 import math
+import os
 import time
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,37 +29,72 @@ from emovox.teacher.teacher_scores import score
 
 Record = dict[str, Any]
 
-STATEFUL = ("model", "average", "optimizer")  # what of a run has a state_dict
+STATEFUL = ("model", "average", "optimizer")  # attributes of a run with a state_dict
+
+
+def train_teacher(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: TeacherTrainConfig | None = None,
+    recipes: str | os.PathLike[str] = ".",
+    on_epoch: Callable[[Record], object] = lambda record: None,
+) -> runs.TrainingResult:
+    """Train a compact teacher on FERPlus, or resume its training in `out`.
+
+    Args:
+        data: FERPlus, a folder or a zip file, see `ferplus.read`.
+        out: training folder, created if missing; see `train` for its files.
+        config: the recipe; None for the defaults.
+        recipes: folder that relative paths in `config.distill_from` and `config.start_from` start
+            from.
+        on_epoch: called with the record of each epoch when the epoch ends.
+
+    Raises:
+        EmovoxError: see `train`.
+
+    Example:
+        >>> config = TeacherTrainConfig(epochs=10)
+        >>> result = train_teacher("ferplus.zip", "runs/teacher", config)  # doctest: +SKIP
+        >>> result.to_pandas()["public_test_accuracy"].max()  # doctest: +SKIP
+        0.84
+    """
+    for record in train(config or TeacherTrainConfig(), data, out, recipes):
+        on_epoch(record)
+    return runs.read_result(Path(out))
 
 
 def train(
-    config: TeacherTrainConfig, data: str | Path, out: str | Path, recipes: Path = Path()
+    config: TeacherTrainConfig,
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    recipes: str | os.PathLike[str] = ".",
 ) -> Generator[Record, None, None]:
     """Train a compact teacher; yield one record per epoch.
 
     Writes to `out`: `best.safetensors` (the weight average of the epoch with the lowest PublicTest
-    cross-entropy, which is steadier than accuracy and is what soft targets want), `last.pt` (resume
+    cross-entropy, which is less noisy than accuracy and suits soft targets), `last.pt` (resume
     point after each epoch), `log.jsonl` and `config.json`. If `out` holds the resume point of the
-    same recipe, training goes on after it. Recipes that this one needs are trained first, each in a
-    folder of its own under `out`.
+    same recipe, training resumes from it. Recipes in `config` are trained first, each in its own
+    folder under `out`.
 
     Args:
         config: the recipe.
         data: FERPlus, see `ferplus.read`.
-        out: folder, made if it is not there.
-        recipes: folder that paths in `config.distill_from` are relative to.
+        out: training folder, created if missing.
+        recipes: folder that relative paths in `config` start from.
 
     Raises:
         InputError: `data` is not FERPlus.
-        ConfigError: `out` belongs to another recipe, or a teacher is not there.
+        ConfigError: `out` belongs to another recipe, or a teacher is missing.
         EmovoxError: the training diverged.
     """
     device = torch.device(resolve_device(config.device))
-    sources = _find_sources(config, recipes)
+    sources = _find_sources(config, Path(recipes))
     train_set, public = ferplus.read(data, "train"), ferplus.read(data, "public_test")
     if config.batch_size > len(train_set):
         raise ConfigError(
-            f"--batch-size {config.batch_size}: {data} holds only {len(train_set)} training faces"
+            f"--batch-size {config.batch_size}: {data} has only {len(train_set)} training faces; "
+            "pass a smaller number"
         )
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
@@ -66,28 +102,28 @@ def train(
         found = yield from _train_sources(sources, data, out)
         start, teachers = (found[0], found[1:]) if config.start_from else (None, found)
         recipe = _recipe(config, [train_set, public], found)
-        runs.claim(out, recipe)
+        runs.write_or_match_config(out, recipe)
         targets = train_set.targets
         if teachers:
             targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
         run = _Run(config, train_set.images, targets, device)
         if start is not None:
             run.start_from(start)
-        run.resume(out / "last.pt")
-        runs.trim_log(out / "log.jsonl", run.epoch)
+        run.resume(out / runs.RESUME_FILE)
+        runs.trim_log(out / runs.LOG_FILE, run.epoch)
         while run.epoch < config.epochs:
             yield _train_one(run, public, recipe, out)
 
 
 def _train_one(run: "_Run", public: ferplus.FerPlus, recipe: Record, out: Path) -> Record:
-    """Train one epoch, score it, keep what has to be kept; return its record."""
+    """Train, score and log one epoch; write the resume point and, if it is the best, weights."""
     started = time.perf_counter()
     loss = run.train_epoch()
     logits = _logits(run.average, public.images, run.device)
     if not (math.isfinite(loss) and np.isfinite(logits).all()):
         raise EmovoxError(
-            f"epoch {run.epoch}: the loss is {loss}: training diverged; try a smaller "
-            "learning_rate in a new --out"
+            f"epoch {run.epoch}: training diverged (loss {loss}); use a smaller learning_rate and "
+            "another --out"
         )
     scores = score(logits, public.targets)
     record: Record = {
@@ -100,16 +136,16 @@ def _train_one(run: "_Run", public: ferplus.FerPlus, recipe: Record, out: Path) 
     if scores.cross_entropy < run.best:
         run.best = scores.cross_entropy
         how = {key: value for key, value in record.items() if key != "seconds"}
-        teacher_checkpoint.save(out / "best.safetensors", run.average, how | recipe)
-    runs.append_log(out / "log.jsonl", record)
+        teacher_checkpoint.save(out / runs.BEST_FILE, run.average, how | recipe)
+    runs.append_log(out / runs.LOG_FILE, record)
     run.epoch += 1
-    run.save(out / "last.pt")
+    run.save(out / runs.RESUME_FILE)
     return record
 
 
 @dataclass(frozen=True)
 class _Source:
-    """A teacher to learn from: a registered name or a checkpoint, or a recipe to train first."""
+    """A teacher to learn from: a registered name, a checkpoint, or a recipe to train first."""
 
     name: str | Path
     recipe: TeacherTrainConfig | None = None
@@ -122,7 +158,13 @@ class _Source:
 def _find_sources(
     config: TeacherTrainConfig, recipes: Path, above: tuple[Path, ...] = ()
 ) -> list[_Source]:
-    """Look up what `start_from` and `distill_from` name, before anything is written or trained."""
+    """Find the teachers of `start_from` and `distill_from` before anything is written or trained.
+
+    Args:
+        config: the recipe.
+        recipes: folder that relative paths start from.
+        above: recipes that lead to this one, to detect cycles.
+    """
     sources = []
     for name in (*([config.start_from] if config.start_from else []), *config.distill_from):
         beside = recipes / name
@@ -137,14 +179,14 @@ def _find_sources(
         sources.append(_Source(beside, recipe))
     stems = [source.stem for source in sources if source.recipe]
     if len(set(stems)) < len(stems):
-        raise ConfigError(f"two recipes to learn from have the same name: {', '.join(stems)}")
+        raise ConfigError(f"recipes to learn from need different names; found {', '.join(stems)}")
     return sources
 
 
 def _train_sources(
-    sources: list[_Source], data: str | Path, out: Path
+    sources: list[_Source], data: str | os.PathLike[str], out: Path
 ) -> Generator[Record, None, list[str | Path]]:
-    """Train those sources that are recipes, yielding their records; return all of them."""
+    """Train the sources that are recipes, yielding their records; return the weights of all."""
     found: list[str | Path] = []
     for source in sources:
         if source.recipe is None:
@@ -153,12 +195,12 @@ def _train_sources(
         folder = out / source.stem
         for record in train(source.recipe, data, folder, Path(source.name).parent):
             yield {"recipe": source.stem, **record}
-        found.append(folder / "best.safetensors")
+        found.append(folder / runs.BEST_FILE)
     return found
 
 
 class _Run:
-    """Everything that changes from step to step, and goes on unchanged after an interruption."""
+    """State of a training; `save` and `resume` keep all of it."""
 
     def __init__(
         self,
@@ -185,10 +227,10 @@ class _Run:
         self.epoch, self.best = 0, math.inf  # epochs done; lowest cross-entropy on PublicTest
 
     def start_from(self, source: str | Path) -> None:
-        """Take over the weights of a checkpoint.
+        """Copy the weights of a checkpoint.
 
         Raises:
-            InputError: it is of another shape.
+            InputError: the checkpoint's network has another shape.
         """
         path = find_teacher(source).path
         net = teacher_checkpoint.load(path)
@@ -198,7 +240,7 @@ class _Run:
             model.load_state_dict(net.state_dict())
 
     def train_epoch(self) -> float:
-        """One pass over the faces; returns the mean loss."""
+        """Train one pass over the faces; return the mean loss."""
         config, device = self.config, self.device
         self.model.train()
         losses = []
@@ -218,7 +260,7 @@ class _Run:
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
             done = self.epoch * steps + i + 1
-            # From random weights the average follows fast at first; a given start is worth keeping.
+            # From random weights the average follows fast at first; a given start is kept longer.
             warm = 1.0 if config.start_from else done / (done + 20)
             _update_average(self.average, self.model, min(config.average_decay, warm))
             losses.append(loss.detach())
@@ -234,10 +276,10 @@ class _Run:
         runs.save_state(path, state)
 
     def resume(self, path: Path) -> None:
-        """Go on from the resume point, if there is one.
+        """Load the resume point, if there is one.
 
         Raises:
-            InputError: it is damaged.
+            InputError: the resume point is damaged.
         """
         with runs.saved_state(path) as state:
             if state is None:
@@ -253,7 +295,7 @@ class _Run:
 
 @torch.inference_mode()
 def _logits(model: nn.Module, images: np.ndarray, device: torch.device) -> np.ndarray:
-    """Logits float32 `[N, 8]` of grey faces uint8 `[N, 48, 48]`, in float32 arithmetic."""
+    """Return logits float32 `[N, 8]` of grey faces uint8 `[N, 48, 48]`, computed in float32."""
     logits = []
     for start in range(0, len(images), 256):
         faces = torch.from_numpy(images[start : start + 256]).unsqueeze(1)
@@ -265,7 +307,7 @@ def _logits(model: nn.Module, images: np.ndarray, device: torch.device) -> np.nd
 def _recipe(
     config: TeacherTrainConfig, parts: list[ferplus.FerPlus], sources: list[str | Path]
 ) -> Record:
-    """All that decides what a training gives, without paths and without the device."""
+    """Return everything that determines the result of a training, without paths and device."""
     values = dataclasses.asdict(config)
     del values["device"]
     values["start_from"] = Path(config.start_from).name
@@ -281,7 +323,7 @@ def _recipe(
 
 
 def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Decay matrices and kernels, but neither biases nor batch normalisation."""
+    """Return groups that decay matrices and kernels, but not biases and batch normalisation."""
     decayed = [p for p in model.parameters() if p.ndim > 1]
     others = [p for p in model.parameters() if p.ndim <= 1]
     return [

@@ -24,7 +24,7 @@ import torch
 from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.teacher import EMBEDDED, teacher_checkpoint
 from emovox.teacher.inference import TorchTeacher
-from emovox.teacher.network import FaceNetwork
+from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.senet import Senet
 
 Run = Callable[[], object]
@@ -119,7 +119,7 @@ def main() -> None:
     crops = rng.integers(0, 256, (4096, 48, 48, 3), dtype=np.uint8)
     runs = {}
     for compiled in (False, True):
-        compact = teacher_checkpoint.load(EMBEDDED["compact"][0])
+        compact = teacher_checkpoint.load(EMBEDDED["compact"])
         teacher = TorchTeacher("compact", "", compact, device, "auto", compiled=compiled)
         runs["compiled" if compiled else "eager"] = partial(teacher, crops)
     print("compact")

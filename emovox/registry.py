@@ -1,0 +1,97 @@
+"""Registered networks: names of teachers and students, and the files of their weights.
+
+Nothing here imports torch.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from emovox.cache import cache_folder
+from emovox.errors import ConfigError, InputError
+from emovox.files import sha256_file
+
+
+@dataclass(frozen=True)
+class Weights:
+    """An existing weights file; nothing is loaded.
+
+    Attributes:
+        name: registered name, or the file's name without its extension.
+        path: the file.
+        sha256: SHA-256 of its bytes.
+        converted: checkpoint in the cache that a file in its published form is converted to; None
+            if the file is a checkpoint itself.
+    """
+
+    name: str
+    path: Path
+    sha256: str
+    converted: Path | None = None
+
+    @property
+    def is_released(self) -> bool:
+        """True if the file is in the form in which its authors published it."""
+        return self.converted is not None
+
+
+@dataclass(frozen=True)
+class Registry:
+    """Registered networks of one kind.
+
+    Attributes:
+        kind: `teacher` or `student`.
+        released: published networks -> file names under which the cache may hold their weights;
+            the first existing one is used.
+        embedded: networks that are part of the package -> their files.
+    """
+
+    kind: str
+    released: Mapping[str, tuple[str, ...]]
+    embedded: Mapping[str, Path] = field(default_factory=dict)
+
+    def find(self, name_or_path: str | os.PathLike[str]) -> Weights:
+        """Find weights by registered name or by path, without loading them.
+
+        Raises:
+            ConfigError: neither a registered name nor a file; the message lists the names.
+            InputError: registered, but the weights are missing; or the file cannot be read.
+        """
+        name, path = os.fspath(name_or_path), Path(name_or_path)
+        if name in self.embedded:
+            path = self.embedded[name]
+        elif name in self.released:
+            path = self._released_file(name)
+        elif path.is_file():
+            name = next((n for n, files in self.released.items() if path.name in files), path.stem)
+        else:
+            known = ", ".join([*self.embedded, *self.released])
+            raise ConfigError(f"{self.kind} {name!r} is neither a file nor one of {known}")
+        try:
+            sha256 = sha256_file(path)
+        except OSError as error:
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        suffixes = {Path(file).suffix for files in self.released.values() for file in files}
+        is_released = path.suffix in suffixes
+        return Weights(
+            name, path, sha256, self._folder / f"{sha256}.safetensors" if is_released else None
+        )
+
+    @property
+    def _folder(self) -> Path:
+        return cache_folder() / f"{self.kind}s"
+
+    def _released_file(self, name: str) -> Path:
+        files = [self._folder / file for file in self.released[name]]
+        for path in files:
+            if path.is_file():
+                return path
+        download = f"emovox download {self.kind}"
+        if len(self.released) > 1:
+            download += f" --name {name}"
+        names = " or ".join(path.name for path in files)
+        raise InputError(
+            f"{self.kind} {name}: weights not found; run `{download}`, put {names} into "
+            f"{self._folder}, or pass the path of the file"
+        )

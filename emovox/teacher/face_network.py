@@ -1,0 +1,34 @@
+"""The interface of face networks, and the greying of their crops."""
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from emovox.networks import Network
+
+GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B; MATLAB's rgb2gray, as in the reference code
+
+
+class FaceNetwork(Network, ABC):
+    """A network that `emovox.teacher.inference` can run.
+
+    Attributes:
+        input_size: side S of its crops, in pixels.
+        classifier: the last layer; its input and output are float32 at any precision.
+    """
+
+    input_size: ClassVar[int]
+    classifier: nn.Module
+
+    @staticmethod
+    @abstractmethod
+    def preprocess(pixels: Tensor) -> Tensor:
+        """Convert RGB crops uint8 `[N, S, S, 3]` to the network's input, float32 `[N, C, S, S]`."""
+
+
+def to_grey(pixels: Tensor) -> Tensor:
+    """Convert RGB crops uint8 `[N, S, S, 3]` to whole grey levels, float32 `[N, 1, S, S]`."""
+    weights = torch.tensor(GREY_WEIGHTS, device=pixels.device)
+    return torch.round(pixels.float() @ weights).unsqueeze(1)
