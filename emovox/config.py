@@ -1,54 +1,175 @@
-"""Configuration: a frozen dataclass, filled from a TOML file and from flags; a flag wins."""
+"""Options: a frozen dataclass for each command, filled from a recipe, keywords or the command line.
+
+A field declares its default, choices and bounds with `option`, and its help in the `Attributes:`
+section of the class; `check_options` checks a config, and the command line generates its options
+from the same fields.
+"""
 
 import dataclasses
+import inspect
 import json
+import os
+import re
 import tomllib
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
 from emovox.errors import ConfigError
-from emovox.paths import RemotePath, as_path, is_remote
+from emovox.paths import as_path, is_remote
 
 Config = TypeVar("Config")
 
+# In an installed package, and in a checkout.
+RECIPE_FOLDERS = (Path(__file__).parent / "pipelines", Path(__file__).parents[1] / "pipelines")
 
-def read_config(
-    kind: type[Config], toml: Path | None = None, flags: Mapping[str, Any] | None = None
-) -> Config:
-    """Fill a config dataclass.
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    choices: Collection[str] | None = None,
+    least: float | None = None,
+    most: float | None = None,
+    shown: str | None = None,
+    url: bool = False,
+    file: bool = False,
+) -> Any:
+    """Declare a field of a config.
 
     Args:
-        kind: the dataclass; its fields are the valid keys. Those named in its `URLS` take URLs.
-        toml: file with those keys at its top level; `-` and `_` are the same.
-        flags: values that win over the file's; those that are None count as not given.
+        default: default value; without one the field is required.
+        choices: valid values.
+        least: smallest valid number.
+        most: largest valid number.
+        shown: text that help pages show as the default, where the value does not tell.
+        url: whether a path may be a URL.
+        file: whether a path is a file instead of a folder.
+
+    Example:
+        >>> @dataclasses.dataclass(frozen=True)
+        ... class Walk:
+        ...     steps: int = option(3, least=1)
+        ...
+        ...     def __post_init__(self) -> None:
+        ...         check_options(self)
+        >>> Walk(0)
+        Traceback (most recent call last):
+        emovox.errors.ConfigError: steps 0: must be at least 1
+    """
+    metadata = {"choices": choices, "least": least, "most": most}
+    metadata |= {"shown": shown, "url": url, "file": file}
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_options(config: Any) -> None:
+    """Check the fields of a config; convert strings to paths, lists to tuples, integers to floats.
 
     Raises:
-        ConfigError: a key is unknown, a value has the wrong type, or a required key is missing.
+        ConfigError: a value is of the wrong type, not one of the choices or out of bounds.
     """
-    values = _read_toml(toml) if toml is not None else {}
+    hints = typing.get_type_hints(type(config))
+    for field in dataclasses.fields(config):
+        name, value = field.name, getattr(config, field.name)
+        if value is None and isinstance(hints[name], types.UnionType):
+            continue
+        value = _convert(value, hints[name], name)
+        object.__setattr__(config, name, value)
+        choices, least, most, url = map(field.metadata.get, ("choices", "least", "most", "url"))
+        if is_remote(value) and not url:
+            raise ConfigError(f"{name}: {value} is a URL; pass a local path")
+        if choices is not None and value not in choices:
+            raise ConfigError(f"{name} {value!r} is not one of {', '.join(choices)}")
+        # Written so that NaN fails too.
+        if not (least is None or value >= least) or not (most is None or value <= most):
+            bounds = f"{least} to {most}" if most is not None else f"at least {least}"
+            raise ConfigError(f"{name} {value}: must be {bounds}")
+
+
+def field_type(hint: Any) -> Any:
+    """Return the type of a single value of a field: `Path` for `tuple[Path, ...]`."""
+    options = [kind for kind in typing.get_args(hint) if kind not in (type(None), ...)]
+    return options[0] if options else hint
+
+
+def option_help(kind: type) -> dict[str, str]:
+    """Return the text of each entry of a dataclass's `Attributes:` section, by field."""
+    _, _, section = (inspect.getdoc(kind) or "").partition("Attributes:\n")
+    texts: dict[str, str] = {}
+    for names, text in re.findall(r"^    (\w+(?:, \w+)*): (.*(?:\n      .*)*)", section, re.M):
+        texts |= dict.fromkeys(names.split(", "), " ".join(text.split()))
+    return texts
+
+
+def find_recipe(name: str | os.PathLike[str]) -> Path:
+    """Find a recipe by its path, or by the name of one that is installed with emovox.
+
+    Raises:
+        ConfigError: neither exists; the message lists the names.
+    """
+    if (path := Path(name)).is_file():
+        return path
+    installed = {file.stem: file for folder in RECIPE_FOLDERS for file in folder.glob("*.toml")}
+    if found := installed.get(str(name).removesuffix(".toml")):
+        return found
+    raise ConfigError(f"{name}: neither a recipe file nor one of {', '.join(sorted(installed))}")
+
+
+def read_config(
+    kind: type[Config],
+    recipe: str | os.PathLike[str] | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Config:
+    """Fill a config.
+
+    Args:
+        kind: the dataclass; its fields are the valid keys.
+        recipe: path or name of a TOML file with those keys at its top level; `-` and `_` are
+            equivalent.
+        options: values that override those of the recipe, except None.
+
+    Raises:
+        ConfigError: the recipe is missing or unreadable, a key is unknown, a value is not valid, or
+            a required key is missing.
+    """
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    for key in values:
-        if key not in fields:
-            raise ConfigError(f"{toml}: unknown key {key!r}; valid keys: {', '.join(fields)}")
-    hints = typing.get_type_hints(kind)
-    filled = {key: _convert(value, hints[key], f"{toml}: {key}") for key, value in values.items()}
-    for key, value in (flags or {}).items():
-        if value is not None:
-            filled[key] = _convert(value, hints[key], f"--{key.replace('_', '-')}")
-    required = [
-        f.name
-        for f in fields.values()
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    ]
-    for key in filled.keys() - set(getattr(kind, "URLS", ())):
-        if is_remote(filled[key]):
-            raise ConfigError(f"{key}: {filled[key]} is a URL; here it has to be a local path")
-    if missing := [f"--{name.replace('_', '-')}" for name in required if name not in filled]:
-        raise ConfigError(f"missing {', '.join(missing)}, as a flag or as a key of the TOML file")
-    return kind(**filled)
+    values = {}
+    if recipe is not None:
+        path = find_recipe(recipe)
+        hints = typing.get_type_hints(kind)
+        for key, value in _read_toml(path).items():
+            if key not in fields:
+                raise ConfigError(f"{path}: unknown key {key!r}; valid keys: {', '.join(fields)}")
+            values[key] = _convert(value, hints[key], f"{path}: {key}")
+    values |= {key: value for key, value in (options or {}).items() if value is not None}
+    if missing := [
+        f"--{name.replace('_', '-')}"
+        for name, field in fields.items()
+        if field.default is dataclasses.MISSING and name not in values
+    ]:
+        raise ConfigError(f"missing {', '.join(missing)}; pass it as an option or in a recipe")
+    return kind(**values)
+
+
+def merge_config(
+    kind: type[Config], config: Config | str | os.PathLike[str] | None, options: Mapping[str, Any]
+) -> Config:
+    """Return a config with some fields replaced.
+
+    Args:
+        kind: the dataclass.
+        config: a config, or path or name of a recipe; None: the defaults.
+        options: fields to replace, by name.
+
+    Raises:
+        ConfigError: see `read_config`.
+    """
+    if config is None:
+        return kind(**options)
+    if isinstance(config, kind):
+        return dataclasses.replace(config, **options)  # type: ignore[type-var]
+    return read_config(kind, typing.cast("str | os.PathLike[str]", config), options)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:
@@ -58,24 +179,26 @@ def _read_toml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from error
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return {key.replace("-", "_"): value for key, value in content.items()}
 
 
-def _convert(value: Any, hint: Any, where: str) -> Any:
+def _convert(value: Any, hint: Any, subject: str) -> Any:
     """Check a value against a field's type; strings become paths, whole numbers floats."""
-    if isinstance(hint, types.UnionType):
-        options = [option for option in typing.get_args(hint) if option is not type(None)]
-        return _convert(value, options[0], where)
+    kind = field_type(hint)
     if typing.get_origin(hint) is tuple:
-        [item, _] = typing.get_args(hint)
         if isinstance(value, list | tuple):
-            return tuple(_convert(each, item, where) for each in value)
-        raise ConfigError(f"{where}: expected a list, found {json.dumps(value, default=str)}")
-    if hint is Path and isinstance(value, str | Path | RemotePath):
-        return as_path(value) if isinstance(value, str) else value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if isinstance(value, hint) and not (hint is not bool and isinstance(value, bool)):
+            return tuple(_convert(item, kind, subject) for item in value)
+        raise ConfigError(f"{subject}: expected a list, found {json.dumps(value, default=str)}")
+    if kind is Path and is_remote(value):
         return value
-    raise ConfigError(f"{where}: expected {hint.__name__}, found {json.dumps(value, default=str)}")
+    if kind is Path and isinstance(value, str | os.PathLike):
+        return as_path(os.fspath(value))
+    if kind is str and isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if isinstance(value, kind) and not (kind is not bool and isinstance(value, bool)):
+        return value
+    found = json.dumps(value, default=str)
+    raise ConfigError(f"{subject}: expected {kind.__name__}, found {found}")

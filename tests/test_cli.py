@@ -52,7 +52,7 @@ def test_options_are_the_keys_of_a_pipeline() -> None:
 
     from emovox.labelling.build_config import BuildConfig
 
-    options = {p.name for p in main.commands["build-dataset"].params} - {"pipeline"}
+    options = {p.name for p in main.commands["build-dataset"].params} - {"recipe"}
     assert options == {field.name for field in dataclasses.fields(BuildConfig)}
 
 
@@ -84,11 +84,11 @@ def test_dropped_tracks_make_the_exit_code(tmp_path: Path, in_process: None) -> 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--layout", "nonsense", "--root", "."], "choose one of voxceleb2"),
-        (["--layout", "voxceleb2", "--root", "missing"], "no such folder; --root"),
+        (["--layout", "nonsense", "--root", "."], "'nonsense' is not one of 'voxceleb2'"),
+        (["--layout", "voxceleb2", "--root", "missing"], "missing: no such folder"),
         (["--root", "."], "missing --layout"),
         (["--layout", "voxceleb2", "--root", ".", "--teacher", "x"], "nor one of compact"),
-        (["--layout", "folder", "--root", ".", "--jobs", "-1"], "--jobs must be at least 0"),
+        (["--layout", "folder", "--root", ".", "--jobs", "-1"], "jobs -1: must be at least 0"),
     ],
 )
 def test_wrong_usage_is_one_line(
@@ -178,7 +178,7 @@ def test_ctrl_c_leaves_a_state_to_go_on_from(
     os.kill(process.pid, number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "run the same command again to go on" in errors
+    assert "rerun the same command to resume" in errors
     assert "Traceback" not in errors and output == ""
     num_done = len(list(state.glob("*.json")))
     assert 1 <= num_done < 15

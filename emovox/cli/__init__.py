@@ -1,0 +1,86 @@
+"""The command line. Commands parse, call and echo; heavy imports are inside them.
+
+Results go to stdout, progress and messages to stderr.
+"""
+
+import errno
+import os
+import signal
+from types import FrameType
+from typing import Any
+
+import click
+
+from emovox import __version__
+from emovox.cli import dataset_commands, labelling_commands, training_commands
+from emovox.errors import EmovoxError
+from emovox.packages import missing_package
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
+UNREADABLE = 2
+INTERRUPTED = 130  # a shell reports this for Ctrl-C
+
+# What an interrupted command leaves behind; the others leave nothing to mention.
+AFTER_INTERRUPT = {
+    "build-dataset": " to resume",
+    "download": " to resume",
+    "import-mat": "; nothing was written",
+    "release": "; no partial release was written",
+    "train-student": " to resume after its last epoch",
+    "train-teacher": " to resume after its last epoch",
+}
+
+
+class Commands(click.Group):
+    """A group that ends every command with one line and an exit code instead of a traceback."""
+
+    def invoke(self, context: click.Context) -> Any:
+        signal.signal(signal.SIGTERM, _interrupt)
+        try:
+            return super().invoke(context)
+        except KeyboardInterrupt:
+            left = AFTER_INTERRUPT.get(str(context.invoked_subcommand), "")
+            click.echo(f"\nemovox: interrupted; rerun the same command{left}", err=True)
+            context.exit(INTERRUPTED)
+        except (click.UsageError, EmovoxError, ImportError, OSError) as error:
+            explained = _explain(error, str(context.invoked_subcommand))
+            if explained is None:
+                raise
+            message, exit_code = explained
+            click.echo(f"emovox: error: {message}", err=True)
+            context.exit(exit_code)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _explain(error: Exception, command: str) -> tuple[str, int] | None:
+    """Return the message and the exit code of a user's error, None for a bug."""
+    match error:
+        case EmovoxError():
+            return str(error), error.exit_code
+        case click.UsageError():
+            hint = f"see 'emovox {command} --help'"
+            return f"{error.format_message().removesuffix('.')}; {hint}", error.exit_code
+        case ModuleNotFoundError():
+            missing = missing_package(error, command)
+            return (str(missing), missing.exit_code) if missing else None
+        case OSError() if error.errno in FULL:
+            reason = f"{os.strerror(error.errno)}; fix this and rerun the same command"
+            return reason, EmovoxError.exit_code
+        case OSError() if error.filename is not None and error.errno != errno.EPIPE:
+            return f"{error.filename}: {error.strerror}", UNREADABLE
+    return None  # click handles a closed pipe
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__)
+def main() -> None:
+    """Datasets of per-frame emotion logits from speaking-face video."""
+
+
+for module in (labelling_commands, dataset_commands, training_commands):
+    for command in vars(module).values():
+        if isinstance(command, click.Command):
+            main.add_command(command)

@@ -1,0 +1,183 @@
+"""Commands that compare, check, show and release datasets."""
+
+import json
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emovox.cli.options import FILE, FOLDER, Command
+from emovox.errors import ConfigError
+
+
+def _format_option(*formats: str) -> Callable[[Command], Command]:
+    return click.option(
+        "--format",
+        "form",
+        type=click.Choice(formats),
+        default="text",
+        show_default=True,
+        help="Output format.",
+    )
+
+
+META = click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the official lists.")
+
+
+@click.command()
+@click.argument("old", type=FOLDER)
+@click.argument("new", type=FOLDER)
+@_format_option("text", "json")
+def diff(old: Path, new: Path, form: str) -> None:
+    """Compare two datasets.
+
+    Prints the differences between OLD and NEW and the version bump that they require. JSON lists
+    all added and removed tracks and frames, text the first few.
+    """
+    from emovox.comparison.difference import diff as compare
+
+    found = compare(old, new)
+    click.echo(found.json() if form == "json" else found.text())
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER)
+@click.option(
+    "--check", is_flag=True, help="Compare DATASET/README.md with it; exit 1 if they differ."
+)
+def card(dataset: Path, check: bool) -> None:
+    """Print the card of a dataset, made from its data.
+
+    The card is computed from the rows, the manifest and the provenance of DATASET.
+    """
+    from emovox.dataset.card import card_of, check_card
+
+    if check:
+        check_card(dataset)
+        click.echo(f"{dataset}: the card agrees with the data")
+    else:
+        click.echo(card_of(dataset), nl=False)
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER, metavar="DIR")
+@click.option("--out", type=FILE, help="Output file: a self-contained HTML page.")
+@click.option("--figures", type=FOLDER, help="Folder for the paper's figures and tables.")
+@click.option("--compare", type=FOLDER, help="Second dataset, plotted over the first.")
+@click.option(
+    "--student",
+    "runs",
+    type=FOLDER,
+    multiple=True,
+    help="Output folder of train-student, evaluate, probe or evaluate-teacher; may be repeated.",
+)
+@click.option("--media", type=FOLDER, help="Folder of the corpus, to include faces and sound.")
+@click.option(
+    "--tracks",
+    "num_tracks",
+    type=int,
+    help="Number of tracks shown.  [default: 300; 40 with --media]",
+)
+def report(dataset: Path, out: Path | None, figures: Path | None, **options: Any) -> None:
+    """Show a dataset as a web page or as figures.
+
+    The page shows splits, emotions, coverage, logits, skew, students and tracks of the dataset in
+    DIR. It is one file that loads nothing from the network. Faces and sound are included only with
+    --media, and are personal data. --figures writes PNG, SVG and CSV files.
+    """
+    from emovox.reporting.page import ReportConfig, collect, write_page
+
+    if out is None and figures is None:
+        raise ConfigError("nothing to write: pass --out FILE.html, --figures FOLDER or both")
+    collected = collect(ReportConfig(dataset, **options))
+    if out is not None:
+        write_page(collected, out)
+        click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
+    if figures is not None:
+        from emovox.reporting.dataset_figures import write_figures
+
+        for line in write_figures(collected, figures):
+            click.echo(line)
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER, metavar="DIR")
+@_format_option("text", "json", "junit", "github")
+@click.option("--strict", is_flag=True, help="Fail on warnings too.")
+@META
+@click.option("--takedown", type=FILE, help="List of SHA-256 of identities that must be absent.")
+def validate(dataset: Path, form: str, **options: Any) -> None:
+    """Check a dataset against the contract.
+
+    Checks every row and every file of the dataset in DIR. Exit code 0: valid, possibly with
+    warnings; 1: a rule failed; 2: DIR is not a dataset.
+    """
+    from emovox.validation.formats import FORMATS
+    from emovox.validation.outcomes import validate
+
+    validation = validate(dataset, **options)
+    click.echo(FORMATS[form](validation))
+    if not validation.valid:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER, metavar="DIR")
+@click.option("--version", required=True, help="Version of the release: MAJOR.MINOR.PATCH.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the release; must not exist.")
+@click.option("--takedown", type=FILE, help="List of SHA-256 of identities to remove.")
+@META
+@click.option("--push", metavar="ORG/NAME", help="Upload to this repository on Hugging Face.")
+@click.option(
+    "--private/--public",
+    default=True,
+    show_default=True,
+    help="Visibility of the repository, if it is new.",
+)
+def release(
+    dataset: Path, version: str, out: Path, push: str | None, private: bool, **options: Any
+) -> None:
+    """Make an immutable version of a dataset.
+
+    The release of the dataset in DIR is validated, has checksums and is read-only. OUT appears once
+    it is complete and valid. With --push it is also uploaded, tagged with its version; rerun the
+    same command if only the upload failed.
+    """
+    from emovox.publishing.hub import open_repository
+    from emovox.publishing.publish import NotValidError, release
+    from emovox.validation.formats import as_text
+
+    repository = open_repository(push, version, private=private) if push else None
+    options |= {"resume": bool(push), "say": partial(click.echo, err=True)}
+    try:
+        released = release(dataset, out, version, **options)
+    except NotValidError as error:
+        click.echo(as_text(error.validation))
+        raise
+    click.echo(released.summary())
+    if repository:
+        click.echo(f"pushed    {repository.upload(out)}, tag {version}")
+
+
+@click.command()
+@click.option("--out", type=FOLDER, help="Folder to write one JSON file per table to.")
+def schema(out: Path | None) -> None:
+    """Print the dataset contract as JSON.
+
+    That is the columns of the tables, and a JSON Schema of each document.
+    """
+    from emovox.dataset.json_schemas import describe_documents
+    from emovox.dataset.schema import describe
+
+    contract = describe() | describe_documents()
+    if out is None:
+        click.echo(json.dumps(contract, indent=2))
+        return
+    out.mkdir(parents=True, exist_ok=True)
+    for name, description in contract.items():
+        path = out / f"{name}.json"
+        path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
+        click.echo(path)

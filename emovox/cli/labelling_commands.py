@@ -1,0 +1,117 @@
+"""Commands that make datasets, and fetch what they need."""
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options
+from emovox.errors import CheckError
+from emovox.labelling.build_config import BuildConfig
+
+TOO_MANY_DROPPED = (
+    "more tracks were dropped than --max-dropped allows; dropped.parquet lists each with its reason"
+)
+
+
+@click.command("build-dataset")
+@click.argument("recipe", required=False)
+@config_options(BuildConfig)
+def build_dataset(recipe: str | None, **options: Any) -> None:
+    """Build a dataset of emotion logits from talking faces.
+
+    RECIPE is a TOML file, or the name of an installed one, that sets the same options; an option on
+    the command line overrides it. Rerun the same command to resume, or to add new tracks.
+    """
+    from emovox.config import read_config
+    from emovox.labelling.run import build_dataset as build
+
+    result = build(read_config(BuildConfig, recipe, options))
+    click.echo(result.summary())
+    if result.too_many_dropped:
+        raise CheckError(f"{TOO_MANY_DROPPED}; pass --retry-dropped to try them again")
+
+
+@click.command("import-mat")
+@click.argument("files", type=FILE, nargs=-1, required=True, metavar="FILE...")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the dataset, new or empty.")
+@click.option(
+    "--meta",
+    type=FOLDER,
+    help="Folder of vox1_meta.csv and the official lists.  [default: that of `download splits`]",
+)
+@click.option("--name", default="emovoxceleb", show_default=True, help="Name of the dataset.")
+@click.option("--version", default="1.0.0", show_default=True, help="Version of the dataset.")
+@click.option("--hdf5/--no-hdf5", default=False, help="Write HDF5 files in addition to Parquet.")
+@click.option(
+    "--max-dropped",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Largest fraction of dropped tracks; above it the exit code is 1.",
+)
+def import_mat(
+    files: tuple[Path, ...], out: Path, meta: Path | None, max_dropped: float, **options: Any
+) -> None:
+    """Convert the published annotations to a dataset.
+
+    FILE is the MATLAB file of the annotations. Pass several files if wavLogits and images are in
+    different ones. The counts found are printed next to the published counts.
+    """
+    from emovox.corpus.voxceleb import lists_folder
+    from emovox.labelling.import_mat import import_mat
+
+    meta = lists_folder(meta, files[0].parent)
+    result = import_mat(list(files), out, meta=meta, **options)
+    click.echo(result.summary())
+    if result.share_dropped > max_dropped:
+        raise CheckError(TOO_MANY_DROPPED)
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=FOLDER,
+    default=Path("emovox-demo"),
+    show_default=True,
+    help="Folder of the corpus, dataset, student and report.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
+@click.option(
+    "--jobs", type=int, default=0, help="Number of worker processes.  [default: one per core]"
+)
+def demo(out: Path, seed: int, jobs: int) -> None:
+    """Try everything once on a small synthetic corpus.
+
+    Draws a corpus of talking faces, builds its dataset, trains a student and writes a report; no
+    network is needed.
+    """
+    from emovox.demo import run_demo
+    from emovox.demo.demo_corpus import DemoConfig
+
+    click.echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())
+
+
+@click.command()
+@click.argument("target", metavar="annotations|splits|teacher|student")
+@click.option("--name", help="One file of the target, such as resnet50-ferplus.")
+@click.option("--out", type=FOLDER, help="Folder of the files.  [default: in the cache]")
+@click.option("--url", help="Address of the file; of a folder of the files if it ends in /.")
+@click.option(
+    "--from", "copy", type=FILE_OR_FOLDER, help="Local copy of the file, or a folder with it."
+)
+@click.option("--accept-new", is_flag=True, help="Accept and pin a file that differs from the pin.")
+def download(target: str, **options: Any) -> None:
+    """Download published annotations, splits or models.
+
+    Prints the path of each file when it is complete; rerun to resume. The lists of the splits must
+    match their published checksums. The other files have none: the first good download is pinned,
+    and a later one that differs is refused. A teacher is downloaded for PyTorch; --name
+    senet50-ferplus.mat downloads it for MatConvNet, and works equally.
+    """
+    from emovox.downloads import DownloadConfig, download_target
+
+    say = partial(click.echo, err=True)
+    for path in download_target(DownloadConfig(target, **options, say=say)):
+        click.echo(path)

@@ -1,0 +1,209 @@
+"""Commands that train, score and run teachers and students."""
+
+import json
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import click
+
+from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options
+from emovox.config import find_recipe, read_config
+from emovox.devices import PRECISIONS
+from emovox.errors import CheckError, ConfigError, EmovoxError
+from emovox.probing.probe_config import ProbeConfig
+from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
+from emovox.teacher import DEFAULT_TEACHER
+from emovox.teacher.teacher_config import TeacherTrainConfig
+
+DATA = click.option(
+    "--data", type=FILE_OR_FOLDER, required=True, help="FER+ faces and votes: a folder or zip file."
+)
+TRAINING_OUT = click.option(
+    "--out", type=FOLDER, required=True, help="Folder of checkpoints and log."
+)
+AUDIO = click.option("--audio", type=FOLDER, required=True, help="Folder of the tracks' audio.")
+
+_say = partial(click.echo, err=True)
+
+
+def _echo_json(record: Any) -> None:
+    click.echo(json.dumps(record))
+
+
+@click.command("train-teacher")
+@click.argument("recipe", required=False)
+@DATA
+@TRAINING_OUT
+@config_options(
+    TeacherTrainConfig,
+    only=("distill_from", "distill_weight", "epochs", "batch_size", "seed", "device"),
+)
+def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> None:
+    """Train the compact teacher on FERPlus.
+
+    RECIPE is a TOML file, or the name of an installed one, that sets these and further options; an
+    option on the command line overrides it. The best epoch on PublicTest is OUT/best.safetensors;
+    one line of JSON per epoch goes to stdout and to OUT/log.jsonl. Recipes among the teachers to
+    learn from are trained first, in folders of OUT.
+    """
+    from emovox.teacher.training import train_teacher
+
+    config = read_config(TeacherTrainConfig, recipe, options)
+    # Paths in a recipe are relative to its folder, paths on the command line to the working folder.
+    recipes = find_recipe(recipe).parent if recipe and not options["distill_from"] else Path()
+    if options["distill_weight"] is not None and not config.distill_from:
+        raise ConfigError("--distill-weight: no teacher to learn from; pass --distill-from too")
+    train_teacher(data, out, config, recipes=recipes, say=_say, on_epoch=_echo_json)
+
+
+@click.command("evaluate-teacher")
+@click.argument("teacher", default=DEFAULT_TEACHER)
+@DATA
+@click.option(
+    "--part",
+    type=click.Choice(["public_test", "private_test", "train"]),
+    default="private_test",
+    show_default=True,
+    help="Part of FERPlus to score.",
+)
+@click.option(
+    "--out", type=FOLDER, help="Folder to write evaluation.json and confusion matrices to."
+)
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    help="Device of the teacher: auto (CUDA if available), cpu, cuda or cuda:N.",
+)
+@click.option(
+    "--precision",
+    type=click.Choice(PRECISIONS),
+    default="fp32",
+    show_default=True,
+    help="Arithmetic of the teacher.",
+)
+def evaluate_teacher(
+    teacher: str, data: Path, part: str, out: Path | None, device: str, precision: str
+) -> None:
+    """Score a teacher on FERPlus.
+
+    TEACHER is a registered name, a checkpoint or a released file. Scores are printed with and
+    without mirror averaging: the mean of the logits of a face and its mirror image.
+    """
+    from emovox.teacher import load_teacher
+    from emovox.teacher.evaluation import evaluate
+
+    evaluation = evaluate(load_teacher(teacher, device, precision), data, part)
+    click.echo(evaluation.summary())
+    if out is not None:
+        evaluation.write(out)
+
+
+@click.command("train-student")
+@click.argument("dataset", type=FOLDER)
+@click.argument("recipe", required=False)
+@AUDIO
+@TRAINING_OUT
+@config_options(
+    StudentTrainConfig,
+    only=(
+        *("width", "epochs", "batch_size", "learning_rate", "choose_on", "seed", "device"),
+        *("precision", "compile", "workers", "max_dropped"),
+    ),
+)
+@click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")
+def train_student(
+    dataset: Path, recipe: str | None, audio: Path, out: Path, tensorboard: bool, **options: Any
+) -> None:
+    """Train a speech student on a dataset.
+
+    RECIPE is a TOML file, or the name of an installed one, that sets these and further options; an
+    option on the command line overrides it. Without a recipe the training is the paper's. The epoch
+    with the lowest loss on --choose-on is OUT/best.safetensors; one line of JSON per epoch goes to
+    stdout and to OUT/log.jsonl. Processes started by torchrun share each batch.
+    """
+    from emovox.student.training import train_student
+
+    config = read_config(StudentTrainConfig, recipe, options)
+    train_student(
+        dataset, audio, out, config, tensorboard=tensorboard, say=_say, on_epoch=_echo_json
+    )
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.argument("dataset", type=FOLDER)
+@AUDIO
+@click.option("--out", type=FOLDER, help="Folder for JSON, predictions and figures.")
+@config_options(EvaluateConfig)
+def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **options: Any) -> None:
+    """Score a student on a dataset.
+
+    CHECKPOINT is a student's checkpoint or registered name; it is scored on the validation splits
+    of DATASET. Prints the ROC AUC of each emotion against the others, with confidence intervals
+    over identities.
+    """
+    from emovox.student.evaluation import evaluate
+
+    result = evaluate(checkpoint, dataset, audio, read_config(EvaluateConfig, None, options))
+    if out is not None:
+        result.write(out)
+    click.echo(result.summary())
+
+
+@click.command()
+@click.argument("checkpoint")
+@click.argument("corpus", type=FILE_OR_FOLDER)
+@config_options(ProbeConfig)
+@click.option("--out", type=FOLDER, help="Folder for JSON, CSV and confusion matrices.")
+def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> None:
+    """Test a network on a labelled speech corpus.
+
+    Fits an affine map and a softmax from the outputs of CHECKPOINT to the labels of CORPUS.
+    CHECKPOINT is a student, a teacher, or egemaps for the baseline alone. CORPUS is a folder of
+    RAVDESS, CREMA-D, EMO-DB, SAVEE, eNTERFACE, RML or AFEW, or a table (CSV, TSV or Parquet) of
+    path, label and speaker.
+    """
+    from emovox.probing.probes import probe
+
+    result = probe(checkpoint, corpus, read_config(ProbeConfig, None, options))
+    if out is not None:
+        result.write(out)
+    click.echo(result.summary())
+    if result.too_many_dropped:
+        raise CheckError(
+            "more files were dropped than --max-dropped allows; probe.json in --out lists each "
+            "with its reason"
+        )
+
+
+@click.command()
+@click.argument("media", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1)
+@config_options(PredictConfig)
+@click.option(
+    "--out", type=FILE, help="Write to this .csv, .json or .parquet file instead of stdout."
+)
+def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+    """Label audio and video files with emotions.
+
+    Scores every window of each file MEDIA: the student by its sound, the teacher by its faces. A
+    row has the path, start and end in seconds, and for both the most probable emotion and eight
+    probabilities. Without --out, rows are JSON lines on stdout. Files that cannot be used are
+    listed on stderr, and the exit code is 1.
+    """
+    from emovox.student.prediction import check_suffix, predict
+
+    if out is not None:
+        check_suffix(out)
+    result = predict(media, read_config(PredictConfig, None, options))
+    for line in result.problems:
+        _say(f"emovox: {line}")
+    if out is not None:
+        result.write(out)
+    else:
+        for record in result:
+            _echo_json(record)
+    if result.unusable:
+        sys.exit(EmovoxError.exit_code)
