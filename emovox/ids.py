@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from emovox.errors import TrackError
+from emovox.errors import InputError, TrackError
 
 MAX_TRACK_NUMBER = 2**31 - 1  # `track_num` is an int32 column
 TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]+)")
@@ -62,3 +62,20 @@ def printable(name: str) -> str:
     r"""Escape control characters and what UTF-8 cannot hold: `a\udcff` becomes `a\\udcff`."""
     text = name.encode("utf-8", "backslashreplace").decode("utf-8")
     return re.sub(r"[\x00-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", text)
+
+
+def check_printable(path: object, option: str) -> None:
+    """Check the name of a folder to write: Arrow opens only names in UTF-8.
+
+    Args:
+        path: the folder.
+        option: that the user passed it as.
+
+    Raises:
+        InputError: its name is not UTF-8, or contains a control character.
+    """
+    shown = printable(str(path))
+    if shown != str(path):
+        raise InputError(
+            f"{shown}: the name is not UTF-8 or contains a control character; pass another {option}"
+        )

@@ -59,7 +59,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
     """Builds run in this process: one of their own takes seconds to load torch."""
     from engine_fixtures import InProcess
 
-    monkeypatch.setattr("emovox.labelling.run.LokyEngine", InProcess)
+    monkeypatch.setattr("emovox.labelling.engine.LokyEngine", InProcess)
 
 
 @pytest.fixture(scope="session")

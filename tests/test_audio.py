@@ -190,7 +190,7 @@ def test_every_track_of_the_layout_folder_has_the_sound_of_its_own_file(root: Pa
     names = ["talk.mp4", "ann/talk.MOV", "ann/2019/may/walk.webm", "ann/a+b.mkv", "ben/x/00007.mp4"]
     for name in names:
         put(root / name)
-    tracks = read_corpus("folder", Source(root)).tracks
+    tracks = read_corpus("folder"(root)).tracks
     assert sorted(track.source for track in tracks) == sorted(names)
     for track in tracks:
         assert audio_path(root, track.track_id) == root / track.source

@@ -19,16 +19,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-import emovox.dataset.writer as tables_module
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
 from emovox.dataset import schema
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.files import sha256_file
 from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.plan import ShardJob
 from emovox.labelling.result import BuildResult
 from emovox.labelling.run import build_dataset
-from emovox.labelling.shard import ShardJob, ShardReport
+from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.state import STATE
 from emovox.media.faces import Box
 from emovox.testing import FakeDetector, FakeTeacher, InlineEngine, coded_frame, write_clip
@@ -206,8 +206,8 @@ def test_another_teacher_or_step_rebuilds_everything(
     if change.get("teacher"):  # the same network, stored with other bytes
         from safetensors.numpy import load_file, save_file
 
-        header = safetensors_header(EMBEDDED["compact"][0])
-        tensors = load_file(EMBEDDED["compact"][0])
+        header = safetensors_header(EMBEDDED["compact"])
+        tensors = load_file(EMBEDDED["compact"])
         save_file(tensors, tmp_path / "t.safetensors", header | {"training": "{}"})
         change = {"teacher": str(tmp_path / "t.safetensors")}
     build(clips, tmp_path / "out", precision="bf16")
@@ -305,7 +305,7 @@ def test_kill_while_finishing_leaves_no_manifest(
 ) -> None:
     whole = build(clips, tmp_path / "out")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(tables_module, "_write_dropped", raise_interrupt)
+        patch.setattr("emovox.dataset.writer.write_documents", raise_interrupt)
         build(clips, tmp_path / "out", hdf5=True)
     assert not (tmp_path / "out" / schema.MANIFEST).exists(), "visibly no dataset"
     again = build(clips, tmp_path / "out")
@@ -332,7 +332,7 @@ def test_any_name_gives_a_card_that_is_yaml(clips: Path, tmp_path: Path) -> None
 
 
 def test_output_whose_name_is_not_utf8_is_refused(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"out\\udcff: a name that is not UTF-8"):
+    with pytest.raises(InputError, match=r"out\\udcff: the name is not UTF-8 .*; pass another --out"):
         build(clips, tmp_path / os.fsdecode(b"out\xff"))
     assert BuildConfig("folder", Path(), Path(), name="a\nb\udcff").dataset_name == r"a\x0ab\udcff"
 
@@ -495,7 +495,7 @@ def test_broken_box_row_is_bridged_and_said(tmp_path: Path) -> None:
     result = build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
     faces = all_rows(tmp_path / "out", "faces")
     np.testing.assert_allclose(faces["box_x"].to_numpy(), [10, 22, 34])
-    assert result.notes == ["1 box files with rows that cannot be read: id10001/abc/00001, line 7"]
+    assert result.notes == ["1 box files with unreadable rows: id10001/abc/00001, line 7"]
 
 
 @pytest.mark.parametrize(
@@ -586,7 +586,7 @@ def test_foreign_folder_is_not_touched(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     out.mkdir()
     (out / "thesis.tex").write_text("precious")
-    with pytest.raises(InputError, match="is not empty, and not a dataset built here"):
+    with pytest.raises(InputError, match="is not empty, and not a dataset built from this state"):
         build(clips, out)
     assert [p.name for p in out.iterdir()] == ["thesis.tex"]
     with pytest.raises(InputError, match="is a file"):
@@ -654,7 +654,7 @@ def test_corpus_that_vanishes_under_way_ends_the_run_and_costs_nothing(
 ) -> None:
     whole = build(corpus, tmp_path / "whole" / "out", shard_tracks=1)
     engine = Meanwhile(2, lambda: corpus.rename(tmp_path / "away"))
-    with pytest.raises(InputError, match="is gone; bring it back to go on"):
+    with pytest.raises(InputError, match="folder not found any more; restore it and rerun"):
         build(corpus, tmp_path / "out", engine, shard_tracks=1)
     assert not (tmp_path / "out" / schema.MANIFEST).exists()
     (tmp_path / "away").rename(corpus)
@@ -684,8 +684,8 @@ def test_full_disk_is_one_line_and_resumable(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("emovox.labelling.shard.pq.write_table", no_space)
-        with pytest.raises(EmovoxError, match=r"No space left on device; .*same command again"):
+        patch.setattr("emovox.labelling.shard_report.pq.write_table", no_space)
+        with pytest.raises(EmovoxError, match=r"No space left on device; .*rerun the same command"):
             build(clips, tmp_path / "out")
     assert build(clips, tmp_path / "out").manifest["totals"]["tracks"] == 4
 
@@ -693,13 +693,13 @@ def test_full_disk_is_one_line_and_resumable(
 @pytest.mark.parametrize(
     ("options", "error", "words"),
     [
-        ({"layout": "voxceleb3"}, ConfigError, "choose one of voxceleb2, voxceleb1, dense-frames"),
+        ({"layout": "voxceleb3"}, ConfigError, "is not one of voxceleb2, voxceleb1, dense-frames"),
         ({"teacher": "nobody"}, ConfigError, "neither a file nor one of compact"),
         ({"splits": "splits.csv"}, InputError, "no such file"),
         ({"splits": "official"}, InputError, r"vox1_meta.csv: cannot be read"),
         ({"device": "tpu"}, ConfigError, "not one of auto, cpu, cuda"),
         ({"precision": "int8"}, ConfigError, "not one of auto, fp32, bf16"),
-        ({"table": Path("t.csv")}, ConfigError, "go together"),
+        ({"table": Path("t.csv")}, ConfigError, "requires --table FILE"),
     ],
 )
 def test_wrong_options(
@@ -721,7 +721,7 @@ def test_wrong_numbers() -> None:
         {"timeout": float("nan")},
         {"timeout": float("inf")},
     ):
-        with pytest.raises(ConfigError, match=f"--{next(iter(wrong)).replace('_', '-')} must"):
+        with pytest.raises(ConfigError, match=f"{next(iter(wrong))} .*: must be"):
             replace(config, **wrong)  # type: ignore[arg-type]
 
 
@@ -730,7 +730,7 @@ def test_wrong_root_does_not_touch_a_finished_dataset(clips: Path, tmp_path: Pat
     before = {p: p.read_bytes() for p in (tmp_path / "out").rglob("*.*") if p.is_file()}
     wrong = tmp_path / "wrong"
     shutil.copytree(clips, wrong / "deeper")
-    with pytest.raises(InputError, match=r"no track of layout voxceleb2 is left .*plan: BadName"):
+    with pytest.raises(InputError, match=r"no usable track of layout voxceleb2 .*plan: BadName"):
         build(wrong, tmp_path / "out")
     assert {p: p.read_bytes() for p in before} == before
 
@@ -762,7 +762,7 @@ def test_gpu_without_unix_sockets_is_one_line(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As on Windows, which has neither the sockets nor another way to share a teacher."""
-    monkeypatch.setattr("emovox.labelling.run.teacher_devices", lambda device: ("cuda:0",))
+    monkeypatch.setattr("emovox.labelling.engine.teacher_devices", lambda device: ("cuda:0",))
     monkeypatch.delattr("socket.AF_UNIX")
     config = BuildConfig("voxceleb2", clips, tmp_path / "out")
     with pytest.raises(ConfigError, match="lacks Unix sockets; pass --device cpu"):

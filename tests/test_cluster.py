@@ -152,7 +152,7 @@ def test_killed_driver_is_run_again(
 
 
 def test_actor_without_room_is_said(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emovox.labelling.cluster.PATIENCE", 2.0)
+    monkeypatch.setattr("emovox.labelling.cluster.MAX_WAIT_SECONDS", 2.0)
     engine = RayEngine(cluster.address, actor_cpus=1, actor_gpus=1)
     try:
         with pytest.raises(

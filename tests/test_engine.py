@@ -19,9 +19,11 @@ from emovox.errors import EmovoxError, InputError
 from emovox.ids import TrackKey
 from emovox.labelling.engine import MAX_DEATHS, LokyEngine, Turns
 from emovox.labelling.plan import Shard, ShardSettings
-from emovox.labelling.shard import IN_CHILD, ShardJob, ShardReport, build_shard, rows_file
+from emovox.labelling.shard import IN_CHILD, build_shard
+from emovox.labelling.plan import ShardJob
+from emovox.labelling.shard_report import ShardReport, rows_file
 from emovox.labelling.teacher_client import InlineFeed
-from emovox.labelling.worker import Place, Watchdog
+from emovox.labelling.worker import WorkerContext, Watchdog
 from emovox.media.ffmpeg import find_program
 from emovox.teacher import EMBEDDED
 from emovox.testing import FakeDetector, FakeTeacher, write_clip
@@ -45,7 +47,7 @@ def make_jobs(root: Path, videos: list[list[str]], timeout: float | None = None)
     return jobs
 
 
-def work(job: ShardJob, place: Place) -> ShardReport:
+def work(job: ShardJob, place: WorkerContext) -> ShardReport:
     """Like the engine's own work, with a fake teacher, and tracks that do what their name says."""
     with Watchdog(job.timeout) as watchdog:
 
@@ -76,7 +78,7 @@ def work(job: ShardJob, place: Place) -> ShardReport:
             return build_shard(job, InlineFeed(FakeTeacher()), FakeDetector, on_track)
 
 
-def die_at_once(job: ShardJob, place: Place) -> ShardReport:
+def die_at_once(job: ShardJob, place: WorkerContext) -> ShardReport:
     os._exit(1)
 
 
@@ -99,7 +101,7 @@ def test_crash_costs_one_track(tmp_path: Path) -> None:
         "WorkerDied",
         2,
     )
-    assert "with emovox[ffmpeg] and the ffmpeg program" in dropped.message
+    assert "install emovox[ffmpeg] and the program ffmpeg" in dropped.message
     written = [track.track_id.split("/")[1] for report in reports for track in report.tracks]
     assert sorted(written) == list("abcdefgh")
 
@@ -162,14 +164,14 @@ def test_worker_killed_from_outside_costs_nothing(tmp_path: Path, times: int) ->
 
 
 def test_worker_that_dies_before_any_track_is_an_error(tmp_path: Path) -> None:
-    with pytest.raises(EmovoxError, match=r"died before its first track.*--jobs"):
+    with pytest.raises(EmovoxError, match=r"died 2 times before their first track.*--jobs"):
         list(LokyEngine(1, work=die_at_once).run(make_jobs(tmp_path, [["a"]])))
 
 
 def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, [["a"]])
-    job = replace(job, teacher_path=EMBEDDED["compact"][0])
-    with pytest.raises(InputError, match="changed while the build was under way"):
+    job = replace(job, teacher_path=EMBEDDED["compact"])
+    with pytest.raises(InputError, match="changed since the build started"):
         list(InProcess().run([job]))
     assert not list(job.state.glob("*.json"))
 

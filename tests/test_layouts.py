@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emovox.corpus.layouts import LAYOUTS, Source, read_corpus
+from emovox.corpus.layouts import LAYOUTS, read_corpus
 from emovox.corpus.splits import assign
 from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.errors import ConfigError, InputError
@@ -45,16 +45,16 @@ def everything_shown(corpus: Corpus) -> str:
 
 def test_an_unknown_layout_names_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="voxceleb2, voxceleb1, dense-frames, folder, table"):
-        read_corpus("voxceleb3", Source(tmp_path))
+        read_corpus("voxceleb3", tmp_path)
 
 
 @pytest.mark.parametrize("layout", ["voxceleb2", "voxceleb1", "dense-frames", "folder"])
 def test_a_missing_root(tmp_path: Path, layout: str) -> None:
     with pytest.raises(InputError, match="gone: no such folder"):
-        read_corpus(layout, Source(tmp_path / "gone"))
+        read_corpus(layout, tmp_path / "gone")
     touch(tmp_path, "file")
     with pytest.raises(InputError, match="file: no such folder"):
-        read_corpus(layout, Source(tmp_path / "file"))
+        read_corpus(layout, tmp_path / "file")
 
 
 @pytest.mark.parametrize(
@@ -68,22 +68,22 @@ def test_a_missing_root(tmp_path: Path, layout: str) -> None:
 )
 def test_an_empty_root_says_what_was_expected(tmp_path: Path, layout: str, expected: str) -> None:
     with pytest.raises(InputError) as caught:
-        read_corpus(layout, Source(tmp_path))
+        read_corpus(layout, tmp_path)
     assert expected in str(caught.value)
     touch(tmp_path, "notes.pdf", ".hidden/id1/video/00001.mp4")
     with pytest.raises(InputError):
-        read_corpus(layout, Source(tmp_path))
+        read_corpus(layout, tmp_path)
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "table"])
 def test_a_table_goes_with_the_layout_table_only(tmp_path: Path, layout: str) -> None:
-    with pytest.raises(ConfigError, match="go together"):
-        read_corpus(layout, Source(tmp_path, table=tmp_path / "tracks.csv"))
+    with pytest.raises(ConfigError, match="requires --table FILE"):
+        read_corpus(layout, tmp_path, table=tmp_path / "tracks.csv")
 
 
 def test_the_layout_table_needs_a_table(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="go together"):
-        read_corpus("table", Source(tmp_path))
+    with pytest.raises(ConfigError, match="requires --table FILE"):
+        read_corpus("table", tmp_path)
 
 
 # voxceleb2
@@ -93,7 +93,7 @@ def test_voxceleb2(tmp_path: Path) -> None:
     touch(tmp_path, "mp4/id2/b/00002.mp4", "mp4/id1/a/00010.mp4", "mp4/id1/a/2.MP4")
     touch(tmp_path, "aac/id1/a/00010.m4a", "mp4/id1/a/00003.txt", "mp4/.id1/a/00009.mp4")
     touch(tmp_path, "mp4/id1/a/.00011.mp4")
-    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    corpus = read_corpus("voxceleb2", tmp_path)
     assert corpus.tracks == [
         Track(TrackKey("id1", "a", 2), "mp4/id1/a/2.MP4", FaceSource.VOXCELEB2),
         Track(TrackKey("id1", "a", 10), "mp4/id1/a/00010.mp4", FaceSource.VOXCELEB2),
@@ -109,7 +109,7 @@ def test_voxceleb2(tmp_path: Path) -> None:
 def test_voxceleb2_below_dev_and_test(tmp_path: Path, bases: list[str]) -> None:
     for number, base in enumerate(bases):
         touch(tmp_path, f"{base}/id{number}/video/00001.mp4".lstrip("/"))
-    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    corpus = read_corpus("voxceleb2", tmp_path)
     assert ids(corpus) == [f"id{number}/video/00001" for number in range(len(bases))]
     assert corpus.dropped == []
     assert all((tmp_path / track.source).is_file() for track in corpus.tracks)
@@ -118,7 +118,7 @@ def test_voxceleb2_below_dev_and_test(tmp_path: Path, bases: list[str]) -> None:
 def test_voxceleb2_odd_names_are_dropped(tmp_path: Path) -> None:
     touch(tmp_path, "mp4/id1/a/00001.mp4", "mp4/id1/a/one.mp4", "mp4/id1/00002.mp4")
     touch(tmp_path, "mp4/id1/a/b/00003.mp4", "mp4/id1/a/99999999999.mp4", "mp4/id1/a/-1.mp4")
-    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    corpus = read_corpus("voxceleb2", tmp_path)
     assert ids(corpus) == ["id1/a/00001"]
     assert reasons(corpus) == {
         "mp4/id1/a/one.mp4": "BadName",
@@ -136,7 +136,7 @@ def test_voxceleb2_a_folder_and_a_broken_link_named_like_a_video(tmp_path: Path)
     (tmp_path / "mp4/id1/a/00003.mp4").symlink_to("gone.mp4")
     (tmp_path / "mp4/id1/a/00004.mp4").symlink_to("00004.mp4")  # leads to itself
     os.mkfifo(tmp_path / "mp4/id1/a/00005.mp4")
-    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    corpus = read_corpus("voxceleb2", tmp_path)
     assert ids(corpus) == ["id1/a/00001"]
     assert reasons(corpus) == {f"mp4/id1/a/0000{n}.mp4": "NotAFile" for n in (2, 3, 4, 5)}
 
@@ -147,14 +147,14 @@ def test_voxceleb2_links_are_followed_but_not_in_circles(tmp_path: Path) -> None
     (tmp_path / "root/mp4/id1").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/up").symlink_to(tmp_path / "elsewhere")
     (tmp_path / "elsewhere/self").symlink_to("self")
-    corpus = read_corpus("voxceleb2", Source(tmp_path / "root"))
+    corpus = read_corpus("voxceleb2", tmp_path / "root")
     assert ids(corpus) == ["id1/a/00001"]
     assert corpus.dropped == []
 
 
 def test_voxceleb2_two_files_of_one_track(tmp_path: Path) -> None:
     touch(tmp_path, "dev/mp4/id1/a/00001.mp4", "test/mp4/id1/a/1.mp4")
-    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    corpus = read_corpus("voxceleb2", tmp_path)
     assert [track.source for track in corpus.tracks] == ["dev/mp4/id1/a/00001.mp4"]
     (dropped,) = corpus.dropped
     assert (dropped.track_id, dropped.error) == ("id1/a/00001", "DuplicateTrack")
@@ -163,13 +163,13 @@ def test_voxceleb2_two_files_of_one_track(tmp_path: Path) -> None:
 
 def test_voxceleb2_names_in_any_script_and_with_blanks(tmp_path: Path) -> None:
     touch(tmp_path, "mp4/Zoë 四/видео один/00001.mp4")
-    assert ids(read_corpus("voxceleb2", Source(tmp_path))) == ["Zoë 四/видео один/00001"]
+    assert ids(read_corpus("voxceleb2", tmp_path)) == ["Zoë 四/видео один/00001"]
 
 
 def test_voxceleb2_names_that_are_not_utf8_are_dropped(tmp_path: Path) -> None:
     bad = os.fsdecode(b"id\xff")
     touch(tmp_path, f"mp4/{bad}/a/00001.mp4", "mp4/id1/new\nline/00001.mp4", "mp4/id1/a/1.mp4")
-    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    corpus = read_corpus("voxceleb2", tmp_path)
     assert ids(corpus) == ["id1/a/00001"]
     assert reasons(corpus) == {
         "mp4/id\\udcff/a/00001.mp4": "BadName",
@@ -191,7 +191,7 @@ def test_a_folder_that_cannot_be_listed_is_noted(
         return scandir(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    corpus = read_corpus("voxceleb2", Source(tmp_path))
+    corpus = read_corpus("voxceleb2", tmp_path)
     assert ids(corpus) == ["id2/a/00001"]
     assert corpus.notes == ["mp4/id\\udcff: cannot be listed (Permission denied)"]
 
@@ -202,7 +202,7 @@ def test_a_folder_that_cannot_be_listed_is_noted(
 def test_voxceleb1(tmp_path: Path) -> None:
     touch(tmp_path, "video/aaa.mp4", "video/b_b.webm", "txt/id10001/aaa/00002.txt")
     touch(tmp_path, "txt/id10001/aaa/00001.txt", "txt/id10002/b_b/00007.txt")
-    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    corpus = read_corpus("voxceleb1", tmp_path)
     assert [(t.track_id, t.source, t.boxes, t.faces) for t in corpus.tracks] == [
         ("id10001/aaa/00001", "video/aaa.mp4", "txt/id10001/aaa/00001.txt", FaceSource.BOXES),
         ("id10001/aaa/00002", "video/aaa.mp4", "txt/id10001/aaa/00002.txt", FaceSource.BOXES),
@@ -213,7 +213,7 @@ def test_voxceleb1(tmp_path: Path) -> None:
 
 def test_voxceleb1_a_missing_video_drops_its_tracks(tmp_path: Path) -> None:
     touch(tmp_path, "video/aaa.mp4", "txt/id10001/aaa/00001.txt", "txt/id10001/gone/00001.txt")
-    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    corpus = read_corpus("voxceleb1", tmp_path)
     assert ids(corpus) == ["id10001/aaa/00001"]
     (dropped,) = corpus.dropped
     assert (dropped.track_id, dropped.source) == (
@@ -227,12 +227,12 @@ def test_voxceleb1_a_missing_video_drops_its_tracks(tmp_path: Path) -> None:
 def test_voxceleb1_what_is_left_aside_is_noted(tmp_path: Path) -> None:
     touch(tmp_path, "video/aaa.mp4", "video/bbb.mp4", "video/aaa.srt")
     touch(tmp_path, "txt/id10001/aaa/00001.txt", "txt/readme.txt", "txt/id10001/aaa/x.txt")
-    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    corpus = read_corpus("voxceleb1", tmp_path)
     assert ids(corpus) == ["id10001/aaa/00001"]
     assert corpus.dropped == []
     files, videos = corpus.notes
     assert files.startswith("2 files below txt/")
-    assert videos.startswith("1 videos have no box file")
+    assert videos.startswith("1 videos without a box file")
     assert "bbb.mp4" in videos
 
 
@@ -241,7 +241,7 @@ def test_voxceleb1_needs_both_folders(tmp_path: Path, missing: str) -> None:
     touch(tmp_path, "video/a.mp4", "txt/id10001/a/00001.txt")
     (tmp_path / missing).rename(tmp_path / "other")
     with pytest.raises(InputError, match=f"no folder {missing}/"):
-        read_corpus("voxceleb1", Source(tmp_path))
+        read_corpus("voxceleb1", tmp_path)
 
 
 def named_voxceleb1(root: Path) -> None:
@@ -254,7 +254,7 @@ def named_voxceleb1(root: Path) -> None:
 
 def test_voxceleb1_folders_that_are_names(tmp_path: Path) -> None:
     named_voxceleb1(tmp_path)
-    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    corpus = read_corpus("voxceleb1", tmp_path)
     assert ids(corpus) == ["id10001/aaa/00001", "id10002/aaa/00002"]
     errors = {dropped.error: dropped for dropped in corpus.dropped}
     assert set(errors) == {"DuplicateTrack", "FileNotFound", "UnknownName"}
@@ -265,7 +265,7 @@ def test_voxceleb1_folders_that_are_names(tmp_path: Path) -> None:
 
 def test_voxceleb1_no_name_comes_out(tmp_path: Path) -> None:
     named_voxceleb1(tmp_path)
-    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    corpus = read_corpus("voxceleb1", tmp_path)
     assert not [name for name in NAMES if name in everything_shown(corpus)]
     paths = [t.shown(path) for t in corpus.tracks for path in (t.source, t.boxes or "")]
     assert "txt/id10002/aaa/2.txt" in paths
@@ -288,7 +288,7 @@ def test_dense_frames(tmp_path: Path) -> None:
     meta = tmp_path / "meta"
     meta.mkdir()
     (meta / "vox1_meta.csv").write_text(VOX1_META)
-    corpus = read_corpus("dense-frames", Source(tmp_path, meta=meta))
+    corpus = read_corpus("dense-frames", tmp_path, meta=meta)
     assert [(t.track_id, t.faces) for t in corpus.tracks] == [
         ("id10001/a_b/00001", FaceSource.DENSE),
         ("id10001/a_b/00010", FaceSource.DENSE),
@@ -297,7 +297,7 @@ def test_dense_frames(tmp_path: Path) -> None:
     assert corpus.tracks[0].source == "Anna_Secret/1.6/a_b/1"
     assert sorted(dropped.error for dropped in corpus.dropped) == ["DuplicateTrack", "UnknownName"]
     (note,) = corpus.notes
-    assert note.startswith("3 folders hold JPEGs")
+    assert note.startswith("3 folders of JPEGs")
 
 
 def test_dense_frames_no_name_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -312,7 +312,7 @@ def test_dense_frames_no_name_comes_out(tmp_path: Path, monkeypatch: pytest.Monk
         return scandir(path)
 
     monkeypatch.setattr("os.scandir", refuse)
-    corpus = read_corpus("dense-frames", Source(tmp_path))
+    corpus = read_corpus("dense-frames", tmp_path)
     assign(corpus, "auto")
     shown = everything_shown(corpus) + "".join(t.shown(t.source) for t in corpus.tracks)
     assert "cannot be listed" in shown
@@ -325,7 +325,7 @@ def test_dense_frames_a_track_without_split_is_dropped_without_its_name(tmp_path
     (tmp_path / "vox1_meta.csv").write_text(VOX1_META)
     split = tmp_path / "split.csv"
     split.write_text("identity_id,split\nid10009,train\n")
-    corpus = read_corpus("dense-frames", Source(tmp_path))
+    corpus = read_corpus("dense-frames", tmp_path)
     assign(corpus, str(split))
     (dropped,) = corpus.dropped
     assert dropped.source == "id10001/1.6/a/1"
@@ -341,12 +341,12 @@ def test_names_without_the_list_of_names_are_an_input_error(
 ) -> None:
     touch(tmp_path, file, "video/a.mp4")
     with pytest.raises(InputError, match=r"vox1_meta\.csv"):
-        read_corpus(layout, Source(tmp_path))
+        read_corpus(layout, tmp_path)
 
 
 def test_ids_need_no_list_of_names(tmp_path: Path) -> None:
     touch(tmp_path, "id10001/1.6/a/1/01.jpg")
-    assert ids(read_corpus("dense-frames", Source(tmp_path))) == ["id10001/a/00001"]
+    assert ids(read_corpus("dense-frames", tmp_path)) == ["id10001/a/00001"]
 
 
 # folder
@@ -356,7 +356,7 @@ def test_folder(tmp_path: Path) -> None:
     touch(tmp_path, "anna/talk/00003.mkv", "anna/talk one.mp4", "anna/x/y/z.webm", "lone.avi")
     touch(tmp_path, "anna/talk/notes.txt", "carl/7.mov", "carl/20240101/20240101123456789.mp4")
     touch(tmp_path, ".cache/x/1.mp4", "anna/.draft.mp4")
-    corpus = read_corpus("folder", Source(tmp_path))
+    corpus = read_corpus("folder", tmp_path)
     assert {track.track_id: track.source for track in corpus.tracks} == {
         "anna/talk one/00000": "anna/talk one.mp4",
         "anna/talk/00003": "anna/talk/00003.mkv",
@@ -373,7 +373,7 @@ def test_folder(tmp_path: Path) -> None:
 def test_folder_odd_entries_are_dropped(tmp_path: Path) -> None:
     touch(tmp_path, "anna/a.mp4", "anna/a.mkv", "anna/x.mp4/inner.mp4")
     touch(tmp_path, f"anna/{os.fsdecode(bytes([0xE9]))}.mp4")
-    corpus = read_corpus("folder", Source(tmp_path))
+    corpus = read_corpus("folder", tmp_path)
     assert [track.source for track in corpus.tracks] == ["anna/a.mkv"]
     assert reasons(corpus) == {
         "anna/a.mp4": "DuplicateTrack",
@@ -405,7 +405,7 @@ def write_table(path: Path, rows: list[dict[str, object]]) -> Path:
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 def test_table(tmp_path: Path, ending: str) -> None:
     table = write_table(tmp_path / f"t.{ending}", ROWS)
-    corpus = read_corpus("table", Source(tmp_path, table=table))
+    corpus = read_corpus("table", tmp_path, table=table)
     assert corpus.tracks == [
         Track(TrackKey("Zoë 四", "clip", 1), "v/vidéo 1.mp4", FaceSource.DETECT, end=2.0),
         Track(TrackKey("anna", "talk", 1), "v/one.mp4", FaceSource.DETECT, start=1.5, end=4.0),
@@ -449,7 +449,7 @@ def test_a_bad_row_is_dropped_and_the_others_stay(
     good = ROWS[0]
     bad = {**good, "track_id": "anna/talk/9", "start": None, "end": None, **change}
     table = write_table(tmp_path / f"t.{ending}", [bad, good])
-    corpus = read_corpus("table", Source(tmp_path, table=table))
+    corpus = read_corpus("table", tmp_path, table=table)
     assert ids(corpus) == ["anna/talk/00001"]
     (dropped,) = corpus.dropped
     assert (dropped.stage, dropped.error) == ("plan", error)
@@ -461,7 +461,7 @@ def test_a_bad_row_is_dropped_and_the_others_stay(
 def test_a_time_that_is_text_is_dropped(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("track_id,video,identity,start,end\na/b/1,v.mp4,a,soon,\na/b/2,v.mp4,a,,\n")
-    corpus = read_corpus("table", Source(tmp_path, table=table))
+    corpus = read_corpus("table", tmp_path, table=table)
     assert ids(corpus) == ["a/b/00002"]
     assert [dropped.error for dropped in corpus.dropped] == ["BadTime"]
 
@@ -469,20 +469,20 @@ def test_a_time_that_is_text_is_dropped(tmp_path: Path) -> None:
 def test_names_that_read_like_a_missing_value_are_names(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("track_id,video,identity,start,end\nNA/null/1,None,NA,,\n")
-    corpus = read_corpus("table", Source(tmp_path, table=table))
+    corpus = read_corpus("table", tmp_path, table=table)
     assert corpus.tracks == [Track(TrackKey("NA", "null", 1), "None", FaceSource.DETECT)]
 
 
 def test_a_box_file_that_is_a_number_is_a_name(tmp_path: Path) -> None:
     table = tmp_path / "t.parquet"
     pq.write_table(pa.Table.from_pylist([ROWS[0] | {"boxes": 5}]), table)
-    assert read_corpus("table", Source(tmp_path, table=table)).tracks[0].boxes == "5"
+    assert read_corpus("table", tmp_path, table=table).tracks[0].boxes == "5"
 
 
 def test_a_path_with_a_nul_is_dropped(tmp_path: Path) -> None:
     row: dict[str, object] = {**ROWS[0], "video": "v/\0.mp4"}
     table = write_table(tmp_path / "t.parquet", [row, ROWS[1]])
-    corpus = read_corpus("table", Source(tmp_path, table=table))
+    corpus = read_corpus("table", tmp_path, table=table)
     assert ids(corpus) == ["anna/talk/00002"]
     assert [dropped.error for dropped in corpus.dropped] == ["BadPath"]
 
@@ -490,7 +490,7 @@ def test_a_path_with_a_nul_is_dropped(tmp_path: Path) -> None:
 def test_a_repeated_track_is_dropped(tmp_path: Path) -> None:
     row = ROWS[0]
     table = write_table(tmp_path / "t.csv", [row, {**row, "video": "v/two.mp4"}])
-    corpus = read_corpus("table", Source(tmp_path, table=table))
+    corpus = read_corpus("table", tmp_path, table=table)
     assert [track.source for track in corpus.tracks] == ["v/one.mp4"]
     assert reasons(corpus) == {"v/two.mp4": "DuplicateTrack"}
 
@@ -498,23 +498,23 @@ def test_a_repeated_track_is_dropped(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
-        ("t.csv", b"", "neither CSV nor Parquet"),
-        ("t.csv", b"track_id,video\na/b/1,v.mp4\n", "columns identity, start, end are missing"),
-        ("t.csv", b"\xff\xfe\x00", "neither CSV nor Parquet"),
-        ("t.csv", b"track_id,video,identity,start,end\na/b/1,v.mp4\n", "neither CSV nor Parquet"),
-        ("t.parquet", b"no parquet", "neither CSV nor Parquet"),
-        ("t.parquet", b"", "neither CSV nor Parquet"),
+        ("t.csv", b"", "not readable as CSV or Parquet"),
+        ("t.csv", b"track_id,video\na/b/1,v.mp4\n", "missing columns identity, start, end"),
+        ("t.csv", b"\xff\xfe\x00", "not readable as CSV or Parquet"),
+        ("t.csv", b"track_id,video,identity,start,end\na/b/1,v.mp4\n", "not readable as CSV or Parquet"),
+        ("t.parquet", b"no parquet", "not readable as CSV or Parquet"),
+        ("t.parquet", b"", "not readable as CSV or Parquet"),
     ],
 )
 def test_an_unreadable_table(tmp_path: Path, name: str, content: bytes, message: str) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(InputError, match=message):
-        read_corpus("table", Source(tmp_path, table=tmp_path / name))
+        read_corpus("table", tmp_path, table=tmp_path / name)
 
 
 def test_a_missing_table(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"gone\.csv: no such file"):
-        read_corpus("table", Source(tmp_path, table=tmp_path / "gone.csv"))
+        read_corpus("table", tmp_path, table=tmp_path / "gone.csv")
 
 
 # tracks
@@ -540,9 +540,9 @@ def test_voxceleb1_says_which_videos_it_leaves_aside(tmp_path: Path) -> None:
     (tmp_path / "txt/id10001/abc/00001.txt").touch()
     (tmp_path / "txt/id10001/def").mkdir()
     (tmp_path / "txt/id10001/def/00001.txt").touch()
-    corpus = read_corpus("voxceleb1", Source(tmp_path))
+    corpus = read_corpus("voxceleb1", tmp_path)
     assert [track.source for track in corpus.tracks] == ["video/abc.mkv"]
     assert [dropped.error for dropped in corpus.dropped] == ["FileNotFound"]
-    assert any("video/abc.mp4 is left aside: video/abc.mkv" in note for note in corpus.notes)
+    assert any("video/abc.mp4: skipped; video/abc.mkv" in note for note in corpus.notes)
     assert any("1 videos in folders below video/" in note for note in corpus.notes)
     assert "Some_Body" not in repr(corpus.notes) + repr(corpus.dropped) + repr(corpus.tracks)

@@ -57,7 +57,7 @@ def root(store: Any, bucket: str, clips: Path) -> Any:
 
 @pytest.fixture
 def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "REFRESH", 0.2)
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 0.2)
 
 
 def upload(store: Any, folder: Path, url: str) -> Any:
@@ -190,7 +190,7 @@ def test_what_a_service_failed_to_give_is_tried_again(
 def test_planning_costs_no_request_per_file(
     bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH", 1000.0)  # no request of the lease between
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no request of the lease between
     counts = {}
     for number in (3, 30):
         url = f"{bucket}/vox{number}"
@@ -213,7 +213,7 @@ def test_planning_costs_no_request_per_file(
 def test_a_track_costs_one_request(
     root: Any, bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH", 1000.0)  # no request of the lease between
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no request of the lease between
     with counted(monkeypatch) as few:
         build(root, as_path(f"{bucket}/few"), shard_tracks=50)
     for i in range(10):
@@ -304,7 +304,7 @@ def test_lock_of_a_dead_run_is_taken_over(root: Any, bucket: str, quick_locks: N
     (out / STATE / "lock").write_text("dead 17\n")
     began = time.monotonic()
     build(root, out)
-    assert time.monotonic() - began >= locks.PATIENCE * locks.REFRESH
+    assert time.monotonic() - began >= locks.MISSED_HEARTBEATS * locks.REFRESH_SECONDS
     assert not (out / STATE / "lock").exists()
 
 
@@ -314,10 +314,10 @@ def test_a_run_that_was_taken_over_stops(root: Any, bucket: str, quick_locks: No
     class Suspended(InlineEngine):
         def run(self, jobs: Any) -> Any:
             (out / STATE / "lock").write_text("other 0\n")
-            time.sleep(5 * locks.REFRESH)
+            time.sleep(5 * locks.REFRESH_SECONDS)
             yield from super().run(jobs)
 
-    with pytest.raises(EmovoxError, match="another run has taken this build over"):
+    with pytest.raises(EmovoxError, match="another run took over this build"):
         build(root, out, Suspended(FakeTeacher()))
     assert (out / STATE / "lock").read_text() == "other 0\n"
     assert not (out / schema.MANIFEST).exists()
@@ -326,14 +326,14 @@ def test_a_run_that_was_taken_over_stops(root: Any, bucket: str, quick_locks: No
 def test_owner_that_was_out_for_a_while_looks_before_it_goes_on(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH", 1000.0)  # its thread does not come to look
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # its thread does not come to look
     path: Any = as_path(f"{bucket}/out/{STATE}/lock")
     with locks.Lease(path, path) as lease:
         lease.check()
         path.write_text("other 0\n")
         lease.check()  # too soon after the last look to ask again
         lease._seen -= 2001.0
-        with pytest.raises(EmovoxError, match="another run has taken this build over"):
+        with pytest.raises(EmovoxError, match="another run took over this build"):
             lease.check()
 
 
@@ -378,7 +378,7 @@ def test_two_runs_that_take_over_at_once(bucket: str, quick_locks: None) -> None
         start.wait()
         try:
             with locks.held(state, state) as check:
-                time.sleep(5 * locks.REFRESH)
+                time.sleep(5 * locks.REFRESH_SECONDS)
                 check()
             outcomes["held"] += 1
         except EmovoxError:
@@ -402,7 +402,7 @@ def test_state_of_its_own(root: Any, bucket: str, clips: Path, tmp_path: Path) -
         build(corpus, out, state=state, step_ms=480)  # still ours
         with pytest.raises(InputError, match="holds a dataset, but not the state of its build"):
             build(corpus, out)
-        with pytest.raises(InputError, match="is not it"):
+        with pytest.raises(InputError, match="belongs to another build"):
             build(corpus, out, state=tmp_path / "another state")
         (out / schema.MANIFEST).unlink()
         with pytest.raises(InputError, match="is not empty"):
@@ -410,7 +410,7 @@ def test_state_of_its_own(root: Any, bucket: str, clips: Path, tmp_path: Path) -
     other = tmp_path / "other"
     shutil.copytree(tmp_path / "out", other)
     (other / schema.MANIFEST).write_text("{}")
-    with pytest.raises(InputError, match="is not it"):
+    with pytest.raises(InputError, match="belongs to another build"):
         build(clips, other, state=state)
 
 
@@ -454,7 +454,7 @@ def test_what_is_not_there(bucket: str, tmp_path: Path, clips: Path) -> None:
         build(clips, file)
     folder: Any = as_path(f"{bucket}/folder")
     (folder / "file").write_text("mine")
-    with pytest.raises(InputError, match="is not empty, and not a dataset built here"):
+    with pytest.raises(InputError, match="is not empty, and not a dataset built from this state"):
         build(clips, folder)
 
 
@@ -472,7 +472,7 @@ def test_a_service_that_does_not_answer(
         return await original(self, method, *arguments, **options)
 
     monkeypatch.setattr(s3fs.S3FileSystem, "_call_s3", call)
-    with pytest.raises(NetworkError, match=r"out: cannot be written: EndpointError \(no route"):
+    with pytest.raises(NetworkError, match=r"out: cannot write: EndpointError \(no route"):
         build(root, as_path(f"{bucket}/out"))
 
 

@@ -17,8 +17,9 @@ from engine_fixtures import InProcess
 from test_engine import make_jobs
 
 from emovox.errors import EmovoxError
-from emovox.labelling.engine import Engine, LokyEngine, Workers
-from emovox.labelling.shard import ShardJob, rows_file
+from emovox.labelling.engine import Engine, LokyEngine
+from emovox.labelling.plan import ShardJob
+from emovox.labelling.shard_report import rows_file
 from emovox.labelling.teacher_client import (
     BATCH,
     NUM_BUFFERS,
@@ -185,23 +186,17 @@ def test_rows_are_those_of_workers_that_hold_the_teacher(tmp_path: Path) -> None
     assert all(table["track_id"] for table in held)
     killed: list[int] = []
 
-    def kill_server_later(workers: Workers) -> None:
-        """Kill the teacher once, when the first shard is done."""
-        if killed:
-            return
-        assert workers.workers[0].place().address
+    def kill_server() -> None:
+        """Kill the teacher of the first device once, when the first shard is finished."""
+        while not list(jobs[0].state.glob("*.json")):
+            time.sleep(0.001)
+        for process in psutil.Process().children(recursive=True):
+            if any("teacher-0" in str(c.laddr) for c in process.net_connections("unix")):
+                os.kill(process.pid, signal.SIGKILL)
+                killed.append(process.pid)
 
-        def kill() -> None:
-            while not list(jobs[0].state.glob("*.json")):
-                time.sleep(0.001)
-            for process in psutil.Process().children(recursive=True):
-                if any("teacher-0" in str(c.laddr) for c in process.net_connections("unix")):
-                    os.kill(process.pid, signal.SIGKILL)
-                    killed.append(process.pid)
-
-        threading.Thread(target=kill, daemon=True).start()
-
-    engine = LokyEngine(3, devices=("cpu", "cpu"), watch=kill_server_later)
+    threading.Thread(target=kill_server, daemon=True).start()
+    engine = LokyEngine(3, devices=("cpu", "cpu"))
     assert rows_of(engine, jobs) == held
     assert killed
 

@@ -192,8 +192,8 @@ def test_file_by_track_counts_before_identity(tmp_path: Path) -> None:
         ("identity_id,split\nanna,train\ncarl,\n", "row 3: split None is not one of"),
         ("identity_id,split\nanna,train\nanna,heard_val\n", "row 3: anna is in two splits"),
         ("name,split\nanna,train\n", "a column track_id or identity_id"),
-        ("identity_id,split\n", "needs rows"),
-        ("identity_id\nanna\n", "columns split are missing"),
+        ("identity_id,split\n", "needs a column track_id or identity_id"),
+        ("identity_id\nanna\n", "missing columns split"),
     ],
 )
 def test_a_malformed_file(tmp_path: Path, content: str, message: str) -> None:
@@ -276,5 +276,5 @@ def test_heard_identities_that_do_not_train_are_said(tmp_path: Path) -> None:
     corpus = corpus_of(track("a"), track("b"))
     assign(corpus, str(table))
     assert corpus.notes == ["1 identities of heard_val have no track in train, for example b"]
-    with pytest.raises(InputError, match="--splits takes auto, official or a file"):
+    with pytest.raises(InputError, match="--splits accepts auto, official or a file"):
         assign(corpus, "offical")

@@ -1,4 +1,4 @@
-"""Layouts: how corpora lie on disk. Each lists the tracks below a root without opening media.
+"""Layouts of corpora on disk. Each lists the tracks below a root without opening media.
 
 voxceleb2      mp4/<id>/<video>/<n>.mp4, below the root or below its dev/ and test/
 voxceleb1      video/<video id>.<ext> and txt/<id>/<video>/<n>.txt
@@ -19,19 +19,19 @@ from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.corpus.voxceleb import IDENTITY, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey
-from emovox.paths import is_remote
+from emovox.paths import as_path, is_remote
 
 IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
 
 
 @dataclass(frozen=True)
-class Source:
-    """Where a corpus is.
+class CorpusLocation:
+    """Location of a corpus.
 
     Attributes:
-        root: its folder.
+        root: folder of the corpus.
         table: file that lists the tracks, for the layout `table`.
-        meta: folder with vox1_meta.csv, for layouts whose folders are names instead of ids.
+        meta: folder of vox1_meta.csv, for layouts whose folders are names of persons.
     """
 
     root: Path
@@ -39,40 +39,56 @@ class Source:
     meta: Path | None = None
 
 
-def read_corpus(layout: str, source: Source) -> Corpus:
+def read_corpus(
+    layout: str,
+    root: str | os.PathLike[str],
+    table: str | os.PathLike[str] | None = None,
+    meta: str | os.PathLike[str] | None = None,
+) -> Corpus:
     """List the tracks of a corpus.
 
+    Args:
+        layout: a key of `LAYOUTS`.
+        root: folder of the corpus, or its URL.
+        table: file that lists the tracks, for the layout `table`.
+        meta: folder of vox1_meta.csv, for layouts whose folders are names of persons.
+
     Raises:
-        ConfigError: no such layout, or an option that the layout needs is missing.
-        InputError: the root is missing, or holds nothing of this layout; or the folders are names
-            and vox1_meta.csv, which turns them into ids, is missing.
+        ConfigError: the layout is unknown, or lacks an option that it needs.
+        InputError: the root is missing, or contains nothing of this layout; or its folders are
+            names of persons and vox1_meta.csv is missing.
 
     Example:
-        >>> corpus = read_corpus("voxceleb2", Source(Path("emovox-demo/corpus")))
+        >>> corpus = read_corpus("voxceleb2", "emovox-demo/corpus")
         >>> len(corpus.tracks), corpus.tracks[0].source
         (96, 'mp4/demo00/scene00x00/00001.mp4')
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
-    if (layout == "table") != (source.table is not None):
-        raise ConfigError("--layout table and --table FILE go together")
-    missing = InputError(f"{source.root}: no such folder; --root is the folder of the corpus")
-    if not is_remote(source.root) and not source.root.is_dir():
+    location = CorpusLocation(
+        as_path(root),
+        None if table is None else as_path(table),
+        None if meta is None else as_path(meta),
+    )
+    if (layout == "table") != (location.table is not None):
+        raise ConfigError("--layout table requires --table FILE, and --table requires that layout")
+    missing = InputError(f"{location.root}: no such folder; pass the corpus folder as --root")
+    if not is_remote(location.root) and not location.root.is_dir():
         raise missing
-    corpus = LAYOUTS[layout](source).finish()
-    if not corpus.files.is_dir(""):  # a URL is listed once, and by now it was
+    corpus = LAYOUTS[layout](location).finish()
+    if not corpus.files.is_dir(""):  # known only now for a URL, which is listed once
         raise missing
     if not corpus.tracks and not corpus.dropped:
         hint = next(line for line in (__doc__ or "").splitlines() if line.startswith(layout))
-        raise InputError(f"{source.root}: no tracks found; expected {' '.join(hint.split()[1:])}")
+        raise InputError(f"{location.root}: no tracks found; expected {' '.join(hint.split()[1:])}")
     return corpus
 
 
-def _voxceleb2(source: Source) -> Corpus:
-    corpus = Corpus(source.root)
+def _voxceleb2(location: CorpusLocation) -> Corpus:
+    corpus = Corpus(location.root)
     parts = ("mp4", "dev/mp4", "test/mp4", "dev", "test", "")
     found = [part for part in parts if corpus.files.is_dir(part)]
-    # dev/ itself only counts as a tree of identities if there is no mp4/ in it.
+    # dev/ itself is a tree of identities only if it has no mp4/.
     bases = [p for p in found if p in ("dev", "test") and f"{p}/mp4" not in found]
     bases += [p for p in found if p.endswith("mp4")]
     for base in bases or [""]:
@@ -101,27 +117,27 @@ def _add_numbered(corpus: Corpus, entry: Entry, identity: str, video: str, numbe
         corpus.add(Track(TrackKey(identity, video, int(number)), entry.name, FaceSource.VOXCELEB2))
 
 
-def _voxceleb1(source: Source) -> Corpus:
-    corpus = Corpus(source.root)
+def _voxceleb1(location: CorpusLocation) -> Corpus:
+    corpus = Corpus(location.root)
     for part in ("video", "txt"):
         if not corpus.files.is_dir(part):
             raise InputError(
-                f"{source.root}: no folder {part}/; expected video/<video id>.<ext> and "
+                f"{location.root}: no folder {part}/; expected video/<video id>.<ext> and "
                 "txt/<id>/<video>/<n>.txt"
             )
-    identify = _Identities(source)
+    identify = _Identities(location)
     videos: dict[str, str] = {}
     num_deep = num_odd = 0
     for entry in corpus.walk("video", lambda path: identify.mask(path, 1)):
         path = Path(entry.name)
         if path.suffix.lower() not in VIDEO_ENDINGS:
             continue
-        if len(path.parts) != 2:  # a folder in between may be somebody's name
+        if len(path.parts) != 2:  # its folder may be a person's name
             num_deep += 1
         elif (taken := videos.setdefault(path.stem, entry.name)) != entry.name:
-            corpus.note(f"{entry.name} is left aside: {taken} has the same id")
+            corpus.note(f"{entry.name}: skipped; {taken} has the same id")
     if num_deep:
-        corpus.note(f"{num_deep} videos in folders below video/ are left aside; put them in video/")
+        corpus.note(f"{num_deep} videos in folders below video/ were skipped; move them to video/")
     used = set()
     for entry in corpus.walk("txt", lambda path: identify.mask(path, 1)):
         match entry.name.split("/"):
@@ -144,18 +160,18 @@ def _voxceleb1(source: Source) -> Corpus:
             case _ if entry.name.endswith(".txt"):
                 num_odd += 1
     if num_odd:
-        corpus.note(f"{num_odd} files below txt/ are not <id>/<video>/<n>.txt and are left aside")
+        corpus.note(f"{num_odd} files below txt/ were skipped: not <id>/<video>/<n>.txt")
     if unused := sorted(set(videos) - used):
         corpus.note(
-            f"{len(unused)} videos have no box file in txt/ and are left aside, "
+            f"{len(unused)} videos without a box file in txt/ were skipped, "
             f"for example {Path(videos[unused[0]]).name}"
         )
     return corpus
 
 
-def _dense_frames(source: Source) -> Corpus:
-    corpus = Corpus(source.root)
-    identify = _Identities(source)
+def _dense_frames(location: CorpusLocation) -> Corpus:
+    corpus = Corpus(location.root)
+    identify = _Identities(location)
     folders = {
         entry.name.rpartition("/")[0]
         for entry in corpus.walk(shown=identify.mask)
@@ -175,18 +191,15 @@ def _dense_frames(source: Source) -> Corpus:
             case _:
                 num_odd += 1
     if num_odd:
-        corpus.note(
-            f"{num_odd} folders hold JPEGs, but are not <name>/1.6/<video>/<track>, and are "
-            "left aside"
-        )
+        corpus.note(f"{num_odd} folders of JPEGs were skipped: not <name>/1.6/<video>/<track>")
     return corpus
 
 
 class _Identities:
-    """Turns folder names into ids. A person's name never comes out."""
+    """Turns folder names into ids; a person's name is never returned."""
 
-    def __init__(self, source: Source) -> None:
-        self._folder = lists_folder(source.meta, source.root)
+    def __init__(self, location: CorpusLocation) -> None:
+        self._folder = lists_folder(location.meta, location.root)
         self._names: dict[str, str] | None = None
 
     def __call__(self, who: str) -> str:
@@ -199,7 +212,7 @@ class _Identities:
         return self._names[who]
 
     def mask(self, path: str, position: int = 0) -> str:
-        """The path with the folder at `position` as an id, or else as a stand-in for its name."""
+        """Return the path with an id, or a hash, in place of the folder at `position`."""
         parts = path.split("/")
         if position < len(parts):
             parts[position] = self._mask(parts[position])
@@ -213,8 +226,8 @@ class _Identities:
         return f"unknown-{blake2b(os.fsencode(who), digest_size=4).hexdigest()}"
 
 
-def _folder(source: Source) -> Corpus:
-    corpus = Corpus(source.root)
+def _folder(location: CorpusLocation) -> Corpus:
+    corpus = Corpus(location.root)
     for entry in corpus.walk():
         path = Path(entry.name)
         if path.suffix.lower() not in VIDEO_ENDINGS:
@@ -233,14 +246,14 @@ def _folder(source: Source) -> Corpus:
     return corpus
 
 
-def _table(source: Source) -> Corpus:
+def _table(location: CorpusLocation) -> Corpus:
     from emovox.corpus.track_table import read_track_table
 
-    assert source.table is not None
-    return read_track_table(source.table, source.root)
+    assert location.table is not None
+    return read_track_table(location.table, location.root)
 
 
-LAYOUTS: dict[str, Callable[[Source], Corpus]] = {
+LAYOUTS: dict[str, Callable[[CorpusLocation], Corpus]] = {
     "voxceleb2": _voxceleb2,
     "voxceleb1": _voxceleb1,
     "dense-frames": _dense_frames,

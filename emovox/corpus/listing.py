@@ -1,4 +1,4 @@
-"""What files a corpus has, on disk or behind a URL, in the same order."""
+"""Files of a corpus, on disk or behind a URL, in the same order."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ class Entry:
 
 
 class DirEntry(Protocol):
-    """What `walk` asks of an `os.DirEntry`."""
+    """The part of `os.DirEntry` that `walk` uses."""
 
     @property
     def name(self) -> str: ...
@@ -48,11 +48,11 @@ class Files:
         return (self.root / name).is_file()
 
     def state(self, name: str) -> FileState | None:
-        """What changes when the content of a file does, None where there is none."""
+        """Return size and time of a file, which change with its content; None if it is missing."""
         return file_state(self.root / name)
 
     def folder_state(self, name: str) -> list[tuple[str, FileState | None]] | None:
-        """State of all files of a folder, whose own time says nothing of them."""
+        """Return the state of all files of a folder, since its own time does not follow them."""
         with contextlib.suppress(OSError):  # the track will be dropped with the reason
             paths = sorted((self.root / name).iterdir())
             return [(path.name, file_state(path)) for path in paths]
@@ -63,8 +63,12 @@ class Files:
     ) -> Iterator[Entry]:
         """Yield every file below a folder, and folders whose name ends like a video.
 
-        Hidden names are skipped, symbolic links followed unless they lead back up. A folder that
-        cannot be listed becomes a note, with its name as `shown`: nobody knows what it holds.
+        Hidden names are skipped; symbolic links are followed unless they lead back up.
+
+        Args:
+            below: folder below the root.
+            note: called with a line for each folder that cannot be listed.
+            shown: returns a folder's name as it may be printed.
         """
         stack = [below]
         while stack:
@@ -95,19 +99,19 @@ class Files:
 def _is(kind: Callable[[], bool]) -> bool:
     try:
         return kind()
-    except OSError:  # a link that leads to itself, or where nobody may look
+    except OSError:  # a link to itself, or no permission
         return False
 
 
 def _leads_up(entry: DirEntry) -> bool:
-    """Whether a folder is a link to one that it lies in, which would have no end."""
+    """Return True if a folder is a link to one of its parents, which would never end."""
     if not entry.is_symlink():
         return False
     return Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
 
 
 class RemoteFiles(Files):
-    """The files below a URL, all from one recursive listing: none of them costs a request."""
+    """Files below a URL, all from one recursive listing."""
 
     def is_dir(self, name: str) -> bool:
         return name in self._folders
@@ -137,7 +141,7 @@ class RemoteFiles(Files):
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except PermissionError as error:
-            raise InputError(f"{root}: may not be listed: {describe(error)}") from error
+            raise InputError(f"{root}: no permission to list it: {describe(error)}") from error
         except OSError as error:
             raise NetworkError(f"{root}: cannot be listed: {describe(error)}") from error
 
@@ -175,6 +179,6 @@ class _RemoteEntry:
 
 
 def files_below(root: Path) -> Files:
-    """The files below a folder of either kind."""
+    """Return the files below a folder or a URL."""
     kind = RemoteFiles if is_remote(root) else Files
     return kind(root)

@@ -1,6 +1,6 @@
-"""Splits: which tracks train, which are heard and which are unheard validation.
+"""Splits: training, heard validation and unheard validation.
 
-auto       identities and tracks drawn by hash, so that adding data never moves a track
+auto       drawn by hash of identities and tracks, so that new data never moves a track
 official   the published lists of EmoVoxCeleb
 a file     CSV or Parquet with `split` and either `track_id` or `identity_id`
 """
@@ -18,20 +18,19 @@ from emovox.corpus.voxceleb import (
 from emovox.dataset.names import SPLITS
 from emovox.errors import CheckError, InputError, TrackError
 from emovox.ids import TrackKey, parse_track_id
-from emovox.paths import as_path
 
 UNHEARD_FRACTION = 0.2  # of identities
 HEARD_FRACTION = 0.04  # of the other identities' tracks
 
 TRAIN, HEARD, UNHEARD = SPLITS
 
-OWN_COLUMN = "\0"  # stands for the tracks' own column; no user can write it
+OWN_COLUMN = "\0"  # the column `split` of the tracks; no user can type this value
 
 official = read_official_split
 
 
 def fraction(name: str) -> float:
-    """A number in [0, 1) that depends on `name` alone: blake2b as a fraction."""
+    """Return a number in [0, 1) that depends on `name` alone: blake2b as a fraction."""
     digest = blake2b(name.encode(), digest_size=8).digest()
     return int.from_bytes(digest, "big") / 2**64
 
@@ -40,6 +39,11 @@ def auto_split(
     key: TrackKey, unheard: float = UNHEARD_FRACTION, heard: float = HEARD_FRACTION
 ) -> str:
     """Draw the split of a track from its names alone.
+
+    Args:
+        key: names of the track.
+        unheard: share of identities for unheard validation.
+        heard: share of the other identities' tracks for heard validation.
 
     Example:
         >>> keys = [TrackKey(f"id{k}", "v", 1) for k in range(1000)]
@@ -67,21 +71,21 @@ def assign(
     unheard: float = UNHEARD_FRACTION,
     heard: float = HEARD_FRACTION,
 ) -> dict[str, str]:
-    """Give every track of the corpus its split: `{track_id: split}`.
+    """Assign a split to every track of the corpus; return `{track_id: split}`.
 
-    Tracks that the lists do not know move to `corpus.dropped`.
+    Tracks that the lists do not contain move to `corpus.dropped`.
 
     Args:
-        corpus: changed in place where tracks have to be dropped.
-        splits: `auto`, `official`, the path of a file, or None for the tracks' own column where
-            the corpus has one, else `auto`.
+        corpus: changed in place if tracks must be dropped.
+        splits: `auto`, `official` or the path of a file; None: the tracks' own column if the
+            corpus has one, else `auto`.
         meta: folder of the official lists; the corpus root if None.
-        unheard: share of identities that `auto` keeps unheard.
-        heard: share of the other identities' tracks that `auto` holds back.
+        unheard: share of identities that `auto` puts into unheard validation.
+        heard: share of the other identities' tracks that `auto` puts into heard validation.
 
     Raises:
         InputError: a list is missing or malformed.
-        CheckError: an identity is on both sides.
+        CheckError: an identity is unheard and also in another split.
     """
     if splits is None:
         splits = OWN_COLUMN if any(track.split for track in corpus.tracks) else "auto"
@@ -93,27 +97,29 @@ def assign(
         assigned = {t.track_id: split for t, split in known if split}
     elif splits == OWN_COLUMN:
         assigned = {t.track_id: t.split for t in corpus.tracks if t.split in SPLITS}
-    elif not as_path(splits).is_file():
-        raise InputError(f"{splits}: no such file; --splits takes auto, official or a file")
     else:
-        assigned = _from_file(as_path(splits), corpus.tracks)
+        assigned = _from_file(splits, corpus.tracks)
     _drop_unassigned(corpus, assigned, splits)
     audit((t.key for t in corpus.tracks), assigned)
     training = {t.key.identity_id for t in corpus.tracks if assigned[t.track_id] == TRAIN}
     held = {t.key.identity_id for t in corpus.tracks if assigned[t.track_id] == HEARD}
-    if strangers := sorted(held - training):
+    if untrained := sorted(held - training):
         corpus.note(
-            f"{len(strangers)} identities of {HEARD} have no track in {TRAIN}, "
-            f"for example {strangers[0]}"
+            f"{len(untrained)} identities of {HEARD} have no track in {TRAIN}, "
+            f"for example {untrained[0]}"
         )
     return assigned
 
 
 def audit(keys: Iterable[TrackKey], assigned: dict[str, str]) -> None:
-    """Refuse a split that leaks: no identity may be both unheard and in training or heard.
+    """Check that no identity is in unheard validation and also in another split.
+
+    Args:
+        keys: names of the tracks.
+        assigned: split of each track, by track_id.
 
     Raises:
-        CheckError: naming the first few identities that are on both sides.
+        CheckError: lists the first identities that are.
     """
     sides: dict[str, set[bool]] = {}
     for key in keys:
@@ -126,13 +132,15 @@ def audit(keys: Iterable[TrackKey], assigned: dict[str, str]) -> None:
         )
 
 
-def _from_file(path: Path, tracks: list[Track]) -> dict[str, str]:
+def _from_file(path: str, tracks: list[Track]) -> dict[str, str]:
     from emovox.corpus.track_table import read_table
 
-    rows = read_table(path, ("split",))
+    rows = read_table(path, ("split",), "; --splits accepts auto, official or a file")
     key = next((k for k in ("track_id", "identity_id") if rows and k in rows[0]), None)
     if key is None:
-        raise InputError(f"{path}: needs rows, with a column track_id or identity_id beside split")
+        raise InputError(
+            f"{path}: needs a column track_id or identity_id beside split, and at least one row"
+        )
     given: dict[str, str] = {}
     for number, row in enumerate(rows, start=2):
         if row["split"] not in SPLITS:
@@ -141,7 +149,7 @@ def _from_file(path: Path, tracks: list[Track]) -> dict[str, str]:
             )
         name = str(row[key])
         if key == "track_id" and (parsed := parse_track_id(name)):
-            name = parsed.track_id  # however it was padded
+            name = parsed.track_id  # with any number of digits
         if given.setdefault(name, row["split"]) != row["split"]:
             raise InputError(f"{path}: row {number}: {name} is in two splits")
     found = ((t.track_id, given.get(getattr(t.key, key))) for t in tracks)

@@ -1,5 +1,6 @@
-"""Tables that users bring: lists of tracks, and of splits, as CSV or Parquet."""
+"""Tables of users: lists of tracks and of splits, as CSV or Parquet."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -10,31 +11,38 @@ import pyarrow.parquet as pq
 from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.errors import InputError, TrackError, first_line
 from emovox.ids import parse_track_id, printable
-from emovox.paths import local_copy
+from emovox.paths import as_path, local_copy
 
 TRACK_COLUMNS = ("track_id", "video", "identity", "start", "end")
 OPTIONAL_COLUMNS = ("split", "boxes")
 
 
-def read_table(path: Path, required: tuple[str, ...]) -> list[dict[str, Any]]:
-    """Read a CSV or TSV (header in the first line, UTF-8) or Parquet file as rows.
+def read_table(
+    name: str | os.PathLike[str], required: tuple[str, ...], hint: str = ""
+) -> list[dict[str, Any]]:
+    """Read a CSV, TSV (header in the first line, UTF-8) or Parquet file as rows.
+
+    Args:
+        name: path or URL; a name that ends in neither .parquet nor .tsv is CSV.
+        required: columns that it must have.
+        hint: end of the message for a missing file.
 
     Raises:
-        InputError: missing, none of these, or without a required column.
+        InputError: the file is missing, cannot be parsed, or lacks a required column.
     """
+    path = as_path(name)
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        raise InputError(f"{path}: no such file{hint}")
     suffix = path.suffix.lower()
     try:
         with local_copy(path) as local:
             table = pq.read_table(local) if suffix == ".parquet" else _read_csv(local, suffix)
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = first_line(error)
-        raise InputError(f"{path}: is neither CSV nor Parquet: {reason}") from error
+        raise InputError(f"{path}: not readable as CSV or Parquet: {reason}") from error
     if missing := [c for c in required if c not in table.column_names]:
         raise InputError(
-            f"{path}: columns {', '.join(missing)} are missing; found "
-            f"{', '.join(table.column_names)}"
+            f"{path}: missing columns {', '.join(missing)}; found {', '.join(table.column_names)}"
         )
     return table.to_pylist()
 
@@ -55,9 +63,13 @@ def read_track_table(path: Path, root: Path) -> Corpus:
     """Read a list of tracks.
 
     Columns: `track_id` as `<identity>/<video>/<number>`; `video`, path below `root`; `identity`;
-    `start` and `end` in seconds of the video, empty for its first and last frame; and, if wanted,
-    `split`, and `boxes`, path of a VoxCeleb box file below `root`. A row without `boxes` has its
-    face detected.
+    `start` and `end` in seconds of the video, empty for its first and last frame; optionally
+    `split`, and `boxes`, path of a VoxCeleb box file below `root`. Faces of a row without `boxes`
+    are detected.
+
+    Args:
+        path: the list.
+        root: folder of the corpus.
 
     Raises:
         InputError: the file cannot be read or lacks a column.

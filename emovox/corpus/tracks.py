@@ -60,13 +60,13 @@ class Track:
 
 @dataclass
 class Corpus:
-    """What a layout found below its root.
+    """Tracks that a layout found below its root.
 
     Attributes:
         root: the folder that every `source` and `boxes` is relative to.
         tracks: sorted by `track_id`, which is unique.
-        dropped: what looks like a track but cannot be one.
-        notes: lines for the user about things left aside.
+        dropped: entries that look like a track but cannot be one.
+        notes: lines for the user about things that were skipped.
     """
 
     root: Path
@@ -76,15 +76,15 @@ class Corpus:
 
     @cached_property
     def files(self) -> Files:
-        """What lies below the root."""
+        """Files below the root."""
         return files_below(self.root)
 
     def walk(self, below: str = "", shown: Callable[[str], str] = str) -> Iterator[Entry]:
-        """The files below a folder, see `Files.walk`; what cannot be listed becomes a note."""
+        """Yield the files below a folder, see `Files.walk`; unreadable folders become notes."""
         return self.files.walk(below, self.note, shown)
 
     def add(self, track: Track) -> None:
-        """Take a track in, or put it among the dropped if its names cannot be written down."""
+        """Add a track, or drop it if its names cannot be written into the tables."""
         try:
             track.key.check()
         except TrackError as error:
@@ -93,11 +93,11 @@ class Corpus:
             self.tracks.append(track)
 
     def note(self, line: str) -> None:
-        """Tell the user about something that is left aside."""
+        """Add a line for the user."""
         self.notes.append(printable(line))
 
     def drop(self, track_id: str, source: str, error: TrackError) -> None:
-        """Record something that looks like a track but cannot be one."""
+        """Record an entry that looks like a track but cannot be one."""
         self.dropped.append(Dropped.of(track_id, source, error))
 
     def finish(self) -> "Corpus":

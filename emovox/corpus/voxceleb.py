@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError
 from emovox.ids import TrackKey
-from emovox.paths import name_fault
+from emovox.paths import error_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -94,7 +94,7 @@ def read_boxes(path: Path, name: str) -> Boxes:
     try:
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
-        fault = name_fault(error, path)
+        fault = error_name(error, path)
         raise TrackError("boxes", fault, f"{name}: {error.strerror}") from error
     import numpy as np
 

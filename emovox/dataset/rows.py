@@ -1,5 +1,7 @@
 """Rows that the writer of a dataset takes: tracks with frames, tracks without."""
 
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -50,6 +52,11 @@ class Dropped:
         return cls(
             printable(track_id), printable(source), error.stage, error.error, message, attempts
         )
+
+
+def count_reasons(dropped: Iterable[Dropped]) -> Counter[str]:
+    """Count dropped tracks by stage and error."""
+    return Counter(f"{d.stage}: {d.error}" for d in dropped)
 
 
 @dataclass(frozen=True)

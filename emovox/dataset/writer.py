@@ -1,7 +1,6 @@
-"""Rows in, a dataset out: the tables by streaming, then card, provenance, checksums, manifest."""
+"""Writer of datasets: rows are streamed into tables, then the documents and the manifest follow."""
 
-import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -12,24 +11,27 @@ import numpy as np
 import pyarrow as pa
 
 from emovox.dataset import schema
-from emovox.dataset.card import Counts, logits_of, render_card
+from emovox.dataset.card import Counts
+from emovox.dataset.manifest import write_documents, write_manifest
 from emovox.dataset.rows import Chunk, Dropped
-from emovox.dataset.store import ParquetTable, WrittenFile, describe_file, write_hdf5
+from emovox.dataset.store import ParquetTable, WrittenFile, logits_of, write_hdf5
 from emovox.emotions import EMOTIONS
-from emovox.files import remove_leftovers, write_text
+from emovox.files import remove_leftovers
 
-KEY_FIELDS = ("track_id", "identity_id", "video_id", "track_num")  # as they open `tracks`
+KEY_FIELDS = ("track_id", "identity_id", "video_id", "track_num")  # first columns of `tracks`
 
 
 @dataclass(frozen=True)
-class Header:
-    """What a dataset says of itself, apart from its rows.
+class DatasetInfo:
+    """Description of a dataset, apart from its rows.
 
     Attributes:
-        name, version, step_ms: as in the manifest.
-        teacher: its name and the sha256 of its weights, None where it is not known.
-        provenance: content of provenance.json, with `origin`, a sentence for the card on where the
-            rows come from.
+        name: of the dataset.
+        version: of the dataset.
+        step_ms: milliseconds between grid points.
+        teacher: its `name` and the `sha256` of its weights, None where unknown.
+        provenance: content of provenance.json; its `origin` is a sentence about the source of the
+            rows, for the card.
         tables: those with a file for each split.
     """
 
@@ -43,109 +45,120 @@ class Header:
 
 @dataclass
 class _Split:
-    """The files and counts of one split while it grows."""
+    """Open tables and counts of one split."""
 
     tables: dict[str, ParquetTable]
     identities: set[str] = field(default_factory=set)
     counts: Counts = field(default_factory=Counts)
 
+    def append(self, chunk: Chunk) -> None:
+        """Write the rows of a chunk, and derive those of its tracks."""
+        tracks, rows = chunk.tracks, chunk.rows
+        counts = np.array([track.n_frames for track in tracks])
+        starts = np.concatenate([[0], counts.cumsum()[:-1]])
+        logits = logits_of(rows)
+        maxima = np.maximum.reduceat(logits, starts, axis=0)
+        labels = [EMOTIONS[k] for k in maxima.argmax(axis=1)]
+        columns: list[Any] = [
+            *([getattr(track.key, name) for track in tracks] for name in KEY_FIELDS),
+            [chunk.split] * len(tracks),
+            counts,
+            [track.n_expected for track in tracks],
+            [track.duration_ms for track in tracks],
+            starts + self.tables["frames"].num_rows,
+            labels,
+            *np.ascontiguousarray(maxima.T),
+        ]
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema.TRACKS, strict=True)]
+        self.tables["tracks"].write(pa.Table.from_arrays(arrays, schema=schema.TRACKS))
+        for name, table in self.tables.items():
+            if name != "tracks":
+                table.write(rows.select(schema.SCHEMAS[name].names))
+        self.identities.update(track.key.identity_id for track in tracks)
+        self.counts.add(labels, logits)
+
 
 def write_dataset(
-    out: Path, chunks: Iterable[Chunk], dropped: list[Dropped], header: Header, *, hdf5: bool
+    out: Path, chunks: Iterable[Chunk], dropped: Sequence[Dropped], info: DatasetInfo, *, hdf5: bool
 ) -> dict[str, Any]:
-    """Write a dataset into `out`; return its manifest, which is written last.
+    """Write a dataset into `out`, its manifest last; return the manifest.
 
     Args:
-        out: folder; an earlier dataset in it is taken away first.
-        chunks: sorted by track within each split. Taken one at a time.
+        out: folder; an earlier dataset in it is removed first.
+        chunks: rows, sorted by track within each split; read one at a time.
         dropped: tracks without frames.
-        header: the rest.
+        info: description of the dataset.
         hdf5: write each split as HDF5 too.
     """
     clear(out)
+    splits: dict[str, _Split] = {}
     with ExitStack() as stack:
-        splits: dict[str, _Split] = {}
         for chunk in chunks:
             if chunk.split not in splits:
-                splits[chunk.split] = _open_split(stack, out, header, chunk.split)
-            _append(splits[chunk.split], chunk)
-        splits = {split: splits[split] for split in schema.SPLITS if split in splits}
-    files = [
-        written
-        for table in header.tables
-        for split in splits.values()
-        if (written := split.tables[table].written)
-    ]
+                tables = {
+                    table: stack.enter_context(
+                        ParquetTable(
+                            out,
+                            schema.table_file(table, chunk.split),
+                            table,
+                            info.name,
+                            chunk.split,
+                        )
+                    )
+                    for table in info.tables
+                }
+                splits[chunk.split] = _Split(tables)
+            splits[chunk.split].append(chunk)
+    splits = {split: splits[split] for split in schema.SPLITS if split in splits}
+    files = [split.tables[table].written for table in info.tables for split in splits.values()]
     if hdf5:
-        for split in splits:
-            frames, tracks_file = (out / schema.table_file(t, split) for t in ("frames", "tracks"))
-            name = schema.hdf5_file(split)
-            files.append(write_hdf5(out, name, frames, tracks_file, header.name))
-    files.append(_write_dropped(out, header.name, dropped))
-    manifest = {
-        "schema_version": schema.SCHEMA_VERSION,
-        "name": header.name,
-        "version": header.version,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "emotions": list(EMOTIONS),
-        "step_ms": header.step_ms,
-        "teacher": dict(header.teacher),
-        "totals": _totals(splits, len(dropped)),
-        "files": [asdict(f) for f in files],
-    }
-    write_documents(out, manifest, header.provenance, {s: splits[s].counts for s in splits})
+        files += [write_hdf5(out, split) for split in splits]
+    rows = sorted(map(asdict, dropped), key=lambda row: (row["track_id"], row["source"]))
+    with ParquetTable(out, schema.DROPPED_FILE, "dropped", info.name, "") as table:
+        table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
+    manifest = _manifest(info, splits, len(dropped), [*files, table.written])
+    counts = {name: split.counts for name, split in splits.items()}
+    write_documents(out, manifest, info.provenance, counts)
     write_manifest(out, manifest)
     return manifest
 
 
-def write_documents(
-    out: Path,
-    manifest: dict[str, Any],
-    provenance: Mapping[str, Any],
-    counts: Mapping[str, Counts],
-) -> None:
-    """Write card and provenance, and list them in a manifest that lists the tables already."""
-    write_text(out / schema.CARD, render_card(manifest, provenance, counts))
-    write_text(out / schema.PROVENANCE, _json(provenance))
-    list_documents(out, manifest, schema.CARD, schema.PROVENANCE)
-
-
-def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
-    """Write the checksums of all files that the manifest lists, and last the manifest."""
-    sums = "".join(f"{file['sha256']}  {file['path']}\n" for file in manifest["files"])
-    write_text(out / schema.CHECKSUMS, sums)
-    list_documents(out, manifest, schema.CHECKSUMS)
-    write_text(out / schema.MANIFEST, _json(manifest))
-
-
-def list_documents(out: Path, manifest: dict[str, Any], *names: str) -> None:
-    """Add files that are no tables to what a manifest lists."""
-    for name in names:
-        described = asdict(describe_file(out, name, 0, ""))
-        manifest["files"].append({**described, "rows": None, "content_sha256": None})
-
-
-def _totals(splits: Mapping[str, _Split], num_dropped: int) -> dict[str, Any]:
+def _manifest(
+    info: DatasetInfo,
+    splits: Mapping[str, _Split],
+    num_dropped: int,
+    files: Sequence[WrittenFile],
+) -> dict[str, Any]:
     by_split = {
-        split: {
-            "tracks": s.tables["tracks"].num_rows,
-            "frames": s.tables["frames"].num_rows,
-            "identities": len(s.identities),
+        name: {
+            "tracks": split.tables["tracks"].num_rows,
+            "frames": split.tables["frames"].num_rows,
+            "identities": len(split.identities),
         }
-        for split, s in splits.items()
+        for name, split in splits.items()
     }
     return {
-        "tracks": sum(counts["tracks"] for counts in by_split.values()),
-        "frames": sum(counts["frames"] for counts in by_split.values()),
-        "dropped": num_dropped,
-        "by_split": by_split,
+        "schema_version": schema.SCHEMA_VERSION,
+        "name": info.name,
+        "version": info.version,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+        "emotions": list(EMOTIONS),
+        "step_ms": info.step_ms,
+        "teacher": dict(info.teacher),
+        "totals": {
+            "tracks": sum(counts["tracks"] for counts in by_split.values()),
+            "frames": sum(counts["frames"] for counts in by_split.values()),
+            "dropped": num_dropped,
+            "by_split": by_split,
+        },
+        "files": [asdict(written) for written in files],
     }
 
 
 def clear(out: Path) -> None:
-    """Take away an earlier dataset, its manifest first: what is left is visibly no dataset.
+    """Remove an earlier dataset, its manifest first, so that the rest is not taken for a dataset.
 
-    A takedown list stays: it is not the dataset that says whom it must not show.
+    takedown.txt is kept: it is not part of the dataset being replaced.
     """
     for name in dataset_files():
         (out / name).unlink(missing_ok=True)
@@ -156,56 +169,10 @@ def clear(out: Path) -> None:
 
 
 def dataset_files() -> list[str]:
-    """Every file that a dataset may consist of, its manifest first."""
+    """Return every file that a dataset may consist of, its manifest first."""
     names = [schema.MANIFEST, schema.CHECKSUMS, schema.CROISSANT, schema.CARD, schema.PROVENANCE]
     names.append(schema.DROPPED_FILE)
     for split in schema.SPLITS:
         names += [schema.table_file(table, split) for table in schema.TABLES]
         names.append(schema.hdf5_file(split))
     return names
-
-
-def _open_split(stack: ExitStack, out: Path, header: Header, split: str) -> _Split:
-    tables = {}
-    for table in header.tables:
-        file = ParquetTable(out, schema.table_file(table, split), table, header.name, split)
-        tables[table] = stack.enter_context(file)
-    return _Split(tables)
-
-
-def _append(target: _Split, chunk: Chunk) -> None:
-    tracks, rows = chunk.tracks, chunk.rows
-    counts = np.array([track.n_frames for track in tracks])
-    starts = np.concatenate([[0], counts.cumsum()[:-1]])
-    logits = logits_of(rows)
-    maxima = np.maximum.reduceat(logits, starts, axis=0)
-    labels = [EMOTIONS[k] for k in maxima.argmax(axis=1)]
-    columns: list[Any] = [
-        *([getattr(track.key, name) for track in tracks] for name in KEY_FIELDS),
-        [chunk.split] * len(tracks),
-        counts,
-        [track.n_expected for track in tracks],
-        [track.duration_ms for track in tracks],
-        starts + target.tables["frames"].num_rows,
-        labels,
-        *np.ascontiguousarray(maxima.T),
-    ]
-    arrays = [pa.array(c, f.type) for c, f in zip(columns, schema.TRACKS, strict=True)]
-    target.tables["tracks"].write(pa.Table.from_arrays(arrays, schema=schema.TRACKS))
-    for name, table in target.tables.items():
-        if name != "tracks":
-            table.write(rows.select(schema.SCHEMAS[name].names))
-    target.identities.update(track.key.identity_id for track in tracks)
-    target.counts.add(labels, logits)
-
-
-def _write_dropped(out: Path, name: str, dropped: list[Dropped]) -> WrittenFile:
-    rows = sorted((asdict(d) for d in dropped), key=lambda row: (row["track_id"], row["source"]))
-    with ParquetTable(out, schema.DROPPED_FILE, "dropped", name, "") as table:
-        table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
-    assert table.written is not None
-    return table.written
-
-
-def _json(content: Any) -> str:
-    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"

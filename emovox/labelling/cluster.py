@@ -1,8 +1,8 @@
-"""Runs shards on a Ray cluster: actors that are lost cost a repetition, and nothing else.
+"""The engine of a Ray cluster: a lost actor costs a repetition of its shards, nothing else.
 
-An actor is a slice of a node: some cores, and a share of its GPUs if asked for. In it the same
-workers run as on a single machine. What is done is known by the markers in the state alone, so
-that state, corpus and output have to be on storage that all nodes see.
+An actor holds some cores of a node, and a share of its GPUs if asked for. It runs the same workers
+as a single machine. Only the markers in the state record progress, so state, corpus and output must
+be on storage that all nodes share.
 """
 
 import contextlib
@@ -29,21 +29,27 @@ from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
 from emovox.files import replace_file
 from emovox.labelling.engine import QUEUE_PER_WORKER, Workers, started_workers
-from emovox.labelling.plan import ROWS_VERSION
-from emovox.labelling.shard import ShardJob, ShardReport, marker_file
+from emovox.labelling.plan import ROWS_VERSION, ShardJob
+from emovox.labelling.shard_report import ShardReport, marker_file
 from emovox.packages import explained
 
-PATIENCE = 300.0  # seconds without any actor, before a run gives up
-POLL = 5.0  # seconds between looks whether nodes have joined
-MAX_LOSSES = 10  # actors that one shard may lose
-KNOCK_SECONDS = 5.0
-CLOSE_SECONDS = 5.0  # that an actor is given to clean up
-MARKER_SECONDS = 90.0  # until a marker that a node wrote is seen here: NFS remembers for a minute
-ROUNDING = 1e-9  # of fractions of a GPU
+MAX_WAIT_SECONDS = 300.0  # without any actor, before a run gives up
+POLL = 5.0  # seconds between checks for new nodes
+MAX_LOSSES = 10  # lost actors per shard
+CONNECT_SECONDS = 5.0
+CLOSE_SECONDS = 5.0  # for an actor to clean up
+MARKER_SECONDS = 90.0  # until a marker of a node is visible to the driver: NFS caches for 60 s
+ROUNDING = 1e-9  # error of sums of GPU fractions
 
 
-class Slice:
-    """What runs as an actor: workers on a part of a node, and the teacher's weights."""
+class ShardActor:
+    """An actor: workers on a part of a node, and the weights of the teacher.
+
+    Args:
+        num_workers: processes that decode.
+        file_name: name of the weights file.
+        weights: its bytes.
+    """
 
     def __init__(self, num_workers: int, file_name: str, weights: bytes) -> None:
         self._num_workers = num_workers
@@ -57,11 +63,11 @@ class Slice:
         self._started = contextlib.ExitStack()
 
     def ready(self) -> tuple[str, int]:
-        """Answers when the actor is there, with what decides the rows that it makes."""
+        """Return the version of the code, once the actor has started."""
         return code_version()
 
     def build(self, job: ShardJob) -> ShardReport:
-        """Run one shard; as many may run at a time as there are workers."""
+        """Run one shard; each worker runs one at a time."""
         job = replace(job, teacher_path=self._teacher_path)
         with self._lock:
             if self._workers is None:
@@ -71,47 +77,47 @@ class Slice:
         return self._workers.build(job)
 
     def close(self) -> None:
-        """End the workers, and take away what they left on the node."""
+        """End the workers and remove their files from the node."""
         self._started.close()
 
 
 def code_version() -> tuple[str, int]:
-    """Version of emovox, and of the rows that it makes."""
+    """Return the version of emovox and of the rows it makes."""
     return __version__, ROWS_VERSION
 
 
-def _knock(address: str | None) -> None:
-    """Raise `EmovoxError` if nobody answers at an address: Ray would try for minutes."""
+def _check_reachable(address: str | None) -> None:
+    """Raise `EmovoxError` if nothing listens at an address; Ray would retry for minutes."""
     host, _, port = (address or "").rpartition(":")
     if not host or not port.isdigit() or "/" in host:
-        return  # a name that only Ray knows how to resolve
+        return  # only Ray can resolve it
     try:
-        socket.create_connection((host.strip("[]"), int(port)), KNOCK_SECONDS).close()
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
-        raise EmovoxError(f"no Ray cluster at {address}: {first_line(error)}") from error
+        raise EmovoxError(f"Ray cluster {address}: cannot connect: {first_line(error)}") from error
 
 
 @dataclass
 class _Actor:
-    """An actor as the driver knows it."""
+    """An actor as the driver sees it."""
 
     handle: Any
-    under_way: set[Any] = field(default_factory=set)  # references of its calls
+    running: set[Any] = field(default_factory=set)  # references of its calls
 
 
 class RayEngine:
     """Schedules shards on the actors of a Ray cluster.
 
     Args:
-        address: of the cluster's head, such as `10.0.0.1:6379` or `auto`; None: `RAY_ADDRESS`, or
-            else a cluster on this machine alone.
-        actor_cpus: cores of an actor, each with a worker.
-        actor_gpus: GPUs of an actor, or a fraction of one that it shares.
-        num_workers: workers in all; 0: as many as the cluster has room for.
+        address: of the cluster's head, for example `10.0.0.1:6379` or `auto`; None: `RAY_ADDRESS`,
+            or without it a cluster on this machine alone.
+        actor_cpus: cores of an actor, with one worker each.
+        actor_gpus: GPUs of an actor, or a fraction of one.
+        num_workers: number of workers; 0: as many as fit on the cluster.
 
     Raises:
         MissingPackageError: Ray is not installed.
-        EmovoxError: no cluster at the address.
+        EmovoxError: the cluster cannot be reached.
     """
 
     def __init__(
@@ -123,39 +129,42 @@ class RayEngine:
     ) -> None:
         with explained("--engine ray"):
             import ray
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # nothing is sent to anyone
-        # Calls that end with the run are told of by the run, in one line.
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends no usage statistics
+        # The run itself reports failed calls, in one line.
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
         self._ray = ray
         self._cpus, self._gpus, self._num_workers = actor_cpus, actor_gpus, num_workers
         self._last_loss = ""
         self._may_grow = bool(address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
         if not ray.is_initialized():
-            _knock(address)
+            _check_reachable(address)
             on_terminate = signal.getsignal(signal.SIGTERM)
             try:
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (ConnectionError, RuntimeError, ValueError) as error:
                 where = address or "auto"
-                raise EmovoxError(f"no Ray cluster at {where}: {first_line(error)}") from error
+                raise EmovoxError(
+                    f"Ray cluster {where}: cannot connect: {first_line(error)}"
+                ) from error
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_terminate)  # which Ray replaces
 
     def resolve(self, device: str, precision: str, compile: str, pays: bool) -> Runtime:
-        """What `resolve_runtime` finds on a node of the cluster."""
+        """Return the result of `resolve_runtime` on a node of the cluster."""
         if not self._gpus:
-            device = "cpu"  # Ray does not hide GPUs from those that asked for none
+            device = "cpu"  # Ray does not hide GPUs from actors without one
         if not self._room():
             if not self._may_grow:
-                raise EmovoxError(f"this machine has {self._has()}: {self._no_room()}")
-            self._say_waiting()
+                raise EmovoxError(f"this machine has {self._resources()}: {self._no_room()}")
+            self._print_waiting()
         task = self._ray.remote(resolve_runtime).options(num_gpus=self._gpus, max_retries=3)
         try:
-            return self._get(task.remote(device, precision, compile, pays), PATIENCE)
+            return self._get(task.remote(device, precision, compile, pays), MAX_WAIT_SECONDS)
         except self._ray.exceptions.RayError as error:
-            raise EmovoxError(f"the Ray cluster: {first_line(error)}") from error
+            raise EmovoxError(f"Ray cluster: {first_line(error)}") from error
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+        """Yield the report of each shard as it finishes."""
         remaining = iter(jobs)
         if (first := next(remaining, None)) is None:
             return
@@ -164,19 +173,20 @@ class RayEngine:
         yield from _Run(self, chain([first], remaining), (self._cpus, path.name, weights)).reports()
 
     def start_actor(self, *arguments: Any) -> Any:
-        """Ask for an actor; it is there once its `ready` answers."""
-        actor = self._ray.remote(Slice).options(
+        """Request an actor; it has started once its `ready` returns."""
+        actor = self._ray.remote(ShardActor).options(
             num_cpus=self._cpus,
             num_gpus=self._gpus,
-            max_concurrency=self.capacity + 2,  # `ready` and `close` need not wait for shards
+            max_concurrency=self.capacity + 2,  # lets `ready` and `close` run beside shards
         )
         return actor.remote(*arguments)
 
     def end_actor(self, actor: Any, seconds: float = 0.0) -> None:
-        """End an actor, wherever it is; its workers see it and end too.
+        """End an actor; its workers notice and end too.
 
         Args:
-            seconds: that it is given to clean up.
+            actor: handle of the actor.
+            seconds: time to clean up.
         """
         if seconds:
             self.wait([actor.close.remote()], seconds)
@@ -184,17 +194,17 @@ class RayEngine:
 
     @property
     def capacity(self) -> int:
-        """Shards that are handed to an actor at a time."""
+        """Number of shards submitted to an actor at a time."""
         return QUEUE_PER_WORKER * self._cpus
 
     def num_actors(self) -> int:
-        """Actors to have: as many as the nodes have room for or as are wanted, at least one."""
+        """Return how many actors to run: at least one, limited by nodes and `num_workers`."""
         room = self._room()
         wanted = math.ceil(self._num_workers / self._cpus) if self._num_workers else room
         return max(1, min(room, wanted))
 
     def _room(self) -> int:
-        """Actors that the nodes which are there have room for."""
+        """Return the number of actors that fit on the nodes."""
         room = 0
         for node in self._ray.nodes():
             if node["Alive"]:
@@ -205,21 +215,21 @@ class RayEngine:
                 room += int(here)
         return room
 
-    def _has(self) -> str:
+    def _resources(self) -> str:
         resources = self._ray.cluster_resources()
         return f"CPUs: {resources.get('CPU', 0):g}, GPUs: {resources.get('GPU', 0):g}"
 
-    def _say_waiting(self) -> None:
-        """Tell the user, on stderr, that nothing can run yet."""
-        line = f"emovox: waiting for nodes; the cluster has {self._has()}: {self._no_room()}"
+    def _print_waiting(self) -> None:
+        """Print on stderr that nothing can run yet."""
+        line = f"emovox: waiting for nodes; the cluster has {self._resources()}: {self._no_room()}"
         tqdm.write(line, file=sys.stderr)
 
     def wait(self, references: list[Any], seconds: float) -> list[Any]:
-        """Those of some references that are done, as soon as there is one."""
+        """Wait for the first of some references; return those that are done."""
         return self._ray.wait(references, num_returns=1, timeout=seconds)[0]
 
     def _get(self, reference: Any, seconds: float | None = None) -> Any:
-        """The result behind a reference, or the error of emovox that ended it."""
+        """Return the result of a call, or raise the error of emovox that ended it."""
         try:
             return self._ray.get(reference, timeout=seconds)
         except self._ray.exceptions.RayTaskError as error:
@@ -230,10 +240,10 @@ class RayEngine:
             raise EmovoxError(self.no_room()) from error
 
     def result(self, reference: Any) -> Any:
-        """What a call returned; None if its actor, its node or the result was lost.
+        """Return the result of a call; None if its actor, its node or the result was lost.
 
         Raises:
-            EmovoxError, OSError: the call failed with it.
+            EmovoxError, OSError: the call raised it.
         """
         try:
             return self._get(reference)
@@ -244,22 +254,23 @@ class RayEngine:
             return None
 
     def no_room(self) -> str:
-        """What to tell when nothing can run."""
+        """Return the message for a cluster without room."""
         loss = self._last_loss and f" (the last loss: {self._last_loss})"
-        return f"waited {PATIENCE:.0f} s: {self._no_room()}; run it again to go on{loss}"
+        advice = "add nodes and rerun to resume"
+        return f"waited {MAX_WAIT_SECONDS:.0f} s: {self._no_room()}; {advice}{loss}"
 
     def _no_room(self) -> str:
         gpus = f", --actor-gpus {self._gpus:g}" if self._gpus else ""
-        return f"no node has room for an actor of --actor-cpus {self._cpus}{gpus}"
+        return f"no node can run an actor with --actor-cpus {self._cpus}{gpus}"
 
 
 class _Run:
-    """One run: its actors, and the shards that they have in hand."""
+    """One run: its actors and their shards."""
 
     def __init__(self, engine: RayEngine, jobs: Iterator[ShardJob], arguments: Any) -> None:
         self._engine, self._arguments = engine, arguments
         self._jobs = jobs
-        self._waiting: deque[ShardJob] = deque()  # the next one, or those whose actors were lost
+        self._waiting: deque[ShardJob] = deque()  # the next shard, and shards of lost actors
         self._starting: dict[Any, _Actor] = {}
         self._actors: list[_Actor] = []
         self._calls: dict[Any, tuple[_Actor, ShardJob]] = {}
@@ -269,16 +280,17 @@ class _Run:
         self._no_start_before = 0.0
 
     def reports(self) -> Iterator[ShardReport]:
+        """Yield the report of each shard as it finishes."""
         try:
             while self._is_left():
                 self._start_missing()
-                self._hand_out()
+                self._submit()
                 for reference in self._engine.wait([*self._starting, *self._calls], POLL):
                     if (report := self._take(reference)) is not None:
                         yield report
                 if self._actors:
                     self._last_sign = time.monotonic()
-                elif time.monotonic() - self._last_sign > PATIENCE:
+                elif time.monotonic() - self._last_sign > MAX_WAIT_SECONDS:
                     raise EmovoxError(self._engine.no_room())
         finally:
             for actor in self._actors:
@@ -299,19 +311,19 @@ class _Run:
             actor = _Actor(self._engine.start_actor(*self._arguments))
             self._starting[actor.handle.ready.remote()] = actor
 
-    def _hand_out(self) -> None:
-        """Give shards to actors that have room."""
+    def _submit(self) -> None:
+        """Submit shards to actors with room."""
         for actor in self._actors:
-            while len(actor.under_way) < self._engine.capacity and self._is_left():
+            while len(actor.running) < self._engine.capacity and self._is_left():
                 if not self._waiting:
                     return
                 job = self._waiting.popleft()
                 reference = actor.handle.build.remote(job)
-                actor.under_way.add(reference)
+                actor.running.add(reference)
                 self._calls[reference] = actor, job
 
     def _take(self, reference: Any) -> ShardReport | None:
-        """Look at a call that is done; return its report if it was one of a shard."""
+        """Handle a finished call; return the report if it was a shard."""
         result = self._engine.result(reference)
         if reference in self._starting:
             actor = self._starting.pop(reference)
@@ -321,12 +333,14 @@ class _Run:
             if result != code_version():
                 raise EmovoxError(
                     f"a node of the Ray cluster has emovox {result[0]} (rows {result[1]}), this "
-                    "machine {} (rows {}); install the same on all".format(*code_version())
+                    "machine {} (rows {}); install the same version on all nodes".format(
+                        *code_version()
+                    )
                 )
             self._actors.append(actor)
             return None
         actor, job = self._calls.pop(reference)
-        actor.under_way.discard(reference)
+        actor.running.discard(reference)
         if result is None:
             self._lose(actor, job)
         elif not self._seen_marker:
@@ -337,25 +351,25 @@ class _Run:
     def _lose(self, actor: _Actor, job: ShardJob) -> None:
         if actor in self._actors:
             self._actors.remove(actor)
-            self._engine.end_actor(actor.handle)  # it may only be out of reach
+            self._engine.end_actor(actor.handle)  # it may be alive but unreachable
         name = job.shard.fingerprint
         self._losses[name] = self._losses.get(name, 0) + 1
         if self._losses[name] > MAX_LOSSES:
             raise EmovoxError(
-                f"{MAX_LOSSES} actors were lost over the shard of "
-                f"{job.shard.tracks[0].track_id}; see Ray's logs of its nodes"
+                f"{MAX_LOSSES} actors died on the shard of {job.shard.tracks[0].track_id}; see the "
+                "logs of Ray on its nodes"
             )
         self._waiting.append(job)
 
 
 def _expect_marker(job: ShardJob) -> None:
-    """Make sure that this machine sees what the nodes write."""
+    """Check that this machine sees what the nodes write."""
     marker = marker_file(job.state, job.shard.fingerprint)
     end = time.monotonic() + MARKER_SECONDS
-    while not any(job.state.iterdir()) or not marker.exists():  # looking anew refreshes NFS
+    while not any(job.state.iterdir()) or not marker.exists():  # listing the folder refreshes NFS
         if time.monotonic() > end:
             raise EmovoxError(
-                f"{job.state}: what the nodes of the cluster write there is not seen here; "
-                "--out or --state has to be on storage that all of them share"
+                f"{job.state}: files written by cluster nodes are not visible to this machine; "
+                "pass an --out or --state on storage that all of them share"
             )
         time.sleep(0.2)

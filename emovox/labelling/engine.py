@@ -1,10 +1,11 @@
-"""Runs shards on the cores of one machine, and survives processes that die."""
+"""The engine of one machine: worker processes, replaced when they die."""
 
 import contextlib
 import multiprocessing
 import os
 import queue
 import signal
+import socket
 import tempfile
 import threading
 import time
@@ -12,44 +13,50 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from itertools import chain
+from itertools import chain, islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
+import joblib
 from loky import BrokenProcessPool, ProcessPoolExecutor
 
-from emovox.errors import EmovoxError, first_line
-from emovox.labelling.shard import ShardJob, ShardReport
+from emovox.devices import teacher_devices
+from emovox.errors import ConfigError, EmovoxError, first_line
+from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.plan import ShardJob
+from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.teacher_client import TeacherLostError
-from emovox.labelling.worker import Place, run_shard, serve_teacher, start_worker
+from emovox.labelling.worker import WorkerContext, run_shard, serve_teacher, start_worker
 
-MAX_DEATHS = 2  # of workers over one track, before it counts as lost
-MAX_KILLS = 10  # from outside, as for memory, over one track, before it counts as lost
-ALONE_FROM = 2  # kills over one shard, before it is tried while no other shard runs
-MAX_LOST = 60  # connections to a teacher's process, over one shard
+MAX_DEATHS = 2  # crashes or hangs of workers on one track before the track counts as lost
+MAX_KILLS = 10  # the same for kills from outside, for example for lack of memory
+ALONE_FROM = 2  # kills on one shard before it runs alone
+MAX_LOST = 60  # connections to the teacher's process that one shard may lose
 LOST_PAUSE = 0.5  # seconds
-MAX_FAILURES = 4  # of a teacher's process in a row
-QUEUE_PER_WORKER = 2  # shards handed out per worker, so that none waits for the driver
+MAX_FAILURES = 4  # consecutive failures of the teacher's process
+QUEUE_PER_WORKER = 2  # shards submitted per worker, so that no worker waits for the driver
 KILLED = (-9, -signal.SIGTERM)  # SIGKILL has no name on Windows
-POLL = 0.05  # seconds between looks at another process
-ENDED = "the build was ended"
+POLL = 0.05  # seconds between checks of another process
+ENDED = "the build was stopped"
 
 _hook_lock = threading.Lock()
 _start_lock = threading.Lock()
 
 Result = TypeVar("Result")
-Work = Callable[[ShardJob, Place], ShardReport]
+Work = Callable[[ShardJob, WorkerContext], ShardReport]
 
 
 class Engine(Protocol):
-    """Runs shards, in any order, and yields each one's report as it finishes."""
+    """Runs shards in any order."""
 
-    def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]: ...
+    def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+        """Yield the report of each shard as it finishes."""
+        ...
 
 
 class Process:
-    """A process of its own, through loky, which is replaced when it dies.
+    """A loky process that is replaced when it dies.
 
     Args:
         folder: for its temporary files.
@@ -62,15 +69,17 @@ class Process:
         self._closed = False
 
     def submit(self, call: Callable[..., Result], *arguments: Any) -> "Future[Result]":
-        """Call a function there; its future raises `BrokenProcessPool` if the process dies."""
+        """Call a function in the process; the future raises `BrokenProcessPool` if it dies."""
         if self._closed:
             raise EmovoxError(ENDED)
         if self._pool is not None:
             return self._pool.submit(call, *arguments)
-        with _start_lock:  # one pool starts at a time, so that a new child process is this pool's
+        with (
+            _start_lock
+        ):  # one pool starts at a time: the new child processes are those of this pool
             before = set(multiprocessing.active_children())
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
-            # Read by the process in which loky counts semaphores: it warns when workers are killed.
+            # Silences the warning of loky's resource tracker when workers are killed.
             os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
             self._pool = ProcessPoolExecutor(
                 1,
@@ -83,8 +92,8 @@ class Process:
         return future
 
     def exit_code(self) -> int | None:
-        """How a process that died ended; None if that cannot be known."""
-        for _ in range(int(1 / POLL)):  # loky's own thread may be about to ask, and only one can
+        """Return the exit code of a process that died; None if it is unknown."""
+        for _ in range(int(1 / POLL)):  # only one thread can ask; loky's may be about to
             codes = [process.exitcode for process in self._started]
             if None not in codes:
                 break
@@ -92,11 +101,11 @@ class Process:
         return next(iter(codes), None)
 
     def end(self) -> None:
-        """End the process at once; the next call starts another one."""
+        """End the process at once; the next call starts a new one."""
         pool, self._pool = self._pool, None
         if pool is None:
             return
-        with _hook_lock:  # what loky's own thread complains of then is of no use to anyone
+        with _hook_lock:  # hides the traceback of loky's thread about the killed process
             hook, threading.excepthook = threading.excepthook, lambda arguments: None
             try:
                 pool.shutdown(kill_workers=True)
@@ -104,13 +113,13 @@ class Process:
                 threading.excepthook = hook
 
     def close(self) -> None:
-        """End the process for good."""
+        """End the process and refuse further calls."""
         self._closed = True
         self.end()
 
 
 class Server(Process):
-    """The process of a teacher that several workers feed, started again when it dies."""
+    """Process of a teacher that several workers share; it is restarted when it dies."""
 
     def __init__(self, job: ShardJob, device: str, socket: Path) -> None:
         super().__init__(socket.parent)
@@ -121,10 +130,10 @@ class Server(Process):
         self._serving: Future[None] | None = None
 
     def address(self) -> str:
-        """Where workers reach it; waits until they can.
+        """Return its address once it accepts workers.
 
         Raises:
-            EmovoxError: the teacher cannot be loaded, fails, or dies again and again.
+            EmovoxError: the teacher cannot be loaded, or failed `MAX_FAILURES` times in a row.
         """
         with self._lock:
             address = self._address()
@@ -132,7 +141,7 @@ class Server(Process):
                 if self._closed:
                     raise EmovoxError(ENDED)
                 if self._serving is not None and self._serving.done():
-                    self._look_at_end(self._serving)
+                    self._handle_end(self._serving)
                     self._serving = None
                 if self._serving is None:
                     self._num_starts += 1
@@ -145,13 +154,13 @@ class Server(Process):
             return str(address)
 
     def has_served(self) -> None:
-        """A shard was done with it: what failed before is forgiven."""
+        """Reset the count of failures: a shard was finished with this teacher."""
         self._num_failures = 0
 
     def _address(self) -> Path:
         return self._socket.with_suffix(f".{self._num_starts}")
 
-    def _look_at_end(self, serving: "Future[None]") -> None:
+    def _handle_end(self, serving: "Future[None]") -> None:
         error = serving.exception()
         self.end()
         if isinstance(error, EmovoxError):
@@ -163,50 +172,49 @@ class Server(Process):
 
 
 class Worker(Process):
-    """A process that runs shards, and what to do when it dies.
+    """A process that runs shards, and is replaced when it dies.
 
     Args:
-        work: what it runs.
-        place: its journal and device.
-        server: of the teacher; None: the worker holds the teacher itself.
-        turns: to run a shard while no other worker does.
+        work: function that runs one shard.
+        context: journal and device of the worker.
+        server: process of the teacher; None if the worker holds the teacher itself.
+        turns: limits how many workers run a shard at a time.
     """
 
-    def __init__(self, work: Work, place: Place, server: Server | None, turns: "Turns") -> None:
-        super().__init__(place.journal.parent)
-        self._work, self._place = work, place
+    def __init__(
+        self, work: Work, context: WorkerContext, server: Server | None, turns: "Turns"
+    ) -> None:
+        super().__init__(context.journal.parent)
+        self._work, self._context = work, context
         self._server, self._turns = server, turns
-
-    def place(self) -> Place:
-        """Its place, with the address of the teacher."""
-        if self._server is None:
-            return self._place
-        return replace(self._place, address=self._server.address())
 
     def close(self) -> None:
         super().close()
         if self._server is not None:
             self._server.close()
 
-    def call(self, function: Callable[..., Result], *arguments: Any) -> Result:
-        """Call a function there, with the place of the worker as its last argument."""
-        return self.submit(function, *arguments, self.place()).result()
-
     def build(self, job: ShardJob) -> ShardReport:
-        """Run a shard to its end, whatever it takes.
+        """Run a shard, in a new process after each death, and return its report.
 
-        A track over which the process crashes or hangs `MAX_DEATHS` times is lost to this way of
-        decoding. A process that is killed says little of its track, so that takes `MAX_KILLS`;
-        after `ALONE_FROM` the shard runs alone, in case it is memory that is short.
+        A track on which the process crashes or hangs `MAX_DEATHS` times is added to `job.lost`. A
+        process killed from outside says little about its track: that takes `MAX_KILLS`, and after
+        `ALONE_FROM` of them the shard runs alone, in case memory is short.
+
+        Raises:
+            TeacherLostError: the shard lost its connection to the teacher `MAX_LOST` times.
+            EmovoxError: workers die before their first track.
         """
         deaths: Counter[str] = Counter()
         kills: Counter[str] = Counter()
         num_lost = 0  # connections to the teacher
         while True:
-            self._place.journal.unlink(missing_ok=True)
+            self._context.journal.unlink(missing_ok=True)
             try:
                 with self._turns.take(alone=kills.total() >= ALONE_FROM):
-                    report = self.submit(self._work, job, self.place()).result()
+                    context = self._context
+                    if self._server is not None:
+                        context = replace(context, address=self._server.address())
+                    report = self.submit(self._work, job, context).result()
                 if self._server is not None:
                     self._server.has_served()
                 return report
@@ -214,33 +222,38 @@ class Worker(Process):
                 num_lost += 1
                 if num_lost == MAX_LOST:
                     raise
-                time.sleep(LOST_PAUSE)  # until its end is known here
+                time.sleep(LOST_PAUSE)  # until its end is known in this process
             except BrokenProcessPool as error:
                 code = self.exit_code()
                 self.end()
-                track_id = _read(self._place.journal)
+                track_id = _read(self._context.journal)
                 count, limit = (kills, MAX_KILLS) if code in KILLED else (deaths, MAX_DEATHS)
                 count[track_id] += 1
                 if count[track_id] < limit:
                     continue
                 if not track_id:
                     raise EmovoxError(
-                        "a worker died before its first track, again and again; is there memory "
-                        "for so many workers? Try fewer with --jobs"
+                        f"workers died {limit} times before their first track; if memory is "
+                        "short, pass a smaller --jobs"
                     ) from error
                 job = replace(job, lost={**job.lost, track_id: count[track_id]})
 
 
 class Turns:
-    """Lets up to `number` workers run at a time, or one of them alone."""
+    """Allows up to `number` workers at a time, or one alone."""
 
     def __init__(self, number: int) -> None:
         self._number = number
         self._permits = threading.Semaphore(number)
-        self._all = threading.Lock()  # only one may gather all permits
+        self._all = threading.Lock()  # held by the one that collects all permits
 
     @contextlib.contextmanager
     def take(self, *, alone: bool) -> Iterator[None]:
+        """Wait for a turn and hold it.
+
+        Args:
+            alone: wait until no other worker runs, and let none start.
+        """
         num_permits = self._number if alone else 1
         with self._all if alone else contextlib.nullcontext():
             for _ in range(num_permits):
@@ -257,40 +270,51 @@ class LokyEngine:
 
     Attributes:
         num_workers: processes that decode.
-        devices: a process for the teacher on each of them, which the workers feed in turn; if
-            there are none, every worker holds the teacher itself.
-        work: what a worker does with a shard.
-        watch: called with the workers before the first shard and after the last.
+        devices: each gets a process for the teacher, which the workers share; empty: every worker
+            holds the teacher itself.
+        work: function that runs one shard.
     """
 
     num_workers: int
     devices: tuple[str, ...] = ()
     work: Work = run_shard
-    watch: "Callable[[Workers], None] | None" = None
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
+        """Yield the report of each shard as it finishes."""
         remaining = iter(jobs)
         if (first := next(remaining, None)) is None:
             return
         with started_workers(first, self.num_workers, self.devices, self.work) as workers:
-            if self.watch is not None:
-                self.watch(workers)
-            yield from _run(workers, chain([first], remaining))
-            if self.watch is not None:
-                self.watch(workers)
+            yield from _run(workers, chain([first], remaining), self.num_workers)
+
+
+def local_engine(config: BuildConfig, jobs: Sequence[ShardJob]) -> LokyEngine:
+    """Return the engine of this machine for some shards.
+
+    Raises:
+        ConfigError: the teacher is to run on a GPU, and this system lacks Unix sockets.
+    """
+    num_workers = max(1, min(config.jobs or joblib.cpu_count(), len(jobs)))
+    devices = teacher_devices(jobs[0].settings.device) if jobs else ()
+    if devices and not hasattr(socket, "AF_UNIX"):  # workers reach the teacher through them
+        raise ConfigError(
+            f"--device {devices[0]}: not supported on this system, which lacks Unix sockets; "
+            "pass --device cpu, or use Linux (on Windows: WSL 2)"
+        )
+    return LokyEngine(num_workers, devices)
 
 
 class Workers:
-    """The workers of one machine. Any number of threads may ask them to build shards."""
+    """Workers of one machine, for any number of threads."""
 
     def __init__(self, workers: Sequence[Worker]) -> None:
-        self.workers = workers
+        self._workers = workers
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for worker in workers:
             self._free.put(worker)
 
     def build(self, job: ShardJob) -> ShardReport:
-        """Run a shard with the next worker that is free."""
+        """Run a shard with the next free worker."""
         worker = self._free.get()
         try:
             return worker.build(job)
@@ -298,8 +322,8 @@ class Workers:
             self._free.put(worker)
 
     def close(self) -> None:
-        """End all processes; shards under way fail."""
-        for worker in self.workers:
+        """End all processes; running shards fail."""
+        for worker in self._workers:
             worker.close()
 
 
@@ -307,7 +331,7 @@ class Workers:
 def started_workers(
     job: ShardJob, num_workers: int, devices: tuple[str, ...], work: Work = run_shard
 ) -> Iterator[Workers]:
-    """Workers for the teacher and the settings of a job; their processes end with the context."""
+    """Yield workers for the teacher and the settings of a job; their processes end on exit."""
     with tempfile.TemporaryDirectory(prefix="emovox-") as name:
         folder, turns = Path(name), Turns(num_workers)
         servers = [
@@ -318,8 +342,8 @@ def started_workers(
         for number in range(num_workers):
             server = servers[number % len(servers)] if servers else None
             device = devices[number % len(devices)] if devices else job.settings.device
-            place = Place(folder / f"track-{number}", device)
-            members.append(Worker(work, place, server, turns))
+            context = WorkerContext(folder / f"track-{number}", device)
+            members.append(Worker(work, context, server, turns))
         workers = Workers(members)
         try:
             yield workers
@@ -327,23 +351,20 @@ def started_workers(
             workers.close()
 
 
-def _run(workers: Workers, jobs: Iterator[ShardJob]) -> Iterator[ShardReport]:
-    under_way: set[Future[ShardReport]] = set()
-    num_workers = len(workers.workers)
+def _run(workers: Workers, jobs: Iterator[ShardJob], num_workers: int) -> Iterator[ShardReport]:
+    running: set[Future[ShardReport]] = set()
     with ThreadPoolExecutor(num_workers) as threads:
         try:
             while True:
-                while len(under_way) < QUEUE_PER_WORKER * num_workers:
-                    if (job := next(jobs, None)) is None:
-                        break
-                    under_way.add(threads.submit(workers.build, job))
-                if not under_way:
+                for job in islice(jobs, QUEUE_PER_WORKER * num_workers - len(running)):
+                    running.add(threads.submit(workers.build, job))
+                if not running:
                     return
-                finished, under_way = wait(under_way, return_when=FIRST_COMPLETED)
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
                 for future in finished:
                     yield future.result()
         except BaseException:
-            for future in under_way:
+            for future in running:
                 future.cancel()
             workers.close()
             raise

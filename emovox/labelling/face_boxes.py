@@ -17,7 +17,14 @@ def locate(
     boxes: Boxes | None,
     detector: Callable[[], faces.Detector],
 ) -> Iterator[tuple[GridFrame, faces.Box]]:
-    """Yield the frames that show the face, each with the square around it."""
+    """Yield the frames that show the face, each with the square around it.
+
+    Args:
+        media: grid frames of the track.
+        track: its `faces` says how the face is found.
+        boxes: box file of the track, for `FaceSource.BOXES`.
+        detector: returns the detector, for `FaceSource.DETECT`.
+    """
     if track.faces is FaceSource.DETECT:
         located = _detect(media, detector)
     else:

@@ -1,7 +1,12 @@
 """Finished shards become a dataset."""
 
+import contextlib
+import hashlib
+import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -11,63 +16,86 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped
-from emovox.dataset.writer import Header, dataset_files, write_dataset
+from emovox.dataset.writer import DatasetInfo, dataset_files, write_dataset
 from emovox.errors import CheckError
+from emovox.labelling.plan import BuildPlan
 from emovox.labelling.prefetch import OUR_OWN
-from emovox.labelling.shard import ShardReport, marker_file, rows_file
-from emovox.paths import RemotePath, is_remote, local_copy, map_ahead
+from emovox.labelling.provenance import build_provenance
+from emovox.labelling.shard_report import ShardReport, marker_file, rows_file
+from emovox.labelling.state import record_dataset, reuse_or_begin
+from emovox.paths import is_remote, local_copy, map_ahead
 
 
 def finish(
-    out: Path,
-    state: Path,
-    reports: Sequence[ShardReport],
-    assigned: Mapping[str, str],
-    dropped: list[Dropped],
-    header: Header,
-    *,
-    hdf5: bool,
-    check: Callable[[], None],
+    plan: BuildPlan, state: Path, reports: Sequence[ShardReport], check: Callable[[], None]
 ) -> dict[str, Any]:
-    """Write the dataset of finished shards into `out`, and return its manifest.
+    """Write the dataset of finished shards, unless it exists already; return its manifest.
 
     Args:
-        out: folder of the dataset.
+        plan: of the build.
         state: folder of the shards.
         reports: of every shard, in the order of the dataset.
-        assigned: split of every track.
-        dropped: every track without frames.
-        header: description of the dataset.
-        hdf5: write each split as HDF5 too.
-        check: raises if another run has taken over `out`; called before anything remote in it
-            changes, and before the manifest.
+        check: raises if another run has taken over the build.
 
     Raises:
         CheckError: the rows of a shard are damaged; its marker is removed, so that the next run
             builds it again.
     """
-    chunks = _chunks(state, reports, assigned)
-    if not is_remote(out):
-        return write_dataset(out, chunks, dropped, header, hdf5=hdf5)
-    with tempfile.TemporaryDirectory(prefix="emovox-") as folder:
-        manifest = write_dataset(Path(folder), chunks, dropped, header, hdf5=hdf5)
-        _upload(Path(folder), out, check)
+    config, provenance = plan.config, build_provenance(plan)
+    dropped = [*plan.corpus.dropped, *(d for report in reports for d in report.dropped)]
+    fingerprint = _fingerprint(provenance, dropped, plan.assigned)
+    if (existing := reuse_or_begin(config.out, state, fingerprint)) is not None:
+        return existing
+    info = DatasetInfo(
+        name=config.dataset_name,
+        version=config.version,
+        step_ms=plan.settings.step_ms,
+        teacher={"name": plan.settings.teacher_name, "sha256": plan.settings.teacher_sha256},
+        provenance=provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
+    )
+    with _local_folder(config.out, check) as folder:
+        chunks = _chunks(state, reports, plan.assigned)
+        manifest = write_dataset(folder, chunks, dropped, info, hdf5=config.hdf5)
+    check()
+    record_dataset(config.out, state, fingerprint, manifest)
     return manifest
 
 
-def _upload(folder: Path, out: RemotePath, check: Callable[[], None]) -> None:
-    """Replace the dataset in `out`: its manifest is removed first, the new one is put last."""
-    check()
-    (out / schema.MANIFEST).unlink(missing_ok=True)
-    names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
-    for name in sorted(names - {schema.MANIFEST}):
-        (out / name).put(folder / name)
-    existing = {path.name for path in out.iterdir()}
-    for name in dataset_files():
-        if name not in names and name.split("/")[0] in existing:
-            (out / name).unlink(missing_ok=True)
-    check()
-    (out / schema.MANIFEST).put(folder / schema.MANIFEST)
+def _fingerprint(
+    provenance: Mapping[str, Any], dropped: Sequence[Dropped], assigned: Mapping[str, str]
+) -> str:
+    """Hash all inputs of a dataset, except the name of the device, which differs between nodes."""
+    inputs = {key: value for key, value in provenance.items() if key != "device"}
+    whole = hashlib.sha256(json.dumps([inputs, [asdict(d) for d in dropped]]).encode())
+    for track_id in sorted(assigned):
+        whole.update(f"\n{track_id} {assigned[track_id]}".encode())
+    return whole.hexdigest()
+
+
+@contextlib.contextmanager
+def _local_folder(out: Path, check: Callable[[], None]) -> Iterator[Path]:
+    """Yield the local folder to write a dataset into; a remote `out` is replaced on success.
+
+    The manifest of an earlier dataset is removed first and the new one is put last, so that an
+    unfinished upload is not a dataset.
+    """
+    if not is_remote(out):
+        yield out
+        return
+    with tempfile.TemporaryDirectory(prefix="emovox-") as name:
+        folder = Path(name)
+        yield folder
+        check()
+        (out / schema.MANIFEST).unlink(missing_ok=True)
+        names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
+        for path in sorted(names - {schema.MANIFEST}):
+            (out / path).put(folder / path)
+        existing = {path.name for path in out.iterdir()}
+        for path in dataset_files():
+            if path not in names and path.split("/")[0] in existing:
+                (out / path).unlink(missing_ok=True)
+        check()
+        (out / schema.MANIFEST).put(folder / schema.MANIFEST)
 
 
 def _chunks(

@@ -1,4 +1,4 @@
-"""One run at a time in a folder of state, local or remote."""
+"""Locks that allow one run at a time in a folder of state, local or remote."""
 
 import contextlib
 import secrets
@@ -12,17 +12,17 @@ from filelock import FileLock, Timeout
 from emovox.errors import EmovoxError
 from emovox.paths import RemotePath, is_remote
 
-REFRESH = 5.0  # seconds between signs of life of a run that holds a remote folder
-PATIENCE = 4  # of those intervals without one, and the run counts as dead
-LAST_WORD = 10.0  # seconds that the end of a run waits for a sign of life that is under way
+REFRESH_SECONDS = 5.0  # between two heartbeats of a remote lock
+MISSED_HEARTBEATS = 4  # after which the owner of a remote lock counts as dead
+EXIT_SECONDS = 10.0  # that the end of a run waits for a heartbeat in progress
 
 
 @contextlib.contextmanager
 def held(state: Path, out: Path) -> Iterator[Callable[[], None]]:
-    """Hold `state` for a build of `out`; yield what to call before anything final.
+    """Hold `state` for a build of `out`; yield a function to call before anything final.
 
-    That call raises `EmovoxError` once another run has taken the folder over, which may happen to
-    one that was suspended, or cut off from the network.
+    That function raises `EmovoxError` once another run has taken the folder over: a run that was
+    suspended or cut off from the network counts as dead.
 
     Raises:
         EmovoxError: another run holds it.
@@ -47,11 +47,16 @@ def _busy(out: Path) -> EmovoxError:
 
 
 class Lease:
-    """A lock for stores that know neither locks nor a common clock: an object that keeps changing.
+    """Lock for stores without locks and without a common clock: an object that keeps changing.
 
-    Its owner writes a token of its own and a number that grows. Whoever finds one watches whether
-    it changes, by its own clock alone, and takes over what does not. Should two take over at the
-    same time, the one who wrote last has it, and the other finds a strange token.
+    The owner writes its token and a counter that grows. Another run watches by its own clock
+    whether the object changes, and takes over one that does not. Creating the object only if it is
+    absent is not enough: the lock of a killed run would stay for ever. If two runs take over at the
+    same time, the last write wins, and the other finds a foreign token.
+
+    Args:
+        path: the object.
+        out: dataset that the messages name.
     """
 
     def __init__(self, path: RemotePath, out: Path) -> None:
@@ -65,9 +70,9 @@ class Lease:
 
     def __enter__(self) -> "Lease":
         if not self._create():
-            self._watch()
+            self._wait_until_dead()
             self._write()
-            time.sleep(REFRESH)  # for another that takes over just now
+            time.sleep(REFRESH_SECONDS)  # lets a simultaneous takeover finish
         if not self._is_ours():
             raise _busy(self._out)
         self._thread.start()
@@ -75,18 +80,18 @@ class Lease:
 
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
-        self._thread.join(LAST_WORD)
-        with contextlib.suppress(OSError):  # then the next run finds it dead
+        self._thread.join(EXIT_SECONDS)
+        with contextlib.suppress(OSError):  # the next run then finds the lock dead
             if not self._lost and self._is_ours():
                 self._path.unlink(missing_ok=True)
 
     def check(self) -> None:
         """Raise `EmovoxError` if the lock is no longer ours."""
-        if not self._lost and time.monotonic() - self._seen > 2 * REFRESH:
-            self._lost = not self._is_ours()  # this process, or the store, was out for a while
+        if not self._lost and time.monotonic() - self._seen > 2 * REFRESH_SECONDS:
+            self._lost = not self._is_ours()  # this process or the store was suspended
         if self._lost:
             raise EmovoxError(
-                f"{self._out}: another run has taken this build over, which had given no sign of "
+                f"{self._out}: another run took over this build, because this one gave no sign of "
                 "life; this one stops"
             )
 
@@ -99,18 +104,18 @@ class Lease:
             return False
         return True
 
-    def _watch(self) -> None:
-        """Wait until the owner counts as dead; raise if it is alive."""
+    def _wait_until_dead(self) -> None:
+        """Return once the owner counts as dead; raise `EmovoxError` if it is alive."""
         before = self._read()
-        for _ in range(PATIENCE):
-            time.sleep(REFRESH)
+        for _ in range(MISSED_HEARTBEATS):
+            time.sleep(REFRESH_SECONDS)
             now = self._read()
             if now and now != before:
                 raise _busy(self._out)
 
     def _keep(self) -> None:
-        while not self._ended.wait(REFRESH) and not self._lost:
-            with contextlib.suppress(OSError):  # the next try may come in time
+        while not self._ended.wait(REFRESH_SECONDS) and not self._lost:
+            with contextlib.suppress(OSError):  # the next attempt may be in time
                 self._lost = not self._is_ours()
                 if not self._lost:
                     self._count += 1

@@ -2,30 +2,39 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
 
+from emovox.corpus.layouts import read_corpus
 from emovox.corpus.listing import Files
-from emovox.corpus.splits import fraction
-from emovox.corpus.tracks import FaceSource, Track
+from emovox.corpus.splits import assign, fraction
+from emovox.corpus.tracks import Corpus, FaceSource, Track
+from emovox.dataset.rows import count_reasons
 from emovox.dataset.schema import SCHEMA_VERSION
+from emovox.devices import Runtime
+from emovox.errors import InputError
+from emovox.ids import printable
+from emovox.labelling.build_config import BuildConfig
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
+from emovox.teacher import compile_pays_from, find_teacher
 
-ROWS_VERSION = 3  # raise when a change to the code changes rows
-MAX_SHARD_GROWTH = 2  # a shard may hold this many times the tracks asked for
+ROWS_VERSION = 3  # raise it when a change to the code changes rows
+MAX_SHARD_GROWTH = 2  # largest shard, in multiples of `shard_tracks`
+FRAMES_PER_TRACK = 33  # mean of VoxCeleb1 at 0.24 s; estimates the size of a build
 
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """Everything except the tracks that decides what a shard's rows are.
+    """Everything that decides the rows of a shard, except its tracks.
 
     Attributes:
         step_ms: milliseconds between grid points.
-        teacher_name: its registered name, or the name of its checkpoint.
-        teacher_sha256: of its weights.
-        device: type of the device it runs on, with an index where one was asked for.
+        teacher_name: registered name of the teacher, or file name of its checkpoint.
+        teacher_sha256: SHA-256 of its weights.
+        device: type of its device, with an index if the user gave one.
         precision: `fp32` or `bf16`.
-        compiled: whether it runs through torch.compile.
+        compiled: True if it runs through torch.compile.
     """
 
     step_ms: int
@@ -38,10 +47,10 @@ class ShardSettings:
 
 @dataclass(frozen=True)
 class Shard:
-    """A group of tracks that one worker turns into rows.
+    """Tracks that one worker turns into rows together.
 
     Attributes:
-        fingerprint: hash of settings, tracks and source files; also the name of its files.
+        fingerprint: hash of settings, tracks and source files; also the name of the shard's files.
         tracks: in the order of the dataset.
     """
 
@@ -49,13 +58,115 @@ class Shard:
     tracks: tuple[Track, ...]
 
 
+@dataclass(frozen=True)
+class ShardJob:
+    """Input of a worker.
+
+    Attributes:
+        shard: the tracks.
+        settings: decide their rows.
+        root: folder of the corpus.
+        state: folder of finished shards.
+        teacher_path: file of weights.
+        timeout: seconds per track; None for no limit.
+        lost: number of workers that died, by the track they were working on. These tracks are
+            decoded once more, in a child process; a key that ends with `shard.IN_CHILD` counts
+            deaths with the child process.
+    """
+
+    shard: Shard
+    settings: ShardSettings
+    root: Path
+    state: Path
+    teacher_path: Path
+    timeout: float | None = None
+    lost: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BuildPlan:
+    """Everything known before the first frame is decoded.
+
+    Attributes:
+        config: options of the build.
+        corpus: its tracks, and what cannot be one.
+        assigned: split of every track, by track_id.
+        teacher_path: file of weights.
+        runtime: device and arithmetic of the teacher.
+        settings: decide the rows.
+        shards: in the order of the dataset.
+    """
+
+    config: BuildConfig
+    corpus: Corpus
+    assigned: Mapping[str, str]
+    teacher_path: Path
+    runtime: Runtime
+    settings: ShardSettings
+    shards: list[Shard]
+
+    def jobs(self, state: Path, done: Iterable[str]) -> list[ShardJob]:
+        """Return the shards that are left, large ones first so that none of them ends last.
+
+        Args:
+            state: folder of finished shards.
+            done: fingerprints of the finished shards.
+        """
+        # Workers have their own working folders: paths must be absolute.
+        root, state = (
+            p.absolute() if isinstance(p, Path) else p for p in (self.config.root, state)
+        )
+        missing = [shard for shard in self.shards if shard.fingerprint not in set(done)]
+        return [
+            ShardJob(shard, self.settings, root, state, self.teacher_path, self.config.timeout)
+            for shard in sorted(missing, key=lambda shard: -len(shard.tracks))
+        ]
+
+
+def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runtime]) -> BuildPlan:
+    """List the tracks of a corpus, assign their splits and group them into shards.
+
+    Args:
+        config: options of the build.
+        resolve: resolves device, precision and compile mode where the teacher will run.
+
+    Raises:
+        ConfigError, InputError: an option or an input is not valid.
+        CheckError: the split leaks.
+    """
+    teacher = find_teacher(config.teacher)
+    corpus = read_corpus(config.layout, config.root, config.table, config.meta)
+    assigned = assign(
+        corpus, config.splits, config.meta, config.unheard_fraction, config.heard_fraction
+    )
+    if not corpus.tracks:
+        reasons = ", ".join(f"{n} x {why}" for why, n in count_reasons(corpus.dropped).items())
+        raise InputError(
+            f"{config.root}: no usable track of layout {config.layout} ({reasons}; "
+            f"the first: {corpus.dropped[0].message})"
+        )
+    # Fingerprints hold the resolved settings, never `auto`.
+    pays = len(corpus.tracks) * FRAMES_PER_TRACK >= compile_pays_from(teacher)
+    runtime = resolve(config.device, config.precision, config.compile, pays)
+    settings = ShardSettings(
+        config.step_ms,
+        printable(teacher.name),
+        teacher.sha256,
+        runtime.device,
+        runtime.precision,
+        runtime.compiled,
+    )
+    shards = list(plan_shards(corpus.files, corpus.tracks, settings, config.shard_tracks))
+    return BuildPlan(config, corpus, assigned, teacher.path, runtime, settings, shards)
+
+
 def plan_shards(
     files: Files, tracks: Iterable[Track], settings: ShardSettings, shard_tracks: int
 ) -> Iterator[Shard]:
     """Group sorted tracks into shards of about `shard_tracks`.
 
-    Where a shard ends depends on the names of the tracks alone, so that a corpus that grows or
-    shrinks changes only the shards with the tracks in question.
+    The end of a shard depends on the names of the tracks alone: a corpus that grows or shrinks
+    changes only the shards of the tracks in question.
     """
     group: list[Track] = []
     for track in tracks:
@@ -73,7 +184,7 @@ def _fingerprint(files: Files, tracks: list[Track], settings: ShardSettings) -> 
     geometry = [DENSE_SCALE, VOXCELEB2_SCALE]
     whole.update(json.dumps([SCHEMA_VERSION, ROWS_VERSION, geometry, asdict(settings)]).encode())
     for track in tracks:
-        # The split is not part of it: rows do not depend on it.
+        # Rows do not depend on the split, so it is left out.
         fields = (track.track_id, track.source, track.faces, track.boxes, track.start, track.end)
         state = files.folder_state if track.faces is FaceSource.DENSE else files.state
         states = [state(track.source), track.boxes and files.state(track.boxes)]

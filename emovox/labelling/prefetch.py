@@ -1,4 +1,4 @@
-"""The media of a shard as local files, fetched while the track before is worked on."""
+"""Media of a shard as local files, fetched ahead of use."""
 
 import errno
 from collections import deque
@@ -10,17 +10,21 @@ from pathlib import Path
 
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.errors import TrackError
-from emovox.paths import is_remote, local_copy, local_folder, name_fault
+from emovox.paths import is_remote, local_copy, local_folder, error_name
 
 AHEAD = 2  # sources fetched before they are needed
-OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # say nothing about a track
+OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # faults of this machine
 
 
 class Sources:
-    """Gives the local path of each track's media; to be asked in the order of the tracks.
+    """Local paths of the media of tracks; ask for them in the order of the tracks.
 
-    What is local already is left where it is. A remote file is there until the first track that
-    needs another one, so that a video with many tracks is fetched once.
+    Local media stay where they are. A remote file is kept until a track needs the next one, so
+    that a video with many tracks is fetched once.
+
+    Args:
+        root: folder or URL of the corpus.
+        tracks: of the shard.
     """
 
     def __init__(self, root: Path, tracks: Iterable[Track]) -> None:
@@ -38,7 +42,7 @@ class Sources:
             self._remove()
 
     def local(self, track: Track) -> Path:
-        """Where the video, or the folder of JPEGs, of a track is on this machine.
+        """Return the local path of a track's video or folder of JPEGs.
 
         Raises:
             TrackError: it cannot be fetched.
@@ -49,14 +53,14 @@ class Sources:
             self._remove()
         while len(self._fetched) <= AHEAD and (ahead := next(self._next, None)):
             self._fetch(ahead)
-            if self._fetched[0][0] != track.source:  # that of a track which was given up
+            if self._fetched[0][0] != track.source:  # the source of a track that was skipped
                 self._remove()
         try:
             return self._fetched[0][2].result()
         except OSError as error:
             if error.errno in OUR_OWN:
                 raise
-            name = name_fault(error, self._root)
+            name = error_name(error, self._root)
             raise TrackError("open", name, error.strerror or "cannot be fetched") from error
 
     def _fetch(self, track: Track) -> None:
@@ -68,5 +72,5 @@ class Sources:
     def _remove(self) -> None:
         _, copies, copied = self._fetched.popleft()
         if not copied.cancel():
-            copied.exception()  # waits: a copy is not to appear after it was removed
+            copied.exception()  # waits: a copy must not appear after its removal
         copies.close()

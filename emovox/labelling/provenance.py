@@ -1,31 +1,26 @@
-"""What a dataset was made from, and by which software."""
+"""Provenance of a built dataset: its options, inputs and software."""
 
 import hashlib
-from collections.abc import Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from emovox.devices import Runtime
 from emovox.ids import printable
-from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.plan import Shard, ShardSettings
+from emovox.labelling.plan import BuildPlan
 from emovox.packages import software
 from emovox.paths import RemotePath
 from emovox.teacher import ACCURACY
 
 LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
 
-
-# Options that say how a build runs, and nothing of what it makes.
-LEFT_OUT = {"out", "state", "jobs", "retry_dropped", "timeout", "profile", "engine", "ray_address"}
+# Options that change how a build runs, not what it makes.
+LEFT_OUT = {"out", "state", "jobs", "retry_dropped", "timeout", "engine", "ray_address"}
 LEFT_OUT |= {"actor_cpus", "actor_gpus"}
 
 
-def build_provenance(
-    config: BuildConfig, settings: ShardSettings, runtime: Runtime, shards: Iterable[Shard]
-) -> dict[str, Any]:
-    """All that the dataset was made from, without paths of this machine."""
+def build_provenance(plan: BuildPlan) -> dict[str, Any]:
+    """Return the content of provenance.json except the date; no path of this machine is in it."""
+    config, settings = plan.config, plan.settings
     resolved = {
         key: printable(value.name) if isinstance(value, Path | RemotePath) else value
         for key, value in asdict(config).items()
@@ -38,7 +33,7 @@ def build_provenance(
         "precision": settings.precision,
         "compile": "on" if settings.compiled else "off",
     }
-    source = hashlib.sha256("".join(shard.fingerprint for shard in shards).encode())
+    source = hashlib.sha256("".join(shard.fingerprint for shard in plan.shards).encode())
     corpus = "a synthetic corpus" if config.synthetic else "a corpus"
     return {
         **software(*LIBRARIES),
@@ -47,8 +42,8 @@ def build_provenance(
         "teacher": {
             "name": settings.teacher_name,
             "sha256": settings.teacher_sha256,
-            "accuracy": ACCURACY.get(config.teacher),  # a checkpoint may have any name
+            "accuracy": ACCURACY.get(config.teacher),  # None for a checkpoint, whatever its name
         },
         "source_fingerprint": source.hexdigest(),
-        "device": runtime.device_name,
+        "device": plan.runtime.device_name,
     }

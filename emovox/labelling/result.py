@@ -1,4 +1,4 @@
-"""What a build did, in numbers and in the lines that it ends with."""
+"""Result of a build, and the summary that it prints."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -6,27 +6,27 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emovox.corpus.tracks import Corpus
 from emovox.dataset import schema
-from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.shard import ShardReport, count_reasons
+from emovox.dataset.rows import count_reasons
+from emovox.labelling.plan import BuildPlan
+from emovox.labelling.shard_report import ShardReport
 
 
 @dataclass
 class BuildResult:
-    """What a build did.
+    """Result of a build.
 
     Attributes:
         out: folder of the dataset.
         manifest: content of its manifest.json.
         reasons: dropped tracks by stage and error.
-        notes: lines about things left aside.
-        num_built: shards built by this run; the other `num_shards` were there already.
-        seconds: how long the run took.
+        notes: lines about things that were skipped.
+        num_built: shards built by this run, out of `num_shards`.
+        num_shards: shards of the whole build.
+        seconds: duration of the run.
         totals: sums over all shards, whichever run built them: `tracks`, `frames`, `num_decoded`,
             `media_seconds`, `teacher_seconds`, `wait_seconds`.
-        too_many_dropped: whether more were dropped than `max_dropped` allows.
-        profile: lines of what was measured, if asked for.
+        too_many_dropped: True if more tracks were dropped than `max_dropped` allows.
     """
 
     out: Path
@@ -38,10 +38,9 @@ class BuildResult:
     seconds: float
     totals: Counter[str] = field(default_factory=Counter)
     too_many_dropped: bool = False
-    profile: list[str] = field(default_factory=list)
 
     def summary(self) -> str:
-        """The lines a run ends with."""
+        """Return the lines that a build ends with."""
         totals = self.manifest["totals"]
         lines = [
             f"dataset   {self.out}",
@@ -66,7 +65,7 @@ class BuildResult:
         )
         if self.num_built and self.totals["media_seconds"] and self.totals["frames"]:
             lines.append(self._bound())
-        return "\n".join(lines + self.profile)
+        return "\n".join(lines)
 
     def _bound(self) -> str:
         media, teacher, wait = (self.totals[f"{n}_seconds"] for n in ("media", "teacher", "wait"))
@@ -79,20 +78,25 @@ class BuildResult:
 
 
 def summarize(
-    config: BuildConfig,
-    corpus: Corpus,
+    plan: BuildPlan,
     reports: Iterable[ShardReport],
     manifest: dict[str, Any],
     num_built: int,
     seconds: float,
-    profile: list[str],
 ) -> BuildResult:
-    """The result of a build, from the reports of all its shards."""
+    """Sum up a build.
+
+    Args:
+        plan: of the build.
+        reports: of all its shards, whichever run built them.
+        manifest: of the dataset.
+        num_built: number of shards that this run built.
+        seconds: duration of the run.
+    """
     reports = list(reports)
     totals: Counter[str] = Counter()
-    dropped = list(corpus.dropped)
-    notes = list(corpus.notes)
-    oddities: dict[str, list[Any]] = {}
+    dropped, notes = list(plan.corpus.dropped), list(plan.corpus.notes)
+    repeated: dict[str, list[Any]] = {}
     for report in reports:
         dropped += report.dropped
         totals["tracks"] += len(report.tracks)
@@ -101,11 +105,11 @@ def summarize(
         for name in ("num_decoded", "media_seconds", "teacher_seconds", "wait_seconds"):
             totals[name] += getattr(report, name)
         for what, (count, example) in report.notes.items():
-            oddities.setdefault(what, [0, example])[0] += count
-    notes += [f"{count:,} {what}: {example}" for what, (count, example) in oddities.items()]
+            repeated.setdefault(what, [0, example])[0] += count
+    notes += [f"{count:,} {what}: {example}" for what, (count, example) in repeated.items()]
     num_planned = manifest["totals"]["tracks"] + manifest["totals"]["dropped"]
     return BuildResult(
-        out=config.out,
+        out=plan.config.out,
         manifest=manifest,
         reasons=count_reasons(dropped),
         notes=notes,
@@ -113,6 +117,5 @@ def summarize(
         num_shards=len(reports),
         seconds=seconds,
         totals=totals,
-        too_many_dropped=len(dropped) > config.max_dropped * num_planned,
-        profile=profile,
+        too_many_dropped=len(dropped) > plan.config.max_dropped * num_planned,
     )

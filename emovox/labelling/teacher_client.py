@@ -1,8 +1,8 @@
-"""Crops on their way to a teacher, and logits on their way back.
+"""Feeds: crops to a teacher, logits back.
 
-A worker either holds the teacher itself, or feeds one that runs in a process of its own: on a GPU
-there is one such process, and the workers of all cores feed it. Crops lie in memory that both
-processes see; only a number goes through the socket between them.
+A worker either holds the teacher itself or shares one that runs in another process: each GPU has
+one such process. Crops lie in memory that both processes map; only the number of a buffer goes
+through the socket.
 """
 
 import contextlib
@@ -22,22 +22,22 @@ from emovox.emotions import EMOTIONS
 from emovox.errors import EmovoxError
 from emovox.teacher import Teacher
 
-BATCH = 64  # crops that are handed over at a time
+BATCH = 64  # crops per call
 NUM_BUFFERS = 3  # one is filled while the others wait for the teacher
 
 
 class TeacherLostError(EmovoxError):
-    """The process of the teacher is gone; the shard has to be done again."""
+    """The teacher's process ended; the shard must be built again."""
 
 
 class Feed(Protocol):
-    """Takes crops in batches, and gives all their logits back in the end.
+    """Sends crops to a teacher in batches, and returns all their logits at the end.
 
     Attributes:
         input_size: side S of the crops, in pixels.
-        sha256: of the teacher's weights.
-        teacher_seconds: spent by the teacher on the crops so far.
-        wait_seconds: spent by the caller waiting for it.
+        sha256: SHA-256 of the teacher's weights.
+        teacher_seconds: time that the teacher has spent on the crops.
+        wait_seconds: time that the caller has waited for it.
     """
 
     input_size: int
@@ -46,20 +46,20 @@ class Feed(Protocol):
     wait_seconds: float
 
     def buffer(self) -> np.ndarray:
-        """Memory for the next crops, uint8 `[BATCH, S, S, 3]`; `put` hands it over."""
+        """Return memory for the next crops, uint8 `[BATCH, S, S, 3]`; `put` sends it."""
         ...
 
     def put(self, num_crops: int) -> None:
-        """Hand over the first crops in the buffer."""
+        """Send the first `num_crops` crops of the buffer."""
         ...
 
     def drain(self) -> np.ndarray:
-        """Logits float32 `[N, 8]` of all crops put since the last call, in order."""
+        """Return the logits float32 `[N, 8]` of all crops sent since the last call, in order."""
         ...
 
 
 class InlineFeed:
-    """A `Feed` to a teacher in this process, which works while the caller waits."""
+    """Feed of a teacher in this process; `put` returns when its logits are computed."""
 
     def __init__(self, teacher: Teacher) -> None:
         self.input_size, self.sha256 = teacher.input_size, teacher.sha256
@@ -83,10 +83,10 @@ class InlineFeed:
 
 
 class RemoteFeed:
-    """A `Feed` to the `TeacherServer` at an address.
+    """Feed of the `TeacherServer` at an address.
 
     Raises:
-        TeacherLostError: here or in any call: the server is not, or no longer, there.
+        TeacherLostError: in the constructor or any method: the server is not running.
     """
 
     def __init__(self, address: str) -> None:
@@ -100,7 +100,7 @@ class RemoteFeed:
         os.close(descriptor)
         self._buffers = [crops_in(memory, self.input_size, i) for i in range(NUM_BUFFERS)]
         self._free = deque(range(NUM_BUFFERS))
-        self._under_way: deque[int] = deque()
+        self._in_progress: deque[int] = deque()
         self._logits: list[np.ndarray] = []
 
     def buffer(self) -> np.ndarray:
@@ -112,16 +112,16 @@ class RemoteFeed:
         number = self._free.popleft()
         with _or_lost():
             self._server.send((number, num_crops))
-        self._under_way.append(number)
+        self._in_progress.append(number)
 
     def drain(self) -> np.ndarray:
-        while self._under_way:
+        while self._in_progress:
             self._receive()
         logits, self._logits = _joined(self._logits), []
         return logits
 
     def close(self) -> None:
-        """Leave; the server forgets what is under way."""
+        """Disconnect; the server discards the crops in progress."""
         self._server.close()
 
     def _receive(self) -> None:
@@ -129,13 +129,19 @@ class RemoteFeed:
         with _or_lost():
             logits, seconds = self._server.recv()
         self._logits.append(logits)
-        self._free.append(self._under_way.popleft())
+        self._free.append(self._in_progress.popleft())
         self.wait_seconds += time.perf_counter() - started
         self.teacher_seconds += seconds
 
 
 def crops_in(memory: mmap.mmap | None, size: int, number: int = 0) -> np.ndarray:
-    """One batch of crops of side `size`, uint8: the one with that number in shared memory."""
+    """Return the batch of crops with this number in `memory`, or a new one, uint8.
+
+    Args:
+        memory: shared memory; None: allocate.
+        size: side of a crop, in pixels.
+        number: of the buffer within the memory.
+    """
     shape = (BATCH, size, size, 3)
     if memory is None:
         return np.empty(shape, np.uint8)
@@ -143,12 +149,12 @@ def crops_in(memory: mmap.mmap | None, size: int, number: int = 0) -> np.ndarray
 
 
 def memory_bytes(size: int) -> int:
-    """Bytes of the memory that a `RemoteFeed` shares with its server."""
+    """Return the size of the memory that a `RemoteFeed` shares with its server."""
     return NUM_BUFFERS * BATCH * size**2 * 3
 
 
 def _shared_memory(num_bytes: int) -> int:
-    """A file without a name: it goes with the last process that has it open, however that ends."""
+    """Open an unnamed file: it disappears with the last process that has it open."""
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("emovox")
     else:
@@ -173,6 +179,6 @@ def _or_lost() -> Iterator[None]:
         yield
     except (EOFError, OSError) as error:
         gone = isinstance(error, EOFError | ConnectionError | FileNotFoundError)
-        if not gone and getattr(error, "errno", None):  # none: it ended in mid-message
+        if not gone and getattr(error, "errno", None):  # no errno: it ended within a message
             raise
-        raise TeacherLostError("the process of the teacher is gone") from error
+        raise TeacherLostError("the teacher's process has ended") from error

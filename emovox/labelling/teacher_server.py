@@ -1,4 +1,4 @@
-"""The process of a teacher: crops of many workers in, shared batches, logits out."""
+"""The teacher's process: crops of many workers in, shared batches, logits out."""
 
 import contextlib
 import mmap
@@ -16,23 +16,25 @@ import numpy as np
 
 from emovox.labelling.teacher_client import NUM_BUFFERS, crops_in, memory_bytes
 
-NUM_LAUNCHED = 2  # batches on the device: one runs, one waits behind it
+NUM_LAUNCHED = 2  # batches on the device: one runs, one is queued
 MAX_CLIENTS = 1024
 
 
 class BatchTeacher(Protocol):
-    """What a server needs of a teacher; `emovox.teacher.inference.TorchTeacher` is one."""
+    """Teacher that launches batches without waiting; `teacher.inference.TorchTeacher` is one."""
 
     input_size: int
     sha256: str
     batch_size: int
 
-    def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]: ...
+    def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
+        """Start a batch; the returned function waits for its logits."""
+        ...
 
 
 @dataclass(frozen=True)
 class _Request:
-    """Crops of a client, which waits for their logits."""
+    """Crops of a client that waits for their logits."""
 
     crops: np.ndarray
     client: Connection
@@ -40,7 +42,7 @@ class _Request:
 
 @dataclass(frozen=True)
 class _Launched:
-    """Requests that share a batch, when it was launched, and the calls that wait for its logits."""
+    """Requests of one batch, its start time, and the functions that wait for its logits."""
 
     requests: list[_Request]
     started: float
@@ -50,12 +52,12 @@ class _Launched:
 class TeacherServer:
     """Runs a teacher for every `RemoteFeed` that connects to an address.
 
-    Crops of several clients share a batch of the device, and the next batch is launched while one
-    runs. A client waits once its buffers are full, so that what is queued is bounded.
+    Crops of several clients share a batch, and the next batch is launched while one runs. A client
+    waits when its buffers are full, which bounds the queue.
 
     Args:
-        load: loads the teacher; called when clients can connect already.
-        address: path of a Unix socket that is not there yet.
+        load: loads the teacher; called after clients can connect.
+        address: path of the Unix socket to create.
     """
 
     def __init__(self, load: Callable[[], BatchTeacher], address: str) -> None:
@@ -64,14 +66,14 @@ class TeacherServer:
         self._listener = Listener(address, "AF_UNIX", backlog=MAX_CLIENTS)
         try:
             self._teacher = load()
-        except BaseException:  # those who wait for it have to know
+        except BaseException:  # clients that wait must learn of any failure
             self._end()
             raise
         self._requests: queue.Queue[_Request | BaseException] = queue.Queue()
         self._launched: queue.Queue[_Launched] = queue.Queue(NUM_LAUNCHED - 1)
 
     def serve(self) -> None:
-        """Serve until the process ends; an error of the teacher is raised."""
+        """Serve until the process ends; raises the error of a teacher that fails."""
         for work in (self._accept, self._answer):
             threading.Thread(target=work, daemon=True).start()
         left: _Request | None = None
@@ -84,14 +86,14 @@ class TeacherServer:
             self._end()
 
     def _end(self) -> None:
-        """Let nobody wait for a teacher that is no more."""
+        """Close all client connections when the teacher has stopped."""
         self._ended = True
         self._listener.close()
         for client in list(self._clients):
             _hang_up(client)
 
     def _next_batch(self, first: _Request | None) -> tuple[list[_Request], _Request | None]:
-        """What waits already and fits into one batch, and a request that did not fit."""
+        """Return the queued requests that fit into one batch, and the first that does not."""
         requests = [first or self._next(wait=True)]
         num_crops = len(requests[0].crops)
         while True:
@@ -118,24 +120,25 @@ class TeacherServer:
         return [self._teacher.launch(crops[i : i + size]) for i in range(0, len(crops), size)]
 
     def _answer(self) -> None:
-        """Send logits back as they come, until something fails: serve() raises that."""
+        """Send logits to clients as they arrive; pass a failure on to serve(), which raises it."""
         try:
             ended = 0.0
             while True:
                 ended = self._answer_one(self._launched.get(), ended)
         except BaseException as error:
             self._requests.put(error)
-            while True:  # serve() may be waiting to put one more there
+            while True:  # serve() may be waiting to queue one more
                 self._launched.get()
 
     def _answer_one(self, launched: _Launched, ended: float) -> float:
         """Wait for a batch, and send each client its logits and its share of the time.
 
         Args:
-            ended: when the batch before it was done.
+            launched: the batch.
+            ended: time at which the previous batch was finished.
 
         Returns:
-            When this one was done.
+            Time at which this batch was finished.
         """
         logits = np.concatenate([wait() for wait in launched.logits])
         started, ended = max(ended, launched.started), time.perf_counter()
@@ -144,7 +147,7 @@ class TeacherServer:
         for request in launched.requests:
             start, stop = stop, stop + len(request.crops)
             answer = logits[start:stop], per_crop * (stop - start)
-            with contextlib.suppress(OSError):  # its reader sees that the client is gone
+            with contextlib.suppress(OSError):  # its reader thread notices that the client is gone
                 request.client.send(answer)
         return ended
 
@@ -159,7 +162,7 @@ class TeacherServer:
             threading.Thread(target=self._read, args=(client,), daemon=True).start()
 
     def _read(self, client: Connection) -> None:
-        """Take requests of one client until it is gone."""
+        """Queue the requests of one client until it disconnects."""
         size = self._teacher.input_size
         self._clients.add(client)
         if self._ended:
@@ -172,12 +175,12 @@ class TeacherServer:
                 number, num_crops = client.recv()
                 self._requests.put(_Request(buffers[number][:num_crops], client))
         except (EOFError, OSError):
-            # It closes with the last request that holds it: an answer may be under way.
+            # The connection closes with its last request: an answer may still be in progress.
             self._clients.discard(client)
 
 
 def _hang_up(client: Connection) -> None:
-    """End a connection, also for a thread that waits at it, which closing it would not."""
+    """Shut a connection down; unlike closing it, this wakes a thread that reads from it."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(client.fileno())) as channel:
         channel.shutdown(socket.SHUT_RDWR)
 

@@ -1,4 +1,4 @@
-"""What runs in the processes of a build: shards in a worker, a teacher in its server."""
+"""Code of the processes of a build: shards in a worker, the teacher in its server."""
 
 import faulthandler
 import getpass
@@ -14,24 +14,25 @@ from pathlib import Path
 from typing import cast
 
 from emovox.errors import InputError
-from emovox.labelling.plan import ShardSettings
-from emovox.labelling.shard import ShardJob, ShardReport, build_shard
+from emovox.labelling.plan import ShardJob, ShardSettings
+from emovox.labelling.shard import build_shard
+from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.teacher_client import Feed, InlineFeed, RemoteFeed, TeacherLostError
 from emovox.media.faces import Detector
 from emovox.teacher import load_teacher
 
-DRIVER_POLL = 1.0  # seconds between looks whether the driver is still there
-HANG_FACTOR = 2.0  # times the timeout after which a worker that cannot be interrupted ends itself
+DRIVER_POLL = 1.0  # seconds between checks that the driver is alive
+HANG_FACTOR = 2.0  # multiple of the timeout after which a worker that hangs in C exits
 
 
 @dataclass(frozen=True)
-class Place:
-    """What a worker has on its machine.
+class WorkerContext:
+    """Resources of a worker on its machine.
 
     Attributes:
-        journal: file for the track in hand, which tells the driver who is to blame for a death.
-        device: where faces are detected, and the teacher runs if the worker holds it.
-        address: of the teacher's server; None: the worker holds the teacher.
+        journal: file with the current track; tells the driver which track killed the worker.
+        device: of the face detector, and of the teacher if the worker holds it.
+        address: of the teacher's server; None if the worker holds the teacher.
     """
 
     journal: Path
@@ -40,15 +41,15 @@ class Place:
 
 
 def start_worker(driver: int, folder: Path) -> None:
-    """Leave Ctrl-C to the driver, which ends its workers, and do not outlive it if it is killed.
+    """Ignore Ctrl-C, which the driver handles, and exit when the driver is gone.
 
     Args:
         driver: process id.
-        folder: for temporary files; it is taken away with the driver, however that ends.
+        folder: for temporary files; removed when the driver is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     compiled = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))  # is to outlast the folder
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))  # must outlast `folder`
     tempfile.tempdir = str(folder)
 
     def watch() -> None:
@@ -60,44 +61,44 @@ def start_worker(driver: int, folder: Path) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-def run_shard(job: ShardJob, place: Place) -> ShardReport:
-    """Run one shard, with a watchdog and a journal of the track in hand."""
+def run_shard(job: ShardJob, context: WorkerContext) -> ShardReport:
+    """Run one shard with a watchdog, and keep the journal up to date."""
     with Watchdog(job.timeout) as watchdog:
 
         def on_track(track_id: str) -> None:
-            place.journal.write_text(track_id, encoding="utf-8")
+            context.journal.write_text(track_id, encoding="utf-8")
             if track_id:
                 watchdog.restart()
             else:
                 watchdog.stop()
 
         try:
-            feed = feed_of(job.settings, job.teacher_path, place)
-            return build_shard(job, feed, lambda: load_detector(place.device), on_track)
+            feed = feed_of(job.settings, job.teacher_path, context)
+            return build_shard(job, feed, lambda: load_detector(context.device), on_track)
         except TeacherLostError:
             _remote_feed.cache_clear()
             raise
 
 
-def feed_of(settings: ShardSettings, teacher_path: Path, place: Place) -> Feed:
-    """The way to the teacher, which has to be the one that the shards were planned for.
+def feed_of(settings: ShardSettings, teacher_path: Path, context: WorkerContext) -> Feed:
+    """Return the feed of the teacher that the shards were planned for.
 
     Raises:
-        InputError: its file is another one by now.
+        InputError: the weights file changed since planning.
     """
     feed: Feed
-    if place.address is None:
+    if context.address is None:
         precision, compiled = settings.precision, settings.compiled
-        feed = _inline_feed(str(teacher_path), place.device, precision, compiled)
+        feed = _inline_feed(str(teacher_path), context.device, precision, compiled)
     else:
-        feed = _remote_feed(place.address)
+        feed = _remote_feed(context.address)
     if feed.sha256 != settings.teacher_sha256:
-        raise InputError(f"{teacher_path}: changed while the build was under way")
+        raise InputError(f"{teacher_path}: changed since the build started; rerun the build")
     return feed
 
 
 def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str) -> None:
-    """Run the teacher for all workers that connect to the address, until the process is ended."""
+    """Run the teacher for all workers that connect to the address, until the process ends."""
     from emovox.labelling.teacher_server import BatchTeacher, TeacherServer
 
     def load() -> BatchTeacher:
@@ -108,23 +109,25 @@ def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str
 
 
 class Watchdog:
-    """Ends the process when a track takes far longer than its timeout, as a hang in C does.
+    """Ends the process when a track takes `HANG_FACTOR` times its timeout, as a hang in C does.
 
-    The clock is faulthandler's, whose thread needs no lock that a hang in C could hold.
+    It uses the timer of faulthandler, whose thread needs no lock that a hang in C could hold.
     """
 
     def __init__(self, timeout: float | None) -> None:
         self._seconds = None if timeout is None else HANG_FACTOR * timeout
-        self._sink = os.open(os.devnull, os.O_WRONLY)  # for the traceback that comes with it
+        self._sink = os.open(os.devnull, os.O_WRONLY)  # receives the traceback
 
     def __enter__(self) -> "Watchdog":
         return self
 
     def restart(self) -> None:
+        """Start the timer again."""
         if self._seconds is not None:
             faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._sink)
 
     def stop(self) -> None:
+        """Stop the timer."""
         faulthandler.cancel_dump_traceback_later()
 
     def __exit__(self, *exception: object) -> None:
@@ -136,7 +139,7 @@ class Watchdog:
 def _inline_feed(path: str, device: str, precision: str, compiled: bool) -> InlineFeed:
     import torch
 
-    torch.set_num_threads(1)  # there is a worker on every core
+    torch.set_num_threads(1)  # every core has a worker
     return InlineFeed(load_teacher(path, device, precision, compiled=compiled))
 
 
@@ -147,7 +150,7 @@ def _remote_feed(address: str) -> RemoteFeed:
 
 @lru_cache(maxsize=1)
 def load_detector(device: str) -> Detector:
-    """MTCNN on the device, once per process."""
+    """Return MTCNN on the device; it is loaded once per process."""
     import torch
 
     from emovox.media.mtcnn import Mtcnn

@@ -1,0 +1,116 @@
+"""Files of a finished shard: its rows, and the marker that describes and completes them."""
+
+import dataclasses
+import errno
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from emovox.dataset import schema
+from emovox.dataset.rows import Dropped, TrackRow
+from emovox.files import replace_file, write_text
+from emovox.ids import TrackKey
+from emovox.paths import file_state, is_remote
+
+# Rows of a shard's file: frames and faces side by side.
+ROWS = pa.schema([*schema.FRAMES, *(f for f in schema.FACES if f.name not in schema.FRAMES.names)])
+
+
+@dataclass
+class ShardReport:
+    """Marker of a finished shard.
+
+    Attributes:
+        fingerprint: of the shard.
+        rows_bytes: size of the file of rows; detects a damaged one.
+        tracks: those with rows, in order.
+        dropped: those without.
+        notes: oddities that did not cost a track, `{what: [times, first example]}`.
+        media_seconds: time spent on decoding, faces and crops.
+        teacher_seconds: time that the teacher spent on these crops.
+        wait_seconds: time spent waiting for the teacher.
+        num_decoded: video frames decoded.
+    """
+
+    fingerprint: str
+    rows_bytes: int = 0
+    tracks: list[TrackRow] = field(default_factory=list)
+    dropped: list[Dropped] = field(default_factory=list)
+    notes: dict[str, list[Any]] = field(default_factory=dict)
+    media_seconds: float = 0.0
+    teacher_seconds: float = 0.0
+    wait_seconds: float = 0.0
+    num_decoded: int = 0
+
+    def note(self, what: str, example: str) -> None:
+        """Count an oddity, and keep its first example."""
+        count, first = self.notes.get(what, [0, example])
+        self.notes[what] = [count + 1, first]
+
+    @property
+    def num_tracks(self) -> int:
+        """Number of tracks, dropped ones included."""
+        return len(self.tracks) + len(self.dropped)
+
+    @property
+    def num_frames(self) -> int:
+        """Number of rows."""
+        return sum(track.n_frames for track in self.tracks)
+
+
+def rows_file(state: Path, fingerprint: str) -> Path:
+    """Path of a shard's rows."""
+    return state / f"{fingerprint[:32]}.parquet"
+
+
+def marker_file(state: Path, fingerprint: str) -> Path:
+    """Path of a shard's marker."""
+    return state / f"{fingerprint[:32]}.json"
+
+
+def write_shard(state: Path, table: pa.Table, report: ShardReport) -> None:
+    """Write the rows of a shard, then its marker.
+
+    Args:
+        state: folder of finished shards.
+        table: rows with the schema `ROWS`.
+        report: of the shard; its `rows_bytes` is set.
+    """
+    with replace_file(rows_file(state, report.fingerprint)) as temporary:
+        pq.write_table(
+            table, temporary, compression="zstd", store_schema=False, write_page_checksum=True
+        )
+        report.rows_bytes = temporary.stat().st_size
+    marker = dataclasses.asdict(report)
+    marker["tracks"] = [dataclasses.astuple(track) for track in report.tracks]
+    marker["dropped"] = [dataclasses.astuple(dropped) for dropped in report.dropped]
+    write_text(marker_file(state, report.fingerprint), json.dumps(marker))
+
+
+def read_report(state: Path, fingerprint: str, rows_bytes: int | None = None) -> ShardReport | None:
+    """Read the marker of a shard; None if it is unfinished, damaged or of another run.
+
+    Args:
+        state: folder of finished shards.
+        fingerprint: of the shard.
+        rows_bytes: size of its file of rows; None: it is looked up.
+    """
+    try:
+        marker = json.loads(marker_file(state, fingerprint).read_text(encoding="utf-8"))
+        marker["tracks"] = [TrackRow(TrackKey(*key), *rest) for key, *rest in marker["tracks"]]
+        marker["dropped"] = [Dropped(*values) for values in marker["dropped"]]
+        report = ShardReport(**marker)
+        if rows_bytes is None:
+            rows_bytes = (file_state(rows_file(state, fingerprint)) or (0,))[0]
+    except OSError as error:
+        if is_remote(state) and error.errno != errno.ENOENT:
+            raise  # a store that does not answer says nothing about the shard
+        return None
+    except (ValueError, TypeError, KeyError):
+        return None
+    is_whole = report.fingerprint == fingerprint and report.rows_bytes == rows_bytes
+    return report if is_whole else None
