@@ -10,6 +10,7 @@ import inspect
 import json
 import os
 import re
+import sys
 import tomllib
 import types
 import typing
@@ -81,9 +82,8 @@ def check_options(config: Any) -> None:
             raise ConfigError(f"{name}: {value} is a URL; pass a local path")
         if choices is not None and value not in choices:
             raise ConfigError(f"{name} {value!r} is not one of {', '.join(choices)}")
-        # Written so that NaN fails too.
-        if not (least is None or value >= least) or not (most is None or value <= most):
-            bounds = f"{least} to {most}" if most is not None else f"at least {least}"
+        if least is not None and not least <= value <= (most or sys.float_info.max):
+            bounds = f"{least} to {most}" if most else f"at least {least}"
             raise ConfigError(f"{name} {value}: must be {bounds}")
 
 
