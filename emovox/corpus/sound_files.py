@@ -1,4 +1,4 @@
-"""Which audio file belongs to which track, in any of the trees that VoxCeleb comes in."""
+"""Location of a track's sound, in every tree that VoxCeleb is distributed as."""
 
 from functools import lru_cache
 from pathlib import Path
@@ -9,10 +9,10 @@ from emovox.corpus.voxceleb import META, lists_folder, read_names
 from emovox.errors import InputError
 from emovox.ids import parse_track_id
 
-ENDINGS = (".wav", ".flac", ".m4a", ".mp4")  # the first that is there wins
+ENDINGS = (".wav", ".flac", ".m4a", ".mp4")  # in order of preference
 FILMS = (*ENDINGS, *sorted(VIDEO_ENDINGS - set(ENDINGS)))
-FILM_ENDINGS = (*FILMS, *(ending.upper() for ending in FILMS))  # as cameras write them
-# Folders that lie between the root and the identities or persons.
+FILM_ENDINGS = (*FILMS, *(ending.upper() for ending in FILMS))  # cameras write capitals
+# Folders between the root and the identities or persons.
 BETWEEN = ("", "wav", "aac", "mp4", "voxceleb1_wav")
 PARTS = ("", "dev", "test")
 
@@ -30,22 +30,23 @@ def audio_path(
     *,
     missing_ok: bool = False,
 ) -> Path | None:
-    """Find the audio, or the video with it, of a track.
+    """Return the path of a track's sound file, or of the video that contains it.
 
-    Knows `<identity>/<video>/<00001>` (VoxCeleb1 since 2019, and VoxCeleb2) and
-    `<person>/<video>_<0000001>` (VoxCeleb1 before that, with or without a folder for the set in
-    between), below the root itself or its folders wav, aac, mp4, voxceleb1_wav, dev and test; and
-    the files of the layout `folder`, which are one track each.
+    Finds `<identity>/<video>/<00001>` (VoxCeleb1 since 2019, and VoxCeleb2) and
+    `<person>/<video>_<0000001>` (earlier VoxCeleb1, with or without a folder for the set), below
+    the root or its folders wav, aac, mp4, voxceleb1_wav, dev and test; and the files of the layout
+    `folder`, which are one track each.
 
     Args:
         root: folder of the corpus.
         track_id: `<identity>/<video>/<number>`.
-        meta: folder of vox1_meta.csv, for trees with persons' names; the root or what
-            `emovox download splits` fetched if None.
-        missing_ok: give None where there is no such file.
+        meta: folder of vox1_meta.csv, for trees with names of persons; None: the root, or the
+            files that `emovox download splits` fetched.
+        missing_ok: return None instead of raising if the file is missing.
 
     Raises:
-        InputError: there is no such file; says where it was looked for. Or no such root or meta.
+        InputError: the file is missing (the message lists the searched names), or `root` or `meta`
+            is not a folder.
 
     Example:
         >>> audio_path("emovox-demo/corpus", "demo00/scene00x00/00001").as_posix()
@@ -54,7 +55,7 @@ def audio_path(
     tree = _tree(Path(root), None if meta is None else Path(meta))
     path = tree.find(track_id)
     if path is None:
-        _tree.cache_clear()  # a folder or the table may be there the next time
+        _tree.cache_clear()  # a folder or the table may exist next time
         if not missing_ok:
             raise tree.missing(track_id)
     return path
@@ -66,9 +67,14 @@ def _tree(root: Path, meta: Path | None) -> "AudioTree":
 
 
 class AudioTree:
-    """A corpus folder, and which of the known folders it has; for many tracks at once.
+    """A corpus folder and the known folders in it, for many lookups.
 
-    Args, Raises: as for `audio_path`.
+    Args:
+        root: folder of the corpus.
+        meta: see `audio_path`.
+
+    Raises:
+        InputError: `root` or `meta` is not a folder.
     """
 
     def __init__(self, root: Path, meta: Path | None = None) -> None:
@@ -81,26 +87,26 @@ class AudioTree:
         self._folders = [root / prefix for prefix in prefixes if (root / prefix).is_dir()]
 
     def find(self, track_id: str) -> Path | None:
-        """The first file there is, by folder, then by ending; None if there is none."""
+        """Return the first existing file, by folder, then by ending; None if the track has none."""
         names = [f"{stem}{ending}" for ending in ENDINGS for stem in self._stems(track_id)]
         names += [f"{stem}{ending}" for stem in _whole_files(track_id) for ending in FILM_ENDINGS]
         paths = (folder / name for folder in self._folders for name in names)
         return next((path for path in paths if path.is_file()), None)
 
     def missing(self, track_id: str) -> InputError:
-        """The error to raise for a track that is not there; says where it was looked for."""
-        known = "" if self._persons else f"; for a tree with persons' names, {META} is needed"
+        """Return the error for a missing track, which lists the searched names."""
+        known = "" if self._persons else f"; a tree with names of persons needs {META}"
         stems = self._stems(track_id) + _whole_files(track_id)
         return InputError(
-            f"{self.root}: no audio of {track_id}: looked for "
-            f"{' and '.join(stems)} with {', '.join(ENDINGS)}, here and below "
+            f"{self.root}: no audio of {track_id}; searched for "
+            f"{' and '.join(stems)} with {', '.join(ENDINGS)}, in this folder and "
             f"{', '.join(BETWEEN[1:] + PARTS[1:])}{known}"
         )
 
     def _stems(self, track_id: str) -> list[str]:
         key = parse_track_id(track_id)
         if key is None or ".." in track_id.split("/"):
-            raise InputError(f"{track_id!r} is no track_id: <identity>/<video>/<number>")
+            raise InputError(f"{track_id!r} is not a track_id: <identity>/<video>/<number>")
         video, number = key.video_id, key.track_num
         stems = [key.track_id]
         for person in self._persons.get(key.identity_id, ()):
@@ -112,7 +118,7 @@ class AudioTree:
 
 
 def _whole_files(track_id: str) -> list[str]:
-    """What a file of the layout `folder` may be called, without its ending, if it is the track."""
+    """Return the possible names, without ending, of a track's file in the layout `folder`."""
     identity, video, number = track_id.split("/")
     if int(number):
         return []
@@ -121,7 +127,7 @@ def _whole_files(track_id: str) -> list[str]:
 
 
 def _persons(folder: Path) -> dict[str, list[str]]:
-    """The spellings of each identity's name; empty where the folder has no table of them."""
+    """Return the spellings of each identity's name; empty if the folder has no vox1_meta.csv."""
     persons: dict[str, list[str]] = {}
     if (folder / META).is_file():
         for name, identity in read_names(folder).items():

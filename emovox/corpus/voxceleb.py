@@ -1,4 +1,4 @@
-"""VoxCeleb's own files: names and ids, face boxes, and the published lists of the splits."""
+"""VoxCeleb's own files: names and ids, face boxes, and the published lists of splits."""
 
 import csv
 import io
@@ -17,16 +17,16 @@ from emovox.paths import error_name
 if TYPE_CHECKING:
     import numpy as np
 
-FRAMES_PER_SECOND = 25  # of the video that FRAME in a box file counts
-MAX_BOX_GAP = 25  # frames; boxes further apart than this are not joined by a line
-MAX_FRAME = 2**31 - 1  # a number beyond it is not believed
-END_SLACK = 3  # frames, half a step of 0.24 s: how far the end boxes reach
+FRAMES_PER_SECOND = 25  # of the frame numbers in box files
+MAX_BOX_GAP = 25  # frames; boxes further apart are not interpolated
+MAX_FRAME = 2**31 - 1  # larger frame numbers are treated as damage
+END_SLACK = 3  # frames, half a step of 0.24 s, that the first and last boxes extend
 
 IDENTITY = re.compile(r"id\d{5}")
 META = "vox1_meta.csv"
 SETS_LIST = "identity_splits.txt"
 VOICES_LIST = "veriflist_test_random_seenheard.txt"
-LISTS = (META, SETS_LIST, VOICES_LIST)  # the official split, as `emovox download splits` has it
+LISTS = (META, SETS_LIST, VOICES_LIST)  # of the official split; `emovox download splits`
 
 
 @dataclass(frozen=True)
@@ -34,10 +34,10 @@ class Boxes:
     """Face boxes of one track.
 
     Attributes:
-        frames: int64 `[n]`, rising; frame numbers of the 25 fps video.
+        frames: int64 `[n]`, increasing; frame numbers at 25 fps.
         xywh: float64 `[n, 4]`: left, top, width, height.
-        are_fractions: of the frame's width and height, instead of pixels.
-        bad_lines: line numbers that could not be read.
+        are_fractions: True for fractions of the frame's width and height, False for pixels.
+        bad_lines: numbers of unreadable lines.
     """
 
     frames: "np.ndarray"
@@ -56,10 +56,10 @@ class Boxes:
         return float(self.frames[-1]) / FRAMES_PER_SECOND
 
     def at(self, time: float, width: int, height: int) -> tuple[float, float, float, float] | None:
-        """The box in pixels at `time` seconds, on the line between its neighbours.
+        """Return the box in pixels at `time` seconds, interpolated between its neighbours.
 
-        None in a hole of more than a second, and before the first box or after the last one by
-        more than half a grid step.
+        Return None in a gap of more than a second, and more than half a grid step before the first
+        box or after the last one.
         """
         frame = round(time * FRAMES_PER_SECOND, 6)  # times of frames are not exact in binary
         first, last = self.frames[0], self.frames[-1]
@@ -81,12 +81,11 @@ class Boxes:
 def read_boxes(path: Path, name: str) -> Boxes:
     """Read a VoxCeleb box file, VoxCeleb1 (pixels) or VoxCeleb2 (fractions).
 
-    Rows that cannot be read are left out and named in `bad_lines`; the boxes beside them are
-    joined by a line.
+    Unreadable rows are skipped and listed in `bad_lines`; the boxes around them are interpolated.
 
     Args:
         path: the file.
-        name: how to call it in messages, a path below the corpus root.
+        name: its path below the corpus root, for messages.
 
     Raises:
         TrackError: the file is missing, unreadable, or has no usable row.
@@ -115,7 +114,7 @@ def read_boxes(path: Path, name: str) -> Boxes:
         raise TrackError("boxes", "NoBoxes", f"{name}: {why}; expected FRAME X Y W H")
     frames = np.array(sorted(rows))
     xywh = np.array([rows[f] for f in frames])
-    # A face of at most 4 pixels is none. The median, so that one odd row decides nothing.
+    # No face has 4 pixels or less. The median tolerates single odd rows.
     are_fractions = bool(np.median(xywh[:, 2:]) <= 4)
     return Boxes(frames, xywh, are_fractions, tuple(bad_lines))
 
@@ -132,10 +131,9 @@ def _box_row(line: str) -> tuple[int, list[float]] | None:
 
 
 def lists_folder(meta: Path | None, root: Path) -> Path:
-    """Where vox1_meta.csv and the official lists are.
+    """Return the folder of vox1_meta.csv and the official lists.
 
-    `meta` if it is given, else `root` if it has them, else where `emovox download splits` puts
-    them.
+    `meta` if given, else `root` if it contains them, else the folder of `emovox download splits`.
     """
     fetched = cache_folder() / "splits"
     if meta is not None or (root / META).is_file() or not (fetched / META).is_file():
@@ -146,7 +144,7 @@ def lists_folder(meta: Path | None, root: Path) -> Path:
 def read_names(folder: Path) -> dict[str, str]:
     """Map names of VoxCeleb1 to ids, from vox1_meta.csv in `folder`.
 
-    Five names end in a dot that some copies of the corpus lack: both spellings are keys.
+    Five names end in a dot that some copies of the corpus omit: both spellings are keys.
 
     Raises:
         InputError: the file is missing or has other columns.
@@ -173,14 +171,16 @@ def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict
     lines = csv.reader(io.StringIO(_read_text(path)), delimiter=delimiter)
     header = [field.strip() for field in next(lines, [])]
     if missing := [c for c in columns if c not in header]:
-        raise InputError(f"{path}: columns {missing} are missing; found {header}")
+        raise InputError(f"{path}: missing columns {', '.join(missing)}; found {', '.join(header)}")
     rows = []
     for fields in lines:
         row = dict(zip(header, (field.strip() for field in fields), strict=False))
         if not all(row.get(column) for column in columns):
             if not any(row.values()):
                 continue
-            raise InputError(f"{path}: line {lines.line_num}: needs {', '.join(columns)}")
+            raise InputError(
+                f"{path}: line {lines.line_num}: empty value; needs {', '.join(columns)}"
+            )
         rows.append(row)
     return rows
 
@@ -190,7 +190,7 @@ class OfficialSplit:
     """The published split of EmoVoxCeleb, in VoxCeleb1 ids.
 
     Attributes:
-        identities: every identity that the lists know.
+        identities: every identity in the lists.
         unheard_identities: those whose tracks are all `unheard_val`.
         heard_tracks: track ids of `heard_val`; every other track of the lists is `train`.
     """
@@ -203,11 +203,11 @@ class OfficialSplit:
 def read_official_split(folder: Path) -> OfficialSplit:
     """Read identity_splits.txt, veriflist_test_random_seenheard.txt and vox1_meta.csv.
 
-    Sets 1 and 2 of the identities are heard, set 4 is not; the voices named in the list of seen
+    Identities of sets 1 and 2 are heard, those of set 4 unheard; the voices in the list of seen
     and heard pairs are `heard_val` (Nagrani, Albanie and Zisserman, "Learnable PINs", 2018).
 
     Raises:
-        InputError: a list is missing or malformed, or names somebody that vox1_meta.csv lacks.
+        InputError: a list is missing or malformed, or contains a name that vox1_meta.csv lacks.
 
     Example:
         >>> lists = read_official_split(Path("lists"))  # as `emovox download splits` has them
@@ -237,7 +237,7 @@ def read_official_split(folder: Path) -> OfficialSplit:
 
 
 def voice_track_id(path: str, names: dict[str, str]) -> str | None:
-    """Turn `<name>/<video>_0000001.wav` into a track id; None if name or form is unknown."""
+    """Return the track id of `<name>/<video>_0000001.wav`; None for another name or form."""
     match = re.fullmatch(r"([^/]+)/(.+)_(\d+)\.wav", path)
     if match is None or match[1] not in names:
         return None
@@ -253,6 +253,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); --meta names the folder of the "
-            "lists, and `emovox download splits` fetches them"
+            f"{path}: cannot be read ({type(error).__name__}); pass the folder of the lists as "
+            "--meta, or run `emovox download splits`"
         ) from error
