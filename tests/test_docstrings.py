@@ -23,7 +23,7 @@ from emovox import errors
 from emovox.corpus.splits import auto_split
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.demo import demo_build_config
 from emovox.demo.demo_corpus import FPS, DemoConfig, DemoTrack, plan_demo
 from emovox.emotions import EMOTIONS
@@ -46,11 +46,11 @@ PUBLIC = (
     *("emovox.dataset.card", "emovox.dataset.reader", "emovox.dataset.schema"),
     *("emovox.dataset.takedown", "emovox.media.audio", "emovox.media.faces", "emovox.media.grid"),
     *("emovox.media.spectrogram", "emovox.comparison.difference", "emovox.publishing.hub"),
-    *("emovox.publishing.publish", "emovox.validation.validation", "emovox.student"),
+    *("emovox.publishing.publish", "emovox.validation.outcomes", "emovox.student"),
     *("emovox.student.student_checkpoint", "emovox.probing.corpora", "emovox.student.evaluation"),
     *("emovox.probing.probes", "emovox.probing.filenames", "emovox.student.predict"),
     *("emovox.student.student_config", "emovox.teacher", "emovox.teacher.teacher_checkpoint"),
-    *("emovox.teacher.evaluation", "emovox.teacher.ferplus", "emovox.teacher.network"),
+    *("emovox.teacher.evaluation", "emovox.teacher.ferplus", "emovox.teacher.face_network"),
     *("emovox.teacher.teacher_config", "emovox.teacher.senet"),
 )
 # Methods without a docstring of their own: torch says what they are, and huggingface_hub.
@@ -109,10 +109,10 @@ def write_demo(root: Path) -> None:
         by_split[split].append(track)
     chunks = (chunk for split, tracks in by_split.items() for chunk in frames_of(tracks, split))
     teacher = {"name": "nobody", "sha256": None}
-    header = Header(
+    info = DatasetInfo(
         config.dataset_name, config.version, 240, teacher, {"origin": "x"}, ("frames", "tracks")
     )
-    write_dataset(config.out, chunks, [], header, hdf5=False)
+    write_dataset(config.out, chunks, [], info, hdf5=False)
     (root / "student").mkdir()
     student = VGGVox(StudentConfig(width=0.125), torch.Generator().manual_seed(0))
     student_checkpoint.save(root / "student/best.safetensors", student, {"by": "nobody"})
@@ -238,7 +238,7 @@ def test_docstrings_are_complete(name: str) -> None:
 
 
 def test_the_check_sees_what_is_missing() -> None:
-    def wrong(a: int, b: int) -> None:
+    def wrong(a: int, b: int) -> None:  # noqa: D417 - the fault to find
         """Does.
 
         Args:
@@ -248,3 +248,32 @@ def test_the_check_sees_what_is_missing() -> None:
 
     missing = ["wrong: Args lacks b", "wrong: raises InputError, and does not say so"]
     assert list(faults("wrong", wrong)) == missing
+
+
+# Docstrings open with an imperative verb or a noun phrase.
+QUESTION_WORDS = {"What", "How", "Whether", "Where", "Which", "Who"}
+FOLDERS = (Path(emovox.__file__).parent, Path(__file__).parent)
+
+
+def openings(source: str) -> Iterator[str]:
+    """Yield the first word of every docstring of a module."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef):
+            yield from (ast.get_docstring(node) or "").split()[:1]
+
+
+@pytest.mark.parametrize("folder", FOLDERS, ids=["package", "tests"])
+def test_no_docstring_opens_with_a_question_word(folder: Path) -> None:
+    num_docstrings = 0
+    for path in sorted(folder.rglob("*.py")):
+        words = list(openings(path.read_text(encoding="utf-8")))
+        num_docstrings += len(words)
+        assert not QUESTION_WORDS & set(words), path
+    assert num_docstrings > 100
+
+
+def test_a_question_word_is_detected() -> None:
+    assert list(openings('"""What it does."""\ndef f():\n    """Return 1."""\n')) == [
+        "What",
+        "Return",
+    ]
