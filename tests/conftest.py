@@ -1,4 +1,4 @@
-"""Fixtures that several test files share, and the tests that are collected."""
+"""Fixtures of several test files, and the selection of tests."""
 
 import importlib.util
 import os
@@ -9,18 +9,18 @@ from typing import Any
 import pytest
 from hypothesis import settings
 
-# Files that test the core, and so are collected without the extra `build` too.
+# Files that test the core; they are collected without the extra `build` too.
 CORE = {
     *("architecture", "audio", "card", "config", "core", "diff", "download", "grid", "layouts"),
     *("matfile", "publish", "published", "reader", "schema", "splits", "store", "takedown"),
     *("validate", "voxceleb"),
 }
-settings.register_profile("emovox", deadline=None)  # how fast a machine is says nothing of a rule
+settings.register_profile("emovox", deadline=None)  # the speed of the machine does not matter
 settings.load_profile("emovox")
 
 HAS_BUILD = importlib.util.find_spec("torch") is not None
 
-if "PYTEST_XDIST_WORKER" in os.environ:  # a test process on every core: more threads only wait
+if "PYTEST_XDIST_WORKER" in os.environ:  # one test process per core
     os.environ |= dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
@@ -36,7 +36,7 @@ def pytest_ignore_collect(collection_path: Path) -> bool | None:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real media that EMOVOX_TEST_DATA names; without it the test is skipped."""
+    """Folder of real media, from EMOVOX_TEST_DATA; without it the test is skipped."""
     folder = os.environ.get("EMOVOX_TEST_DATA")
     if not folder:
         pytest.skip("EMOVOX_TEST_DATA is not set; it names the folder of real data")
@@ -45,7 +45,7 @@ def real_data() -> Path:
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:
-    """Trainings as small as those of tests lose time to a second thread."""
+    """Limit torch to one thread: small trainings are slower with two."""
     import torch
 
     before = torch.get_num_threads()
@@ -56,7 +56,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
-    """Builds run in this process: one of their own takes seconds to load torch."""
+    """Run builds in this process: a worker process takes seconds to load torch."""
     from engine_fixtures import InProcess
 
     monkeypatch.setattr("emovox.labelling.engine.LokyEngine", InProcess)
@@ -64,7 +64,7 @@ def in_process(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
 
 @pytest.fixture(scope="session")
 def student_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small `dataset` and the `audio` of its tracks; not to be changed."""
+    """Folder with a small `dataset` and the `audio` of its tracks; read-only."""
     from student_fixtures import utterances, write_audio, write_tables
 
     root = tmp_path_factory.mktemp("student")
@@ -75,7 +75,7 @@ def student_data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def store() -> Iterator[Any]:
-    """The file system of an S3 on this machine, which processes started meanwhile reach too."""
+    """File system of a local S3 server, which child processes reach too."""
     s3fs = pytest.importorskip("s3fs", reason="s3fs is not installed")
     server_module = pytest.importorskip("moto.server", reason="moto is not installed")
     server = server_module.ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)

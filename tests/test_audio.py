@@ -1,4 +1,4 @@
-"""The audio of a track in trees of every naming."""
+"""The audio of a track in every known tree."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +18,7 @@ META = "VoxCeleb1 ID\tVGGFace1 ID\n" + "".join(f"{i}\t{name}\n" for i, name in N
 
 @pytest.fixture(autouse=True)
 def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty cache, and nothing remembered of other trees."""
+    """An empty cache folder, and no cached trees."""
     monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
     sound_files._tree.cache_clear()
     return tmp_path / "cache"
@@ -49,7 +49,7 @@ def put(path: Path) -> Path:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Grows by every place where a file of a track is looked for."""
+    """Every path at which a file of a track is searched for."""
     places: list[Path] = []
     is_file: Callable[[Path], bool] = Path.is_file
 
@@ -111,7 +111,7 @@ def test_odd_videos_and_numbers(root: Path, meta: Path, track_id: str, name: str
     assert audio_path(root, track_id, meta) == path
 
 
-def test_numbers_count_however_they_are_written(root: Path) -> None:
+def test_numbers_with_and_without_leading_zeros(root: Path) -> None:
     path = put(root / "id10001/v/00007.wav")
     for number in ("7", "007", "00007", "0000007"):
         assert audio_path(root, f"id10001/v/{number}") == path
@@ -125,22 +125,22 @@ def test_paths_may_be_strings(root: Path, meta: Path) -> None:
     assert found == path and isinstance(found, Path)
 
 
-# Where the names of persons come from
+# Names of persons
 
 
-def test_names_beside_the_audio(root: Path) -> None:
+def test_names_from_the_audio_folder(root: Path) -> None:
     path = put(write_meta(root) / "Ann_Lee/a_0000001.wav")
     assert audio_path(root, "id10004/a/00001") == path
 
 
-def test_names_that_were_fetched(root: Path, cache: Path) -> None:
+def test_downloaded_names(root: Path, cache: Path) -> None:
     write_meta(cache / "splits")
     path = put(root / "Ann_Lee/a_0000001.wav")
     assert audio_path(root, "id10004/a/00001") == path
 
 
-def test_names_that_come_later(root: Path, cache: Path) -> None:
-    """As a user does it: the message says what is needed, the table is fetched, once more."""
+def test_names_downloaded_after_a_failure(root: Path, cache: Path) -> None:
+    """The message tells what is missing; after the download the same call works."""
     path = put(root / "Ann_Lee/a_0000001.wav")
     with pytest.raises(InputError, match=r"a tree with names of persons needs vox1_meta\.csv"):
         audio_path(root, "id10004/a/00001")
@@ -148,7 +148,7 @@ def test_names_that_come_later(root: Path, cache: Path) -> None:
     assert audio_path(root, "id10004/a/00001") == path
 
 
-def test_the_table_that_was_named_counts(root: Path, meta: Path, cache: Path) -> None:
+def test_meta_is_preferred(root: Path, meta: Path, cache: Path) -> None:
     for folder in (root, cache / "splits"):
         text = (write_meta(folder) / "vox1_meta.csv").read_text()
         (folder / "vox1_meta.csv").write_text(text.replace("Ann_Lee", "Lee_Ann"))
@@ -157,16 +157,16 @@ def test_the_table_that_was_named_counts(root: Path, meta: Path, cache: Path) ->
     assert audio_path(root, "id10004/a/00001") == other
 
 
-def test_a_table_of_something_else(root: Path) -> None:
+def test_another_table_is_an_error(root: Path) -> None:
     (root / "vox1_meta.csv").write_text("name,id\n")
     with pytest.raises(InputError, match=r"missing columns"):
         audio_path(root, TRACK)
 
 
-# Which of several
+# Preference
 
 
-def test_the_first_ending_counts(root: Path) -> None:
+def test_order_of_endings(root: Path) -> None:
     paths = [put(root / f"id10001/v/00001{ending}") for ending in ENDINGS]
     assert [path.suffix for path in paths] == [".wav", ".flac", ".m4a", ".mp4"]
     for path in paths:
@@ -175,7 +175,7 @@ def test_the_first_ending_counts(root: Path) -> None:
         path.unlink()
 
 
-def test_the_nearest_folder_counts(root: Path, meta: Path) -> None:
+def test_order_of_folders(root: Path, meta: Path) -> None:
     track = "id10004/v/00001"
     near = put(root / "id10004/v/00001.mp4")
     person = put(root / "Ann_Lee/v_0000001.mp4")
@@ -186,7 +186,7 @@ def test_the_nearest_folder_counts(root: Path, meta: Path) -> None:
         path.unlink()
 
 
-def test_every_track_of_the_layout_folder_has_the_sound_of_its_own_file(root: Path) -> None:
+def test_layout_folder_uses_the_sound_of_the_video(root: Path) -> None:
     names = ["talk.mp4", "ann/talk.MOV", "ann/2019/may/walk.webm", "ann/a+b.mkv", "ben/x/00007.mp4"]
     for name in names:
         put(root / name)
@@ -197,22 +197,22 @@ def test_every_track_of_the_layout_folder_has_the_sound_of_its_own_file(root: Pa
     assert audio_path(root, "ann/talk/00001", missing_ok=True) is None
 
 
-def test_a_folder_is_no_file(root: Path) -> None:
+def test_a_folder_is_not_a_file(root: Path) -> None:
     (root / "id10001/v/00001.wav").mkdir(parents=True)
     path = put(root / "id10001/v/00001.m4a")
     assert audio_path(root, "id10001/v/00001") == path
 
 
-# How much it looks
+# Number of lookups
 
 
-def test_it_looks_into_folders_that_are_there(root: Path, looks: list[Path]) -> None:
+def test_only_existing_folders_are_searched(root: Path, looks: list[Path]) -> None:
     path = put(root / "test/voxceleb1_wav/id10001/v/00001.mp4")
     assert audio_path(root, "id10001/v/00001") == path
     assert len(looks) == len(set(looks)) == 3 * 4, "root, test, test/voxceleb1_wav"
 
 
-def test_what_is_found_does_not_depend_on_what_was_asked_before(root: Path, meta: Path) -> None:
+def test_results_do_not_depend_on_earlier_calls(root: Path, meta: Path) -> None:
     """A wav is preferred to an m4a, and wav/ to aac/, after any number of m4a."""
     other = put(root / "aac/id10001/v/00002.m4a")
     put(root / "aac/id10001/v/00001.m4a")
@@ -225,7 +225,7 @@ def test_what_is_found_does_not_depend_on_what_was_asked_before(root: Path, meta
         assert audio_path(root, "id10004/v/00001", meta) == third
 
 
-def test_missing_may_be_none(root: Path) -> None:
+def test_missing_ok_returns_none(root: Path) -> None:
     path = put(root / "id10001/v/00001.wav")
     assert audio_path(root, "id10001/v/00002", missing_ok=True) is None
     assert audio_path(root, "id10001/v/00001", missing_ok=True) == path
@@ -243,7 +243,7 @@ def test_roots_do_not_mix(tmp_path: Path) -> None:
         assert audio_path(tmp_path / "two", "id10001/v/00001") == two
 
 
-def test_a_file_that_comes_later(root: Path) -> None:
+def test_a_file_created_later_is_found(root: Path) -> None:
     with pytest.raises(InputError):
         audio_path(root, TRACK)
     path = put(root / "wav" / f"{TRACK}.wav")
@@ -253,10 +253,10 @@ def test_a_file_that_comes_later(root: Path) -> None:
         audio_path(root, TRACK)
 
 
-# What is refused
+# Errors
 
 
-def test_the_message_says_where_it_looked(root: Path, meta: Path) -> None:
+def test_the_message_lists_the_searched_names(root: Path, meta: Path) -> None:
     put(root / "wav/id10004/v/00002.wav")
     with pytest.raises(InputError) as error:
         audio_path(root, "id10004/v/00001", meta)
@@ -269,7 +269,7 @@ def test_the_message_says_where_it_looked(root: Path, meta: Path) -> None:
     assert error.value.exit_code == 2
 
 
-def test_the_message_says_what_is_needed_for_names(root: Path) -> None:
+def test_the_message_mentions_vox1_meta(root: Path) -> None:
     with pytest.raises(InputError) as error:
         audio_path(root, TRACK)
     assert str(error.value) == (
@@ -299,7 +299,7 @@ def test_the_message_says_what_is_needed_for_names(root: Path) -> None:
         "..//00001",
     ],
 )
-def test_what_is_no_track_id(root: Path, track_id: str) -> None:
+def test_invalid_track_ids(root: Path, track_id: str) -> None:
     put(root / "id10001/v/00001.wav")
     put(root.parent / "00001.wav")
     put(root.parent / "v/00001.wav")
@@ -309,7 +309,7 @@ def test_what_is_no_track_id(root: Path, track_id: str) -> None:
     assert str(error.value) == f"{track_id!r} is not a track_id: <identity>/<video>/<number>"
 
 
-def test_dots_in_a_name_are_none_of_a_path(root: Path) -> None:
+def test_dots_in_a_name_do_not_change_the_path(root: Path) -> None:
     path = put(root / "id10001/a..b/00001.wav")
     assert audio_path(root, "id10001/a..b/00001") == path
 
@@ -328,7 +328,7 @@ def test_no_such_root(tmp_path: Path) -> None:
 
 @pytest.mark.real
 def test_real_names(tmp_path: Path, real_data: Path) -> None:
-    """Every voice of a list in a tree named as the list has it, and once more without dots."""
+    """Every voice of the published list is found, also without the final dots of names."""
     folder = real_data / "voxceleb-meta"
     lines = (folder / "vox1_meta.csv").read_text().splitlines()[1:]
     persons = {line.split("\t")[0]: line.split("\t")[1] for line in lines}

@@ -1,4 +1,4 @@
-"""Building: from real video files to a dataset, with resume, dropped tracks and the finish."""
+"""Builds of real video files: rows, resume, dropped tracks, splits and errors."""
 
 import errno
 import itertools
@@ -47,7 +47,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def corpus(clips: Path, tmp_path: Path) -> Path:
-    """The same corpus, to be broken."""
+    """A writable copy of the corpus."""
     return Path(shutil.copytree(clips, tmp_path / "corpus"))
 
 
@@ -112,8 +112,8 @@ def test_tracks_point_at_their_rows_and_pool_them(clips: Path, tmp_path: Path) -
     assert seen == len(NUM_FRAMES)
 
 
-def test_rows_are_what_the_teacher_says_of_the_crop(tmp_path: Path) -> None:
-    """The logits against a naive reading: full decode, slice, mean."""
+def test_logits_equal_a_naive_crop_and_teacher(tmp_path: Path) -> None:
+    """Compare the logits with a naive reading: full decode, slice, mean."""
     write_clip(tmp_path / "root/mp4/a/b/00001.mp4", [coded_frame(9, 224, 224)] * 8)
     build(tmp_path / "root", tmp_path / "out", engine=InlineEngine(FakeTeacher(16)))
     import av
@@ -157,7 +157,7 @@ def test_file_set_manifest_and_checksums(clips: Path, tmp_path: Path) -> None:
         assert again.hexdigest() == parquet
 
 
-def test_nothing_released_names_this_machine(clips: Path, tmp_path: Path) -> None:
+def test_released_files_contain_no_local_paths(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     build(clips, out, splits=None, meta=tmp_path)
     for path in out.rglob("*"):
@@ -177,7 +177,7 @@ def test_second_run_computes_nothing(clips: Path, tmp_path: Path) -> None:
     assert before == {p: p.stat().st_mtime_ns for p in before}
 
 
-def test_new_tracks_cost_only_their_own_shard(corpus: Path, tmp_path: Path) -> None:
+def test_new_tracks_rebuild_only_their_own_shard(corpus: Path, tmp_path: Path) -> None:
     build(corpus, tmp_path / "out", shard_tracks=1)
     write_clip(corpus / "mp4/id1/a/00003.mp4", 13)
     teacher = FakeTeacher()
@@ -242,7 +242,7 @@ def test_order_is_by_track_and_frame(corpus: Path, tmp_path: Path) -> None:
 
 
 class Interrupted(InlineEngine):
-    """Stops after so many shards, as a kill would."""
+    """Engine that stops after some shards, as a kill would."""
 
     def __init__(self, after: int) -> None:
         super().__init__(FakeTeacher())
@@ -256,7 +256,7 @@ class Interrupted(InlineEngine):
 
 
 @pytest.mark.parametrize("after", [1, 2])
-def test_interrupted_run_goes_on(clips: Path, tmp_path: Path, after: int) -> None:
+def test_interrupted_run_resumes(clips: Path, tmp_path: Path, after: int) -> None:
     whole = build(clips, tmp_path / "whole" / "out", shard_tracks=1)
     with pytest.raises(KeyboardInterrupt):
         build(clips, tmp_path / "out", engine=Interrupted(after), shard_tracks=1)
@@ -278,7 +278,7 @@ def test_damaged_shard_is_built_again(clips: Path, tmp_path: Path) -> None:
     assert content(again.manifest) == content(first.manifest)
 
 
-def test_damage_that_keeps_the_size_is_found_and_mended(clips: Path, tmp_path: Path) -> None:
+def test_damage_of_unchanged_size_is_detected_and_rebuilt(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     first = build(clips, out)
     rows = sorted((out / STATE).glob("*.parquet"))[0]
@@ -292,7 +292,7 @@ def test_damage_that_keeps_the_size_is_found_and_mended(clips: Path, tmp_path: P
     assert again.num_built == 1 and content(again.manifest) == content(first.manifest)
 
 
-def test_lost_dataset_file_is_written_again(clips: Path, tmp_path: Path) -> None:
+def test_missing_dataset_file_is_written_again(clips: Path, tmp_path: Path) -> None:
     first = build(clips, tmp_path / "out")
     (tmp_path / "out" / schema.CARD).unlink()
     again = build(clips, tmp_path / "out")
@@ -307,12 +307,14 @@ def test_kill_while_finishing_leaves_no_manifest(
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr("emovox.dataset.writer.write_documents", raise_interrupt)
         build(clips, tmp_path / "out", hdf5=True)
-    assert not (tmp_path / "out" / schema.MANIFEST).exists(), "visibly no dataset"
+    assert not (tmp_path / "out" / schema.MANIFEST).exists(), (
+        "an unfinished dataset has no manifest"
+    )
     again = build(clips, tmp_path / "out")
     assert content(again.manifest) == content(whole.manifest)
 
 
-def test_what_a_killed_finish_left_is_taken_away(clips: Path, tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_finish_are_removed(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     build(clips, out)
     leftovers = [out / "frames/.train-00000-of-00001.parquet.x.tmp", out / ".manifest.json.x.tmp"]
@@ -332,7 +334,9 @@ def test_any_name_gives_a_card_that_is_yaml(clips: Path, tmp_path: Path) -> None
 
 
 def test_output_whose_name_is_not_utf8_is_refused(clips: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"out\\udcff: the name is not UTF-8 .*; pass another --out"):
+    with pytest.raises(
+        InputError, match=r"out\\udcff: the name is not UTF-8 .*; pass another --out"
+    ):
         build(clips, tmp_path / os.fsdecode(b"out\xff"))
     assert BuildConfig("folder", Path(), Path(), name="a\nb\udcff").dataset_name == r"a\x0ab\udcff"
 
@@ -383,7 +387,7 @@ BREAKS = {
 
 
 @pytest.mark.parametrize("breaking", BREAKS, ids=lambda f: f.__name__)
-def test_bad_file_is_dropped_and_the_rest_is_done(
+def test_bad_file_is_dropped_and_the_rest_is_built(
     corpus: Path, tmp_path: Path, breaking: Any
 ) -> None:
     breaking(corpus / "mp4/id1/a/00002.mp4")
@@ -399,8 +403,8 @@ def test_bad_file_is_dropped_and_the_rest_is_done(
     assert kept == sorted(NUM_FRAMES.keys() - {"id1/a/00002"})
 
 
-def test_dropped_track_leaves_no_rows_of_its_first_half(corpus: Path, tmp_path: Path) -> None:
-    """A track that fails after its first frames were batched takes all of them with it."""
+def test_dropped_track_leaves_no_rows(corpus: Path, tmp_path: Path) -> None:
+    """A track that fails after its first frames were batched gives no rows."""
     path = corpus / "mp4/id1/a/00001.mp4"
     write_clip(path, 100, options={"g": "10"}, container_options={"movflags": "faststart"})
     data = path.read_bytes()
@@ -413,13 +417,13 @@ def test_dropped_track_leaves_no_rows_of_its_first_half(corpus: Path, tmp_path: 
     assert all_rows(tmp_path / "out").equals(all_rows(reference.out))
 
 
-def test_too_many_dropped_is_said(corpus: Path, tmp_path: Path) -> None:
+def test_too_many_dropped_is_reported(corpus: Path, tmp_path: Path) -> None:
     break_text(corpus / "mp4/id1/a/00002.mp4")
     assert build(corpus, tmp_path / "out", max_dropped=0.2).too_many_dropped
     assert not build(corpus, tmp_path / "out", max_dropped=0.25).too_many_dropped
 
 
-def test_nothing_but_dropped_tracks_is_still_a_dataset(tmp_path: Path) -> None:
+def test_dataset_of_dropped_tracks_only(tmp_path: Path) -> None:
     root = tmp_path / "root"
     (root / "mp4/a/b").mkdir(parents=True)
     break_text(root / "mp4/a/b/1.mp4")
@@ -447,7 +451,7 @@ def test_retry_dropped(corpus: Path, tmp_path: Path) -> None:
     assert (result.num_built, result.manifest["totals"]["dropped"]) == (1, 0)
 
 
-def test_detected_faces_and_tracks_without_any(clips: Path, tmp_path: Path) -> None:
+def test_detected_faces_and_tracks_without_faces(clips: Path, tmp_path: Path) -> None:
     root = tmp_path / "root"
     shutil.copytree(clips / "mp4", root)
     detector = FakeDetector([Box(-10, 20, 60, 80, 0.97), Box(0, 0, 20, 20, 0.99)])
@@ -478,7 +482,7 @@ def voxceleb1(root: Path, rows: str) -> Path:
     return root
 
 
-def test_box_files_give_the_time_and_the_place(tmp_path: Path) -> None:
+def test_box_files_give_time_and_position(tmp_path: Path) -> None:
     rows = "".join(f"{f:06d} \t{10 + f} \t40 \t64 \t64\n" for f in range(13, 38))
     result = build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
     (track,) = all_rows(tmp_path / "out", "tracks").to_pylist()
@@ -490,7 +494,7 @@ def test_box_files_give_the_time_and_the_place(tmp_path: Path) -> None:
     assert result.notes == []
 
 
-def test_broken_box_row_is_bridged_and_said(tmp_path: Path) -> None:
+def test_broken_box_row_is_interpolated_and_noted(tmp_path: Path) -> None:
     rows = "000000 \t10 \t40 \t64 \t64\n000006 \tten \t40\n000012 \t34 \t40 \t64 \t64\n"
     result = build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
     faces = all_rows(tmp_path / "out", "faces")
@@ -506,7 +510,7 @@ def test_broken_box_row_is_bridged_and_said(tmp_path: Path) -> None:
         ("", "boxes", "NoBoxes"),
     ],
 )
-def test_box_files_that_help_nothing(tmp_path: Path, rows: str, stage: str, error: str) -> None:
+def test_unusable_box_files(tmp_path: Path, rows: str, stage: str, error: str) -> None:
     build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
     (row,) = dropped(tmp_path / "out")
     assert (row["stage"], row["error"]) == (stage, error)
@@ -542,7 +546,7 @@ def test_dense_frames(tmp_path: Path) -> None:
     assert [face[f"box_{side}"] for side in "xywh"] == [24, 40, 80, 80]
 
 
-def test_dense_frame_that_changes_in_place_is_noticed(tmp_path: Path) -> None:
+def test_dense_frame_that_changes_in_place_is_rebuilt(tmp_path: Path) -> None:
     import cv2
 
     picture = tmp_path / "root/id10001/1.6/video/1/01.jpg"
@@ -563,7 +567,7 @@ def test_leaking_split_is_refused(clips: Path, tmp_path: Path) -> None:
         build(clips, tmp_path / "out", splits=str(splits))
 
 
-def test_splits_can_change_without_computing(clips: Path, tmp_path: Path) -> None:
+def test_splits_change_without_new_shards(clips: Path, tmp_path: Path) -> None:
     build(clips, tmp_path / "out")
     splits = tmp_path / "splits.csv"
     splits.write_text("identity_id,split\nid1,train\nid2,unheard_val\n")
@@ -573,7 +577,7 @@ def test_splits_can_change_without_computing(clips: Path, tmp_path: Path) -> Non
     assert result.manifest["totals"]["by_split"][TRAIN]["tracks"] == 3
 
 
-def test_empty_split_is_said_and_has_no_file(clips: Path, tmp_path: Path) -> None:
+def test_empty_split_is_reported_and_has_no_file(clips: Path, tmp_path: Path) -> None:
     result = build(clips, tmp_path / "out", unheard_fraction=0.0, heard_fraction=0.0)
     assert "unheard_val empty" in result.summary()
     assert [p.name for p in (tmp_path / "out/frames").iterdir()] == ["train-00000-of-00001.parquet"]
@@ -604,8 +608,8 @@ def test_two_runs_on_one_output(clips: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_lock_of_a_killed_run_is_free(clips: Path, tmp_path: Path) -> None:
-    """The second run is refused; once the first is killed with SIGKILL, the third goes on."""
+def test_lock_of_a_killed_run_is_released(clips: Path, tmp_path: Path) -> None:
+    """The second run is refused; after a SIGKILL of the first, the third resumes."""
     out = tmp_path / "out"
     command = [sys.executable, "-m", "emovox", "build-dataset", "--layout", "voxceleb2"]
     command += ["--root", str(clips), "--out", str(out), "--shard-tracks", "1"]
@@ -613,7 +617,7 @@ def test_lock_of_a_killed_run_is_free(clips: Path, tmp_path: Path) -> None:
     while not (out / STATE / "lock").exists():
         assert first.poll() is None
         time.sleep(0.005)
-    first.send_signal(signal.SIGSTOP)  # so that it cannot finish meanwhile
+    first.send_signal(signal.SIGSTOP)  # so that it cannot finish
     time.sleep(0.5)
     second = subprocess.run(command, capture_output=True, text=True, check=False)
     assert second.returncode == 1 and "another run is building this dataset" in second.stderr
@@ -625,7 +629,7 @@ def test_lock_of_a_killed_run_is_free(clips: Path, tmp_path: Path) -> None:
 
 
 class Meanwhile(InlineEngine):
-    """Does something before the shard of a number is begun."""
+    """Engine that calls a function before the shard with a number."""
 
     def __init__(self, number: int, change: Callable[[], object]) -> None:
         super().__init__(FakeTeacher())
@@ -649,7 +653,7 @@ def test_file_that_vanishes_after_the_plan_is_dropped(corpus: Path, tmp_path: Pa
     assert result.manifest["totals"]["tracks"] == 3
 
 
-def test_corpus_that_vanishes_under_way_ends_the_run_and_costs_nothing(
+def test_corpus_that_vanishes_ends_the_run_without_dropping_tracks(
     corpus: Path, tmp_path: Path
 ) -> None:
     whole = build(corpus, tmp_path / "whole" / "out", shard_tracks=1)
@@ -662,7 +666,7 @@ def test_corpus_that_vanishes_under_way_ends_the_run_and_costs_nothing(
     assert again.num_built == 2 and content(again.manifest) == content(whole.manifest)
 
 
-def test_clock_that_jumps_changes_nothing(
+def test_clock_jumps_change_nothing(
     corpus: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Times of files are compared, never ordered, and durations come from a monotonic clock."""
@@ -735,7 +739,7 @@ def test_wrong_root_does_not_touch_a_finished_dataset(clips: Path, tmp_path: Pat
     assert {p: p.read_bytes() for p in before} == before
 
 
-def test_replacing_an_earlier_build_is_said(clips: Path, tmp_path: Path) -> None:
+def test_replacing_an_earlier_build_is_noted(clips: Path, tmp_path: Path) -> None:
     first = build(clips, tmp_path / "out")
     assert first.notes == []
     second = build(clips, tmp_path / "out", step_ms=480)
@@ -761,7 +765,7 @@ def test_paths_may_be_strings(clips: Path, tmp_path: Path) -> None:
 def test_gpu_without_unix_sockets_is_one_line(
     clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As on Windows, which has neither the sockets nor another way to share a teacher."""
+    """Windows lacks Unix sockets, through which workers share a teacher."""
     monkeypatch.setattr("emovox.labelling.engine.teacher_devices", lambda device: ("cuda:0",))
     monkeypatch.delattr("socket.AF_UNIX")
     config = BuildConfig("voxceleb2", clips, tmp_path / "out")

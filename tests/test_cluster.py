@@ -1,4 +1,4 @@
-"""A real Ray cluster of two nodes on this machine, of which parts are killed under way."""
+"""A Ray cluster of two local nodes, parts of which are killed during builds."""
 
 import json
 import os
@@ -37,7 +37,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def expected(corpus: Path) -> dict[str, str | None]:
-    """Hashes of the dataset that a single machine builds."""
+    """Content hashes of the dataset that a single machine builds."""
     out = corpus.parent / "single"
     build_dataset(BuildConfig("voxceleb2", corpus, out, jobs=2), show_progress=False)
     return hashes(out)
@@ -137,7 +137,7 @@ def test_corpus_and_dataset_in_an_object_store(
     assert tables and {n: found[n] for n in tables} == {n: expected[n] for n in tables}
 
 
-def test_killed_driver_is_run_again(
+def test_killed_driver_resumes(
     corpus: Path, expected: dict[str, str | None], cluster: Any, tmp_path: Path
 ) -> None:
     out = tmp_path / "out"
@@ -151,7 +151,7 @@ def test_killed_driver_is_run_again(
     assert finish(again, out) == expected
 
 
-def test_actor_without_room_is_said(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cluster_without_room_is_an_error(cluster: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emovox.labelling.cluster.MAX_WAIT_SECONDS", 2.0)
     engine = RayEngine(cluster.address, actor_cpus=1, actor_gpus=1)
     try:
@@ -165,7 +165,7 @@ def test_actor_without_room_is_said(cluster: Any, monkeypatch: pytest.MonkeyPatc
         ray.shutdown()
 
 
-def test_nobody_at_the_address() -> None:
+def test_unreachable_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
     with pytest.raises(EmovoxError, match=f"no Ray cluster at 127.0.0.1:{port}: .*refused"):
@@ -183,7 +183,7 @@ def test_terminated_run_ends_in_one_line(corpus: Path, cluster: Any, tmp_path: P
     assert stderr.strip() == interrupted
 
 
-def test_error_of_a_node_is_ours(cluster: Any) -> None:
+def test_error_of_a_node_is_raised_by_the_driver(cluster: Any) -> None:
     engine = RayEngine(cluster.address)
     try:
         with pytest.raises(ConfigError, match="fp8"):

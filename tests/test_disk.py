@@ -1,4 +1,4 @@
-"""Disks that are really full, and really read-only: a tmpfs of a few pages."""
+"""Full and read-only disks: a tmpfs of a few pages."""
 
 import subprocess
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def build_arguments(root: Path, out: Path) -> list[str]:
     return [*arguments, "--out", str(out), "--jobs", "1", "--shard-tracks", "1"]
 
 
-def test_full_disk_is_one_line_and_the_run_goes_on_later(tiny_disk: Path, tmp_path: Path) -> None:
+def test_full_disk_is_one_line_and_the_run_resumes_later(tiny_disk: Path, tmp_path: Path) -> None:
     arguments = build_arguments(tmp_path / "root", tiny_disk / "out")
     result = CliRunner().invoke(main, arguments, catch_exceptions=False)
     assert result.exit_code == 1
@@ -47,10 +47,10 @@ def test_full_disk_is_one_line_and_the_run_goes_on_later(tiny_disk: Path, tmp_pa
 
 
 @pytest.mark.parametrize("is_begun", [False, True])
-def test_read_only_disk_is_one_line_and_the_run_goes_on_later(
+def test_read_only_disk_is_one_line_and_the_run_resumes_later(
     tiny_disk: Path, tmp_path: Path, is_begun: bool
 ) -> None:
-    """Read-only from the start, or, as after an error of the disk, since an earlier run."""
+    """Read-only from the start, or, as after a disk error, since an earlier run."""
     subprocess.run(["mount", "-o", "remount,size=10m", str(tiny_disk)], check=True)
     arguments = build_arguments(tmp_path / "root", tiny_disk / "out")
     if is_begun:

@@ -1,4 +1,4 @@
-"""Worker processes that crash, hang or are killed cost one track, and the rest is done."""
+"""Worker processes that crash, hang or are killed cost at most one track."""
 
 import os
 import re
@@ -18,12 +18,11 @@ from emovox.corpus.tracks import FaceSource, Track
 from emovox.errors import EmovoxError, InputError
 from emovox.ids import TrackKey
 from emovox.labelling.engine import MAX_DEATHS, LokyEngine, Turns
-from emovox.labelling.plan import Shard, ShardSettings
+from emovox.labelling.plan import Shard, ShardJob, ShardSettings
 from emovox.labelling.shard import IN_CHILD, build_shard
-from emovox.labelling.plan import ShardJob
 from emovox.labelling.shard_report import ShardReport, rows_file
 from emovox.labelling.teacher_client import InlineFeed
-from emovox.labelling.worker import WorkerContext, Watchdog
+from emovox.labelling.worker import Watchdog, WorkerContext
 from emovox.media.ffmpeg import find_program
 from emovox.teacher import EMBEDDED
 from emovox.testing import FakeDetector, FakeTeacher, write_clip
@@ -32,7 +31,7 @@ SETTINGS = ShardSettings(240, "fake", "0" * 64, "cpu", "fp32", False)
 
 
 def make_jobs(root: Path, videos: list[list[str]], timeout: float | None = None) -> list[ShardJob]:
-    """One job per list of video names; a name says what working on it does."""
+    """Return one job per list of video names; a name tells what working on it does."""
     jobs = []
     state = root / "state"
     state.mkdir()
@@ -48,7 +47,7 @@ def make_jobs(root: Path, videos: list[list[str]], timeout: float | None = None)
 
 
 def work(job: ShardJob, place: WorkerContext) -> ShardReport:
-    """Like the engine's own work, with a fake teacher, and tracks that do what their name says."""
+    """Run a shard with a fake teacher; tracks crash, hang or wait as their names tell."""
     with Watchdog(job.timeout) as watchdog:
 
         def on_track(track_id: str) -> None:
@@ -108,8 +107,8 @@ def test_crash_costs_one_track(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
-def test_crash_of_the_decoder_costs_nothing_with_ffmpeg(tmp_path: Path) -> None:
-    """Rows of the child process are those that a healthy worker writes."""
+def test_crash_of_the_decoder_costs_no_track_with_ffmpeg(tmp_path: Path) -> None:
+    """A child process writes the same rows as a healthy worker."""
     videos = [["a", "crash"], ["b"]]
     reports = list(LokyEngine(2, work=work).run(make_jobs(tmp_path, videos)))
     assert [dropped for report in reports for dropped in report.dropped] == []
@@ -126,14 +125,14 @@ def test_crash_of_the_decoder_costs_nothing_with_ffmpeg(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
-def test_crash_that_no_child_prevents_costs_one_track(tmp_path: Path) -> None:
+def test_crash_outside_the_decoder_costs_one_track(tmp_path: Path) -> None:
     written, dropped = results(make_jobs(tmp_path, [["a", "crashalways"], ["b"]]))
     assert dropped == {"p0/crashalways/00001": ("WorkerDied", 2 * MAX_DEATHS)}
     assert [track_id.split("/")[1] for track_id in written] == ["a", "b"]
 
 
 @pytest.mark.skipif(find_program() is None, reason="needs the extra ffmpeg and the program")
-def test_damage_that_the_child_finds_is_said(tmp_path: Path) -> None:
+def test_damage_found_by_the_child_is_in_the_message(tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, [["a", "b"]])
     track = job.shard.tracks[1]
     (tmp_path / track.source).write_bytes(b"no video")
@@ -145,7 +144,7 @@ def test_damage_that_the_child_finds_is_said(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_hang_that_nothing_interrupts_costs_one_track(tmp_path: Path) -> None:
+def test_uninterruptible_hang_costs_one_track(tmp_path: Path) -> None:
     (tmp_path / "no-ffmpeg").touch()
     jobs = make_jobs(tmp_path, [["a", "hang", "b"], ["c"]], timeout=1.5)
     started = time.monotonic()
@@ -156,7 +155,7 @@ def test_hang_that_nothing_interrupts_costs_one_track(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("times", [1, pytest.param(MAX_DEATHS + 1, marks=pytest.mark.slow)])
-def test_worker_killed_from_outside_costs_nothing(tmp_path: Path, times: int) -> None:
+def test_worker_killed_from_outside_costs_no_track(tmp_path: Path, times: int) -> None:
     written, dropped = results(make_jobs(tmp_path, [["a", f"killed{times}"], ["b"]]))
     assert dropped == {}
     assert [track_id.split("/")[1] for track_id in written] == ["a", f"killed{times}", "b"]
@@ -168,7 +167,7 @@ def test_worker_that_dies_before_any_track_is_an_error(tmp_path: Path) -> None:
         list(LokyEngine(1, work=die_at_once).run(make_jobs(tmp_path, [["a"]])))
 
 
-def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
+def test_teacher_that_changes_during_a_build_is_refused(tmp_path: Path) -> None:
     (job,) = make_jobs(tmp_path, [["a"]])
     job = replace(job, teacher_path=EMBEDDED["compact"])
     with pytest.raises(InputError, match="changed since the build started"):
@@ -176,13 +175,13 @@ def test_teacher_that_changes_under_way_is_refused(tmp_path: Path) -> None:
     assert not list(job.state.glob("*.json"))
 
 
-def test_watchdog_stays_quiet_when_stopped() -> None:
+def test_stopped_watchdog_does_not_exit() -> None:
     with Watchdog(0.05) as watchdog:
         watchdog.restart()
-    time.sleep(0.3)  # this process would be gone
+    time.sleep(0.3)  # longer than the watchdog's limit
 
 
-def test_one_worker_alone_while_the_others_wait() -> None:
+def test_exclusive_turn_waits_for_the_others() -> None:
     turns, running, most = Turns(3), [0], [0]
 
     def count(alone: bool) -> None:
@@ -201,7 +200,7 @@ def test_one_worker_alone_while_the_others_wait() -> None:
 
 @pytest.mark.slow
 def test_kills_at_random_moments_change_nothing(tmp_path: Path) -> None:
-    """The benchmark of many kills, with few."""
+    """Run the benchmark of kills with few of them."""
     for number in range(24):
         write_clip(tmp_path / f"clips/mp4/a/x/{number:05d}.mp4", 250)
     script = Path(__file__).parent / "benchmarks" / "kills.py"

@@ -20,7 +20,7 @@ NAMES = ("Anna", "Secret", "Carl", "Hidden", "Nobody", "Known")
 
 
 def touch(root: Path, *names: str) -> None:
-    """Make empty files; a listing opens none."""
+    """Create empty files; a listing opens none."""
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).touch()
@@ -35,7 +35,7 @@ def reasons(corpus: Corpus) -> dict[str, str]:
 
 
 def everything_shown(corpus: Corpus) -> str:
-    """All that a listing says of itself to the outside."""
+    """Return everything of a listing that is printed or released."""
     shown = [repr(dropped) for dropped in corpus.dropped]
     return "\n".join([*ids(corpus), *shown, *corpus.notes])
 
@@ -43,7 +43,7 @@ def everything_shown(corpus: Corpus) -> str:
 # All layouts
 
 
-def test_an_unknown_layout_names_the_known_ones(tmp_path: Path) -> None:
+def test_an_unknown_layout_lists_the_known_ones(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="voxceleb2, voxceleb1, dense-frames, folder, table"):
         read_corpus("voxceleb3", tmp_path)
 
@@ -66,7 +66,9 @@ def test_a_missing_root(tmp_path: Path, layout: str) -> None:
         ("folder", "any tree of video files"),
     ],
 )
-def test_an_empty_root_says_what_was_expected(tmp_path: Path, layout: str, expected: str) -> None:
+def test_an_empty_root_reports_the_expected_files(
+    tmp_path: Path, layout: str, expected: str
+) -> None:
     with pytest.raises(InputError) as caught:
         read_corpus(layout, tmp_path)
     assert expected in str(caught.value)
@@ -76,7 +78,7 @@ def test_an_empty_root_says_what_was_expected(tmp_path: Path, layout: str, expec
 
 
 @pytest.mark.parametrize("layout", [name for name in LAYOUTS if name != "table"])
-def test_a_table_goes_with_the_layout_table_only(tmp_path: Path, layout: str) -> None:
+def test_a_table_requires_the_layout_table(tmp_path: Path, layout: str) -> None:
     with pytest.raises(ConfigError, match="requires --table FILE"):
         read_corpus(layout, tmp_path, table=tmp_path / "tracks.csv")
 
@@ -134,14 +136,14 @@ def test_voxceleb2_a_folder_and_a_broken_link_named_like_a_video(tmp_path: Path)
     touch(tmp_path, "mp4/id1/a/00001.mp4")
     (tmp_path / "mp4/id1/a/00002.mp4").mkdir()
     (tmp_path / "mp4/id1/a/00003.mp4").symlink_to("gone.mp4")
-    (tmp_path / "mp4/id1/a/00004.mp4").symlink_to("00004.mp4")  # leads to itself
+    (tmp_path / "mp4/id1/a/00004.mp4").symlink_to("00004.mp4")  # a link to itself
     os.mkfifo(tmp_path / "mp4/id1/a/00005.mp4")
     corpus = read_corpus("voxceleb2", tmp_path)
     assert ids(corpus) == ["id1/a/00001"]
     assert reasons(corpus) == {f"mp4/id1/a/0000{n}.mp4": "NotAFile" for n in (2, 3, 4, 5)}
 
 
-def test_voxceleb2_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_voxceleb2_links_are_followed_except_circles(tmp_path: Path) -> None:
     touch(tmp_path, "elsewhere/a/00001.mp4")
     (tmp_path / "root/mp4").mkdir(parents=True)
     (tmp_path / "root/mp4/id1").symlink_to(tmp_path / "elsewhere")
@@ -161,7 +163,7 @@ def test_voxceleb2_two_files_of_one_track(tmp_path: Path) -> None:
     assert "dev/mp4/id1/a/00001.mp4" in dropped.message
 
 
-def test_voxceleb2_names_in_any_script_and_with_blanks(tmp_path: Path) -> None:
+def test_voxceleb2_names_with_spaces_and_any_script(tmp_path: Path) -> None:
     touch(tmp_path, "mp4/Zoë 四/видео один/00001.mp4")
     assert ids(read_corpus("voxceleb2", tmp_path)) == ["Zoë 四/видео один/00001"]
 
@@ -224,7 +226,7 @@ def test_voxceleb1_a_missing_video_drops_its_tracks(tmp_path: Path) -> None:
     assert dropped.message == "video/gone.<ext> is missing"
 
 
-def test_voxceleb1_what_is_left_aside_is_noted(tmp_path: Path) -> None:
+def test_voxceleb1_skipped_entries_are_noted(tmp_path: Path) -> None:
     touch(tmp_path, "video/aaa.mp4", "video/bbb.mp4", "video/aaa.srt")
     touch(tmp_path, "txt/id10001/aaa/00001.txt", "txt/readme.txt", "txt/id10001/aaa/x.txt")
     corpus = read_corpus("voxceleb1", tmp_path)
@@ -245,7 +247,7 @@ def test_voxceleb1_needs_both_folders(tmp_path: Path, missing: str) -> None:
 
 
 def named_voxceleb1(root: Path) -> None:
-    """Folders that are names, one of them with the dot that some copies lack."""
+    """Create folders with names of persons, one with the final dot that some copies omit."""
     (root / "vox1_meta.csv").write_text(VOX1_META)
     touch(root, "video/aaa.mp4", "txt/Anna_Secret/aaa/00001.txt", "txt/Carl_Hidden_Jr/aaa/2.txt")
     touch(root, "txt/Nobody_Known/aaa/00003.txt", "txt/Anna_Secret/gone/00004.txt")
@@ -263,7 +265,7 @@ def test_voxceleb1_folders_that_are_names(tmp_path: Path) -> None:
     assert errors["UnknownName"].track_id.startswith("unknown-")
 
 
-def test_voxceleb1_no_name_comes_out(tmp_path: Path) -> None:
+def test_voxceleb1_prints_and_releases_no_name(tmp_path: Path) -> None:
     named_voxceleb1(tmp_path)
     corpus = read_corpus("voxceleb1", tmp_path)
     assert not [name for name in NAMES if name in everything_shown(corpus)]
@@ -300,7 +302,9 @@ def test_dense_frames(tmp_path: Path) -> None:
     assert note.startswith("3 folders of JPEGs")
 
 
-def test_dense_frames_no_name_comes_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_dense_frames_print_and_release_no_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     named_dense_frames(tmp_path)
     (tmp_path / "vox1_meta.csv").write_text(VOX1_META)
     touch(tmp_path, "Anna_Secret/closed/01.jpg")
@@ -336,15 +340,13 @@ def test_dense_frames_a_track_without_split_is_dropped_without_its_name(tmp_path
     ("layout", "file"),
     [("dense-frames", "Anna_Secret/1.6/a/1/01.jpg"), ("voxceleb1", "txt/Anna_Secret/a/00001.txt")],
 )
-def test_names_without_the_list_of_names_are_an_input_error(
-    tmp_path: Path, layout: str, file: str
-) -> None:
+def test_names_without_vox1_meta_are_an_input_error(tmp_path: Path, layout: str, file: str) -> None:
     touch(tmp_path, file, "video/a.mp4")
     with pytest.raises(InputError, match=r"vox1_meta\.csv"):
         read_corpus(layout, tmp_path)
 
 
-def test_ids_need_no_list_of_names(tmp_path: Path) -> None:
+def test_ids_need_no_vox1_meta(tmp_path: Path) -> None:
     touch(tmp_path, "id10001/1.6/a/1/01.jpg")
     assert ids(read_corpus("dense-frames", tmp_path)) == ["id10001/a/00001"]
 
@@ -443,7 +445,7 @@ BAD_ROWS: list[tuple[dict[str, object], str]] = [
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
 @pytest.mark.parametrize(("change", "error"), BAD_ROWS)
-def test_a_bad_row_is_dropped_and_the_others_stay(
+def test_a_bad_row_is_dropped_and_the_others_are_kept(
     tmp_path: Path, ending: str, change: dict[str, object], error: str
 ) -> None:
     good = ROWS[0]
@@ -466,7 +468,7 @@ def test_a_time_that_is_text_is_dropped(tmp_path: Path) -> None:
     assert [dropped.error for dropped in corpus.dropped] == ["BadTime"]
 
 
-def test_names_that_read_like_a_missing_value_are_names(tmp_path: Path) -> None:
+def test_names_that_look_like_missing_values_are_kept(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("track_id,video,identity,start,end\nNA/null/1,None,NA,,\n")
     corpus = read_corpus("table", tmp_path, table=table)
@@ -501,7 +503,11 @@ def test_a_repeated_track_is_dropped(tmp_path: Path) -> None:
         ("t.csv", b"", "not readable as CSV or Parquet"),
         ("t.csv", b"track_id,video\na/b/1,v.mp4\n", "missing columns identity, start, end"),
         ("t.csv", b"\xff\xfe\x00", "not readable as CSV or Parquet"),
-        ("t.csv", b"track_id,video,identity,start,end\na/b/1,v.mp4\n", "not readable as CSV or Parquet"),
+        (
+            "t.csv",
+            b"track_id,video,identity,start,end\na/b/1,v.mp4\n",
+            "not readable as CSV or Parquet",
+        ),
         ("t.parquet", b"no parquet", "not readable as CSV or Parquet"),
         ("t.parquet", b"", "not readable as CSV or Parquet"),
     ],
@@ -532,7 +538,7 @@ def test_shown_hides_only_the_person() -> None:
     assert replace(track, person=None).shown("a/\n") == "a/\\x0a"
 
 
-def test_voxceleb1_says_which_videos_it_leaves_aside(tmp_path: Path) -> None:
+def test_voxceleb1_notes_skipped_videos(tmp_path: Path) -> None:
     for name in ("video/abc.mp4", "video/abc.mkv", "video/Some_Body/def.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()

@@ -1,4 +1,4 @@
-"""Real VoxCeleb2-format clips: what the README promises, on real media."""
+"""Builds of real clips in VoxCeleb2's format."""
 
 import random
 import signal
@@ -49,7 +49,7 @@ def clips(real_data: Path) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(clips: Path, tmp_path_factory: pytest.TempPathFactory) -> BuildResult:
-    """An undisturbed run."""
+    """An uninterrupted build."""
     return build(clips, tmp_path_factory.mktemp("whole") / "out", jobs=1)
 
 
@@ -92,8 +92,8 @@ def test_second_run_takes_seconds(clips: Path, whole: BuildResult) -> None:
     assert time.perf_counter() - started < 5
 
 
-def test_faces_are_where_mtcnn_finds_them(clips: Path) -> None:
-    """The fixed square of VoxCeleb2 clips against an independent detector."""
+def test_given_face_squares_match_mtcnn(clips: Path) -> None:
+    """Compare the fixed square of VoxCeleb2 clips with an independent detector."""
     import torch
 
     from emovox.media import faces
@@ -114,7 +114,7 @@ def test_faces_are_where_mtcnn_finds_them(clips: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(1500)
 def test_sigkill_at_random_moments(clips: Path, whole: BuildResult, tmp_path: Path) -> None:
-    """Twenty kills, each followed by a run to the end that equals the undisturbed one."""
+    """After each of twenty kills, a complete run equals the uninterrupted one."""
     command = [sys.executable, "-m", "emovox", "build-dataset", "--layout", "voxceleb2"]
     command += ["--root", str(clips), "--name", "real", "--shard-tracks", "1", "--out"]
     draw = random.Random(2018)
@@ -122,7 +122,7 @@ def test_sigkill_at_random_moments(clips: Path, whole: BuildResult, tmp_path: Pa
     for number in range(20):
         out = tmp_path / str(number)
         process = subprocess.Popen([*command, str(out)], stdout=subprocess.DEVNULL)
-        num_shards = draw.randrange(10)  # of ten, so that the kill comes before the end
+        num_shards = draw.randrange(10)  # of ten, so that the kill precedes the end
         while process.poll() is None and len(list(out.glob(".emovox/*.json"))) < num_shards:
             time.sleep(0.001)
         time.sleep(draw.uniform(0.0, 0.1 if num_shards else 2.0))

@@ -1,4 +1,4 @@
-"""Builds from and to URLs: an S3 of one's own, through moto's server."""
+"""Builds from and to URLs, on the local S3 server of moto."""
 
 import contextlib
 import errno
@@ -43,7 +43,7 @@ def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def bucket(store: Any, request: pytest.FixtureRequest) -> str:
-    """URL of a bucket of this test's own."""
+    """URL of a new bucket."""
     name = f"b{abs(hash(request.node.nodeid)):x}"
     store.mkdir(name)
     return f"s3://{name}"
@@ -84,7 +84,7 @@ def dropped(out: Any) -> list[dict[str, Any]]:
 
 @contextlib.contextmanager
 def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
-    """Count the requests to S3 by their kind."""
+    """Counts of the requests to S3 by kind."""
     requests: Counter[str] = Counter()
     original = s3fs.S3FileSystem._call_s3
 
@@ -97,7 +97,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Counter[str]]:
         yield requests
 
 
-def test_s3_gives_what_the_disk_gives(root: Any, bucket: str, clips: Path, tmp_path: Path) -> None:
+def test_s3_build_equals_a_local_build(root: Any, bucket: str, clips: Path, tmp_path: Path) -> None:
     out: Any = as_path(f"{bucket}/datasets/vox2")
     result = build(root, out, hdf5=True)
     local = build(clips, tmp_path / "vox2", hdf5=True)
@@ -135,7 +135,7 @@ def test_resume(root: Any, bucket: str) -> None:
     assert len(left) == fourth.num_shards
 
 
-def test_files_of_an_earlier_dataset_go(root: Any, bucket: str) -> None:
+def test_files_of_an_earlier_dataset_are_removed(root: Any, bucket: str) -> None:
     out: Any = as_path(f"{bucket}/out")
     build(root, out, hdf5=True, heard_fraction=1.0)
     (out / "notes.txt").write_text("mine")
@@ -154,7 +154,7 @@ def test_changed_and_vanished_objects(
     store.put_file(str(changed), f"{root}/mp4/id3/d/00001.mp4")
     assert build(root, out, shard_tracks=1).num_built == 1
 
-    original = locks.held  # after the corpus was listed
+    original = locks.held  # called after the listing of the corpus
 
     @contextlib.contextmanager
     def held(state: Path, out: Path) -> Iterator[Any]:
@@ -170,7 +170,7 @@ def test_changed_and_vanished_objects(
     assert result.manifest["totals"]["tracks"] == len(NUM_FRAMES) - 1
 
 
-def test_what_a_service_failed_to_give_is_tried_again(
+def test_failed_downloads_are_retried_by_the_next_run(
     root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, fetch = as_path(f"{bucket}/out"), RemotePath.fetch
@@ -190,7 +190,7 @@ def test_what_a_service_failed_to_give_is_tried_again(
 def test_planning_costs_no_request_per_file(
     bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no request of the lease between
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no heartbeat during the test
     counts = {}
     for number in (3, 30):
         url = f"{bucket}/vox{number}"
@@ -213,7 +213,7 @@ def test_planning_costs_no_request_per_file(
 def test_a_track_costs_one_request(
     root: Any, bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no request of the lease between
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no heartbeat during the test
     with counted(monkeypatch) as few:
         build(root, as_path(f"{bucket}/few"), shard_tracks=50)
     for i in range(10):
@@ -224,7 +224,7 @@ def test_a_track_costs_one_request(
 
 
 def test_boxes_lists_and_tables(store: Any, bucket: str, tmp_path: Path) -> None:
-    """The other layouts, with everything behind a URL, as they are on disk."""
+    """Build the other layouts with every input behind a URL, and compare with local builds."""
     disk = tmp_path / "corpus"
     write_clip(disk / "voxceleb1/video/vid.mp4", 60)
     for number in (1, 2):
@@ -323,24 +323,24 @@ def test_a_run_that_was_taken_over_stops(root: Any, bucket: str, quick_locks: No
     assert not (out / schema.MANIFEST).exists()
 
 
-def test_owner_that_was_out_for_a_while_looks_before_it_goes_on(
+def test_suspended_owner_checks_the_lock_before_it_continues(
     bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # its thread does not come to look
+    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # its thread does not check
     path: Any = as_path(f"{bucket}/out/{STATE}/lock")
     with locks.Lease(path, path) as lease:
         lease.check()
         path.write_text("other 0\n")
-        lease.check()  # too soon after the last look to ask again
+        lease.check()  # too early for another check
         lease._seen -= 2001.0
         with pytest.raises(EmovoxError, match="another run took over this build"):
             lease.check()
 
 
-def test_lease_where_a_store_replaces_what_is_there(
+def test_lease_on_a_store_that_replaces_files(
     bucket: str, quick_locks: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Not every file system can create a file only if there is none."""
+    """Some file systems cannot refuse to create a file that exists."""
     put = RemotePath.put
     monkeypatch.setattr(RemotePath, "put", lambda self, source, *, new=False: put(self, source))
     path: Any = as_path(f"{bucket}/out/{STATE}/lock")
@@ -350,7 +350,7 @@ def test_lease_where_a_store_replaces_what_is_there(
         first.check()
 
 
-def test_rows_that_cannot_be_fetched_are_not_called_damaged(
+def test_unreachable_rows_are_not_reported_as_damaged(
     root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, fetch = as_path(f"{bucket}/out"), RemotePath.fetch
@@ -368,7 +368,7 @@ def test_rows_that_cannot_be_fetched_are_not_called_damaged(
 
 
 @pytest.mark.slow
-def test_two_runs_that_take_over_at_once(bucket: str, quick_locks: None) -> None:
+def test_simultaneous_takeovers(bucket: str, quick_locks: None) -> None:
     state: Any = as_path(f"{bucket}/state")
     (state / "lock").write_text("dead 17\n")
     outcomes: Counter[str] = Counter()
@@ -392,14 +392,14 @@ def test_two_runs_that_take_over_at_once(bucket: str, quick_locks: None) -> None
     assert outcomes == {"held": 1, "refused": 2}
 
 
-def test_state_of_its_own(root: Any, bucket: str, clips: Path, tmp_path: Path) -> None:
+def test_separate_state(root: Any, bucket: str, clips: Path, tmp_path: Path) -> None:
     state: Any = as_path(f"{bucket}/state")
     for corpus, out in ((root, as_path(f"{bucket}/out")), (clips, tmp_path / "out")):
         build(corpus, out, state=state)
         names = {path.name for path in out.iterdir()}
         assert schema.MANIFEST in names and STATE not in names
         assert build(corpus, out, state=state).num_built == 0
-        build(corpus, out, state=state, step_ms=480)  # still ours
+        build(corpus, out, state=state, step_ms=480)  # the same build
         with pytest.raises(InputError, match="holds a dataset, but not the state of its build"):
             build(corpus, out)
         with pytest.raises(InputError, match="belongs to another build"):
@@ -422,7 +422,7 @@ def test_relative_folders(clips: Path, tmp_path: Path, monkeypatch: pytest.Monke
         assert result.num_built == result.num_shards
 
 
-def test_killed_while_it_uploads(root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kill_during_the_upload(root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     out: Any = as_path(f"{bucket}/out")
     state = as_path(f"{bucket}/state")
     first = build(root, out, state=state)
@@ -442,7 +442,7 @@ def test_killed_while_it_uploads(root: Any, bucket: str, monkeypatch: pytest.Mon
     assert content(again.manifest) == content(first.manifest) and again.num_built == 0
 
 
-def test_what_is_not_there(bucket: str, tmp_path: Path, clips: Path) -> None:
+def test_missing_folders_and_buckets(bucket: str, tmp_path: Path, clips: Path) -> None:
     for url in (f"{bucket}/none", "s3://no-such-bucket/vox2"):
         with pytest.raises(InputError, match="no such folder"):
             build(as_path(url), tmp_path / "out")
@@ -458,9 +458,7 @@ def test_what_is_not_there(bucket: str, tmp_path: Path, clips: Path) -> None:
         build(clips, folder)
 
 
-def test_a_service_that_does_not_answer(
-    root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unreachable_service(root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     class EndpointError(Exception):
         pass
 
@@ -484,7 +482,7 @@ def test_file_urls_are_local(clips: Path, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_command_line(root: Any, bucket: str, store: Any, clips: Path, tmp_path: Path) -> None:
-    """The real thing: worker processes and the compact teacher."""
+    """Run the command with worker processes and the compact teacher."""
     recipe = tmp_path / "recipe.toml"
     recipe.write_text(f'layout = "voxceleb2"\nroot = "{root}"\nstate = "{bucket}/state"\n')
     arguments = [

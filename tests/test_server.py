@@ -1,4 +1,4 @@
-"""A teacher in a process of its own, fed by workers: same rows, and nothing lost when it dies."""
+"""A teacher in its own process: same rows, and no rows lost when it dies."""
 
 import os
 import signal
@@ -34,7 +34,7 @@ from emovox.testing import FakeTeacher
 
 
 class SlowTeacher(FakeTeacher):
-    """Takes its time, and remembers the sizes of its batches."""
+    """Slow teacher that records the sizes of its batches."""
 
     def __init__(self, batch_size: int, fails_at: int = -1) -> None:
         super().__init__(8)
@@ -56,13 +56,13 @@ class SlowTeacher(FakeTeacher):
 
 @pytest.fixture
 def short() -> Iterator[Path]:
-    """A folder with a short name: a socket's name has at most 104 bytes on macOS."""
+    """Folder with a short name: on macOS the path of a socket has at most 104 bytes."""
     with tempfile.TemporaryDirectory(dir="/tmp") as folder:
         yield Path(folder)
 
 
 def start(teacher: SlowTeacher, folder: Path) -> tuple[str, list[BaseException]]:
-    """A server in a thread; returns its address, and the error that it ends with."""
+    """Start a server in a thread; return its address and the list of its errors."""
     address, errors = str(folder / "teacher"), list[BaseException]()
     server = TeacherServer(lambda: teacher, address)
 
@@ -77,7 +77,7 @@ def start(teacher: SlowTeacher, folder: Path) -> tuple[str, list[BaseException]]
 
 
 def ended(errors: list[BaseException]) -> list[BaseException]:
-    """The errors of a server, once its thread has written one; its clients may know before."""
+    """Wait for the errors of a server; its clients may notice earlier."""
     deadline = time.monotonic() + 20
     while not errors and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -114,7 +114,7 @@ def test_every_client_gets_its_own_logits(short: Path, batch_size: int) -> None:
         assert max(teacher.sizes) > BATCH, "clients share batches"
 
 
-def test_client_that_leaves_disturbs_nobody(short: Path) -> None:
+def test_client_that_disconnects_does_not_disturb_others(short: Path) -> None:
     address, errors = start(SlowTeacher(BATCH), short)
     crops = np.arange(BATCH * 8 * 8 * 3, dtype=np.uint8).reshape(BATCH, 8, 8, 3)
     leaving = RemoteFeed(address)
@@ -138,12 +138,12 @@ def test_teacher_that_fails_ends_the_server(short: Path) -> None:
         RemoteFeed(address)
 
 
-def test_teacher_that_fails_while_it_is_busy_lets_nobody_wait(short: Path) -> None:
-    """Clients have filled all their buffers, and the server is about to launch one more batch."""
+def test_teacher_that_fails_under_load_releases_all_clients(short: Path) -> None:
+    """The buffers of all clients are full when the teacher fails."""
     address, errors = start(SlowTeacher(BATCH, fails_at=3), short)
 
     def client(_: int) -> None:
-        with pytest.raises(TeacherLostError):  # by connecting, where the others were quick
+        with pytest.raises(TeacherLostError):  # on connecting, if the other clients were faster
             feed = RemoteFeed(address)
             for _ in range(4):
                 give(feed, np.zeros((NUM_BUFFERS * BATCH, 8, 8, 3), np.uint8))
@@ -155,13 +155,13 @@ def test_teacher_that_fails_while_it_is_busy_lets_nobody_wait(short: Path) -> No
     assert "out of memory" in str(ended(errors))
 
 
-def test_no_server_is_said(tmp_path: Path) -> None:
+def test_missing_server_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(TeacherLostError):
         RemoteFeed(str(tmp_path / "nobody"))
 
 
 def compact_jobs(root: Path, num_shards: int) -> list[ShardJob]:
-    """Shards for the embedded teacher, three clips each."""
+    """Return shards of three clips for the embedded teacher."""
     from dataclasses import replace
 
     teacher = find_teacher("compact")
@@ -180,7 +180,7 @@ def rows_of(engine: Engine, jobs: Sequence[ShardJob]) -> list[dict[str, list[obj
 
 
 @pytest.mark.slow
-def test_rows_are_those_of_workers_that_hold_the_teacher(tmp_path: Path) -> None:
+def test_rows_equal_those_of_workers_with_their_own_teacher(tmp_path: Path) -> None:
     jobs = compact_jobs(tmp_path, 6)
     held = rows_of(InProcess(), jobs)
     assert all(table["track_id"] for table in held)

@@ -37,7 +37,7 @@ TRACKS = st.lists(
 def test_fraction_is_the_blake2b_hash() -> None:
     digest = blake2b(b"id10001", digest_size=8).hexdigest()
     assert fraction("id10001") == int(digest, 16) / 16**16
-    # Never to change: the splits of every dataset hang on it.
+    # Must never change: the splits of every dataset depend on it.
     assert [fraction(name) for name in ("id10001", "id10002")] == pytest.approx(
         [0.4646070933329427, 0.7629798959653556], abs=1e-12
     )
@@ -64,7 +64,7 @@ def test_auto_never_leaks_and_keeps_every_track(
     assert all(len(side) == 1 for side in sides.values())
 
 
-def test_auto_fractions_are_roughly_as_asked() -> None:
+def test_auto_fractions_are_close_to_the_options() -> None:
     tracks = [track(f"speaker{i}", n) for i in range(1500) for n in range(4)]
     counts = Counter(auto_split(t.key) for t in tracks)
     assert counts["unheard_val"] / 6000 == pytest.approx(0.2, abs=0.04)
@@ -74,7 +74,7 @@ def test_auto_fractions_are_roughly_as_asked() -> None:
     assert counts["heard_val"] / 6000 == pytest.approx(0.25, abs=0.04)
 
 
-def test_auto_at_its_ends() -> None:
+def test_auto_with_fractions_zero_and_one() -> None:
     tracks = [track(f"speaker{i}") for i in range(50)]
     assert {auto_split(t.key, 1.0, 0.0) for t in tracks} == {"unheard_val"}
     assert {auto_split(t.key, 0.0, 1.0) for t in tracks} == {"heard_val"}
@@ -114,7 +114,7 @@ def test_official(lists: Path) -> None:
         "NoSplit",
     )
     assert "published lists" in dropped.message
-    # Without --meta the lists are looked for in the corpus itself.
+    # Without --meta the lists are read from the corpus.
     assert assign(corpus_of(*tracks, root=lists), "official") == expected
 
 
@@ -170,7 +170,7 @@ def test_file_by_track(tmp_path: Path, ending: str) -> None:
     assert [dropped.track_id for dropped in corpus.dropped] == ["anna/video/00003"]
 
 
-def test_numbers_count_however_they_are_written(tmp_path: Path) -> None:
+def test_numbers_with_and_without_leading_zeros(tmp_path: Path) -> None:
     path = write_split(tmp_path / "s.csv", "track_id", {"anna/video/1": "train"})
     assert assign(corpus_of(track("anna", 1)), str(path)) == {"anna/video/00001": "train"}
     path = tmp_path / "s.parquet"
@@ -178,7 +178,7 @@ def test_numbers_count_however_they_are_written(tmp_path: Path) -> None:
     assert assign(corpus_of(track("7")), str(path)) == {"7/video/00001": "train"}
 
 
-def test_file_by_track_counts_before_identity(tmp_path: Path) -> None:
+def test_file_by_track_is_preferred_to_identity(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text("identity_id,track_id,split\nanna,anna/video/00001,heard_val\n")
     corpus = corpus_of(track("anna", 1), track("anna", 2))
@@ -203,7 +203,7 @@ def test_a_malformed_file(tmp_path: Path, content: str, message: str) -> None:
         assign(corpus_of(track("anna")), str(path))
 
 
-def test_a_word_that_is_no_split_and_no_file() -> None:
+def test_a_word_that_is_neither_a_split_nor_a_file() -> None:
     with pytest.raises(InputError, match="offical: no such file"):
         assign(corpus_of(track("anna")), "offical")
 
@@ -211,7 +211,7 @@ def test_a_word_that_is_no_split_and_no_file() -> None:
 # The table's own column
 
 
-def test_the_column_counts_where_there_is_one() -> None:
+def test_the_column_of_the_table_is_the_default() -> None:
     corpus = corpus_of(
         track("anna", 1, "train"), track("anna", 2, "heard_val"), track("carl", 1, "unheard_val"),
         track("zoe", 1, "testing"), track("zoe", 2),
@@ -226,14 +226,14 @@ def test_the_column_counts_where_there_is_one() -> None:
     assert "'testing'" in messages["zoe/video/00001"]
 
 
-def test_auto_where_there_is_no_column() -> None:
+def test_auto_is_the_default_without_a_column() -> None:
     tracks = [track(f"speaker{i}") for i in range(40)]
     assigned = assign(corpus_of(*tracks), None)
     assert assigned == {t.track_id: auto_split(t.key) for t in tracks}
     assert set(assigned.values()) <= set(SPLITS)
 
 
-def test_auto_can_be_asked_for_in_spite_of_a_column() -> None:
+def test_auto_overrides_the_column() -> None:
     tracks = [track(f"speaker{i}", 1, "heard_val") for i in range(40)]
     assert assign(corpus_of(*tracks), "auto") == {t.track_id: auto_split(t.key) for t in tracks}
 
@@ -242,7 +242,7 @@ def test_auto_can_be_asked_for_in_spite_of_a_column() -> None:
 
 
 @pytest.mark.parametrize("other", ["train", "heard_val"])
-def test_the_audit_refuses_and_names_the_identity(other: str) -> None:
+def test_a_leak_is_an_error_that_lists_the_identity(other: str) -> None:
     corpus = corpus_of(track("anna", 1, other), track("anna", 2, "unheard_val"), track("carl", 1))
     with pytest.raises(CheckError, match=r"1 identities are in unheard_val .*: anna$") as caught:
         assign(corpus, None)
@@ -250,27 +250,27 @@ def test_the_audit_refuses_and_names_the_identity(other: str) -> None:
     assert caught.value.exit_code == 1
 
 
-def test_the_audit_names_the_first_few_of_many() -> None:
+def test_many_leaks_are_shortened() -> None:
     tracks = [track(f"p{i}", n) for i in range(7) for n in (1, 2)]
     assigned = {t.track_id: "train" if t.key.track_num == 1 else "unheard_val" for t in tracks}
     with pytest.raises(CheckError, match=r"7 identities .*: p0, p1, p2, p3, p4, \.\.\.$"):
         audit([t.key for t in tracks], assigned)
 
 
-def test_the_audit_lets_heard_beside_train_pass() -> None:
+def test_heard_and_train_tracks_of_an_identity_are_no_leak() -> None:
     tracks = [track("anna", 1), track("anna", 2), track("carl")]
     audit([t.key for t in tracks], dict(zip(
         [t.track_id for t in tracks], ["train", "heard_val", "unheard_val"], strict=True
     )))  # fmt: skip
 
 
-def test_a_leak_among_dropped_tracks_is_none(tmp_path: Path) -> None:
+def test_dropped_tracks_cause_no_leak(tmp_path: Path) -> None:
     path = tmp_path / "s.csv"
     path.write_text("track_id,split\nanna/video/00001,train\nanna/video/00099,unheard_val\n")
     assert assign(corpus_of(track("anna", 1)), str(path)) == {"anna/video/00001": "train"}
 
 
-def test_heard_identities_that_do_not_train_are_said(tmp_path: Path) -> None:
+def test_heard_identities_without_training_tracks_are_noted(tmp_path: Path) -> None:
     table = tmp_path / "s.csv"
     table.write_text("identity_id,split\na,train\nb,heard_val\n")
     corpus = corpus_of(track("a"), track("b"))

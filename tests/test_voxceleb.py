@@ -66,7 +66,7 @@ def test_boxes_in_fractions_of_the_frame(tmp_path: Path) -> None:
     st.floats(0, 16),
     st.integers(0, 2**32 - 1),
 )
-def test_between_boxes_lies_the_line(frames: list[int], time: float, seed: int) -> None:
+def test_boxes_are_interpolated_linearly(frames: list[int], time: float, seed: int) -> None:
     xywh = np.random.default_rng(seed).uniform(10, 100, (len(frames), 4))
     found = Boxes(np.array(frames), xywh, False).at(time, 640, 480)
     frame = round(time * 25, 6)
@@ -82,7 +82,7 @@ def test_between_boxes_lies_the_line(frames: list[int], time: float, seed: int) 
         assert found == pytest.approx(expected)
 
 
-def test_a_hole_of_more_than_a_second_has_no_box(tmp_path: Path) -> None:
+def test_a_gap_of_more_than_a_second_has_no_box(tmp_path: Path) -> None:
     boxes = read(tmp_path, rows("0 10 10 50 50", "7 10 10 50 50", "33 36 10 50 50", "58 9 9 9 9"))
     for frame in (0, 7, 33, 58):  # 7 / 25 * 25 is not 7 in binary
         assert boxes.at(frame / 25, 100, 100) is not None
@@ -91,7 +91,7 @@ def test_a_hole_of_more_than_a_second_has_no_box(tmp_path: Path) -> None:
     assert boxes.at(34 / 25, 100, 100) is not None
 
 
-def test_the_first_and_last_box_reach_half_a_step(tmp_path: Path) -> None:
+def test_the_first_and_last_box_extend_half_a_step(tmp_path: Path) -> None:
     boxes = read(tmp_path, rows("100 10 10 50 50", "101 20 10 50 50"))
     assert boxes.at(97 / 25, 100, 100) == (10, 10, 50, 50)
     assert boxes.at(104 / 25, 100, 100) == (20, 10, 50, 50)
@@ -117,7 +117,7 @@ def test_the_first_and_last_box_reach_half_a_step(tmp_path: Path) -> None:
         "\u5929 1 2 30 40",
     ],
 )
-def test_a_broken_row_is_left_out_and_named(tmp_path: Path, row: str) -> None:
+def test_a_broken_row_is_skipped_and_listed(tmp_path: Path, row: str) -> None:
     boxes = read(tmp_path, rows("100 10 10 50 50", row, "", "102 20 10 50 50"))
     assert boxes.frames.tolist() == [100, 102]
     assert boxes.bad_lines == (3,)
@@ -130,7 +130,7 @@ def test_one_odd_row_does_not_turn_fractions_into_pixels(tmp_path: Path) -> None
     assert boxes.at(0.0, 100, 100) == pytest.approx((30, 10, 40, 70))
 
 
-def test_rows_are_sorted_and_the_last_of_a_frame_counts(tmp_path: Path) -> None:
+def test_rows_are_sorted_and_the_last_of_a_frame_is_used(tmp_path: Path) -> None:
     boxes = read(tmp_path, rows("12 3 3 9 9", "10 1 1 9 9", "12 5 5 9 9"))
     assert boxes.frames.tolist() == [10, 12]
     assert boxes.xywh[:, 0].tolist() == [1, 5]
@@ -172,7 +172,7 @@ def test_a_file_without_boxes(tmp_path: Path, text: str | bytes, why: str) -> No
     assert caught.value.message.startswith(f"txt/id10001/video/00001.txt: {why}")
 
 
-def test_a_box_file_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_box_file(tmp_path: Path) -> None:
     with pytest.raises(TrackError) as caught:
         read_boxes(tmp_path / "gone.txt", "txt/gone.txt")
     assert (caught.value.stage, caught.value.error) == ("boxes", "FileNotFound")
@@ -207,7 +207,7 @@ def lists(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_names_with_and_without_their_last_dot(lists: Path) -> None:
+def test_names_with_and_without_their_final_dot(lists: Path) -> None:
     assert read_names(lists) == {
         "Anna_One": "id10001",
         "B.J._Two": "id10002",
