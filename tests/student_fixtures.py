@@ -1,4 +1,4 @@
-"""A small dataset with sound that tells its emotions, for the tests of the student."""
+"""A small dataset whose sound encodes its emotions, for the tests of the student."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -10,16 +10,16 @@ import soundfile
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE
 from emovox.student.student_config import StudentTrainConfig
 
-HEARD = EMOTIONS[:5]  # those that occur; the paper's five
+HEARD = EMOTIONS[:5]  # the emotions that occur: the paper's five
 STEP = schema.STEP_MS / 1000
 
-# Learns the dataset below in seconds.
+# Trains on the dataset below in seconds.
 QUICK = StudentTrainConfig(
     width=1 / 16,
     seconds=1.0,
@@ -37,7 +37,7 @@ QUICK = StudentTrainConfig(
 
 @dataclass(frozen=True)
 class Utterance:
-    """A track: one emotion throughout, `duration` seconds of sound."""
+    """A track with one emotion, and `duration` seconds of sound."""
 
     split: str
     identity: str
@@ -58,7 +58,7 @@ class Utterance:
 
 
 def utterances(splits: Iterable[str] = schema.SPLITS) -> list[Utterance]:
-    """Three voices to train on, which are heard_val too, and three that are unheard_val."""
+    """Three speakers of train and heard_val, and three of unheard_val."""
     found = []
     for split in splits:
         names = ("ida", "idb", "idc") if split == "unheard_val" else ("idd", "ide", "idf")
@@ -72,7 +72,7 @@ def utterances(splits: Iterable[str] = schema.SPLITS) -> list[Utterance]:
 
 
 def voice(utterance: Utterance) -> np.ndarray:
-    """Noise with bursts of a tone, whose pitch is that of the emotion, float32 `[L]`."""
+    """Noise with bursts of a tone, whose pitch encodes the emotion, float32 `[L]`."""
     seed = [utterance.number, *utterance.identity.encode()]
     rng = np.random.default_rng(seed)
     time = np.arange(round(utterance.duration * SAMPLE_RATE)) / SAMPLE_RATE
@@ -83,7 +83,7 @@ def voice(utterance: Utterance) -> np.ndarray:
 
 
 def logits_of(utterance: Utterance) -> np.ndarray:
-    """Of each frame, float32 `[n, 8]`: the emotion is sure, the rest is noise."""
+    """Logits float32 `[n, 8]`: 5 for the emotion, plus noise."""
     rng = np.random.default_rng([utterance.number, *utterance.identity.encode()])
     logits = rng.normal(0, 0.5, (utterance.row.n_frames, len(EMOTIONS)))
     logits[:, EMOTIONS.index(utterance.emotion)] += 5
@@ -104,9 +104,9 @@ def write_tables(
 ) -> Path:
     """Write the dataset of tracks; `found` is sorted by track within each split."""
     teacher = {"name": "intention", "sha256": None}
-    origin = {"origin": "tones that were given an emotion"}
-    header = Header(name, "1.0.0", step_ms, teacher, origin, ("frames", "tracks"))
-    write_dataset(out, _chunks(found, step_ms), [], header, hdf5=False)
+    origin = {"origin": "tones with an assigned emotion"}
+    info = DatasetInfo(name, "1.0.0", step_ms, teacher, origin, ("frames", "tracks"))
+    write_dataset(out, _chunks(found, step_ms), [], info, hdf5=False)
     return out
 
 

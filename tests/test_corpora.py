@@ -1,4 +1,4 @@
-"""Corpora by the names of their files, on trees of empty files; RAVDESS as it was published."""
+"""Corpora of empty files, read by file name; RAVDESS as published."""
 
 from collections import Counter
 from pathlib import Path, PurePosixPath
@@ -12,7 +12,7 @@ from emovox.errors import ConfigError, InputError
 from emovox.probing.corpora import class_order, read_speech_corpus
 from emovox.probing.filenames import PARSERS
 
-# Layout, path, label, speaker, part.
+# Layout, path, label, speaker, partition.
 NAMED = [
     ("ravdess", "Actor_12/03-01-06-01-02-01-12.wav", "fear", "12", None),
     ("ravdess", "a/b/c/01-01-01-01-01-02-24.mp4", "neutral", "24", None),
@@ -35,8 +35,8 @@ NAMED = [
     ("afew", "Train/Angry/000046280.avi", "anger", None, "train"),
     ("afew", "AFEW/Val_AFEW/Surprise/012345678.avi", "surprise", None, "val"),
 ]
-STRANGERS = [
-    "03-01-09-01-02-01-12.wav",  # no such emotion
+UNKNOWN = [
+    "03-01-09-01-02-01-12.wav",  # unknown emotion
     "03-01-06-01-02-01.wav",
     "1001_DFA_JOY_XX.wav",
     "03a01Xa.wav",
@@ -55,26 +55,28 @@ def tree(root: Path, *names: str) -> Path:
     return root
 
 
-@pytest.mark.parametrize(("layout", "path", "label", "speaker", "part"), NAMED)
-def test_names(layout: str, path: str, label: str, speaker: str | None, part: str | None) -> None:
+@pytest.mark.parametrize(("layout", "path", "label", "speaker", "partition"), NAMED)
+def test_parsed_names(
+    layout: str, path: str, label: str, speaker: str | None, partition: str | None
+) -> None:
     name = PARSERS[layout](PurePosixPath(path))
-    assert name is not None and not name.aside
-    assert (name.label, name.speaker, name.part) == (label, speaker, part)
+    assert name is not None and not name.skipped
+    assert (name.label, name.speaker, name.partition) == (label, speaker, partition)
 
 
 @pytest.mark.parametrize(("layout", "path"), [row[:2] for row in NAMED])
-def test_a_name_is_of_one_corpus(layout: str, path: str) -> None:
+def test_a_name_matches_one_corpus(layout: str, path: str) -> None:
     others = PARSERS.keys() - {layout, "ravdess", "ravdess-song"}
     assert not [other for other in others if PARSERS[other](PurePosixPath(path))]
 
 
-@pytest.mark.parametrize("path", STRANGERS)
-def test_names_of_no_corpus(path: str) -> None:
+@pytest.mark.parametrize("path", UNKNOWN)
+def test_unknown_names_match_no_corpus(path: str) -> None:
     assert not [layout for layout, parse in PARSERS.items() if parse(PurePosixPath(path))]
 
 
-def test_folders_win_over_the_names_of_enterface() -> None:
-    """The files of subject 11 are named after subject 12."""
+def test_enterface_is_parsed_by_its_folders() -> None:
+    """The files of subject 11 have the number 12 in their names."""
     name = PARSERS["enterface"](PurePosixPath("subject 11/sadness/sentence 4/s12_sa_4.avi"))
     assert name is not None and (name.speaker, name.label) == ("11", "sadness")
 
@@ -87,19 +89,19 @@ def test_layout_is_detected(layout: str, tmp_path: Path) -> None:
     assert len(corpus.utterances) == sum(row[0] == layout for row in NAMED)
 
 
-def test_layout_is_asked_for_unless_it_is_sure(tmp_path: Path) -> None:
+def test_ambiguous_layouts_are_errors(tmp_path: Path) -> None:
     tree(tmp_path / "mixed", "DC/a01.wav", "03a01Fa.wav")
-    with pytest.raises(ConfigError, match=r"1 like emo-db and 1 like savee; choose --layout"):
+    with pytest.raises(ConfigError, match="layout: 1 emo-db, 1 savee; pass --layout"):
         read_speech_corpus(tmp_path / "mixed")
     tree(tmp_path / "odd", "03a01Fa.wav", "x.wav", "y.wav")
-    with pytest.raises(ConfigError, match=r"Of 3 media files.*1 like emo-db"):
+    with pytest.raises(ConfigError, match=r"of 3 media files .*: 1 emo-db"):
         read_speech_corpus(tmp_path / "odd")
     tree(tmp_path / "none", "x.wav")
-    with pytest.raises(ConfigError, match="none; choose --layout"):
+    with pytest.raises(ConfigError, match="none; pass --layout"):
         read_speech_corpus(tmp_path / "none")
 
 
-def test_misnamed_files_are_counted(tmp_path: Path) -> None:
+def test_misnamed_files_are_dropped(tmp_path: Path) -> None:
     tree(tmp_path, "03a01Fa.wav", "notes.wav", "readme.txt")
     (tmp_path / "03a01Na.wav").symlink_to("nowhere")
     corpus = read_speech_corpus(tmp_path, "emo-db")
@@ -108,37 +110,38 @@ def test_misnamed_files_are_counted(tmp_path: Path) -> None:
         ("03a01Na.wav", "NotAFile"),
         ("notes.wav", "BadName"),
     ]
-    assert corpus.notes == ["1 files are neither audio nor video and are left aside: readme.txt"]
+    assert corpus.notes == ["1 files skipped (neither audio nor video), for example readme.txt"]
 
 
-def test_one_file_of_a_recording(tmp_path: Path) -> None:
+def test_one_file_per_recording(tmp_path: Path) -> None:
     end = "-01-05-01-01-01-01"
     tree(tmp_path, f"01{end}.mp4", f"02{end}.mp4", f"a/03{end}.wav", f"b/03{end}.wav")
     corpus = read_speech_corpus(tmp_path)
     assert [u.path.name for u in corpus.utterances] == [f"03{end}.wav"]
     assert corpus.utterances[0].path.parent.name == "a"
-    assert corpus.notes[0].startswith("3 files are other copies of a recording")
+    assert corpus.notes[0].startswith("3 files skipped (other copies of a recording), ")
     seen = read_speech_corpus(tmp_path, video=True)
     assert [u.path.name for u in seen.utterances] == [f"01{end}.mp4"]
 
 
-def test_singing_has_to_be_asked_for(tmp_path: Path) -> None:
+def test_songs_require_their_own_layout(tmp_path: Path) -> None:
     tree(tmp_path, "03-01-05-01-01-01-01.wav", "03-02-05-01-01-01-01.wav")
     corpus = read_speech_corpus(tmp_path)
     assert corpus.layout == "ravdess" and len(corpus.utterances) == 1
     assert corpus.notes == [
-        "1 files are sung; the layout ravdess-song takes them: 03-02-05-01-01-01-01.wav"
+        "1 files skipped (sung; use --layout ravdess-song to include them), for example "
+        "03-02-05-01-01-01-01.wav"
     ]
     assert len(read_speech_corpus(tmp_path, "ravdess-song").utterances) == 2
 
 
 def test_a_teacher_needs_videos(tmp_path: Path) -> None:
     tree(tmp_path, "DC/a01.wav", "DC/a02.wav")
-    with pytest.raises(InputError, match="sound alone; a teacher needs videos"):
+    with pytest.raises(InputError, match="contains audio only; a teacher needs videos"):
         read_speech_corpus(tmp_path, video=True)
     tree(tmp_path, "DC/a03.avi")
     corpus = read_speech_corpus(tmp_path, video=True)
-    assert len(corpus.utterances) == 1 and "2 files hold sound alone" in corpus.notes[0]
+    assert len(corpus.utterances) == 1 and "2 files skipped (audio only)" in corpus.notes[0]
 
 
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
@@ -165,26 +168,26 @@ def test_table(ending: str, tmp_path: Path) -> None:
         ("row 5", "BadPath"),
         ("c.wav", "NoLabel"),
     ]
-    assert "1 rows name a file that an earlier row has" in corpus.notes[0]
+    assert "1 files skipped (listed in an earlier row)" in corpus.notes[0]
     assert corpus.shown(Path("/elsewhere/d.wav")) == "d.wav"
 
 
 def test_table_without_labels(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,emotion\na.wav,anger\n")
-    with pytest.raises(InputError, match="columns label are missing; found path, emotion"):
+    with pytest.raises(InputError, match="missing columns label; found path, emotion"):
         read_speech_corpus(tmp_path / "t.csv")
 
 
 @pytest.mark.parametrize(
     ("name", "layout", "words"),
     [
-        ("missing", None, "no such folder or file"),
-        ("empty", None, "holds neither audio nor video"),
-        ("empty", "nonsense", "unknown layout 'nonsense'; choose one of ravdess"),
-        ("file.csv", "rml", "is no folder"),
+        ("missing", None, "not found; pass a folder or a table"),
+        ("empty", None, "contains neither audio nor video"),
+        ("empty", "nonsense", "unknown layout 'nonsense'; use one of ravdess"),
+        ("file.csv", "rml", "not a folder; for a table pass --layout table"),
     ],
 )
-def test_wrong_corpora(name: str, layout: str | None, words: str, tmp_path: Path) -> None:
+def test_invalid_corpora(name: str, layout: str | None, words: str, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "file.csv").touch()
     with pytest.raises((ConfigError, InputError), match=words):

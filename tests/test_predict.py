@@ -1,4 +1,4 @@
-"""Windows of media files, what is heard and seen in them, and how it is written."""
+"""Predictions: windows, scores of sound and faces, output formats, the Python function."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ from emovox.emotions import EMOTIONS
 from emovox.media.audio import read_audio
 from emovox.media.spectrogram import num_samples
 from emovox.student import load_student, student_checkpoint
-from emovox.student.predict import SCHEMA, window_starts
+from emovox.student.prediction import SCHEMA, window_starts
 from emovox.student.vggvox import StudentConfig, VGGVox
 
 
@@ -56,7 +56,7 @@ def test_window_starts(duration: float, seconds: float, hop: float, expected: li
     assert window_starts(duration, seconds, hop) == expected
 
 
-def test_each_window_is_what_the_student_says_of_it(student: Path, noise: Path) -> None:
+def test_scores_equal_the_student_on_each_window(student: Path, noise: Path) -> None:
     result = emovox(noise, "--student", student, "--seconds", 2, "--hop", 1.5)
     assert result.exit_code == 0, result.output
     rows = [json.loads(line) for line in result.stdout.splitlines()]
@@ -78,7 +78,7 @@ def test_each_window_is_what_the_student_says_of_it(student: Path, noise: Path) 
         assert not any(name.startswith("teacher") for name in row)
 
 
-def test_a_video_is_seen_and_heard(student: Path, tmp_path: Path, in_process: None) -> None:
+def test_video_is_scored_by_both_networks(student: Path, tmp_path: Path, in_process: None) -> None:
     config = DemoConfig(1, 1, 1, 2.0, 2.5)
     video = write_track(tmp_path, plan_demo(config)[0])
     out = tmp_path / "rows.parquet"
@@ -95,11 +95,9 @@ def test_a_video_is_seen_and_heard(student: Path, tmp_path: Path, in_process: No
     assert "teacher" not in unseen.stdout and len(unseen.stdout.splitlines()) == 2
 
 
-def test_bad_files_are_named_and_the_others_are_given(
-    student: Path, noise: Path, tmp_path: Path
-) -> None:
+def test_bad_files_are_listed_and_others_scored(student: Path, noise: Path, tmp_path: Path) -> None:
     bad, empty = tmp_path / "bad.mp3", tmp_path / "empty.wav"
-    bad.write_bytes(b"no sound at all")
+    bad.write_bytes(b"not audio")
     soundfile.write(empty, np.zeros(0), 16_000)
     out = tmp_path / "rows.csv"
     result = emovox(bad, noise, empty, "--student", student, "--out", out)
@@ -117,15 +115,13 @@ def test_bad_files_are_named_and_the_others_are_given(
     [
         ([], "no files"),
         (["{noise}", "--out", "rows.xlsx"], ".parquet"),
-        (["{noise}", "--seconds", "0.5"], "1 to 10 s"),
+        (["{noise}", "--seconds", "0.5"], "must be 1 to 10"),
         (["{noise}", "--hop", "0"], "at least 0.01"),
-        (["{noise}", "--student", "nobody"], "nobody"),
+        (["{noise}", "--student", "unknown"], "unknown"),
         (["missing.wav"], "missing.wav"),
     ],
 )
-def test_options_that_make_no_sense(
-    arguments: list[str], words: str, student: Path, noise: Path
-) -> None:
+def test_invalid_options(arguments: list[str], words: str, student: Path, noise: Path) -> None:
     given = [argument.format(noise=noise) for argument in arguments]
     if "--student" not in given:
         given += ["--student", str(student)]

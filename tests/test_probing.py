@@ -1,4 +1,4 @@
-"""Probes against scikit-learn and plain loops, and what they must and must not find."""
+"""Probes: folds, classifiers compared with scikit-learn, and the command."""
 
 import csv
 import json
@@ -18,18 +18,25 @@ from emovox.demo.demo_corpus import DemoConfig, write_demo_corpus
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.probing.classifiers import (
-    AffineMap,
-    HeldOut,
-    Probed,
-    RandomForest,
+    Classifier,
+    FeatureScores,
+    FoldScores,
+    affine_map,
+    cross_validate,
     mean_and_deviation,
-    probe,
+    random_forest,
 )
 from emovox.probing.corpora import SpeechCorpus, Utterance
-from emovox.probing.features import EGEMAPS, STUDENT, egemaps, hear, kind_of_model, see
+from emovox.probing.features import (
+    EGEMAPS,
+    STUDENT,
+    audio_features,
+    egemaps,
+    kind_of_model,
+    video_features,
+)
 from emovox.probing.folds import BY_SPEAKER, PARTITION, RANDOM, make_folds, random_folds
-from emovox.probing.probe_config import ProbeConfig
-from emovox.probing.probes import evaluate_external
+from emovox.probing.probes import probe
 from emovox.testing import write_clip
 
 LABELS = ("anger", "fear", "neutral", "sadness")
@@ -48,7 +55,7 @@ def targets(utterances: list[Utterance]) -> np.ndarray:
     return np.array([u.label for u in utterances])
 
 
-def found(probed: Probed, folds: str) -> HeldOut:
+def found(probed: FeatureScores, folds: str) -> FoldScores:
     return next(held_out for held_out in probed.held_out if held_out.folds == folds)
 
 
@@ -64,7 +71,7 @@ def test_random_folds_are_a_permutation_cut_evenly() -> None:
     assert not all(map(np.array_equal, folds.held_out, other.held_out))
 
 
-def test_a_speaker_is_on_one_side_only() -> None:
+def test_speaker_folds_keep_a_speaker_on_one_side() -> None:
     utterances = people(300, num_speakers=24)
     [_, by_speaker], notes = make_folds(utterances)
     assert by_speaker.name == BY_SPEAKER and len(by_speaker.held_out) == 10 and not notes
@@ -76,22 +83,24 @@ def test_a_speaker_is_on_one_side_only() -> None:
 def test_fewer_speakers_than_folds() -> None:
     [_, by_speaker], notes = make_folds(people(100, num_speakers=4))
     assert [len(test) for test in by_speaker.held_out] == [25] * 4
-    assert notes == ["speaker-independent folds: 4, one for each speaker"]
+    assert notes == ["speaker-independent folds: 4, one per speaker"]
 
 
-def test_without_speakers() -> None:
-    nobody = [Utterance(Path(f"{k}"), LABELS[k % 4], None, "train") for k in range(20)]
-    folds, notes = make_folds(nobody)
-    assert [way.name for way in folds] == [RANDOM] and "names no speakers" in notes[0]
-    folds, notes = make_folds([*nobody, *people(20, 1)])
-    assert len(folds) == 1 and "20 have no speaker" in notes[0]
+def test_no_speaker_folds_without_speakers() -> None:
+    unknown = [Utterance(Path(f"{k}"), LABELS[k % 4], None, "train") for k in range(20)]
+    folds, notes = make_folds(unknown)
+    assert [kind.name for kind in folds] == [
+        RANDOM
+    ] and "no speakers given for the corpus" in notes[0]
+    folds, notes = make_folds([*unknown, *people(20, 1)])
+    assert len(folds) == 1 and "no speakers given for 20 utterances" in notes[0]
     folds, notes = make_folds(people(20, num_speakers=1))
     assert len(folds) == 1 and "one speaker" in notes[0]
     with pytest.raises(InputError, match="5 utterances are too few for 10 folds"):
         make_folds(people(5))
 
 
-def test_a_partition_of_its_own() -> None:
+def test_partition_of_a_corpus() -> None:
     films = [Utterance(Path(f"{k}"), "fear", None, "val" if k % 3 else "train") for k in range(30)]
     [_, partition], _ = make_folds(films)
     assert partition.name == PARTITION
@@ -99,15 +108,15 @@ def test_a_partition_of_its_own() -> None:
     assert len(partition.held_out[0]) == 20
 
 
-def test_against_cross_val_score_and_a_loop() -> None:
+def test_scores_equal_cross_val_score_and_a_loop() -> None:
     utterances, draw = people(200), np.random.default_rng(0)
     labels = targets(utterances)
     centres = {label: draw.normal(0, 1, 8) for label in LABELS}
     features = np.stack([centres[label] for label in labels]) + draw.normal(0, 2, (200, 8))
     folds, _ = make_folds(utterances, num_folds=4, seed=5)
-    probed = probe(features * 10 + 3, utterances, folds)
-    for way, held_out in zip(folds, probed.held_out, strict=True):
-        splits = list(zip(way.trained_on, way.held_out, strict=True))
+    probed = cross_validate(features * 10 + 3, utterances, folds)
+    for kind, held_out in zip(folds, probed.held_out, strict=True):
+        splits = list(zip(kind.trained_on, kind.held_out, strict=True))
         bare = LogisticRegression(C=np.inf, max_iter=5000, tol=1e-8)
         expected = cross_val_score(bare, features, labels, cv=splits)
         np.testing.assert_allclose(held_out.accuracy, expected, atol=1e-9)
@@ -122,29 +131,26 @@ def test_against_cross_val_score_and_a_loop() -> None:
         assert held_out.num_unfinished == 0
 
 
-def test_deviation_counts_one_less() -> None:
+def test_deviation_divides_by_n_minus_one() -> None:
     assert mean_and_deviation([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 1.5275252))
     assert np.isnan(mean_and_deviation([0.5])[1])
 
 
-@pytest.mark.parametrize("classifier", [AffineMap(), AffineMap(1.0), RandomForest(num_jobs=1)])
-def test_chance_on_noise_and_everything_on_the_labels(
-    classifier: AffineMap | RandomForest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("emovox.probing.classifiers.NUM_TREES", 20)
+@pytest.mark.parametrize("classifier", [affine_map(), affine_map(1.0), random_forest(num_jobs=1)])
+def test_noise_scores_chance_and_labels_score_one(classifier: Classifier) -> None:
     utterances = people(600)
     folds, _ = make_folds(utterances, num_folds=3)
     noise = np.random.default_rng(1).normal(size=(600, 8))
-    for held_out in probe(noise, utterances, folds, classifier).held_out:
+    for held_out in cross_validate(noise, utterances, folds, classifier).held_out:
         assert mean_and_deviation(held_out.accuracy)[0] == pytest.approx(0.25, abs=0.06)
     perfect = np.eye(4)[[LABELS.index(u.label) for u in utterances]]
-    for held_out in probe(perfect, utterances, folds, classifier).held_out:
+    for held_out in cross_validate(perfect, utterances, folds, classifier).held_out:
         assert set(held_out.accuracy) == set(held_out.recall) == {1.0}
         assert np.trace(held_out.confusion) == 600
 
 
 def test_knowing_the_speaker_helps_random_folds_only() -> None:
-    """Every speaker prefers one label, and the features say nothing but who speaks."""
+    """Every speaker prefers one label, and the features encode the speaker only."""
     draw = np.random.default_rng(2)
     utterances = [
         Utterance(
@@ -155,55 +161,52 @@ def test_knowing_the_speaker_helps_random_folds_only() -> None:
     features = np.eye(24)[[int(u.speaker or 0) for u in utterances]]
     features += draw.normal(0, 0.01, features.shape)
     folds, _ = make_folds(utterances, num_folds=4)
-    probed = probe(features, utterances, folds, AffineMap(1.0))
+    probed = cross_validate(features, utterances, folds, affine_map(1.0))
     assert np.mean(found(probed, RANDOM).recall) > 0.6
     assert np.mean(found(probed, BY_SPEAKER).recall) < 0.35
 
 
-def test_a_class_with_a_single_speaker() -> None:
+def test_class_with_one_speaker_is_never_predicted() -> None:
     utterances = [
         Utterance(Path(f"{k}"), "boredom" if k % 6 == 0 else LABELS[k % 4], f"{k % 6}")
         for k in range(120)
     ]
     folds, _ = make_folds(utterances)
-    probed = probe(np.random.default_rng(0).normal(size=(120, 8)), utterances, folds)
+    probed = cross_validate(np.random.default_rng(0).normal(size=(120, 8)), utterances, folds)
     row = found(probed, BY_SPEAKER).confusion[probed.classes.index("boredom")]
     assert sum(row) == 20 and row[probed.classes.index("boredom")] == 0
 
 
-def test_two_speakers_with_a_class_each() -> None:
+def test_two_speakers_with_one_class_each() -> None:
     utterances = [Utterance(Path(f"{k}"), LABELS[k % 2], f"{k % 2}") for k in range(40)]
     folds, _ = make_folds(utterances)
-    probed = probe(np.random.default_rng(0).normal(size=(40, 8)), utterances, folds)
+    probed = cross_validate(np.random.default_rng(0).normal(size=(40, 8)), utterances, folds)
     assert found(probed, BY_SPEAKER).accuracy == (0.0, 0.0)
 
 
-def test_one_class_and_bad_features() -> None:
+def test_one_class_or_bad_features_are_errors() -> None:
     alike = people(30, labels=("fear",))
     folds, _ = make_folds(alike)
     with pytest.raises(InputError, match="all 30 utterances are labelled 'fear'"):
-        probe(np.zeros((30, 2)), alike, folds)
-    with pytest.raises(InputError, match="logits: holds values that are not finite"):
-        probe(np.full((30, 2), np.nan), people(30), folds, name="logits")
+        cross_validate(np.zeros((30, 2)), alike, folds)
+    with pytest.raises(InputError, match="logits: contain values that are not finite"):
+        cross_validate(np.full((30, 2), np.nan), people(30), folds, name="logits")
 
 
-def test_folds_that_do_not_finish_are_counted() -> None:
+def test_folds_without_convergence_are_counted() -> None:
     utterances = people(60)
     folds, _ = make_folds(utterances)
     wide = np.random.default_rng(0).normal(size=(60, 30)) ** 7
 
-    class Hasty(AffineMap):
-        def make(self) -> LogisticRegression:
-            return LogisticRegression(C=np.inf, max_iter=1)
-
-    assert probe(wide, utterances, folds, Hasty()).held_out[0].num_unfinished == 10
+    hasty = Classifier("hasty", LogisticRegression(C=np.inf, max_iter=1))
+    assert cross_validate(wide, utterances, folds, hasty).held_out[0].num_unfinished == 10
 
 
-# The command, on sound that says its label: each emotion is a pitch.
+# The command, on sound in which each emotion has its pitch.
 
 
 class PitchStudent:
-    """A `Student` that hears the pitch, by how often samples change their sign."""
+    """A `Student` that measures the pitch by the rate of sign changes."""
 
     name, sha256 = "pitch", "0" * 64
 
@@ -234,7 +237,7 @@ def emo_db(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def student(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`pitch` is a student; openSMILE is not installed."""
+    """Register `pitch` as a student; pretend that openSMILE is not installed."""
     monkeypatch.setattr("emovox.probing.probes.kind_of_model", lambda name: STUDENT)
     monkeypatch.setattr("emovox.probing.probes.load_student", lambda name, device: PitchStudent())
     monkeypatch.setattr("emovox.probing.probes.has_opensmile", lambda: False)
@@ -253,7 +256,7 @@ def test_command(emo_db: Path, student: None, tmp_path: Path) -> None:
     assert sum("pitch logits" in line and "100.0 +- 0.0" in line for line in lines) == 2
     assert any(line.split() == ["chance", "33.3", "33.3"] for line in lines)
     assert "largest class (neutral)" in result.stdout and "emovox[opensmile]" in result.stdout
-    assert "5, one for each speaker" in result.stdout
+    assert "5, one per speaker" in result.stdout
     record = json.loads((out / "probe.json").read_text())
     assert record["config"]["corpus"] == "wav" and str(tmp_path) not in json.dumps(record)
     assert record["probed"][0]["classes"] == ["neutral", "sadness", "anger"]
@@ -271,7 +274,7 @@ def test_command(emo_db: Path, student: None, tmp_path: Path) -> None:
     assert run("pitch", emo_db, "--features", "embedding", "--seed", 1).exit_code == 0
 
 
-def test_bad_media_are_dropped_with_a_reason(emo_db: Path, student: None, tmp_path: Path) -> None:
+def test_bad_files_are_dropped_with_a_reason(emo_db: Path, student: None, tmp_path: Path) -> None:
     (emo_db / "03a01Fa.wav").write_text("no sound")
     write_tone(emo_db / "03a02Fa.wav", 100, seconds=0.1)
     (emo_db / "what.wav").touch()
@@ -284,12 +287,12 @@ def test_bad_media_are_dropped_with_a_reason(emo_db: Path, student: None, tmp_pa
         "03a02Fa.wav": "time: TooShort",
     }
     assert "dropped   1 x time: TooShort" in result.stdout
-    assert "03a02Fa.wav: 0.10 s of sound, needs 0.24 s" in result.stdout
+    assert "03a02Fa.wav: 0.10 s of audio, shorter than 0.24 s" in result.stdout
     arguments = ("pitch", emo_db, "--layout", "emo-db", "--max-dropped", 0.1)
     assert run(*arguments).exit_code == 0
 
 
-def test_legacy_takes_the_left_channel_for_16_khz(tmp_path: Path) -> None:
+def test_legacy_reads_the_left_channel_as_16_khz(tmp_path: Path) -> None:
     path = tmp_path / "stereo.wav"
     noise = np.random.default_rng(0).uniform(-0.5, 0.5, (48_000, 2))
     soundfile.write(path, noise, 48_000, subtype="FLOAT")
@@ -300,8 +303,8 @@ def test_legacy_takes_the_left_channel_for_16_khz(tmp_path: Path) -> None:
         heard.extend(samples)
         return np.zeros((len(samples), 8))
 
-    hear(corpus, keep, None)
-    hear(corpus, keep, None, legacy=True)
+    audio_features(corpus, keep, None)
+    audio_features(corpus, keep, None, protocol="legacy")
     assert len(heard[0]) == pytest.approx(16_000, abs=16)
     np.testing.assert_allclose(heard[1], noise[:, 0], atol=1e-6)
 
@@ -310,12 +313,12 @@ def test_legacy_takes_the_left_channel_for_16_khz(tmp_path: Path) -> None:
     ("arguments", "words"),
     [
         (["nonsense", "."], "neither a checkpoint nor one of compact"),
-        (["compact", ".", "--features", "embedding"], "a teacher gives logits"),
-        (["compact", ".", "--protocol", "legacy"], "a way of reading sound for a student"),
-        (["compact", ".", "--protocol", "old"], "is not one of standard, legacy"),
-        (["compact", ".", "--folds", "1"], "--folds must be at least 2"),
-        (["compact", "."], "holds neither audio nor video"),
-        (["compact", "missing"], "no such folder or file"),
+        (["compact", ".", "--features", "embedding"], "requires a student; use logits"),
+        (["compact", ".", "--protocol", "legacy"], "requires a student; use standard"),
+        (["compact", ".", "--protocol", "old"], "'old' is not one of 'standard', 'legacy'"),
+        (["compact", ".", "--folds", "1"], "folds 1: must be at least 2"),
+        (["compact", "."], "contains neither audio nor video"),
+        (["compact", "missing"], "not found; pass a folder or a table"),
     ],
 )
 def test_wrong_usage_is_one_line(
@@ -327,13 +330,13 @@ def test_wrong_usage_is_one_line(
     assert result.stderr.count("\n") == 1 and not result.stdout
 
 
-def test_a_single_label_is_said_before_anything_is_read(student: None, tmp_path: Path) -> None:
+def test_single_label_fails_before_reading(student: None, tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("path,label\n" + "".join(f"{k}.wav,joy\n" for k in range(20)))
     result = run("pitch", tmp_path / "t.csv")
-    assert result.exit_code == 2 and "two labels or more" in result.stderr
+    assert result.exit_code == 2 and "two or more labels" in result.stderr
 
 
-def test_kinds_of_models(tmp_path: Path) -> None:
+def test_kind_of_model(tmp_path: Path) -> None:
     import torch
 
     from emovox.checkpoints import save
@@ -348,12 +351,12 @@ def test_kinds_of_models(tmp_path: Path) -> None:
         (tmp_path / name).touch()
         assert kind_of_model(str(tmp_path / name)) == kind
     (tmp_path / "other.mat").write_bytes(b"MATLAB 5.0 MAT-file")
-    with pytest.raises(InputError, match=r"a MAT 5 file that does not say which network"):
+    with pytest.raises(InputError, match="a MAT 5 file that does not state its network"):
         kind_of_model(str(tmp_path / "other.mat"))
 
 
-def test_a_real_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Weights of no training, through checkpoint, sound and network."""
+def test_untrained_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An untrained network, through checkpoint, sound and probe."""
     import torch
 
     from emovox.checkpoints import save
@@ -363,14 +366,13 @@ def test_a_real_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.Monkey
     net = VGGVox(StudentConfig(width=0.05), torch.Generator().manual_seed(0))
     save(tmp_path / "best.safetensors", net, {}, torch.float32)
     for features in ("logits", "embedding"):
-        config = ProbeConfig(str(tmp_path / "best.safetensors"), emo_db, features=features)
-        evaluation = evaluate_external(config)
-        assert evaluation.num_utterances == 45 and evaluation.model["name"] == "best"
-        assert evaluation.probed[0].features == f"best {features}"
+        result = probe(tmp_path / "best.safetensors", str(emo_db), features=features)
+        assert result.num_utterances == 45 and result.model["name"] == "best"
+        assert result.probed[0].features == f"best {features}"
 
 
-def test_a_teacher_sees_videos(tmp_path: Path, in_process: None) -> None:
-    """A synthetic face through MTCNN; what shows no face, or cannot be read, is dropped."""
+def test_teacher_features_of_videos(tmp_path: Path, in_process: None) -> None:
+    """A synthetic face is found by MTCNN; videos without a face, or unreadable, are dropped."""
     config = DemoConfig(
         num_speakers=1, num_videos=1, num_tracks=1, min_seconds=1.0, max_seconds=1.0
     )
@@ -383,15 +385,15 @@ def test_a_teacher_sees_videos(tmp_path: Path, in_process: None) -> None:
     (folder / "n03.mp4").write_text("no video")
     utterances = [Utterance(path, "anger", "DC") for path in sorted(folder.iterdir())]
     corpus = SpeechCorpus("savee", folder.parent, utterances)
-    seen = see(corpus, "compact", "cpu", 1)
-    assert seen.utterances == utterances[:1] and seen.values["teacher"].shape == (1, 8)
+    found = video_features(corpus, "compact", "cpu", 1)
+    assert found.utterances == utterances[:1] and found.values["teacher"].shape == (1, 8)
     assert {d.path: d.error for d in corpus.dropped} == {
         "DC/a02.mp4": "faces: NoFace",
         "DC/n03.mp4": "open: InvalidData",
     }
 
 
-def test_egemaps_as_the_yardstick(emo_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_egemaps_baseline(emo_db: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emovox.probing.classifiers.NUM_TREES", 20)
     pytest.importorskip("opensmile", reason="openSMILE is not installed")
     result = run("egemaps", emo_db, "--folds", 3, "--jobs", 2)
@@ -401,7 +403,7 @@ def test_egemaps_as_the_yardstick(emo_db: Path, monkeypatch: pytest.MonkeyPatch)
     assert egemaps()(np.zeros(8000, np.float32)).shape == (88,)
 
 
-def test_egemaps_is_asked_for_without_opensmile(
+def test_egemaps_without_opensmile_is_an_error(
     emo_db: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "opensmile", None)
@@ -417,4 +419,4 @@ def test_quoted_rows_are_marked(tmp_path: Path, student: None) -> None:
     result = run("pitch", tmp_path)
     assert result.exit_code == 0
     assert "* student (Albanie et al. 2018)" in result.stdout and "49.7 +- 5.4" in result.stdout
-    assert "rows marked * are quoted" in result.stdout
+    assert "rows marked * are quoted from papers" in result.stdout

@@ -1,4 +1,4 @@
-"""Segments against the files and the rows read plainly; what cannot be heard, and why."""
+"""Segments, compared with files and rows read directly; tracks without usable audio."""
 
 import math
 from collections import Counter
@@ -58,12 +58,12 @@ def segments(data: Dataset, audio: Path) -> TrainSegments:
 
 
 def quantised(samples: np.ndarray) -> np.ndarray:
-    """Samples as a WAV file of 16 bits gives them back."""
+    """Samples after a round trip through a 16-bit WAV file."""
     return np.clip(np.rint(samples.astype(np.float64) * 2**15), -(2**15), 2**15 - 1) / 2**15
 
 
 def naive_target(utterance: Utterance, start: float, seconds: float, pool: str) -> np.ndarray:
-    """Pooled over the rows whose 0.24 s meet the stretch, one by one."""
+    """Pool the rows whose 0.24 s overlap the segment, one by one."""
     rows = [
         row
         for k, row in enumerate(logits_of(utterance))
@@ -76,7 +76,7 @@ def naive_target(utterance: Utterance, start: float, seconds: float, pool: str) 
 
 @pytest.mark.parametrize("pool", ["max", "mean", "peak"])
 @pytest.mark.parametrize("start", [0.0, 0.13, 0.48, 0.7])
-def test_a_segment_is_a_slice_of_the_file_and_the_rows_beneath(
+def test_segment_is_a_slice_of_the_file_with_its_rows(
     data: Dataset, audio: Path, start: float, pool: str
 ) -> None:
     utterance = max(TRACKS, key=lambda u: u.duration)
@@ -89,7 +89,7 @@ def test_a_segment_is_a_slice_of_the_file_and_the_rows_beneath(
     np.testing.assert_allclose(segment.target, naive_target(utterance, start, 1.0, pool), rtol=1e-6)
 
 
-def test_a_short_track_is_followed_by_silence(data: Dataset, audio: Path) -> None:
+def test_short_track_is_padded_with_silence(data: Dataset, audio: Path) -> None:
     utterance = min(TRACKS, key=lambda u: u.duration)
     [clip] = find_clips(data, [utterance.track_id], audio).clips
     for segment in (
@@ -104,7 +104,7 @@ def test_a_short_track_is_followed_by_silence(data: Dataset, audio: Path) -> Non
         np.testing.assert_array_equal(segment.target, logits_of(utterance).max(axis=0))
 
 
-def test_only_the_labelled_stretch_is_heard(tmp_path: Path) -> None:
+def test_sound_without_frames_is_not_used(tmp_path: Path) -> None:
     short = Utterance("train", "ida", 1, "anger", 0.5)  # 3 rows, up to 0.72 s
     long = Utterance("train", "ida", 2, "anger", 1.7)  # 8 rows, up to 1.92 s
     data = load(write_tables(tmp_path / "dataset", [short, long]))
@@ -123,7 +123,7 @@ def test_only_the_labelled_stretch_is_heard(tmp_path: Path) -> None:
     assert read_segment(data, clips[1], 1.92 - 1.024, QUICK).samples.all()
 
 
-def test_random_places_reach_both_ends(data: Dataset, audio: Path) -> None:
+def test_random_starts_reach_both_ends(data: Dataset, audio: Path) -> None:
     utterance = max(TRACKS, key=lambda u: u.duration)
     [clip] = find_clips(data, [utterance.track_id], audio).clips
     segments = TrainSegments(data, [clip], audio, QUICK)
@@ -138,7 +138,7 @@ def test_random_places_reach_both_ends(data: Dataset, audio: Path) -> None:
     assert min(starts) < 0.1 * room and max(starts) > 0.9 * room and max(starts) <= room + 1
 
 
-def test_every_track_is_drawn_once_in_a_pass(
+def test_every_track_is_drawn_once_per_pass(
     segments: TrainSegments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Path] = []
@@ -166,7 +166,7 @@ def collect(segments: TrainSegments, positions: list[int], size: int, workers: i
     )
 
 
-def test_workers_and_order_change_nothing(segments: TrainSegments) -> None:
+def test_workers_and_order_do_not_change_segments(segments: TrainSegments) -> None:
     positions = list(range(100, 124))
     plain = collect(segments, positions, 4, 0)
     for workers, size in ((1, 8), (2, 3)):
@@ -180,7 +180,7 @@ def test_workers_and_order_change_nothing(segments: TrainSegments) -> None:
         np.testing.assert_array_equal(part.samples, plain.samples[rank::2])
 
 
-def test_a_seed_decides(data: Dataset, audio: Path, segments: TrainSegments) -> None:
+def test_seed_determines_segments(data: Dataset, audio: Path, segments: TrainSegments) -> None:
     same, other = (
         TrainSegments(data, segments.clips, audio, replace(QUICK, seed=seed)) for seed in (0, 1)
     )
@@ -188,7 +188,7 @@ def test_a_seed_decides(data: Dataset, audio: Path, segments: TrainSegments) -> 
     assert not np.array_equal(other[7].samples, same[7].samples)
 
 
-def test_fixed_segments_are_the_middle(data: Dataset, audio: Path) -> None:
+def test_fixed_segments_are_the_middle_of_tracks(data: Dataset, audio: Path) -> None:
     utterance = max(TRACKS, key=lambda u: u.duration)
     clips = find_clips(data, [utterance.track_id], audio).clips
     fixed = FixedSegments(data, clips, audio, QUICK)
@@ -198,7 +198,7 @@ def test_fixed_segments_are_the_middle(data: Dataset, audio: Path) -> None:
     np.testing.assert_array_equal(fixed[0].samples, fixed[0].samples)
 
 
-def test_sample_is_fixed_and_in_order() -> None:
+def test_sample_is_repeatable_and_in_order() -> None:
     items = list(range(1000))
     chosen = sample(items, 0.2, 0)
     assert len(chosen) == 200 and chosen == sorted(chosen) == sample(items, 0.2, 0)
@@ -206,12 +206,12 @@ def test_sample_is_fixed_and_in_order() -> None:
     assert len(sample(items, 1e-6, 0)) == 1 and sample(items, 1.0, 0) == items
 
 
-# What cannot be heard
+# Tracks without usable audio
 
 
 @pytest.fixture
 def broken(tmp_path: Path) -> tuple[Dataset, Path, list[Utterance]]:
-    """Ten tracks, of which six are missing, corrupt, cut short, empty or too short."""
+    """Ten tracks; six are missing, corrupt, truncated, empty or too short."""
     found = [Utterance("train", "ida", k, "anger", 2.0) for k in range(1, 11)]
     audio = write_audio(tmp_path / "audio", found)
     paths = [audio / f"{u.track_id}.wav" for u in found]
@@ -225,11 +225,11 @@ def broken(tmp_path: Path) -> tuple[Dataset, Path, list[Utterance]]:
     return load(write_tables(tmp_path / "dataset", found)), audio, found
 
 
-def test_reasons_are_counted(broken: tuple[Dataset, Path, list[Utterance]]) -> None:
+def test_dropped_tracks_have_reasons(broken: tuple[Dataset, Path, list[Utterance]]) -> None:
     data, audio, found = broken
     scan = find_clips(data, [u.track_id for u in found], audio)
     assert [clip.track_id for clip in scan.clips] == [u.track_id for u in found[6:]]
-    assert scan.clips[0].duration == pytest.approx(1.1), "half a second short is still heard"
+    assert scan.clips[0].duration == pytest.approx(1.1), "half a second less is accepted"
     assert Counter(d.error for d in scan.dropped) == {
         "FileNotFound": 1,
         "Unreadable": 3,
@@ -239,10 +239,12 @@ def test_reasons_are_counted(broken: tuple[Dataset, Path, list[Utterance]]) -> N
     assert [d.track_id for d in scan.dropped] == [u.track_id for u in found[:6]]
     assert all(str(audio) not in d.message + d.source for d in scan.dropped)
     assert scan.dropped[5].message == "0.50 s of audio, but frames up to 1.92 s"
-    assert "4 of 10 tracks can be heard; 3 x open: Unreadable, " in scan.summary()
+    assert "4 of 10 tracks have usable audio; dropped 3 x open: Unreadable, " in scan.summary()
 
 
-def test_too_many_are_too_many(broken: tuple[Dataset, Path, list[Utterance]]) -> None:
+def test_too_many_dropped_tracks_are_an_error(
+    broken: tuple[Dataset, Path, list[Utterance]],
+) -> None:
     data, audio, found = broken
     scan = find_clips(data, [u.track_id for u in found], audio)
     scan.check(audio, 0.6)
@@ -252,7 +254,7 @@ def test_too_many_are_too_many(broken: tuple[Dataset, Path, list[Utterance]]) ->
         Scan([], scan.dropped).check(audio, 1.0)
 
 
-def test_a_file_that_breaks_later_is_replaced(tmp_path: Path) -> None:
+def test_file_damaged_after_the_scan_is_replaced(tmp_path: Path) -> None:
     found = [Utterance("train", "ida", k, "anger", 1.5) for k in range(1, 9)]
     audio = write_audio(tmp_path / "audio", found)
     data = load(write_tables(tmp_path / "dataset", found))
@@ -263,18 +265,18 @@ def test_a_file_that_breaks_later_is_replaced(tmp_path: Path) -> None:
     clips[5].path.write_bytes(clips[5].path.read_bytes()[:5000])
     after = [segments[i] for i in range(16)]
     failed = [i for i in range(16) if after[i].failures]
-    assert len(failed) == 4, "each of the two in both passes"
+    assert len(failed) == 4, "both files, in both passes"
     for i in range(16):
         assert len(after[i].samples) == LENGTH
         same = np.array_equal(after[i].samples, before[i].samples)
-        assert same == (i not in failed), "the others are what they were"
+        assert same == (i not in failed), "the others are unchanged"
     names = {failure.track_id for i in failed for failure in after[i].failures}
     assert names == {clips[2].track_id, clips[5].track_id}
     with_workers = collect(segments, list(range(16)), 4, 2)
     np.testing.assert_array_equal(with_workers.samples, [s.samples for s in after])
 
 
-def test_nothing_left_to_read(tmp_path: Path) -> None:
+def test_segments_are_empty_without_readable_tracks(tmp_path: Path) -> None:
     found = [Utterance("train", "ida", k, "anger", 1.5) for k in range(1, 4)]
     audio = write_audio(tmp_path / "audio", found)
     data = load(write_tables(tmp_path / "dataset", found))
@@ -291,13 +293,13 @@ def test_nothing_left_to_read(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
+def test_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
     found = [Utterance("train", "ida", k, "anger", 1.5) for k in range(1, 4)]
     audio = write_audio(tmp_path / "audio", found)
     data = load(write_tables(tmp_path / "dataset", found, step_ms=200))
     clips = find_clips(data, [u.track_id for u in found], audio).clips
     segments = TrainSegments(data, clips, audio, replace(QUICK, timing="legacy"))
-    with pytest.raises(ConfigError, match="timing legacy knows steps of 240 ms only") as caught:
+    with pytest.raises(ConfigError, match="timing 'legacy' requires a step of 240 ms") as caught:
         list(load_batches(segments, [0, 1, 2], 3, workers))
     assert "\n" not in str(caught.value)
 
@@ -311,18 +313,18 @@ class Killed(TrainSegments):
         raise AssertionError
 
 
-def test_a_killed_worker_is_one_line(segments: TrainSegments) -> None:
+def test_killed_worker_is_one_line(segments: TrainSegments) -> None:
     killed = Killed(segments.dataset, segments.clips, segments.root, segments.config)
     with pytest.raises(EmovoxError, match="a process that reads audio was killed") as caught:
         list(load_batches(killed, [0, 1], 2, 1))
     assert "\n" not in str(caught.value)
 
 
-def test_no_such_folder(data: Dataset, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder; --audio"):
+def test_missing_folder(data: Dataset, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"folder not found; pass .* --audio"):
         find_clips(data, [], tmp_path / "none")
 
 
-def test_length_of_a_segment_is_the_reference_s() -> None:
+def test_segment_length_equals_the_reference() -> None:
     assert StudentTrainConfig().num_samples == 64_384 and StudentTrainConfig().num_frames == 400
     assert math.isclose(LENGTH, 1.024 * SAMPLE_RATE)

@@ -1,4 +1,4 @@
-"""Students ready to run: protocol, checkpoints, and the published network from MatConvNet files."""
+"""Students: preprocessing, checkpoints, and the published network in MatConvNet files."""
 
 import hashlib
 from collections.abc import Callable
@@ -28,13 +28,13 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def students(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder of students in a cache of its own."""
+    """The folder of students in a temporary cache."""
     monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
     return tmp_path / "cache" / "students"
 
 
 def random_net(config: StudentConfig = NARROW) -> VGGVox:
-    """A network under whose weights and statistics every layer matters to the logits."""
+    """A network with weights and statistics such that every layer affects the logits."""
     generator = torch.Generator().manual_seed(0)
     net = VGGVox(config, generator).eval()
     for name, tensor in net.state_dict().items():
@@ -54,7 +54,7 @@ def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def utterance(num_frames: int, seed: int = 0) -> np.ndarray:
-    """Coloured noise that rises and falls, float32 of so many frames, and a rest."""
+    """Coloured noise of varying level, float32, `num_frames` frames and some samples more."""
     rng = np.random.default_rng(seed)
     samples = np.convolve(rng.standard_normal(num_frames * 160 + 300), rng.standard_normal(9))
     swell = 0.02 * (1.1 + np.sin(np.arange(len(samples)) / 3000 + seed))
@@ -64,8 +64,8 @@ def utterance(num_frames: int, seed: int = 0) -> np.ndarray:
 # Running
 
 
-def test_the_protocol(narrow: Path) -> None:
-    """Whole-utterance normalisation, centre bucket; any mix of durations, in their order."""
+def test_preprocessing(narrow: Path) -> None:
+    """Utterances are normalised, cut to the centre bucket, and scored in order."""
     student = load_student(narrow, "cpu", "fp32")
     net = student_checkpoint.load(narrow)
     utterances = [utterance(n, seed) for seed, n in enumerate((250, 101, 430, 299, 1110, 100))]
@@ -81,14 +81,14 @@ def test_the_protocol(narrow: Path) -> None:
     assert logits.shape == (6, 8) and logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3)
     np.testing.assert_allclose(student.embed(utterances), embeddings, rtol=0, atol=1e-3)
-    assert np.ptp(logits, axis=0).min() > 0.01  # or the comparison would say nothing
+    assert np.ptp(logits, axis=0).min() > 0.01  # otherwise the comparison is void
     np.testing.assert_allclose(student(utterances[2]), logits[2:3], atol=1e-4)
     assert student([]).shape == (0, 8) and student.embed([]).shape == (0, 32)
     assert (student.name, student.emotions) == ("narrow", EMOTIONS)
     assert student.sha256 == hashlib.sha256(narrow.read_bytes()).hexdigest()
 
 
-def test_batches_change_nothing(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_batch_size_does_not_change_logits(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     student = load_student(narrow, "cpu", "fp32")
     utterances = [utterance(100 + 40 * (i % 4), i) for i in range(10)]
     together = student(utterances)
@@ -96,7 +96,7 @@ def test_batches_change_nothing(narrow: Path, monkeypatch: pytest.MonkeyPatch) -
     np.testing.assert_allclose(student(utterances), together, rtol=0, atol=1e-4)
 
 
-def test_less_than_a_second_is_padded_with_zeros(narrow: Path) -> None:
+def test_short_utterances_are_padded_with_zeros(narrow: Path) -> None:
     student = load_student(narrow, "cpu", "fp32")
     short = utterance(40)
     padded = np.pad(short, (0, 16_384 - len(short)))
@@ -104,7 +104,7 @@ def test_less_than_a_second_is_padded_with_zeros(narrow: Path) -> None:
     assert np.isfinite(student([short[:1], np.zeros(5, np.float32), np.zeros(50_000)])).all()
 
 
-def test_precision(narrow: Path) -> None:
+def test_bf16_differs_slightly(narrow: Path) -> None:
     samples = utterance(200)
     exact = load_student(narrow, "cpu", "fp32")(samples)
     rounded = load_student(narrow, "cpu", "bf16")(samples)
@@ -112,15 +112,15 @@ def test_precision(narrow: Path) -> None:
 
 
 @pytest.mark.parametrize("samples", [np.zeros((2, 20_000)), np.zeros(0), np.full(20_000, np.nan)])
-def test_what_is_no_utterance(narrow: Path, samples: np.ndarray) -> None:
-    with pytest.raises(ValueError, match=r"expected samples|not a finite number"):
+def test_invalid_samples(narrow: Path, samples: np.ndarray) -> None:
+    with pytest.raises(ValueError, match=r"expected samples|contain NaN or infinity"):
         load_student(narrow, "cpu", "fp32")(samples)
 
 
 # Names
 
 
-def test_names(students: Path, tmp_path: Path) -> None:
+def test_student_names(students: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="'nobody' is neither a file nor one of emovoxceleb"):
         load_student("nobody")
     with pytest.raises(InputError) as error:
@@ -143,9 +143,7 @@ def test_names(students: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("config", [NARROW, StudentConfig(1 / 32, conv3=256)])
-def test_a_checkpoint_keeps_the_network(
-    tmp_path: Path, dtype: torch.dtype, config: StudentConfig
-) -> None:
+def test_checkpoint_round_trip(tmp_path: Path, dtype: torch.dtype, config: StudentConfig) -> None:
     net = random_net(config)
     student_checkpoint.save(tmp_path / "a.safetensors", net, {"loss": "distil", "T": 2.0}, dtype)
     found = student_checkpoint.load(tmp_path / "a.safetensors")
@@ -163,7 +161,7 @@ def test_a_checkpoint_keeps_the_network(
 
 
 def refusal(path: Path, read: Callable[[Path], object] = load_student) -> str:
-    """The message with which a file is refused: one line that names it."""
+    """Return the error message of loading a file: one line that starts with its path."""
     with pytest.raises(InputError) as error:
         read(path)
     message = str(error.value)
@@ -171,7 +169,7 @@ def refusal(path: Path, read: Callable[[Path], object] = load_student) -> str:
     return message
 
 
-def test_what_is_no_checkpoint(tmp_path: Path, narrow: Path) -> None:
+def test_invalid_checkpoints(tmp_path: Path, narrow: Path) -> None:
     path = tmp_path / "a.safetensors"
     path.write_bytes(b"<html>")
     assert "not a safetensors file, but an HTML page" in refusal(path)
@@ -183,7 +181,7 @@ def test_what_is_no_checkpoint(tmp_path: Path, narrow: Path) -> None:
     assert "no such checkpoint" in refusal(tmp_path / "none", student_checkpoint.load)
 
 
-def test_another_network(tmp_path: Path) -> None:
+def test_checkpoint_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     teacher = CompactNet(CompactConfig(stem=8, widths=(8,), depths=(1,)))
     teacher_checkpoints.save(path, teacher, {})
@@ -198,7 +196,7 @@ def test_another_network(tmp_path: Path) -> None:
     assert "the weights do not fit emovox.vggvox: bn2.bias is [8], expected [16]" in message
 
 
-def test_other_emotions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_checkpoint_with_other_emotions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("emovox.checkpoints.EMOTIONS", EMOTIONS[::-1])
     student_checkpoint.save(tmp_path / "a.safetensors", random_net(), {})
     monkeypatch.undo()
@@ -210,7 +208,7 @@ def test_other_emotions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def mat_layers(net: VGGVox) -> list[tuple[str, str, list[np.ndarray]]]:
-    """Name, type and weights of the layers, as MatConvNet has them."""
+    """Name, type and weights of the layers, in the form of MatConvNet."""
     state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
     layers: list[tuple[str, str, list[np.ndarray]]] = []
     for convolution, norm in zip(
@@ -265,7 +263,7 @@ def simplenn(layers: list[tuple[str, str, list[np.ndarray]]]) -> dict[str, Any]:
 
 
 def naive_logits(layers: list[tuple[str, str, list[np.ndarray]]], x: np.ndarray) -> np.ndarray:
-    """MatConvNet's forward pass by its own layout: `[frequency, time, channels]` throughout."""
+    """MatConvNet's forward pass in its own layout, `[frequency, time, channels]`."""
     geometry = {"conv1": (2, 1), "conv2": (2, 1), "conv3": (1, 1), "conv4": (1, 1), "conv5": (1, 1)}
     pools = {"relu1": (3, 3, 2, 2), "relu2": (3, 3, 2, 2), "relu5": (5, 3, 3, 2)}
     x = x[:, :, None]
@@ -295,7 +293,7 @@ def windowed(x: np.ndarray, size: tuple[int, ...], stride: tuple[int, ...]) -> n
 
 @pytest.fixture
 def narrow_release(monkeypatch: pytest.MonkeyPatch) -> VGGVox:
-    """A network with the layers of the published one, but narrow, for the sake of speed."""
+    """A network with the layers of the published one, but narrow and so faster."""
 
     def config(tensors: State) -> StudentConfig:
         return NARROW
@@ -305,7 +303,7 @@ def narrow_release(monkeypatch: pytest.MonkeyPatch) -> VGGVox:
 
 
 @pytest.mark.parametrize("form", [dagnn, simplenn])
-def test_the_released_form_gives_the_same_logits(
+def test_released_form_gives_the_same_logits(
     tmp_path: Path,
     students: Path,
     narrow_release: VGGVox,
@@ -326,17 +324,17 @@ def test_the_released_form_gives_the_same_logits(
     conversion = students / f"{student.sha256}.safetensors"
     assert sorted(students.iterdir()) == sorted([path, conversion])
 
-    conversion.write_bytes(conversion.read_bytes()[:500])  # damaged: made anew
+    conversion.write_bytes(conversion.read_bytes()[:500])  # damaged: converted again
     again = load_student("emovoxceleb", "cpu", "fp32")
     np.testing.assert_allclose(again(samples), student(samples), atol=1e-5)
 
-    monkeypatch.setattr(released_student, "read", None)  # or it is converted twice
+    monkeypatch.setattr(released_student, "read", None)  # fails if it is converted twice
     once_more = load_student(path, "cpu", "fp32")
     assert once_more.name == "emovoxceleb" and once_more.sha256 == student.sha256
 
 
-def test_other_names_and_no_biases(tmp_path: Path, narrow_release: VGGVox) -> None:
-    """By their order; a convolution before a batch normalisation may have no biases."""
+def test_layers_with_other_names_or_without_biases(tmp_path: Path, narrow_release: VGGVox) -> None:
+    """Layers are matched by order; a convolution before a batch normalisation needs no biases."""
     for name, tensor in narrow_release.state_dict().items():
         if name.endswith(".bias") and name.startswith(("conv", "fc6", "fc7")):
             tensor.zero_()
@@ -351,12 +349,12 @@ def test_other_names_and_no_biases(tmp_path: Path, narrow_release: VGGVox) -> No
 
 
 @pytest.mark.parametrize("conv3", [384, 256])
-def test_both_published_shapes_are_known_by_their_weights(conv3: int) -> None:
+def test_both_published_shapes_are_recognised(conv3: int) -> None:
     tensors = {"conv3.weight": torch.zeros(conv3, 1), "conv4.weight": torch.zeros(256, 1)}
     assert released_student._config(tensors) == StudentConfig(conv3=conv3)
 
 
-def test_another_mat_file(tmp_path: Path, narrow_release: VGGVox) -> None:
+def test_other_mat_files_are_errors(tmp_path: Path, narrow_release: VGGVox) -> None:
     path = tmp_path / "net.mat"
     layers = mat_layers(narrow_release)
     savemat(path, dagnn(layers[3:]))

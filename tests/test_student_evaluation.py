@@ -1,4 +1,4 @@
-"""A student on a dataset: its figures recomputed, its pictures, and what it refuses."""
+"""Evaluation of a student: recomputed scores, figures and errors."""
 
 import json
 import math
@@ -27,7 +27,7 @@ from emovox.student import load_student, student_checkpoint
 from emovox.student.evaluation import Evaluation, evaluate, read_utterance
 from emovox.student.student_figures import draw_labels, draw_roc
 from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER
-from emovox.student.training import train
+from emovox.student.training import train_student
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.teacher import EMBEDDED
 
@@ -39,8 +39,7 @@ def trained(student_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
     out = tmp_path_factory.mktemp("trained")
     config = replace(QUICK, epoch_share=4.0, batch_size=10, learning_rate=0.05)
     torch.set_num_threads(1)
-    list(train(config, student_data / "dataset", student_data / "audio", out))
-    return out / "best.safetensors"
+    return train_student(student_data / "dataset", student_data / "audio", out, config).best
 
 
 def score(checkpoint: Path, data: Path, **options: Any) -> Evaluation:
@@ -55,7 +54,7 @@ def evaluation(student_data: Path, trained: Path) -> Evaluation:
 
 @pytest.fixture
 def data(student_data: Path, tmp_path: Path) -> Path:
-    """A copy that may be changed."""
+    """A copy that tests may change."""
     shutil.copytree(student_data, tmp_path, dirs_exist_ok=True)
     return tmp_path
 
@@ -66,21 +65,21 @@ def untrained(folder: Path) -> Path:
     return folder / "untrained.safetensors"
 
 
-def test_it_learns_what_unheard_people_feel(
+def test_trained_student_recognises_unheard_speakers(
     student_data: Path, evaluation: Evaluation, tmp_path: Path
 ) -> None:
     for scores in evaluation.splits.values():
         assert scores.auc[MEAN_PAPER].value > 0.9
-    blind = score(untrained(tmp_path), student_data).splits["unheard_val"].auc[MEAN_PAPER]
-    assert 0.35 < blind.value < 0.65
+    chance = score(untrained(tmp_path), student_data).splits["unheard_val"].auc[MEAN_PAPER]
+    assert 0.35 < chance.value < 0.65
 
 
-def test_figures_recomputed_from_the_predictions(
+def test_scores_follow_from_the_predictions(
     student_data: Path, evaluation: Evaluation, tmp_path: Path
 ) -> None:
     evaluation.write(tmp_path)
     text = (tmp_path / "evaluation.json").read_text()
-    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
     table = pq.read_table(tmp_path / "predictions.parquet").to_pandas()
     assert sorted(table["track_id"]) == sorted(
         u.track_id for u in utterances(["heard_val", "unheard_val"])
@@ -108,7 +107,7 @@ def test_figures_recomputed_from_the_predictions(
     assert str(student_data) not in text
 
 
-def test_labels_are_the_teacher_s_and_scores_the_student_s(
+def test_labels_of_teacher_and_scores_of_student(
     student_data: Path, trained: Path, evaluation: Evaluation
 ) -> None:
     emotion_of = {u.track_id: u.emotion for u in utterances()}
@@ -124,7 +123,7 @@ def test_labels_are_the_teacher_s_and_scores_the_student_s(
         np.testing.assert_allclose(found.scores[i], expected, rtol=1e-3)
 
 
-def test_pictures_are_pictures(evaluation: Evaluation, tmp_path: Path) -> None:
+def test_figures_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
     evaluation.write(tmp_path)
     names = sorted(path.name for path in tmp_path.glob("*.png"))
     splits = ("heard_val", "unheard_val")
@@ -135,8 +134,8 @@ def test_pictures_are_pictures(evaluation: Evaluation, tmp_path: Path) -> None:
             assert num_colours(np.asarray(picture.convert("RGB"))) > 50
 
 
-def test_pictures_of_extremes(tmp_path: Path) -> None:
-    """One class alone has no curve; a `$` in a name is no formula."""
+def test_figures_of_extreme_inputs(tmp_path: Path) -> None:
+    """A single class has no curve; `$` in a name is not math."""
     labels, scores = np.zeros(5, int), np.eye(8, dtype=np.float32)[:5]
     draw_roc(labels, scores, "a $b on c_d", tmp_path / "roc.png")
     draw_labels(labels, scores, "a $b on c_d", tmp_path / "labels.png")
@@ -144,7 +143,7 @@ def test_pictures_of_extremes(tmp_path: Path) -> None:
 
 
 def columns_of(line: str) -> list[int]:
-    """Where the words of a line end."""
+    """Columns at which the words of a line end."""
     return [
         i for i in range(1, len(line) + 1) if line[i - 1] != " " and line[i : i + 1] in ("", " ")
     ]
@@ -163,7 +162,7 @@ def test_summary_is_a_table(evaluation: Evaluation) -> None:
     assert "no track of" not in "\n".join(lines) and "published" not in "\n".join(lines)
 
 
-def test_published_figures_stand_beside_the_published_dataset_only(
+def test_published_scores_for_the_published_dataset_only(
     student_data: Path, data: Path, evaluation: Evaluation, trained: Path
 ) -> None:
     assert evaluation.published == {} and evaluation.as_json()["published"] is None
@@ -174,7 +173,7 @@ def test_published_figures_stand_beside_the_published_dataset_only(
     assert line.split()[-2:] == ["0.71", "0.69"]
 
 
-def test_an_emotion_that_is_absent(data: Path, trained: Path) -> None:
+def test_missing_emotion(data: Path, trained: Path) -> None:
     without = [u for u in utterances() if u.emotion != "anger" or u.split == "train"]
     write_tables(data / "dataset", without)
     standard, legacy = score(trained, data), score(trained, data, protocol="legacy")
@@ -182,8 +181,9 @@ def test_an_emotion_that_is_absent(data: Path, trained: Path) -> None:
     assert legacy.splits["unheard_val"].auc["anger"].value == 0
     means = [e.splits["unheard_val"].auc[MEAN_PAPER].value for e in (standard, legacy)]
     assert means[1] == pytest.approx(means[0] * 4 / 5)
-    assert "no track of unheard_val has anger: left out" in standard.summary()
-    assert "no track of unheard_val has anger: has 0, as in the reference" in legacy.summary()
+    assert "no track of unheard_val has the label anger: not in the mean" in standard.summary()
+    note = "no track of unheard_val has the label anger: AUC 0, as in the reference code"
+    assert note in legacy.summary()
 
 
 def test_legacy_reads_the_left_channel_at_its_own_rate(tmp_path: Path) -> None:
@@ -195,10 +195,10 @@ def test_legacy_reads_the_left_channel_at_its_own_rate(tmp_path: Path) -> None:
     assert len(read_utterance(tmp_path / "a.wav")) == pytest.approx(SAMPLE_RATE, abs=2)
 
 
-def test_legacy_timing_is_a_video_frame_late(
+def test_legacy_timing_is_one_video_frame_late(
     tmp_path: Path, trained: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """At 0.5 s, floor(max(25 x 0.5 - 1, 0) / 6) = 1: the row of 0.48 s is not yet there."""
+    """At 0.5 s, floor(max(25 x 0.5 - 1, 0) / 6) = 1: the row of 0.48 s is not included."""
 
     def turning(utterance: Utterance) -> np.ndarray:
         logits = np.zeros((utterance.row.n_frames, len(EMOTIONS)), np.float32)
@@ -218,20 +218,20 @@ def test_legacy_timing_is_a_video_frame_late(
         assert labels.tolist() == [EMOTIONS.index(emotion)] * 2
 
 
-def test_sound_that_cannot_be_read_is_counted(
+def test_unreadable_audio_is_dropped(
     data: Path, trained: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (data / "audio/ida/v/00001.wav").unlink()
     damaged = data / "audio/idb/v/00002.flac"
     soundfile.write(damaged, voice(utterances()[0]), SAMPLE_RATE)
     whole = damaged.read_bytes()
-    damaged.write_bytes(whole[: len(whole) // 2])  # its header is fine
+    damaged.write_bytes(whole[: len(whole) // 2])  # with an intact header
     damaged.with_suffix(".wav").unlink()
     found = score(trained, data, max_dropped=0.1)
     assert [d.track_id for d in found.dropped] == ["ida/v/00001", "idb/v/00002"]
     assert found.splits["unheard_val"].num_tracks == 58
     assert found.splits["heard_val"].num_tracks == 15
-    assert "not heard: 1 x open: FileNotFound, 1 x open: Unreadable" in found.summary()
+    assert "dropped: 1 x open: FileNotFound, 1 x open: Unreadable" in found.summary()
     listed = json.loads(json.dumps(found.as_json(), allow_nan=False))["dropped"]
     assert [item["error"] for item in listed] == ["FileNotFound", "Unreadable"]
     assert str(data) not in json.dumps(listed)
@@ -239,23 +239,23 @@ def test_sound_that_cannot_be_read_is_counted(
         score(trained, data, max_dropped=0.01)
 
 
-def test_one_split_alone(data: Path, trained: Path) -> None:
+def test_single_validation_split(data: Path, trained: Path) -> None:
     write_tables(data / "dataset", utterances(["train", "unheard_val"]))
     found = score(trained, data)
-    assert found.shortcut is None and found.as_json()["heard_minus_unheard"] is None
+    assert found.heard_minus_unheard is None and found.as_json()["heard_minus_unheard"] is None
     assert "heard minus unheard" not in found.summary()
     write_tables(data / "dataset", utterances(["train"]))
     with pytest.raises(ConfigError, match="neither of the splits heard_val, unheard_val"):
         score(trained, data)
 
 
-def test_what_is_refused(student_data: Path, trained: Path, tmp_path: Path) -> None:
+def test_invalid_inputs(student_data: Path, trained: Path, tmp_path: Path) -> None:
     teacher = EMBEDDED["compact"]
     with pytest.raises(InputError, match=r"architecture is 'emovox\..*', expected one of"):
         score(teacher, student_data)
     with pytest.raises(ConfigError, match="neither a file nor one of emovoxceleb"):
         score(tmp_path / "none", student_data)
-    with pytest.raises(InputError, match="no such folder; --audio"):
+    with pytest.raises(InputError, match=r"folder not found; pass .* --audio"):
         evaluate(trained, student_data / "dataset", tmp_path / "none")
     for option in ("protocol", "timing"):
         with pytest.raises(ConfigError, match=f"{option} 'old' is not one of"):

@@ -1,4 +1,4 @@
-"""Training a student: its losses, that it resumes to the same weights, and what it says."""
+"""Training of a student: losses, resuming, several processes and messages."""
 
 import json
 import os
@@ -26,11 +26,11 @@ from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.student import student_checkpoint
 from emovox.student.distillation import distillation_loss
 from emovox.student.student_config import LOSSES, StudentTrainConfig
-from emovox.student.training import train
+from emovox.student.training import train_epochs, train_student
 
 Record = dict[str, Any]
 
-CLOCK = {"seconds", "segments_per_second"}  # what differs from run to run
+CLOCK = {"seconds", "segments_per_second"}  # differ from run to run
 
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -47,7 +47,7 @@ def own_cache(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def learn(data: Path, out: Path, config: StudentTrainConfig = QUICK) -> list[Record]:
-    return list(train(config, data / "dataset", data / "audio", out))
+    return list(train_epochs(data / "dataset", data / "audio", out, config))
 
 
 def timeless(records: list[Record]) -> list[Record]:
@@ -68,7 +68,7 @@ def assert_same_weights(one: Path, other: Path) -> None:
 
 @pytest.fixture(scope="module")
 def whole(student_data: Path, tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
-    """An undisturbed training of three epochs."""
+    """An uninterrupted training of three epochs."""
     out = tmp_path_factory.mktemp("whole")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOVOX_CACHE", str(cache))
@@ -99,7 +99,7 @@ def naive_loss(student: list[float], teacher: list[float], config: StudentTrainC
 
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("temperature", [0.5, 2.0, 7.0])
-def test_losses_against_the_formulas(loss: str, temperature: float) -> None:
+def test_losses_equal_the_formulas(loss: str, temperature: float) -> None:
     config = StudentTrainConfig(loss=loss, temperature=temperature)
     student, teacher = torch.randn(2, 20, 8, generator=torch.Generator().manual_seed(0)) * 3
     found = distillation_loss(student, teacher, config)
@@ -108,7 +108,7 @@ def test_losses_against_the_formulas(loss: str, temperature: float) -> None:
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-4)
 
 
-def test_sum_is_the_batch_times_the_mean(student_data: Path, tmp_path: Path) -> None:
+def test_sum_reduction_is_batch_size_times_mean(student_data: Path, tmp_path: Path) -> None:
     """One step without momentum or decay moves the weights by the rate times the gradient."""
     plain = replace(QUICK, epochs=1, epoch_share=20 / 60, momentum=0.0, weight_decay=0.0)
     moves = []
@@ -126,7 +126,7 @@ def test_sum_is_the_batch_times_the_mean(student_data: Path, tmp_path: Path) -> 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fp32", "auto"])
-def test_a_killed_training_ends_as_if_nothing_had_been(
+def test_killed_training_resumes_to_the_same_weights(
     student_data: Path, tmp_path: Path, cache: Path, whole: Path, precision: str
 ) -> None:
     config = replace(QUICK, epochs=3, precision=precision)
@@ -140,7 +140,7 @@ def test_a_killed_training_ends_as_if_nothing_had_been(
     process = psutil.Popen(command, env=environment, stdout=subprocess.DEVNULL)
     while process.poll() is None and not (out / "last.pt").exists():
         time.sleep(0.02)
-    time.sleep(0.3)  # some moment of the second epoch, or the third
+    time.sleep(0.3)  # during the second or third epoch
     workers = process.children()
     process.kill()
     process.wait()
@@ -153,11 +153,11 @@ def test_a_killed_training_ends_as_if_nothing_had_been(
     assert_same_weights(out, whole)
 
 
-def test_killed_between_the_log_and_the_resume_point(
+def test_kill_between_log_and_resume_point(
     student_data: Path, tmp_path: Path, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = replace(QUICK, epochs=3)
-    running = train(config, student_data / "dataset", student_data / "audio", tmp_path)
+    running = train_epochs(student_data / "dataset", student_data / "audio", tmp_path, config)
     next(running)
 
     def power_cut(path: Path, state: Record) -> None:
@@ -172,13 +172,15 @@ def test_killed_between_the_log_and_the_resume_point(
     assert [record["epoch"] for record in learn(student_data, tmp_path, config)] == [1, 2]
     assert log_of(tmp_path) == log_of(whole)
     assert_same_weights(tmp_path, whole)
-    assert learn(student_data, tmp_path, config) == [], "it is done"
+    assert learn(student_data, tmp_path, config) == [], "it is complete"
 
 
-def test_workers_may_change_on_the_way(student_data: Path, tmp_path: Path, whole: Path) -> None:
+def test_workers_may_change_before_resuming(
+    student_data: Path, tmp_path: Path, whole: Path
+) -> None:
     config = replace(QUICK, epochs=3)
     more = replace(config, workers=2, compile="off", max_dropped=0.9)
-    running = train(more, student_data / "dataset", student_data / "audio", tmp_path)
+    running = train_epochs(student_data / "dataset", student_data / "audio", tmp_path, more)
     next(running)
     running.close()
     learn(student_data, tmp_path, config)
@@ -187,7 +189,7 @@ def test_workers_may_change_on_the_way(student_data: Path, tmp_path: Path, whole
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x02}q\x00."])
-def test_a_damaged_resume_point_is_said(
+def test_damaged_resume_point_is_an_error(
     student_data: Path, tmp_path: Path, whole: Path, damage: bytes
 ) -> None:
     shutil.copytree(whole, tmp_path / "out")
@@ -200,14 +202,14 @@ def test_a_damaged_resume_point_is_said(
     ("change", "word"),
     [({"seed": 1}, "seed"), ({"epochs": 4}, "epochs"), ({"loss": "huber"}, "loss")],
 )
-def test_another_recipe_does_not_mix(
+def test_another_recipe_is_an_error(
     student_data: Path, whole: Path, change: dict[str, Any], word: str
 ) -> None:
     with pytest.raises(ConfigError, match=rf"another recipe.* \({word}\); choose another --out"):
         learn(student_data, whole, replace(QUICK, **{"epochs": 3, **change}))
 
 
-def test_another_dataset_does_not_mix(student_data: Path, tmp_path: Path, whole: Path) -> None:
+def test_another_dataset_is_an_error(student_data: Path, tmp_path: Path, whole: Path) -> None:
     fewer = [u for u in utterances() if u.identity != "ide"]
     write_tables(tmp_path / "dataset", fewer)
     (tmp_path / "audio").symlink_to(student_data / "audio")
@@ -216,7 +218,7 @@ def test_another_dataset_does_not_mix(student_data: Path, tmp_path: Path, whole:
 
 
 def test_two_runs_do_not_share_a_folder(student_data: Path, tmp_path: Path) -> None:
-    running = train(QUICK, student_data / "dataset", student_data / "audio", tmp_path)
+    running = train_epochs(student_data / "dataset", student_data / "audio", tmp_path, QUICK)
     next(running)
     with pytest.raises(EmovoxError, match="another run is training there"):
         learn(student_data, tmp_path)
@@ -224,10 +226,10 @@ def test_two_runs_do_not_share_a_folder(student_data: Path, tmp_path: Path) -> N
     assert len(learn(student_data, tmp_path)) == 1
 
 
-# What is kept
+# Log and checkpoints
 
 
-def test_log_and_checkpoint_tell_all(student_data: Path, whole: Path) -> None:
+def test_log_and_checkpoint_contents(student_data: Path, whole: Path) -> None:
     records = log_of(whole)
     assert [record["epoch"] for record in records] == [0, 1, 2]
     rates = [record["learning_rate"] for record in records]
@@ -242,7 +244,7 @@ def test_log_and_checkpoint_tell_all(student_data: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize("choice", ["heard_val", "unheard_val", "last"])
-def test_the_epoch_that_is_kept(
+def test_best_epoch(
     student_data: Path, tmp_path: Path, choice: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     losses = {"heard_val": [5.0, 1.0, 2.0, 3.0], "unheard_val": [5.0, 4.0, 1.5, 3.0]}
@@ -252,16 +254,16 @@ def test_the_epoch_that_is_kept(
         split = {15: "heard_val", 60: "unheard_val"}[len(segments)]
         return {"loss": losses[split][run.epoch], "agreement": 0.0}
 
-    monkeypatch.setattr("emovox.student.training._Run.validate", planned)
+    monkeypatch.setattr("emovox.student.trainer.Trainer.validate", planned)
     learn(student_data, tmp_path, replace(QUICK, epochs=4, epoch_share=0.1, choose_on=choice))
     assert student_checkpoint.read_training(tmp_path / "best.safetensors")["epoch"] == expected
 
 
-def test_splits_that_are_not_there(student_data: Path, tmp_path: Path) -> None:
+def test_missing_splits(student_data: Path, tmp_path: Path) -> None:
     (tmp_path / "audio").symlink_to(student_data / "audio")
     write_tables(tmp_path / "dataset", utterances(["train", "unheard_val"]))
     quick = replace(QUICK, epochs=1, epoch_share=0.1)
-    with pytest.raises(ConfigError, match="no split 'heard_val'; there are train, unheard_val"):
+    with pytest.raises(ConfigError, match="split 'heard_val' not found; pass one of train"):
         learn(tmp_path, tmp_path / "out", replace(quick, choose_on="heard_val"))
     assert not (tmp_path / "out").exists()
     [record] = learn(tmp_path, tmp_path / "out", quick)
@@ -270,18 +272,18 @@ def test_splits_that_are_not_there(student_data: Path, tmp_path: Path) -> None:
     [record] = learn(tmp_path, tmp_path / "out2", replace(quick, choose_on="last"))
     assert not any("val" in name for name in record)
     write_tables(tmp_path / "dataset", utterances(["unheard_val"]))
-    with pytest.raises(ConfigError, match="no split 'train'"):
+    with pytest.raises(ConfigError, match="split 'train' not found"):
         learn(tmp_path, tmp_path / "out3", quick)
 
 
-def test_steps_of_another_length_have_no_legacy_timing(student_data: Path, tmp_path: Path) -> None:
+def test_legacy_timing_requires_the_default_step(student_data: Path, tmp_path: Path) -> None:
     (tmp_path / "audio").symlink_to(student_data / "audio")
     write_tables(tmp_path / "dataset", utterances(), step_ms=200)
-    with pytest.raises(ConfigError, match="timing legacy knows steps of 240 ms only"):
+    with pytest.raises(ConfigError, match="timing 'legacy' requires a step of 240 ms"):
         learn(tmp_path, tmp_path / "out", replace(QUICK, timing="legacy"))
 
 
-def test_a_diverging_training_stops(student_data: Path, tmp_path: Path) -> None:
+def test_divergence_is_an_error(student_data: Path, tmp_path: Path) -> None:
     with pytest.raises(EmovoxError, match=r"epoch 0: train_loss .* diverged; try a smaller"):
         learn(
             student_data,
@@ -290,7 +292,7 @@ def test_a_diverging_training_stops(student_data: Path, tmp_path: Path) -> None:
         )
 
 
-# Sound that is not there
+# Missing audio
 
 
 def copied(student_data: Path, tmp_path: Path) -> Path:
@@ -299,35 +301,26 @@ def copied(student_data: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def test_tracks_without_sound_are_dropped_and_the_rest_trains(
-    student_data: Path, tmp_path: Path
-) -> None:
+def test_tracks_without_audio_are_dropped(student_data: Path, tmp_path: Path) -> None:
     data = copied(student_data, tmp_path)
     (data / "audio/idd/v/00001.wav").unlink()
     (data / "audio/ida/v/00003.wav").write_bytes(b"RIFF")
     said: list[str] = []
-    list(
-        train(
-            replace(QUICK, epochs=1),
-            data / "dataset",
-            data / "audio",
-            tmp_path / "out",
-            said.append,
-        )
-    )
+    config = replace(QUICK, epochs=1)
+    train_student(data / "dataset", data / "audio", tmp_path / "out", config, say=said.append)
     rows = pq.read_table(tmp_path / "out/dropped.parquet").to_pylist()
     assert [(r["track_id"], r["error"]) for r in rows] == [
         ("idd/v/00001", "FileNotFound"),
         ("ida/v/00003", "Unreadable"),
     ]
     assert said == [
-        "train: 59 of 60 tracks can be heard; 1 x open: FileNotFound",
-        "heard_val: 15 of 15 tracks can be heard",
-        "unheard_val: 59 of 60 tracks can be heard; 1 x open: Unreadable",
+        "train: 59 of 60 tracks have usable audio; dropped 1 x open: FileNotFound",
+        "heard_val: 15 of 15 tracks have usable audio",
+        "unheard_val: 59 of 60 tracks have usable audio; dropped 1 x open: Unreadable",
     ]
 
 
-def test_too_many_without_sound(student_data: Path, tmp_path: Path) -> None:
+def test_too_many_tracks_without_audio(student_data: Path, tmp_path: Path) -> None:
     data = copied(student_data, tmp_path)
     for number in range(1, 5):
         (data / f"audio/idd/v/{number:05d}.wav").unlink()
@@ -336,12 +329,12 @@ def test_too_many_without_sound(student_data: Path, tmp_path: Path) -> None:
     assert learn(data, tmp_path / "out", replace(QUICK, epochs=1, epoch_share=0.1, max_dropped=0.1))
 
 
-def test_a_file_that_breaks_on_the_way_is_replaced_and_reported(
+def test_files_deleted_during_training_are_replaced_and_reported(
     student_data: Path, tmp_path: Path, whole: Path
 ) -> None:
     data = copied(student_data, tmp_path)
     out, config = tmp_path / "out", replace(QUICK, epochs=3, max_dropped=0.2)
-    running = train(config, data / "dataset", data / "audio", out)
+    running = train_epochs(data / "dataset", data / "audio", out, config)
     first = next(running)
     (data / "audio/ide/v/00002.wav").unlink()
     (data / "audio/ida/v/00005.wav").unlink()
@@ -352,33 +345,33 @@ def test_a_file_that_breaks_on_the_way_is_replaced_and_reported(
     assert {row["track_id"] for row in rows} == {"ide/v/00002", "ida/v/00005"}
 
 
-def test_sound_that_vanishes_altogether(student_data: Path, tmp_path: Path) -> None:
+def test_all_training_audio_deleted(student_data: Path, tmp_path: Path) -> None:
     data = copied(student_data, tmp_path)
-    running = train(QUICK, data / "dataset", data / "audio", tmp_path / "out")
+    running = train_epochs(data / "dataset", data / "audio", tmp_path / "out", QUICK)
     next(running)
     shutil.rmtree(data / "audio/idd")
     shutil.rmtree(data / "audio/ide")
     shutil.rmtree(data / "audio/idf")
     with pytest.raises(
-        EmovoxError, match=r"nothing can be read any more, for example id[def]/v/000"
+        EmovoxError, match=r"no track is readable any more, for example id[def]/v/000"
     ):
         next(running)
 
 
-def test_validation_that_vanishes(student_data: Path, tmp_path: Path) -> None:
+def test_all_validation_audio_deleted(student_data: Path, tmp_path: Path) -> None:
     data = copied(student_data, tmp_path)
-    running = train(QUICK, data / "dataset", data / "audio", tmp_path / "out")
+    running = train_epochs(data / "dataset", data / "audio", tmp_path / "out", QUICK)
     next(running)
     for name in ("ida", "idb", "idc"):
         shutil.rmtree(data / "audio" / name)
-    with pytest.raises(EmovoxError, match="no track to validate on can be read any more"):
+    with pytest.raises(EmovoxError, match="no validation track is readable any more"):
         next(running)
 
 
-def test_wrong_folders_leave_nothing_behind(student_data: Path, tmp_path: Path) -> None:
+def test_missing_folders_create_no_output(student_data: Path, tmp_path: Path) -> None:
     for dataset, audio in (("dataset", "none"), ("none", "audio")):
-        with pytest.raises(InputError, match="no such folder"):
-            list(train(QUICK, student_data / dataset, student_data / audio, tmp_path / "out"))
+        with pytest.raises(InputError, match="folder not found"):
+            train_student(student_data / dataset, student_data / audio, tmp_path / "out", QUICK)
     assert not (tmp_path / "out").exists()
 
 
@@ -416,11 +409,11 @@ def torchrun(arguments: list[str], cache: Path) -> subprocess.CompletedProcess[s
 
 
 @pytest.mark.slow
-def test_two_processes_learn_what_one_does(student_data: Path, tmp_path: Path, cache: Path) -> None:
-    config = replace(QUICK, learning_rate=1e-3)  # slow: roundings swell tenfold in an epoch
+def test_two_processes_train_like_one(student_data: Path, tmp_path: Path, cache: Path) -> None:
+    config = replace(QUICK, learning_rate=1e-3)  # low: rounding errors grow tenfold per epoch
     learn(student_data, tmp_path / "one", config)
     out = tmp_path / "two"
-    begun = train(config, student_data / "dataset", student_data / "audio", out)
+    begun = train_epochs(student_data / "dataset", student_data / "audio", out, config)
     next(begun)
     begun.close()
     flags = {"learning_rate": config.learning_rate, "tensorboard": None}
@@ -429,7 +422,7 @@ def test_two_processes_learn_what_one_does(student_data: Path, tmp_path: Path, c
     one, two = log_of(tmp_path / "one"), log_of(out)
     assert len(two) == 2
     assert timeless([json.loads(line) for line in done.stdout.splitlines()]) == two[1:]
-    assert done.stderr.count("60 of 60 tracks can be heard") == 2, "of two splits, said once"
+    assert done.stderr.count("60 of 60 tracks have usable audio") == 2, "for two splits, once"
     assert len(list((out / "tensorboard").iterdir())) == 1
     for before, after in zip(one, two, strict=True):
         assert before.keys() == after.keys()
@@ -438,17 +431,19 @@ def test_two_processes_learn_what_one_does(student_data: Path, tmp_path: Path, c
 
 
 @pytest.mark.slow
-def test_a_batch_that_cannot_be_shared_is_said(
+def test_batch_size_must_be_a_multiple_of_the_processes(
     student_data: Path, tmp_path: Path, cache: Path
 ) -> None:
     done = torchrun(command_line(student_data, tmp_path / "o", tmp_path, batch_size=5), cache)
     assert done.returncode != 0
     assert "batch_size 5 is not a multiple of 2 processes" in done.stderr
-    assert done.stderr.count("Traceback") == 1, "only the launcher's own"
+    assert done.stderr.count("Traceback") == 1, "from the launcher only"
 
 
 @pytest.mark.slow
-def test_an_error_of_the_leader_ends_all(student_data: Path, tmp_path: Path, cache: Path) -> None:
+def test_error_of_the_main_process_ends_all(
+    student_data: Path, tmp_path: Path, cache: Path
+) -> None:
     data = copied(student_data, tmp_path)
     shutil.rmtree(data / "audio/ide")
     started = time.perf_counter()
@@ -469,12 +464,13 @@ def test_command(student_data: Path, tmp_path: Path) -> None:
     arguments = command_line(student_data, out, tmp_path, epochs=1, max_dropped=0.5)
     result = run(*arguments)
     assert result.exit_code == 0 and json.loads(result.stdout)["epoch"] == 0
-    assert "train: 60 of 60 tracks can be heard" in result.stderr
+    assert "train: 60 of 60 tracks have usable audio" in result.stderr
     again = run(*arguments)
-    assert again.exit_code == 0 and not again.stdout and "trained already" in again.stderr
+    assert again.exit_code == 0 and not again.stdout
+    assert "best.safetensors: training is already complete" in again.stderr
     wrong = [a.replace(str(student_data / "audio"), str(tmp_path / "none")) for a in arguments]
     result = run(*wrong)
-    assert result.exit_code == 2 and "--audio names the folder" in result.stderr
+    assert result.exit_code == 2 and "pass the folder of the tracks' audio" in result.stderr
 
 
 def test_exit_codes(student_data: Path, tmp_path: Path) -> None:
@@ -501,7 +497,7 @@ def test_tensorboard(student_data: Path, tmp_path: Path) -> None:
     assert [event.step for event in events.Scalars("unheard_val_agreement")] == [0, 1]
 
 
-def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_tensorboard_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "tensorboard", None)
     with (
         pytest.raises(ConfigError, match=r"pip install 'emovox\[tensorboard\]'"),
@@ -531,7 +527,7 @@ def test_tensorboard_that_is_not_there(tmp_path: Path, monkeypatch: pytest.Monke
         ("compile = 'maybe'", "compile 'maybe' is not one of"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_said(
+def test_invalid_recipes_are_errors(
     student_data: Path, tmp_path: Path, text: str, words: str
 ) -> None:
     recipe = tmp_path / "recipe.toml"
@@ -542,7 +538,7 @@ def test_what_is_wrong_with_a_recipe_is_said(
     assert not (tmp_path / "out").exists()
 
 
-def test_help_names_the_defaults() -> None:
+def test_help_shows_the_defaults() -> None:
     text = " ".join(run("train-student", "--help").stdout.split())
     for name in ("epochs", "batch_size", "seed", "workers", "max_dropped", "choose_on"):
         assert f"[default: {getattr(StudentTrainConfig(), name)}]" in text

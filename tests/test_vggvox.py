@@ -1,4 +1,4 @@
-"""The student's network: its sizes, its forward pass against a naive one, its first weights."""
+"""The student's network: shapes, forward pass compared with a naive one, first weights."""
 
 import numpy as np
 import pytest
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def convolve(x: np.ndarray, layer: nn.Conv2d) -> np.ndarray:
-    """`[C, H, W]` through a convolution, output channel by output channel."""
+    """Convolve `[C, H, W]`, one output channel at a time."""
     padding, stride = int(layer.padding[0]), layer.stride[0]
     x = np.pad(x, ((0, 0), (padding, padding), (padding, padding)))
     filters, biases = layer.weight.detach().numpy(), layer.bias.detach().numpy()  # type: ignore[union-attr]
@@ -55,7 +55,7 @@ def naive_logits(net: VGGVox, spectrogram: np.ndarray) -> tuple[np.ndarray, np.n
 
 
 def randomise_norms(net: nn.Module) -> None:
-    """Statistics and scales under which every batch normalisation matters."""
+    """Set statistics and scales such that every batch normalisation has an effect."""
     generator = torch.Generator().manual_seed(7)
     for layer in net.modules():
         if isinstance(layer, nn.BatchNorm2d):
@@ -69,7 +69,7 @@ def randomise_norms(net: nn.Module) -> None:
     ("config", "size"),
     [(StudentConfig(), 16_637_192), (StudentConfig(conv3=256, conv4=256), 16_046_984)],
 )
-def test_number_of_weights(config: StudentConfig, size: int) -> None:
+def test_number_of_parameters(config: StudentConfig, size: int) -> None:
     with torch.device("meta"):
         net = VGGVox(config)
     assert sum(p.numel() for p in net.parameters()) == size
@@ -78,7 +78,7 @@ def test_number_of_weights(config: StudentConfig, size: int) -> None:
 
 
 @pytest.mark.parametrize("width", [0.03, 0.25, 0.5, 1.5])
-def test_width_scales_all_but_the_logits(width: float) -> None:
+def test_width_scales_all_layers_but_the_last(width: float) -> None:
     with torch.device("meta"):
         layers = [m for m in VGGVox(StudentConfig(width)).modules() if isinstance(m, nn.Conv2d)]
     for layer, full in zip(layers, (96, 256, 384, 256, 256, 4096, 1024, None), strict=True):
@@ -89,7 +89,7 @@ def test_width_scales_all_but_the_logits(width: float) -> None:
             assert abs(layer.out_channels - full * width) <= 8
 
 
-def test_buckets_give_the_widths_of_the_paper() -> None:
+def test_fc6_has_the_widths_of_the_paper() -> None:
     net = VGGVox(NARROW).eval()
     widths = []
     net.fc6.register_forward_hook(lambda module, inputs, output: widths.append(output.shape[2:]))
@@ -100,7 +100,7 @@ def test_buckets_give_the_widths_of_the_paper() -> None:
 
 
 @pytest.mark.parametrize("num_frames", [100, 131])
-def test_forward_is_what_the_contract_says(num_frames: int) -> None:
+def test_forward_equals_naive_forward(num_frames: int) -> None:
     net = VGGVox(NARROW, torch.Generator().manual_seed(0)).eval()
     randomise_norms(net)
     spectrograms = torch.randn(2, 512, num_frames, generator=torch.Generator().manual_seed(1))
@@ -113,7 +113,7 @@ def test_forward_is_what_the_contract_says(num_frames: int) -> None:
             expected, embedding = naive_logits(net, spectrograms[i].numpy())
             np.testing.assert_allclose(logits[i], expected, rtol=0, atol=1e-4)
             np.testing.assert_allclose(embeddings[i], embedding, rtol=0, atol=1e-4)
-    assert np.abs(logits[0] - logits[1]).max() > 0.01  # or the comparison would say nothing
+    assert np.abs(logits[0] - logits[1]).max() > 0.01  # otherwise the comparison is void
 
 
 def test_first_weights_are_he_normal_and_repeatable() -> None:
@@ -134,6 +134,6 @@ def test_first_weights_are_he_normal_and_repeatable() -> None:
 
 
 @pytest.mark.parametrize("shape", [(1, 512, 99), (1, 257, 400), (512, 400), (1, 1, 512, 400)])
-def test_what_is_no_spectrogram(shape: tuple[int, ...]) -> None:
+def test_invalid_spectrograms(shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match=r"expected spectrograms \[B, 512, T >= 100\], got"):
         VGGVox(NARROW)(torch.zeros(shape))

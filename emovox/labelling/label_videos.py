@@ -1,4 +1,4 @@
-"""What a teacher sees in videos that belong to no corpus: a dataset is built of them."""
+"""Labelling of videos that belong to no corpus."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,11 +6,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emovox.dataset.reader import Dataset, load
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import build_dataset
 
 
-def watch(
+def label_videos(
     paths: Sequence[Path],
     teacher: str,
     folder: Path,
@@ -18,41 +19,39 @@ def watch(
     device: str = "auto",
     precision: str = "auto",
     num_jobs: int = 0,
-) -> list[str]:
-    """Build `folder/dataset` of whole videos: the 0.24 s grid, MTCNN, worker processes and all.
+) -> tuple[Dataset, list[str]]:
+    """Build a dataset of whole videos in `folder`, with the 0.24 s grid and MTCNN.
 
     Args:
-        paths: videos, anywhere.
+        paths: video files, in any folders.
         teacher: a registered name or a checkpoint.
-        folder: there, and empty.
-        device, precision: as for `load_teacher`.
+        folder: an empty folder.
+        device: as for `load_teacher`.
+        precision: as for `load_teacher`.
         num_jobs: worker processes; 0 for one per core.
 
     Returns:
-        The track of each video. Those that gave no rows are in the table `dropped`.
+        The dataset and the track id of each video. Videos without rows are in its table `dropped`.
     """
     root = Path(paths[0].resolve().anchor)
     track_ids = [f"video/{number:09d}/00000" for number in range(len(paths))]
-    nothing = pa.nulls(len(paths), pa.float64())
     columns = {
         "track_id": track_ids,
         "video": [path.resolve().relative_to(root).as_posix() for path in paths],
         "identity": ["video"] * len(paths),
-        "start": nothing,
-        "end": nothing,
+        "start": pa.nulls(len(paths), pa.float64()),
+        "end": pa.nulls(len(paths), pa.float64()),
     }
-    table = folder / "tracks.parquet"
-    pq.write_table(pa.table(columns), table)
-    build_dataset(
-        BuildConfig(
-            layout="table",
-            root=root,
-            table=table,
-            out=folder / "dataset",
-            teacher=teacher,
-            device=device,
-            precision=precision,
-            jobs=num_jobs,
-        )
+    pq.write_table(pa.table(columns), folder / "tracks.parquet")
+    config = BuildConfig(
+        layout="table",
+        root=root,
+        table=folder / "tracks.parquet",
+        out=folder / "dataset",
+        teacher=teacher,
+        device=device,
+        precision=precision,
+        jobs=num_jobs,
     )
-    return track_ids
+    build_dataset(config)
+    return load(config.out), track_ids

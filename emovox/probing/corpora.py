@@ -1,6 +1,6 @@
-"""Labelled speech corpora: from a folder, by the names of its files, or from a table."""
+"""Labelled speech corpora, read from file names or from a table."""
 
-from collections import Counter
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -12,15 +12,13 @@ from emovox.corpus.tracks import Corpus
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.ids import printable
-from emovox.probing.filenames import PARSERS, Name
+from emovox.probing.filenames import LAYOUTS, PARSERS, TABLE, Name
 
 AUDIO_ENDINGS = frozenset(
     (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma")
 )
-TABLE = "table"
-LAYOUTS = (*PARSERS, TABLE)
-VARIANTS = ("ravdess-song",)  # layouts whose names are another one's, and that have to be asked for
-SURE = 0.95  # share of the media that has to be named like a corpus for it to be detected
+VARIANTS = ("ravdess-song",)  # layouts that share the file names of another; never detected
+MIN_MATCHES = 0.95  # fraction of the media files that must match a layout for its detection
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,21 +26,21 @@ class Utterance:
     """One labelled recording.
 
     Attributes:
-        path: of the file.
-        label: what it is labelled with; one of `EMOTIONS` where the corpus means the same.
-        speaker: who speaks; None where the corpus does not say.
-        part: `train` or `val` where the corpus has such a partition of its own.
+        path: media file.
+        label: emotion, one of `EMOTIONS` where possible.
+        speaker: id of the speaker; None if the corpus does not give one.
+        partition: `train` or `val`; None if the corpus defines no partition.
     """
 
     path: Path
     label: str
     speaker: str | None = None
-    part: str | None = None
+    partition: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Dropped:
-    """A file that should have been an utterance, and why it is none."""
+class DroppedFile:
+    """A file of the corpus that gives no utterance, and the reason."""
 
     path: str
     error: str
@@ -54,69 +52,71 @@ class SpeechCorpus:
     """Labelled utterances.
 
     Attributes:
-        layout: by which the files were read.
-        root: its folder; that of the file for `table`.
-        utterances: sorted by path; in the order of the file for `table`.
-        dropped: what should have been utterances.
-        notes: lines for the user about what is left aside.
+        layout: layout of the corpus.
+        root: folder of the corpus, or of the table.
+        utterances: sorted by path, or in the order of the table.
+        dropped: files of the corpus that give no utterance.
+        notes: lines for the user about skipped files.
     """
 
     layout: str
     root: Path
     utterances: list[Utterance] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
+    dropped: list[DroppedFile] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
 
     def shown(self, path: Path) -> str:
-        """A path as it may be written down: below the root, or else the file's name alone."""
+        """Return a path without the root; for a path outside of it only the file name."""
         inside = path.relative_to(self.root) if path.is_relative_to(self.root) else Path(path.name)
         return printable(inside.as_posix())
 
     def drop(self, path: Path, error: str, message: str) -> None:
-        """Record a file that should have been an utterance."""
+        """Add a file that gives no utterance."""
         shown = self.shown(path)
         message = message.replace(str(path), shown)
-        self.dropped.append(Dropped(shown, error, printable(message)))
+        self.dropped.append(DroppedFile(shown, error, printable(message)))
 
-    def note(self, what: str, paths: list[Path]) -> None:
-        """Tell the user what is left aside; nothing if there are no such paths."""
+    def skip(self, reason: str, paths: list[Path]) -> None:
+        """Add a note about skipped files, if there are any."""
         if paths:
-            self.notes.append(f"{len(paths):,} {what}: {self.shown(paths[0])}")
+            example = self.shown(paths[0])
+            self.notes.append(f"{len(paths):,} files skipped ({reason}), for example {example}")
 
 
 def read_speech_corpus(
-    path: Path, layout: str | None = None, *, video: bool = False
+    path: str | os.PathLike[str], layout: str | None = None, *, video: bool = False
 ) -> SpeechCorpus:
-    """List the utterances of a corpus without opening media.
+    """List the utterances of a corpus without opening media files.
 
-    Of several files of one recording one is taken: its sound, or, if `video`, its video.
+    Of several files of one recording one is used: an audio file, or with `video` a video file.
 
     Args:
         path: folder of the corpus; the file for the layout `table`.
-        layout: one of `LAYOUTS`; None to tell it by the names of the files.
-        video: take videos alone.
+        layout: one of `LAYOUTS`; None to detect it from the file names.
+        video: list video files only.
 
     Raises:
-        ConfigError: no such layout, or it has to be named.
-        InputError: no such folder or file, or there is not one utterance in it.
+        ConfigError: unknown layout, or the layout cannot be detected.
+        InputError: the folder or file is missing, or contains no utterance.
     """
+    path = Path(path)
     if layout not in (None, *LAYOUTS):
-        raise ConfigError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
+        raise ConfigError(f"unknown layout {layout!r}; use one of {', '.join(LAYOUTS)}")
     if not path.exists():
-        raise InputError(f"{path}: no such folder or file")
+        raise InputError(f"{path}: not found; pass a folder or a table")
     if layout == TABLE or (layout is None and path.is_file()):
         corpus = _read_table(path)
     else:
         corpus = _read_folder(path, layout, video)
     if video:
-        _leave_sound_aside(corpus, path)
+        _skip_audio(corpus, path)
     if not corpus.utterances and not corpus.dropped:
-        raise InputError(f"{path}: no utterance of layout {corpus.layout} in it")
+        raise InputError(f"{path}: contains no utterance of the layout {corpus.layout}")
     return corpus
 
 
 def class_order(labels: Iterable[str]) -> list[str]:
-    """Every label once: those of `EMOTIONS` in their order, then the others by name.
+    """Return the distinct labels: those of `EMOTIONS` in their order, then the others by name.
 
     Example:
         >>> class_order(["calm", "sadness", "boredom", "neutral", "sadness"])
@@ -128,32 +128,32 @@ def class_order(labels: Iterable[str]) -> list[str]:
 
 def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
     if not root.is_dir():
-        raise InputError(f"{root}: is no folder; a file goes with --layout {TABLE}")
-    seen = Corpus(root)
-    found = {PurePosixPath(entry.name): entry.is_file for entry in seen.walk()}
-    media = sorted(path for path in found if _is_media(path))
+        raise InputError(f"{root}: not a folder; for a table pass --layout {TABLE}")
+    listed = Corpus(root)
+    files = {PurePosixPath(entry.name): entry.is_file for entry in listed.walk()}
+    media = sorted(path for path in files if _is_media(path))
     if not media:
-        raise InputError(f"{root}: holds neither audio nor video")
+        raise InputError(f"{root}: contains neither audio nor video")
     layout = layout or _detect(root, media)
-    corpus = SpeechCorpus(layout, root, notes=list(seen.notes))
-    others = sorted(root / path for path in found if not _is_media(path))
-    corpus.note("files are neither audio nor video and are left aside", others)
+    corpus = SpeechCorpus(layout, root, notes=list(listed.notes))
+    others = sorted(root / path for path in files if not _is_media(path))
+    corpus.skip("neither audio nor video", others)
     named: list[tuple[PurePosixPath, Name]] = []
     for path in media:
         if (name := PARSERS[layout](path)) is None:
-            corpus.drop(root / path, "BadName", f"not named like a file of {layout}")
-        elif not found[path]:
+            corpus.drop(root / path, "BadName", f"not a file name of {layout}")
+        elif not files[path]:
             corpus.drop(root / path, "NotAFile", "is a folder, a broken link or a device")
         else:
             named.append((path, name))
-    for reason in sorted({name.aside for _, name in named} - {""}):
-        corpus.note(reason, [root / path for path, name in named if name.aside == reason])
-    _choose(corpus, [(path, name) for path, name in named if not name.aside], video)
+    for reason in sorted({name.skipped for _, name in named} - {""}):
+        corpus.skip(reason, [root / path for path, name in named if name.skipped == reason])
+    _choose(corpus, [(path, name) for path, name in named if not name.skipped], video)
     return corpus
 
 
 def _choose(corpus: SpeechCorpus, named: list[tuple[PurePosixPath, Name]], video: bool) -> None:
-    """Take one file of each recording: the kind that is wanted, then the first by name."""
+    """Add one file of each recording: of the requested kind if possible, the first by name."""
 
     def rank(item: tuple[PurePosixPath, Name]) -> tuple[str, bool, PurePosixPath]:
         path, name = item
@@ -162,36 +162,38 @@ def _choose(corpus: SpeechCorpus, named: list[tuple[PurePosixPath, Name]], video
     copies = []
     for _, group in groupby(sorted(named, key=rank), lambda item: item[1].recording):
         (path, name), *others = group
-        found = corpus.root / path
-        corpus.utterances.append(Utterance(found, name.label, name.speaker, name.part))
+        utterance = Utterance(corpus.root / path, name.label, name.speaker, name.partition)
+        corpus.utterances.append(utterance)
         copies += [corpus.root / other for other, _ in others]
     corpus.utterances.sort(key=lambda utterance: utterance.path)
-    corpus.note("files are other copies of a recording and are left aside", sorted(copies))
+    corpus.skip("other copies of a recording", sorted(copies))
 
 
 def _detect(root: Path, media: list[PurePosixPath]) -> str:
-    counts = Counter(
-        {
-            layout: sum(parse(path) is not None for path in media)
-            for layout, parse in PARSERS.items()
-            if layout not in VARIANTS
-        }
-    )
-    found = {layout: count for layout, count in counts.items() if count}
-    if len(found) == 1 and max(found.values()) >= SURE * len(media):
-        return next(iter(found))
-    told = " and ".join(f"{count:,} like {layout}" for layout, count in found.items())
+    """Return the layout of a corpus, by the names of its media files.
+
+    Raises:
+        ConfigError: no layout, or more than one, matches enough of the files.
+    """
+    counts = {
+        layout: sum(parse(path) is not None for path in media)
+        for layout, parse in PARSERS.items()
+        if layout not in VARIANTS
+    }
+    matching = {layout: count for layout, count in counts.items() if count}
+    if len(matching) == 1 and max(matching.values()) >= MIN_MATCHES * len(media):
+        return next(iter(matching))
+    shown = ", ".join(f"{count:,} {layout}" for layout, count in matching.items()) or "none"
     raise ConfigError(
-        f"{root}: which corpus is it? Of {len(media):,} media files, named as a known corpus does: "
-        f"{told or 'none'}; choose --layout, one of {', '.join(PARSERS)}, or list the files in a "
-        "table with path, label and speaker"
+        f"{root}: unknown corpus: of {len(media):,} media files these match a layout: {shown}; "
+        f"pass --layout, one of {', '.join(PARSERS)}, or a table with path, label and speaker"
     )
 
 
 def _read_table(path: Path) -> SpeechCorpus:
-    """Columns `path`, below the folder of the table or absolute; `label`; `speaker` if known."""
+    """Read a table with `path` (absolute or below its folder), `label` and optional `speaker`."""
     corpus = SpeechCorpus(TABLE, path.absolute().parent)
-    taken: set[Path] = set()
+    listed: set[Path] = set()
     copies = []
     for number, row in enumerate(read_table(path, ("path", "label")), start=2):
         name, label, speaker = (_text(row.get(key)) for key in ("path", "label", "speaker"))
@@ -200,12 +202,12 @@ def _read_table(path: Path) -> SpeechCorpus:
             corpus.drop(file, "BadPath", f"{path.name}, row {number}: no path")
         elif not label:
             corpus.drop(file, "NoLabel", f"{path.name}, row {number}: no label")
-        elif file in taken:
+        elif file in listed:
             copies.append(file)
         else:
-            taken.add(file)
+            listed.add(file)
             corpus.utterances.append(Utterance(file, label, speaker))
-    corpus.note("rows name a file that an earlier row has and are left aside", copies)
+    corpus.skip("listed in an earlier row", copies)
     return corpus
 
 
@@ -213,12 +215,17 @@ def _text(value: object) -> str | None:
     return None if value is None else str(value).strip() or None
 
 
-def _leave_sound_aside(corpus: SpeechCorpus, path: Path) -> None:
-    silent = [u for u in corpus.utterances if u.path.suffix.lower() in AUDIO_ENDINGS]
-    if corpus.utterances and len(silent) == len(corpus.utterances):
-        raise InputError(f"{path}: holds sound alone; a teacher needs videos of the faces")
+def _skip_audio(corpus: SpeechCorpus, path: Path) -> None:
+    """Keep the video files.
+
+    Raises:
+        InputError: there are audio files only.
+    """
+    audio = [u.path for u in corpus.utterances if u.path.suffix.lower() in AUDIO_ENDINGS]
+    if audio and len(audio) == len(corpus.utterances):
+        raise InputError(f"{path}: contains audio only; a teacher needs videos of the faces")
     corpus.utterances = [u for u in corpus.utterances if u.path.suffix.lower() not in AUDIO_ENDINGS]
-    corpus.note("files hold sound alone and are left aside", [u.path for u in silent])
+    corpus.skip("audio only", audio)
 
 
 def _is_media(path: PurePosixPath) -> bool:

@@ -1,43 +1,38 @@
-"""Features of utterances: what a student or openSMILE hears in them, what a teacher sees."""
+"""Features of utterances: outputs of a student or of openSMILE on sound, of a teacher on faces."""
 
 import importlib.util
 import tempfile
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from tqdm import tqdm
 
 from emovox.dataset import schema
-from emovox.dataset.store import read_table
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.files import kind_of_file
-from emovox.ids import printable
-from emovox.labelling.label_videos import watch
-from emovox.media.audio import SAMPLE_RATE, read_audio
+from emovox.labelling.label_videos import label_videos
+from emovox.media.audio import SAMPLE_RATE
 from emovox.packages import explained
 from emovox.probing.corpora import SpeechCorpus, Utterance
-from emovox.student import RELEASED as STUDENTS
-from emovox.student.clips import SHORTEST
-from emovox.teacher import EMBEDDED
-from emovox.teacher import RELEASED as TEACHERS
+from emovox.student import STUDENTS
+from emovox.student.clips import MIN_DURATION, read_ahead
+from emovox.student.evaluation import read_utterance
+from emovox.teacher import TEACHERS
 
 STUDENT, TEACHER, EGEMAPS = "student", "teacher", "egemaps"
-CHUNK = 64  # utterances that are read, then given to the student together
 
 Samples = np.ndarray  # float32 [L], 16 kHz
 
 
 @dataclass
 class Features:
-    """What was found in the utterances of a corpus that could be read.
+    """Features of the utterances of a corpus that could be read.
 
     Attributes:
-        utterances: those, in the order of the corpus.
-        values: features `[N, D]` by their name.
+        utterances: readable utterances, in the order of the corpus.
+        values: features `[N, D]` by name: `STUDENT`, `TEACHER` or `EGEMAPS`.
     """
 
     utterances: list[Utterance] = field(default_factory=list)
@@ -45,41 +40,43 @@ class Features:
 
 
 def kind_of_model(name_or_path: str) -> str:
-    """`STUDENT`, `TEACHER` or `EGEMAPS`, by a registered name or what a checkpoint says it is.
+    """Return `STUDENT`, `TEACHER` or `EGEMAPS` for a registered name or a checkpoint.
 
     Raises:
         ConfigError: neither a registered name nor a file.
-        InputError: a file that does not say which network it holds.
+        InputError: a file that does not state its network.
     """
     path = Path(name_or_path)
-    files = {file: TEACHER for known in TEACHERS.values() for file in known}
-    files |= {file: STUDENT for known in STUDENTS.values() for file in known}
-    names = dict.fromkeys([*EMBEDDED, *TEACHERS], TEACHER) | dict.fromkeys(STUDENTS, STUDENT)
+    names: dict[str, str] = {}
+    files: dict[str, str] = {}
+    for kind, registry in ((TEACHER, TEACHERS), (STUDENT, STUDENTS)):
+        names |= dict.fromkeys([*registry.embedded, *registry.released], kind)
+        files |= {file: kind for known in registry.released.values() for file in known}
     names[EGEMAPS] = EGEMAPS
-    if kind := names.get(name_or_path):
-        return kind
+    if name_or_path in names:
+        return names[name_or_path]
     if not path.is_file():
         raise ConfigError(f"{name_or_path!r} is neither a checkpoint nor one of {', '.join(names)}")
-    if kind := files.get(path.name):
-        return kind
-    from emovox.student import student_checkpoint as students
-    from emovox.teacher import teacher_checkpoint as teachers
+    if path.name in files:
+        return files[path.name]
+    from emovox.student import student_checkpoint
+    from emovox.teacher import teacher_checkpoint
 
-    found = _architecture(path)
-    if found in students.ARCHITECTURES:
-        return STUDENT
-    if found in teachers.ARCHITECTURES:
-        return TEACHER
-    known = ", ".join([*students.ARCHITECTURES, *teachers.ARCHITECTURES])
+    known = dict.fromkeys(student_checkpoint.ARCHITECTURES, STUDENT)
+    known |= dict.fromkeys(teacher_checkpoint.ARCHITECTURES, TEACHER)
+    architecture = _architecture(path)
+    if architecture in known:
+        return known[architecture]
     raise InputError(
-        f"{path}: says its architecture is {found!r}, expected one of {known}"
-        if found
-        else f"{path}: is {kind_of_file(path)} that does not say which network it holds; released "
-        f"weights keep the name of their file: {', '.join(files)}"
+        f"{path}: its architecture is {architecture!r}, expected one of {', '.join(known)}"
+        if architecture
+        else f"{path}: is {kind_of_file(path)} that does not state its network; keep the original "
+        f"file name of published weights: {', '.join(files)}"
     )
 
 
 def _architecture(path: Path) -> str:
+    """Return the architecture in the header of a checkpoint; empty for another file."""
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -89,77 +86,81 @@ def _architecture(path: Path) -> str:
         return ""
 
 
-def hear(
+def audio_features(
     corpus: SpeechCorpus,
     student: Callable[[list[Samples]], np.ndarray] | None,
-    yardstick: Callable[[Samples], np.ndarray] | None,
+    baseline: Callable[[Samples], np.ndarray] | None,
     *,
-    legacy: bool = False,
+    protocol: str = "standard",
     num_jobs: int = 1,
 ) -> Features:
-    """Read the sound of every utterance once, and give it to a student and a yardstick.
+    """Read the sound of every utterance once, and pass it to a student and to a baseline.
 
     Args:
-        corpus: what cannot be read is added to its dropped files.
-        student: gives `[N, D]` for N utterances.
-        yardstick: gives `[D]` for one; called in threads.
-        legacy: the left channel, whatever its rate as if it were 16 kHz, as the reference code.
-        num_jobs: threads.
+        corpus: corpus; utterances that cannot be read are added to its dropped files.
+        student: returns `[N, D]` for N utterances.
+        baseline: returns `[D]` for one utterance; called in threads.
+        protocol: protocol of reading sound, see `ProbeConfig`.
+        num_jobs: number of threads.
 
     Returns:
-        Features `STUDENT` and `EGEMAPS`, where they are asked for.
+        Features `STUDENT` and `EGEMAPS`, if requested.
     """
 
-    def listen(utterance: Utterance) -> tuple[Samples, np.ndarray] | TrackError:
+    def read(utterance: Utterance) -> tuple[Samples, np.ndarray] | TrackError:
         try:
-            samples = _read(utterance.path, legacy)
+            samples = _read(utterance.path, protocol)
         except TrackError as error:
             return error
-        return samples, np.empty(0) if yardstick is None else yardstick(samples)
+        return samples, baseline(samples) if baseline else np.empty(0)
 
     found = Features()
-    chunks: dict[str, list[np.ndarray]] = {STUDENT: [], EGEMAPS: []}
-    everyone = corpus.utterances
-    bar = tqdm(total=len(everyone), unit="file", disable=None, dynamic_ncols=True)
-    with ThreadPoolExecutor(num_jobs) as pool, bar:
-        for start in range(0, len(everyone), CHUNK):
-            chunk = everyone[start : start + CHUNK]
-            heard: list[Samples] = []
-            for utterance, result in zip(chunk, pool.map(listen, chunk), strict=True):
-                if isinstance(result, TrackError):
-                    corpus.drop(utterance.path, f"{result.stage}: {result.error}", result.message)
-                    continue
-                found.utterances.append(utterance)
-                heard.append(result[0])
-                chunks[EGEMAPS].append(result[1])
-            if heard and student is not None:
-                chunks[STUDENT] += list(student(heard))
-            bar.update(len(chunk))
-    wanted = {STUDENT: student, EGEMAPS: yardstick}
-    for name, rows in chunks.items():
-        if rows and wanted[name] is not None:
-            found.values[name] = np.stack(rows)
+    student_rows: list[np.ndarray] = []
+    baseline_rows: list[np.ndarray] = []
+    utterances = iter(corpus.utterances)
+    for chunk in read_ahead(corpus.utterances, read, "audio", num_jobs):
+        heard: list[Samples] = []
+        for result in chunk:
+            utterance = next(utterances)
+            if isinstance(result, TrackError):
+                corpus.drop(utterance.path, f"{result.stage}: {result.error}", result.message)
+                continue
+            found.utterances.append(utterance)
+            heard.append(result[0])
+            baseline_rows.append(result[1])
+        if heard and student is not None:
+            student_rows += [*student(heard)]
+    if student is not None and student_rows:
+        found.values[STUDENT] = np.stack(student_rows)
+    if baseline is not None and baseline_rows:
+        found.values[EGEMAPS] = np.stack(baseline_rows)
     return found
 
 
-def _read(path: Path, legacy: bool) -> Samples:
+def _read(path: Path, protocol: str) -> Samples:
+    """Read an utterance.
+
+    Raises:
+        TrackError: it cannot be read, or is too short.
+    """
     try:
-        samples = read_audio(path, channels="left", resample=False) if legacy else read_audio(path)
+        samples = read_utterance(path, protocol)
     except InputError as error:
         raise TrackError("open", "Unreadable", str(error).removeprefix(f"{path}: ")) from error
-    if len(samples) < SHORTEST * SAMPLE_RATE:
+    if len(samples) < MIN_DURATION * SAMPLE_RATE:
         seconds = len(samples) / SAMPLE_RATE
-        raise TrackError("time", "TooShort", f"{seconds:.2f} s of sound, needs {SHORTEST} s")
+        message = f"{seconds:.2f} s of audio, shorter than {MIN_DURATION} s"
+        raise TrackError("time", "TooShort", message)
     return samples
 
 
 def has_opensmile() -> bool:
-    """Whether the extra `opensmile` is installed."""
+    """Return True if the extra `opensmile` is installed."""
     return importlib.util.find_spec("opensmile") is not None
 
 
 def egemaps() -> Callable[[Samples], np.ndarray]:
-    """The 88 functionals of eGeMAPSv02 (Eyben et al., 2016) as openSMILE computes them.
+    """Return a function that computes eGeMAPSv02, 88 functionals (Eyben et al., 2016).
 
     Raises:
         MissingPackageError: openSMILE is not installed.
@@ -177,45 +178,39 @@ def egemaps() -> Callable[[Samples], np.ndarray]:
     return compute
 
 
-def see(corpus: SpeechCorpus, teacher: str, device: str = "auto", num_jobs: int = 0) -> Features:
-    """Logits of a teacher, the maximum over the frames of each utterance.
+def video_features(
+    corpus: SpeechCorpus, teacher: str, device: str = "auto", num_jobs: int = 0
+) -> Features:
+    """Compute the logits of a teacher, the maximum over the frames of each utterance.
 
-    The videos go through a build: frames on the 0.24 s grid, faces detected and followed, worker
-    processes. Its dataset is thrown away.
+    A temporary dataset is built of the videos: frames on the 0.24 s grid, detected faces.
 
     Args:
-        corpus: of videos; what shows no face, or cannot be read, is added to its dropped files.
+        corpus: videos; those without a face, or unreadable, are added to its dropped files.
         teacher: a registered name or a checkpoint.
         device: as for `load_teacher`.
         num_jobs: worker processes; 0 for one per core.
+
+    Returns:
+        Features `TEACHER`.
     """
-    with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
-        folder = Path(name)
-        track_ids = watch(
-            [u.path for u in corpus.utterances], teacher, folder, device=device, num_jobs=num_jobs
+    with tempfile.TemporaryDirectory(prefix="emovox-probe-") as folder:
+        paths = [utterance.path for utterance in corpus.utterances]
+        dataset, track_ids = label_videos(
+            paths, teacher, Path(folder), device=device, num_jobs=num_jobs
         )
-        return _read_tracks(folder / "dataset", corpus, track_ids)
-
-
-def _read_tracks(dataset: Path, corpus: SpeechCorpus, track_ids: Sequence[str]) -> Features:
-    rows: dict[str, list[float]] = {}
-    for split in schema.SPLITS:
-        table = read_table(dataset, "tracks", split)
-        for row in table.select(["track_id", *schema.MAXIMA]).to_pylist():
-            rows[row["track_id"]] = [row[name] for name in schema.MAXIMA]
-    dropped = {
-        row["track_id"]: row for row in pq.read_table(dataset / schema.DROPPED_FILE).to_pylist()
-    }
-    found, values = Features(), []
+        rows = [row for table in dataset.tracks.values() for row in table.to_pylist()]
+        dropped = pq.read_table(dataset.path / schema.DROPPED_FILE).to_pylist()
+    maxima = {row["track_id"]: [row[name] for name in schema.MAXIMA] for row in rows}
+    reasons = {row["track_id"]: row for row in dropped}
+    found = Features()
     for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
-        if track_id in rows:
+        if track_id in maxima:
             found.utterances.append(utterance)
-            values.append(rows[track_id])
         else:
-            why = dropped[track_id]
-            corpus.drop(
-                utterance.path, f"{why['stage']}: {why['error']}", printable(why["message"])
-            )
-    if values:
-        found.values[TEACHER] = np.array(values, np.float32)
+            row = reasons[track_id]
+            corpus.drop(utterance.path, f"{row['stage']}: {row['error']}", row["message"])
+    if maxima:
+        logits = [maxima[track_id] for track_id in track_ids if track_id in maxima]
+        found.values[TEACHER] = np.array(logits, np.float32)
     return found

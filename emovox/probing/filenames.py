@@ -1,17 +1,17 @@
-"""How corpora of acted emotions name their files.
+"""File names of corpora of acted emotions.
 
 ravdess        03-01-06-01-02-01-12.wav (modality, channel, emotion, ..., actor); speech only
-ravdess-song   the same, with the singing
+ravdess-song   the same, including songs
 crema-d        1001_DFA_ANG_XX.wav (speaker, sentence, emotion, intensity)
 emo-db         03a01Fa.wav (speaker, text, emotion, version)
 savee          DC/a01.wav or DC_a01.wav (speaker, emotion, sentence)
 enterface      subject 1/anger/sentence 1/s1_an_1.avi
-rml            s1/an1.avi, with a folder for the language in between if there is one
+rml            s1/an1.avi, with an optional folder for the language in between
 afew           Train/Angry/000046280.avi and Val/...
 
-A parser takes a path below the root, with folders of any depth, and gives a `Name`, or None for a
-file that is not named like the corpus. To add a corpus, write one and enter it in `PARSERS`. Labels
-are those of `EMOTIONS` where a corpus means the same.
+A parser accepts a path below the root, with any number of folders, and returns a `Name`, or None
+for a file of another form. To add a corpus, write a parser and add it to `PARSERS`. Use the labels
+of `EMOTIONS` for the emotions that it shares with a corpus.
 """
 
 import re
@@ -22,46 +22,42 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """What the name of a file says.
+    """Facts in the name of a file.
 
     Attributes:
-        label: the emotion.
-        speaker: who speaks; None where the corpus does not say.
-        recording: the same for all files of one recording, such as its sound and its video.
-        part: `train` or `val` where the corpus has such a partition of its own.
-        aside: why the file is left aside although it belongs to the corpus; empty if it is not.
+        label: emotion.
+        speaker: id of the speaker; None if the corpus does not give one.
+        recording: id of the recording, shared by its audio file and its video file.
+        partition: `train` or `val`; None if the corpus defines no partition.
+        skipped: reason to skip the file although it belongs to the corpus; empty for other files.
     """
 
     label: str
     speaker: str | None
     recording: str
-    part: str | None = None
-    aside: str = ""
+    partition: str | None = None
+    skipped: str = ""
 
 
 Parser = Callable[[PurePosixPath], Name | None]
 
-# Codes of two letters that RML and eNTERFACE share; the folders of eNTERFACE are the words.
-ACTED = {
-    "an": "anger",
-    "di": "disgust",
-    "fe": "fear",
-    "ha": "happiness",
-    "sa": "sadness",
-    "su": "surprise",
-}
-# The words of RAVDESS, CREMA-D and AFEW, by their first three letters.
-WORDS = {
-    "neu": "neutral",
-    "cal": "calm",
-    "hap": "happiness",
-    "sad": "sadness",
-    "ang": "anger",
-    "fea": "fear",
-    "dis": "disgust",
-    "sur": "surprise",
-}
-RAVDESS = dict(zip(("01", "02", "03", "04", "05", "06", "07", "08"), WORDS.values(), strict=True))
+EKMAN = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
+# RML and eNTERFACE abbreviate the emotions to two letters.
+ACTED = {label[:2]: label for label in EKMAN}
+# RAVDESS counts its emotions from 1, in this order.
+RAVDESS_ORDER = (
+    "neutral",
+    "calm",
+    "happiness",
+    "sadness",
+    "anger",
+    "fear",
+    "disgust",
+    "surprise",
+)
+RAVDESS = {f"{number:02d}": label for number, label in enumerate(RAVDESS_ORDER, start=1)}
+# The words of CREMA-D and AFEW share their first three letters with the labels.
+WORDS = {label[:3]: label for label in RAVDESS_ORDER}
 EMO_DB = {  # by the German word: Wut, Langeweile, Ekel, Angst, Freude, Trauer, neutral
     "W": "anger",
     "L": "boredom",
@@ -83,24 +79,24 @@ SAVEE = {
 
 
 def ravdess_song(path: PurePosixPath) -> Name | None:
-    """RAVDESS (Livingstone and Russo, 2018), speech and song."""
+    """Parse RAVDESS (Livingstone and Russo, 2018), speech and song."""
     match = re.fullmatch(r"0[123]-(0[12])-(0[1-8])-0[12]-0[12]-0[12]-([0-9]{2})", path.stem)
     if match is None:
         return None
     _, emotion, actor = match.groups()
-    return Name(RAVDESS[emotion], actor, path.stem[3:])  # sound and video differ in the modality
+    return Name(RAVDESS[emotion], actor, path.stem[3:])  # the first field is audio or video
 
 
 def ravdess(path: PurePosixPath) -> Name | None:
-    """RAVDESS, speech alone."""
+    """Parse RAVDESS, speech only."""
     name = ravdess_song(path)
     if name is None or name.recording.startswith("01"):
         return name
-    return replace(name, aside="files are sung; the layout ravdess-song takes them")
+    return replace(name, skipped="sung; use --layout ravdess-song to include them")
 
 
 def crema_d(path: PurePosixPath) -> Name | None:
-    """CREMA-D (Cao et al., 2014).
+    """Parse CREMA-D (Cao et al., 2014).
 
     Example:
         >>> crema_d(PurePosixPath("AudioWAV/1001_DFA_ANG_XX.wav")).label
@@ -113,15 +109,15 @@ def crema_d(path: PurePosixPath) -> Name | None:
 
 
 def emo_db(path: PurePosixPath) -> Name | None:
-    """The Berlin database (Burkhardt et al., 2005)."""
+    """Parse EMO-DB, the Berlin database (Burkhardt et al., 2005)."""
     match = re.fullmatch(r"([0-9]{2})[ab][0-9]{2}([WLEAFTN])[a-z]", path.stem)
     return match and Name(EMO_DB[match[2]], match[1], path.stem)
 
 
 def savee(path: PurePosixPath) -> Name | None:
-    """SAVEE (Haq and Jackson, 2009): a folder or a prefix for the speaker."""
-    where = f"{path.parent.name}_{path.stem}"
-    match = re.search(r"(?:^|_)(DC|JE|JK|KL)_(sa|su|[adfhn])([0-9]{1,2})$", where)
+    """Parse SAVEE (Haq and Jackson, 2009), with a folder or a prefix for the speaker."""
+    name = f"{path.parent.name}_{path.stem}"
+    match = re.search(r"(?:^|_)(DC|JE|JK|KL)_(sa|su|[adfhn])([0-9]{1,2})$", name)
     if match is None:
         return None
     speaker, code, number = match.groups()
@@ -129,10 +125,10 @@ def savee(path: PurePosixPath) -> Name | None:
 
 
 def enterface(path: PurePosixPath) -> Name | None:
-    """eNTERFACE'05 (Martin et al., 2006), by its folders where they are there.
+    """Parse eNTERFACE'05 (Martin et al., 2006), by its folders if present.
 
-    The files' own names are not reliable: those of subject 11 say 12, those of subject 3 `s_3_`.
-    Subject 6 has one file for an emotion, with all its sentences.
+    The file names are unreliable: those of subject 11 contain 12, those of subject 3 start with
+    `s_3_`. Subject 6 has one file per emotion, with all its sentences.
     """
     folders = "/".join(path.parts[:-1]).lower()
     match = re.search(rf"subject[ _-]?([0-9]+)/({'|'.join(ACTED.values())})(/|$)", folders)
@@ -143,8 +139,8 @@ def enterface(path: PurePosixPath) -> Name | None:
 
 
 def rml(path: PurePosixPath) -> Name | None:
-    """The RML emotion database (Wang and Guan, 2008); some speakers have a folder per language."""
-    speakers = [part for part in path.parts[:-1] if re.fullmatch(r"[sS][1-8]", part)]
+    """Parse RML (Wang and Guan, 2008); some speakers have a folder per language."""
+    speakers = [folder for folder in path.parts[:-1] if re.fullmatch(r"[sS][1-8]", folder)]
     match = re.match(rf"({'|'.join(ACTED)})(?![a-z])", path.stem.lower())
     if match is None or not speakers:
         return None
@@ -152,13 +148,10 @@ def rml(path: PurePosixPath) -> Name | None:
 
 
 def afew(path: PurePosixPath) -> Name | None:
-    """AFEW (Dhall et al., 2012): scenes of films in a partition of their own, no speakers."""
-    match path.parts[-3:-1]:
-        case [part, word] if word.lower()[:3] in WORDS:
-            found = re.fullmatch(r"(train|val)(_?afew)?", part.lower())
-            label = WORDS[word.lower()[:3]]
-            return found and Name(label, None, str(path.with_suffix("")), found[1])
-    return None
+    """Parse AFEW (Dhall et al., 2012): scenes of films, with a partition, without speakers."""
+    folders = "/".join(path.parts[-3:-1]).lower()
+    match = re.fullmatch(rf"(train|val)(?:_?afew)?/({'|'.join(WORDS)})[^/]*", folders)
+    return match and Name(WORDS[match[2]], None, str(path.with_suffix("")), match[1])
 
 
 PARSERS: dict[str, Parser] = {
@@ -171,3 +164,5 @@ PARSERS: dict[str, Parser] = {
     "rml": rml,
     "afew": afew,
 }
+TABLE = "table"
+LAYOUTS = (*PARSERS, TABLE)

@@ -1,4 +1,4 @@
-"""Which utterances a probe holds out: at random, by speaker, by a corpus' own partition."""
+"""Cross-validation folds: random, by speaker, or the corpus's own partition."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,12 +16,12 @@ PARTITION = "train to val"
 
 @dataclass(frozen=True)
 class Folds:
-    """One way of splitting a corpus.
+    """Folds of one kind.
 
     Attributes:
         name: `RANDOM`, `BY_SPEAKER` or `PARTITION`.
-        held_out: indices of the utterances that each fold is tested on.
-        trained_on: indices of those that each fold is fitted to.
+        held_out: indices of the test utterances of each fold.
+        trained_on: indices of the training utterances of each fold.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Folds:
 def make_folds(
     utterances: Sequence[Utterance], num_folds: int = NUM_FOLDS, seed: int = 0
 ) -> tuple[list[Folds], list[str]]:
-    """All ways of splitting that a corpus allows, and a line on each that it does not.
+    """Return the folds of every kind that a corpus allows, and a note on the other kinds.
 
     Raises:
         InputError: fewer utterances than folds.
@@ -41,40 +41,41 @@ def make_folds(
     speakers = [u.speaker for u in utterances if u.speaker is not None]
     num_speakers = len(set(speakers))
     if len(speakers) < len(utterances):
-        unknown = len(utterances) - len(speakers)
-        whose = "the corpus names no speakers" if not speakers else f"{unknown:,} have no speaker"
-        notes.append(f"{BY_SPEAKER} are not possible: {whose}")
+        unknown = f"{len(utterances) - len(speakers):,} utterances" if speakers else "the corpus"
+        notes.append(f"no {BY_SPEAKER}: no speakers given for {unknown}")
     elif num_speakers < 2:
-        notes.append(f"{BY_SPEAKER} are not possible: there is one speaker")
+        notes.append(f"no {BY_SPEAKER}: the corpus has one speaker")
     else:
         folds.append(speaker_folds(speakers, num_folds))
         if num_speakers < num_folds:
-            notes.append(f"{BY_SPEAKER}: {num_speakers}, one for each speaker")
-    parts = np.array([u.part for u in utterances], object)
-    train, val = np.flatnonzero(parts == "train"), np.flatnonzero(parts == "val")
+            notes.append(f"{BY_SPEAKER}: {num_speakers}, one per speaker")
+    partition = np.array([u.partition for u in utterances], object)
+    train, val = np.flatnonzero(partition == "train"), np.flatnonzero(partition == "val")
     if len(train) and len(val):
         folds.append(Folds(PARTITION, (val,), (train,)))
     return folds, notes
 
 
 def random_folds(num_utterances: int, num_folds: int = NUM_FOLDS, seed: int = 0) -> Folds:
-    """Stretches of a random permutation, neither stratified nor speaker-independent.
+    """Cut a random permutation into folds, neither stratified nor speaker-independent.
 
-    As in the paper; `run_cross_val` of the reference code cuts at the same places.
+    As in the paper; `run_cross_val` of the reference code cuts at the same indices.
 
     Raises:
         InputError: fewer utterances than folds.
     """
     if num_utterances < num_folds:
-        raise InputError(f"{num_utterances} utterances are too few for {num_folds} folds")
+        raise InputError(
+            f"{num_utterances} utterances are too few for {num_folds} folds; pass fewer --folds"
+        )
     order = np.random.default_rng(seed).permutation(num_utterances)
-    # Halves go up, unlike in numpy's round.
+    # Rounds halves up, unlike numpy's round.
     ends = np.floor(np.linspace(0, num_utterances, num_folds + 1) + 0.5).astype(int)
     return _complete(RANDOM, num_utterances, np.split(order, ends[1:-1]))
 
 
 def speaker_folds(speakers: Sequence[str], num_folds: int = NUM_FOLDS) -> Folds:
-    """Folds of whole speakers, as even as they can be; one per speaker if there are fewer."""
+    """Return folds of whole speakers, of similar size; one per speaker if there are fewer."""
     from sklearn.model_selection import GroupKFold
 
     splitter = GroupKFold(min(num_folds, len(set(speakers))))

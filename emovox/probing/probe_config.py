@@ -1,13 +1,12 @@
-"""What a probe can be told."""
+"""Options of a probe."""
 
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from dataclasses import dataclass
 
-from emovox.errors import ConfigError
+from emovox.config import check_options, option
+from emovox.probing.filenames import LAYOUTS
+from emovox.student.student_config import PROTOCOLS
 
 FEATURES = ("logits", "embedding")
-PROTOCOLS = ("standard", "legacy")
 NUM_FOLDS = 10
 
 
@@ -16,43 +15,25 @@ class ProbeConfig:
     """Options of `emovox probe`.
 
     Attributes:
-        checkpoint: a student or a teacher, by registered name or as a file; `egemaps` for the
-            yardstick alone.
-        corpus: folder, or table of path, label and speaker.
-        layout: of `emovox.probing.corpora`; None to tell it by the names of the files.
-        features: `logits`, or a student's `embedding`.
-        protocol: `legacy` reads sound as the reference does, the left channel as if it were 16 kHz.
-        seed: of the random folds and the forest.
-        folds: of the random and of the speaker-independent kind.
-        jobs: threads or processes; 0 means one per core.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        max_dropped: share of the files that may be dropped before the run counts as failed.
+        layout: Layout of the corpus: the form of its file names, or a table.
+        features: Outputs of the network to probe; only a student has an embedding.
+        protocol: Protocol of reading sound; legacy is that of the reference code: the left channel,
+            its samples taken as 16 kHz.
+        seed: Random seed of the random folds and of the random forest.
+        folds: Number of random and of speaker-independent folds.
+        jobs: Threads, or worker processes for video files.
+        device: Device of the network: auto (CUDA if available), cpu, cuda or cuda:N.
+        max_dropped: Largest fraction of files that may be dropped; above it the exit code is 1.
     """
 
-    checkpoint: str
-    corpus: Path
-    layout: str | None = None
-    features: str = "logits"
-    protocol: str = "standard"
-    seed: int = 0
-    folds: int = NUM_FOLDS
-    jobs: int = 0
+    layout: str | None = option(None, choices=LAYOUTS, shown="detected from the file names")
+    features: str = option("logits", choices=FEATURES)
+    protocol: str = option("standard", choices=PROTOCOLS)
+    seed: int = option(0, least=0)
+    folds: int = option(NUM_FOLDS, least=2)
+    jobs: int = option(0, least=0, shown="one per core")
     device: str = "auto"
-    max_dropped: float = 0.05
+    max_dropped: float = option(0.05, least=0, most=1)
 
     def __post_init__(self) -> None:
-        for name, options in (("features", FEATURES), ("protocol", PROTOCOLS)):
-            if (value := getattr(self, name)) not in options:
-                raise ConfigError(f"--{name} {value!r} is not one of {', '.join(options)}")
-        for name, least in (("folds", 2), ("jobs", 0), ("seed", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(f"--{name} must be at least {least}")
-        if not 0 <= self.max_dropped <= 1:
-            raise ConfigError("--max-dropped must lie between 0 and 1")
-
-    def as_json(self) -> dict[str, Any]:
-        """Plain values, without paths of this machine."""
-        return asdict(self) | {
-            "checkpoint": Path(self.checkpoint).name,
-            "corpus": self.corpus.name,
-        }
+        check_options(self)

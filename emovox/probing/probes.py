@@ -1,21 +1,25 @@
-"""Students and teachers on other people's corpora, by a probe of their logits.
+"""Probes: usefulness of a network's outputs on labelled corpora.
 
-An utterance is heard or seen whole, and an affine map and a softmax read its label out of the eight
-logits, as in the paper's external evaluation.
+Each utterance is scored as a whole. An affine map and a softmax then predict its label from the
+eight logits, as in the paper's external evaluation.
 """
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import joblib
 
+from emovox.config import merge_config
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing.classifiers import (
     EMBEDDING_PENALTY,
-    AffineMap,
     Classifier,
-    Probed,
-    RandomForest,
-    probe,
+    FeatureScores,
+    affine_map,
+    cross_validate,
+    random_forest,
 )
 from emovox.probing.corpora import SpeechCorpus, class_order, read_speech_corpus
 from emovox.probing.features import (
@@ -23,105 +27,134 @@ from emovox.probing.features import (
     STUDENT,
     TEACHER,
     Features,
+    audio_features,
     egemaps,
     has_opensmile,
-    hear,
     kind_of_model,
-    see,
+    video_features,
 )
 from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
-from emovox.probing.yardsticks import PUBLISHED, ExternalEvaluation
+from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student
 from emovox.teacher import find_teacher
 
-YARDSTICK = "openSMILE eGeMAPSv02"
+BASELINE = "openSMILE eGeMAPSv02"
 
 
-def evaluate_external(config: ProbeConfig) -> ExternalEvaluation:
-    """Probe a student or a teacher on a corpus.
+def probe(
+    checkpoint: str | os.PathLike[str],
+    corpus: str | os.PathLike[str],
+    config: ProbeConfig | str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> ProbeResult:
+    """Predict the labels of a speech corpus from the outputs of a student or a teacher.
+
+    Args:
+        checkpoint: registered name or checkpoint of a student or a teacher; `egemaps` for the
+            baseline alone.
+        corpus: folder of the corpus, or a table of path, label and speaker.
+        config: options of the probe, or a recipe with them.
+        options: fields of `ProbeConfig`, which override `config`.
 
     Raises:
-        ConfigError: an option or a combination of them makes no sense.
-        InputError: the checkpoint or the corpus is not what it should be.
-        CheckError: nothing in the corpus could be read.
+        ConfigError: an option is not valid, or not with this network.
+        InputError: the checkpoint or the corpus is missing or not valid.
+        CheckError: no file of the corpus is readable.
+
+    Example:
+        >>> import emovox
+        >>> table = emovox.load("emovox-demo/dataset").to_pandas("tracks")  # has `label`
+        >>> table["path"] = "mp4/" + table["track_id"] + ".mp4"
+        >>> table["speaker"] = table["identity_id"]
+        >>> table.to_csv("emovox-demo/corpus/labels.csv", index=False)
+        >>> student = "emovox-demo/student/best.safetensors"
+        >>> result = probe(student, "emovox-demo/corpus/labels.csv", folds=4)
+        >>> result.num_utterances, result.num_speakers
+        (96, 12)
+        >>> list(result.to_pandas()["folds"][:2])
+        ['random folds', 'speaker-independent folds']
     """
-    kind = kind_of_model(config.checkpoint)
+    config = merge_config(ProbeConfig, config, options)
+    checkpoint, path = os.fspath(checkpoint), Path(corpus)
+    kind = kind_of_model(checkpoint)
     if kind == TEACHER and config.features == "embedding":
-        raise ConfigError("--features embedding is a student's; a teacher gives logits")
+        raise ConfigError("features 'embedding': requires a student; use logits for a teacher")
     if kind != STUDENT and config.protocol == "legacy":
-        raise ConfigError("--protocol legacy is a way of reading sound for a student")
-    corpus = read_speech_corpus(config.corpus, config.layout, video=kind == TEACHER)
-    if len({u.label for u in corpus.utterances}) < 2:
-        raise InputError(f"{config.corpus}: a probe needs utterances of two labels or more")
-    make_folds(corpus.utterances, config.folds)  # too few are said before hours of work
+        raise ConfigError("protocol 'legacy': requires a student; use standard")
+    speech = read_speech_corpus(path, config.layout, video=kind == TEACHER)
+    if len({u.label for u in speech.utterances}) < 2:
+        raise InputError(f"{path}: a probe needs utterances of two or more labels")
+    make_folds(speech.utterances, config.folds)  # fails before hours of work
     notes: list[str] = []
-    model, features, probes = _extract(config, kind, corpus, notes)
+    model, features, probes = _extract(checkpoint, config, kind, speech, notes)
     if not features.utterances:
-        raise CheckError(f"{config.corpus}: nothing could be read ({corpus.dropped[0].message})")
+        raise CheckError(f"{path}: no file is readable ({speech.dropped[0].message})")
     folds, impossible = make_folds(features.utterances, config.folds, config.seed)
     probed = tuple(
-        probe(features.values[what], features.utterances, folds, classifier, name)
-        for what, name, classifier in probes
+        cross_validate(features.values[key], features.utterances, folds, classifier, name)
+        for key, name, classifier in probes
     )
     speakers = {u.speaker for u in features.utterances}
     labels = [u.label for u in features.utterances]
-    return ExternalEvaluation(
+    return ProbeResult(
+        checkpoint=Path(checkpoint).name,
+        corpus=path.name,
         config=config,
         model=model,
-        layout=corpus.layout,
+        layout=speech.layout,
         counts={label: labels.count(label) for label in class_order(labels)},
         num_speakers=None if None in speakers else len(speakers),
         probed=probed,
-        dropped=tuple(corpus.dropped),
-        notes=(*corpus.notes, *notes, *impossible, *_notes(probed, corpus.layout)),
+        dropped=tuple(speech.dropped),
+        notes=(*speech.notes, *notes, *impossible, *_notes(probed, speech.layout)),
     )
 
 
 def _extract(
-    config: ProbeConfig, kind: str, corpus: SpeechCorpus, notes: list[str]
+    checkpoint: str, config: ProbeConfig, kind: str, corpus: SpeechCorpus, notes: list[str]
 ) -> tuple[dict[str, str], Features, list[tuple[str, str, Classifier]]]:
-    """The model, features, and what to read out of them: their key, name and classifier."""
+    """Return the model, the features, and for each probe its features, name and classifier."""
     num_jobs = config.jobs or joblib.cpu_count()
-    forest = (EGEMAPS, YARDSTICK, RandomForest(config.seed, num_jobs))
+    baseline = (EGEMAPS, BASELINE, random_forest(config.seed, num_jobs))
     if kind == TEACHER:
-        found = find_teacher(config.checkpoint)
-        notes.append(f"{YARDSTICK} is left out: it hears, and a teacher sees")
-        model = {"name": found.name, "sha256": found.sha256}
-        features = see(corpus, config.checkpoint, config.device, config.jobs)
-        return model, features, [(TEACHER, f"{found.name} logits", AffineMap())]
+        weights = find_teacher(checkpoint)
+        notes.append(f"{BASELINE} is skipped: it uses sound, the teacher faces")
+        features = video_features(corpus, checkpoint, config.device, config.jobs)
+        probes = [(TEACHER, f"{weights.name} logits", affine_map())]
+        return {"name": weights.name, "sha256": weights.sha256}, features, probes
     if kind == EGEMAPS:
-        return {}, hear(corpus, None, egemaps(), num_jobs=num_jobs), [forest]
-    student = load_student(config.checkpoint, config.device)
-    model = {"name": student.name, "sha256": student.sha256}
+        return {}, audio_features(corpus, None, egemaps(), num_jobs=num_jobs), [baseline]
+    student = load_student(checkpoint, config.device)
     embeds = config.features == "embedding"
     legacy = config.protocol == "legacy"
-    with_yardstick = has_opensmile() and not legacy
-    if not with_yardstick:
-        reason = "it needs the true rate" if legacy else "pip install 'emovox[opensmile]'"
-        notes.append(f"{YARDSTICK} is left out: {reason}")
-    features = hear(
+    with_baseline = has_opensmile() and not legacy
+    if not with_baseline:
+        reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
+        notes.append(f"{BASELINE} is skipped: {reason}")
+    features = audio_features(
         corpus,
         student.embed if embeds else student,
-        egemaps() if with_yardstick else None,
-        legacy=legacy,
+        egemaps() if with_baseline else None,
+        protocol=config.protocol,
         num_jobs=num_jobs,
     )
-    affine = AffineMap(EMBEDDING_PENALTY if embeds else 0.0)
-    probes = [(STUDENT, f"{student.name} {config.features}", affine)]
-    return model, features, probes + [forest] * with_yardstick
+    classifier = affine_map(EMBEDDING_PENALTY if embeds else 0.0)
+    probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
+    model = {"name": student.name, "sha256": student.sha256}
+    return model, features, probes + [baseline] * with_baseline
 
 
-def _notes(probed: tuple[Probed, ...], layout: str) -> Iterator[str]:
-    for each in probed:
-        for held_out in each.held_out:
-            if held_out.num_unfinished:
-                yield (
-                    f"{each.features}, {held_out.folds}: the optimiser had not finished on "
-                    f"{held_out.num_unfinished} of {len(held_out.accuracy)}; the features may "
-                    "separate the classes"
-                )
-    if any(way.folds == RANDOM for each in probed for way in each.held_out):
-        yield f"{RANDOM} are the paper's: a speaker is on both sides of them"
+def _notes(probed: tuple[FeatureScores, ...], layout: str) -> Iterator[str]:
+    all_folds = [(each, held_out) for each in probed for held_out in each.held_out]
+    for each, held_out in all_folds:
+        if held_out.num_unfinished:
+            yield (
+                f"{each.features}, {held_out.folds}: the optimiser did not converge on "
+                f"{held_out.num_unfinished} of {len(held_out.accuracy)}; the features may separate "
+                "the classes"
+            )
+    if any(held_out.folds == RANDOM for _, held_out in all_folds):
+        yield f"{RANDOM} follow the paper: test speakers also occur in training"
     if layout in PUBLISHED:
-        yield "rows marked * are quoted from the papers, not measured here"
+        yield "rows marked * are quoted from papers, not measured"

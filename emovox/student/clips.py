@@ -1,10 +1,14 @@
-"""The sound of a dataset's tracks: which file, how long, and which tracks have none."""
+"""Sound of a dataset's tracks: its files, its duration, and the tracks that have none."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
 
 from emovox.corpus.sound_files import AudioTree
 from emovox.dataset.reader import Dataset
@@ -12,18 +16,22 @@ from emovox.dataset.rows import Dropped
 from emovox.errors import CheckError, InputError
 from emovox.media.audio import audio_duration
 
-SHORTEST = 0.24  # seconds; one step of the grid
-MISMATCH = 1.0  # seconds by which the sound may end before the last frame
-THREADS = 8  # of the scan, which waits for the disk
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+MIN_DURATION = 0.24  # seconds; one step of the grid
+MAX_MISSING = 1.0  # seconds by which the sound may end before the last frame
+NUM_THREADS = 8  # of the scan, which waits for the disk
+CHUNK = 64  # utterances that a network scores at a time, while the next are read
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A track with its sound.
+    """Sound of one track.
 
     Attributes:
-        track_id: of the track.
-        path: of the audio, or the video with it.
+        track_id: id of the track.
+        path: audio file, or video file with sound.
         duration: seconds from the start for which there are both sound and frames.
     """
 
@@ -34,71 +42,61 @@ class Clip:
 
 @dataclass(frozen=True)
 class Scan:
-    """What was found in a folder of audio for some tracks.
+    """Sound of some tracks.
 
     Attributes:
-        clips: tracks with sound, in the order asked for.
-        dropped: the others.
+        clips: tracks with usable audio, in the requested order.
+        dropped: the other tracks.
     """
 
     clips: list[Clip]
     dropped: list[Dropped]
 
     def without(self, failures: Mapping[str, Dropped]) -> "Scan":
-        """The same, with some of the clips moved to the dropped tracks."""
+        """Return a scan in which the tracks of `failures` are dropped too."""
         kept = [clip for clip in self.clips if clip.track_id not in failures]
         return Scan(kept, [*self.dropped, *failures.values()])
 
     def check(self, root: Path, max_dropped: float) -> None:
-        """Raise CheckError if no track can be heard, or more than `max_dropped` of them cannot."""
+        """Check the fraction of dropped tracks.
+
+        Raises:
+            CheckError: no track has usable audio, or more than `max_dropped` of them have none.
+        """
         num_tracks = len(self.clips) + len(self.dropped)
         if not self.dropped or (self.clips and len(self.dropped) <= max_dropped * num_tracks):
             return
         first = self.dropped[0]
         raise CheckError(
             f"{root}: {len(self.dropped):,} of {num_tracks:,} tracks have no usable audio, for "
-            f"example {first.track_id}: {first.message}; more may be allowed with --max-dropped"
+            f"example {first.track_id}: {first.message}; fix this, or pass a larger --max-dropped"
         )
 
     def summary(self) -> str:
-        """How many tracks can be heard, and why the others cannot, in one line."""
-        line = f"{len(self.clips):,} of {len(self.clips) + len(self.dropped):,} tracks can be heard"
-        return f"{line}; {count_reasons(self.dropped)}" if self.dropped else line
+        """Return one line with the number of tracks and the reasons of the dropped ones."""
+        num_tracks = len(self.clips) + len(self.dropped)
+        line = f"{len(self.clips):,} of {num_tracks:,} tracks have usable audio"
+        return f"{line}; dropped {count_reasons(self.dropped)}" if self.dropped else line
 
 
-def find_clips(
-    dataset: Dataset, track_ids: Sequence[str], root: Path, progress: bool = False
-) -> Scan:
-    """Find and measure the audio of tracks.
+def find_clips(dataset: Dataset, track_ids: Sequence[str], root: Path) -> Scan:
+    """Find and measure the audio of tracks, with a progress bar in a terminal.
 
     Args:
-        dataset: that has the tracks.
-        track_ids: in the order that is kept.
-        root: folder of the audio, in any of the trees that `audio_path` knows.
-        progress: draw a bar where stderr is a terminal.
+        dataset: dataset with the tracks.
+        track_ids: tracks, in the order of the result.
+        root: folder of the audio, in any layout that `audio_path` supports.
 
     Raises:
-        InputError: no such folder.
+        InputError: the folder is missing.
     """
-    from tqdm import tqdm
-
     check_root(root)
-    tree = AudioTree(root)
-    ends = {track_id: _last_time(dataset, track_id) for track_id in track_ids}
-
-    def look(track_id: str) -> Clip | Dropped:
-        return _look(track_id, tree, ends[track_id], dataset.step)
-
-    with ThreadPoolExecutor(THREADS) as pool:
-        bar = tqdm(
-            pool.map(look, track_ids),
-            total=len(track_ids),
-            desc="audio",
-            unit=" tracks",
-            disable=None if progress else True,
-            leave=False,
-        )
-        found = list(bar)
+    look = partial(_look, AudioTree(root), dataset.step)
+    ends = [float(dataset.times(track_id)[-1]) for track_id in track_ids]
+    with ThreadPoolExecutor(NUM_THREADS) as pool:
+        results = pool.map(look, track_ids, ends)
+        shown = {"desc": "audio", "unit": " tracks", "disable": None, "leave": False}
+        found = list(tqdm(results, total=len(track_ids), **shown))
     return Scan(
         [item for item in found if isinstance(item, Clip)],
         [item for item in found if isinstance(item, Dropped)],
@@ -106,43 +104,65 @@ def find_clips(
 
 
 def check_root(root: Path) -> None:
-    """Raise InputError if there is no such folder of audio."""
+    """Raise InputError if the folder of audio is missing."""
     if not root.is_dir():
-        raise InputError(f"{root}: no such folder; --audio names the folder of the tracks' audio")
+        raise InputError(
+            f"{root}: folder not found; pass the folder of the tracks' audio as --audio"
+        )
+
+
+def read_ahead(
+    items: Sequence[Item], read: Callable[[Item], Result], desc: str, num_threads: int = 2
+) -> Iterator[list[Result]]:
+    """Yield the results of `read` in chunks, reading the next chunk while one is in use.
+
+    Args:
+        items: items to read.
+        read: called in threads.
+        desc: label of the progress bar, which is drawn in a terminal only.
+        num_threads: number of threads.
+    """
+    bar = tqdm(total=len(items), desc=desc, unit=" files", disable=None, leave=False)
+    with ThreadPoolExecutor(num_threads) as pool, bar:
+        reading = pool.map(read, items[:CHUNK])
+        for start in range(0, len(items), CHUNK):
+            chunk = list(reading)
+            reading = pool.map(read, items[start + CHUNK : start + 2 * CHUNK])
+            yield chunk
+            bar.update(len(chunk))
 
 
 def count_reasons(dropped: Iterable[Dropped]) -> str:
-    """Counts by stage and reason, as in the summary of a build."""
+    """Return the number of tracks per stage and reason, most frequent first."""
     counts = Counter(f"{item.stage}: {item.error}" for item in dropped)
     return ", ".join(f"{count:,} x {reason}" for reason, count in counts.most_common())
 
 
 def unreadable(track_id: str, path: Path, root: Path, error: InputError) -> Dropped:
-    """A track whose audio cannot be read, as a row without absolute paths."""
+    """Return the row of a track whose audio cannot be read, without absolute paths."""
     message = str(error).removeprefix(f"{path}: ")
-    return Dropped(track_id, _source(path, root), "open", "Unreadable", message)
+    return _dropped(track_id, path, root, "open", "Unreadable", message)
 
 
-def _source(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+def _dropped(
+    track_id: str, path: Path, root: Path, stage: str, error: str, message: str
+) -> Dropped:
+    return Dropped(track_id, path.relative_to(root).as_posix(), stage, error, message)
 
 
-def _last_time(dataset: Dataset, track_id: str) -> float:
-    return float(dataset.times(track_id)[-1])
-
-
-def _look(track_id: str, tree: AudioTree, last: float, step: float) -> Clip | Dropped:
+def _look(tree: AudioTree, step: float, track_id: str, end: float) -> Clip | Dropped:
+    """Return the clip of a track whose last frame is at `end` seconds, or its row of `dropped`."""
     root, path = tree.root, tree.find(track_id)
     if path is None:
-        return Dropped(track_id, "", "open", "FileNotFound", "there is no file of its audio")
+        return Dropped(track_id, "", "open", "FileNotFound", "audio file not found")
     try:
         duration = audio_duration(path)
     except InputError as error:
         return unreadable(track_id, path, root, error)
-    if duration < SHORTEST:
-        message = f"{duration:.2f} s of audio, at least {SHORTEST} s are needed"
-        return Dropped(track_id, _source(path, root), "time", "TooShort", message)
-    if duration < last - MISMATCH:
-        message = f"{duration:.2f} s of audio, but frames up to {last:.2f} s"
-        return Dropped(track_id, _source(path, root), "time", "EndsBeforeFrames", message)
-    return Clip(track_id, path, min(duration, last + step))
+    if duration < MIN_DURATION:
+        message = f"{duration:.2f} s of audio, shorter than {MIN_DURATION} s"
+        return _dropped(track_id, path, root, "time", "TooShort", message)
+    if duration < end - MAX_MISSING:
+        message = f"{duration:.2f} s of audio, but frames up to {end:.2f} s"
+        return _dropped(track_id, path, root, "time", "EndsBeforeFrames", message)
+    return Clip(track_id, path, min(duration, end + step))

@@ -1,4 +1,4 @@
-"""Losses between a teacher's logits and a student's."""
+"""Losses between the logits of a teacher and a student."""
 
 import torch
 import torch.nn.functional as F
@@ -9,9 +9,9 @@ from emovox.student.student_config import StudentTrainConfig
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, config: StudentTrainConfig
 ) -> torch.Tensor:
-    """The loss of each segment, `[B]`, of logits `[B, 8]` (paper, section 3.2).
+    """Return the loss of each segment, `[B]`, from logits `[B, 8]` (paper, section 3.2).
 
-    Cross-entropy has no factor of T squared, as in the paper; euclidean and huber add up over the
+    As in the paper, cross-entropy has no factor T squared; euclidean and huber are summed over the
     emotions.
     """
     if config.loss == "cross-entropy":

@@ -1,4 +1,4 @@
-"""Training in several processes: which one this is, and what they tell each other.
+"""Training in several processes.
 
 `torchrun` starts the processes and sets RANK, WORLD_SIZE and LOCAL_RANK; without it there is one.
 """
@@ -21,62 +21,68 @@ from emovox.errors import ConfigError, EmovoxError
 Value = TypeVar("Value")
 
 SET_BY_TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"}
-PATIENCE = datetime.timedelta(hours=6)  # of a process whose leader is looking through a corpus
+# Wait of the other processes while the main one scans the audio of a corpus.
+SCAN_TIMEOUT = datetime.timedelta(hours=6)
+
+
+def is_main_process() -> bool:
+    """Return True unless `torchrun` started this process with a rank above 0."""
+    return int(os.environ.get("RANK", "0")) == 0
 
 
 @dataclass(frozen=True)
 class Processes:
-    """This process among those of the training.
+    """This process, and its group of processes.
 
     Attributes:
-        device: where it computes.
-        rank: number of this process; 0 leads.
+        device: device of this process.
+        rank: number of this process; 0 is the main process.
         count: number of processes.
-        talk: group in which Python values travel, apart from gradients; None for all.
+        cpu_group: gloo group for Python objects; None for the default group.
     """
 
     device: torch.device
     rank: int = 0
     count: int = 1
-    talk: dist.ProcessGroup | None = None
+    cpu_group: dist.ProcessGroup | None = None
 
     @property
-    def leads(self) -> bool:
-        """Whether this process writes and talks."""
+    def is_main(self) -> bool:
+        """True for the process that writes files and messages."""
         return self.rank == 0
 
-    def from_leader(self, make: Callable[[], Value]) -> Value:
-        """What `make` gives in the leader, in every process; or the EmovoxError that it raises."""
+    def broadcast(self, make: Callable[[], Value]) -> Value:
+        """Call `make` in the main process; return its value, or raise its EmovoxError, in all."""
         if self.count == 1:
             return make()
         box: list[Any] = [None]
-        if self.leads:
+        if self.is_main:
             try:
                 box = [make()]
             except EmovoxError as error:
                 box = [error]
-        dist.broadcast_object_list(box, group=self.talk)
+        dist.broadcast_object_list(box, group=self.cpu_group)
         if isinstance(box[0], EmovoxError):
             raise box[0]
         return box[0]
 
     def gather(self, value: Value) -> list[Value]:
-        """The values of all processes, by rank."""
+        """Return the values of all processes, by rank."""
         if self.count == 1:
             return [value]
         values: list[Any] = [None] * self.count
-        dist.all_gather_object(values, value, group=self.talk)
+        dist.all_gather_object(values, value, group=self.cpu_group)
         return values
 
-    def share(self, model: nn.Module) -> nn.Module:
-        """The model, on the device, whose gradients are the means over all processes."""
+    def wrap_ddp(self, model: nn.Module) -> nn.Module:
+        """Wrap a model on the device so that its gradients are averaged over all processes."""
         if self.count == 1:
             return model
         on_gpu = self.device.type == "cuda"
         return DistributedDataParallel(model, [self.device] if on_gpu else None)
 
     def synchronise(self, model: nn.Module) -> None:
-        """Let batch normalisation, in place, see the batch of all processes."""
+        """Make batch normalisation, in place, use the batch of all processes."""
         if self.count == 1:
             return
         if self.device.type == "cuda":
@@ -88,7 +94,7 @@ class Processes:
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
-    """`nn.SyncBatchNorm` where there is no GPU, which torch's own needs."""
+    """`nn.SyncBatchNorm` for CPUs; torch's own requires a GPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
@@ -109,11 +115,14 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of the parts of all processes; so is the gradient of each part."""
+    """Sum of a tensor over all processes, forward and backward.
+
+    torch's own differentiable all_reduce is deprecated or private, depending on the release.
+    """
 
     @staticmethod
-    def forward(ctx: Any, part: Tensor) -> Tensor:
-        total = part.clone()
+    def forward(ctx: Any, tensor: Tensor) -> Tensor:
+        total = tensor.clone()
         dist.all_reduce(total)
         return total
 
@@ -124,47 +133,49 @@ class _Sum(torch.autograd.Function):
         return total
 
 
-def _sum(part: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(part)  # type: ignore[no-untyped-call]
+def _sum(tensor: Tensor) -> Tensor:
+    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
     return total
 
 
 @contextlib.contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
-    """Meet the other processes that `torchrun` started, if it did.
+    """Join the other processes of the training, if `torchrun` started any.
 
     Args:
-        device: as for `resolve_device`; `auto` and `cuda` give each process a GPU of its own.
+        device: as for `resolve_device`; `auto` and `cuda` select one GPU per process.
 
     Raises:
         ConfigError: no such device, or fewer GPUs than processes.
-        EmovoxError: another process ended in the midst of it.
+        EmovoxError: another process ended early.
     """
     if not os.environ.keys() >= SET_BY_TORCHRUN:
         yield Processes(torch.device(resolve_device(device)))
         return
-    place = _own_device(device, int(os.environ["LOCAL_RANK"]))
-    if place.type == "cuda":
-        torch.cuda.set_device(place)  # before NCCL, which would take the first GPU for all
-    dist.init_process_group("nccl" if place.type == "cuda" else "gloo")
-    talk = dist.new_group(backend="gloo", timeout=PATIENCE)
+    chosen = _own_device(device, int(os.environ["LOCAL_RANK"]))
+    if chosen.type == "cuda":
+        torch.cuda.set_device(chosen)  # before NCCL starts: its default is the first GPU
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    cpu_group = dist.new_group(backend="gloo", timeout=SCAN_TIMEOUT)
     try:
-        yield Processes(place, dist.get_rank(), dist.get_world_size(), talk)  # type: ignore[arg-type]
+        rank, count = dist.get_rank(), dist.get_world_size()
+        yield Processes(chosen, rank, count, cpu_group)  # type: ignore[arg-type]
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
         raise EmovoxError(
-            "another process of this training ended; see what it said, and run it again to go on"
+            "another process of this training ended; fix the error that it printed, then rerun the "
+            "same command to resume"
         ) from error
-    # Not after an error: it would wait for the other processes, which may be waiting for this one.
+    # Not after an error: this would wait for processes that may be waiting for this one.
     dist.destroy_process_group()
 
 
 def _own_device(device: str, local_rank: int) -> torch.device:
-    """The device of one of the processes on this machine."""
+    """Return the device of one of the processes on this machine."""
     resolved = resolve_device(device)
     if resolved == "cuda":
         resolved = resolve_device(f"cuda:{local_rank}")
     elif resolved != "cpu" and int(os.environ["WORLD_SIZE"]) > 1:
-        raise ConfigError(f"device {device!r} is one GPU for several processes; use cuda")
+        raise ConfigError(f"device {device!r}: one GPU for several processes; use cuda")
     return torch.device(resolved)

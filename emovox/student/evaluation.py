@@ -1,27 +1,28 @@
-"""A student on a dataset: how well it finds the teacher's emotion in sound alone (paper, 5.2)."""
+"""Evaluation of a student: agreement with the teacher from sound alone (paper, section 5.2)."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from scipy.special import softmax
-from tqdm import tqdm
 
-from emovox.dataset.names import TIMINGS
+from emovox.config import merge_config
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.media.audio import read_audio
+from emovox.packages import explained
 from emovox.student import Student, load_student
-from emovox.student.clips import Clip, count_reasons, find_clips, unreadable
+from emovox.student.clips import Clip, count_reasons, find_clips, read_ahead, unreadable
+from emovox.student.student_config import EvaluateConfig
 from emovox.student.student_figures import draw_labels, draw_roc
 from emovox.student.student_scores import (
     CONFIDENCE,
@@ -35,13 +36,11 @@ from emovox.student.student_scores import (
     score_split,
 )
 
-Read = Callable[[Clip], np.ndarray | Dropped]
+if TYPE_CHECKING:
+    import pandas as pd
 
 VALIDATION = ("heard_val", "unheard_val")
-PROTOCOLS = ("standard", "legacy")
-CHUNK = 64  # utterances read ahead and given to the student at a time
-THREADS = 2  # that read them
-# Mean AUC of the paper (section 5.2, Figure 5), by split, and what to hold of it.
+# Mean AUC of the paper (section 5.2, Figure 5), by split.
 PUBLISHED = {"heard_val": 0.71, "unheard_val": 0.69}
 PUBLISHED_DATASET = "emovoxceleb"
 PUBLISHED_NOTE = (
@@ -51,15 +50,16 @@ PUBLISHED_NOTE = (
 
 
 @dataclass(frozen=True)
-class Predictions:
-    """What a student made of the tracks of one split.
+class SplitPredictions:
+    """A student's predictions for the tracks of one split.
 
     Attributes:
-        split: name.
-        track_ids, identities: of the tracks, `[N]`.
-        labels: number of the teacher's emotion, int64 `[N]`.
+        split: name of the split.
+        track_ids: tracks, `[N]`.
+        identities: identity of each track, `[N]`.
+        labels: index of the teacher's emotion, int64 `[N]`.
         scores: probabilities of the student, float32 `[N, 8]`.
-        dropped: tracks that could not be heard.
+        dropped: tracks without usable audio.
     """
 
     split: str
@@ -70,16 +70,18 @@ class Predictions:
     dropped: list[Dropped]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """Scores of one student on the validation splits of one dataset.
 
     Attributes:
-        student, dataset: name and hash or version of each, for the record.
-        protocol, timing: how it was read.
+        student: name and sha256 of the student.
+        dataset: name and version of the dataset.
+        protocol: protocol of reading sound.
+        timing: mapping from seconds to frames.
         splits: scores by split.
-        shortcut: heard minus unheard; None where one of them is not there.
-        predictions: by split.
+        heard_minus_unheard: difference of the paper's mean AUC; None if a split is missing.
+        predictions: predictions by split.
     """
 
     student: Mapping[str, str]
@@ -87,72 +89,96 @@ class Evaluation:
     protocol: str
     timing: str
     splits: Mapping[str, SplitScores]
-    shortcut: Interval | None
-    predictions: Mapping[str, Predictions]
+    heard_minus_unheard: Interval | None
+    predictions: Mapping[str, SplitPredictions]
+
+    def __repr__(self) -> str:
+        means = (f"{name} {_shown(s.auc[MEAN_PAPER])}" for name, s in self.splits.items())
+        title = f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}"
+        return f"<Evaluation of {title}: {MEAN_PAPER}: {', '.join(means)}>"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the ROC AUCs as a table, one row per split and emotion or mean.
+
+        Columns: `split`, `emotion` (or the name of a mean), `positives` (missing for a mean),
+        `auc`, and `low` and `high`, the ends of its 95 % interval.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        with explained("to_pandas"):
+            import pandas as pd
+        rows = [
+            (split, name, scores.positives.get(name), auc.value, auc.low, auc.high)
+            for split, scores in self.splits.items()
+            for name, auc in scores.auc.items()
+        ]
+        columns = ["split", "emotion", "positives", "auc", "low", "high"]
+        return pd.DataFrame(rows, columns=columns).astype({"positives": "Int64"})
 
     @property
     def published(self) -> Mapping[str, float]:
-        """The paper's figures, where the dataset is the paper's."""
+        """Mean AUC of the paper by split; empty for another dataset."""
         return PUBLISHED if self.dataset["name"] == PUBLISHED_DATASET else {}
 
     @property
     def dropped(self) -> list[Dropped]:
-        """Tracks of all splits that could not be heard."""
+        """Tracks of all splits without usable audio."""
         return [item for found in self.predictions.values() for item in found.dropped]
 
     def summary(self) -> str:
-        """The figures as lines of text, one column for each split."""
+        """Return the scores as lines of text, one column per split."""
+        splits = self.splits.values()
         lines = [
             f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}: ROC AUC",
-            f"{'':<26}" + "".join(f"{split:>28}" for split in self.splits),
+            _line("", self.splits),
         ]
         for name in (*EMOTIONS, MEAN_PAPER, MEAN_ALL):
-            cells = []
-            for scores in self.splits.values():
-                count = f"{scores.positives[name]:>7,}" if name in scores.positives else " " * 7
-                cells.append(f"{_shown(scores.auc[name])}{count}")
-            lines.append(f"{name:<26}" + "".join(f"{cell:>28}" for cell in cells))
-        sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in self.splits.values())
-        lines.append(f"{'tracks (identities)':<26}" + "".join(f"{size:>28}" for size in sizes))
+            counts = (f"{s.positives[name]:,}" if name in s.positives else "" for s in splits)
+            areas = (_shown(s.auc[name]) for s in splits)
+            lines.append(_line(name, map("{}{:>7}".format, areas, counts)))
+        sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in splits)
+        lines.append(_line("tracks (identities)", sizes))
         if self.published:
             quoted = (f"{self.published[split]:.2f}" for split in self.splits)
-            lines.append(f"{'published mean of five':<26}" + "".join(f"{q:>28}" for q in quoted))
-            lines.append(f"  {PUBLISHED_NOTE}")
-        if self.shortcut is not None:
-            lines.append(f"{'heard minus unheard':<26}{_shown(self.shortcut):>21}")
-        lines += self._notes()
-        return "\n".join(line.rstrip() for line in lines)
+            lines += [_line("published mean of five", quoted), f"  {PUBLISHED_NOTE}"]
+        if self.heard_minus_unheard is not None:
+            gap = f"{_shown(self.heard_minus_unheard)}{'':7}"
+            lines.append(_line("heard minus unheard", [gap]))
+        return "\n".join(lines + self._notes())
 
     def _notes(self) -> list[str]:
         notes = [
-            f"intervals: {CONFIDENCE:.0%} of {ROUNDS:,} bootstrap samples of identities; behind "
-            "them: positives"
+            f"intervals: {CONFIDENCE:.0%} of {ROUNDS:,} bootstrap samples of identities, followed "
+            "by the number of positives"
         ]
         for split, scores in self.splits.items():
             if absent := [name for name in PAPER_EMOTIONS if not scores.positives[name]]:
-                counted = "has 0, as in the reference" if self.protocol == "legacy" else "left out"
-                notes.append(f"no track of {split} has {', '.join(absent)}: {counted}")
+                legacy = self.protocol == "legacy"
+                counted = "AUC 0, as in the reference code" if legacy else "not in the mean"
+                notes.append(f"no track of {split} has the label {', '.join(absent)}: {counted}")
         if self.dropped:
-            notes.append(f"not heard: {count_reasons(self.dropped)}")
+            notes.append(f"dropped: {count_reasons(self.dropped)}")
         return notes
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the evaluation as JSON values."""
+        gap = self.heard_minus_unheard
+        published = {"mean_auc": dict(self.published), "note": PUBLISHED_NOTE}
         return {
             "student": dict(self.student),
             "dataset": dict(self.dataset),
             "protocol": self.protocol,
             "timing": self.timing,
             "splits": {split: scores.as_json() for split, scores in self.splits.items()},
-            "heard_minus_unheard": self.shortcut.as_json() if self.shortcut else None,
-            "published": {"mean_auc": dict(self.published), "note": PUBLISHED_NOTE}
-            if self.published
-            else None,
+            "heard_minus_unheard": gap.as_json() if gap else None,
+            "published": published if self.published else None,
             "dropped": [_without_source(item) for item in self.dropped],
         }
 
-    def write(self, folder: Path) -> None:
-        """Write `evaluation.json`, `predictions.parquet` and the figures as PNG."""
+    def write(self, out: str | os.PathLike[str]) -> None:
+        """Write `evaluation.json`, `predictions.parquet` and the figures as PNG to a folder."""
+        folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
         with replace_file(folder / "predictions.parquet") as temporary:
@@ -164,67 +190,52 @@ class Evaluation:
 
 
 def evaluate(
-    checkpoint: str | Path,
-    dataset: str | Path,
-    audio: str | Path,
-    *,
-    protocol: str = "standard",
-    timing: str = "grid",
-    device: str = "auto",
-    precision: str = "auto",
-    max_dropped: float = 0.05,
-    seed: int = 0,
+    checkpoint: str | os.PathLike[str],
+    dataset: str | os.PathLike[str],
+    audio: str | os.PathLike[str],
+    config: EvaluateConfig | str | os.PathLike[str] | None = None,
+    **options: Any,
 ) -> Evaluation:
-    """Score a student on the validation splits: labels of the teacher, scores of the student.
+    """Score a student on the validation splits of a dataset.
 
-    The label is the largest logit of the track's maximum over its frames; the score is the softmax
-    of the student on the centre bucket of the utterance (paper, section 5.2).
+    The label of a track is the largest logit of the teacher's maximum over its frames; the score is
+    the softmax of the student on the centre bucket of the utterance (paper, section 5.2).
 
     Args:
-        checkpoint: of the student, or a registered name.
-        dataset: folder of the contract.
-        audio: folder with the tracks' audio.
-        protocol: `legacy` reads sound as the reference does, the left channel as if it were 16 kHz,
-            and gives an emotion that no track has an AUC of 0.
-        timing: `legacy` takes the label from the rows that the reference's mapping of time gives.
-        device, precision: of the student.
-        max_dropped: share of tracks without usable audio above which there are no figures.
-        seed: of the bootstrap.
+        checkpoint: checkpoint of the student, or a registered name.
+        dataset: folder of the dataset.
+        audio: folder with the tracks' audio, see `emovox.audio_path`.
+        config: options of the evaluation, or a recipe with them.
+        options: fields of `EvaluateConfig`, which override `config`.
 
     Raises:
-        ConfigError: an unknown protocol or timing, or no validation split.
-        InputError: no such checkpoint, dataset or folder.
+        ConfigError: unknown protocol or timing, or the dataset has no validation split.
+        InputError: the checkpoint, the dataset or the folder of audio is missing.
         CheckError: too many tracks have no usable audio.
+
+    Example:
+        >>> student = "emovox-demo/student/best.safetensors"
+        >>> evaluation = evaluate(student, "emovox-demo/dataset", "emovox-demo/corpus")
+        >>> list(evaluation.to_pandas().columns)
+        ['split', 'emotion', 'positives', 'auc', 'low', 'high']
     """
-    for name, value, options in (("protocol", protocol, PROTOCOLS), ("timing", timing, TIMINGS)):
-        if value not in options:
-            raise ConfigError(f"{name} {value!r} is not one of {', '.join(options)}")
+    config = merge_config(EvaluateConfig, config, options)
     data, root = load(dataset), Path(audio)
     splits = [split for split in VALIDATION if split in data.splits]
     if not splits:
         raise ConfigError(f"{data.path}: has neither of the splits {', '.join(VALIDATION)}")
-    student = load_student(checkpoint, device, precision)
-    predictions = {}
-    for split in splits:
-        track_ids = data.tracks[split]["track_id"].to_pylist()
-        scan = find_clips(data, track_ids, root, progress=True)
-        found, failures = _predict(student, scan.clips, root, split, protocol)
-        scan = scan.without(failures)
-        scan.check(root, max_dropped)
-        labels = _labels(data, scan.clips, timing)
-        identities = np.array([data[clip.track_id].identity_id for clip in scan.clips])
-        names = np.array([clip.track_id for clip in scan.clips])
-        predictions[split] = Predictions(split, names, identities, labels, found, scan.dropped)
-    absent = 0.0 if protocol == "legacy" else np.nan
+    student = load_student(checkpoint, config.device, config.precision)
+    predictions = {split: _predict(student, data, split, root, config) for split in splits}
+    absent = 0.0 if config.protocol == "legacy" else np.nan
     scores = {
-        split: score_split(split, p.labels, p.scores, p.identities, seed, absent)
+        split: score_split(split, p.labels, p.scores, p.identities, config.seed, absent)
         for split, p in predictions.items()
     }
     return Evaluation(
         {"name": student.name, "sha256": student.sha256},
         {"name": data.name, "version": data.version},
-        protocol,
-        timing,
+        config.protocol,
+        config.timing,
         scores,
         difference(*scores.values()) if len(scores) == len(VALIDATION) else None,
         predictions,
@@ -232,66 +243,61 @@ def evaluate(
 
 
 def read_utterance(path: Path, protocol: str = "standard") -> np.ndarray:
-    """Samples of a whole file as the protocol hears it; InputError if it cannot be read."""
+    """Read the samples of a whole file under a protocol; InputError if this is not possible."""
     if protocol == "legacy":
         return read_audio(path, channels="left", resample=False)
     return read_audio(path)
 
 
 def _predict(
-    student: Student, clips: Sequence[Clip], root: Path, split: str, protocol: str
-) -> tuple[np.ndarray, dict[str, Dropped]]:
-    """Probabilities float32 `[N, 8]` of the clips that can be read, and the others by track."""
+    student: Student, data: Dataset, split: str, root: Path, config: EvaluateConfig
+) -> SplitPredictions:
+    """Run a student on the tracks of a split.
+
+    Raises:
+        CheckError: too many tracks have no usable audio.
+    """
+    scan = find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
     scores = [np.empty((0, len(EMOTIONS)), np.float32)]
     failures: dict[str, Dropped] = {}
 
     def read(clip: Clip) -> np.ndarray | Dropped:
         try:
-            return read_utterance(clip.path, protocol)
+            return read_utterance(clip.path, config.protocol)
         except InputError as error:
             return unreadable(clip.track_id, clip.path, root, error)
 
-    for chunk in _read_ahead(clips, read, split):
+    for chunk in read_ahead(scan.clips, read, split):
         heard = [item for item in chunk if not isinstance(item, Dropped)]
         failures |= {item.track_id: item for item in chunk if isinstance(item, Dropped)}
         if heard:
             scores.append(softmax(student(heard), axis=1))
-    return np.concatenate(scores), failures
+    scan = scan.without(failures)
+    scan.check(root, config.max_dropped)
+    return SplitPredictions(
+        split,
+        np.array([clip.track_id for clip in scan.clips]),
+        np.array([data[clip.track_id].identity_id for clip in scan.clips]),
+        np.array([_label(data, clip, config.timing) for clip in scan.clips], np.int64),
+        np.concatenate(scores),
+        scan.dropped,
+    )
 
 
-def _read_ahead(
-    clips: Sequence[Clip], read: Read, what: str
-) -> Iterator[list[np.ndarray | Dropped]]:
-    """Chunks of what `read` gives, the next one being read while one is worked on."""
-    bar = tqdm(total=len(clips), desc=what, unit=" tracks", disable=None, leave=False)
-    with ThreadPoolExecutor(THREADS) as pool, bar:
-        reading = pool.map(read, clips[:CHUNK])
-        for start in range(0, len(clips), CHUNK):
-            chunk = list(reading)
-            reading = pool.map(read, clips[start + CHUNK : start + 2 * CHUNK])
-            yield chunk
-            bar.update(len(chunk))
-
-
-def _labels(data: Dataset, clips: Sequence[Clip], timing: str) -> np.ndarray:
-    """Number of the teacher's emotion for each track, int64 `[N]`."""
-    targets = [
-        data.target(
-            clip.track_id, 0.0, clip.duration if timing == "legacy" else np.inf, timing=timing
-        )
-        for clip in clips
-    ]
-    return np.array([target.argmax() for target in targets], np.int64)
+def _label(data: Dataset, clip: Clip, timing: str) -> int:
+    """Return the index of the teacher's emotion of a track."""
+    end = clip.duration if timing == "legacy" else np.inf
+    return int(data.target(clip.track_id, 0.0, end, timing=timing).argmax())
 
 
 def _without_source(item: Dropped) -> dict[str, Any]:
-    """A dropped track as plain values; in some trees the source has a person's name in it."""
+    """Return a dropped track as JSON values; in some layouts its source contains a name."""
     values = asdict(item)
     del values["source"]
     return values
 
 
-def _table(found: Predictions) -> pa.Table:
+def _table(found: SplitPredictions) -> pa.Table:
     columns: dict[str, Any] = {
         "track_id": pa.array(found.track_ids.tolist(), pa.string()),
         "split": pa.array([found.split] * len(found.labels), pa.string()),
@@ -300,6 +306,10 @@ def _table(found: Predictions) -> pa.Table:
     for k, emotion in enumerate(EMOTIONS):
         columns[f"score_{emotion}"] = pa.array(found.scores[:, k], pa.float32())
     return pa.table(columns)
+
+
+def _line(name: str, cells: Iterable[str]) -> str:
+    return (f"{name:<26}" + "".join(f"{cell:>28}" for cell in cells)).rstrip()
 
 
 def _shown(interval: Interval) -> str:

@@ -1,14 +1,14 @@
-"""Segments of tracks: a stretch of sound and the target that the teacher gives for it.
+"""Segments of tracks: some seconds of sound and the teacher's target for them.
 
-Every segment follows from the seed and its position in the training alone, so that the order of
-workers, the number of processes and an interruption change nothing.
+A segment depends only on the seed and on its position in the training. So the order of workers, the
+number of processes and an interruption do not change it.
 """
 
 import os
 import threading
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,17 +28,17 @@ from emovox.student.student_config import StudentTrainConfig
 Item = TypeVar("Item")
 
 ORDER, START, SAMPLE = 0, 1, 2  # streams of random numbers, see `_random`
-MOST_FAILURES = 100  # tracks in a row that cannot be read before the folder is to blame
+MAX_FAILURES = 100  # consecutive unreadable tracks after which a segment stays empty
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One example.
+    """One training example.
 
     Attributes:
-        samples: float32 `[L]`, 16 kHz.
-        target: pooled logits of the teacher, float32 `[8]`.
-        failures: tracks that were to give this segment and could not be read.
+        samples: float32 `[L]`, 16 kHz; empty if no track could be read.
+        target: pooled logits of the teacher, float32 `[8]`; empty without samples.
+        failures: tracks that were drawn for this segment and could not be read.
     """
 
     samples: np.ndarray
@@ -48,10 +48,10 @@ class Segment:
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments together: samples float32 `[B, L]`, targets float32 `[B, 8]`, failures of all.
+    """Segments together: samples float32 `[B, L]`, targets float32 `[B, 8]`, all failures.
 
-    Arrays travel from a worker through a pipe; tensors would go through /dev/shm, which is small in
-    many containers.
+    Workers send arrays through a pipe; tensors would use /dev/shm, which is small in many
+    containers.
     """
 
     samples: np.ndarray
@@ -59,65 +59,73 @@ class Batch:
     failures: tuple[Dropped, ...]
 
 
-class TrainSegments(TorchDataset[Segment]):
-    """Random segments, by position in an endless training.
-
-    Every `len(clips)` positions draw each track once, in a new order. Where a track cannot be read
-    the next one takes its place; after `MOST_FAILURES` of them the segment has no samples.
+class Segments(TorchDataset[Segment]):
+    """Segments of tracks.
 
     Args:
-        dataset: gives the targets.
-        clips: tracks of the train split.
+        dataset: source of the targets.
+        clips: tracks with audio.
         root: folder of the audio, for messages.
-        config: recipe.
+        config: recipe of the training.
     """
 
     def __init__(
         self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: StudentTrainConfig
     ) -> None:
         self.dataset, self.clips, self.root, self.config = dataset, clips, root, config
-        self._order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))
+
+    def room(self, clip: Clip) -> float:
+        """Return the latest start of a segment within a track, in seconds."""
+        return max(clip.duration - self.config.num_samples / SAMPLE_RATE, 0.0)
+
+    def read(self, clip: Clip, start: float) -> Segment:
+        """Read a segment; an empty one with the failure if the track cannot be read."""
+        try:
+            return read_segment(self.dataset, clip, start, self.config)
+        except InputError as error:
+            empty = np.empty(0, np.float32)
+            return Segment(empty, empty, (unreadable(clip.track_id, clip.path, self.root, error),))
+
+
+class TrainSegments(Segments):
+    """Random segments, by position in an endless training.
+
+    Every `len(clips)` positions draw each track once, in a new order. The next track replaces one
+    that cannot be read; after `MAX_FAILURES` of them the segment has no samples.
+    """
+
+    _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the current pass over the tracks
 
     def __getitem__(self, position: int) -> Segment:
-        turn, place = divmod(position, len(self.clips))
-        if self._order[0] != turn:
-            order = _random(self.config.seed, ORDER, turn).permutation(len(self.clips))
-            self._order = (turn, order)
+        number, place = divmod(position, len(self.clips))
+        if self._order[0] != number:
+            order = _random(self.config.seed, ORDER, number).permutation(len(self.clips))
+            self._order = (number, order)
         first = int(self._order[1][place])
-        failures: list[Dropped] = []
-        for index in range(first, first + min(MOST_FAILURES, len(self.clips))):
+        failures: tuple[Dropped, ...] = ()
+        for index in range(first, first + min(MAX_FAILURES, len(self.clips))):
             clip = self.clips[index % len(self.clips)]
-            start = _random(self.config.seed, START, position).uniform(0, _room(clip, self.config))
-            try:
-                segment = read_segment(self.dataset, clip, start, self.config)
-            except InputError as error:
-                failures.append(unreadable(clip.track_id, clip.path, self.root, error))
-                continue
-            return Segment(segment.samples, segment.target, tuple(failures))
-        return _nothing(failures)
+            start = _random(self.config.seed, START, position).uniform(0, self.room(clip))
+            segment = self.read(clip, start)
+            failures += segment.failures
+            if len(segment.samples):
+                break
+        return replace(segment, failures=failures)
 
 
-class FixedSegments(TorchDataset[Segment]):
-    """The middle of each track, always the same; a track that cannot be read has no samples."""
-
-    def __init__(
-        self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: StudentTrainConfig
-    ) -> None:
-        self.dataset, self.clips, self.root, self.config = dataset, clips, root, config
+class FixedSegments(Segments):
+    """The middle of each track; a track that cannot be read has no samples."""
 
     def __len__(self) -> int:
         return len(self.clips)
 
     def __getitem__(self, index: int) -> Segment:
         clip = self.clips[index]
-        try:
-            return read_segment(self.dataset, clip, _room(clip, self.config) / 2, self.config)
-        except InputError as error:
-            return _nothing([unreadable(clip.track_id, clip.path, self.root, error)])
+        return self.read(clip, self.room(clip) / 2)
 
 
 def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrainConfig) -> Segment:
-    """Read `config.num_samples` of a track from `start` seconds on, with silence behind its end.
+    """Read `config.num_samples` of a track from `start` seconds on, padded with silence.
 
     Raises:
         InputError: the audio cannot be read.
@@ -132,31 +140,28 @@ def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrai
     return Segment(padded, target)
 
 
-def sample(items: Sequence[Item], share: float, seed: int) -> list[Item]:
-    """A fixed random share of the items, at least one, in their order."""
-    count = max(1, round(share * len(items)))
+def sample(items: Sequence[Item], fraction: float, seed: int) -> list[Item]:
+    """Draw a fixed random fraction of the items, at least one, in their order."""
+    count = max(1, round(fraction * len(items)))
     chosen = _random(seed, SAMPLE, 0).permutation(len(items))[:count]
     return [items[index] for index in sorted(chosen)]
 
 
 def load_batches(
-    segments: TorchDataset[Segment],
-    positions: Sequence[int],
-    batch_size: int,
-    workers: int,
+    segments: Segments, positions: Sequence[int], batch_size: int, num_workers: int
 ) -> Iterator[Batch]:
     """Read segments in the order of `positions`, in worker processes, as batches.
 
     Raises:
-        EmovoxError: raised while reading a segment, or a worker was killed.
+        EmovoxError: an error of reading a segment, or a worker was killed.
     """
     loader = DataLoader(
         _Caught(segments),
         batch_size=batch_size,
-        sampler=_Positions(positions),
-        num_workers=workers,
+        sampler=positions,
+        num_workers=num_workers,
         collate_fn=_collate,
-        prefetch_factor=4 if workers else None,
+        prefetch_factor=4 if num_workers else None,
         worker_init_fn=_start_worker,
     )
     try:
@@ -168,14 +173,15 @@ def load_batches(
         if "DataLoader worker" not in str(error):
             raise
         raise EmovoxError(
-            "a process that reads audio was killed, often for want of memory; try fewer --workers"
+            "a process that reads audio was killed, often because memory ran out; pass fewer "
+            "--workers"
         ) from error
 
 
 class _Caught(TorchDataset[Segment | EmovoxError]):
-    """Segments, or the errors instead: what a worker raises comes out as a printed traceback."""
+    """Segments, or their errors: an error raised in a worker would print its traceback."""
 
-    def __init__(self, segments: TorchDataset[Segment]) -> None:
+    def __init__(self, segments: Segments) -> None:
         self.segments = segments
 
     def __getitem__(self, position: int) -> Segment | EmovoxError:
@@ -185,43 +191,28 @@ class _Caught(TorchDataset[Segment | EmovoxError]):
             return error
 
 
-class _Positions(torch.utils.data.Sampler[int]):
-    def __init__(self, positions: Sequence[int]) -> None:
-        self.positions = positions
-
-    def __iter__(self) -> Iterator[int]:
-        return iter(self.positions)
-
-    def __len__(self) -> int:
-        return len(self.positions)
-
-
-def _collate(found: Iterable[Segment | EmovoxError]) -> Batch | EmovoxError:
+def _collate(items: Iterable[Segment | EmovoxError]) -> Batch | EmovoxError:
     segments = []
-    for item in found:
+    for item in items:
         if isinstance(item, EmovoxError):
             return item
         segments.append(item)
     heard = [segment for segment in segments if len(segment.samples)]
+    samples = np.array([segment.samples for segment in heard], np.float32)
+    targets = np.array([segment.target for segment in heard], np.float32)
     failures = tuple(failure for segment in segments for failure in segment.failures)
-    if not heard:
-        return Batch(
-            np.empty((0, 0), np.float32), np.empty((0, len(EMOTIONS)), np.float32), failures
-        )
-    return Batch(
-        np.stack([s.samples for s in heard]), np.stack([s.target for s in heard]), failures
-    )
+    return Batch(samples, targets.reshape(-1, len(EMOTIONS)), failures)
 
 
 def _start_worker(worker: int) -> None:
-    torch.set_num_threads(1)  # it reads and resamples; the processors are the network's
+    torch.set_num_threads(1)  # the other cores belong to the network
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
 
 
 def _die_with(parent: int) -> None:
-    """End this process once its parent is gone.
+    """End this process when its parent has ended.
 
-    A worker whose training was killed would wait forever to hand over a batch, and hold on to the
+    A worker whose training was killed would wait forever to deliver a batch, and keep the
     training's sockets and GPU.
     """
     while os.getppid() == parent:
@@ -231,13 +222,3 @@ def _die_with(parent: int) -> None:
 
 def _random(seed: int, stream: int, number: int) -> np.random.Generator:
     return np.random.default_rng([seed, stream, number])
-
-
-def _room(clip: Clip, config: StudentTrainConfig) -> float:
-    """Seconds by which a segment can be moved within a track."""
-    return max(clip.duration - config.num_samples / SAMPLE_RATE, 0.0)
-
-
-def _nothing(failures: list[Dropped]) -> Segment:
-    empty = np.empty(0, np.float32)
-    return Segment(empty, empty, tuple(failures))

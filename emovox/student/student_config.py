@@ -1,118 +1,145 @@
-"""What decides the outcome of a student's training; what the paper used stands in pipelines/."""
+"""Options of a student's training, evaluation and prediction."""
 
 from dataclasses import dataclass
 
+from emovox.config import check_options, option
 from emovox.dataset.names import POOLS, TIMINGS
-from emovox.errors import ConfigError
+from emovox.devices import COMPILE_MODES, PRECISIONS
 
 LOSSES = ("cross-entropy", "euclidean", "huber", "hard-label")
 REDUCTIONS = ("mean", "sum")
 LAST = "last"
-CHOICES = ("unheard_val", "heard_val", LAST)
+PROTOCOLS = ("standard", "legacy")
+NO_TEACHER = "none"
+MIN_SECONDS = 1  # of a window; a shorter remainder at the end of a file gets no window
 FRAMES_PER_SECOND = 100  # of spectrograms; `media.spectrogram` has the rest
-
-# Smallest and largest sensible value of each number.
-BOUNDS = {
-    "width": (1 / 16, 4),
-    "conv3": (8, 4096),
-    "conv4": (8, 4096),
-    "seconds": (1, 10),
-    "temperature": (1e-3, 1e3),
-    "epochs": (1, 100_000),
-    "epoch_share": (1e-6, 1e6),
-    "batch_size": (2, 65_536),
-    "learning_rate": (1e-9, 100),
-    "last_learning_rate": (1e-12, 100),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 1),
-    "validation_share": (1e-6, 1),
-    "seed": (0, 2**32 - 1),
-    "workers": (0, 1024),
-    "max_dropped": (0, 1),
-}
 
 
 @dataclass(frozen=True)
 class StudentTrainConfig:
-    """The recipe of a student. The defaults are the paper's (sections 3.2 and 5).
+    """Recipe of a student. The defaults are the paper's (sections 3.2 and 5).
 
     Attributes:
-        width: factor on the channels of every layer of the network.
-        conv3, conv4: channels of these two layers at width 1; the paper's Table 4 says 256 and 256,
-            its released network has 384 and 256.
-        seconds: length of a segment, from a random place of the track; shorter tracks are padded
-            with silence at their end.
-        pool, timing: how the logits under a segment become its target, see `Dataset.target`.
-        loss: cross-entropy between softened probabilities, euclidean (half the squared distance) or
-            huber between logits, or hard-label (cross-entropy against the largest logit).
-        temperature: divides the logits of both networks; cross-entropy only.
-        reduction: of the loss over a batch, mean or sum.
-        epochs: rounds of training, each followed by a validation.
-        epoch_share: passes over the train split in one epoch, less than one for a part of it;
-            tracks are drawn without replacement until all were there.
-        batch_size: segments per step, over all processes.
-        learning_rate, last_learning_rate: of the first and the last epoch, on a log scale between.
-        momentum, weight_decay: of the SGD.
-        validation_share: share of each validation split that is scored, always the same tracks.
-        choose_on: the split on which the epoch with the lowest loss is kept; or `last`.
-        seed: of weights, order and segments.
-        device: auto, cpu, cuda or cuda:N; of each process when there are several.
-        precision: auto, fp32 or bf16 (autocast).
-        compile: auto (on a GPU), on or off.
-        workers: processes that read audio, per training process.
-        max_dropped: share of the tracks without usable audio above which nothing is trained.
+        width: Factor on the number of channels of every layer.
+        conv3: Channels of layer conv3 at width 1: 384 in the released network, 256 in the paper's
+            Table 4.
+        conv4: Channels of layer conv4 at width 1.
+        seconds: Length of a segment in seconds; it starts at a random time of its track, and
+            silence is appended to tracks that are shorter.
+        pool: Pooling of the logits of a segment into its target, see `Dataset.target`.
+        timing: Mapping from seconds to frames, see `Dataset.target`.
+        loss: Cross-entropy between softened probabilities, euclidean (half the squared distance) or
+            huber between logits, or hard-label (cross-entropy with the largest logit).
+        temperature: Divisor of the logits of teacher and student; for cross-entropy only.
+        reduction: Reduction of the loss over a batch.
+        epochs: Number of epochs, each followed by a validation.
+        epoch_share: Fraction of the train split in one epoch, also above 1; a track is drawn again
+            only after all others.
+        batch_size: Segments per step, over all processes.
+        learning_rate: Learning rate of the first epoch.
+        last_learning_rate: Learning rate of the last epoch; it changes exponentially in between.
+        momentum: Momentum of SGD.
+        weight_decay: Weight decay of SGD.
+        validation_share: Fraction of each validation split that is scored, the same tracks in every
+            epoch.
+        choose_on: Validation split whose lowest loss selects the best epoch, or last for the last
+            epoch.
+        seed: Random seed of weights, order and segments.
+        device: Device of each process: auto (CUDA if available), cpu, cuda or cuda:N.
+        precision: Arithmetic of the network; auto selects bf16 where the hardware supports it.
+        compile: Use of torch.compile; auto compiles on a GPU.
+        workers: Worker processes that read audio, per training process.
+        max_dropped: Largest fraction of tracks without usable audio; above it the training stops.
     """
 
-    width: float = 1.0
-    conv3: int = 384
-    conv4: int = 256
-    seconds: float = 4.0
-    pool: str = "max"
-    timing: str = "grid"
-    loss: str = "cross-entropy"
-    temperature: float = 2.0
-    reduction: str = "mean"
-    epochs: int = 250
-    epoch_share: float = 0.2
-    batch_size: int = 64
-    learning_rate: float = 1e-4
-    last_learning_rate: float = 1e-5
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    validation_share: float = 0.2
-    choose_on: str = "unheard_val"
-    seed: int = 0
+    width: float = option(1.0, least=1 / 16, most=4)
+    conv3: int = option(384, least=8, most=4096)
+    conv4: int = option(256, least=8, most=4096)
+    seconds: float = option(4.0, least=1, most=10)
+    pool: str = option("max", choices=POOLS)
+    timing: str = option("grid", choices=TIMINGS)
+    loss: str = option("cross-entropy", choices=LOSSES)
+    temperature: float = option(2.0, least=1e-3, most=1e3)
+    reduction: str = option("mean", choices=REDUCTIONS)
+    epochs: int = option(250, least=1, most=100_000)
+    epoch_share: float = option(0.2, least=1e-6, most=1e6)
+    batch_size: int = option(64, least=2, most=65_536)
+    learning_rate: float = option(1e-4, least=1e-9, most=100)
+    last_learning_rate: float = option(1e-5, least=1e-12, most=100)
+    momentum: float = option(0.9, least=0, most=0.9999)
+    weight_decay: float = option(5e-4, least=0, most=1)
+    validation_share: float = option(0.2, least=1e-6, most=1)
+    choose_on: str = option("unheard_val", choices=("unheard_val", "heard_val", LAST))
+    seed: int = option(0, least=0, most=2**32 - 1)
     device: str = "auto"
-    precision: str = "auto"
-    compile: str = "auto"
-    workers: int = 2
-    max_dropped: float = 0.05
+    precision: str = option("auto", choices=PRECISIONS)
+    compile: str = option("auto", choices=COMPILE_MODES)
+    workers: int = option(2, least=0, most=1024)
+    max_dropped: float = option(0.05, least=0, most=1)
 
     def __post_init__(self) -> None:
-        for name, (least, most) in BOUNDS.items():
-            value = getattr(self, name)
-            if not least <= value <= most:  # also what is not a number
-                raise ConfigError(f"{name} {value}: must be {least} to {most}")
-        for name, options in (
-            ("pool", POOLS),
-            ("timing", TIMINGS),
-            ("loss", LOSSES),
-            ("reduction", REDUCTIONS),
-            ("choose_on", CHOICES),
-        ):
-            if getattr(self, name) not in options:
-                raise ConfigError(
-                    f"{name} {getattr(self, name)!r} is not one of {', '.join(options)}"
-                )
+        check_options(self)
 
     @property
     def num_frames(self) -> int:
-        """Width of a segment's spectrogram."""
+        """Columns of a segment's spectrogram."""
         return round(self.seconds * FRAMES_PER_SECOND)
 
     @property
     def num_samples(self) -> int:
-        """Samples of a segment: a little more than its seconds, see `spectrogram.num_samples`."""
+        """Samples of a segment: slightly more than its seconds, see `spectrogram.num_samples`."""
         from emovox.media.spectrogram import num_samples
 
         return num_samples(self.num_frames)
+
+
+@dataclass(frozen=True)
+class EvaluateConfig:
+    """Options of `emovox evaluate`.
+
+    Attributes:
+        protocol: Protocol of the evaluation; legacy is that of the reference code: the left
+            channel, its samples taken as 16 kHz, and an AUC of 0 for an emotion that no track has.
+        timing: Mapping from seconds to the frames of a label; legacy is that of the reference code.
+        device: Device of the student: auto (CUDA if available), cpu, cuda or cuda:N.
+        precision: Arithmetic of the student; auto selects bf16 where the hardware supports it.
+        max_dropped: Largest fraction of tracks without usable audio; above it the evaluation fails.
+        seed: Random seed of the bootstrap.
+    """
+
+    protocol: str = option("standard", choices=PROTOCOLS)
+    timing: str = option("grid", choices=TIMINGS)
+    device: str = "auto"
+    precision: str = option("auto", choices=PRECISIONS)
+    max_dropped: float = option(0.05, least=0, most=1)
+    seed: int = option(0, least=0)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class PredictConfig:
+    """Options of `emovox predict`.
+
+    Attributes:
+        student: Registered name or checkpoint of the student, which scores the sound.
+        teacher: Registered name or checkpoint of the teacher, which scores the faces in video
+            files; none to skip the pictures.
+        seconds: Length of a window in seconds.
+        hop: Seconds from the start of a window to the start of the next.
+        device: Device of both networks: auto (CUDA if available), cpu, cuda or cuda:N.
+        precision: Arithmetic of both networks; auto selects bf16 where the hardware supports it.
+        jobs: Worker processes for video files.
+    """
+
+    student: str = option()
+    teacher: str | None = "compact"
+    seconds: float = option(4.0, least=MIN_SECONDS, most=10)
+    hop: float | None = option(None, least=0.01, shown="as --seconds")
+    device: str = "auto"
+    precision: str = option("auto", choices=PRECISIONS)
+    jobs: int = option(0, least=0, shown="one per core")
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -1,0 +1,240 @@
+"""Result of a probe, with chance, the largest class and published results for comparison."""
+
+import csv
+import io
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from emovox.files import write_text
+from emovox.packages import explained
+from emovox.probing.classifiers import FeatureScores
+from emovox.probing.corpora import DroppedFile
+from emovox.probing.folds import PARTITION, RANDOM
+from emovox.probing.probe_config import ProbeConfig
+from emovox.teacher.teacher_scores import draw_matrix
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+MAX_SHOWN = 5  # dropped files in the summary
+COLUMNS = (
+    "what",
+    "classifier",
+    "folds",
+    "num_folds",
+    "accuracy",
+    "accuracy_deviation",
+    "unweighted_average_recall",
+    "recall_deviation",
+    "source",
+)
+
+
+@dataclass(frozen=True)
+class Published:
+    """An accuracy from a paper, in percent."""
+
+    what: str
+    folds: str
+    accuracy: float
+    deviation: float | None = None
+
+
+# As quoted by Albanie et al. (2018).
+PUBLISHED: dict[str, tuple[Published, ...]] = {
+    "rml": (
+        Published("student (Albanie et al. 2018)", RANDOM, 49.7, 5.4),
+        Published("teacher (Albanie et al. 2018)", RANDOM, 72.6, 3.9),
+        Published("Noroozi et al. 2017", RANDOM, 65.3),
+    ),
+    "enterface": (
+        Published("student (Albanie et al. 2018)", RANDOM, 34.3, 4.0),
+        Published("teacher (Albanie et al. 2018)", RANDOM, 48.3, 4.9),
+        Published("Noroozi et al. 2017", RANDOM, 47.1),
+    ),
+    "afew": (
+        Published("teacher (Albanie et al. 2018)", PARTITION, 49.3),
+        Published("baseline of EmotiW 2016", PARTITION, 38.81),
+    ),
+}
+
+
+@dataclass(frozen=True, repr=False)
+class ProbeResult:
+    """Result of a probe on a corpus.
+
+    Attributes:
+        checkpoint: name or file name of the network, as requested.
+        corpus: name of the corpus's folder or table.
+        config: options of the probe.
+        model: name and sha256 of the network; empty for the baseline alone.
+        layout: layout of the corpus.
+        counts: utterances by label, in the order of the classes.
+        num_speakers: number of speakers; None if unknown.
+        probed: scores of each kind of features.
+        dropped: files that give no utterance.
+        notes: remarks on the results.
+    """
+
+    checkpoint: str
+    corpus: str
+    config: ProbeConfig
+    model: dict[str, str]
+    layout: str
+    counts: dict[str, int]
+    num_speakers: int | None
+    probed: tuple[FeatureScores, ...]
+    dropped: tuple[DroppedFile, ...]
+    notes: tuple[str, ...]
+
+    def __repr__(self) -> str:
+        scores = "".join(
+            f"; {row['what']}, {row['folds']}: {_percent(row['accuracy'])} %"
+            for row in self.rows()
+            if row["source"] == "measured"
+        )
+        return f"<ProbeResult on {self.layout}: {self.num_utterances:,} utterances{scores}>"
+
+    @property
+    def num_utterances(self) -> int:
+        """Number of utterances that were scored."""
+        return sum(self.counts.values())
+
+    @property
+    def too_many_dropped(self) -> bool:
+        """True if the fraction of dropped files is above `max_dropped`."""
+        num_files = self.num_utterances + len(self.dropped)
+        return len(self.dropped) > self.config.max_dropped * num_files
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Return one row per result, accuracies and recalls as fractions; None if missing."""
+        rows = []
+        for probed in self.probed:
+            for held_out in probed.held_out:
+                scores = held_out.as_json()
+                rows.append(
+                    _row(
+                        what=probed.features,
+                        classifier=probed.classifier,
+                        folds=held_out.folds,
+                        num_folds=scores["num_folds"],
+                        accuracy=scores["accuracy"]["mean"],
+                        accuracy_deviation=scores["accuracy"]["deviation"],
+                        unweighted_average_recall=scores["recall"]["mean"],
+                        recall_deviation=scores["recall"]["deviation"],
+                        source="measured",
+                    )
+                )
+        label = max(self.counts, key=self.counts.__getitem__)
+        largest, chance = self.counts[label] / self.num_utterances, 1 / len(self.counts)
+        for what, accuracy in ((f"largest class ({label})", largest), ("chance", chance)):
+            row = _row(what=what, accuracy=accuracy, source="computed")
+            rows.append(row | {"unweighted_average_recall": chance})
+        for quoted in PUBLISHED.get(self.layout, ()):
+            row = _row(what=quoted.what, folds=quoted.folds, source="quoted")
+            deviation = quoted.deviation and quoted.deviation / 100
+            rows.append(row | {"accuracy": quoted.accuracy / 100, "accuracy_deviation": deviation})
+        return rows
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the rows as a table.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        with explained("to_pandas"):
+            import pandas as pd
+        return pd.DataFrame(self.rows())
+
+    def summary(self) -> str:
+        """Return the results as lines of text."""
+        speakers = "" if self.num_speakers is None else f", {self.num_speakers:,} speakers"
+        classes = ", ".join(f"{label} {count:,}" for label, count in self.counts.items())
+        lines = [
+            f"{self.layout}: {self.num_utterances:,} utterances{speakers}, {len(self.counts)} "
+            f"classes ({classes})",
+            "",
+            *_table(self.rows()),
+            "",
+            *(f"note      {note}" for note in self.notes),
+            *self._dropped_lines(),
+        ]
+        return "\n".join(lines).rstrip()
+
+    def _dropped_lines(self) -> Iterator[str]:
+        for error, count in Counter(d.error for d in self.dropped).most_common():
+            yield f"dropped   {count:,} x {error}"
+        for dropped in self.dropped[:MAX_SHOWN]:
+            yield f"          {dropped.path}: {dropped.message}"
+        if len(self.dropped) > MAX_SHOWN:
+            yield f"          and {len(self.dropped) - MAX_SHOWN:,} more"
+
+    def as_json(self) -> dict[str, Any]:
+        """Return JSON values, without folders of this machine."""
+        options = {"checkpoint": self.checkpoint, "corpus": self.corpus}
+        return {
+            "config": options | asdict(self.config),
+            "model": self.model,
+            "corpus": {
+                "layout": self.layout,
+                "utterances": self.num_utterances,
+                "speakers": self.num_speakers,
+                "counts": self.counts,
+            },
+            "results": self.rows(),
+            "probed": [probed.as_json() for probed in self.probed],
+            "dropped": [asdict(dropped) for dropped in self.dropped],
+            "notes": list(self.notes),
+        }
+
+    def write(self, out: str | os.PathLike[str]) -> None:
+        """Write `probe.json`, `probe.csv` and confusion matrices as PNG to a folder."""
+        folder = Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_text(folder / "probe.json", json.dumps(self.as_json(), indent=2) + "\n")
+        text = io.StringIO()
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(self.rows())
+        write_text(folder / "probe.csv", text.getvalue())
+        for number, probed in enumerate(self.probed, start=1):
+            for held_out in probed.held_out:
+                draw_matrix(
+                    np.array(held_out.confusion),
+                    probed.classes,
+                    "utterances",
+                    f"{probed.features}, {probed.classifier}\n{self.layout}, {held_out.folds}",
+                    folder / f"confusion-{number}-{held_out.folds.replace(' ', '-')}.png",
+                )
+
+
+def _row(**values: Any) -> dict[str, Any]:
+    """Return a row with all columns; None for those not given."""
+    return dict.fromkeys(COLUMNS) | values
+
+
+def _table(rows: list[dict[str, Any]]) -> list[str]:
+    """Return one line per row, with mean and deviation in percent."""
+    cells = [("", "", "folds", "accuracy", "unweighted average recall")]
+    for row in rows:
+        star = "* " if row["source"] == "quoted" else ""
+        accuracy = _percent(row["accuracy"], row["accuracy_deviation"])
+        recall = _percent(row["unweighted_average_recall"], row["recall_deviation"])
+        labels = (row["classifier"] or "", row["folds"] or "")
+        cells.append((star + row["what"], *labels, accuracy, recall))
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
+
+
+def _percent(mean: float | None, deviation: float | None = None) -> str:
+    if mean is None:
+        return ""
+    spread = "" if deviation is None else f" +- {100 * deviation:.1f}"
+    return f"{100 * mean:.1f}{spread}"
