@@ -1,7 +1,7 @@
-"""Where a teacher runs and in which arithmetic.
+"""Device, precision and compile mode of networks.
 
-Importing torch takes seconds, so it is asked only where the machine has an NVIDIA driver, or cannot
-be read otherwise: the process that drives a build on a CPU never loads it.
+Importing torch takes seconds, so torch is asked only if the machine has an NVIDIA driver. The main
+process of a build on a CPU never imports torch.
 """
 
 import importlib
@@ -16,16 +16,19 @@ from typing import Any
 
 from emovox.errors import ConfigError
 
-DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")  # the last is WSL's
+PRECISIONS = ("auto", "fp32", "bf16")
+COMPILE_MODES = ("auto", "on", "off")
+
+DRIVER_FILES = ("/dev/nvidiactl", "/proc/driver/nvidia/version", "/dev/dxg")  # the last: WSL
 CPU_FILE = Path("/proc/cpuinfo")
 BF16_FLAGS = {"avx512_bf16", "amx_bf16"}
 
 
 def resolve_device(device: str) -> str:
-    """Turn `auto`, `cpu`, `cuda` or `cuda:1` into the name of a device that is there.
+    """Resolve `auto` to `cuda` or `cpu`, and check that `cuda` or `cuda:1` exists.
 
     Raises:
-        ConfigError: no such device.
+        ConfigError: the device is unknown or missing.
     """
     if device == "auto":
         return "cuda" if _may_have_cuda() and _torch().cuda.is_available() else "cpu"
@@ -43,14 +46,14 @@ def resolve_device(device: str) -> str:
 
 
 def teacher_devices(device: str) -> tuple[str, ...]:
-    """The GPUs behind a resolved device: all that are visible for `cuda`, none for `cpu`."""
+    """Return the GPUs of a resolved device: all visible ones for `cuda`, none for `cpu`."""
     if device != "cuda":
         return () if device == "cpu" else (device,)
     return tuple(f"cuda:{index}" for index in range(_torch().cuda.device_count()))
 
 
 def resolve_precision(precision: str, device: str) -> str:
-    """Turn `auto` into what suits a resolved device: bf16 where there are instructions for it.
+    """Resolve `auto` to `bf16` if the resolved device has instructions for it, otherwise `fp32`.
 
     Raises:
         ConfigError: neither `auto`, `fp32` nor `bf16`.
@@ -60,18 +63,18 @@ def resolve_precision(precision: str, device: str) -> str:
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
-        # From compute capability 8.0 (Ampere) on; below it bf16 is emulated, and slow.
+        # Below compute capability 8.0 (Ampere) bf16 is emulated and slow.
         return "bf16" if _torch().cuda.get_device_capability(device)[0] >= 8 else "fp32"
     return "bf16" if BF16_FLAGS & _cpu_flags() else "fp32"
 
 
 def resolve_compile(compile: str, device: str, pays: bool) -> bool:
-    """Whether to run a teacher through torch.compile on a resolved device.
+    """Return True if a network should run through torch.compile on a resolved device.
 
     Args:
-        compile: `on`, `off`, or `auto`: where a compiler is there and it `pays`.
-        device: resolved.
-        pays: whether the work ahead is long enough.
+        compile: `on`, `off`, or `auto`: True if a compiler is installed and it `pays`.
+        device: resolved device.
+        pays: True if there is enough work to save time.
 
     Raises:
         ConfigError: neither `auto`, `on` nor `off`.
@@ -81,19 +84,15 @@ def resolve_compile(compile: str, device: str, pays: bool) -> bool:
     return compile == "on" or (compile == "auto" and pays and _has_compiler(device))
 
 
-PRECISIONS = ("auto", "fp32", "bf16")
-COMPILE_MODES = ("auto", "on", "off")
-
-
 @dataclass(frozen=True)
 class Runtime:
-    """How a teacher runs on some machine: what `auto` means there.
+    """Device and arithmetic of a teacher on one machine, with `auto` resolved.
 
     Attributes:
-        device: resolved.
+        device: resolved device.
         precision: `fp32` or `bf16`.
-        compiled: whether it runs through torch.compile.
-        device_name: the GPU's model, or `cpu`.
+        compiled: True if the teacher runs through torch.compile.
+        device_name: model of the GPU, or `cpu`.
     """
 
     device: str
@@ -106,7 +105,7 @@ def resolve_runtime(device: str, precision: str, compile: str, pays: bool) -> Ru
     """Resolve device, precision and compile mode on this machine.
 
     Raises:
-        ConfigError: one of them is unknown, or there is no such device.
+        ConfigError: one of them is unknown, or the device is missing.
     """
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
@@ -115,7 +114,7 @@ def resolve_runtime(device: str, precision: str, compile: str, pays: bool) -> Ru
 
 
 def device_name(device: str) -> str:
-    """What to call a resolved device in provenance: the GPU's model, or `cpu`."""
+    """Return the name of a resolved device for provenance: model of the GPU, or `cpu`."""
     return _torch().cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
 
 
@@ -124,7 +123,7 @@ def _may_have_cuda() -> bool:
 
 
 def _has_compiler(device: str) -> bool:
-    """What torch.compile needs: a C++ compiler and Python's headers, and Triton for a GPU."""
+    """Return True if a C++ compiler, Python's headers and, for a GPU, Triton are installed."""
     compilers = [os.environ.get("CXX"), "g++", "clang++"]
     headers = Path(sysconfig.get_paths()["include"], "Python.h")
     has_triton = importlib.util.find_spec("triton") is not None
@@ -136,7 +135,7 @@ def _has_compiler(device: str) -> bool:
 
 
 def _cpu_flags() -> set[str]:
-    """Instruction sets of the processor; none where the system does not list them."""
+    """Return the instruction sets of the processor; empty if the system does not list them."""
     try:
         lines = CPU_FILE.read_text(encoding="utf-8").splitlines()
     except OSError:

@@ -1,16 +1,16 @@
-"""Every error that emovox raises on purpose, and the exit code each one means.
+"""Errors that emovox raises on purpose, and their exit codes.
 
 ::
 
     EmovoxError                    1
-    ├── ConfigError (ValueError)   2   an option or a TOML key that makes no sense
+    ├── ConfigError (ValueError)   2   an option or a TOML key is not valid
     │   └── MissingPackageError    2   an optional package is not installed (ImportError)
-    ├── InputError (ValueError)    2   a file or folder that is not what it should be
-    ├── CheckError                 1   the data, or the run, failed a check
-    ├── NetworkError               3   a server was not reached, or does not have the file
-    └── TrackError                 -   one track gives no rows: it becomes a row of `dropped`
+    ├── InputError (ValueError)    2   a file or folder is missing, unreadable or malformed
+    ├── CheckError                 1   the data or the run failed a check
+    ├── NetworkError               3   a server is unreachable or does not have the file
+    └── TrackError                 -   a track gives no rows: it becomes a row of `dropped`
 
-A message is one line that says what is wrong, where, and what to do about it.
+A message is one line: where, what is wrong, and what to do.
 """
 
 
@@ -20,7 +20,7 @@ def first_line(error: BaseException | None) -> str:
 
 
 class EmovoxError(Exception):
-    """Base of all errors that a user can do something about."""
+    """Base of all errors that a user can fix."""
 
     exit_code = 1
 
@@ -36,7 +36,7 @@ class MissingPackageError(ConfigError, ImportError):
 
 
 class InputError(EmovoxError, ValueError):
-    """A file or folder is missing, unreadable or not of the form asked for."""
+    """A file or folder is missing, unreadable or malformed."""
 
     exit_code = 2
 
@@ -46,18 +46,18 @@ class CheckError(EmovoxError):
 
 
 class NetworkError(EmovoxError):
-    """A server was not reached, broke off again and again, or does not have the file."""
+    """A server is unreachable, keeps breaking off, or does not have the file."""
 
     exit_code = 3
 
 
 class TrackError(EmovoxError):
-    """One track cannot give rows. Never leaves a build: it becomes a row of `dropped`.
+    """A track gives no rows. A build catches it and writes a row of `dropped`.
 
     Args:
-        stage: where it failed: `plan`, `split`, `open`, `decode`, `boxes`, `faces` or `time`.
+        stage: stage that failed: `plan`, `split`, `open`, `decode`, `boxes`, `faces` or `time`.
         error: short name of the reason, for counting (`FileNotFound`, `NoFrames`, ...).
-        message: one line with the particulars, without absolute paths.
+        message: one line of details, without absolute paths.
     """
 
     def __init__(self, stage: str, error: str, message: str) -> None:

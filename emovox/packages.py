@@ -1,7 +1,7 @@
-"""Installed packages: their versions, and the extra that installs one that is missing.
+"""Installed packages: their versions, and the extras that install missing ones.
 
-emovox has a core that reads, validates, compares, releases and reports datasets, and extras for
-all else; see `[project.optional-dependencies]` in pyproject.toml.
+The core of emovox reads, validates, compares, releases and reports datasets; everything else needs
+an extra, see `[project.optional-dependencies]` in pyproject.toml.
 """
 
 import contextlib
@@ -15,7 +15,7 @@ from typing import Any
 from emovox import __version__
 from emovox.errors import MissingPackageError
 
-# Extra -> the top-level modules that the code imports of it, by the name of their distribution.
+# Extra -> imported top-level modules -> their distributions.
 EXTRAS: dict[str, dict[str, str]] = {
     "build": {
         "av": "av",
@@ -50,14 +50,14 @@ ALTERNATIVES = {
 
 
 def require(extra: str, subject: str) -> None:
-    """Check that every package of an extra is installed; nothing is imported.
+    """Check that every package of an extra is installed, without importing any.
 
     Args:
         extra: a key of `EXTRAS`.
-        subject: the command or function that needs it; opens the message.
+        subject: command or function that needs it, for the message.
 
     Raises:
-        MissingPackageError: one is missing.
+        MissingPackageError: a package is missing.
     """
     for module in EXTRAS[extra]:
         if importlib.util.find_spec(module) is None:
@@ -69,7 +69,7 @@ def explained(subject: str) -> Iterator[None]:
     """Turn the failed import of an optional package into a `MissingPackageError`.
 
     Args:
-        subject: the command or function inside; opens the message.
+        subject: command or function that needs the package, for the message.
     """
     try:
         yield
@@ -80,7 +80,7 @@ def explained(subject: str) -> Iterator[None]:
 
 
 def missing_package(error: ModuleNotFoundError, subject: str) -> MissingPackageError | None:
-    """Return the error that names the extra of a missing module; None if it is of no extra."""
+    """Return an error with the extra of a missing module; None if no extra has the module."""
     module = (error.name or "").partition(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
     return None if extra is None else _missing(module, extra, subject)
@@ -94,9 +94,9 @@ def _missing(module: str, extra: str, subject: str) -> MissingPackageError:
 
 
 def software(*distributions: str) -> dict[str, Any]:
-    """Return the versions of emovox, of Python and of some distributions, for provenance.json.
+    """Return the versions of emovox, Python and some distributions, for provenance.json.
 
-    A version is None where the metadata of a distribution is missing.
+    The version of a distribution without metadata is None.
     """
     return {
         "emovox": {"version": __version__, "commit": _commit()},
@@ -115,7 +115,7 @@ def _version(distribution: str) -> str | None:
 
 
 def _commit() -> str | None:
-    """Commit of a source checkout of emovox; None for an installed one."""
+    """Return the commit of a source checkout of emovox; None for an installed package."""
     checkout = Path(__file__).parents[1]
     if not (checkout / ".git").exists():
         return None

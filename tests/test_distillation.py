@@ -19,7 +19,7 @@ from emovox.teacher import distillation, load_teacher
 from emovox.teacher.distillation import averaged_logits, soft_targets
 from emovox.teacher.ferplus import FerPlus, read
 from emovox.teacher.teacher_config import TeacherTrainConfig
-from emovox.teacher.training import train
+from emovox.teacher.training import train_epochs
 from emovox.testing import FakeTeacher
 
 __all__ = ["data"]  # a fixture
@@ -90,12 +90,12 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
     second.write_text(SHAPE + 'distill_from = ["first.toml"]\ndistill_weight = 0.9\n')
     config = read_config(TeacherTrainConfig, second, {"device": "cpu"})
     out = tmp_path / "out"
-    records = list(train(config, data, out, recipes=tmp_path))
+    records = list(train_epochs(data, out, config, recipes=tmp_path))
     assert [record.get("recipe") for record in records] == ["first", None]
-    assert not list(train(config, data, out, recipes=tmp_path)), "both are done"
+    assert not list(train_epochs(data, out, config, recipes=tmp_path)), "both are done"
 
     alone = tmp_path / "alone"
-    list(train(replace(config, distill_from=()), data, alone))
+    list(train_epochs(data, alone, replace(config, distill_from=())))
     teacher = load_teacher(out / "first" / "best.safetensors", "cpu", "fp32")
     images = read(data, "train").images
     crops = np.repeat(images[..., None], 3, axis=3)
@@ -118,7 +118,10 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
         ({"a.toml": '["a.toml"]'}, "a.toml: a recipe cannot learn from itself"),
         ({"a.toml": '["b.toml"]', "b.toml": '["a.toml"]'}, "cannot learn from itself"),
         ({"a.toml": '["b.toml", "nobody"]', "b.toml": "[]"}, "'nobody' is neither"),
-        ({"a.toml": '["b.toml", "c/b.toml"]', "b.toml": "[]", "c/b.toml": "[]"}, "the same name"),
+        (
+            {"a.toml": '["b.toml", "c/b.toml"]', "b.toml": "[]", "c/b.toml": "[]"},
+            "need different names",
+        ),
     ],
 )
 def test_a_wrong_tree_of_recipes_trains_nothing(
@@ -129,16 +132,16 @@ def test_a_wrong_tree_of_recipes_trains_nothing(
         (tmp_path / name).write_text(f"{SHAPE}distill_from = {sources}\n")
     config = replace(QUICK, distill_from=("a.toml",))
     with pytest.raises(ConfigError, match=words):
-        next(train(config, data, tmp_path / "out", recipes=tmp_path))
+        next(train_epochs(data, tmp_path / "out", config, recipes=tmp_path))
     assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow
 def test_paths_of_teachers_stay_out_of_the_weights(data: Path, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
-    list(train(config, data, tmp_path / "first"))
+    list(train_epochs(data, tmp_path / "first", config))
     named = replace(config, distill_from=(str(tmp_path / "first" / "best.safetensors"),))
-    list(train(named, data, tmp_path / "second"))
+    list(train_epochs(data, tmp_path / "second", named))
     for name in ("best.safetensors", "config.json"):
         assert str(tmp_path).encode() not in (tmp_path / "second" / name).read_bytes()
 
@@ -146,12 +149,12 @@ def test_paths_of_teachers_stay_out_of_the_weights(data: Path, tmp_path: Path) -
 @pytest.mark.slow
 def test_a_checkpoint_beside_the_recipe_is_found(data: Path, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
-    list(train(config, data, tmp_path / "first"))
+    list(train_epochs(data, tmp_path / "first", config))
     shutil.copy(tmp_path / "first" / "best.safetensors", tmp_path / "first.safetensors")
     named = replace(config, distill_from=("first.safetensors",))
     with pytest.raises(ConfigError, match="neither a file nor one of"):
-        next(train(named, data, tmp_path / "a"))
-    assert len(list(train(named, data, tmp_path / "a", recipes=tmp_path))) == 1
+        next(train_epochs(data, tmp_path / "a", named))
+    assert len(list(train_epochs(data, tmp_path / "a", named, recipes=tmp_path))) == 1
 
 
 def test_a_recipe_goes_on_from_the_weights_of_another(data: Path, tmp_path: Path) -> None:
@@ -166,12 +169,16 @@ def test_a_recipe_goes_on_from_the_weights_of_another(data: Path, tmp_path: Path
         learning_rate=1e-9,
     )
     out = tmp_path / "out"
-    records = list(train(config, data, out, recipes=tmp_path))
+    records = list(train_epochs(data, out, config, recipes=tmp_path))
     assert [record.get("recipe") for record in records] == ["first"] * 6 + [None]
     first, second = (load_file(p / "best.safetensors") for p in (out / "first", out))
     for name in ("classifier.weight", "stem.0.weight", "blocks.0.se.up.bias"):
         np.testing.assert_allclose(first[name], second[name], atol=2e-3)
-    assert not list(train(config, data, out, recipes=tmp_path)), "it is done"
+    assert not list(train_epochs(data, out, config, recipes=tmp_path)), "it is done"
     wider = replace(config, widths=(16,))
     with pytest.raises(InputError, match="needs a network of the same shape"):
-        next(train(replace(wider, start_from=str(out / "best.safetensors")), data, tmp_path / "b"))
+        next(
+            train_epochs(
+                data, tmp_path / "b", replace(wider, start_from=str(out / "best.safetensors"))
+            )
+        )

@@ -32,9 +32,9 @@ from emovox.ids import TrackKey
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import build_dataset
 from emovox.media.audio import SAMPLE_RATE, read_audio
-from emovox.probing.classifiers import HeldOut, Probed
+from emovox.probing.classifiers import FeatureScores, FoldScores
 from emovox.probing.probe_config import ProbeConfig
-from emovox.probing.yardsticks import ExternalEvaluation
+from emovox.probing.probe_result import ProbeResult
 from emovox.reporting import charts, svg
 from emovox.reporting.aggregates import QUANTILES, aggregate
 from emovox.reporting.dataset_figures import write_figures
@@ -42,7 +42,7 @@ from emovox.reporting.page import MAX_TRACKS, Report, ReportConfig, collect, ren
 from emovox.reporting.results import CURVE_POINTS, read_results, roc_curve
 from emovox.reporting.sample import LEVELS, choose, pack, peaks_of, water_level
 from emovox.reporting.student_charts import roc_figure
-from emovox.teacher.evaluation import Evaluation as TeacherEvaluation
+from emovox.teacher.evaluation import TeacherEvaluation
 from emovox.teacher.teacher_scores import score
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
@@ -472,10 +472,12 @@ def test_results_that_cannot_be_read(run_folder: Path, tmp_path: Path) -> None:
 
 def probe_folder(folder: Path, layout: str) -> Path:
     folder.mkdir(parents=True)
-    held_out = HeldOut("random", (0.5, 0.6), (0.4, 0.5), ((3, 1), (1, 3)))
-    probed = Probed("student logits", "affine map", ("anger", "fear"), (held_out,))
-    found = ExternalEvaluation(
-        ProbeConfig(checkpoint="x", corpus=Path("corpus")),
+    held_out = FoldScores("random", (0.5, 0.6), (0.4, 0.5), ((3, 1), (1, 3)))
+    probed = FeatureScores("student logits", "affine map", ("anger", "fear"), (held_out,))
+    found = ProbeResult(
+        "x",
+        "corpus",
+        ProbeConfig(),
         {"name": "student", "sha256": "0" * 64},
         layout,
         {"anger": 4, "fear": 4},

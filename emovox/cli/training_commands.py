@@ -10,12 +10,11 @@ import click
 
 from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options
 from emovox.config import find_recipe, read_config
-from emovox.devices import PRECISIONS
 from emovox.errors import CheckError, ConfigError, EmovoxError
 from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
 from emovox.teacher import DEFAULT_TEACHER
-from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.teacher_config import TeacherEvaluateConfig, TeacherTrainConfig
 
 DATA = click.option(
     "--data", type=FILE_OR_FOLDER, required=True, help="FER+ faces and votes: a folder or zip file."
@@ -61,44 +60,22 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
 @click.command("evaluate-teacher")
 @click.argument("teacher", default=DEFAULT_TEACHER)
 @DATA
-@click.option(
-    "--part",
-    type=click.Choice(["public_test", "private_test", "train"]),
-    default="private_test",
-    show_default=True,
-    help="Part of FERPlus to score.",
-)
+@config_options(TeacherEvaluateConfig)
 @click.option(
     "--out", type=FOLDER, help="Folder to write evaluation.json and confusion matrices to."
 )
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    help="Device of the teacher: auto (CUDA if available), cpu, cuda or cuda:N.",
-)
-@click.option(
-    "--precision",
-    type=click.Choice(PRECISIONS),
-    default="fp32",
-    show_default=True,
-    help="Arithmetic of the teacher.",
-)
-def evaluate_teacher(
-    teacher: str, data: Path, part: str, out: Path | None, device: str, precision: str
-) -> None:
+def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any) -> None:
     """Score a teacher on FERPlus.
 
     TEACHER is a registered name, a checkpoint or a released file. Scores are printed with and
     without mirror averaging: the mean of the logits of a face and its mirror image.
     """
-    from emovox.teacher import load_teacher
-    from emovox.teacher.evaluation import evaluate
+    from emovox.teacher.evaluation import evaluate_teacher
 
-    evaluation = evaluate(load_teacher(teacher, device, precision), data, part)
-    click.echo(evaluation.summary())
+    result = evaluate_teacher(teacher, data, read_config(TeacherEvaluateConfig, None, options))
+    click.echo(result.summary())
     if out is not None:
-        evaluation.write(out)
+        result.write(out)
 
 
 @click.command("train-student")

@@ -1,4 +1,4 @@
-"""What training does to faces so that a network does not learn them by heart."""
+"""Augmentation of training faces."""
 
 import math
 
@@ -10,7 +10,7 @@ from emovox.teacher.teacher_config import TeacherTrainConfig
 
 
 def augment(grey: Tensor, config: TeacherTrainConfig, generator: torch.Generator) -> Tensor:
-    """Warp, mirror and relight faces: float `[N, 1, H, W]` in 0..255, same in and out."""
+    """Warp, mirror and relight faces, float `[N, 1, H, W]` in 0..255; return the same form."""
     n, _, height, width = grey.shape
 
     def uniform(limit: float) -> Tensor:

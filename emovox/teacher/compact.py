@@ -12,12 +12,20 @@ from torch import Tensor, nn
 from emovox.emotions import EMOTIONS
 from emovox.teacher.face_network import FaceNetwork, to_grey
 
-MIN_DEVIATION = 1.0  # grey levels; keeps a face of one colour finite
+MIN_DEVIATION = 1.0  # grey levels; avoids division by 0 for a face of one colour
 
 
 @dataclass(frozen=True)
 class CompactConfig:
-    """Shape of the network: a stem, then stages of residual blocks, each halving the side."""
+    """Shape of the network: a stem, then stages of residual blocks; each stage halves the side.
+
+    Attributes:
+        stem: channels of the first convolution.
+        widths: channels of each stage.
+        depths: residual blocks of each stage.
+        se_reduction: divisor of the channels in squeeze-and-excitation.
+        dropout: dropout probability before the last layer.
+    """
 
     stem: int = 16
     widths: tuple[int, ...] = (32, 64, 128, 192)
@@ -27,14 +35,14 @@ class CompactConfig:
 
 
 def standardise(grey: Tensor) -> Tensor:
-    """Give every face zero mean and unit deviation. `grey` is float `[N, 1, H, W]`, 0..255."""
+    """Scale each face, float `[N, 1, H, W]` in 0..255, to zero mean and unit deviation."""
     mean = grey.mean(dim=(1, 2, 3), keepdim=True)
     deviation = grey.std(dim=(1, 2, 3), keepdim=True, correction=0)
     return (grey - mean) / deviation.clamp_min(MIN_DEVIATION)
 
 
 class SqueezeExcite(nn.Module):
-    """Scale each channel by a gate computed from all channels' means (Hu et al., 2018)."""
+    """Scale each channel by a gate computed from the means of all channels (Hu et al., 2018)."""
 
     def __init__(self, channels: int, reduction: int) -> None:
         super().__init__()
@@ -71,7 +79,7 @@ class Block(nn.Module):
 
 
 class CompactNet(FaceNetwork):
-    """Standardised grey faces `[N, 1, 48, 48]` to logits `[N, 8]`."""
+    """Network from standardised grey faces `[N, 1, 48, 48]` to logits `[N, 8]`."""
 
     architecture = "emovox.compact"
     input_size = 48
@@ -101,5 +109,5 @@ class CompactNet(FaceNetwork):
 
     @staticmethod
     def preprocess(pixels: Tensor) -> Tensor:
-        """Grey, then zero mean and unit deviation per face; see `FaceNetwork`."""
+        """Convert to grey with zero mean and unit deviation per face; see `FaceNetwork`."""
         return standardise(to_grey(pixels))

@@ -1,10 +1,11 @@
-"""A teacher on FERPlus: how well its logits agree with the votes."""
+"""Evaluation of a teacher on FERPlus: agreement of its logits with the votes."""
 
 import json
+import os
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from tqdm import tqdm
@@ -13,16 +14,20 @@ from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.files import write_text
 from emovox.media.faces import resize
-from emovox.teacher import Teacher, ferplus
+from emovox.packages import explained
+from emovox.teacher import Teacher, ferplus, load_teacher
+from emovox.teacher.teacher_config import TeacherEvaluateConfig
 from emovox.teacher.teacher_scores import Scores, draw_confusion, score
 
-CHUNK = 256  # faces resized and given to the teacher at a time
+if TYPE_CHECKING:
+    import pandas as pd
 
-# The two ways of reading a face, and what the figures of each are called.
+CHUNK = 256  # faces that are resized and scored at a time
+
 PLAIN = "without mirror averaging"
 MIRRORED = "with mirror averaging"
 
-# Name, unit and field of each figure that stands for all faces together.
+# Name, unit and field of each score over all faces.
 FIGURES = (
     ("accuracy", "%", "accuracy"),
     ("mean per-class accuracy", "%", "mean_class_accuracy"),
@@ -32,16 +37,16 @@ FIGURES = (
 )
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Scores of one teacher on one part of FERPlus, read in both ways.
+@dataclass(frozen=True, repr=False)
+class TeacherEvaluation:
+    """Scores of a teacher on one part of FERPlus, without and with mirror averaging.
 
     Attributes:
-        teacher: its name.
-        sha256: of its weights.
+        teacher: name of the teacher.
+        sha256: SHA-256 of its weights.
         part: `train`, `public_test` or `private_test`.
-        plain: each face read once.
-        mirrored: logits averaged over the face and its mirror image.
+        plain: scores of the logits of each face.
+        mirrored: scores of the mean logits of each face and its mirror image.
     """
 
     teacher: str
@@ -50,8 +55,32 @@ class Evaluation:
     plain: Scores
     mirrored: Scores
 
+    def __repr__(self) -> str:
+        return (
+            f"<TeacherEvaluation {self.teacher} on {self.part}: accuracy "
+            f"{self.plain.accuracy:.2%}, {self.mirrored.accuracy:.2%} {MIRRORED}>"
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with one row per score; recall has a row per emotion.
+
+        The columns are `score`, `emotion`, `without_mirror_averaging`, `with_mirror_averaging`.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        with explained("to_pandas"):
+            import pandas as pd
+        both = self.plain, self.mirrored
+        rows = [(key, None, *(getattr(scores, key) for scores in both)) for _, _, key in FIGURES]
+        rows += [
+            ("recall", emotion, *(scores.recall[k] for scores in both))
+            for k, emotion in enumerate(EMOTIONS)
+        ]
+        return pd.DataFrame(rows, columns=["score", "emotion", _key(PLAIN), _key(MIRRORED)])
+
     def summary(self) -> str:
-        """The figures as lines of text, one column for each way of reading."""
+        """Return the scores as lines of text, with one column each without and with averaging."""
         rows = [
             (name, unit, getattr(self.plain, field), getattr(self.mirrored, field), "")
             for name, unit, field in FIGURES
@@ -70,47 +99,71 @@ class Evaluation:
         return "\n".join(lines)
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values; the keys say which way a face was read."""
+        """Return the evaluation as JSON values."""
         return {
             "teacher": {"name": self.teacher, "sha256": self.sha256},
             "part": self.part,
-            PLAIN.replace(" ", "_"): self.plain.as_json(),
-            MIRRORED.replace(" ", "_"): self.mirrored.as_json(),
+            _key(PLAIN): self.plain.as_json(),
+            _key(MIRRORED): self.mirrored.as_json(),
         }
 
-    def write(self, folder: Path) -> None:
-        """Write `evaluation.json` and the two confusion matrices as PNG."""
+    def write(self, out: str | os.PathLike[str]) -> None:
+        """Write `evaluation.json` and the two confusion matrices as PNG to a folder."""
+        folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
-        for scores, way, file in (
+        for scores, averaging, file in (
             (self.plain, PLAIN, "confusion.png"),
             (self.mirrored, MIRRORED, "confusion-mirror-averaged.png"),
         ):
-            draw_confusion(scores, f"{self.teacher} on {self.part}, {way}", folder / file)
+            draw_confusion(scores, f"{self.teacher} on {self.part}, {averaging}", folder / file)
 
 
-def evaluate(teacher: Teacher, data: str | Path, part: str) -> Evaluation:
-    """Run a teacher on the faces of one part of FERPlus, resized to its input where they differ.
+def _key(averaging: str) -> str:
+    return averaging.replace(" ", "_")
+
+
+def evaluate_teacher(
+    teacher: Teacher | str | os.PathLike[str],
+    data: str | os.PathLike[str],
+    config: TeacherEvaluateConfig | None = None,
+    **options: Any,
+) -> TeacherEvaluation:
+    """Score a teacher on one part of FERPlus; faces are resized to its input size.
+
+    Args:
+        teacher: a loaded teacher, or its registered name, checkpoint or released file.
+        data: FERPlus, a folder or a zip file, see `ferplus.read`.
+        config: options of the evaluation; device and precision do not apply to a loaded teacher.
+        **options: fields of `TeacherEvaluateConfig`, which override `config`.
 
     Raises:
-        InputError: `data` is not FERPlus.
+        ConfigError: unknown teacher, part, device or precision.
+        InputError: `data` is not FERPlus, or the teacher's logits are not finite.
+
+    Example:
+        >>> emovox.evaluate_teacher("compact", "ferplus.zip", part="public_test")  # doctest: +SKIP
+        <TeacherEvaluation compact on public_test: accuracy 86.50%, 86.86% with mirror averaging>
     """
-    faces = ferplus.read(data, part)
+    config = replace(config or TeacherEvaluateConfig(), **options)
+    if isinstance(teacher, str | os.PathLike):
+        teacher = load_teacher(teacher, config.device, config.precision)
+    faces = ferplus.read(data, config.part)
     plain, mirrored = predict(teacher, faces.images)
-    return Evaluation(
+    return TeacherEvaluation(
         teacher.name,
         teacher.sha256,
-        part,
+        config.part,
         score(plain, faces.targets),
         score((plain + mirrored) / 2, faces.targets),
     )
 
 
 def predict(teacher: Teacher, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Logits float32 `[N, 8]` of grey faces uint8 `[N, H, W]`, and of their mirror images.
+    """Return logits float32 `[N, 8]` of grey faces uint8 `[N, H, W]`, and of their mirror images.
 
     Raises:
-        InputError: the teacher gives NaN or infinity.
+        InputError: a logit is NaN or infinite.
     """
     plain, mirrored = [], []
     for chunk in _chunks(teacher, images):
@@ -118,12 +171,12 @@ def predict(teacher: Teacher, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
         mirrored.append(teacher(np.ascontiguousarray(chunk[:, :, ::-1])))
     logits = np.concatenate(plain), np.concatenate(mirrored)
     if not np.isfinite(logits).all():
-        raise InputError(f"teacher {teacher.name}: gives logits that are not finite")
+        raise InputError(f"teacher {teacher.name}: logits are not finite")
     return logits
 
 
 def _chunks(teacher: Teacher, images: np.ndarray) -> Iterator[np.ndarray]:
-    """Crops as the teacher takes them, with a progress bar where stderr is a terminal."""
+    """Yield crops of the teacher's input size, with a progress bar if stderr is a terminal."""
     starts = range(0, len(images), CHUNK)
     for start in tqdm(starts, desc=teacher.name, unit_scale=CHUNK, unit="face", disable=None):
         grey = images[start : start + CHUNK]

@@ -1,46 +1,45 @@
 """FERPlus: the faces of FER2013 with the votes of ten annotators (Barsoum et al., 2016).
 
-Reads the official folders (FER2013Train, FER2013Valid, FER2013Test) with the votes of
-fer2013new.csv, or of each folder's own label.csv where that file is missing; where there are no
-such folders, fer2013.csv (the pixels, as Kaggle has them) with fer2013new.csv. Either from a
-directory or from inside a zip file. The votes are cleaned the way the reference code of EmoVoxCeleb
-does it.
+Reads a folder or a zip file with either
+
+- the official folders (FER2013Train, FER2013Valid, FER2013Test), with the votes in fer2013new.csv
+  or, if it is missing, in the label.csv of each folder; or
+- fer2013.csv (the pixels, as on Kaggle) and fer2013new.csv.
+
+The votes are cleaned as in the reference code of EmoVoxCeleb.
 """
 
 import contextlib
 import csv
 import io
+import os
 import struct
 import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import IO
 
 import cv2
 import numpy as np
 
 from emovox.emotions import EMOTIONS
-from emovox.errors import InputError
+from emovox.errors import ConfigError, InputError, first_line
+from emovox.teacher.teacher_config import PARTS
 
 SIDE = 48  # pixels; every FER2013 image is a grey square of this side
-FOLDERS = {
-    "train": "FER2013Train",
-    "public_test": "FER2013Valid",
-    "private_test": "FER2013Test",
-}
-USAGES = {"train": "Training", "public_test": "PublicTest", "private_test": "PrivateTest"}
-# Faces left per part once the votes of fer2013new.csv are cleaned: 3,079 of 35,887 are dropped.
+FOLDERS = dict(zip(PARTS, ("FER2013Train", "FER2013Valid", "FER2013Test"), strict=True))
+USAGES = dict(zip(PARTS, ("Training", "PublicTest", "PrivateTest"), strict=True))
+# Faces per part after cleaning the votes of fer2013new.csv: 3,079 of 35,887 are dropped.
 CLEAN_COUNTS = {"train": 26_196, "public_test": 3_318, "private_test": 3_294}
 
 VOTE_NAMES = (*EMOTIONS, "unknown", "NF")  # the last is "not a face"
-NUM_VOTES = len(VOTE_NAMES)
 MAX_VOTES = 1000  # of one face for one emotion; there were ten annotators
-# What a damaged or odd zip file raises when it is opened or read.
-ZIP_ERRORS = (
-    *(zipfile.BadZipFile, zlib.error, struct.error, KeyError, OSError, EOFError),
-    # encrypted; a compression that Python lacks; a header with impossible numbers
+# Errors of a damaged or unusual zip file or table.
+READ_ERRORS = (
+    *(csv.Error, zipfile.BadZipFile, zlib.error, struct.error, KeyError, OSError, EOFError),
+    # encryption; a compression that Python lacks; a header with impossible numbers
     *(RuntimeError, NotImplementedError, ValueError),
 )
 
@@ -51,7 +50,7 @@ class FerPlus:
 
     Attributes:
         images: uint8 `[N, 48, 48]`, grey.
-        targets: float32 `[N, 8]`, the cleaned votes as a distribution over `EMOTIONS`.
+        targets: float32 `[N, 8]`, cleaned votes as a distribution over `EMOTIONS`.
         names: file name of each image, such as `fer0000000.png`.
     """
 
@@ -64,23 +63,23 @@ class FerPlus:
 
     @property
     def labels(self) -> np.ndarray:
-        """Hard labels int64 `[N]`: the first maximum of the votes."""
+        """Emotion with the most votes, the first one in a tie: int64 `[N]`."""
         return self.targets.argmax(axis=1)
 
 
 def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Apply the reference code's cleaning to raw votes.
+    """Clean raw votes as the reference code does.
 
     Single votes become 0. A face is dropped if its top vote is, or ties with, "unknown" or "not a
-    face", if three or more emotions tie at the top, or if the tied emotions together hold at most
+    face", if three or more emotions tie at the top, or if the tied emotions together have at most
     half of all remaining votes.
 
     Args:
         votes: integers `[N, 10]`: `EMOTIONS`, then unknown, then not-a-face.
 
     Returns:
-        `keep` bool `[N]`, and `targets` float32 `[N, 8]`: votes for the emotions, each row summing
-        to one (rows that are not kept are meaningless).
+        `keep` bool `[N]`, and `targets` float32 `[N, 8]`: votes for the emotions; each row sums to
+        one (rows that are not kept are meaningless).
 
     Example:
         >>> keep, targets = clean_votes(np.array([[6, 2, 0, 0, 0, 0, 0, 0, 1, 1]]))
@@ -96,18 +95,21 @@ def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keep, emotions / np.maximum(emotions.sum(axis=1, keepdims=True), 1)
 
 
-def read(source: str | Path, part: str) -> FerPlus:
+def read(source: str | os.PathLike[str], part: str) -> FerPlus:
     """Read and clean one part of FERPlus.
 
     Args:
-        source: a folder or a zip file that holds, at any depth, the official folders, or
+        source: a folder or a zip file that contains, at any depth, the official folders, or
             fer2013.csv and fer2013new.csv.
         part: `train`, `public_test` or `private_test`.
 
     Raises:
+        ConfigError: unknown part.
         InputError: a folder, a table, a column, a vote or an image is missing or malformed.
     """
-    files = _Zip(source) if zipfile.is_zipfile(source) else _Folder(source)
+    if part not in PARTS:
+        raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
+    files = _Files(Path(source))
     folder = files.find(FOLDERS[part])
     shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
     own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
@@ -126,16 +128,57 @@ def read(source: str | Path, part: str) -> FerPlus:
     keep, targets = clean_votes(np.array([label.votes for label in labels]))
     kept = [label for label, k in zip(labels, keep, strict=True) if k]
     if not kept:
-        raise InputError(f"{source}: the votes leave no face of {part} that can be used")
+        raise InputError(f"{source}: no usable faces in {part} after vote cleaning")
     if folder is not None:
-        images = np.empty((len(kept), SIDE, SIDE), np.uint8)
-        for i, label in enumerate(kept):
-            name = f"{folder}/{label.name}"
-            images[i] = _decode(files.read(name), f"{source}: {name}")
+        images = np.stack([_read_image(files, f"{folder}/{label.name}") for label in kept])
     else:
         assert pixels is not None
         images = _read_pixels(files, pixels, kept, USAGES[part])
     return FerPlus(images, targets[keep], tuple(label.name for label in kept))
+
+
+class _Files:
+    """Files of a folder or a zip file, by their paths relative to it."""
+
+    def __init__(self, source: Path) -> None:
+        self.source = source
+        self._archive = None
+        if zipfile.is_zipfile(source):
+            try:
+                self._archive = zipfile.ZipFile(source)
+            except READ_ERRORS as error:
+                raise InputError(f"{source}: damaged zip file ({error})") from error
+            files = self._archive.namelist()
+            self._names = {*files, *(name.rpartition("/")[0] for name in files)}
+        elif source.is_dir():
+            self._names = {path.relative_to(source).as_posix() for path in source.rglob("*")}
+        else:
+            raise InputError(f"{source}: neither a folder nor a zip file with FERPlus in it")
+
+    def find(self, ending: str) -> str | None:
+        """Return the first file or folder whose path ends with these components."""
+        found = (name for name in self._names if f"/{name}".endswith(f"/{ending}"))
+        return min(found, default=None)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file; errors of reading it inside the block become InputError."""
+        try:
+            path = self.source / name
+            with self._archive.open(name) if self._archive else path.open("rb") as file:
+                yield file
+        except InputError:
+            raise
+        except READ_ERRORS as error:
+            reason = getattr(error, "strerror", None) or first_line(error)
+            raise InputError(f"{self.source}: {name}: cannot be read ({reason})") from error
+
+    @contextlib.contextmanager
+    def open_table(self, name: str) -> Iterator[Iterator[list[str]]]:
+        """Open a CSV file as an iterator over its rows."""
+        with self.open(name) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+            yield csv.reader(text)
 
 
 @dataclass(frozen=True)
@@ -147,45 +190,32 @@ class _Label:
     votes: list[int]
 
 
-def _read_shared_labels(files: "_Folder | _Zip", name: str, part: str) -> list[_Label]:
-    """The rows of fer2013new.csv that belong to one part."""
+def _read_shared_labels(files: _Files, name: str, part: str) -> list[_Label]:
+    """Return the rows of fer2013new.csv that belong to one part."""
     where = f"{files.source}: {name}"
-    with _reading(files, name) as text:
-        rows = csv.reader(text)
+    with files.open_table(name) as rows:
         usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
         return [
-            # Faces without a name are those that the official folders leave out.
+            # Faces without a name are missing in the official folders.
             _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
             for i, row in enumerate(rows)
             if len(row) > max(usage, image) and row[usage] == USAGES[part]
         ]
 
 
-def _read_own_labels(files: "_Folder | _Zip", name: str) -> list[_Label]:
-    """The rows of a folder's label.csv: name, box, votes; no header."""
-    columns = range(2, 2 + NUM_VOTES)
-    with _reading(files, name) as text:
+def _read_own_labels(files: _Files, name: str) -> list[_Label]:
+    """Return the rows of a folder's label.csv: name, box, votes; no header."""
+    columns = range(2, 2 + len(VOTE_NAMES))
+    with files.open_table(name) as rows:
         return [
             _Label(i, row[0], _votes(row, columns, f"{files.source}: {name}: line {i + 1}"))
-            for i, row in enumerate(csv.reader(text))
+            for i, row in enumerate(rows)
             if row
         ]
 
 
-@contextlib.contextmanager
-def _reading(files: "_Folder | _Zip", name: str) -> Iterator[TextIO]:
-    """Open a table, and turn what is wrong with its bytes into an InputError."""
-    with files.open(name) as text:
-        try:
-            yield text
-        except InputError:
-            raise
-        except (csv.Error, *ZIP_ERRORS) as error:
-            raise InputError(f"{files.source}: {name}: cannot be read ({error})") from error
-
-
 def _columns(header: list[str], names: Sequence[str], where: str) -> list[int]:
-    """Positions of named columns, whatever their case and the blanks around them."""
+    """Return the positions of named columns; case and surrounding blanks do not matter."""
     found = [cell.strip().lower() for cell in header]
     if missing := [name for name in names if name.lower() not in found]:
         raise InputError(
@@ -202,20 +232,17 @@ def _votes(row: list[str], columns: Sequence[int], where: str) -> list[int]:
         return votes
     except (ValueError, IndexError):
         raise InputError(
-            f"{where}: expected {NUM_VOTES} votes after two columns, found {row!r}"
+            f"{where}: expected {len(columns)} votes after two columns, found {row!r}"
         ) from None
 
 
-def _read_pixels(
-    files: "_Folder | _Zip", name: str, labels: list[_Label], usage_name: str
-) -> np.ndarray:
-    """The images uint8 `[N, 48, 48]` of some rows of fer2013.csv, which has one row per face."""
+def _read_pixels(files: _Files, name: str, labels: list[_Label], usage_name: str) -> np.ndarray:
+    """Return the images uint8 `[N, 48, 48]` of some rows of fer2013.csv, one row per face."""
     where = f"{files.source}: {name}"
     wanted = {label.row: i for i, label in enumerate(labels)}
     images = np.empty((len(labels), SIDE, SIDE), np.uint8)
     num_read = 0
-    with _reading(files, name) as text:
-        rows = csv.reader(text)
+    with files.open_table(name) as rows:
         usage, pixels = _columns(next(rows, []), ("Usage", "pixels"), where)
         for number, row in enumerate(rows):
             if number not in wanted:
@@ -223,8 +250,8 @@ def _read_pixels(
             line = f"{where}: line {number + 2}"
             if len(row) <= max(usage, pixels) or row[usage].strip() != usage_name:
                 raise InputError(
-                    f"{line}: fer2013new.csv calls this face {usage_name}; the two files do not "
-                    "belong together"
+                    f"{line}: usage is not {usage_name}, as in fer2013new.csv; use two files of "
+                    "the same release"
                 )
             images[wanted[number]] = _grey_levels(row[pixels], line)
             num_read += 1
@@ -245,63 +272,15 @@ def _grey_levels(text: str, where: str) -> np.ndarray:
     return levels.reshape(SIDE, SIDE).astype(np.uint8)
 
 
-def _decode(data: bytes, where: str) -> np.ndarray:
+def _read_image(files: _Files, name: str) -> np.ndarray:
+    where = f"{files.source}: {name}"
+    with files.open(name) as file:
+        data = file.read()
     image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
     if image is None:
-        raise InputError(f"{where}: is not an image")
+        raise InputError(f"{where}: not an image")
     if image.shape != (SIDE, SIDE):
         raise InputError(
             f"{where}: is {image.shape[1]} x {image.shape[0]}, expected {SIDE} x {SIDE}"
         )
     return image
-
-
-class _Folder:
-    def __init__(self, source: str | Path) -> None:
-        self.source = Path(source)
-        if not self.source.is_dir():
-            raise InputError(f"{source}: neither a folder nor a zip file with FERPlus in it")
-
-    def find(self, ending: str) -> str | None:
-        found = min(self.source.glob(f"**/{ending}"), default=None)
-        return None if found is None else found.relative_to(self.source).as_posix()
-
-    def read(self, name: str) -> bytes:
-        try:
-            return (self.source / name).read_bytes()
-        except OSError as error:
-            raise InputError(f"{self.source / name}: {error.strerror}") from error
-
-    def open(self, name: str) -> TextIO:
-        try:
-            return (self.source / name).open(encoding="utf-8-sig", errors="replace", newline="")
-        except OSError as error:
-            raise InputError(f"{self.source / name}: {error.strerror}") from error
-
-
-class _Zip:
-    def __init__(self, source: str | Path) -> None:
-        self.source = Path(source)
-        try:
-            self.archive = zipfile.ZipFile(source)
-        except ZIP_ERRORS as error:
-            raise InputError(f"{source}: damaged zip file ({error})") from error
-
-    def find(self, ending: str) -> str | None:
-        files = self.archive.namelist()
-        folders = {name.rpartition("/")[0] for name in files}
-        found = (n for n in folders.union(files) if f"/{n}".endswith(f"/{ending}"))
-        return min(found, default=None)
-
-    def read(self, name: str) -> bytes:
-        try:
-            return self.archive.read(name)
-        except ZIP_ERRORS as error:
-            raise InputError(f"{self.source}: {name}: {error}") from error
-
-    def open(self, name: str) -> TextIO:
-        try:
-            binary = self.archive.open(name)
-        except ZIP_ERRORS as error:
-            raise InputError(f"{self.source}: {name}: {error}") from error
-        return io.TextIOWrapper(binary, encoding="utf-8-sig", errors="replace", newline="")

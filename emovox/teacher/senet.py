@@ -1,10 +1,9 @@
 """The released FERPlus networks: SE-ResNet-50 and ResNet-50 in the Caffe form of VGGFace2.
 
 Layer names are those of the released weights (Albanie's senet50-ferplus and resnet50-ferplus), so
-that a state dict needs no renaming. What sets the form apart from torchvision's: the stride of a
-stage sits in the first 1 x 1 convolution of its first block, and max-pooling rounds up without
-padding. The dropout inside the last gate of the released SENet does nothing at inference and is
-left out.
+that a state dict needs no renaming. Two details differ from torchvision: the stride of a stage is
+in the first 1 x 1 convolution of its first block, and max-pooling rounds up without padding. The
+dropout inside the last gate of the released SENet has no effect at inference and is omitted.
 """
 
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from emovox.emotions import EMOTIONS
 from emovox.teacher.face_network import FaceNetwork, to_grey
 
-MEAN_RGB = (131.0912, 103.8827, 91.4953)  # grey levels; of VGGFace2
+MEAN_RGB = (131.0912, 103.8827, 91.4953)  # grey levels; mean of VGGFace2
 DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5
 WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; blocks end four times as wide
 EXPANSION = 4
@@ -25,13 +24,17 @@ SE_REDUCTION = 16
 
 @dataclass(frozen=True)
 class SenetConfig:
-    """Which of the two networks: with squeeze-and-excitation (SE-ResNet-50) or without."""
+    """Choice between the two networks.
+
+    Attributes:
+        squeeze_excite: True for SE-ResNet-50, False for ResNet-50.
+    """
 
     squeeze_excite: bool = True
 
 
 class Senet(FaceNetwork):
-    """Mean-subtracted RGB `[N, 3, 224, 224]` to logits `[N, 8]`."""
+    """Network from mean-subtracted RGB `[N, 3, 224, 224]` to logits `[N, 8]`."""
 
     architecture = "emovox.senet"
     input_size = 224
@@ -39,7 +42,7 @@ class Senet(FaceNetwork):
     def __init__(self, config: SenetConfig | None = None) -> None:
         super().__init__()
         self.config = config or SenetConfig()
-        self.blocks: list[tuple[str, bool]] = []  # name prefix, whether the shortcut is projected
+        self.blocks: list[tuple[str, bool]] = []  # name prefix; True if the shortcut is projected
         self._convolution("conv1_7x7_s2", 3, 64, 7, stride=2)
         inputs = 64
         for stage, (depth, width) in enumerate(zip(DEPTHS, WIDTHS, strict=True), start=2):
@@ -92,6 +95,6 @@ class Senet(FaceNetwork):
 
     @staticmethod
     def preprocess(pixels: Tensor) -> Tensor:
-        """Grey in three channels, less the mean of VGGFace2; see `FaceNetwork`."""
+        """Convert to grey in three channels minus the mean of VGGFace2; see `FaceNetwork`."""
         grey = to_grey(pixels).expand(-1, 3, -1, -1)
         return grey - torch.tensor(MEAN_RGB, device=pixels.device).view(1, 3, 1, 1)

@@ -2,25 +2,13 @@
 
 from dataclasses import dataclass
 
+from emovox.config import check_options, option
+from emovox.devices import PRECISIONS
 from emovox.errors import ConfigError
 
+PARTS = ("train", "public_test", "private_test")  # of FERPlus
+
 MIN_WIDTH = 8  # of a stage; squeeze-and-excitation divides the channels by 8
-BOUNDS = {
-    "distill_weight": (0, 1),
-    "dropout": (0, 0.99),
-    "learning_rate": (1e-9, 100),
-    "warmup_epochs": (0, 10**6),
-    "momentum": (1e-9, 0.9999),  # Nesterov momentum must be above 0
-    "weight_decay": (0, 1),
-    "average_decay": (0, 0.999999),
-    "mirror": (0, 1),
-    "rotation": (0, 180),
-    "zoom": (0, 0.9),
-    "shift": (0, 1),
-    "gamma": (0, 5),
-    "cutout": (0, 1),
-    "seed": (0, 2**63 - 1),
-}
 
 
 @dataclass(frozen=True)
@@ -58,38 +46,33 @@ class TeacherTrainConfig:
         bf16: Train under bfloat16 autocast.
     """
 
-    stem: int = 16
+    stem: int = option(16, least=1)
     widths: tuple[int, ...] = (32, 64, 128, 192)
     depths: tuple[int, ...] = (1, 2, 2, 1)
-    dropout: float = 0.3
+    dropout: float = option(0.3, least=0, most=0.99)
     start_from: str = ""
     distill_from: tuple[str, ...] = ()
-    distill_weight: float = 0.5
-    epochs: int = 70
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    warmup_epochs: float = 2.0
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    average_decay: float = 0.999
-    mirror: float = 0.5
-    rotation: float = 15.0
-    zoom: float = 0.15
-    shift: float = 0.08
-    gamma: float = 0.3
-    cutout: float = 0.5
-    cutout_side: int = 16
-    seed: int = 0
+    distill_weight: float = option(0.5, least=0, most=1)
+    epochs: int = option(70, least=1)
+    batch_size: int = option(128, least=1)
+    learning_rate: float = option(0.1, least=1e-9, most=100)
+    warmup_epochs: float = option(2.0, least=0, most=10**6)
+    momentum: float = option(0.9, least=1e-9, most=0.9999)  # Nesterov momentum is above 0
+    weight_decay: float = option(5e-4, least=0, most=1)
+    average_decay: float = option(0.999, least=0, most=0.999999)
+    mirror: float = option(0.5, least=0, most=1)
+    rotation: float = option(15.0, least=0, most=180)
+    zoom: float = option(0.15, least=0, most=0.9)
+    shift: float = option(0.08, least=0, most=1)
+    gamma: float = option(0.3, least=0, most=5)
+    cutout: float = option(0.5, least=0, most=1)
+    cutout_side: int = option(16, least=1)
+    seed: int = option(0, least=0, most=2**63 - 1)
     device: str = "auto"
     bf16: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("epochs", "batch_size", "stem", "cutout_side"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1")
-        for name, (low, high) in BOUNDS.items():
-            if not low <= getattr(self, name) <= high:
-                raise ConfigError(f"{name} must lie between {low} and {high}")
+        check_options(self)
         shape = self.widths + self.depths
         if len(self.widths) != len(self.depths) or min(shape, default=0) < 1:
             raise ConfigError(
@@ -98,3 +81,21 @@ class TeacherTrainConfig:
             )
         if min(self.widths) < MIN_WIDTH:
             raise ConfigError(f"widths must be at least {MIN_WIDTH}; found {list(self.widths)}")
+
+
+@dataclass(frozen=True)
+class TeacherEvaluateConfig:
+    """Options of the evaluation of a teacher on FERPlus.
+
+    Attributes:
+        part: Part of FERPlus to score.
+        device: Device of the teacher: auto (CUDA if available), cpu, cuda or cuda:N.
+        precision: Arithmetic of the teacher; auto selects bf16 where the hardware supports it.
+    """
+
+    part: str = option("private_test", choices=PARTS)
+    device: str = "auto"
+    precision: str = option("fp32", choices=PRECISIONS)
+
+    def __post_init__(self) -> None:
+        check_options(self)

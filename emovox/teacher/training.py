@@ -36,57 +36,59 @@ def train_teacher(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
     config: TeacherTrainConfig | None = None,
+    *,
     recipes: str | os.PathLike[str] = ".",
+    say: Callable[[str], object] = lambda line: None,
     on_epoch: Callable[[Record], object] = lambda record: None,
+    **options: Any,
 ) -> runs.TrainingResult:
-    """Train a compact teacher on FERPlus, or resume its training in `out`.
+    """Train a compact teacher, or resume a training, until its last epoch.
 
     Args:
         data: FERPlus, a folder or a zip file, see `ferplus.read`.
-        out: training folder, created if missing; see `train` for its files.
-        config: the recipe; None for the defaults.
-        recipes: folder that relative paths in `config.distill_from` and `config.start_from` start
-            from.
-        on_epoch: called with the record of each epoch when the epoch ends.
+        out: folder of the training; see `train_epochs` for its files.
+        config: recipe of the training.
+        recipes: folder of the relative paths in `distill_from` and `start_from`.
+        say: receives messages, as lines of text.
+        on_epoch: receives the record of each new epoch.
+        **options: fields of `TeacherTrainConfig`, which override `config`.
 
-    Raises:
-        EmovoxError: see `train`.
-
-    Example:
-        >>> config = TeacherTrainConfig(epochs=10)
-        >>> result = train_teacher("ferplus.zip", "runs/teacher", config)  # doctest: +SKIP
-        >>> result.to_pandas()["public_test_accuracy"].max()  # doctest: +SKIP
-        0.84
-    """
-    for record in train(config or TeacherTrainConfig(), data, out, recipes):
-        on_epoch(record)
-    return runs.read_result(Path(out))
-
-
-def train(
-    config: TeacherTrainConfig,
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    recipes: str | os.PathLike[str] = ".",
-) -> Generator[Record, None, None]:
-    """Train a compact teacher; yield one record per epoch.
-
-    Writes to `out`: `best.safetensors` (the weight average of the epoch with the lowest PublicTest
-    cross-entropy, which is less noisy than accuracy and suits soft targets), `last.pt` (resume
-    point after each epoch), `log.jsonl` and `config.json`. If `out` holds the resume point of the
-    same recipe, training resumes from it. Recipes in `config` are trained first, each in its own
-    folder under `out`.
-
-    Args:
-        config: the recipe.
-        data: FERPlus, see `ferplus.read`.
-        out: training folder, created if missing.
-        recipes: folder that relative paths in `config` start from.
+    Returns:
+        The records of all epochs, including those of earlier runs, and the best checkpoint.
 
     Raises:
         InputError: `data` is not FERPlus.
         ConfigError: `out` belongs to another recipe, or a teacher is missing.
         EmovoxError: the training diverged.
+
+    Example:
+        >>> emovox.train_teacher("ferplus.zip", "runs/teacher", epochs=10)  # doctest: +SKIP
+        <TrainingResult runs/teacher/best.safetensors: 10 epochs; last: train_loss 0.9122, ...>
+    """
+    config = dataclasses.replace(config or TeacherTrainConfig(), **options)
+    out = Path(out)
+    is_complete = True
+    for record in train_epochs(data, out, config, recipes):
+        on_epoch(record)
+        is_complete = False
+    if is_complete:
+        say(f"{out / runs.BEST_FILE}: training is already complete")
+    return runs.read_result(out)
+
+
+def train_epochs(
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: TeacherTrainConfig,
+    recipes: str | os.PathLike[str] = ".",
+) -> Generator[Record, None, None]:
+    """Train a teacher as `train_teacher` does; yield one record per epoch.
+
+    Writes to `out`: `best.safetensors` (the weight average of the epoch with the lowest PublicTest
+    cross-entropy, which is less noisy than accuracy and suits soft targets), `last.pt` (resume
+    point after each epoch), `log.jsonl` and `config.json`. If `out` holds the resume point of the
+    same recipe, training resumes there. Recipes in `config` are trained first, each in its own
+    folder under `out`; their records have the key `recipe`.
     """
     device = torch.device(resolve_device(config.device))
     sources = _find_sources(config, Path(recipes))
@@ -193,7 +195,7 @@ def _train_sources(
             found.append(source.name)
             continue
         folder = out / source.stem
-        for record in train(source.recipe, data, folder, Path(source.name).parent):
+        for record in train_epochs(data, folder, source.recipe, Path(source.name).parent):
             yield {"recipe": source.stem, **record}
         found.append(folder / runs.BEST_FILE)
     return found
