@@ -100,7 +100,7 @@ def kill_processes(words: str) -> int:
     return killed
 
 
-@pytest.mark.parametrize("words", ["LokyProcess", "ray::Slice"])
+@pytest.mark.parametrize("words", ["LokyProcess", "ray::ShardActor"])
 def test_killed_worker_or_actor(
     words: str, corpus: Path, expected: dict[str, str | None], cluster: Any, tmp_path: Path
 ) -> None:
@@ -156,7 +156,7 @@ def test_cluster_without_room_is_an_error(cluster: Any, monkeypatch: pytest.Monk
     engine = RayEngine(cluster.address, actor_cpus=1, actor_gpus=1)
     try:
         with pytest.raises(
-            EmovoxError, match="no node has room for an actor of --actor-cpus 1, --actor-gpus 1"
+            EmovoxError, match="no node can run an actor with --actor-cpus 1, --actor-gpus 1"
         ):
             engine.resolve("cpu", "fp32", "off", False)
     finally:
@@ -168,7 +168,7 @@ def test_cluster_without_room_is_an_error(cluster: Any, monkeypatch: pytest.Monk
 def test_unreachable_address() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-    with pytest.raises(EmovoxError, match=f"no Ray cluster at 127.0.0.1:{port}: .*refused"):
+    with pytest.raises(EmovoxError, match=f"Ray cluster 127.0.0.1:{port}: .*refused"):
         RayEngine(f"127.0.0.1:{port}")
 
 
@@ -179,7 +179,7 @@ def test_terminated_run_ends_in_one_line(corpus: Path, cluster: Any, tmp_path: P
     driver.send_signal(signal.SIGTERM)
     _, stderr = driver.communicate(timeout=60)
     assert driver.returncode == 130
-    interrupted = "emovox: interrupted; run the same command again to go on where it stopped"
+    interrupted = "emovox: interrupted; rerun the same command to resume"
     assert stderr.strip() == interrupted
 
 
