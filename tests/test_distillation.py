@@ -1,4 +1,4 @@
-"""Distillation: the mixed targets, what is kept, and recipes that name other recipes."""
+"""Distillation: mixed targets, saved logits, and recipes that learn from other recipes."""
 
 import json
 import shutil
@@ -28,14 +28,14 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 class LeftTeacher(FakeTeacher):
-    """Looks at the left half only, so that a mirror image gives something else."""
+    """A fake teacher that sees the left half only, so that mirroring changes its logits."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         return super().__call__(crops[:, :, : crops.shape[2] // 2])
 
 
 class TwiceTeacher(LeftTeacher):
-    """Says everything twice as loud."""
+    """A fake teacher with doubled logits."""
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         return 2 * super().__call__(crops)
@@ -50,7 +50,7 @@ def faces() -> FerPlus:
 
 
 def naive_logits(images: np.ndarray) -> np.ndarray:
-    """Mean grey of eight bands of rows, over the whole width: left half and mirrored left half."""
+    """Return the mean grey level of eight bands of rows: left half and mirrored left half."""
     return np.array([[face[6 * k : 6 * k + 6].mean() for k in range(8)] for face in images])
 
 
@@ -60,7 +60,7 @@ def test_logits_are_averaged_over_teachers_and_mirror_images(faces: FerPlus) -> 
     np.testing.assert_allclose(found, 1.5 * naive_logits(faces.images), rtol=1e-5)
 
 
-def test_targets_mix_votes_and_teachers_and_are_kept(
+def test_targets_mix_votes_and_teachers_and_logits_are_saved(
     faces: FerPlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = LeftTeacher(48)
@@ -70,12 +70,12 @@ def test_targets_mix_votes_and_teachers_and_are_kept(
     np.testing.assert_allclose(targets, expected, atol=1e-5)
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
 
-    asked = teacher.num_crops
+    num_crops = teacher.num_crops
     np.testing.assert_array_equal(soft_targets(faces, ["any"], 0.25, tmp_path, "cpu"), targets)
-    assert teacher.num_crops == asked, "kept logits are used"
+    assert teacher.num_crops == num_crops, "saved logits are used"
     teacher.sha256 = "1" * 64
     soft_targets(faces, ["any"], 0.25, tmp_path, "cpu")
-    assert teacher.num_crops == 2 * asked, "another teacher is asked"
+    assert teacher.num_crops == 2 * num_crops, "another teacher runs again"
     (tmp_path / distillation.LOGITS_FILE).write_text("cut short")
     np.testing.assert_array_equal(soft_targets(faces, ["any"], 0.25, tmp_path, "cpu"), targets)
 
@@ -84,7 +84,7 @@ SHAPE = "stem = 8\nwidths = [8]\ndepths = [1]\nbatch_size = 16\nbf16 = false\nep
 
 
 @pytest.mark.slow
-def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) -> None:
+def test_recipes_to_learn_from_are_trained_first(data: Path, tmp_path: Path) -> None:
     (tmp_path / "first.toml").write_text(SHAPE + "seed = 5\n")
     second = tmp_path / "second.toml"
     second.write_text(SHAPE + 'distill_from = ["first.toml"]\ndistill_weight = 0.9\n')
@@ -92,7 +92,7 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
     out = tmp_path / "out"
     records = list(train_epochs(data, out, config, recipes=tmp_path))
     assert [record.get("recipe") for record in records] == ["first", None]
-    assert not list(train_epochs(data, out, config, recipes=tmp_path)), "both are done"
+    assert not list(train_epochs(data, out, config, recipes=tmp_path)), "both are complete"
 
     alone = tmp_path / "alone"
     list(train_epochs(data, alone, replace(config, distill_from=())))
@@ -100,12 +100,12 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
     images = read(data, "train").images
     crops = np.repeat(images[..., None], 3, axis=3)
     logits = (teacher(crops) + teacher(np.ascontiguousarray(crops[:, :, ::-1]))) / 2
-    kept = load_file(out / distillation.LOGITS_FILE)["logits"]
-    assert np.abs(kept - logits).max() < 0.05, "of the first recipe's network (bf16 or not)"
+    saved = load_file(out / distillation.LOGITS_FILE)["logits"]
+    assert np.abs(saved - logits).max() < 0.05, "from the first recipe's network (bf16 or not)"
     losses = [
         json.loads((folder / "log.jsonl").read_text())["train_loss"] for folder in (out, alone)
     ]
-    assert losses[0] != losses[1], "the teacher changes what is learnt"
+    assert losses[0] != losses[1], "the teacher changes the training"
     with safe_open(out / "best.safetensors", "np") as file:
         header = json.loads(file.metadata()["training"])
     assert header["recipe"]["distill_from"] == ["first.toml"]
@@ -117,14 +117,14 @@ def test_a_recipe_trains_the_recipes_it_names_first(data: Path, tmp_path: Path) 
     [
         ({"a.toml": '["a.toml"]'}, "a.toml: a recipe cannot learn from itself"),
         ({"a.toml": '["b.toml"]', "b.toml": '["a.toml"]'}, "cannot learn from itself"),
-        ({"a.toml": '["b.toml", "nobody"]', "b.toml": "[]"}, "'nobody' is neither"),
+        ({"a.toml": '["b.toml", "unknown"]', "b.toml": "[]"}, "'unknown' is neither"),
         (
             {"a.toml": '["b.toml", "c/b.toml"]', "b.toml": "[]", "c/b.toml": "[]"},
             "need different names",
         ),
     ],
 )
-def test_a_wrong_tree_of_recipes_trains_nothing(
+def test_invalid_recipes_to_learn_from_fail_before_any_training(
     data: Path, tmp_path: Path, files: dict[str, str], words: str
 ) -> None:
     for name, sources in files.items():
@@ -137,7 +137,7 @@ def test_a_wrong_tree_of_recipes_trains_nothing(
 
 
 @pytest.mark.slow
-def test_paths_of_teachers_stay_out_of_the_weights(data: Path, tmp_path: Path) -> None:
+def test_checkpoint_and_config_hold_no_paths(data: Path, tmp_path: Path) -> None:
     config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
     list(train_epochs(data, tmp_path / "first", config))
     named = replace(config, distill_from=(str(tmp_path / "first" / "best.safetensors"),))
@@ -157,7 +157,7 @@ def test_a_checkpoint_beside_the_recipe_is_found(data: Path, tmp_path: Path) -> 
     assert len(list(train_epochs(data, tmp_path / "a", named, recipes=tmp_path))) == 1
 
 
-def test_a_recipe_goes_on_from_the_weights_of_another(data: Path, tmp_path: Path) -> None:
+def test_a_recipe_starts_from_the_weights_of_another(data: Path, tmp_path: Path) -> None:
     (tmp_path / "first.toml").write_text(SHAPE.replace("epochs = 1", "epochs = 6"))
     config = replace(
         QUICK,
@@ -174,7 +174,7 @@ def test_a_recipe_goes_on_from_the_weights_of_another(data: Path, tmp_path: Path
     first, second = (load_file(p / "best.safetensors") for p in (out / "first", out))
     for name in ("classifier.weight", "stem.0.weight", "blocks.0.se.up.bias"):
         np.testing.assert_allclose(first[name], second[name], atol=2e-3)
-    assert not list(train_epochs(data, out, config, recipes=tmp_path)), "it is done"
+    assert not list(train_epochs(data, out, config, recipes=tmp_path)), "it is complete"
     wider = replace(config, widths=(16,))
     with pytest.raises(InputError, match="needs a network of the same shape"):
         next(

@@ -1,4 +1,4 @@
-"""FERPlus: reading its official forms, and the cleaning of the votes."""
+"""FERPlus: its official forms, and the cleaning of votes."""
 
 import shutil
 import zipfile
@@ -28,7 +28,7 @@ VOTES = {
 def write_ferplus(
     root: Path, *, shared_labels: bool = True, votes: dict[str, list[int]] = VOTES
 ) -> Path:
-    """A tiny FERPlus in the official layout."""
+    """Write a tiny FERPlus in the official layout."""
     lines = [HEADER]
     for part, folder in ferplus.FOLDERS.items():
         (root / folder).mkdir(parents=True)
@@ -53,7 +53,7 @@ def zipped(root: Path, target: Path, *, with_folders: bool) -> Path:
 
 
 @pytest.mark.parametrize("shared_labels", [True, False])
-def test_folder_and_zip_read_the_same(tmp_path: Path, shared_labels: bool) -> None:
+def test_folder_and_zip_give_the_same_faces(tmp_path: Path, shared_labels: bool) -> None:
     root = write_ferplus(tmp_path / "root", shared_labels=shared_labels)
     sources = [root, *(zipped(root, tmp_path / f"{f}.zip", with_folders=f) for f in (True, False))]
     for source in sources:
@@ -65,7 +65,7 @@ def test_folder_and_zip_read_the_same(tmp_path: Path, shared_labels: bool) -> No
 
 
 def write_csvs(root: Path) -> Path:
-    """The same faces as `write_ferplus` in the two tables, with no picture file."""
+    """Write the faces of `write_ferplus` as the two tables, without image files."""
     write_ferplus(root)
     pixels = ["emotion,pixels,Usage"]
     for part in ferplus.FOLDERS:
@@ -77,7 +77,7 @@ def write_csvs(root: Path) -> Path:
     return root
 
 
-def test_the_two_tables_read_as_the_folders_do(tmp_path: Path) -> None:
+def test_the_two_tables_give_the_same_faces_as_the_folders(tmp_path: Path) -> None:
     folders = write_ferplus(tmp_path / "folders")
     tables = write_csvs(tmp_path / "tables")
     for source in (tables, zipped(tables, tmp_path / "tables.zip", with_folders=False)):
@@ -89,7 +89,7 @@ def test_the_two_tables_read_as_the_folders_do(tmp_path: Path) -> None:
 
 
 def test_columns_are_found_by_name(tmp_path: Path) -> None:
-    """As in Kaggle's other edition, where the columns are ` Usage` and ` pixels`."""
+    """Kaggle's other edition has the columns ` Usage` and ` pixels`."""
     root = write_csvs(tmp_path)
     text = (root / "fer2013.csv").read_text().splitlines()
     swapped = [",".join(line.split(",")[i] for i in (0, 2, 1)) for line in text]
@@ -123,7 +123,7 @@ def edit(name: str, old: str, new: str) -> Callable[[Path], object]:
         (edit("fer2013.csv", "10 10", "1" * 200_000), "cannot be read (field larger than"),
     ],
 )
-def test_what_is_wrong_with_a_table_is_said(
+def test_a_malformed_table_is_an_error_with_file_and_line(
     tmp_path: Path, breaking: Callable[[Path], object], words: str
 ) -> None:
     root = write_csvs(tmp_path / "root")
@@ -134,13 +134,13 @@ def test_what_is_wrong_with_a_table_is_said(
     assert "\n" not in str(error.value) and len(str(error.value)) < 600
 
 
-def test_a_part_without_a_usable_face_is_said(tmp_path: Path) -> None:
+def test_a_part_without_usable_faces_is_an_error(tmp_path: Path) -> None:
     root = write_ferplus(tmp_path, votes={"fer0000002.png": VOTES["fer0000002.png"]})
     with pytest.raises(InputError, match="no usable faces in train after vote cleaning"):
         ferplus.read(root, "train")
 
 
-def test_a_damaged_zip_is_said(tmp_path: Path) -> None:
+def test_a_damaged_zip_is_an_error_with_its_path(tmp_path: Path) -> None:
     target = zipped(write_ferplus(tmp_path / "root"), tmp_path / "f.zip", with_folders=False)
     whole = bytearray(target.read_bytes())
     for start in range(100, len(whole), 997):
@@ -154,7 +154,7 @@ def test_a_damaged_zip_is_said(tmp_path: Path) -> None:
 
 
 def naive_keep(votes: list[int]) -> bool:
-    """The reference rule in plain words, one face at a time."""
+    """Return the reference code's decision for one face."""
     votes = [0 if v == 1 else v for v in votes]
     top = max(votes)
     winners = [k for k, v in enumerate(votes) if v == top]
@@ -164,7 +164,7 @@ def naive_keep(votes: list[int]) -> bool:
 
 
 @given(st.lists(st.lists(st.integers(0, 10), min_size=10, max_size=10), min_size=1, max_size=20))
-def test_cleaning_is_the_rule(votes: list[list[int]]) -> None:
+def test_cleaning_equals_the_naive_rule(votes: list[list[int]]) -> None:
     keep, targets = ferplus.clean_votes(np.array(votes))
     assert keep.tolist() == [naive_keep(row) for row in votes]
     for row, kept, target in zip(votes, keep, targets, strict=True):
@@ -174,7 +174,7 @@ def test_cleaning_is_the_rule(votes: list[list[int]]) -> None:
 
 
 @pytest.mark.real
-def test_cleaning_leaves_the_published_counts(real_data: Path) -> None:
+def test_cleaning_gives_the_published_counts(real_data: Path) -> None:
     for part, count in ferplus.CLEAN_COUNTS.items():
         assert len(ferplus.read(real_data / "ferplus.zip", part)) == count
 
@@ -204,7 +204,9 @@ def test_cleaning_leaves_the_published_counts(real_data: Path) -> None:
         ),
     ],
 )
-def test_what_is_wrong_is_said(tmp_path: Path, breaking: object, words: str) -> None:
+def test_a_missing_or_malformed_file_is_an_error_with_its_path(
+    tmp_path: Path, breaking: object, words: str
+) -> None:
     root = write_ferplus(tmp_path / "root")
     breaking(root)  # type: ignore[operator]
     with pytest.raises(InputError) as error:

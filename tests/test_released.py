@@ -33,7 +33,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(autouse=True)
 def teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of teachers in a cache of its own. Batches are small, for the sake of speed."""
+    """Folder of teachers in a temporary cache. Small batches make the tests faster."""
     monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(inference, "LARGE_INPUT_BATCH", 2)
     yield tmp_path / "cache" / "teachers"
@@ -42,20 +42,20 @@ def teachers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Release:
-    """One network with random weights: its files by form, and its logits for `crops()`."""
+    """A network with random weights: its files by form, and its logits for `crops()`."""
 
     files: dict[str, Path]
     logits: np.ndarray
 
 
 def crops() -> np.ndarray:
-    """Two crops of random coloured squares, uint8 `[2, 224, 224, 3]`."""
+    """Return two crops of random coloured squares, uint8 `[2, 224, 224, 3]`."""
     squares = np.random.default_rng(0).integers(0, 256, (2, 14, 14, 3), dtype=np.uint8)
     return squares.repeat(16, axis=1).repeat(16, axis=2)
 
 
 def random_state(net: Senet) -> State:
-    """Weights and statistics that keep the layers' outputs, and the logits, of order one."""
+    """Return random weights and statistics that keep all outputs of order one."""
     state: State = OrderedDict()
     for name, tensor in net.state_dict().items():
         noise = torch.randn(tensor.shape, generator=_generator(name))
@@ -74,7 +74,7 @@ def _generator(name: str) -> torch.Generator:
 
 
 def dagnn(state: State) -> dict[str, Any]:
-    """A state dict as MatConvNet saves such a network."""
+    """Convert a state dict to the form in which MatConvNet saves the network."""
     params: list[Any] = []
     layers: list[Any] = []
 
@@ -109,7 +109,7 @@ def _is_of(key: str, layer: str) -> bool:
 
 
 def records(fields: tuple[str, ...], rows: list[Any]) -> np.ndarray:
-    """A MATLAB struct array."""
+    """Return a MATLAB struct array."""
     array = np.empty((1, len(rows)), [(field, object) for field in fields])
     for i, row in enumerate(rows):
         array[0, i] = tuple(row)
@@ -135,7 +135,7 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rel
         savemat(files["dagnn.mat"], dagnn(state))
         found[name] = Release(files, logits)
     yield found
-    shutil.rmtree(folder)  # they are large, and pytest keeps the folders of three runs
+    shutil.rmtree(folder)  # large, and pytest keeps the folders of three runs
 
 
 @NAMES
@@ -156,10 +156,10 @@ def test_every_form_gives_the_same_logits(
     assert teacher.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert [p.name for p in teachers.iterdir()] == [f"{teacher.sha256}.safetensors"]
 
-    def not_again(path: Path) -> None:
+    def fail(path: Path) -> None:
         raise AssertionError(f"{path} is converted twice")
 
-    monkeypatch.setattr(released_teacher, "read", not_again)
+    monkeypatch.setattr(released_teacher, "read", fail)
     again = load_teacher(path, "cpu", "fp32")
     np.testing.assert_array_equal(again(crops()), logits)
     assert again.sha256 == teacher.sha256
@@ -178,7 +178,7 @@ def test_a_registered_name_loads_the_released_file(
     conversion.write_bytes(conversion.read_bytes()[:5000])
     again = load_teacher("resnet50-ferplus", "cpu", "fp32")
     np.testing.assert_allclose(again(crops()), release.logits, rtol=0, atol=1e-4)
-    assert conversion.stat().st_size > 5000, "a damaged conversion is made anew"
+    assert conversion.stat().st_size > 5000, "a damaged conversion is replaced"
 
     (teachers / "senet50-ferplus.mat").symlink_to(release.files["dagnn.mat"])
     conversion.unlink()
@@ -187,7 +187,7 @@ def test_a_registered_name_loads_the_released_file(
 
 
 @NAMES
-def test_where_a_registered_name_is_looked_for(teachers: Path, tmp_path: Path, name: str) -> None:
+def test_files_of_a_registered_name(teachers: Path, tmp_path: Path, name: str) -> None:
     files = (f"{name.replace('-', '_')}_dag.pth", f"{name}.mat")
     with pytest.raises(InputError) as error:
         find_teacher(name)
@@ -195,12 +195,12 @@ def test_where_a_registered_name_is_looked_for(teachers: Path, tmp_path: Path, n
     assert name in message and f"put {files[0]} or {files[1]} into {teachers}" in message
     assert "\n" not in message
     teachers.mkdir(parents=True)
-    for file in reversed(files):  # the first of the two wins
+    for file in reversed(files):  # the first of the two is used
         (teachers / file).write_text(file)
         source = find_teacher(name)
         assert (source.name, source.path) == (name, teachers / file)
         assert source.sha256 == hashlib.sha256(file.encode()).hexdigest()
-    for file in files:  # a released file is known by its name wherever it lies
+    for file in files:  # a released file keeps its registered name in any folder
         (tmp_path / file).write_text(file)
         assert find_teacher(tmp_path / file).name == name
     (tmp_path / "mine.pth").write_text("")
@@ -212,8 +212,8 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         find_teacher("senet50")
 
 
-def refusal(path: Path) -> str:
-    """The message with which a file is refused: one line that names it; nothing is converted."""
+def rejection(path: Path) -> str:
+    """Return the message of a rejected file: one line with its path; nothing is converted."""
     with pytest.raises(InputError) as error:
         load_teacher(path, "cpu", "fp32")
     message = str(error.value)
@@ -232,50 +232,50 @@ def refusal(path: Path) -> str:
         (b"MATLAB 5.0 MAT-file, Platform: GLNXA64", "a MAT 5 file"),
     ],
 )
-def test_what_is_no_pth_is_refused(tmp_path: Path, content: bytes, found: str) -> None:
+def test_a_pth_of_another_kind_is_rejected(tmp_path: Path, content: bytes, found: str) -> None:
     (tmp_path / "net.pth").write_bytes(content)
-    message = refusal(tmp_path / "net.pth")
+    message = rejection(tmp_path / "net.pth")
     assert "expected a PyTorch state dict" in message and f"found {found}" in message
 
 
 @pytest.mark.parametrize("content", [b"<!DOCTYPE html>\n<html>", b"PK\x03\x04"])
-def test_what_is_no_mat_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_a_mat_of_another_kind_is_rejected(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "net.mat").write_bytes(content)
-    message = refusal(tmp_path / "net.mat")
+    message = rejection(tmp_path / "net.mat")
     assert "expected a MAT file" in message and repr(content) in message
 
 
 @pytest.mark.parametrize("is_zip", [True, False])
-def test_a_pth_cut_short_is_refused(tmp_path: Path, is_zip: bool) -> None:
+def test_a_truncated_pth_is_rejected(tmp_path: Path, is_zip: bool) -> None:
     path = tmp_path / "net.pth"
     state = OrderedDict((f"layer{i}.weight", torch.randn(20, i + 1)) for i in range(5))
     torch.save(state, path, _use_new_zipfile_serialization=is_zip)
     whole = path.read_bytes()
     for size in (*range(0, len(whole), len(whole) // 150), len(whole) - 1):
         path.write_bytes(whole[:size])
-        assert "expected a PyTorch state dict; found" in refusal(path)
+        assert "expected a PyTorch state dict; found" in rejection(path)
 
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize(("is_zip", "step"), [(True, 5), (False, 1)])
-def test_a_damaged_pth_is_read_or_refused(tmp_path: Path, is_zip: bool, step: int) -> None:
-    """One byte of it changed: torch raises many things, a user sees one."""
+def test_a_damaged_pth_is_read_or_rejected(tmp_path: Path, is_zip: bool, step: int) -> None:
+    """Torch raises many errors for one changed byte; a user sees an InputError."""
     path = tmp_path / "net.pth"
     torch.save(OrderedDict(weight=torch.ones(2)), path, _use_new_zipfile_serialization=is_zip)
     whole = path.read_bytes()
-    num_refused = 0
+    num_rejected = 0
     for place in range(0, len(whole), step):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
             assert released_teacher.read_pth(path).keys()
         except InputError as error:
-            num_refused += 1
+            num_rejected += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
-    assert num_refused > len(whole) / step / 10
+    assert num_rejected > len(whole) / step / 10
 
 
 class Malicious:
-    """Makes a folder when it is unpickled without care."""
+    """An object that makes a folder when it is unpickled unsafely."""
 
     def __init__(self, function: Callable[..., object], argument: str) -> None:
         self.function, self.argument = function, argument
@@ -300,18 +300,18 @@ def test_code_in_a_pth_does_not_run(
     path, folder = tmp_path / "net.pth", tmp_path / "folder"
     argument = f"__import__('os').mkdir({str(folder)!r})" if function is eval else str(folder)
     save(OrderedDict({"conv1_7x7_s2.weight": Malicious(function, argument)}), path)
-    message = refusal(path)
+    message = rejection(path)
     assert not folder.exists()
     assert "expected a PyTorch state dict" in message
-    for advice in ("weights_only", "safe_globals"):  # torch's, to let the code run
+    for advice in ("weights_only", "safe_globals"):  # torch's advice to run the code
         assert advice not in message
-    with contextlib.suppress(RuntimeError):  # a bare pickle is none of torch's files
-        torch.load(path, weights_only=False)  # the proof that this file would have run code
-    assert folder.exists()  # or there was nothing to refuse
+    with contextlib.suppress(RuntimeError):  # a bare pickle is not a file of torch
+        torch.load(path, weights_only=False)  # proves that the file contains code
+    assert folder.exists()
 
 
 def flat_state(gates: bool = True) -> State:
-    """Weights of the right shapes that take no room in a file."""
+    """Return weights of the right shapes that need almost no space in a file."""
     with torch.device("meta"):
         shapes = Senet(SenetConfig(squeeze_excite=gates)).state_dict()
     return OrderedDict((name, torch.ones(()).expand(t.shape)) for name, t in shapes.items())
@@ -360,15 +360,15 @@ STATES: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", STATES)
-def test_another_network_is_refused(tmp_path: Path, name: str) -> None:
+def test_another_network_is_rejected(tmp_path: Path, name: str) -> None:
     make, words = STATES[name]
     torch.save(make(), tmp_path / "net.pth")
-    message = refusal(tmp_path / "net.pth")
+    message = rejection(tmp_path / "net.pth")
     assert [word for word in words if word not in message] == []
 
 
-def test_flat_weights_of_the_right_shapes_are_taken(tmp_path: Path) -> None:
-    """What the refusals above change is the only thing that is wrong."""
+def test_flat_weights_of_the_right_shapes_are_accepted(tmp_path: Path) -> None:
+    """The rejected files above differ from these only in the tested defect."""
     for i, state in enumerate((flat_state(), {"state_dict": flat_state()})):
         torch.save(state, tmp_path / f"{i}.pth")
         net = released_teacher.read(tmp_path / f"{i}.pth")
@@ -432,7 +432,7 @@ LAYERS: dict[str, tuple[str, str, list[np.ndarray], tuple[str, ...]]] = {
 
 
 @pytest.mark.parametrize("name", LAYERS)
-def test_another_dagnn_is_refused(tmp_path: Path, name: str) -> None:
+def test_another_dagnn_is_rejected(tmp_path: Path, name: str) -> None:
     layer, kind, weights, words = LAYERS[name]
     names = [f"weight{i}" for i in range(len(weights))]
     network = {
@@ -440,5 +440,5 @@ def test_another_dagnn_is_refused(tmp_path: Path, name: str) -> None:
         "layers": records(("name", "type", "params"), [(layer, kind, np.array(names, object))]),
     }
     savemat(tmp_path / "net.mat", {"net": network})
-    message = refusal(tmp_path / "net.mat")
+    message = rejection(tmp_path / "net.mat")
     assert [word for word in words if word not in message] == []

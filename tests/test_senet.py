@@ -1,4 +1,4 @@
-"""The released networks, against a forward pass written once more as plain functional calls."""
+"""The released networks against a naive forward pass of functional calls."""
 
 import zlib
 
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def expected_shapes(gates: bool) -> dict[str, tuple[int, ...]]:
-    """Every weight of the released state dict and its shape, written out from the contract."""
+    """Return the shape of every weight of the released state dict, from its specification."""
     filters: dict[str, tuple[int, ...]] = {"conv1_7x7_s2": (64, 3, 7, 7)}
     affine = {"classifier": (8, 2048, 1, 1)}
     inputs = 64
@@ -47,10 +47,10 @@ def expected_shapes(gates: bool) -> dict[str, tuple[int, ...]]:
 
 
 def random_state(gates: bool) -> State:
-    """Random weights and statistics under which every layer matters to the logits."""
+    """Return random weights and statistics under which every layer affects the logits."""
     state = {}
     for name, shape in expected_shapes(gates).items():
-        # The same numbers whether there are gates or not.
+        # Seeded by name, so that both networks share the numbers of their common layers.
         generator = torch.Generator().manual_seed(zlib.crc32(name.encode()))
         noise = torch.randn(shape, generator=generator)
         if len(shape) == 4:
@@ -59,7 +59,7 @@ def random_state(gates: bool) -> State:
             state[name] = noise.abs() / 2 + 0.5
         else:
             state[name] = noise / 5
-    state["conv1_7x7_s2_bn.running_var"] *= 70.0**2  # its input is pixels, not unit deviation
+    state["conv1_7x7_s2_bn.running_var"] *= 70.0**2  # its input is pixels
     return state
 
 
@@ -93,7 +93,7 @@ def naive_batch_norm(state: State, name: str, x: Tensor) -> Tensor:
 def naive_logits(state: State, x: Tensor) -> Tensor:
     x = F.conv2d(x, state["conv1_7x7_s2.weight"], None, 2, 3)
     x = naive_batch_norm(state, "conv1_7x7_s2_bn", x).clamp(min=0)
-    # Ceil mode without padding: 112 pixels give 56, the last window reaching over the edge.
+    # Ceil mode without padding: 112 pixels give 56; the last window extends past the edge.
     x = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=-torch.inf), 3, 2)
     assert x.shape[2:] == (56, 56)
     for stage, depth in BLOCKS.items():
@@ -106,7 +106,7 @@ def naive_logits(state: State, x: Tensor) -> Tensor:
 
 
 def faces(num: int, seed: int = 0) -> np.ndarray:
-    """Crops uint8 `[N, 224, 224, 3]` of random coloured squares, which no two networks mistake."""
+    """Return crops uint8 `[N, 224, 224, 3]` of random coloured squares."""
     rng = np.random.default_rng(seed)
     squares = rng.integers(0, 256, (num, 14, 14, 3), dtype=np.uint8)
     return squares.repeat(16, axis=1).repeat(16, axis=2)
@@ -119,7 +119,7 @@ def test_names_and_shapes_are_those_of_the_released_weights(gates: bool) -> None
     assert found == expected_shapes(gates)
 
 
-# Published sizes of SE-ResNet-50 and ResNet-50, with their classifiers of 1000 made one of 8.
+# Published sizes of SE-ResNet-50 and ResNet-50; their classifiers have 1000 classes instead of 8.
 @pytest.mark.parametrize(("gates", "published"), [(True, 28_088_024), (False, 25_557_032)])
 def test_number_of_layers_and_weights(gates: bool, published: int) -> None:
     net = Senet(SenetConfig(squeeze_excite=gates))
@@ -132,7 +132,7 @@ def test_number_of_layers_and_weights(gates: bool, published: int) -> None:
 
 
 @pytest.mark.parametrize("gates", [True, False])
-def test_forward_is_what_the_contract_says(gates: bool) -> None:
+def test_forward_equals_the_naive_one(gates: bool) -> None:
     state = random_state(gates)
     net = Senet(SenetConfig(squeeze_excite=gates)).eval()
     missing = net.load_state_dict(state, strict=False).missing_keys
@@ -142,14 +142,14 @@ def test_forward_is_what_the_contract_says(gates: bool) -> None:
         logits, expected = net(inputs), naive_logits(state, inputs)
     assert logits.shape == (2, 8)
     spread = (expected[0] - expected[1]).abs().mean()
-    assert spread > 0.01 * expected.abs().mean()  # or the comparison would say nothing
+    assert spread > 0.01 * expected.abs().mean()  # otherwise the comparison proves nothing
     torch.testing.assert_close(logits, expected, rtol=0, atol=float(1e-3 * spread))
 
 
-def test_preprocessing_is_grey_less_the_mean() -> None:
+def test_preprocessing_is_grey_minus_the_mean() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (2, 224, 224, 3), dtype=np.uint8)
-    weighted = pixels.astype(np.int64) @ np.array([2989, 5870, 1140])  # ten-thousandths, exactly
-    ties = weighted % 10_000 == 5000  # these may go to either side
+    weighted = pixels.astype(np.int64) @ np.array([2989, 5870, 1140])  # exact, in ten-thousandths
+    ties = weighted % 10_000 == 5000  # may round either way
     grey = np.where(ties, np.nan, (weighted + 5000) // 10_000)
     found = Senet.preprocess(torch.from_numpy(pixels))
     assert found.dtype == torch.float32 and found.shape == (2, 3, 224, 224)
@@ -160,7 +160,7 @@ def test_preprocessing_is_grey_less_the_mean() -> None:
     assert 0 < ties.sum() < 100
 
 
-def test_white_stays_white_and_red_is_not_blue() -> None:
+def test_channel_order_is_rgb() -> None:
     colours = np.zeros((3, 224, 224, 3), np.uint8)
     colours[0] = 255
     colours[1, ..., 0] = colours[2, ..., 2] = 255

@@ -1,4 +1,4 @@
-"""Teachers: finding, loading and running them."""
+"""Teachers: finding, loading and inference."""
 
 from pathlib import Path
 
@@ -25,7 +25,7 @@ def crops() -> np.ndarray:
 
 
 def random_net(seed: int = 0) -> CompactNet:
-    """A network whose batch normalisation has something to fold."""
+    """Return a network with trained batch normalisation."""
     torch.manual_seed(seed)
     net = CompactNet(CompactConfig(8, (8, 16), (1, 2))).train()
     for _ in range(3):
@@ -34,7 +34,7 @@ def random_net(seed: int = 0) -> CompactNet:
 
 
 def naive_logits(crops: np.ndarray) -> np.ndarray:
-    """The embedded network, unfolded, one face at a time, preprocessing written out."""
+    """Return logits of the unfolded network, one face at a time, with explicit preprocessing."""
     net = teacher_checkpoint.load(COMPACT)
     logits = []
     for crop in crops.astype(np.float64):
@@ -45,12 +45,12 @@ def naive_logits(crops: np.ndarray) -> np.ndarray:
     return np.stack(logits)
 
 
-def test_compact_does_its_own_preprocessing(crops: np.ndarray) -> None:
+def test_compact_includes_its_preprocessing(crops: np.ndarray) -> None:
     teacher = emovox.load_teacher("compact", "cpu", "fp32")
     assert teacher.emotions == emovox.EMOTIONS and teacher.input_size == 48
     logits = teacher(crops)
     assert logits.dtype == np.float32 and logits.shape == (len(crops), 8)
-    # A grey level that lies between two whole ones may round the other way in float32.
+    # A grey level halfway between two integers may round the other way in float32.
     np.testing.assert_allclose(logits, naive_logits(crops), atol=5e-3)
 
 
@@ -76,7 +76,7 @@ def test_logits_of_bf16_have_more_than_eight_bits(crops: np.ndarray) -> None:
 @pytest.mark.slow
 def test_compiling_changes_only_the_last_digits(crops: np.ndarray) -> None:
     if not resolve_compile("auto", "cpu", pays=True):
-        pytest.skip("no C++ compiler with Python's headers here")
+        pytest.skip("needs a C++ compiler and Python's headers")
     plain = TorchTeacher("t", "0", random_net(), "cpu", "fp32")
     compiled = TorchTeacher("t", "0", random_net(), "cpu", "fp32", compiled=True)
     whole = compiled(crops)
@@ -84,7 +84,7 @@ def test_compiling_changes_only_the_last_digits(crops: np.ndarray) -> None:
     np.testing.assert_array_equal(compiled(crops[3:10]), whole[3:10])
 
 
-def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_compiler_gives_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(forward: object, **options: object) -> object:
         def run(pixels: torch.Tensor) -> torch.Tensor:
             raise RuntimeError("CppCompileError: no such file\nmany more lines")
@@ -96,7 +96,7 @@ def test_a_compiler_that_fails_is_one_line(monkeypatch: pytest.MonkeyPatch) -> N
         TorchTeacher("t", "0", random_net(), "cpu", "fp32", compiled=True)
 
 
-def test_compiling_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_compiles_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> None:
     assert resolve_compile("on", "cpu", pays=False) and not resolve_compile("off", "cpu", pays=True)
     assert not resolve_compile("auto", "cpu", pays=False)
     with pytest.raises(ConfigError, match="compile 'yes' is not one of auto, on, off"):
@@ -105,7 +105,7 @@ def test_compiling_is_chosen_where_it_pays(monkeypatch: pytest.MonkeyPatch) -> N
     assert not resolve_compile("auto", "cpu", pays=True)
 
 
-def test_a_teacher_on_every_gpu_that_was_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cuda_gives_a_teacher_to_every_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     assert teacher_devices("cpu") == ()
     assert teacher_devices("cuda") == ("cuda:0", "cuda:1", "cuda:2")
@@ -119,7 +119,7 @@ def test_parts_of_a_batch_are_one_batch(crops: np.ndarray) -> None:
     np.testing.assert_array_equal(teacher.launch(*parts)(), whole[:40])
 
 
-def test_folding_changes_nothing() -> None:
+def test_folding_batch_norm_keeps_the_function() -> None:
     net = random_net()
     faces = torch.randn(5, 1, 48, 48)
     with torch.no_grad():
@@ -129,7 +129,7 @@ def test_folding_changes_nothing() -> None:
         torch.testing.assert_close(net(faces), before, atol=1e-4, rtol=1e-4)
 
 
-def test_wrong_crops_are_refused(crops: np.ndarray) -> None:
+def test_wrong_crops_are_rejected(crops: np.ndarray) -> None:
     teacher = load_teacher("compact", "cpu", "fp32")
     for wrong in (crops[:, :40], crops.astype(np.float32), crops[..., 0]):
         with pytest.raises(ValueError, match=r"expected crops uint8 \[N, 48, 48, 3\]"):
@@ -147,28 +147,28 @@ def test_checkpoint_round_trip(tmp_path: Path) -> None:
     assert load_teacher(tmp_path / "t.safetensors", "cpu").name == "t"
 
 
-def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_kind_is_rejected(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     tensors = {k: v for k, v in random_net().state_dict().items() if v.is_floating_point()}
 
-    def refused(words: str) -> None:
+    def check_message(words: str) -> None:
         with pytest.raises(InputError) as error:
             load_teacher(path, "cpu")
         assert words in str(error.value) and str(path) in str(error.value)
         assert "\n" not in str(error.value)
 
     path.write_text("<!doctype html>")
-    refused("not a safetensors file, but an HTML page")
+    check_message("not a safetensors file, but an HTML page")
     path.write_bytes(COMPACT.read_bytes()[:5000])
-    refused("not a safetensors file")
+    check_message("not a safetensors file")
     save_file(tensors, path)
-    refused("architecture is 'none', expected one of emovox.compact, emovox.senet")
+    check_message("architecture is 'none', expected one of emovox.compact, emovox.senet")
     save_file(tensors, path, {"architecture": "emovox.compact"})
-    refused("the header does not describe a network")
+    check_message("the header does not describe a network")
     wider = random_net()
     wider.config = CompactConfig(8, (8, 32), (1, 2))
     teacher_checkpoint.save(path, wider, {})
-    refused("blocks.1.bn1.running_mean is [16], expected [32]; ")
+    check_message("blocks.1.bn1.running_mean is [16], expected [32]; ")
     teacher_checkpoint.save(path, random_net(), {})
     from safetensors import safe_open
 
@@ -176,12 +176,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
         header = file.metadata()
     del tensors["classifier.bias"]
     save_file(tensors, path, header)
-    refused("the weights do not fit emovox.compact: no classifier.bias")
+    check_message("the weights do not fit emovox.compact: no classifier.bias")
     save_file(tensors, path, header | {"emotions": '["happy"]'})
-    refused("emotions are ['happy']")
+    check_message("emotions are ['happy']")
 
 
-def test_unknown_names_list_the_known() -> None:
+def test_unknown_names_list_the_known_ones() -> None:
     with pytest.raises(ConfigError, match="neither a file nor one of compact, senet50-ferplus"):
         load_teacher("senet")
     with pytest.raises(ConfigError, match="not one of auto, fp32, bf16"):
@@ -196,7 +196,7 @@ def test_embedded_weights_are_small() -> None:
 
 @pytest.mark.real
 def test_embedded_teacher_on_ferplus(real_data: Path) -> None:
-    """At least 82 % on PrivateTest, without mirror averaging; bf16 decides the same."""
+    """The accuracy on PrivateTest is at least 86 %, and bf16 agrees with fp32."""
     faces = ferplus.read(real_data / "ferplus.zip", "private_test")
     images = np.repeat(faces.images[..., None], 3, axis=3)
     full, half = (load_teacher("compact", "cpu", p)(images) for p in ("fp32", "bf16"))
@@ -204,6 +204,6 @@ def test_embedded_teacher_on_ferplus(real_data: Path) -> None:
     assert (full.argmax(1) == half.argmax(1)).mean() >= 0.995
 
 
-def test_the_card_names_the_embedded_weights() -> None:
+def test_the_card_has_the_hash_of_the_embedded_weights() -> None:
     card = Path(__file__).parents[1] / "data_cards" / "teacher-compact.md"
     assert find_teacher("compact").sha256 in card.read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""Training a teacher: it learns, it resumes to the same weights, and it says what it did."""
+"""Training of a teacher: learning, resuming, log and errors."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Faces that are easy to tell apart: bright above for happiness, bright below for anger."""
+    """Faces that are easy to separate: bright above for happiness, bright below for anger."""
     root = tmp_path_factory.mktemp("ferplus")
     rng = np.random.default_rng(0)
     lines = [HEADER]
@@ -52,7 +52,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
     return {**state["model"], **{f"average {k}": v for k, v in state["average"].items()}}
 
 
-def test_it_learns_and_keeps_a_log(data: Path, tmp_path: Path) -> None:
+def test_training_learns_and_writes_a_log(data: Path, tmp_path: Path) -> None:
     records = list(train_epochs(data, tmp_path, replace(QUICK, epochs=8)))
     assert records[-1]["train_loss"] < 0.5 * records[0]["train_loss"]
     assert max(r["public_test_accuracy"] for r in records) >= 0.95
@@ -97,7 +97,7 @@ def test_resumed_training_ends_with_the_same_weights(data: Path, tmp_path: Path)
     assert all(torch.equal(best[0][k], best[1][k]) for k in best[0])
 
 
-def test_an_epoch_done_twice_is_logged_once(data: Path, tmp_path: Path) -> None:
+def test_an_epoch_trained_twice_is_logged_once(data: Path, tmp_path: Path) -> None:
     next(train_epochs(data, tmp_path, QUICK))
     with (tmp_path / "log.jsonl").open("a") as log:  # killed between the log and the resume point
         log.write('{"epoch": 1, "train_loss": 0}\n')
@@ -112,14 +112,14 @@ def test_a_diverging_training_stops(data: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"", b"PK", b"\x80\x02}q\x00."])
-def test_a_damaged_resume_point_is_said(data: Path, tmp_path: Path, damage: bytes) -> None:
+def test_a_damaged_resume_point_is_an_error(data: Path, tmp_path: Path, damage: bytes) -> None:
     next(train_epochs(data, tmp_path, QUICK))
     (tmp_path / "last.pt").write_bytes(damage)
     with pytest.raises(InputError, match=r"last.pt: damaged resume point \(.*remove it to start"):
         next(train_epochs(data, tmp_path, QUICK))
 
 
-def test_other_faces_do_not_mix(data: Path, tmp_path: Path) -> None:
+def test_a_folder_of_other_faces_is_an_error(data: Path, tmp_path: Path) -> None:
     next(train_epochs(data, tmp_path / "out", QUICK))
     shutil.copytree(data, tmp_path / "data")
     face = next((tmp_path / "data" / "FER2013Train").iterdir())
@@ -128,7 +128,7 @@ def test_other_faces_do_not_mix(data: Path, tmp_path: Path) -> None:
         next(train_epochs(tmp_path / "data", tmp_path / "out", QUICK))
 
 
-def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
+def test_two_runs_in_one_folder_are_an_error(data: Path, tmp_path: Path) -> None:
     running = train_epochs(data, tmp_path, QUICK)
     next(running)
     with pytest.raises(EmovoxError, match="another run is training there"):
@@ -137,12 +137,12 @@ def test_two_runs_do_not_share_a_folder(data: Path, tmp_path: Path) -> None:
     assert len(list(train_epochs(data, tmp_path, QUICK))) == 1
 
 
-def test_a_device_may_change_on_the_way(data: Path, tmp_path: Path) -> None:
+def test_a_resumed_training_can_change_the_device(data: Path, tmp_path: Path) -> None:
     next(train_epochs(data, tmp_path, replace(QUICK, device="auto")))
     assert len(list(train_epochs(data, tmp_path, QUICK))) == 1
 
 
-def test_another_recipe_does_not_mix(data: Path, tmp_path: Path) -> None:
+def test_a_folder_of_another_recipe_is_an_error(data: Path, tmp_path: Path) -> None:
     next(train_epochs(data, tmp_path, QUICK))
     with pytest.raises(ConfigError, match="another recipe"):
         next(train_epochs(data, tmp_path, replace(QUICK, seed=1)))
@@ -181,7 +181,7 @@ def test_standardise() -> None:
     assert standardise(torch.full((1, 1, 48, 48), 7.0)).abs().max() == 0, "one colour stays finite"
 
 
-def test_wrong_data_leaves_nothing_behind(tmp_path: Path) -> None:
+def test_missing_data_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="neither a folder nor a zip"):
         next(train_epochs(tmp_path / "none.zip", tmp_path / "out", QUICK))
     assert not (tmp_path / "out").exists()
@@ -198,11 +198,11 @@ def test_wrong_data_leaves_nothing_behind(tmp_path: Path) -> None:
         ({"momentum": 0.0}, "momentum 0.0: must be"),
         ({"seed": 10**20}, "seed 1.*0: must be 0 to"),
         ({"batch_size": 1000}, "has only 64 training faces"),
-        ({"distill_from": ("nobody",)}, "'nobody' is neither a file nor one of"),
+        ({"distill_from": ("unknown",)}, "'unknown' is neither a file nor one of"),
         ({"distill_from": ("absent.toml",)}, "absent.toml: neither a recipe file nor"),
     ],
 )
-def test_what_is_wrong_with_a_recipe_is_said(
+def test_an_invalid_recipe_is_an_error(
     data: Path, tmp_path: Path, change: dict[str, object], words: str
 ) -> None:
     with pytest.raises(ConfigError, match=words):

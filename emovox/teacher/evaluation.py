@@ -27,14 +27,14 @@ CHUNK = 256  # faces that are resized and scored at a time
 PLAIN = "without mirror averaging"
 MIRRORED = "with mirror averaging"
 
-# Name, unit and field of each score over all faces.
-FIGURES = (
-    ("accuracy", "%", "accuracy"),
-    ("mean per-class accuracy", "%", "mean_class_accuracy"),
-    ("cross-entropy, nats", "", "cross_entropy"),
-    ("KL to the votes, nats", "", "kl_divergence"),
-    ("calibration error", "%", "calibration_error"),
-)
+# Scores over all faces -> their labels in the summary.
+LABELS = {
+    "accuracy": "accuracy",
+    "mean_class_accuracy": "mean per-class accuracy",
+    "cross_entropy": "cross-entropy, nats",
+    "kl_divergence": "KL to the votes, nats",
+    "calibration_error": "calibration error",
+}
 
 
 @dataclass(frozen=True, repr=False)
@@ -71,32 +71,30 @@ class TeacherEvaluation:
         """
         with explained("to_pandas"):
             import pandas as pd
-        both = self.plain, self.mirrored
-        rows = [(key, None, *(getattr(scores, key) for scores in both)) for _, _, key in FIGURES]
-        rows += [
-            ("recall", emotion, *(scores.recall[k] for scores in both))
-            for k, emotion in enumerate(EMOTIONS)
-        ]
-        return pd.DataFrame(rows, columns=["score", "emotion", _key(PLAIN), _key(MIRRORED)])
+        columns = ["score", "emotion", _key(PLAIN), _key(MIRRORED)]
+        return pd.DataFrame(self._rows(), columns=columns)
 
     def summary(self) -> str:
         """Return the scores as lines of text, with one column each without and with averaging."""
-        rows = [
-            (name, unit, getattr(self.plain, field), getattr(self.mirrored, field), "")
-            for name, unit, field in FIGURES
-        ]
-        for k, emotion in enumerate(EMOTIONS):
-            count = self.plain.counts[k]
-            note = f"of {count:,}" if count else "never occurs"
-            rows.append((f"  {emotion}", "%", self.plain.recall[k], self.mirrored.recall[k], note))
         lines = [
             f"{self.teacher} on {self.part}, {sum(self.plain.counts):,} faces",
             f"{'':<26}{'without':>10}{'with':>10}  mirror averaging",
         ]
-        for name, unit, *values, note in rows:
-            shown = [f"{100 * v:.2f} %" if unit else f"{v:.4f}" for v in values]
-            lines.append(f"{name:<26}{shown[0]:>10}{shown[1]:>10}  {note}".rstrip())
+        counts = dict(zip(EMOTIONS, self.plain.counts, strict=True))
+        for name, emotion, *values in self._rows():
+            label, note = LABELS.get(name, f"  {emotion}"), ""
+            if emotion:
+                note = f"of {counts[emotion]:,}" if counts[emotion] else "never occurs"
+            shown = [f"{v:.4f}" if "nats" in label else f"{100 * v:.2f} %" for v in values]
+            lines.append(f"{label:<26}{shown[0]:>10}{shown[1]:>10}  {note}".rstrip())
         return "\n".join(lines)
+
+    def _rows(self) -> list[tuple[Any, ...]]:
+        """Return the name, emotion, and values without and with averaging of each score."""
+        both = self.plain, self.mirrored
+        rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in LABELS]
+        recalls = zip(EMOTIONS, *(scores.recall for scores in both), strict=True)
+        return rows + [("recall", *recall) for recall in recalls]
 
     def as_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""

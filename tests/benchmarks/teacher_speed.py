@@ -1,10 +1,10 @@
-"""How fast teachers run, against the other ways to run the same network on the same machine.
+"""Speed of teachers, compared with other ways to run the same network on the same machine.
 
     python tests/benchmarks/teacher_speed.py [--threads 2] [--device cpu] [--rounds 5]
 
-SENet-50 gets random weights; every way sees the same crops, in turns, and each figure is the median
-over the rounds. On a GPU the yardstick is the bare compiled network on data already on the device.
-ONNX Runtime takes part where it, onnx and onnxscript are installed.
+SENet-50 has random weights. All ways run on the same crops, in turns; each figure is the median over
+the rounds. On a GPU the baseline is the compiled network alone, on data already on the device. ONNX
+Runtime is included if onnxruntime, onnx and onnxscript are installed.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def seconds(run: Run, device: str) -> float:
 
 
 def bare(net: FaceNetwork, crops: np.ndarray, dtype: torch.dtype, device: str, how: str) -> Run:
-    """The network as it is, on inputs that are already preprocessed and on the device."""
+    """Return a run of the network alone, on preprocessed inputs on the device."""
     net = copy.deepcopy(net).to(device, dtype).to(memory_format=torch.channels_last)
     net.classifier.float()
     pixels = torch.from_numpy(crops).to(device)
@@ -68,7 +68,7 @@ def onnx(net: FaceNetwork, crops: np.ndarray, threads: int, folder: Path) -> Run
 
 
 def compare(runs: dict[str, Run], num_crops: int, rounds: int, device: str) -> dict[str, float]:
-    """Crops per second of each way, taken in turns."""
+    """Return the crops per second of each way, measured in turns."""
     for run in runs.values():
         seconds(run, device)
         seconds(run, device)
