@@ -2,7 +2,7 @@
 
     python tests/benchmarks/teacher_speed.py [--threads 2] [--device cpu] [--rounds 5]
 
-SENet-50 has random weights. All ways run on the same crops, in turns; each figure is the median over
+SENet-50 has random weights. All ways run on the same crops, in turns; a figure is the median over
 the rounds. On a GPU the baseline is the compiled network alone, on data already on the device. ONNX
 Runtime is included if onnxruntime, onnx and onnxscript are installed.
 """
@@ -23,8 +23,8 @@ import torch
 
 from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.teacher import EMBEDDED, teacher_checkpoint
-from emovox.teacher.inference import TorchTeacher
 from emovox.teacher.face_network import FaceNetwork
+from emovox.teacher.inference import TorchTeacher
 from emovox.teacher.senet import Senet
 
 Run = Callable[[], object]
