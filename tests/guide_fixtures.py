@@ -32,7 +32,7 @@ from emovox.testing import coded_frame, write_clip
 
 REPOSITORY = Path(__file__).parents[1]
 PAGES = REPOSITORY / "emovox" / "guide"
-TRACK = ("id10001", "Y8hIVOBuels", 1)  # the one that the pages name
+TRACK = ("id10001", "Y8hIVOBuels", 1)  # of the pages
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
@@ -45,22 +45,22 @@ class Block:
 
 
 def documents() -> list[Path]:
-    """The README and the pages of the guide."""
+    """Return the README and the pages of the guide."""
     return [REPOSITORY / "README.md", *sorted(PAGES.glob("*.md"))]
 
 
 def blocks(page: Path) -> list[Block]:
-    """The fenced blocks of a page, in order."""
+    """Return the fenced blocks of a page, in order."""
     return [Block(*match.groups()) for match in FENCE.finditer(page.read_text(encoding="utf-8"))]
 
 
 def prose(page: Path) -> str:
-    """A page without its fenced blocks."""
+    """Return a page without its fenced blocks."""
     return FENCE.sub("", page.read_text(encoding="utf-8"))
 
 
 def commands(block: Block) -> list[str]:
-    """The commands of a block of shell, one for each line and each side of `&&`."""
+    """Return the commands of a shell block, one per line and side of `&&`."""
     lines = re.sub(r"\s*\\\n\s*", " ", block.text).splitlines()
     return [part for line in lines if line.strip() for part in line.strip().split(" && ")]
 
@@ -78,7 +78,7 @@ class Workplace:
         (root / "pipelines").symlink_to(REPOSITORY / "pipelines")
 
     def provide(self, words: Iterable[str]) -> None:
-        """Make what is named and is not there."""
+        """Create the inputs among the words of a command that do not exist."""
         for word in words:
             for name, make in GIVEN.items():
                 path = self.root / name
@@ -87,12 +87,12 @@ class Workplace:
                     make(self, path)
 
     def table(self, path: Path) -> None:
-        """The CSV that the page shows."""
+        """Write the CSV of the page."""
         path.write_text(next(b.text for b in blocks(self._page) if b.language == "csv"))
 
 
 class Named(Utterance):
-    """The track that the pages name."""
+    """The track of the pages."""
 
     @property
     def row(self) -> TrackRow:
@@ -105,7 +105,7 @@ def _spoken() -> list[Utterance]:
 
 
 def _voxceleb1(work: Workplace, path: Path) -> None:
-    """Sound of the tracks of `emovoxceleb`; videos and boxes of those of `lists`."""
+    """Write sound of the tracks of `emovoxceleb`, and videos and boxes of those of `lists`."""
     write_audio(path, utterances())
     write_audio(path / "wav", _spoken()[:1])
     header = "Identity  : \tx\n\nFRAME \tX \tY \tW \tH \n"
@@ -132,7 +132,7 @@ def _published(work: Workplace, path: Path) -> None:
 
 
 def _talk(path: Path, seconds: float, seed: int = 0) -> None:
-    """A synthetic talking face."""
+    """Write a synthetic talking face."""
     config = DemoConfig(1, 1, 1, seconds, seconds, seed)
     written = write_track(path.parent / f".{path.name}", plan_demo(config)[0])
     written.rename(path)
@@ -203,7 +203,7 @@ def _takedown(work: Workplace, path: Path) -> None:
     path.write_text("0" * 64 + "\n")
 
 
-# What the pages take for granted, by the name that they give it.
+# Writers of the inputs of the pages, by name.
 GIVEN: dict[str, Callable[[Workplace, Path], object]] = {
     "VoxCeleb1": _voxceleb1,
     "VoxCeleb2": _clips("mp4/id00012/a/00001.mp4", "mp4/id00015/b/00001.mp4", "mp4/id17/c/1.mp4"),

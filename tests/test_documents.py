@@ -1,4 +1,4 @@
-"""The README and the guide: every command runs or at least exists, every link leads somewhere."""
+"""README and guide: their commands run or are at least valid, and their links lead somewhere."""
 
 import ast
 import glob
@@ -41,10 +41,10 @@ README = REPOSITORY / "README.md"
 LANGUAGES = {"sh", "python", "csv", "yaml", "text", "bibtex"}
 MOST_LINES = 220  # of the README
 
-# What does not run here, by how it begins, and why; it is parsed nevertheless.
+# Commands that are only parsed, by their beginning, with the reason.
 NOT_RUN = {
     "pip install": "needs the network",
-    "pytest": "this is it",
+    "pytest": "runs this test",
     "hf auth login": "needs an account",
     "ray start": "tests/test_cluster.py starts one",
     "torchrun": "tests/test_student_training.py has several processes",
@@ -53,25 +53,25 @@ NOT_RUN = {
     "emovox download teacher": "needs the network; tests/test_download.py",
     "emovox download student": "needs the network; tests/test_download.py",
     "emovox train-teacher": "trains three networks; tests/test_training.py",
-    "emovox train-student emovox-demo/dataset": "is what the demo does, which .ci/run runs",
+    "emovox train-student emovox-demo/dataset": "the demo, which .ci/run runs, does the same",
     "emovox evaluate emovoxceleb": "needs the published weights; tests/test_student.py",
-    "emovox build-dataset --layout voxceleb2 --root sample": "takes long; tests/test_profile.py",
+    "emovox build-dataset --layout voxceleb2 --root sample": "takes long",
 }
-# The same, by what is in it.
+# The same, by a part of the command.
 NOT_RUN_WITH = {
-    "s3://": "needs a store; tests/test_remote.py and tests/test_cluster.py have one",
+    "s3://": "needs a store, as in tests/test_remote.py and tests/test_cluster.py",
 }
-# The same, where a module is not installed.
+# The same, if a module is not installed.
 EXTRAS = {"probe egemaps": "opensmile", "--push": "huggingface_hub"}
-# What makes a command small enough to run here.
+# Options that make a command fast enough for a test.
 SMALL = {
     "train-student": "--width 0.0625 --epochs 1 --batch-size 4 --workers 0 --device cpu",
     "probe": "--folds 2 --jobs 1",
     "predict": "--jobs 1",
 }
-# Words that are the names of inputs only by accident: they follow one of these options.
+# The words after these options are not inputs.
 OUTPUTS = {"--out", "--figures", "--state", "--push", "--version"}
-FETCHED = {"emovox download annotations": "published"}  # is not fetched again if it is there
+FETCHED = {"emovox download annotations": "published"}  # not downloaded again if it exists
 FOREIGN_OPTIONS = {"--nproc-per-node", "--head", "--port", "--address"}
 
 
@@ -81,7 +81,7 @@ def name_of(page: Path) -> str:
 
 @pytest.fixture
 def registries() -> Iterator[None]:
-    """What the examples enter into emovox goes with the test."""
+    """Remove the entries of the examples from the registries after the test."""
     known: list[dict[str, Any]] = [LAYOUTS, PARSERS, cast(dict[str, Any], ARCHITECTURES)]
     before = [dict(registry) for registry in known]
     yield
@@ -99,7 +99,7 @@ def work(
     in_process: None,
     request: pytest.FixtureRequest,
 ) -> Workplace:
-    """An empty folder to work in, with a cache of its own."""
+    """An empty working folder with its own cache."""
     monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
     if importlib.util.find_spec("huggingface_hub"):
         hub = FakeHub()
@@ -112,8 +112,8 @@ def work(
     return Workplace(root, request.node.callspec.params["page"])
 
 
-def why_not(command: str) -> str | None:
-    """Why a command does not run here; None if it does."""
+def reason_not_to_run(command: str) -> str | None:
+    """Return the reason why a command is only parsed; None if it runs."""
     for part, module in EXTRAS.items():
         if part in command and not importlib.util.find_spec(module):
             return f"{module} is not installed"
@@ -174,7 +174,7 @@ def test_what_a_page_shows_runs(page: Path, work: Workplace) -> None:
             run_python(block, work)
         elif block.language == "sh":
             for command in commands(block):
-                if command not in elsewhere and why_not(command) is None:
+                if command not in elsewhere and reason_not_to_run(command) is None:
                     run(command, work)
 
 
@@ -210,7 +210,7 @@ def emovox_words(command: str) -> list[str] | None:
 
 @pytest.mark.parametrize("command", ALL_COMMANDS)
 def test_a_command_is_one(command: str) -> None:
-    """It exists with all its options, nothing that it needs is missing, and it has a help."""
+    """Check that a command, its options and its arguments exist, and that it has a help."""
     words = emovox_words(command)
     if words is None:
         program = shlex.split(command)[0]
@@ -218,7 +218,7 @@ def test_a_command_is_one(command: str) -> None:
         return
     found = main.commands[words[0]]
     parser = found.make_parser(click.Context(found))
-    options, rest, _ = parser.parse_args(args=words[1:])  # refuses options that there are not
+    options, rest, _ = parser.parse_args(args=words[1:])  # raises for unknown options
     assert not rest
     for parameter in found.params:
         given = options.get(parameter.name or "")
@@ -230,7 +230,7 @@ def test_a_command_is_one(command: str) -> None:
     assert all((REPOSITORY / pipeline).is_file() for pipeline in pipelines)
 
 
-def test_what_does_not_run_is_shown_somewhere() -> None:
+def test_commands_that_do_not_run_are_on_a_page() -> None:
     for start in NOT_RUN:
         assert any(command.startswith(start) for command in ALL_COMMANDS), start
     for part in NOT_RUN_WITH:
@@ -260,7 +260,7 @@ def test_extras_exist() -> None:
 
 
 def slug(heading: str) -> str:
-    """The anchor that GitHub makes of a heading."""
+    """Return GitHub's anchor of a heading."""
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
@@ -290,7 +290,7 @@ def test_the_readme_lists_every_command_and_is_short() -> None:
 
 
 def spans(page: Path) -> list[str]:
-    """What stands between backticks in the text of a page."""
+    """Yield the text between backticks of a page."""
     return re.findall(r"`([^`\n]+)`", prose(page).replace("\n", " "))
 
 
@@ -312,7 +312,7 @@ def test_keys_of_recipes_in_the_text_exist() -> None:
     for text in found:
         StudentTrainConfig(
             **tomllib.loads(text)
-        )  # raises for a key or a value that it does not take
+        )  # raises for an invalid key or value
 
 
 def test_snippets_of_yaml_fit() -> None:
@@ -327,7 +327,7 @@ def test_snippets_of_yaml_fit() -> None:
 
 
 def test_figures_of_the_readme_are_measured() -> None:
-    """Each stands in RESULTS.md, and its script is there."""
+    """Every figure is in RESULTS.md, and its script exists."""
     results = (REPOSITORY / "tests/benchmarks/RESULTS.md").read_text(encoding="utf-8")
     measured = set(re.findall(r"\d[\d,.]*\d|\d", results)) | {
         "1.5"
@@ -341,7 +341,7 @@ def test_figures_of_the_readme_are_measured() -> None:
     assert "| 0.0000015 |" in results
 
 
-def test_the_teacher_s_figures_are_those_of_its_card() -> None:
+def test_figures_of_the_teacher_equal_those_of_its_card() -> None:
     card = (REPOSITORY / "data_cards/teacher-compact.md").read_text(encoding="utf-8")
     stated = re.findall(
         r"^\| (\w+) \| ([\d.]+ %) \| ([\d,]+) \|$", prose(PAGES / "limits.md"), re.M
@@ -360,7 +360,7 @@ def test_lists_are_complete() -> None:
     assert f"{len(RULES)} rules" in prose(PAGES / "release.md")
 
 
-def test_defaults_that_pages_state() -> None:
+def test_defaults_on_pages_are_correct() -> None:
     cluster = prose(PAGES / "cluster.md").replace("\n", " ")
     assert f"at the default of {BuildConfig.shard_tracks} " in cluster
     built = prose(PAGES / "voxceleb2.md").replace("\n", " ")
