@@ -1,7 +1,7 @@
 """Weights of the released FERPlus networks, from PyTorch and from MatConvNet files.
 
-Either form is converted once to a checkpoint in the cache, which is named by the SHA-256 of
-the released file, which is also the `sha256` of the loaded teacher.
+Either form is converted once to a checkpoint in the cache. The checkpoint is named by the SHA-256
+of the released file, which is also the `sha256` of the loaded teacher.
 """
 
 import pickle
