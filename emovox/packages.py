@@ -10,10 +10,13 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emovox import __version__
 from emovox.errors import MissingPackageError
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 # Extra -> imported top-level modules -> their distributions.
 EXTRAS: dict[str, dict[str, str]] = {
@@ -77,6 +80,21 @@ def explained(subject: str) -> Iterator[None]:
         if (missing := missing_package(error, subject)) is None:
             raise
         raise missing from error
+
+
+def data_frame(rows: Any, columns: list[str] | None = None) -> "pd.DataFrame":
+    """Return a DataFrame for the method `to_pandas` of a result.
+
+    Args:
+        rows: rows or columns, as `pandas.DataFrame` accepts them.
+        columns: names of the columns, if `rows` has none.
+
+    Raises:
+        MissingPackageError: pandas is not installed.
+    """
+    with explained("to_pandas"):
+        import pandas as pd
+    return pd.DataFrame(rows, columns=columns)
 
 
 def missing_package(error: ModuleNotFoundError, subject: str) -> MissingPackageError | None:

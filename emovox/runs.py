@@ -13,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.files import remove_leftovers, replace_file, write_text
-from emovox.packages import explained
+from emovox.packages import data_frame, explained
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -50,9 +50,7 @@ class TrainingResult:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        with explained("to_pandas"):
-            import pandas as pd
-        return pd.DataFrame(self.records)
+        return data_frame(self.records)
 
     def __repr__(self) -> str:
         last = self.records[-1] if self.records else {}

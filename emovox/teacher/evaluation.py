@@ -14,7 +14,7 @@ from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.files import write_text
 from emovox.media.faces import resize
-from emovox.packages import explained
+from emovox.packages import data_frame
 from emovox.teacher import Teacher, ferplus, load_teacher
 from emovox.teacher.teacher_config import TeacherEvaluateConfig
 from emovox.teacher.teacher_scores import Scores, draw_confusion, score
@@ -69,10 +69,7 @@ class TeacherEvaluation:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        with explained("to_pandas"):
-            import pandas as pd
-        columns = ["score", "emotion", _key(PLAIN), _key(MIRRORED)]
-        return pd.DataFrame(self._rows(), columns=columns)
+        return data_frame(self._rows(), ["score", "emotion", _key(PLAIN), _key(MIRRORED)])
 
     def summary(self) -> str:
         """Return the scores as lines of text, with one column each without and with averaging."""
