@@ -13,10 +13,12 @@ from click.testing import CliRunner, Result
 from emovox.cli import main
 from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
 from emovox.emotions import EMOTIONS
+from emovox.errors import ConfigError, InputError
 from emovox.media.audio import read_audio
 from emovox.media.spectrogram import num_samples
 from emovox.student import load_student, student_checkpoint
-from emovox.student.prediction import SCHEMA, window_starts
+from emovox.student.prediction import SCHEMA, predict, window_starts
+from emovox.student.student_config import PredictConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
 
 
@@ -127,3 +129,37 @@ def test_invalid_options(arguments: list[str], words: str, student: Path, noise:
         given += ["--student", str(student)]
     result = emovox(*given)
     assert result.exit_code == 2 and words in result.stderr
+
+
+def test_function_returns_a_table(student: Path, noise: Path, tmp_path: Path) -> None:
+    predictions = predict(str(noise), student=student, device="cpu")
+    assert len(predictions) == 2 and not predictions.unusable and not predictions.problems
+    assert repr(predictions) == "<Predictions: 2 windows of 1 files>"
+    table = predictions.to_pandas()
+    assert list(table.columns) == SCHEMA.names and list(table["start"]) == [0, 4]
+    records = list(predictions)
+    assert [record["student"] for record in records] == list(table["student"])
+    assert json.loads(json.dumps(records)) == records and "teacher" not in records[0]
+    predictions.write(str(tmp_path / "rows.json"))
+    lines = (tmp_path / "rows.json").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == records
+
+
+def test_function_accepts_several_files_and_a_config(
+    student: Path, noise: Path, tmp_path: Path
+) -> None:
+    bad = tmp_path / "bad.mp3"
+    bad.write_bytes(b"not audio")
+    config = PredictConfig(student=str(student), teacher=None, seconds=2)
+    predictions = predict([noise, str(bad)], config, seconds=1)
+    assert predictions.unusable == (bad,) and "bad.mp3" in predictions.problems[0]
+    assert len(predictions) == 7 and "; 1 unusable" in repr(predictions)
+
+
+def test_invalid_paths(student: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="no files"):
+        predict([], student=student)
+    with pytest.raises(InputError, match=r"missing\.wav: not found"):
+        predict(tmp_path / "missing.wav", student=student)
+    with pytest.raises(InputError, match="is a folder; pass the files in it"):
+        predict(tmp_path, student=student)

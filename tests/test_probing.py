@@ -36,6 +36,7 @@ from emovox.probing.features import (
     video_features,
 )
 from emovox.probing.folds import BY_SPEAKER, PARTITION, RANDOM, make_folds, random_folds
+from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probes import probe
 from emovox.testing import write_clip
 
@@ -133,7 +134,7 @@ def test_scores_equal_cross_val_score_and_a_loop() -> None:
 
 def test_deviation_divides_by_n_minus_one() -> None:
     assert mean_and_deviation([1.0, 2.0, 4.0]) == pytest.approx((7 / 3, 1.5275252))
-    assert np.isnan(mean_and_deviation([0.5])[1])
+    assert mean_and_deviation([0.5]) == (0.5, None)
 
 
 @pytest.mark.parametrize("classifier", [affine_map(), affine_map(1.0), random_forest(num_jobs=1)])
@@ -272,6 +273,15 @@ def test_command(emo_db: Path, student: None, tmp_path: Path) -> None:
     picture = cv2.imread(str(out / pictures[0]))
     assert picture is not None and picture.shape[0] > 300
     assert run("pitch", emo_db, "--features", "embedding", "--seed", 1).exit_code == 0
+
+
+def test_result_as_a_table(emo_db: Path, student: None) -> None:
+    result = probe("pitch", str(emo_db), ProbeConfig(folds=5), seed=2)
+    assert (result.config.folds, result.config.seed) == (5, 2) and not result.too_many_dropped
+    table = result.to_pandas()
+    assert list(table["what"]) == ["pitch logits"] * 2 + ["largest class (neutral)", "chance"]
+    assert list(table["accuracy"]) == pytest.approx([1, 1, 1 / 3, 1 / 3])
+    assert repr(result).startswith("<ProbeResult on emo-db: 45 utterances; pitch logits, random")
 
 
 def test_bad_files_are_dropped_with_a_reason(emo_db: Path, student: None, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.student import load_student, student_checkpoint
 from emovox.student.evaluation import Evaluation, evaluate, read_utterance
+from emovox.student.student_config import EvaluateConfig
 from emovox.student.student_figures import draw_labels, draw_roc
 from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER
 from emovox.student.training import train_student
@@ -160,6 +161,26 @@ def test_summary_is_a_table(evaluation: Evaluation) -> None:
     assert rows["tracks (identities)"].split()[2:] == ["15", "(3)", "60", "(3)"]
     assert not any(line != line.rstrip() for line in lines)
     assert "no track of" not in "\n".join(lines) and "published" not in "\n".join(lines)
+
+
+def test_scores_as_a_table(evaluation: Evaluation) -> None:
+    table = evaluation.to_pandas()
+    assert len(table) == 2 * (len(EMOTIONS) + 2)
+    for row in table.itertuples():
+        interval = evaluation.splits[row.split].auc[row.emotion]
+        np.testing.assert_equal([row.auc, row.low, row.high], list(vars(interval).values()))
+    positives = table.set_index(["split", "emotion"])["positives"]
+    assert positives["heard_val", "anger"] == 3 and positives[:, MEAN_PAPER].isna().all()
+    assert repr(evaluation).startswith("<Evaluation of best on tones 1.0.0: ")
+
+
+def test_config_options_and_strings(student_data: Path, trained: Path) -> None:
+    config = EvaluateConfig(device="cpu", precision="fp32", protocol="legacy")
+    folders = [str(student_data / name) for name in ("dataset", "audio")]
+    found = evaluate(str(trained), *folders, config, timing="legacy", seed=3)
+    assert (found.protocol, found.timing) == ("legacy", "legacy")
+    with pytest.raises(TypeError, match="sneed"):
+        evaluate(str(trained), *folders, sneed=3)
 
 
 def test_published_scores_for_the_published_dataset_only(

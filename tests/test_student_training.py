@@ -243,6 +243,21 @@ def test_log_and_checkpoint_contents(student_data: Path, whole: Path) -> None:
     assert pq.read_table(whole / "dropped.parquet").num_rows == 0
 
 
+def test_function_returns_all_epochs(student_data: Path, tmp_path: Path) -> None:
+    folders = [str(student_data / "dataset"), str(student_data / "audio"), str(tmp_path)]
+    running = train_epochs(*folders, QUICK)
+    first = next(running)
+    running.close()
+    new: list[Record] = []
+    result = train_student(*folders, QUICK, workers=1, on_epoch=new.append)
+    assert [first, *new] == list(result.records) and len(new) == 1
+    assert result.best == tmp_path / "best.safetensors" and result.best.is_file()
+    assert list(result.to_pandas()["epoch"]) == [0, 1]
+    lines: list[str] = []
+    again = train_student(*folders, QUICK, say=lines.append)
+    assert again.records == result.records and "already complete" in lines[-1]
+
+
 @pytest.mark.parametrize("choice", ["heard_val", "unheard_val", "last"])
 def test_best_epoch(
     student_data: Path, tmp_path: Path, choice: str, monkeypatch: pytest.MonkeyPatch

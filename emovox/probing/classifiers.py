@@ -3,7 +3,6 @@
 The features are usually the eight logits of a network, used as an embedding.
 """
 
-import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -124,10 +123,10 @@ class FeatureScores:
         }
 
 
-def mean_and_deviation(values: Sequence[float]) -> tuple[float, float]:
-    """Return mean and standard deviation (N - 1); NaN for the deviation of a single value."""
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    return float(np.mean(values)), spread
+def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
+    """Return mean and standard deviation (N - 1); None for the deviation of a single value."""
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+    return float(np.mean(values)), deviation
 
 
 def cross_validate(
@@ -172,43 +171,30 @@ def _score(
     folds: Folds,
     classifier: Classifier,
 ) -> FoldScores:
+    """Fit a copy of the classifier on every fold, and score it on the held-out utterances."""
+    from sklearn.base import clone
+    from sklearn.exceptions import ConvergenceWarning
+
     confusion = np.zeros((num_classes, num_classes), np.int64)
     accuracy, recall, num_unfinished = [], [], 0
     for train, test in zip(folds.trained_on, folds.held_out, strict=True):
-        predicted, finished = _fit_and_predict(features, targets, train, test, classifier)
-        counts = np.zeros_like(confusion)
-        np.add.at(counts, (targets[test], predicted), 1)
-        confusion += counts
-        accuracy.append(float(np.trace(counts) / len(test)))
-        occurs = counts.sum(axis=1) > 0
-        recall.append(float((np.diag(counts)[occurs] / counts.sum(axis=1)[occurs]).mean()))
-        num_unfinished += not finished
+        expected = targets[test]
+        if len(known := np.unique(targets[train])) == 1:  # the other classes are held out
+            predicted = np.full(len(test), known[0])
+        else:
+            with warnings.catch_warnings(record=True) as caught:
+                warnings.simplefilter("always", ConvergenceWarning)
+                model = clone(classifier.estimator).fit(features[train], targets[train])
+            num_unfinished += any(issubclass(w.category, ConvergenceWarning) for w in caught)
+            predicted = model.predict(features[test])
+        np.add.at(confusion, (expected, predicted), 1)
+        hits = predicted == expected
+        accuracy.append(float(hits.mean()))
+        recall.append(float(np.mean([hits[expected == k].mean() for k in np.unique(expected)])))
     matrix = tuple(tuple(row) for row in confusion.tolist())
     return FoldScores(folds.name, tuple(accuracy), tuple(recall), matrix, num_unfinished)
 
 
-def _fit_and_predict(
-    features: np.ndarray,
-    targets: np.ndarray,
-    train: np.ndarray,
-    test: np.ndarray,
-    classifier: Classifier,
-) -> tuple[np.ndarray, bool]:
-    """Return the predictions for `test`, and True if the optimiser converged."""
-    from sklearn.base import clone
-    from sklearn.exceptions import ConvergenceWarning
-
-    known = np.unique(targets[train])
-    if len(known) == 1:  # all utterances of the other classes are held out
-        return np.full(len(test), known[0]), True
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", ConvergenceWarning)
-        model = clone(classifier.estimator).fit(features[train], targets[train])
-    finished = not any(issubclass(w.category, ConvergenceWarning) for w in caught)
-    return model.predict(features[test]), finished
-
-
 def _summary(values: Sequence[float]) -> dict[str, Any]:
     mean, deviation = mean_and_deviation(values)
-    shown = None if math.isnan(deviation) else deviation
-    return {"mean": mean, "deviation": shown, "per_fold": list(values)}
+    return {"mean": mean, "deviation": deviation, "per_fold": list(values)}

@@ -41,23 +41,13 @@ class Name:
 
 Parser = Callable[[PurePosixPath], Name | None]
 
-EKMAN = ("anger", "disgust", "fear", "happiness", "sadness", "surprise")
-# RML and eNTERFACE abbreviate the emotions to two letters.
-ACTED = {label[:2]: label for label in EKMAN}
 # RAVDESS counts its emotions from 1, in this order.
-RAVDESS_ORDER = (
-    "neutral",
-    "calm",
-    "happiness",
-    "sadness",
-    "anger",
-    "fear",
-    "disgust",
-    "surprise",
-)
-RAVDESS = {f"{number:02d}": label for number, label in enumerate(RAVDESS_ORDER, start=1)}
-# The words of CREMA-D and AFEW share their first three letters with the labels.
-WORDS = {label[:3]: label for label in RAVDESS_ORDER}
+LABELS = ("neutral", "calm", "happiness", "sadness", "anger", "fear", "disgust", "surprise")
+RAVDESS = {f"{number:02d}": label for number, label in enumerate(LABELS, start=1)}
+# CREMA-D and AFEW use words with the same first three letters as the labels.
+WORDS = {label[:3]: label for label in LABELS}
+# RML and eNTERFACE abbreviate six emotions to their first two letters.
+ACTED = {label[:2]: label for label in LABELS if label not in ("neutral", "calm")}
 EMO_DB = {  # by the German word: Wut, Langeweile, Ekel, Angst, Freude, Trauer, neutral
     "W": "anger",
     "L": "boredom",
@@ -67,15 +57,8 @@ EMO_DB = {  # by the German word: Wut, Langeweile, Ekel, Angst, Freude, Trauer, 
     "T": "sadness",
     "N": "neutral",
 }
-SAVEE = {
-    "a": "anger",
-    "d": "disgust",
-    "f": "fear",
-    "h": "happiness",
-    "n": "neutral",
-    "sa": "sadness",
-    "su": "surprise",
-}
+SAVEE = {label[0]: label for label in ("anger", "disgust", "fear", "happiness", "neutral")}
+SAVEE |= {"sa": "sadness", "su": "surprise"}
 
 
 def ravdess_song(path: PurePosixPath) -> Name | None:

@@ -6,7 +6,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,7 @@ import numpy as np
 
 from emovox.files import write_text
 from emovox.packages import explained
-from emovox.probing.classifiers import FeatureScores
+from emovox.probing.classifiers import FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
 from emovox.probing.folds import PARTITION, RANDOM
 from emovox.probing.probe_config import ProbeConfig
@@ -24,44 +24,61 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MAX_SHOWN = 5  # dropped files in the summary
-COLUMNS = (
-    "what",
-    "classifier",
-    "folds",
-    "num_folds",
-    "accuracy",
-    "accuracy_deviation",
-    "unweighted_average_recall",
-    "recall_deviation",
-    "source",
-)
 
 
 @dataclass(frozen=True)
-class Published:
-    """An accuracy from a paper, in percent."""
+class Row:
+    """One row of the results; accuracies, recalls and deviations are fractions.
+
+    Attributes:
+        what: name of the features, the baseline or the quoted network.
+        classifier: name of the classifier.
+        folds: name of the folds.
+        num_folds: number of folds.
+        accuracy: mean over the folds.
+        accuracy_deviation: standard deviation over the folds.
+        unweighted_average_recall: mean over the folds.
+        recall_deviation: standard deviation over the folds.
+        source: `measured`, `computed` or `quoted`.
+    """
 
     what: str
-    folds: str
-    accuracy: float
-    deviation: float | None = None
+    classifier: str | None = None
+    folds: str | None = None
+    num_folds: int | None = None
+    accuracy: float | None = None
+    accuracy_deviation: float | None = None
+    unweighted_average_recall: float | None = None
+    recall_deviation: float | None = None
+    source: str = "measured"
+
+
+def _quoted(what: str, folds: str, accuracy: float, deviation: float | None = None) -> Row:
+    """Return the row of a published accuracy in percent."""
+    return Row(
+        what,
+        folds=folds,
+        accuracy=accuracy / 100,
+        accuracy_deviation=deviation and deviation / 100,
+        source="quoted",
+    )
 
 
 # As quoted by Albanie et al. (2018).
-PUBLISHED: dict[str, tuple[Published, ...]] = {
+PUBLISHED: dict[str, tuple[Row, ...]] = {
     "rml": (
-        Published("student (Albanie et al. 2018)", RANDOM, 49.7, 5.4),
-        Published("teacher (Albanie et al. 2018)", RANDOM, 72.6, 3.9),
-        Published("Noroozi et al. 2017", RANDOM, 65.3),
+        _quoted("student (Albanie et al. 2018)", RANDOM, 49.7, 5.4),
+        _quoted("teacher (Albanie et al. 2018)", RANDOM, 72.6, 3.9),
+        _quoted("Noroozi et al. 2017", RANDOM, 65.3),
     ),
     "enterface": (
-        Published("student (Albanie et al. 2018)", RANDOM, 34.3, 4.0),
-        Published("teacher (Albanie et al. 2018)", RANDOM, 48.3, 4.9),
-        Published("Noroozi et al. 2017", RANDOM, 47.1),
+        _quoted("student (Albanie et al. 2018)", RANDOM, 34.3, 4.0),
+        _quoted("teacher (Albanie et al. 2018)", RANDOM, 48.3, 4.9),
+        _quoted("Noroozi et al. 2017", RANDOM, 47.1),
     ),
     "afew": (
-        Published("teacher (Albanie et al. 2018)", PARTITION, 49.3),
-        Published("baseline of EmotiW 2016", PARTITION, 38.81),
+        _quoted("teacher (Albanie et al. 2018)", PARTITION, 49.3),
+        _quoted("baseline of EmotiW 2016", PARTITION, 38.81),
     ),
 }
 
@@ -96,9 +113,9 @@ class ProbeResult:
 
     def __repr__(self) -> str:
         scores = "".join(
-            f"; {row['what']}, {row['folds']}: {_percent(row['accuracy'])} %"
+            f"; {row.what}, {row.folds}: {_percent(row.accuracy)} %"
             for row in self.rows()
-            if row["source"] == "measured"
+            if row.source == "measured"
         )
         return f"<ProbeResult on {self.layout}: {self.num_utterances:,} utterances{scores}>"
 
@@ -113,35 +130,24 @@ class ProbeResult:
         num_files = self.num_utterances + len(self.dropped)
         return len(self.dropped) > self.config.max_dropped * num_files
 
-    def rows(self) -> list[dict[str, Any]]:
-        """Return one row per result, accuracies and recalls as fractions; None if missing."""
+    def rows(self) -> list[Row]:
+        """Return the results: measured, chance and the largest class, quoted."""
         rows = []
         for probed in self.probed:
             for held_out in probed.held_out:
-                scores = held_out.as_json()
-                rows.append(
-                    _row(
-                        what=probed.features,
-                        classifier=probed.classifier,
-                        folds=held_out.folds,
-                        num_folds=scores["num_folds"],
-                        accuracy=scores["accuracy"]["mean"],
-                        accuracy_deviation=scores["accuracy"]["deviation"],
-                        unweighted_average_recall=scores["recall"]["mean"],
-                        recall_deviation=scores["recall"]["deviation"],
-                        source="measured",
-                    )
-                )
+                accuracy = mean_and_deviation(held_out.accuracy)
+                recall = mean_and_deviation(held_out.recall)
+                labels = (probed.features, probed.classifier, held_out.folds)
+                rows.append(Row(*labels, len(held_out.accuracy), *accuracy, *recall))
         label = max(self.counts, key=self.counts.__getitem__)
-        largest, chance = self.counts[label] / self.num_utterances, 1 / len(self.counts)
-        for what, accuracy in ((f"largest class ({label})", largest), ("chance", chance)):
-            row = _row(what=what, accuracy=accuracy, source="computed")
-            rows.append(row | {"unweighted_average_recall": chance})
-        for quoted in PUBLISHED.get(self.layout, ()):
-            row = _row(what=quoted.what, folds=quoted.folds, source="quoted")
-            deviation = quoted.deviation and quoted.deviation / 100
-            rows.append(row | {"accuracy": quoted.accuracy / 100, "accuracy_deviation": deviation})
-        return rows
+        chance = 1 / len(self.counts)
+        for what, share in (
+            (f"largest class ({label})", self.counts[label] / self.num_utterances),
+            ("chance", chance),
+        ):
+            row = Row(what, accuracy=share, unweighted_average_recall=chance, source="computed")
+            rows.append(row)
+        return [*rows, *PUBLISHED.get(self.layout, ())]
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the rows as a table.
@@ -188,7 +194,7 @@ class ProbeResult:
                 "speakers": self.num_speakers,
                 "counts": self.counts,
             },
-            "results": self.rows(),
+            "results": list(map(asdict, self.rows())),
             "probed": [probed.as_json() for probed in self.probed],
             "dropped": [asdict(dropped) for dropped in self.dropped],
             "notes": list(self.notes),
@@ -200,9 +206,9 @@ class ProbeResult:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "probe.json", json.dumps(self.as_json(), indent=2) + "\n")
         text = io.StringIO()
-        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
         writer.writeheader()
-        writer.writerows(self.rows())
+        writer.writerows(map(asdict, self.rows()))
         write_text(folder / "probe.csv", text.getvalue())
         for number, probed in enumerate(self.probed, start=1):
             for held_out in probed.held_out:
@@ -215,20 +221,14 @@ class ProbeResult:
                 )
 
 
-def _row(**values: Any) -> dict[str, Any]:
-    """Return a row with all columns; None for those not given."""
-    return dict.fromkeys(COLUMNS) | values
-
-
-def _table(rows: list[dict[str, Any]]) -> list[str]:
+def _table(rows: list[Row]) -> list[str]:
     """Return one line per row, with mean and deviation in percent."""
     cells = [("", "", "folds", "accuracy", "unweighted average recall")]
     for row in rows:
-        star = "* " if row["source"] == "quoted" else ""
-        accuracy = _percent(row["accuracy"], row["accuracy_deviation"])
-        recall = _percent(row["unweighted_average_recall"], row["recall_deviation"])
-        labels = (row["classifier"] or "", row["folds"] or "")
-        cells.append((star + row["what"], *labels, accuracy, recall))
+        star = "* " if row.source == "quoted" else ""
+        accuracy = _percent(row.accuracy, row.accuracy_deviation)
+        recall = _percent(row.unweighted_average_recall, row.recall_deviation)
+        cells.append((star + row.what, row.classifier or "", row.folds or "", accuracy, recall))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 

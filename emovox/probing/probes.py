@@ -64,14 +64,15 @@ def probe(
 
     Example:
         >>> import emovox
-        >>> table = emovox.load("emovox-demo/dataset").to_pandas("tracks")  # has `label`
+        >>> tracks = emovox.load("emovox-demo/dataset").to_pandas("tracks")  # with `label`
+        >>> table = tracks[:24].copy()
         >>> table["path"] = "mp4/" + table["track_id"] + ".mp4"
         >>> table["speaker"] = table["identity_id"]
         >>> table.to_csv("emovox-demo/corpus/labels.csv", index=False)
         >>> student = "emovox-demo/student/best.safetensors"
-        >>> result = probe(student, "emovox-demo/corpus/labels.csv", folds=4)
+        >>> result = probe(student, "emovox-demo/corpus/labels.csv", folds=2, jobs=1)
         >>> result.num_utterances, result.num_speakers
-        (96, 12)
+        (24, 4)
         >>> list(result.to_pandas()["folds"][:2])
         ['random folds', 'speaker-independent folds']
     """

@@ -163,6 +163,9 @@ class Evaluation:
 
     def as_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""
+        dropped = [asdict(item) for item in self.dropped]
+        for row in dropped:
+            del row["source"]  # in some layouts it contains a person's name
         gap = self.heard_minus_unheard
         published = {"mean_auc": dict(self.published), "note": PUBLISHED_NOTE}
         return {
@@ -173,7 +176,7 @@ class Evaluation:
             "splits": {split: scores.as_json() for split, scores in self.splits.items()},
             "heard_minus_unheard": gap.as_json() if gap else None,
             "published": published if self.published else None,
-            "dropped": [_without_source(item) for item in self.dropped],
+            "dropped": dropped,
         }
 
     def write(self, out: str | os.PathLike[str]) -> None:
@@ -288,13 +291,6 @@ def _label(data: Dataset, clip: Clip, timing: str) -> int:
     """Return the index of the teacher's emotion of a track."""
     end = clip.duration if timing == "legacy" else np.inf
     return int(data.target(clip.track_id, 0.0, end, timing=timing).argmax())
-
-
-def _without_source(item: Dropped) -> dict[str, Any]:
-    """Return a dropped track as JSON values; in some layouts its source contains a name."""
-    values = asdict(item)
-    del values["source"]
-    return values
 
 
 def _table(found: SplitPredictions) -> pa.Table:

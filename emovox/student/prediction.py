@@ -159,7 +159,7 @@ def predict(
         raise ConfigError("no files; pass at least one audio or video file")
     for path in files:
         if not path.is_file():
-            problem = "is a folder; pass the files in it" if path.is_dir() else "no such file"
+            problem = "is a folder; pass the files in it" if path.is_dir() else "not found"
             raise InputError(f"{path}: {problem}")
     student = load_student(config.student, config.device, config.precision)
     problems: list[str] = []

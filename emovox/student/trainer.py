@@ -74,8 +74,7 @@ class Trainer:
             group["lr"] = self.learning_rate()
         self.forward.train()
         losses = []
-        batches = self._batches(segments, mine, config.batch_size // processes.count)
-        for samples, targets in self._progress(batches, steps, "train"):
+        for samples, targets in self._batches(segments, mine, "train"):
             loss = distillation_loss(self._logits(self.forward, samples), targets, config)
             losses.append(loss.detach().mean())
             self.optimizer.zero_grad(set_to_none=True)
@@ -92,10 +91,8 @@ class Trainer:
         config, processes = self.config, self.processes
         self.forward.eval()
         mine = range(processes.rank, len(segments), processes.count)
-        size = max(1, config.batch_size // processes.count)
         losses, hits = [torch.empty(0)], [torch.empty(0)]
-        batches = self._batches(segments, mine, size)
-        for samples, targets in self._progress(batches, math.ceil(len(mine) / size), "validate"):
+        for samples, targets in self._batches(segments, mine, "validate"):
             logits = self._logits(self.model, samples)
             losses.append(distillation_loss(logits, targets, config).cpu())
             hits.append((logits.argmax(1) == targets.argmax(1)).float().cpu())
@@ -147,12 +144,24 @@ class Trainer:
         return logits.float()
 
     def _batches(
-        self, segments: Segments, positions: Sequence[int], batch_size: int
+        self, segments: Segments, positions: Sequence[int], task: str
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield samples and targets on the device; collect tracks that cannot be read."""
-        for batch in load_batches(segments, positions, batch_size, self.config.workers):
+        """Yield samples and targets on the device; collect tracks that cannot be read.
+
+        The main process shows a progress bar in a terminal.
+        """
+        size = max(1, self.config.batch_size // self.processes.count)
+        bar = tqdm(
+            load_batches(segments, positions, size, self.config.workers),
+            desc=f"epoch {self.epoch + 1}/{self.config.epochs} {task}",
+            total=math.ceil(len(positions) / size),
+            unit=" batches",
+            disable=None if self.processes.is_main else True,  # None: unless stderr is a terminal
+            leave=False,
+        )
+        for batch in bar:
             self.failures |= {failure.track_id: failure for failure in batch.failures}
-            if isinstance(segments, TrainSegments) and len(batch.samples) < batch_size:
+            if isinstance(segments, TrainSegments) and len(batch.samples) < size:
                 last = batch.failures[-1]
                 raise EmovoxError(
                     f"{segments.root}: no track is readable any more, for example {last.track_id}: "
@@ -166,13 +175,3 @@ class Trainer:
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
         return tensor.to(self.device, non_blocking=True)
-
-    def _progress(
-        self, batches: Iterator[tuple[torch.Tensor, torch.Tensor]], total: int, task: str
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Show a bar in a terminal, in the main process."""
-        desc = f"epoch {self.epoch + 1}/{self.config.epochs} {task}"
-        quiet = None if self.processes.is_main else True  # None: unless stderr is a terminal
-        yield from tqdm(
-            batches, total=total, desc=desc, unit=" batches", disable=quiet, leave=False
-        )
