@@ -44,18 +44,21 @@ def save(
         temporary.write_bytes(serialise(tensors, header))
 
 
-def load_released(
+def load_weights(
     weights: Weights, load: Callable[[Path], AnyNetwork], read: Callable[[Path], AnyNetwork]
 ) -> AnyNetwork:
-    """Load a network from a released file; a conversion in the cache makes the next load faster.
+    """Load a network from a checkpoint, or from a released file.
+
+    A released file is converted to a checkpoint in the cache, which makes the next load faster.
 
     Args:
-        weights: the released file.
-        load: loads the conversion; InputError if it is damaged.
-        read: reads the released file.
+        weights: the checkpoint or the released file.
+        load: loads a checkpoint; InputError if it is damaged.
+        read: reads a released file.
     """
     converted = weights.converted
-    assert converted is not None
+    if converted is None:
+        return load(weights.path)
     if converted.exists():
         try:
             return load(converted)

@@ -47,9 +47,9 @@ def read_dagnn(path: Path) -> list[Layer]:
     net = content.get("net", content)
     try:
         if "params" not in net:
-            return _simple_layers(_records(net["layers"]))
-        values = {p["name"]: np.asarray(p["value"]) for p in _records(net["params"])}
-        layers = [(x["name"], x["type"], _names(x["params"])) for x in _records(net["layers"])]
+            return _simple_layers(_as_list(net["layers"]))
+        values = {p["name"]: np.asarray(p["value"]) for p in _as_list(net["params"])}
+        layers = [(x["name"], x["type"], _names(x["params"])) for x in _as_list(net["layers"])]
         return [
             Layer(name.replace("/", "_"), kind, tuple(values[p] for p in parameters))
             for name, kind, parameters in layers
@@ -78,15 +78,13 @@ def _simple_layers(records: list[dict[str, Any]]) -> list[Layer]:
     return layers
 
 
-def _records(value: Any) -> list[dict[str, Any]]:
+def _as_list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else [value]
 
 
 def _names(value: Any) -> list[str]:
     """Return the parameter names of a layer: a cell of strings, one string, or an empty array."""
-    if isinstance(value, str):
-        return [value] if value else []
-    return list(value) if isinstance(value, list) else []
+    return _as_list(value) if isinstance(value, str | list) and value else []
 
 
 def to_state_dict(layers: list[Layer], path: Path) -> dict[str, Tensor]:

@@ -186,6 +186,12 @@ def test_a_registered_name_loads_the_released_file(
         load_teacher("senet50-ferplus", "cpu", "fp32")
 
 
+def test_a_checkpoint_with_a_registered_name_can_hold_any_network(tmp_path: Path) -> None:
+    path = tmp_path / "senet50-ferplus.safetensors"
+    shutil.copy(find_teacher("compact").path, path)
+    assert load_teacher(path, "cpu", "fp32").input_size == 48
+
+
 @NAMES
 def test_files_of_a_registered_name(teachers: Path, tmp_path: Path, name: str) -> None:
     files = (f"{name.replace('-', '_')}_dag.pth", f"{name}.mat")

@@ -69,11 +69,7 @@ def load_student(
     """
     weights = find_student(name_or_path)
     with explained("load_student"):
-        from emovox.student import released_student, student_checkpoint
+        from emovox.student import released_student
         from emovox.student.inference import TorchStudent
-    net = (
-        released_student.load(weights)
-        if weights.is_released
-        else student_checkpoint.load(weights.path)
-    )
+    net = released_student.load(weights)
     return TorchStudent(weights.name, weights.sha256, net, device, precision)

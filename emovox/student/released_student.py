@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emovox.checkpoints import load_released
+from emovox.checkpoints import load_weights
 from emovox.dagnn import Layer, read_dagnn, to_state_dict
 from emovox.errors import InputError
 from emovox.registry import Weights
@@ -23,12 +23,12 @@ NAMES_BY_TYPE = {"dagnn.Conv": CONVOLUTIONS, "dagnn.BatchNorm": BATCH_NORMS}
 
 
 def load(weights: Weights) -> VGGVox:
-    """Load the network of a released file; the first call converts it to a checkpoint in the cache.
+    """Load the network of a checkpoint or of a released file.
 
     Raises:
         InputError: the file holds something else; the message gives what was expected and found.
     """
-    return load_released(weights, student_checkpoint.load, read)
+    return load_weights(weights, student_checkpoint.load, read)
 
 
 def read(path: Path) -> VGGVox:

@@ -86,11 +86,7 @@ def load_teacher(
     """
     weights = find_teacher(name_or_path)
     with explained("load_teacher"):
-        from emovox.teacher import released_teacher, teacher_checkpoint
+        from emovox.teacher import released_teacher
         from emovox.teacher.inference import TorchTeacher
-    net = (
-        released_teacher.load(weights)
-        if weights.is_released
-        else teacher_checkpoint.load(weights.path)
-    )
+    net = released_teacher.load(weights)
     return TorchTeacher(weights.name, weights.sha256, net, device, precision, compiled=compiled)

@@ -4,7 +4,6 @@ Either form is converted once to a checkpoint in the cache. The checkpoint is na
 of the released file, which is also the `sha256` of the loaded teacher.
 """
 
-import pickle
 import re
 import struct
 from pathlib import Path
@@ -12,11 +11,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from emovox.checkpoints import load_released
+from emovox.checkpoints import load_weights
 from emovox.dagnn import read_dagnn, to_state_dict
 from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file
 from emovox.registry import Weights
+from emovox.runs import DAMAGED
 from emovox.teacher import teacher_checkpoint
 from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
@@ -26,29 +26,18 @@ GATES = {"senet50-ferplus": True, "resnet50-ferplus": False}  # squeeze-and-exci
 # The reason in a message of torch.load; the rest is advice to load the file unsafely.
 FINDING = re.compile(r"(?:WeightsUnpickler error:|Trying to load)\s+(.+)")
 # Errors of torch.load on damaged files and on files of another kind.
-DAMAGED = (
-    pickle.UnpicklingError,
-    struct.error,
-    AssertionError,
-    AttributeError,
-    EOFError,
-    LookupError,
-    MemoryError,
-    OSError,
-    RuntimeError,
-    TypeError,
-    ValueError,
-)
+LOAD_ERRORS = (*DAMAGED, struct.error, AssertionError, AttributeError, MemoryError, OSError)
 
 
 def load(weights: Weights) -> FaceNetwork:
-    """Load the network of a released file; the first call converts it to a checkpoint in the cache.
+    """Load the network of a checkpoint or of a released file.
 
     Raises:
         InputError: the file holds something else; the message gives what was expected and found.
     """
-    net = load_released(weights, teacher_checkpoint.load, read)
-    if (gates := GATES.get(weights.name)) not in (None, net.config.squeeze_excite):
+    net = load_weights(weights, teacher_checkpoint.load, read)
+    gates = GATES.get(weights.name) if weights.is_released else None
+    if gates is not None and gates != net.config.squeeze_excite:
         found = "no such gates" if gates else "gates of squeeze-and-excitation"
         raise InputError(f"{weights.path}: expected the weights of {weights.name}; found {found}")
     return net
@@ -81,7 +70,7 @@ def read_pth(path: Path) -> dict[str, Tensor]:
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except DAMAGED as error:
+    except LOAD_ERRORS as error:
         finding = FINDING.search(str(error))
         reason = (finding[1] if finding else first_line(error)).split(". ")[0]
         raise InputError(
