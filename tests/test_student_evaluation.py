@@ -266,7 +266,7 @@ def test_single_validation_split(data: Path, trained: Path) -> None:
     assert found.heard_minus_unheard is None and found.as_json()["heard_minus_unheard"] is None
     assert "heard minus unheard" not in found.summary()
     write_tables(data / "dataset", utterances(["train"]))
-    with pytest.raises(ConfigError, match="neither of the splits heard_val, unheard_val"):
+    with pytest.raises(ConfigError, match="no validation split; use a dataset with heard_val or"):
         score(trained, data)
 
 

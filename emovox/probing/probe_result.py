@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emovox.files import write_text
-from emovox.packages import explained
+from emovox.packages import data_frame
 from emovox.probing.classifiers import FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
 from emovox.probing.folds import PARTITION, RANDOM
@@ -155,9 +155,7 @@ class ProbeResult:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        with explained("to_pandas"):
-            import pandas as pd
-        return pd.DataFrame(self.rows())
+        return data_frame(self.rows())
 
     def summary(self) -> str:
         """Return the results as lines of text."""

@@ -19,7 +19,7 @@ from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.media.audio import read_audio
-from emovox.packages import explained
+from emovox.packages import data_frame
 from emovox.student import Student, load_student
 from emovox.student.clips import Clip, count_reasons, find_clips, read_ahead, unreadable
 from emovox.student.student_config import EvaluateConfig
@@ -106,15 +106,13 @@ class Evaluation:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        with explained("to_pandas"):
-            import pandas as pd
         rows = [
             (split, name, scores.positives.get(name), auc.value, auc.low, auc.high)
             for split, scores in self.splits.items()
             for name, auc in scores.auc.items()
         ]
         columns = ["split", "emotion", "positives", "auc", "low", "high"]
-        return pd.DataFrame(rows, columns=columns).astype({"positives": "Int64"})
+        return data_frame(rows, columns).astype({"positives": "Int64"})
 
     @property
     def published(self) -> Mapping[str, float]:
@@ -124,7 +122,7 @@ class Evaluation:
     @property
     def dropped(self) -> list[Dropped]:
         """Tracks of all splits without usable audio."""
-        return [item for found in self.predictions.values() for item in found.dropped]
+        return [item for split in self.predictions.values() for item in split.dropped]
 
     def summary(self) -> str:
         """Return the scores as lines of text, one column per split."""
@@ -226,7 +224,8 @@ def evaluate(
     data, root = load(dataset), Path(audio)
     splits = [split for split in VALIDATION if split in data.splits]
     if not splits:
-        raise ConfigError(f"{data.path}: has neither of the splits {', '.join(VALIDATION)}")
+        names = " or ".join(VALIDATION)
+        raise ConfigError(f"{data.path}: no validation split; use a dataset with {names}")
     student = load_student(checkpoint, config.device, config.precision)
     predictions = {split: _predict(student, data, split, root, config) for split in splits}
     absent = 0.0 if config.protocol == "legacy" else np.nan

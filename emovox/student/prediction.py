@@ -25,7 +25,7 @@ from emovox.labelling.label_videos import label_videos
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
 from emovox.media.spectrogram import num_samples
-from emovox.packages import explained
+from emovox.packages import data_frame
 from emovox.student import Student, load_student
 from emovox.student.clips import CHUNK
 from emovox.student.student_config import (
@@ -91,9 +91,7 @@ class Predictions:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        with explained("to_pandas"):
-            import pandas  # noqa: F401  # pyarrow's own message names no extra
-        return self.table.to_pandas()
+        return data_frame({name: self.table[name].to_numpy() for name in SCHEMA.names})
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV, JSON lines or Parquet file, by its suffix.
@@ -127,8 +125,8 @@ def predict(
     """Predict the emotions in every window of audio and video files.
 
     The student's probabilities are the softmax of its logits on the sound. The teacher's are the
-    softmax of the largest logits over the frames of the window (paper, section 3.2). They are
-    missing for files without sound or pictures, and for windows without a face.
+    softmax of the largest logits over the frames of the window (paper, section 3.2). The
+    values of a network are missing for files without sound or pictures and windows without a face.
 
     Args:
         paths: one file, or several.

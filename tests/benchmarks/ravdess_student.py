@@ -1,13 +1,13 @@
-"""A dataset whose teacher is an actor's intention: RAVDESS speech, for training a student on it.
+"""A dataset of RAVDESS speech, with the acted emotion as teacher, to train a student on.
 
     python tests/benchmarks/ravdess_student.py RAVDESS OUT
     emovox train-student OUT/dataset pipelines/student-ravdess.toml --audio OUT/audio --out OUT/run
     emovox evaluate OUT/run/best.safetensors OUT/dataset --audio OUT/audio
 
-RAVDESS is its folder or a zip of it. Every frame of an utterance gets the logits of the emotion
-that was to be acted, calm counting as neutral. Actors 21 to 24 are unheard_val; of the others, the
-second repetition of the second statement at normal intensity is heard_val. A network of the width
-of the recipe with random weights is OUT/untrained.safetensors, to evaluate beside the trained one.
+RAVDESS is its folder or a zip file of it. Every frame of an utterance gets the logits of the acted
+emotion; calm counts as neutral. Actors 21 to 24 are unheard_val; of the other actors, the second
+repetition of the second statement at normal intensity is heard_val. OUT/untrained.safetensors is a
+network with random weights and the width of the recipe, for comparison.
 """
 
 import argparse
@@ -24,7 +24,7 @@ import torch
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.student import student_checkpoint
@@ -40,7 +40,7 @@ ACTED = {
     "07": "disgust",
     "08": "surprise",
 }
-CERTAINTY = 6.0  # logit of the intended emotion; the others have 0
+ACTED_LOGIT = 6.0  # logit of the acted emotion; the others are 0
 UNHEARD_ACTORS = {"21", "22", "23", "24"}
 
 
@@ -51,7 +51,7 @@ def split_of(fields: list[str]) -> str:
 
 
 def unpack(source: Path, audio: Path) -> dict[str, list[tuple[Path, list[str]]]]:
-    """Lay the utterances out as `<identity>/<video>/00001`; return them by split."""
+    """Copy the utterances to `<identity>/<video>/00001`; return them by split."""
     if source.is_file():
         with zipfile.ZipFile(source) as archive:
             archive.extractall(audio.parent / "unpacked")
@@ -75,7 +75,7 @@ def chunks(found: dict[str, list[tuple[Path, list[str]]]]) -> Iterator[Chunk]:
             row = TrackRow(TrackKey(identity, video, 1), num_rows, num_rows, int(duration * 1e3))
             index = np.arange(num_rows)
             logits = np.zeros((len(EMOTIONS), num_rows), np.float32)
-            logits[EMOTIONS.index(ACTED[fields[2]])] = CERTAINTY
+            logits[EMOTIONS.index(ACTED[fields[2]])] = ACTED_LOGIT
             columns = [
                 pa.array([row.track_id] * num_rows),
                 pa.array(index.astype(np.int16)),
@@ -91,12 +91,12 @@ def main() -> None:
     parser.add_argument("out", type=Path)
     arguments = parser.parse_args()
     found = unpack(arguments.ravdess, arguments.out / "audio")
-    origin = "the intentions of the actors of RAVDESS; no teacher looked at faces"
+    origin = "the acted emotions of RAVDESS; no teacher was run on faces"
     teacher = {"name": "intention", "sha256": None}
-    header = Header(
+    info = DatasetInfo(
         "ravdess", "1.0.0", schema.STEP_MS, teacher, {"origin": origin}, ("frames", "tracks")
     )
-    write_dataset(arguments.out / "dataset", chunks(found), [], header, hdf5=False)
+    write_dataset(arguments.out / "dataset", chunks(found), [], info, hdf5=False)
     untrained = VGGVox(StudentConfig(width=0.25), torch.Generator().manual_seed(0)).eval()
     student_checkpoint.save(arguments.out / "untrained.safetensors", untrained, {})
     for split, utterances in found.items():

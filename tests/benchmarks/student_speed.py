@@ -1,11 +1,11 @@
-"""Whether reading sound keeps up with training a student on it.
+"""Speed of reading sound, compared with training a student on it.
 
     python tests/benchmarks/student_speed.py [--audio FOLDER] [--threads 2] [--workers 2]
 
-The full-width network trains on segments of 4 s that are on the device already; the loader alone
-reads random segments of the WAV and FLAC files below the folder, or of files written for it. Rounds
-alternate between them, and each figure is the median over the rounds. The loader should give at
-least 1.5 times what the network takes.
+The full-width network trains on segments of 4 s that are already on the device. The loader alone
+reads random segments of the WAV and FLAC files in the folder, or of files written for this
+benchmark. Rounds alternate between the two, and each figure is the median over the rounds. The
+loader should be at least 1.5 times as fast as the network.
 """
 
 import argparse
@@ -26,7 +26,7 @@ import torch
 from emovox.dataset import schema
 from emovox.dataset.reader import load
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
@@ -40,12 +40,12 @@ from emovox.student.vggvox import VGGVox
 
 ENOUGH = 1.5
 NUM_WRITTEN = 100  # files of each kind
-STEPS = 4  # of the network in a round; the loader reads LOADED times as many segments
+STEPS = 4  # of the network per round; the loader reads LOADED times as many segments
 LOADED = 20
 
 
 def write_files(folder: Path, ending: str) -> Path:
-    """Noise as loud as speech, 4.5 to 12 s each."""
+    """Write noise as loud as speech, 4.5 to 12 s each."""
     rng = np.random.default_rng(0)
     folder.mkdir()
     for number in range(NUM_WRITTEN):
@@ -55,7 +55,7 @@ def write_files(folder: Path, ending: str) -> Path:
 
 
 def segments_of(audio: Path, folder: Path, config: StudentTrainConfig) -> TrainSegments:
-    """Random segments of the files, and a dataset of random logits for them."""
+    """Return random segments of the files, with a dataset of random logits."""
     paths = sorted(p for p in audio.rglob("*") if p.suffix in (".wav", ".flac"))
     durations = [soundfile.info(path).duration for path in paths]
     rows = [
@@ -76,10 +76,10 @@ def segments_of(audio: Path, folder: Path, config: StudentTrainConfig) -> TrainS
             yield Chunk("train", [row], pa.Table.from_arrays(columns, schema=schema.FRAMES))
 
     teacher = {"name": "noise", "sha256": None}
-    header = Header(
+    info = DatasetInfo(
         "noise", "1.0.0", schema.STEP_MS, teacher, {"origin": "noise"}, ("frames", "tracks")
     )
-    write_dataset(folder, chunks(), [], header, hdf5=False)
+    write_dataset(folder, chunks(), [], info, hdf5=False)
     clips = [
         Clip(row.track_id, path, seconds)
         for row, path, seconds in zip(rows, paths, durations, strict=True)
@@ -88,7 +88,7 @@ def segments_of(audio: Path, folder: Path, config: StudentTrainConfig) -> TrainS
 
 
 def training(config: StudentTrainConfig, device: str) -> Callable[[], int]:
-    """Some steps of a training without a loader; gives the number of segments."""
+    """Return a function that trains some steps without a loader, and counts the segments."""
     net = VGGVox(generator=torch.Generator().manual_seed(0))
     net.to(device, memory_format=torch.channels_last).train()  # type: ignore[call-overload]
     optimizer = torch.optim.SGD(net.parameters(), config.learning_rate, momentum=config.momentum)
@@ -115,7 +115,7 @@ def training(config: StudentTrainConfig, device: str) -> Callable[[], int]:
 
 
 def loading(segments: TrainSegments, workers: int) -> Callable[[], int]:
-    """The loader alone, its start left out; gives the number of segments."""
+    """Return a function that reads batches, after a warm-up, and counts the segments."""
     size = segments.config.batch_size
     num_batches = STEPS * LOADED
     batches = load_batches(segments, range(10**9), size, workers)
@@ -137,8 +137,8 @@ def rate(run: Callable[[], int]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--audio", type=Path, help="folder of WAV or FLAC files")
-    parser.add_argument("--threads", type=int, default=2, help="of the network")
-    parser.add_argument("--workers", type=int, default=2, help="of the loader")
+    parser.add_argument("--threads", type=int, default=2, help="threads of the network")
+    parser.add_argument("--workers", type=int, default=2, help="worker processes of the loader")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
@@ -166,10 +166,10 @@ def main() -> None:
         for _ in range(arguments.rounds):
             for what, run in runs.items():
                 rates[what].append(rate(run))
-    print(f"\n| what | segments/s | of the network's |\n|{' --- |' * 3}")
+    print(f"\n| what | segments/s | relative to the network |\n|{' --- |' * 3}")
     for what, values in rates.items():
         ratio = statistics.median(values) / statistics.median(rates[network])
-        verdict = "" if what == network else ", enough" if ratio >= ENOUGH else ", TOO SLOW"
+        verdict = "" if what == network else ", fast enough" if ratio >= ENOUGH else ", TOO SLOW"
         print(f"| {what} | {statistics.median(values):,.1f} | {ratio:,.1f}{verdict} |")
 
 
