@@ -23,8 +23,9 @@ from emovox.paths import as_path, is_remote
 
 Config = TypeVar("Config")
 
-# In an installed package, and in a checkout.
-RECIPE_FOLDERS = (Path(__file__).parent / "pipelines", Path(__file__).parents[1] / "pipelines")
+RECIPES = Path(__file__).parent / "pipelines"
+if not RECIPES.is_dir():  # in a checkout
+    RECIPES = Path(__file__).parents[1] / "pipelines"
 
 
 def option(
@@ -110,10 +111,10 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
     """
     if (path := Path(name)).is_file():
         return path
-    installed = {file.stem: file for folder in RECIPE_FOLDERS for file in folder.glob("*.toml")}
-    if found := installed.get(str(name).removesuffix(".toml")):
-        return found
-    raise ConfigError(f"{name}: neither a recipe file nor one of {', '.join(sorted(installed))}")
+    names = sorted(file.stem for file in RECIPES.glob("*.toml"))
+    if (stem := str(name).removesuffix(".toml")) in names:
+        return RECIPES / f"{stem}.toml"
+    raise ConfigError(f"{name}: neither a recipe file nor one of {', '.join(names)}")
 
 
 def read_config(

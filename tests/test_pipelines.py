@@ -1,4 +1,4 @@
-"""The recipes in pipelines/ are valid and say what they claim to say."""
+"""The recipes in pipelines/ are valid, installed with the package, and contain what they claim."""
 
 import dataclasses
 import tomllib
@@ -6,58 +6,66 @@ from pathlib import Path
 
 import pytest
 
-from emovox.config import read_config
-from emovox.demo import demo_build_config, demo_student_config
+from emovox.config import find_recipe, read_config
+from emovox.demo import demo_build_config
 from emovox.labelling.build_config import BuildConfig
 from emovox.student.student_config import StudentTrainConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
 
-PIPELINES = Path(__file__).parents[1] / "pipelines"
-TRAININGS = ("teacher-", "student-")
-BUILDS = sorted(p.name for p in PIPELINES.glob("*.toml") if not p.name.startswith(TRAININGS))
-STUDENTS = sorted(p.name for p in PIPELINES.glob("student-*.toml"))
+REPOSITORY = Path(__file__).parents[1]
+NAMES = sorted(path.stem for path in (REPOSITORY / "pipelines").glob("*.toml"))
+BUILDS = [name for name in NAMES if not name.startswith(("teacher-", "student-"))]
+STUDENTS = [name for name in NAMES if name.startswith("student-")]
+
+
+def test_recipes_are_found_by_name() -> None:
+    for name in NAMES:
+        assert find_recipe(name) == REPOSITORY / f"pipelines/{name}.toml"
+
+
+def test_every_package_and_the_recipes_are_installed() -> None:
+    """The list in pyproject.toml is complete; setuptools would leave out a missing package."""
+    project = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    setuptools = project["tool"]["setuptools"]
+    folders = {path.parent for path in (REPOSITORY / "emovox").rglob("*.py")}
+    packages = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders}
+    assert set(setuptools["packages"]) == packages | {"emovox.pipelines"}
+    assert setuptools["package-dir"] == {"emovox.pipelines": "pipelines"}
+    assert setuptools["package-data"]["emovox.pipelines"] == ["*.toml"]
 
 
 @pytest.mark.parametrize("name", BUILDS)
-def test_build_pipelines_are_valid(name: str) -> None:
-    flags = {"root": Path("root"), "out": Path("out")}
-    assert read_config(BuildConfig, PIPELINES / name, flags).name
+def test_build_recipes_are_valid(name: str) -> None:
+    assert read_config(BuildConfig, name, {"root": "root", "out": "out"}).name
 
 
-def test_demo_pipeline_is_what_the_demo_does() -> None:
-    flags = {"root": Path("root"), "out": Path("out")}
-    config = read_config(BuildConfig, PIPELINES / "demo.toml", flags)
+def test_the_demo_builds_its_recipe() -> None:
+    config = read_config(BuildConfig, "demo", {"root": "root", "out": "out"})
     assert config == demo_build_config(Path("root"), Path("out"))
+    assert config.synthetic and config.hdf5
 
 
-def test_teacher_pipelines_are_valid() -> None:
-    first = read_config(TeacherTrainConfig, PIPELINES / "teacher-ferplus-first.toml")
-    assert first == TeacherTrainConfig(), "the defaults are this recipe"
-    second = read_config(TeacherTrainConfig, PIPELINES / "teacher-ferplus-second.toml")
+def test_teacher_recipes_are_valid() -> None:
+    first = read_config(TeacherTrainConfig, "teacher-ferplus-first")
+    assert first == TeacherTrainConfig(), "this recipe has the defaults"
+    second = read_config(TeacherTrainConfig, "teacher-ferplus-second")
     assert second.distill_from == ("teacher-ferplus-first.toml",)
-    third = read_config(TeacherTrainConfig, PIPELINES / "teacher-ferplus.toml")
+    third = read_config(TeacherTrainConfig, "teacher-ferplus")
     assert third.start_from == "teacher-ferplus-second.toml"
     assert (third.stem, third.widths, third.depths) == (second.stem, second.widths, second.depths)
 
 
 @pytest.mark.parametrize("name", STUDENTS)
-def test_student_pipelines_are_valid(name: str) -> None:
-    assert read_config(StudentTrainConfig, PIPELINES / name).epochs > 1
+def test_student_recipes_are_valid(name: str) -> None:
+    assert read_config(StudentTrainConfig, name).epochs > 1
 
 
-def test_the_paper_s_student_is_the_default() -> None:
-    path = PIPELINES / "student-paper.toml"
-    assert read_config(StudentTrainConfig, path) == StudentTrainConfig()
-    given = set(tomllib.loads(path.read_text(encoding="utf-8")))
-    manner = {"device", "precision", "compile", "workers", "max_dropped"}
-    assert given == {f.name for f in dataclasses.fields(StudentTrainConfig)} - manner
+def test_the_student_of_the_paper_is_the_default() -> None:
+    assert read_config(StudentTrainConfig, "student-paper") == StudentTrainConfig()
+    given = set(tomllib.loads(find_recipe("student-paper").read_text(encoding="utf-8")))
+    runtime = {"device", "precision", "compile", "workers", "max_dropped"}
+    assert given == {f.name for f in dataclasses.fields(StudentTrainConfig)} - runtime
 
 
-def test_the_demo_s_student_is_its_pipeline() -> None:
-    path = PIPELINES / "student-demo.toml"
-    assert read_config(StudentTrainConfig, path) == demo_student_config()
-
-
-def test_what_is_reported_of_ravdess_does_not_choose() -> None:
-    config = read_config(StudentTrainConfig, PIPELINES / "student-ravdess.toml")
-    assert config.choose_on == "heard_val"
+def test_reported_actors_of_ravdess_do_not_select_the_epoch() -> None:
+    assert read_config(StudentTrainConfig, "student-ravdess").choose_on == "heard_val"

@@ -153,7 +153,7 @@ def release(
     repository = open_repository(push, version, private=private) if push else None
     options |= {"resume": bool(push), "say": partial(click.echo, err=True)}
     try:
-        released = release(dataset, out, version, **options)
+        released = release(dataset, out, version=version, **options)
     except NotValidError as error:
         click.echo(as_text(error.validation))
         raise

@@ -66,7 +66,7 @@ def _option(field: "dataclasses.Field[Any]", hint: Any, text: str) -> Callable[[
         default=None,
         multiple=many,
         callback=(lambda context, parameter, values: values or None) if many else None,
-        help=text.replace("`", "") + _default_text(field),
+        help=text.replace("`", "") + (" May be repeated." if many else "") + _default_text(field),
     )
 
 
