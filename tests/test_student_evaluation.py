@@ -166,9 +166,10 @@ def test_summary_is_a_table(evaluation: Evaluation) -> None:
 def test_scores_as_a_table(evaluation: Evaluation) -> None:
     table = evaluation.to_pandas()
     assert len(table) == 2 * (len(EMOTIONS) + 2)
-    for row in table.itertuples():
-        interval = evaluation.splits[row.split].auc[row.emotion]
-        np.testing.assert_equal([row.auc, row.low, row.high], list(vars(interval).values()))
+    for row in table.to_dict("records"):
+        interval = evaluation.splits[str(row["split"])].auc[str(row["emotion"])]
+        expected = [interval.value, interval.low, interval.high]
+        np.testing.assert_equal([row["auc"], row["low"], row["high"]], expected)
     positives = table.set_index(["split", "emotion"])["positives"]
     assert positives["heard_val", "anger"] == 3 and positives[:, MEAN_PAPER].isna().all()
     assert repr(evaluation).startswith("<Evaluation of best on tones 1.0.0: ")
@@ -176,11 +177,11 @@ def test_scores_as_a_table(evaluation: Evaluation) -> None:
 
 def test_config_options_and_strings(student_data: Path, trained: Path) -> None:
     config = EvaluateConfig(device="cpu", precision="fp32", protocol="legacy")
-    folders = [str(student_data / name) for name in ("dataset", "audio")]
-    found = evaluate(str(trained), *folders, config, timing="legacy", seed=3)
+    data, audio = str(student_data / "dataset"), str(student_data / "audio")
+    found = evaluate(str(trained), data, audio, config, timing="legacy", seed=3)
     assert (found.protocol, found.timing) == ("legacy", "legacy")
     with pytest.raises(TypeError, match="sneed"):
-        evaluate(str(trained), *folders, sneed=3)
+        evaluate(str(trained), data, audio, sneed=3)
 
 
 def test_published_scores_for_the_published_dataset_only(

@@ -244,17 +244,17 @@ def test_log_and_checkpoint_contents(student_data: Path, whole: Path) -> None:
 
 
 def test_function_returns_all_epochs(student_data: Path, tmp_path: Path) -> None:
-    folders = [str(student_data / "dataset"), str(student_data / "audio"), str(tmp_path)]
-    running = train_epochs(*folders, QUICK)
+    data, audio, out = str(student_data / "dataset"), str(student_data / "audio"), str(tmp_path)
+    running = train_epochs(data, audio, out, QUICK)
     first = next(running)
     running.close()
     new: list[Record] = []
-    result = train_student(*folders, QUICK, workers=1, on_epoch=new.append)
+    result = train_student(data, audio, out, QUICK, workers=1, on_epoch=new.append)
     assert [first, *new] == list(result.records) and len(new) == 1
     assert result.best == tmp_path / "best.safetensors" and result.best.is_file()
     assert list(result.to_pandas()["epoch"]) == [0, 1]
     lines: list[str] = []
-    again = train_student(*folders, QUICK, say=lines.append)
+    again = train_student(data, audio, out, QUICK, say=lines.append)
     assert again.records == result.records and "already complete" in lines[-1]
 
 
