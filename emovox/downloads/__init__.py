@@ -1,6 +1,6 @@
-"""Fetch what others published: the annotations, the lists of the splits, a teacher, the student.
+"""Downloads of published files: annotations, lists of the splits, teachers, the student.
 
-A file appears under its name only when it is whole and is the one it should be.
+A file appears under its name only when it is complete and its checksum matches.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock, Timeout
@@ -20,26 +21,26 @@ from emovox.downloads.pins import pins_file, read_pins, write_pin
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.files import remove_leftovers, replace_file, sha256_file
+from emovox.packages import data_frame
 
-
-def _say_nothing(line: str) -> None:
-    pass
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 @dataclass(frozen=True)
 class DownloadConfig:
-    """What to fetch, from where, and where to.
+    """Options of a download.
 
     Attributes:
-        target: a key of `mirrors.TARGETS`.
-        name: one file of the target, by its name; None for those it needs.
+        target: a key of `mirrors.TARGETS`: `annotations`, `splits`, `teacher` or `student`.
+        name: one file of the target; None for its default files.
         out: folder of the files; None for the target's folder in the cache.
         url: address of the file, or of a folder with the files if it ends in `/`; None for the
-            mirrors that are known.
-        copy: the file if it is here already, or a folder with the files, instead of the network.
-        accept_new: take a file that differs from the pinned one, and pin it instead.
-        patience: with servers.
-        say: takes lines for the user.
+            published addresses.
+        copy: a local copy of the file, or a folder with the files, used instead of the network.
+        accept_new: accept and pin a file that differs from the pinned one.
+        patience: timeouts and retries.
+        say: called with lines for the user.
     """
 
     target: str
@@ -49,18 +50,70 @@ class DownloadConfig:
     copy: Path | None = None
     accept_new: bool = False
     patience: Patience = field(default_factory=Patience)
-    say: Callable[[str], None] = _say_nothing
+    say: Callable[[str], None] = lambda line: None
+
+
+@dataclass(frozen=True, repr=False)
+class Downloads:
+    """Result of a download.
+
+    Attributes:
+        paths: of the files, in the order of the target.
+    """
+
+    paths: tuple[Path, ...]
+
+    def __repr__(self) -> str:
+        return f"<Downloads {', '.join(map(str, self.paths))}>"
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(self.paths)
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a DataFrame with one row per file: `path`, `bytes`, `sha256`.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        rows = [(str(path), path.stat().st_size, sha256_file(path)) for path in self.paths]
+        return data_frame(rows, ["path", "bytes", "sha256"])
+
+
+def download(target: str, **options: Any) -> Downloads:
+    """Download published files; complete files are kept, incomplete ones are resumed.
+
+    Args:
+        target: `annotations`, `splits`, `teacher` or `student`.
+        **options: the other fields of `DownloadConfig`; paths may be strings.
+
+    Raises:
+        ConfigError: the target or the name is unknown, or an address or copy matches no file.
+        NetworkError: no mirror sent the file.
+        InputError: the file, or the copy, is not a complete file of its form.
+        CheckError: its SHA-256 differs from the published or the pinned one.
+        EmovoxError: the disk is full, or another download of the file is running.
+
+    Example:
+        >>> download("splits", copy="lists", out="splits")  # doctest: +SKIP
+        <Downloads splits/identity_splits.txt, splits/vox1_meta.csv>
+    """
+    for name in ("out", "copy"):
+        if options.get(name) is not None:
+            options[name] = Path(options[name])
+    return Downloads(tuple(download_target(DownloadConfig(target, **options))))
 
 
 def download_target(config: DownloadConfig) -> Iterator[Path]:
-    """Fetch the files of a target one after the other; give the path of each when it is done.
+    """Download the files of a target one after the other; yield the path of each complete one.
 
     Raises:
-        ConfigError: unknown target or name, or an address or copy that belongs to no file.
-        Others: see `download`.
+        EmovoxError: see `download`.
     """
     if config.url and config.copy:
-        raise ConfigError("--url and --from: choose one of them")
+        raise ConfigError("--url and --from: pass only one of them")
     if config.url:
         _check_url(config.url)
     if config.copy is not None and not config.copy.exists():
@@ -70,16 +123,16 @@ def download_target(config: DownloadConfig) -> Iterator[Path]:
     if config.copy is not None:
         is_folder, last = config.copy.is_dir(), config.copy.name
     else:
-        url = config.url or "/"  # the mirrors have every file, as a folder has
+        url = config.url or "/"  # mirrors have every file, like a folder
         is_folder, last = url.endswith("/"), unquote(urlsplit(url).path).rpartition("/")[2]
     if not is_folder:
         files = _only_named(files, last, "--from" if config.copy else "--url")
     for file in files:
-        yield download(file, folder, config)
+        yield download_file(file, folder, config)
 
 
 def _check_url(url: str) -> None:
-    """Raise ConfigError for what is no address, or has a password in it, which would be kept."""
+    """Raise `ConfigError` for an invalid address, or one with a password, which would be stored."""
     try:
         parts = urlsplit(url)
         labels = (parts.hostname or "").split(".")
@@ -87,39 +140,33 @@ def _check_url(url: str) -> None:
     except ValueError:
         fits = False
     if not fits:
-        raise ConfigError(f"--url {url}: is no http or https address")
+        raise ConfigError(f"--url {url}: not an http or https address")
     if parts.username or parts.password:
-        raise ConfigError("--url: give no user or password in the address; a .netrc file has them")
+        raise ConfigError("--url: contains a user or password; put them into a .netrc file")
 
 
 def _only_named(
     files: tuple[PublishedFile, ...], last: str, option: str
 ) -> tuple[PublishedFile, ...]:
-    """The file that one address or one copy is meant for: the only one, or the one of its name."""
+    """Return the file of an address or a copy: the only one, or the one of its name."""
     if len(files) == 1:
         return files
     if found := tuple(file for file in files if file.name == last):
         return found
     names = ", ".join(file.name for file in files)
-    raise ConfigError(f"{option}: {last} is none of {names}; say with --name which of them it is")
+    raise ConfigError(f"{option}: {last} is not one of {names}; pass --name")
 
 
-def download(file: PublishedFile, folder: Path, config: DownloadConfig) -> Path:
-    """Fetch one file, unless it is there and whole.
+def download_file(file: PublishedFile, folder: Path, config: DownloadConfig) -> Path:
+    """Download one file unless it exists and is complete; return its path.
 
     Args:
-        file: what to fetch.
-        folder: where to; made if it is not there.
+        file: the file.
+        folder: its folder; created if missing.
         config: `url`, `copy`, `accept_new`, `patience` and `say` are used.
 
-    Returns:
-        Its path.
-
     Raises:
-        NetworkError: no mirror gave it.
-        InputError: what came, or the copy, is not a whole file of its form.
-        CheckError: its sha256 is not the published or the pinned one.
-        EmovoxError: the disk is full, or it is being downloaded already.
+        EmovoxError: see `download`.
     """
     path = folder / file.name
     folder.mkdir(parents=True, exist_ok=True)
@@ -127,7 +174,7 @@ def download(file: PublishedFile, folder: Path, config: DownloadConfig) -> Path:
         remove_leftovers(path)
         if config.copy is not None:
             _install_copy(file, path, config.copy, config)
-        elif not _is_there(file, path, config):
+        elif not _exists(file, path, config):
             _fetch_from_mirrors(file, path, config)
     return path
 
@@ -140,11 +187,11 @@ def _only_one_at_a_time(file: PublishedFile) -> Iterator[None]:
         with FileLock(locks / f"{file.name}.lock", timeout=0):
             yield
     except Timeout:
-        raise EmovoxError(f"{file.name}: another download of it is running; wait for it") from None
+        raise EmovoxError(f"{file.name}: another download is running; wait for it") from None
 
 
-def _is_there(file: PublishedFile, path: Path, config: DownloadConfig) -> bool:
-    """Whether there is nothing to fetch. A good file that no checksum is known of is pinned."""
+def _exists(file: PublishedFile, path: Path, config: DownloadConfig) -> bool:
+    """Return True if a complete file exists; one without a published checksum is pinned."""
     if not path.is_file() or (config.accept_new and file.sha256 is None):
         return False
     expected = file.sha256 or _pinned(file)
@@ -152,7 +199,7 @@ def _is_there(file: PublishedFile, path: Path, config: DownloadConfig) -> bool:
         is_whole = sha256_file(path) == expected
     elif is_whole := find_fault(path, file.form) is None:
         _pin(file, sha256_file(path), str(path), config)
-    what = "already there" if is_whole else f"is not the {file.name} expected; fetching that"
+    what = "exists" if is_whole else f"differs from the expected {file.name}; downloading it"
     config.say(f"{path}: {what}")
     return is_whole
 
@@ -160,7 +207,7 @@ def _is_there(file: PublishedFile, path: Path, config: DownloadConfig) -> bool:
 def _install_copy(file: PublishedFile, path: Path, copy: Path, config: DownloadConfig) -> None:
     source = copy / file.name if copy.is_dir() else copy
     if not source.is_file():
-        raise InputError(f"{source}: no such file; --from takes {file.name} or its folder")
+        raise InputError(f"{source}: no such file; --from accepts {file.name} or its folder")
     check_space(path.parent, source.stat().st_size)
     with replace_file(path) as temporary:
         shutil.copyfile(source, temporary)
@@ -179,7 +226,7 @@ def _fetch_from_mirrors(file: PublishedFile, path: Path, config: DownloadConfig)
             _fetch_checked(file, part, url, config)
         except (NetworkError, InputError, CheckError) as error:
             if isinstance(error, CheckError) and file.sha256 is None:
-                raise  # it differs from the pin: another mirror would have to be lucky
+                raise  # another mirror would differ from the pin too
             failures.append(error)
         else:
             with part.open("rb+") as written:
@@ -191,9 +238,9 @@ def _fetch_from_mirrors(file: PublishedFile, path: Path, config: DownloadConfig)
 
 
 def _fetch_checked(file: PublishedFile, part: Path, url: str, config: DownloadConfig) -> None:
-    """Fetch from one address. What can never be right is thrown away.
+    """Download from one address, and discard a file that cannot be correct.
 
-    What merely differs from the pin stays, so that --accept-new need not fetch it again.
+    A file that only differs from the pin is kept, so that --accept-new does not download it again.
     """
     fetch(url, part, config.patience, config.say, file.size)
     try:
@@ -208,11 +255,11 @@ def _fetch_checked(file: PublishedFile, part: Path, url: str, config: DownloadCo
 
 
 def _accept(file: PublishedFile, path: Path, source: str, config: DownloadConfig) -> None:
-    """Look at what came from `source`; pin it if it is the first, or if the user wants it so.
+    """Check a file from `source`; pin it if it is the first, or with `accept_new`.
 
     Raises:
-        InputError: it is not a whole file of its form.
-        CheckError: it is another file than the published or the pinned one.
+        InputError: it is not a complete file of its form.
+        CheckError: it differs from the published or the pinned file.
     """
     if fault := find_fault(path, file.form):
         raise InputError(f"{source}: expected {FORMS[file.form].words}; found {fault}")
@@ -220,13 +267,13 @@ def _accept(file: PublishedFile, path: Path, source: str, config: DownloadConfig
     pinned = _pinned(file)
     if file.sha256:
         if digest != file.sha256:
-            raise CheckError(f"{source}: its sha256 is {digest} instead of {file.sha256}")
+            raise CheckError(f"{source}: SHA-256 {digest} differs from the published {file.sha256}")
     elif pinned is None or (config.accept_new and digest != pinned):
         _pin(file, digest, source, config)
     elif digest != pinned:
         raise CheckError(
-            f"{source}: its sha256 is {digest}, but {pinned} is pinned in {pins_file()}; what is "
-            "here stays. --accept-new takes the new file and pins it"
+            f"{source}: SHA-256 {digest} differs from {pinned}, pinned in {pins_file()}; the "
+            "existing file is kept; pass --accept-new to accept and pin the new one"
         )
 
 
@@ -238,17 +285,17 @@ def _pinned(file: PublishedFile) -> str | None:
 def _pin(file: PublishedFile, digest: str, source: str, config: DownloadConfig) -> None:
     write_pin(file.name, digest, source)
     config.say(
-        f"{file.name}: no checksum was ever published; its sha256 {digest} is pinned in "
-        f"{pins_file()}, and another file will be refused"
+        f"{file.name}: no checksum was published; SHA-256 {digest} is pinned in {pins_file()}, and "
+        "a file that differs will be refused"
     )
 
 
 def _none_worked(file: PublishedFile, failures: list[EmovoxError]) -> EmovoxError:
-    """One error for all addresses, of the kind that says most."""
+    """Return one error for all addresses, of the most informative kind."""
     kinds = (CheckError, InputError, NetworkError)
     kind = next(kind for kind in kinds if any(isinstance(f, kind) for f in failures))
     tried = "; ".join(str(failure) for failure in failures)
     return kind(
-        f"{file.name}: nothing was fetched. Tried {tried}. If you know another address, give it "
-        "with --url; if you have the file, with --from"
+        f"{file.name}: download failed: {tried}; pass another address as --url, or a copy of the "
+        "file as --from"
     )

@@ -1,6 +1,6 @@
-"""Whether a file is what its name says, and whole, as far as its outside shows.
+"""Checks of downloaded files: kind and completeness, as far as their structure shows.
 
-A server may answer with an error page and status 200, or close the connection early without a word.
+A server may send an error page with status 200, or close the connection early without an error.
 """
 
 import struct
@@ -13,7 +13,7 @@ from emovox.errors import InputError
 from emovox.files import kind_of_file
 from emovox.matfile import mat_version
 
-MAT5_HEADER = 128  # bytes; the last two tell the byte order
+MAT5_HEADER = 128  # bytes; the last two give the byte order
 MAT5_TAG = 8
 MAT5_TYPES = range(1, 19)
 MAT5_COMPRESSED = 15  # the only type whose data is not padded to 8 bytes
@@ -24,14 +24,14 @@ LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 @dataclass(frozen=True)
 class Form:
-    """A kind of file: what to call it, and a function that says what is wrong with one."""
+    """A kind of file: words for it, and a function that describes the fault of a file."""
 
     words: str
     fault: Callable[[Path], str | None]
 
 
 def find_fault(path: Path, form: str) -> str | None:
-    """What a file is instead of a whole one of its form, in words; None if it looks whole."""
+    """Return what a file is instead of a complete one of its form, in words; None if it is one."""
     return FORMS[form].fault(path)
 
 
@@ -51,8 +51,8 @@ def _pth_fault(path: Path) -> str | None:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except zipfile.BadZipFile:
-        return "a zip archive that is cut short or damaged"
-    return None if any(n.endswith("data.pkl") for n in names) else "a zip archive of something else"
+        return "a truncated or damaged zip archive"
+    return None if any(n.endswith("data.pkl") for n in names) else "a zip archive without weights"
 
 
 def _mat_fault(path: Path) -> str | None:
@@ -64,27 +64,27 @@ def _mat_fault(path: Path) -> str | None:
 
 
 def _mat5_fault(path: Path) -> str | None:
-    """Walk from tag to tag: each tells its length, and the last must end with the file."""
+    """Walk from tag to tag: each gives its length, and the last must end with the file."""
     size, position = path.stat().st_size, MAT5_HEADER
     with path.open("rb") as file:
         order = {b"IM": "<", b"MI": ">"}.get(file.read(MAT5_HEADER)[-2:])
         if size < MAT5_HEADER + MAT5_TAG:
             return "a MAT 5 file that ends before its first variable"
         if order is None:
-            return "a damaged MAT 5 file (its header tells no byte order)"
+            return "a damaged MAT 5 file (no byte order in its header)"
         while position + MAT5_TAG <= size:
             file.seek(position)
             step = _mat5_element(*struct.unpack(f"{order}II", file.read(MAT5_TAG)))
             if step is None:
-                return f"a damaged MAT 5 file (byte {position} begins no variable)"
+                return f"a damaged MAT 5 file (no variable at byte {position})"
             position += step
     if position != size:
-        return f"a MAT 5 file that is cut short (at {size} bytes, within a variable)"
+        return f"a truncated MAT 5 file ({size} bytes, within a variable)"
     return None
 
 
 def _mat5_element(first: int, second: int) -> int | None:
-    """Length in bytes of an element, with its tag; None if the tag is none."""
+    """Return the length in bytes of an element with its tag; None if the tag is not valid."""
     if first >> 16:  # a small element: type, length and up to 4 bytes of data share the tag
         return MAT5_TAG if first & 0xFFFF in MAT5_TYPES and first >> 16 <= 4 else None
     if first not in MAT5_TYPES:
@@ -94,7 +94,7 @@ def _mat5_element(first: int, second: int) -> int | None:
 
 
 def _mat73_fault(path: Path) -> str | None:
-    """HDF5 knows where it ends, and does not open when it is shorter."""
+    """Open the file: HDF5 stores its length, and does not open a shorter file."""
     import h5py
 
     try:
@@ -102,11 +102,11 @@ def _mat73_fault(path: Path) -> str | None:
             return None
     except OSError as error:
         reason = " ".join(str(error).split())
-        return f"a MAT 7.3 file that is cut short or damaged ({reason})"
+        return f"a truncated or damaged MAT 7.3 file ({reason})"
 
 
 FORMS = {
     "mat": Form("a whole MAT file", _mat_fault),
-    "pth": Form("a whole file of PyTorch weights", _pth_fault),
+    "pth": Form("a complete file of PyTorch weights", _pth_fault),
     "text": Form("text", _text_fault),
 }

@@ -1,7 +1,7 @@
-"""The files others published that emovox can use: one place for where they are and what they are.
+"""Published files that emovox can use, and their addresses.
 
-Nobody published a checksum of the data and models of the University of Oxford, so `sha256` is None
-there: the first good download is pinned instead. The lists of the splits have to match exactly.
+The data and models of the University of Oxford have no published checksum (`sha256` is None): the
+first good download is pinned instead. The lists of the splits must match exactly.
 """
 
 from dataclasses import dataclass
@@ -11,18 +11,18 @@ from emovox.errors import ConfigError
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """A file on somebody's server.
+    """One published file.
 
     Attributes:
-        name: of the file, there and here.
-        mirrors: addresses, in the order in which they are tried.
-        form: what it has to be: a key of `content.FORMS`.
-        purpose: what it is for.
-        licence: as far as those who published it state one.
-        sha256: of its bytes; None where none was ever published.
+        name: of the file, on the server and locally.
+        mirrors: addresses, in order of preference.
+        form: kind of file, a key of `content.FORMS`.
+        purpose: a phrase for the user.
+        licence: as stated by the publisher.
+        sha256: of its bytes; None if no checksum was published.
         size: in bytes; None if unknown.
-        alias: another name to ask for it by.
-        is_default: fetched when its target is asked for without a name.
+        alias: another name for `--name`.
+        is_default: downloaded when its target is requested without a name.
     """
 
     name: str
@@ -38,7 +38,7 @@ class PublishedFile:
 
 @dataclass(frozen=True)
 class Target:
-    """What can be asked for: files that belong together, and their folder in the cache."""
+    """Files that are downloaded together, and their folder in the cache."""
 
     folder: str
     files: tuple[PublishedFile, ...]
@@ -116,7 +116,7 @@ _SPLITS = (
 
 
 def _teacher(network: str) -> tuple[PublishedFile, ...]:
-    """The PyTorch and the MatConvNet file of one network: the same weights, other bytes."""
+    """Return the PyTorch and the MatConvNet file of one network, with the same weights."""
     pth, mat = f"{network.replace('-', '_')}_dag.pth", f"{network}.mat"
     return (
         PublishedFile(
@@ -158,18 +158,18 @@ TARGETS = {
 
 
 def find_target(target: str) -> Target:
-    """Look a target up.
+    """Return a target.
 
     Raises:
-        ConfigError: there is none of that name; the message lists those there are.
+        ConfigError: the name is unknown; the message lists the valid ones.
     """
     if target not in TARGETS:
-        raise ConfigError(f"nothing is published as {target!r}; choose one of {', '.join(TARGETS)}")
+        raise ConfigError(f"download target {target!r} is not one of {', '.join(TARGETS)}")
     return TARGETS[target]
 
 
 def find_files(target: str, name: str | None = None) -> tuple[PublishedFile, ...]:
-    """The files of a target: those it needs, or the one of that name.
+    """Return the default files of a target, or the one with a name.
 
     Raises:
         ConfigError: target or name is unknown; the message lists the valid ones.
@@ -180,4 +180,4 @@ def find_files(target: str, name: str | None = None) -> tuple[PublishedFile, ...
     if found := tuple(file for file in files if name in (file.name, file.alias)):
         return found
     names = ", ".join(n for file in files for n in (file.alias, file.name) if n)
-    raise ConfigError(f"--name {name}: is not of {target}; choose one of {names}")
+    raise ConfigError(f"--name {name}: not a file of {target}; pass one of {names}")

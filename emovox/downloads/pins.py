@@ -1,6 +1,6 @@
-"""Checksums of files that came without one: what was good the first time is what it has to be.
+"""Pinned checksums: the first good copy of a file without a published checksum.
 
-They lie in `pins.json` in the cache.
+They are stored in `pins.json` in the cache.
 """
 
 import datetime
@@ -21,8 +21,8 @@ class Pin:
 
     Attributes:
         sha256: of its bytes.
-        source: the address or file that it came from.
-        date: when, as `YYYY-MM-DD`.
+        source: its address or file.
+        date: as `YYYY-MM-DD`.
     """
 
     sha256: str
@@ -31,12 +31,12 @@ class Pin:
 
 
 def pins_file() -> Path:
-    """Where the pins lie; it need not exist."""
+    """Return the path of the pins, which may not exist."""
     return cache_folder() / "pins.json"
 
 
 def read_pins() -> dict[str, Pin]:
-    """Every pin by the name of its file.
+    """Return every pin, by file name.
 
     Raises:
         InputError: the file of the pins is damaged.
@@ -49,13 +49,12 @@ def read_pins() -> dict[str, Pin]:
         return {}
     except (ValueError, TypeError, AttributeError) as error:
         raise InputError(
-            f"{path}: expected the pinned checksums as JSON ({error}); repair it, or remove it to "
-            "pin anew"
+            f"{path}: not JSON with pinned checksums ({error}); fix it, or remove it to pin again"
         ) from error
 
 
 def write_pin(name: str, sha256: str, source: str) -> None:
-    """Pin a file, in place of an earlier pin."""
+    """Pin a file; an earlier pin is replaced."""
     path = pins_file()
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path.with_suffix(".lock")):

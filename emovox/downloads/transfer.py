@@ -1,7 +1,7 @@
-"""One address into one `.part` file, over as many connections as it takes.
+"""Download of one address into one `.part` file, over as many connections as necessary.
 
-What has arrived stays in the `.part` file, and a note beside it says which version of which address
-it is the beginning of. Only that same version is ever appended to.
+Received bytes stay in the `.part` file; a note beside it records their address and version. Only
+bytes of the same version are appended.
 """
 
 import datetime
@@ -23,28 +23,28 @@ from emovox.errors import ConfigError, EmovoxError, NetworkError
 from emovox.files import write_text
 
 CHUNK = 1 << 16
-BUSY = (408, 425, 429, 500, 502, 503, 504)  # answers after which asking again makes sense
+BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt
 
 NOT_AN_ADDRESS = (
     requests.exceptions.MissingSchema,
     requests.exceptions.InvalidSchema,
     requests.exceptions.InvalidURL,
 )
-# Certificates and endless redirects do not get better by asking again.
+# Another attempt cannot fix these.
 HOPELESS = (requests.exceptions.SSLError, requests.exceptions.TooManyRedirects)
 
 
 @dataclass(frozen=True)
 class Patience:
-    """How long to wait for a server, and how often to ask again.
+    """Timeouts and retries.
 
     Attributes:
-        connect_timeout: seconds until a server has to answer the call.
-        read_timeout: seconds it may be silent after that.
-        attempts: how many in a row may bring nothing new.
+        connect_timeout: seconds for the connection.
+        read_timeout: seconds without data.
+        attempts: consecutive attempts without new bytes.
         first_wait: seconds before the second attempt; each further wait is twice as long.
-        longest_wait: seconds; a server that asks for more is given up.
-        sleep: how to wait.
+        longest_wait: seconds; a server that asks for more is an error.
+        sleep: waits for a number of seconds.
     """
 
     connect_timeout: float = 20.0
@@ -56,7 +56,7 @@ class Patience:
 
 
 class _TryAgainError(Exception):
-    """An attempt failed for a reason that may pass.
+    """An attempt failed for a temporary reason.
 
     Args:
         reason: in a few words.
@@ -70,12 +70,12 @@ class _TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class _Beginning:
-    """What the bytes of a `.part` file are the beginning of.
+    """The file that the bytes of a `.part` file belong to.
 
     Attributes:
-        url: where they came from.
-        validator: the server's name of that version: an ETag, or the time of its last change.
-        total: bytes of the whole file; None if the server did not say.
+        url: its address.
+        validator: its version: an ETag, or the time of its last change.
+        total: its size in bytes; None if the server did not send it.
     """
 
     url: str
@@ -86,20 +86,20 @@ class _Beginning:
 def fetch(
     url: str, part: Path, patience: Patience, say: Callable[[str], None], size: int | None = None
 ) -> None:
-    """Bring `part` to what lies at `url`, going on where an earlier attempt stopped.
+    """Download `url` into `part`, resuming an earlier attempt.
 
     Args:
         url: an http or https address.
-        part: grows, and is whole when this returns, as far as the server told its length.
-        patience: with the server.
-        say: takes a line for the user before each wait.
-        size: in bytes, for the check of the disk where the server does not tell it.
+        part: grows, and is complete on return, as far as the server sends its length.
+        patience: timeouts and retries.
+        say: called with a line for the user before each wait.
+        size: in bytes, for the check of free space if the server does not send it.
 
     Raises:
-        NetworkError: not reached, refused, broken off again and again, or answered by a web page
-            where the rest of a file was asked for.
-        ConfigError: the address is none.
-        EmovoxError: the disk has no room for it.
+        NetworkError: the server cannot be reached, refuses, keeps closing the connection, or sends
+            a web page instead of the rest of a file.
+        ConfigError: the address is not valid.
+        EmovoxError: the disk is full.
     """
     most, failures = _size(part), 0
     with requests.Session() as session:
@@ -113,18 +113,18 @@ def fetch(
                 wait = wait if error.wait is None else error.wait
                 if failures >= patience.attempts or wait > patience.longest_wait:
                     raise NetworkError(f"{url}: {error}") from error
-                say(f"{url}: {error}; trying again in {wait:.0f} s")
+                say(f"{url}: {error}; retrying in {wait:.0f} s")
                 patience.sleep(wait)
 
 
 def discard(part: Path) -> None:
-    """Take a `.part` file away, with the note beside it."""
+    """Remove a `.part` file and its note."""
     part.unlink(missing_ok=True)
     _note(part).unlink(missing_ok=True)
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Refuse to begin what does not fit.
+    """Check the free space of a disk.
 
     Raises:
         EmovoxError: the disk of `folder` has fewer than `needed` bytes left.
@@ -132,16 +132,18 @@ def check_space(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise EmovoxError(
-            f"{folder}: {needed / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB are free; "
-            "make room, or choose another disk with --out"
+            f"{folder}: {needed / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free; pass an "
+            "--out on another disk"
         )
 
 
 def _attempt(session: Session, url: str, part: Path, patience: Patience, size: int | None) -> None:
-    """Ask once for what is missing, and write down what comes."""
+    """Request the missing bytes once, and append them."""
     beginning = _read_beginning(part, url)
     start = _size(part) if beginning else 0
-    headers = {"Accept-Encoding": "identity"}  # the bytes as they lie there: lengths, ranges, hash
+    headers = {
+        "Accept-Encoding": "identity"
+    }  # unencoded: lengths, ranges and hashes are those of the file
     if beginning and start:
         headers |= {"Range": f"bytes={start}-", "If-Range": beginning.validator}
     timeout = (patience.connect_timeout, patience.read_timeout)
@@ -156,7 +158,7 @@ def _attempt(session: Session, url: str, part: Path, patience: Patience, size: i
             check_space(part.parent, (total or size or 0) - start)
             _append(response, part, start, total)
     except NOT_AN_ADDRESS as error:
-        raise ConfigError(f"{url}: cannot be fetched: {_reason(error)}") from error
+        raise ConfigError(f"{url}: cannot download: {_reason(error)}") from error
     except HOPELESS as error:
         raise NetworkError(f"{url}: {_reason(error)}") from error
     except requests.RequestException as error:
@@ -164,9 +166,9 @@ def _attempt(session: Session, url: str, part: Path, patience: Patience, size: i
 
 
 def _check_range(response: Response, part: Path, beginning: _Beginning, start: int) -> int | None:
-    """Total length of a file whose rest is being sent; what does not fit is thrown away.
+    """Return the size of a file whose rest is sent; discard `part` if it is of another version.
 
-    A server may ignore If-Range, so that its version is looked at here as well.
+    A server may ignore If-Range, so the version is checked here too.
     """
     versions = {response.headers.get(name) for name in ("ETag", "Last-Modified")} - {None}
     content_range = response.headers.get("Content-Range", "")
@@ -180,18 +182,18 @@ def _check_range(response: Response, part: Path, beginning: _Beginning, start: i
         or (response.status_code == 416 and start != total)
     ):
         discard(part)
-        raise _TryAgainError("what the server says of the rest does not fit the first part")
+        raise _TryAgainError("the rest on the server does not match the first part")
     return total
 
 
 def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> int | None:
-    """Prepare for a whole file: note what version it is, and give its length if that is told."""
+    """Start a file from its beginning: note its version, and return its length if it is sent."""
     _check_status(response, url)
     if resuming and "text/html" in response.headers.get("Content-Type", ""):
-        raise NetworkError(f"{url}: a web page came instead of the rest of the file")
-    discard(part)  # before the new note: old bytes must never stand beside it
+        raise NetworkError(f"{url}: the server sent a web page instead of the rest of the file")
+    discard(part)  # before the new note, which must never describe old bytes
     if response.headers.get("Content-Encoding", "identity") != "identity":
-        return None  # lengths are those of the encoded form
+        return None  # the length is that of the encoded form
     length = response.headers.get("Content-Length", "")
     total = int(length) if length.isdecimal() else None
     etag = response.headers.get("ETag", "")
@@ -211,7 +213,7 @@ def _check_status(response: Response, url: str) -> None:
 
 
 def _retry_after(value: str) -> float | None:
-    """Seconds that a Retry-After header asks for, in either of its forms."""
+    """Return the seconds of a Retry-After header, in either of its forms."""
     if value.isdecimal():
         return float(value)
     try:
@@ -234,15 +236,15 @@ def _append(response: Response, part: Path, start: int, total: int | None) -> No
                 file.write(chunk)
                 bar.update(len(chunk))
     except requests.RequestException:
-        raise  # they are OSErrors too
+        raise  # a subclass of OSError
     except OSError as error:
-        raise EmovoxError(f"{part}: cannot be written ({error.strerror})") from error
+        raise EmovoxError(f"{part}: cannot write: {error.strerror}") from error
     if total is not None and _size(part) != total:
-        raise _TryAgainError(f"the connection broke off after {_size(part)} of {total} bytes")
+        raise _TryAgainError(f"the connection closed after {_size(part)} of {total} bytes")
 
 
 def _reason(error: BaseException) -> str:
-    """The first cause of what requests reports, in one line."""
+    """Return the first cause of an error of requests, in one line."""
     cause: BaseException | None = error
     while cause is not None:
         if isinstance(cause, OSError | http.client.HTTPException):
@@ -257,7 +259,7 @@ def _note(part: Path) -> Path:
 
 
 def _read_beginning(part: Path, url: str) -> _Beginning | None:
-    """What the `.part` file is the beginning of, if it is one of `url` and can be gone on with."""
+    """Return the note of a `.part` file; None unless it is of `url` and can be resumed."""
     try:
         beginning = _Beginning(**json.loads(_note(part).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
