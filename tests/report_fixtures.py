@@ -1,4 +1,4 @@
-"""Datasets and results for the tests of the report, small and of every kind."""
+"""Small datasets and results for the tests of the report."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
-from emovox.student.evaluation import Evaluation, Predictions
+from emovox.student.evaluation import Evaluation, SplitPredictions
 from emovox.student.student_scores import difference, score_split
 
 TRAIN, HEARD, UNHEARD = schema.SPLITS
@@ -30,7 +30,7 @@ class Made:
 
 
 def made(split: str, identity: str, video: str, number: int, num: int = 12, **options: Any) -> Made:
-    """A track of noise, some emotions of which are stronger in some people."""
+    """Return a track of noise, with emotions that are stronger for some identities."""
     rng = np.random.default_rng([number, *identity.encode(), *video.encode()])
     logits = rng.normal(0, 1, (num, len(EMOTIONS))).astype(np.float32)
     logits[:, rng.integers(len(EMOTIONS))] += 3
@@ -45,7 +45,7 @@ def made(split: str, identity: str, video: str, number: int, num: int = 12, **op
 
 
 def small() -> list[Made]:
-    """Tracks of five identities in all splits, sorted; some with gaps."""
+    """Return sorted tracks of five identities in all splits; some have gaps."""
     found = []
     for split, identities in ((TRAIN, "abc"), (HEARD, "ab"), (UNHEARD, "xy")):
         for who in identities:
@@ -65,8 +65,8 @@ def write(
     dropped: Sequence[Dropped] = (),
     **provenance: Any,
 ) -> Path:
-    """Write a dataset without faces, as an import has it."""
-    header = Header(
+    """Write a dataset without faces, like an imported one."""
+    info = DatasetInfo(
         name,
         "1.2.3",
         schema.STEP_MS,
@@ -75,7 +75,7 @@ def write(
         ("frames", "tracks"),
     )
     chunks = (_chunk(track) for track in tracks)
-    write_dataset(out, chunks, list(dropped), header, hdf5=False)
+    write_dataset(out, chunks, list(dropped), info, hdf5=False)
     return out
 
 
@@ -90,7 +90,7 @@ def _chunk(track: Made) -> Chunk:
 
 
 def evaluation(num: int = 60, name: str = "small", version: str = "1.2.3") -> Evaluation:
-    """A student that is right about half of the time; contempt never occurs."""
+    """Return the evaluation of a student that is right half of the time; contempt never occurs."""
     predictions, scores = {}, {}
     for place, split in enumerate((HEARD, UNHEARD)):
         rng = np.random.default_rng(place)
@@ -100,7 +100,7 @@ def evaluation(num: int = 60, name: str = "small", version: str = "1.2.3") -> Ev
         found = (found / found.sum(axis=1, keepdims=True)).astype(np.float32)
         people = np.array([f"id{k % 5}" for k in range(num)])
         ids = np.array([f"{who}/v/{k:05d}" for k, who in enumerate(people)])
-        predictions[split] = Predictions(split, ids, people, labels, found, [])
+        predictions[split] = SplitPredictions(split, ids, people, labels, found, [])
         scores[split] = score_split(split, labels, found, people)
     return Evaluation(
         {"name": "student", "sha256": "0" * 64},
@@ -114,5 +114,5 @@ def evaluation(num: int = 60, name: str = "small", version: str = "1.2.3") -> Ev
 
 
 def num_colours(image: np.ndarray) -> int:
-    """Number of different colours in a picture uint8 `[H, W, 3]`."""
+    """Return the number of different colours in a picture uint8 `[H, W, 3]`."""
     return len(np.unique(image.astype(np.uint32) @ np.array([1, 1 << 8, 1 << 16], np.uint32)))

@@ -1,4 +1,4 @@
-"""The report: its numbers recomputed, its page, its figures, and what is missing."""
+"""The report: numbers, page, figures, and missing data."""
 
 import base64
 import csv
@@ -15,33 +15,34 @@ import cv2
 import numpy as np
 import pandas as pd
 import pytest
-import report_fixtures as fixtures
 import soundfile
 from click.testing import CliRunner, Result
 from report_fixtures import HEARD, TRAIN, UNHEARD, evaluation, made, num_colours, small, write
 from sklearn.metrics import auc, roc_auc_score
 
+from emovox.charts import percent
 from emovox.cli import main
 from emovox.dataset import schema
 from emovox.dataset.reader import load
-from emovox.dataset.rows import Dropped, TrackRow
+from emovox.dataset.rows import Dropped
 from emovox.dataset.takedown import format_list, hash_identity
 from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
 from emovox.errors import ConfigError, InputError
-from emovox.ids import TrackKey
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import build_dataset
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.probing.classifiers import FeatureScores, FoldScores
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import ProbeResult
-from emovox.reporting import charts, svg
 from emovox.reporting.aggregates import QUANTILES, aggregate
-from emovox.reporting.dataset_figures import write_figures
-from emovox.reporting.page import MAX_TRACKS, Report, ReportConfig, collect, render, write_page
-from emovox.reporting.results import CURVE_POINTS, read_results, roc_curve
-from emovox.reporting.sample import LEVELS, choose, pack, peaks_of, water_level
-from emovox.reporting.student_charts import roc_figure
+from emovox.reporting.page import render
+from emovox.reporting.page import report as make_report
+from emovox.reporting.page_charts import cell, roc_figure
+from emovox.reporting.report_config import MAX_TRACKS
+from emovox.reporting.report_data import Report
+from emovox.reporting.run_results import SplitResult, read_results
+from emovox.reporting.track_sample import LEVELS, choose, pack, peaks_of, water_level
+from emovox.scores import CURVE_POINTS, Interval, roc_curve
 from emovox.teacher.evaluation import TeacherEvaluation
 from emovox.teacher.teacher_scores import score
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
@@ -68,11 +69,11 @@ def run_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def report(dataset: Path, run_folder: Path) -> Report:
-    return collect(ReportConfig(dataset, runs=(run_folder,)))
+    return make_report(dataset, student=[run_folder])
 
 
 class Page(HTMLParser):
-    """What a browser would find in a page: elements, and the text of each script."""
+    """The elements of a page as a browser finds them, and the text of each script."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -112,7 +113,7 @@ class Page(HTMLParser):
 
 
 def page_of(folder: Path, **options: Any) -> Page:
-    return Page(render(collect(ReportConfig(folder, **options))))
+    return Page(render(make_report(folder, **options)))
 
 
 def frames_of(folder: Path) -> pd.DataFrame:
@@ -123,7 +124,7 @@ def frames_of(folder: Path) -> pd.DataFrame:
     return frames
 
 
-def test_counts_are_those_of_pandas(dataset: Path) -> None:
+def test_counts_match_pandas(dataset: Path) -> None:
     found, frames = aggregate(load(dataset)), frames_of(dataset)
     tracks = load(dataset).to_pandas("tracks")
     for split in found.splits:
@@ -148,7 +149,7 @@ def test_counts_are_those_of_pandas(dataset: Path) -> None:
     ]
 
 
-def test_logits_are_those_of_numpy(dataset: Path) -> None:
+def test_logit_statistics_match_numpy(dataset: Path) -> None:
     found = aggregate(load(dataset)).logits
     values = frames_of(dataset)[list(schema.LOGITS)].to_numpy()
     np.testing.assert_allclose(found.mean, values.mean(axis=0), rtol=1e-5)
@@ -164,7 +165,7 @@ def test_logits_are_those_of_numpy(dataset: Path) -> None:
     assert beyond.mean() < 0.002
 
 
-def test_skew_is_that_of_a_naive_computation(dataset: Path) -> None:
+def test_skew_matches_a_naive_computation(dataset: Path) -> None:
     found, frames = aggregate(load(dataset)), frames_of(dataset)
     by_video = ["identity_id", "video_id"]
     for skew, keys in ((found.identities, ["identity_id"]), (found.videos, by_video)):
@@ -184,7 +185,7 @@ def test_skew_is_that_of_a_naive_computation(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("num", [20, 5000])
-def test_curves_have_the_area_of_scikit_learn(num: int) -> None:
+def test_area_of_curves_matches_scikit_learn(num: int) -> None:
     rng = np.random.default_rng(num)
     positive = rng.random(num) < 0.3
     scores = np.round(rng.normal(positive, 1.0), 1)  # with ties
@@ -196,7 +197,7 @@ def test_curves_have_the_area_of_scikit_learn(num: int) -> None:
     assert ends == pytest.approx([0, 1, 0, 1])
 
 
-def test_what_evaluate_wrote_is_read_back(run_folder: Path) -> None:
+def test_evaluation_is_read_back(run_folder: Path) -> None:
     found, original = read_results([run_folder]), evaluation()
     assert found.student is not None and len(found.training) == 3
     for split in found.student.splits:
@@ -210,10 +211,10 @@ def test_what_evaluate_wrote_is_read_back(run_folder: Path) -> None:
             area, curve = split.areas[emotion], split.curves[emotion]
             assert area.value == pytest.approx(scores.auc[emotion].value)
             assert auc(curve.false_rate, curve.true_rate) == pytest.approx(area.value, abs=1e-6)
-        assert split.areas["contempt"].value is None and "contempt" not in split.curves
+        assert np.isnan(split.areas["contempt"].value) and "contempt" not in split.curves
 
 
-def test_page_says_the_numbers(dataset: Path, report: Report) -> None:
+def test_page_shows_the_numbers(dataset: Path, report: Report) -> None:
     page = Page(render(report))
     frames = frames_of(dataset)
     assert f"{len(frames):,} frames, one every 240 ms" in page.words
@@ -226,12 +227,12 @@ def test_page_says_the_numbers(dataset: Path, report: Report) -> None:
         assert f"{emotion} {counts.get(k, 0):,}" in alt
     for scores in evaluation().splits.values():
         assert f"{scores.auc['anger'].value:.3f}" in page.words
-    assert "There is no table of faces" in page.words
+    assert "The dataset has no table of faces" in page.words
     ids = {attributes.get("id") for _, attributes in page.tags}
     assert {"figure-emotions", "figure-logits", "figure-roc-heard_val", "figure-losses"} <= ids
 
 
-def test_figures_have_words_and_numbers(report: Report) -> None:
+def test_figures_have_descriptions_and_tables(report: Report) -> None:
     page = Page(render(report))
     pictures = [a for t, a in page.tags if t == "svg" and a.get("role") == "img"]
     assert len(pictures) == 8 and all(a.get("aria-label") for a in pictures)
@@ -242,7 +243,7 @@ def test_figures_have_words_and_numbers(report: Report) -> None:
     assert all(a.get("aria-label") for a in names)
 
 
-def test_page_is_whole_in_itself(report: Report) -> None:
+def test_page_is_self_contained(report: Report) -> None:
     text = render(report)
     page = Page(text)
     assert not re.search(r"https?:|//[a-z]+\.", text.replace("http://www.w3.org/2000/svg", ""))
@@ -261,9 +262,9 @@ def test_page_is_whole_in_itself(report: Report) -> None:
         assert f"{kind}-src 'sha256-{digest}'" in policy
 
 
-def test_page_is_the_same_again(dataset: Path, run_folder: Path) -> None:
-    config = ReportConfig(dataset, runs=(run_folder,), num_tracks=7)
-    assert render(collect(config)) == render(collect(config))
+def test_page_is_deterministic(dataset: Path, run_folder: Path) -> None:
+    pages = [render(make_report(dataset, student=[run_folder], tracks=7)) for _ in range(2)]
+    assert pages[0] == pages[1]
 
 
 def evil_dataset(out: Path) -> Path:
@@ -272,7 +273,7 @@ def evil_dataset(out: Path) -> Path:
     return write(out, tracks, name=f"{EVIL}</title>", dropped=dropped, origin=EVIL_MESSAGE)
 
 
-def test_names_and_messages_are_text(tmp_path: Path) -> None:
+def test_names_and_messages_are_escaped(tmp_path: Path) -> None:
     folder = evil_dataset(tmp_path / "evil")
     log = {"epoch": 0, "train_loss": 1.0, "heard_val_loss": EVIL}
     (tmp_path / "run").mkdir()
@@ -280,16 +281,16 @@ def test_names_and_messages_are_text(tmp_path: Path) -> None:
     found = evaluation(name=EVIL)
     object.__setattr__(found, "student", {"name": EVIL, "sha256": ""})
     found.write(tmp_path / "run")
-    page = page_of(folder, runs=(tmp_path / "run",), compare=folder)
+    page = page_of(folder, student=[tmp_path / "run"], compare=folder)
     assert not [tag for tag, _ in page.tags if tag in ("img", "b", "td>")]
     assert sum("type" not in attributes for attributes, _ in page.scripts) == 1
     assert EVIL_MESSAGE in page.words and EVIL in page.words
     assert page.json("data")["tracks"][0]["id"] == f"{EVIL}/&<b>v/00001"
-    write_figures(collect(ReportConfig(folder)), tmp_path / "figures")
+    make_report(folder, figures=tmp_path / "figures")
     assert EVIL not in (tmp_path / "figures/figure-2.svg").read_text()
 
 
-def test_sample_is_chosen_by_rule(dataset: Path) -> None:
+def test_tracks_are_chosen_by_the_rule(dataset: Path) -> None:
     data = load(dataset)
     tracks = data.to_pandas("tracks")
     for num in (1, 10, 24, len(tracks) + 5):
@@ -322,7 +323,7 @@ def test_most_changes_are_counted_within_tracks(tmp_path: Path) -> None:
     assert found == "ida/v/00002"
 
 
-def test_packed_logits_come_back(dataset: Path) -> None:
+def test_packed_logits_are_unpacked(dataset: Path) -> None:
     data = load(dataset)
     for track in choose(data, 30):
         packed = json.loads(json.dumps(pack(track)))
@@ -355,8 +356,8 @@ def test_water_level_is_the_largest_that_fits(lengths: list[int], total: int) ->
     assert found == max(fitting)
 
 
-def test_long_tracks_are_cut_and_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emovox.reporting.sample.FRAMES_IN_ALL", 100)
+def test_long_tracks_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emovox.reporting.track_sample.FRAMES_IN_ALL", 100)
     folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", k, 400) for k in (1, 2)])
     packed = page_of(folder).json("data")["tracks"]
     assert [track["frames"] for track in packed] == [400, 400]
@@ -367,55 +368,55 @@ def test_page_without_media_is_small(tmp_path: Path) -> None:
     tracks = [made(TRAIN, f"id{k:05d}", "video00001", 1, 100) for k in range(MAX_TRACKS)]
     folder = write(tmp_path / "d", tracks)
     out = tmp_path / "page.html"
-    write_page(collect(ReportConfig(folder, num_tracks=MAX_TRACKS)), out)
+    make_report(folder, out, tracks=MAX_TRACKS)
     assert out.stat().st_size < 5e6
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_page_states_missing_data(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", 1, duration_ms=None)])
     (folder / schema.DROPPED_FILE).unlink()
     (folder / schema.PROVENANCE).unlink()
     words = page_of(folder).words
-    assert "No track is in heard_val and unheard_val." in words
-    assert "The dataset has no dropped.parquet" in words
-    assert "The source gives no durations" in words
-    assert "There is no table of faces" in words
-    assert "No student was given" in words
-    assert "No tracks were asked for." in page_of(folder, num_tracks=0).words
+    assert "heard_val and unheard_val: no tracks." in words
+    assert "dropped.parquet is missing" in words
+    assert "The source gives no track durations" in words
+    assert "The dataset has no table of faces" in words
+    assert "No results were given" in words
+    assert "The number of tracks shown is 0." in page_of(folder, tracks=0).words
 
 
 def test_dataset_without_rows(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", [])
     words = page_of(folder, compare=folder).words
     assert "The dataset has no frames." in words and "The dataset has no tracks." in words
-    lines = write_figures(collect(ReportConfig(folder)), tmp_path / "figures")
+    lines = make_report(folder, figures=tmp_path / "figures").written
     assert any("figure-2" in line and "no track was chosen" in line for line in lines)
 
 
-def test_values_that_are_no_numbers_are_left_out(tmp_path: Path) -> None:
+def test_frames_that_are_not_finite_are_excluded(tmp_path: Path) -> None:
     logits = np.tile(np.arange(8, dtype=np.float32), (6, 1))
     logits[2, 3], logits[4, 0] = np.nan, np.inf
     folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", 1, 6, logits=logits)])
     found = aggregate(load(folder))
     assert found.logits.num_bad == 2 and found.frames.tolist() == [0] * 7 + [4]
-    assert "2 frames have a logit that is not a finite number" in page_of(folder).words
+    assert "2 frames have a logit that is not finite" in page_of(folder).words
 
 
-def test_taken_down_identities_are_nowhere(tmp_path: Path) -> None:
+def test_identities_of_a_takedown_list_are_hidden(tmp_path: Path) -> None:
     dropped = [Dropped("idb/v/00009", "idb/v.mp4", "open", "Secret", "idb/v.mp4 is broken")]
     folder = write(tmp_path / "d", small(), dropped=dropped)
-    assert "idb/" in render(collect(ReportConfig(folder)))
+    assert "idb/" in render(make_report(folder))
     (folder / schema.TAKEDOWN).write_text(format_list([hash_identity("idb")]))
-    text = render(collect(ReportConfig(folder)))
+    text = render(make_report(folder))
     assert "idb" not in text and "Secret" not in text
-    assert "a list of 1 identities is honoured" in Page(text).words
+    assert "1 identities are hidden" in Page(text).words
 
 
 def test_two_datasets_are_compared(dataset: Path, tmp_path: Path) -> None:
     other = write(tmp_path / "other", [made(TRAIN, "ida", "v", 1, 50)], name="other")
-    found = collect(ReportConfig(dataset, compare=other))
-    assert found.other is not None
-    np.testing.assert_array_equal(found.found.logits.edges, found.other.logits.edges)
+    found = make_report(dataset, compare=other)
+    assert found.compared is not None
+    np.testing.assert_array_equal(found.aggregates.logits.edges, found.compared.logits.edges)
     page = Page(render(found))
     assert "Compared with other 1.2.3 : 50 frames of 1 tracks." in page.words.replace(
         "1.2.3:", "1.2.3 :"
@@ -426,36 +427,37 @@ def test_two_datasets_are_compared(dataset: Path, tmp_path: Path) -> None:
 def test_evaluation_without_predictions(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     text = (run_folder / "evaluation.json").read_text()
     (tmp_path / "evaluation.json").write_text(text)
-    page = page_of(dataset, runs=(tmp_path,))
-    assert "There is no predictions.parquet beside the figures" in page.words
+    page = page_of(dataset, student=[tmp_path])
+    assert "predictions.parquet is missing, or has only one emotion" in page.words
     area = evaluation().splits[HEARD].auc["anger"].value
     assert f"{area:.3f}" in page.words
-    lines = write_figures(collect(ReportConfig(dataset, runs=(tmp_path,))), tmp_path / "f")
-    assert "its predictions.parquet is missing" in "\n".join(lines)
+    found = make_report(dataset, student=[tmp_path], figures=tmp_path / "f")
+    assert "its predictions.parquet is missing" in found.summary()
 
 
-def test_student_of_another_dataset_is_said(dataset: Path, tmp_path: Path) -> None:
+def test_page_states_a_student_of_another_dataset(dataset: Path, tmp_path: Path) -> None:
     evaluation(name="elsewhere").write(tmp_path)
-    assert "scored on elsewhere 1.2.3" in page_of(dataset, runs=(tmp_path,)).words
+    words = page_of(dataset, student=[tmp_path]).words
+    assert "scored on another dataset: elsewhere 1.2.3" in words
 
 
-def test_provenance_that_states_no_accuracy(dataset: Path, tmp_path: Path) -> None:
+def test_provenance_without_accuracy(dataset: Path, tmp_path: Path) -> None:
     shutil.copytree(dataset, tmp_path / "dataset")
     provenance = tmp_path / "dataset" / schema.PROVENANCE
     content = json.loads(provenance.read_text()) | {"teacher": {"name": "fake", "sha256": None}}
     provenance.write_text(json.dumps(content))
-    assert "The page is whole in itself" in page_of(tmp_path / "dataset").words
+    assert "The page is self-contained" in page_of(tmp_path / "dataset").words
 
 
 def test_training_without_evaluation(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "log.jsonl").write_text((run_folder / "log.jsonl").read_text())
-    assert "There is no evaluation in these folders" in page_of(dataset, runs=(tmp_path,)).words
+    assert "These folders have no evaluation" in page_of(dataset, student=[tmp_path]).words
 
 
-def test_results_that_cannot_be_read(run_folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no such folder"):
+def test_damaged_results_are_errors(run_folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="folder not found"):
         read_results([tmp_path / "none"])
-    with pytest.raises(InputError, match="holds none of"):
+    with pytest.raises(InputError, match="has none of"):
         read_results([tmp_path])
     for name in ("evaluation.json", "log.jsonl", "probe.json"):
         for content in ("{", "[]", '{"splits": 1}' if name != "log.jsonl" else "3"):
@@ -507,9 +509,8 @@ def rows_of(path: Path) -> list[list[str]]:
 def test_figures_and_tables_of_the_paper(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     runs = [run_folder, *(probe_folder(tmp_path / name, name) for name in ("rml", "enterface"))]
     runs.append(teacher_folder(tmp_path / "teacher"))
-    found = collect(ReportConfig(dataset, runs=tuple(runs)))
-    lines = write_figures(found, tmp_path / "out")
-    assert not any("not written" in line for line in lines)
+    found = make_report(dataset, student=runs, figures=tmp_path / "out")
+    assert "not written" not in found.summary()
     names = ("figure-2", "figure-4", "figure-5", "figure-5-confusion")
     expected = {f"{name}.{form}" for name in names for form in ("png", "svg", "csv")}
     expected |= {f"table-{number}.csv" for number in (2, 3, 5)}
@@ -535,12 +536,16 @@ def test_figures_and_tables_of_the_paper(dataset: Path, run_folder: Path, tmp_pa
     assert "Probe: rml" in words and "student (Albanie et al. 2018)" in words
 
 
-def test_tables_without_data_are_said(dataset: Path, tmp_path: Path) -> None:
-    lines = write_figures(collect(ReportConfig(dataset)), tmp_path / "a")
+def test_figures_without_data_are_listed(dataset: Path, tmp_path: Path) -> None:
+    lines = make_report(dataset, figures=tmp_path / "a").written
     missing = {line.split()[0] for line in lines if "not written" in line}
     assert missing == {"figure-5", "table-2", "table-5"}
     assert not {path.stem for path in (tmp_path / "a").iterdir()} & missing
-    write_figures(collect(ReportConfig(dataset)), tmp_path / "b")
+
+
+def test_figures_are_deterministic(dataset: Path, tmp_path: Path) -> None:
+    for folder in ("a", "b"):
+        make_report(dataset, figures=tmp_path / folder)
     for path in (tmp_path / "a").iterdir():
         assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
 
@@ -567,7 +572,7 @@ def decoded(uri: str) -> bytes:
 
 
 def test_faces_and_sound_are_those_of_the_track(filmed: Path, tmp_path: Path) -> None:
-    found = collect(ReportConfig(filmed / "dataset", media=filmed / "corpus"))
+    found = make_report(filmed / "dataset", media=filmed / "corpus")
     page = Page(render(found))
     for number, track in enumerate(found.tracks):
         media = page.json(f"media-{number}")
@@ -591,32 +596,30 @@ def test_faces_and_sound_are_those_of_the_track(filmed: Path, tmp_path: Path) ->
         assert peak == pytest.approx(440, abs=2)
     words = page.words
     assert "Personal data: this page holds faces and voices of people." in words
-    assert "2 tracks: its sound cannot be read" in words
+    assert "2 tracks: cannot read the sound" in words
     assert str(filmed) not in render(found) and "Deadline" not in words
-    assert render(collect(ReportConfig(filmed / "dataset", media=filmed / "corpus"))) == render(
-        found
-    )
+    assert render(make_report(filmed / "dataset", media=filmed / "corpus")) == render(found)
 
 
-def test_nothing_of_media_without_asking(filmed: Path) -> None:
-    text = render(collect(ReportConfig(filmed / "dataset")))
+def test_page_has_no_media_by_default(filmed: Path) -> None:
+    text = render(make_report(filmed / "dataset"))
     assert "data:image" not in text and "data:audio" not in text and "Personal data" not in text
 
 
-def test_synthetic_media_are_said_to_be(filmed: Path, tmp_path: Path) -> None:
+def test_page_states_synthetic_media(filmed: Path, tmp_path: Path) -> None:
     config = BuildConfig(
         layout="voxceleb2", root=filmed / "corpus", out=tmp_path / "dataset", synthetic=True
     )
     build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
     words = page_of(tmp_path / "dataset", media=filmed / "corpus").words
-    assert "They are synthetic and nobody's" in words and "Personal data" not in words
+    assert "They are synthetic" in words and "Personal data" not in words
 
 
 def test_media_of_another_corpus(filmed: Path, dataset: Path, tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="no sound or picture of any track; --media is the corpus"):
-        collect(ReportConfig(dataset, media=filmed / "corpus"))
-    with pytest.raises(InputError, match="--media is the folder of the corpus"):
-        collect(ReportConfig(dataset, media=tmp_path / "none"))
+    with pytest.raises(InputError, match="no sound or pictures of any track; pass the folder"):
+        make_report(dataset, media=filmed / "corpus")
+    with pytest.raises(InputError, match="folder not found; pass the folder of the corpus"):
+        make_report(dataset, media=tmp_path / "none")
 
 
 def test_pictures_of_other_layouts(filmed: Path, tmp_path: Path) -> None:
@@ -626,7 +629,7 @@ def test_pictures_of_other_layouts(filmed: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus/ann/talk.mp4").write_bytes(clip.read_bytes())
     config = BuildConfig(layout="folder", root=tmp_path / "corpus", out=tmp_path / "dataset")
     build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
-    found = collect(ReportConfig(tmp_path / "dataset", media=tmp_path / "corpus"))
+    found = make_report(tmp_path / "dataset", media=tmp_path / "corpus")
     assert found.media is not None
     assert found.media[0].pictures and not found.media[0].sound
 
@@ -642,7 +645,7 @@ def test_pictures_of_a_track_within_a_video(tmp_path: Path) -> None:
     path.write_text(f"{header}ASD Conf  : \t1\n\nFRAME \tX \tY \tW \tH\n{boxes}")
     config = BuildConfig(layout="voxceleb1", root=tmp_path / "corpus", out=tmp_path / "dataset")
     build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
-    found = collect(ReportConfig(tmp_path / "dataset", media=tmp_path / "corpus"))
+    found = make_report(tmp_path / "dataset", media=tmp_path / "corpus")
     assert found.media is not None and len(found.media[0].pictures) >= 5
     for index, uri in found.media[0].pictures.items():
         face = cv2.imdecode(np.frombuffer(decoded(uri), np.uint8), cv2.IMREAD_COLOR)
@@ -695,7 +698,7 @@ def least_difference(colours: dict[str, str]) -> float:
     return float(min(least))
 
 
-def test_colours_are_told_apart_by_everyone() -> None:
+def test_colours_are_distinct_under_colour_blindness() -> None:
     assert list(COLOURS) == list(COLOURS_ON_DARK) == list(EMOTIONS)
     for colours in (COLOURS, COLOURS_ON_DARK):
         assert least_difference(colours) > 0.09
@@ -712,27 +715,17 @@ def test_colours_are_told_apart_by_everyone() -> None:
     assert least_difference(dict(zip(EMOTIONS, okabe_ito, strict=True))) < 0.09
 
 
-def test_axes() -> None:
-    assert svg.nice_ticks(0, 10) == [0, 2, 4, 6, 8, 10]
-    assert svg.nice_ticks(-0.3, 0.7, 4) == [-0.25, 0, 0.25, 0.5]
-    assert svg.nice_ticks(3, 3) == [3] and svg.whole_ticks(0, 1.2) == [0, 1]
-    assert svg.decades(0.5, 2000) == [0, 1, 2, 3]
-    assert [svg.short(v) for v in (1, 0.25, 1500, 2e6)] == ["1", "0.25", "1.5k", "2M"]
-    shares = [charts.percent(v) for v in (0, 1, 0.99999, 0.5, 0.0123456, 1e-7, np.nan)]
+def test_percentages() -> None:
+    shares = [percent(v) for v in (0, 1, 0.99999, 0.5, 0.0123456, 1e-7, np.nan)]
     assert shares == ["0 %", "100 %", "99.9 %", "50 %", "1.23 %", "1e-05 %", "-"]
+    assert [cell(v) for v in (1234, 0.25, "a", None, np.nan)] == ["1,234", "0.250", "a", "-", "-"]
 
 
-def test_curves_of_one_class_alone() -> None:
-    """A split whose tracks all have one label has no curve, and that is drawn too."""
-    found = read_results_of_one_label()
-    assert not found.curves and "aria-label" in roc_figure(found).picture
-
-
-def read_results_of_one_label() -> Any:
-    from emovox.reporting.results import Area, SplitResult
-
+def test_split_with_a_single_label_has_no_curves() -> None:
     positives = dict.fromkeys(EMOTIONS, 0) | {"neutral": 3}
-    return SplitResult(HEARD, 3, 1, positives, {"neutral": Area(None)}, {}, np.eye(8, dtype=int))
+    areas = {"neutral": Interval(np.nan)}
+    found = SplitResult(HEARD, 3, 1, positives, areas, {}, np.eye(8, dtype=int))
+    assert "aria-label" in roc_figure(found).picture
 
 
 def run(*arguments: object) -> Result:
@@ -750,20 +743,30 @@ def test_command(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
     )
     assert len(Page(out.read_text()).json("data")["tracks"]) == 5
     for arguments, words in (
-        ([dataset], "give --out FILE.html"),
-        ([dataset, "--out", out, "--tracks", -1], "--tracks must lie between"),
-        ([tmp_path, "--out", out], "is no dataset"),
-        ([dataset, "--out", out, "--student", tmp_path], "holds none of"),
-        ([dataset, "--out", out, "--compare", tmp_path], "is no dataset"),
+        ([dataset], "pass --out FILE.html"),
+        ([dataset, "--out", out, "--tracks", -1], "tracks -1: must be 0 to 2000"),
+        ([tmp_path, "--out", out], "not a dataset"),
+        ([dataset, "--out", out, "--student", tmp_path], "has none of"),
+        ([dataset, "--out", out, "--compare", tmp_path], "not a dataset"),
     ):
         result = run("report", *arguments)
         assert result.exit_code == 2 and words in result.stderr and result.stderr.count("\n") == 1
-    with pytest.raises(ConfigError):
-        ReportConfig(dataset, num_tracks=MAX_TRACKS + 1)
 
 
-def test_templates_are_installed() -> None:
-    """They are package data, which a wheel leaves out unless told."""
+def test_function(dataset: Path, tmp_path: Path) -> None:
+    found = make_report(str(dataset), str(tmp_path / "page.html"), tracks=5)
+    assert (tmp_path / "page.html").is_file()
+    assert repr(found).startswith("<Report on small 1.2.3: ") and "; 5 tracks shown>" in repr(found)
+    table, tracks = found.to_pandas().set_index("split"), load(dataset).to_pandas("tracks")
+    assert list(table.index) == list(schema.SPLITS)
+    assert table["num_tracks"].sum() == len(tracks)
+    neutral = (tracks["label"] == "neutral").groupby(tracks["split"]).sum()
+    assert table["labels_neutral"].to_dict() == neutral.to_dict()
+    with pytest.raises(ConfigError, match="tracks 2001: must be 0 to 2000"):
+        make_report(dataset, tracks=MAX_TRACKS + 1)
+
+
+def test_templates_are_package_data() -> None:
+    """A wheel leaves out files that pyproject.toml does not list."""
     text = (Path(__file__).parents[1] / "pyproject.toml").read_text()
     assert '"emovox.reporting" = ["templates/*"]' in text
-    assert fixtures.made(TRAIN, "a", "v", 1).row == TrackRow(TrackKey("a", "v", 1), 12, 12, 2880)

@@ -1,4 +1,4 @@
-"""The report in a browser: Chromium, driven by Playwright. Skips where either is not installed."""
+"""The report in Chromium, driven by Playwright. Skips if either is not installed."""
 
 import re
 import shutil
@@ -16,7 +16,7 @@ from emovox.dataset.reader import load
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import build_dataset
 from emovox.media.audio import SAMPLE_RATE
-from emovox.reporting.page import ReportConfig, collect, write_page
+from emovox.reporting.page import report
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -49,11 +49,11 @@ def browser() -> Iterator[Any]:
 
 @pytest.fixture(scope="module")
 def plain(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page without media, of many tracks and a student."""
+    """A page without media, with many tracks and a student."""
     folder = tmp_path_factory.mktemp("plain")
     evaluation().write(folder / "run")
-    config = ReportConfig(write(folder / "dataset", small()), runs=(folder / "run",))
-    write_page(collect(config), folder / "page.html")
+    write(folder / "dataset", small())
+    report(folder / "dataset", folder / "page.html", student=[folder / "run"])
     return folder
 
 
@@ -69,22 +69,21 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     soundfile.write(folder / "corpus/wav/id1/v/00001.wav", sound, SAMPLE_RATE)
     config = BuildConfig(layout="voxceleb2", root=folder / "corpus", out=folder / "dataset")
     build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
-    report = collect(ReportConfig(folder / "dataset", media=folder / "corpus"))
-    write_page(report, folder / "page.html")
+    report(folder / "dataset", folder / "page.html", media=folder / "corpus")
     return folder
 
 
 def wait(page: Any, code: str) -> None:
-    """Until an expression is true; Playwright's own way needs what the page's policy forbids."""
+    """Wait until an expression is true; wait_for_function would violate the page's policy."""
     for _ in range(100):
         if page.evaluate(code):
             return
         page.wait_for_timeout(50)
-    pytest.fail(f"never came true: {code}")
+    pytest.fail(f"still false: {code}")
 
 
 class Visit:
-    """A page that is open, and what went wrong on it."""
+    """An open page, and the errors, warnings, dialogs and requests on it."""
 
     def __init__(self, browser: Any, path: Path, hash_: str = "", **options: Any) -> None:
         self.context = browser.new_context(**options)
@@ -113,7 +112,7 @@ class Visit:
             assert not self.trouble
 
     def listed(self) -> list[str]:
-        """Tracks that the list shows."""
+        """Return the tracks that the list shows."""
         found = self.page.locator("#list li:not([hidden]) .id").all_inner_texts()
         return [str(text) for text in found]
 
@@ -147,7 +146,7 @@ def test_filters(browser: Any, plain: Path) -> None:
         assert len(visit.listed()) == len(tracks)
 
 
-def test_track_opens(browser: Any, plain: Path) -> None:
+def test_open_track_shows_its_numbers(browser: Any, plain: Path) -> None:
     data = load(plain / "dataset")
     with Visit(browser, plain / "page.html") as visit:
         page = visit.page
@@ -193,7 +192,7 @@ def test_keyboard(browser: Any, plain: Path) -> None:
         assert page.is_visible("#hint")
 
 
-def test_cursor_and_scrub_bar_are_one(browser: Any, plain: Path) -> None:
+def test_cursor_follows_the_scrub_bar_and_clicks(browser: Any, plain: Path) -> None:
     with Visit(browser, plain / "page.html") as visit:
         page = visit.page
         page.click("#list button >> nth=0")
@@ -202,13 +201,13 @@ def test_cursor_and_scrub_bar_are_one(browser: Any, plain: Path) -> None:
         assert visit.time() == 1
         assert page.locator("#plot g.cursor").get_attribute("transform") != before
         box = page.locator("#plot").bounding_box()
-        # A click of the locator, which waits until the plot is in view and stands still.
+        # The click of a locator waits until the plot is in view and stable.
         page.locator("#plot").click(position={"x": box["width"] / 2, "y": 60})
         end = float(page.locator("#scrub").get_attribute("max"))
         assert visit.time() == pytest.approx(end / 2, rel=0.1)
 
 
-def test_sound_plays_in_step_with_the_cursor(browser: Any, filmed: Path) -> None:
+def test_sound_and_cursor_are_synchronous(browser: Any, filmed: Path) -> None:
     watch = "window.Audio = class extends Audio { constructor() { super(); window.sound = this; } }"
     context = browser.new_context()
     context.add_init_script(watch)
@@ -285,9 +284,9 @@ def test_no_page_is_wider_than_the_screen(browser: Any, plain: Path, width: int)
         assert not page.is_visible("#track")
 
 
-def test_names_with_markup_are_text(browser: Any, tmp_path: Path) -> None:
+def test_names_with_markup_are_escaped(browser: Any, tmp_path: Path) -> None:
     folder = evil_dataset(tmp_path / "dataset")
-    write_page(collect(ReportConfig(folder)), tmp_path / "page.html")
+    report(folder, tmp_path / "page.html")
     with Visit(browser, tmp_path / "page.html") as visit:
         page = visit.page
         assert page.locator("main img").count() == 0
@@ -300,8 +299,8 @@ def test_names_with_markup_are_text(browser: Any, tmp_path: Path) -> None:
         assert page.evaluate("document.title").startswith(EVIL)
 
 
-def test_policy_stops_what_would_be_fetched(browser: Any, plain: Path) -> None:
-    """Even a script that got in could not reach anything."""
+def test_policy_blocks_requests(browser: Any, plain: Path) -> None:
+    """The policy also applies to an injected script."""
     visit = Visit(browser, plain / "page.html")
     blocked = visit.page.evaluate(
         "fetch('http://127.0.0.1:9/').then(() => 'sent', error => error.message)"
@@ -326,7 +325,7 @@ def test_long_track_and_gaps(browser: Any, tmp_path: Path) -> None:
     tracks = [made(TRAIN, "ida", "v", 1, 3000), made(TRAIN, "ida", "v", 2, 1)]
     tracks.append(made(TRAIN, "ida", "v", 3, 20, gap=True, duration_ms=None))
     folder = write(tmp_path / "dataset", tracks)
-    write_page(collect(ReportConfig(folder)), tmp_path / "page.html")
+    report(folder, tmp_path / "page.html")
     with Visit(browser, tmp_path / "page.html") as visit:
         for place in range(3):
             visit.page.click(f"#list button >> nth={place}")

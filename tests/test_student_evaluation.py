@@ -26,8 +26,8 @@ from emovox.media.audio import SAMPLE_RATE
 from emovox.student import load_student, student_checkpoint
 from emovox.student.evaluation import Evaluation, evaluate, read_utterance
 from emovox.student.student_config import EvaluateConfig
-from emovox.student.student_figures import draw_labels, draw_roc
-from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER
+from emovox.student.student_figures import write_figures
+from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER, score_split
 from emovox.student.training import train_student
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.teacher import EMBEDDED
@@ -138,9 +138,9 @@ def test_figures_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
 def test_figures_of_extreme_inputs(tmp_path: Path) -> None:
     """A single class has no curve; `$` in a name is not math."""
     labels, scores = np.zeros(5, int), np.eye(8, dtype=np.float32)[:5]
-    draw_roc(labels, scores, "a $b on c_d", tmp_path / "roc.png")
-    draw_labels(labels, scores, "a $b on c_d", tmp_path / "labels.png")
-    assert (tmp_path / "roc.png").stat().st_size > 5000
+    found = score_split("heard_val", labels, scores, np.arange(5))
+    write_figures(tmp_path, "a $b on c_d", labels, scores, found)
+    assert (tmp_path / "roc-heard_val.png").stat().st_size > 5000
 
 
 def columns_of(line: str) -> list[int]:

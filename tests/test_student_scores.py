@@ -1,4 +1,4 @@
-"""ROC AUC against scikit-learn, and intervals against a bootstrap of identities as a plain loop."""
+"""ROC AUC against scikit-learn, and intervals against a plain loop over drawn identities."""
 
 import json
 import math
@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from sklearn.metrics import roc_auc_score
 
 from emovox.emotions import EMOTIONS
+from emovox.scores import Interval, roc_auc
 from emovox.student.student_scores import (
     MEAN_ALL,
     MEAN_PAPER,
     PAPER_EMOTIONS,
     SplitScores,
     difference,
-    roc_auc,
     score_split,
 )
 
@@ -26,7 +26,7 @@ NUM_TRACKS = 240
 
 @pytest.fixture
 def labels() -> np.ndarray:
-    """Six emotions, the last of them once; two never occur."""
+    """Six emotions, the last of which occurs once; two never occur."""
     numbers = np.random.default_rng(0).integers(0, 5, NUM_TRACKS)
     numbers[7] = 5
     return numbers
@@ -41,7 +41,7 @@ def scores(labels: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def identities() -> np.ndarray:
-    """Twenty people with 1 to 30 tracks."""
+    """Twenty identities with 1 to 30 tracks."""
     numbers = np.random.default_rng(2).geometric(0.12, NUM_TRACKS) % 20
     return np.array([f"id{number:05d}" for number in numbers])
 
@@ -66,7 +66,7 @@ def test_area_against_scikit_learn(data: st.DataObject) -> None:
 
 @settings(max_examples=100, deadline=None)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(["cube", "exp", "rank", "shift"]))
-def test_monotone_maps_change_nothing_and_a_mirror_turns_it_over(seed: int, name: str) -> None:
+def test_area_is_invariant_to_monotone_maps_and_mirrored_by_negation(seed: int, name: str) -> None:
     draw = np.random.default_rng(seed)
     positive, values = draw.random(30) < 0.4, np.round(draw.normal(0, 1, 30), 1)
     maps: dict[str, Callable[[np.ndarray], np.ndarray]] = {
@@ -82,7 +82,7 @@ def test_monotone_maps_change_nothing_and_a_mirror_turns_it_over(seed: int, name
     np.testing.assert_allclose(roc_auc(~positive, values, weights), 1 - area)
 
 
-def test_area_of_the_perfect_the_wrong_and_the_blind() -> None:
+def test_area_of_perfect_reversed_and_constant_scores() -> None:
     positive, once = np.array([True, False, True, False]), np.ones((1, 4))
     assert roc_auc(positive, np.array([3, 1, 2, 0]), once) == [1]
     assert roc_auc(positive, np.array([0, 2, 1, 3]), once) == [0]
@@ -105,7 +105,7 @@ def test_split_against_scikit_learn(
     assert (found.num_tracks, found.num_identities) == (NUM_TRACKS, len(set(identities)))
 
 
-def test_an_absent_emotion_counts_0_for_the_reference(
+def test_an_absent_emotion_counts_as_0_in_the_reference(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
     present = labels != 4
@@ -118,7 +118,7 @@ def test_an_absent_emotion_counts_0_for_the_reference(
 
 
 def won_pairs(hits: np.ndarray, misses: np.ndarray) -> float:
-    """Share of the pairs that are in order, ties counting half."""
+    """Return the share of pairs in order, with ties counted half."""
     pairs = np.sign(hits[:, None] - misses[None])
     return float((1 + pairs.mean()) / 2)
 
@@ -126,7 +126,7 @@ def won_pairs(hits: np.ndarray, misses: np.ndarray) -> float:
 def naive_bootstrap(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray, rounds: int
 ) -> dict[str, np.ndarray]:
-    """Draw people with replacement, take all tracks of each as often as drawn, and score."""
+    """Return scores of samples: identities drawn with replacement, each with all its tracks."""
     draw = np.random.default_rng(99)
     people = sorted(set(identities))
     samples: dict[str, list[float]] = {name: [] for name in (*EMOTIONS[:5], MEAN_PAPER)}
@@ -151,7 +151,7 @@ def test_intervals_against_a_plain_bootstrap(
     expected = naive_bootstrap(labels, scores, identities, 600)
     for name, samples in expected.items():
         interval = found.auc[name]
-        # The quantile at 2.5 % of so many samples is known to about a fifth of their deviation.
+        # The standard error of this quantile is about a fifth of the samples' deviation.
         margin = 0.6 * samples.std()
         assert interval.low == pytest.approx(np.quantile(samples, 0.025), abs=margin), name
         assert interval.high == pytest.approx(np.quantile(samples, 0.975), abs=margin), name
@@ -161,8 +161,7 @@ def test_intervals_against_a_plain_bootstrap(
     assert found.samples.mean() == pytest.approx(means.mean(), abs=0.2 * means.std())
 
 
-def test_intervals_are_those_of_people_not_of_tracks(labels: np.ndarray) -> None:
-    """Copies of a track add nothing to what is known of its speaker."""
+def test_copies_of_tracks_do_not_narrow_intervals(labels: np.ndarray) -> None:
     draw = np.random.default_rng(3)
     few = draw.normal(0, 1, (NUM_TRACKS, 8))
     people = np.array([f"id{k:05d}" for k in range(NUM_TRACKS)])
@@ -172,7 +171,9 @@ def test_intervals_are_those_of_people_not_of_tracks(labels: np.ndarray) -> None
     assert copied.auc[MEAN_PAPER] == plain.auc[MEAN_PAPER]
 
 
-def test_a_seed_decides(labels: np.ndarray, scores: np.ndarray, identities: np.ndarray) -> None:
+def test_seed_fixes_the_samples(
+    labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
+) -> None:
     first, again, other = (
         score_split("unheard_val", labels, scores, identities, seed=seed) for seed in (0, 0, 1)
     )
@@ -193,7 +194,7 @@ def test_heard_minus_unheard(
     assert (gap.high - gap.low) / spread == pytest.approx(2 * 1.96, rel=0.1)
     same = difference(heard, score_split("unheard_val", labels, scores, identities))
     assert same.value == 0
-    assert same.low < 0 < same.high, "splits are drawn independently"
+    assert same.low < 0 < same.high, "bootstraps of the splits are independent"
 
 
 def strict(found: SplitScores) -> dict[str, object]:
@@ -202,7 +203,7 @@ def strict(found: SplitScores) -> dict[str, object]:
     return loaded
 
 
-def test_json_has_names_and_no_nan(
+def test_json_has_emotions_and_no_nan(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
     plain = strict(score_split("heard_val", labels, scores, identities))
@@ -213,7 +214,13 @@ def test_json_has_names_and_no_nan(
     assert set(PAPER_EMOTIONS) < set(auc)
 
 
-def test_one_emotion_or_one_identity_alone(scores: np.ndarray, identities: np.ndarray) -> None:
+def test_interval_is_read_back() -> None:
+    for interval in (Interval(0.5, 0.25, 0.75), Interval(math.nan)):
+        assert str(Interval.from_json(interval.as_json())) == str(interval)
+    assert str(Interval(0.5, 0.25, 0.75)) == "0.500 [0.250, 0.750]"
+
+
+def test_single_emotion_and_single_identity(scores: np.ndarray, identities: np.ndarray) -> None:
     same = score_split("heard_val", np.zeros(NUM_TRACKS, int), scores, identities)
     assert all(math.isnan(interval.value) for interval in same.auc.values())
     strict(same)

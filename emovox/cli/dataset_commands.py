@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE, FOLDER, Command
+from emovox.cli.options import FILE, FOLDER, Command, config_options
+from emovox.config import read_config
 from emovox.errors import ConfigError
+from emovox.reporting.report_config import ReportConfig
 
 
 def _format_option(*formats: str) -> Callable[[Command], Command]:
@@ -65,42 +67,19 @@ def card(dataset: Path, check: bool) -> None:
 @click.command()
 @click.argument("dataset", type=FOLDER, metavar="DIR")
 @click.option("--out", type=FILE, help="Output file: a self-contained HTML page.")
-@click.option("--figures", type=FOLDER, help="Folder for the paper's figures and tables.")
-@click.option("--compare", type=FOLDER, help="Second dataset, plotted over the first.")
-@click.option(
-    "--student",
-    "runs",
-    type=FOLDER,
-    multiple=True,
-    help="Output folder of train-student, evaluate, probe or evaluate-teacher; may be repeated.",
-)
-@click.option("--media", type=FOLDER, help="Folder of the corpus, to include faces and sound.")
-@click.option(
-    "--tracks",
-    "num_tracks",
-    type=int,
-    help="Number of tracks shown.  [default: 300; 40 with --media]",
-)
-def report(dataset: Path, out: Path | None, figures: Path | None, **options: Any) -> None:
+@config_options(ReportConfig)
+def report(dataset: Path, out: Path | None, **options: Any) -> None:
     """Show a dataset as a web page or as figures.
 
     The page shows splits, emotions, coverage, logits, skew, students and tracks of the dataset in
     DIR. It is one file that loads nothing from the network. Faces and sound are included only with
     --media, and are personal data. --figures writes PNG, SVG and CSV files.
     """
-    from emovox.reporting.page import ReportConfig, collect, write_page
+    from emovox.reporting.page import report
 
-    if out is None and figures is None:
+    if out is None and options["figures"] is None:
         raise ConfigError("nothing to write: pass --out FILE.html, --figures FOLDER or both")
-    collected = collect(ReportConfig(dataset, **options))
-    if out is not None:
-        write_page(collected, out)
-        click.echo(f"{out}: {out.stat().st_size / 1e6:.1f} MB")
-    if figures is not None:
-        from emovox.reporting.dataset_figures import write_figures
-
-        for line in write_figures(collected, figures):
-            click.echo(line)
+    click.echo(report(dataset, out, read_config(ReportConfig, None, options)).summary())
 
 
 @click.command()

@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emovox.charts import save_confusion
 from emovox.files import write_text
 from emovox.packages import data_frame
 from emovox.probing.classifiers import FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
 from emovox.probing.folds import PARTITION, RANDOM
 from emovox.probing.probe_config import ProbeConfig
-from emovox.teacher.teacher_scores import draw_matrix
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -210,7 +210,7 @@ class ProbeResult:
         write_text(folder / "probe.csv", text.getvalue())
         for number, probed in enumerate(self.probed, start=1):
             for held_out in probed.held_out:
-                draw_matrix(
+                save_confusion(
                     np.array(held_out.confusion),
                     probed.classes,
                     "utterances",

@@ -1,4 +1,4 @@
-"""What a dataset looks like as a whole: counts and distributions, in one pass over its frames."""
+"""Counts and distributions of a whole dataset, in one pass over its frames."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,26 +10,31 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
-from emovox.dataset.takedown import names_listed
+from emovox.dataset.takedown import mentions_listed
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 
 NUM_EMOTIONS = len(EMOTIONS)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LOGIT_BINS = 72
-REACH = 0.0005  # share of logits that lie beyond either end of the histogram's axis
-LOOK = 200_000  # rows that the axis of the histograms is chosen from
+REACH = 0.0005  # share of logits beyond either end of the axis of the histograms
+AXIS_ROWS = 200_000  # sample of rows that the axis is computed from
 COVERAGE_BINS = 20
 LORENZ_POINTS = 101
 
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """One split; all zeros where it is empty.
+    """Counts of one split; all are 0 for a split without rows.
 
     Attributes:
+        split: name.
+        num_tracks: of the split.
+        num_identities: of the split.
+        num_videos: of the split.
+        num_frames: of the split.
         num_expected: grid points, with or without a face.
-        seconds: of all tracks; None where one gives no duration.
+        seconds: of all tracks; None if the duration of a track is unknown.
         frames: frames by dominant emotion, int64 `[8]`.
         labels: tracks by label, int64 `[8]`.
     """
@@ -50,11 +55,12 @@ class Logits:
     """Distribution of the logits of each emotion over all frames.
 
     Attributes:
-        edges: of the histograms' bins, `[B + 1]`; what lies beyond counts in the outermost bins.
-        counts: int64 `[8, B]`.
-        mean, deviation: `[8]`.
+        edges: of the bins, `[B + 1]`; logits beyond them count in the outermost bins.
+        counts: histograms, int64 `[8, B]`.
+        mean: `[8]`.
+        deviation: standard deviation, `[8]`.
         quantiles: `[8, 5]`, at `QUANTILES`.
-        num_bad: frames with a logit that is not a finite number; left out everywhere.
+        num_bad: frames with a logit that is not finite; they are excluded from all distributions.
     """
 
     edges: np.ndarray
@@ -67,18 +73,18 @@ class Logits:
 
 @dataclass(frozen=True)
 class Skew:
-    """How unevenly frames are spread over groups: identities, or videos.
+    """Distribution of frames over groups: identities, or videos.
 
     Attributes:
-        num_groups: that have frames.
-        lorenz: share of frames that the smallest k percent of groups hold, k = 0 ... 100.
-        gini: 0 where all have the same, towards 1 where one has everything.
-        largest: share of the largest group.
-        tenth: share of the largest tenth.
+        num_groups: groups with frames.
+        lorenz: share of frames in the smallest k percent of groups, k = 0 ... 100.
+        gini: Gini coefficient: 0 for groups of equal size, near 1 if one group has all frames.
+        largest: share of frames in the largest group.
+        tenth: share of frames in the largest tenth of the groups.
         having: groups in which an emotion is dominant at least once, `[8]`.
-        top: share of an emotion's frames that lie in the group with the most, `[8]`; NaN where
-            there are none.
-        shares: quantiles over the groups of the share of frames of an emotion, `[8, 5]`.
+        top: share of an emotion's frames in the group with the most of them, `[8]`; NaN for an
+            emotion without frames.
+        shares: quantiles over the groups of the share of an emotion in their frames, `[8, 5]`.
     """
 
     num_groups: int
@@ -97,7 +103,7 @@ class Coverage:
 
     Attributes:
         counts: tracks in 20 bins of 5 percent, the last one closed; int64 `[20]`.
-        num_full: tracks without a gap.
+        num_full: tracks without gaps.
     """
 
     counts: np.ndarray
@@ -106,7 +112,7 @@ class Coverage:
 
 @dataclass(frozen=True)
 class DroppedReason:
-    """Tracks that gave no rows for one reason, and an example of its message."""
+    """Dropped tracks with the same stage and error, and an example of their messages."""
 
     stage: str
     error: str
@@ -116,7 +122,7 @@ class DroppedReason:
 
 @dataclass(frozen=True)
 class Aggregates:
-    """All that a page says of a dataset, apart from single tracks."""
+    """Counts and distributions of a dataset; `dropped` is None if the table is missing."""
 
     name: str
     version: str
@@ -128,11 +134,18 @@ class Aggregates:
     dropped: tuple[DroppedReason, ...] | None
 
     @property
+    def title(self) -> str:
+        """Name and version of the dataset."""
+        return f"{self.name} {self.version}"
+
+    @property
     def num_frames(self) -> int:
+        """Number of frames of all splits."""
         return sum(split.num_frames for split in self.splits)
 
     @property
     def num_tracks(self) -> int:
+        """Number of tracks of all splits."""
         return sum(split.num_tracks for split in self.splits)
 
     @property
@@ -142,43 +155,39 @@ class Aggregates:
 
 
 def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
-    """Count everything; with `edges` for the histograms of logits, else with ones that fit.
+    """Count the rows of a dataset.
+
+    Args:
+        dataset: the dataset.
+        edges: of the bins of the histograms of logits; None: edges that fit the dataset.
 
     Raises:
-        InputError: a table is missing or damaged, or tables do not fit each other.
+        InputError: a table is missing or damaged, or tables do not match.
     """
     edges = logit_edges([dataset]) if edges is None else edges
-    counts = []
-    codes: list[np.ndarray] = []
-    for split in schema.SPLITS:
-        found, dominant = _split(dataset, split)
-        counts.append(found)
-        codes.append(dominant)
-    tracks = pa.concat_tables(
-        [schema.TRACKS.empty_table(), *(dataset.tracks[split] for split in dataset.splits)]
-    )
-    n_frames = tracks["n_frames"].to_numpy()
-    dominant = np.concatenate(codes)
-    video = pc.binary_join_element_wise(tracks["identity_id"], tracks["video_id"], "/")
+    counts, dominants = zip(*(_split(dataset, split) for split in schema.SPLITS), strict=True)
+    tables = [dataset.tracks[split] for split in dataset.splits]
+    tracks = pa.concat_tables([schema.TRACKS.empty_table(), *tables])
+    n_frames, dominant = tracks["n_frames"].to_numpy(), np.concatenate(dominants)
     return Aggregates(
         dataset.name,
         dataset.version,
-        tuple(counts),
+        counts,
         _logits(dataset, edges),
         _coverage(n_frames, tracks["n_expected"].to_numpy()),
         _skew(tracks["identity_id"], n_frames, dominant),
-        _skew(video, n_frames, dominant),
+        _skew(_videos(tracks), n_frames, dominant),
         dropped_reasons(dataset),
     )
 
 
 def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
-    """Edges of bins that hold nearly all logits of all datasets, at round numbers."""
+    """Return edges of bins, from integer to integer, for nearly all logits of all datasets."""
     low, high = [], []
     for dataset in datasets:
         for split in dataset.splits:
             logits, _ = dataset.to_numpy(split)
-            some = logits[:: max(1, len(logits) // LOOK)]
+            some = logits[:: max(1, len(logits) // AXIS_ROWS)]
             if len(some := some[np.isfinite(some).all(axis=1)]):
                 ends = np.quantile(some, [REACH, 1 - REACH])
                 low.append(ends[0])
@@ -190,59 +199,61 @@ def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
 
 
 def dropped_reasons(dataset: Dataset) -> tuple[DroppedReason, ...] | None:
-    """Reasons of `dropped`, the most frequent first; None where the table is not there."""
+    """Return the reasons in `dropped`, the most frequent first; None if the table is missing."""
     path = dataset.path / schema.DROPPED_FILE
     if not path.is_file():
         return None
     try:
         rows = pq.read_table(path, columns=schema.DROPPED.names).to_pylist()
     except (OSError, ValueError, KeyError, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from error
+        raise InputError(f"{path}: cannot read ({type(error).__name__})") from error
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if not names_listed(str(row["track_id"]), dataset.takedown):
+        if not mentions_listed(str(row["track_id"]), dataset.takedown):
             message = str(row["message"])
-            shown = "" if names_listed(message, dataset.takedown) else message
+            shown = "" if mentions_listed(message, dataset.takedown) else message
             found.setdefault((row["stage"], row["error"]), []).append(shown)
     reasons = [DroppedReason(*key, len(texts), texts[0]) for key, texts in found.items()]
     return tuple(sorted(reasons, key=lambda r: (-r.count, r.stage, r.error)))
 
 
 def dominant_of(logits: np.ndarray) -> np.ndarray:
-    """Number of the largest logit of each frame, int64 `[N]`; -1 where one is not finite."""
+    """Return the largest logit's number for each frame, int64 `[N]`; -1 if one is not finite."""
     dominant = logits.argmax(axis=1)
-    # A sum is finite only where all its parts are, and costs one pass.
+    # A sum is finite only if all its terms are; it takes one pass.
     bad = ~np.isfinite(logits.sum(axis=1, dtype=np.float64))
     if bad.any():
         dominant[bad] = -1
     return dominant
 
 
+def _videos(tracks: pa.Table) -> pa.ChunkedArray:
+    """Return `<identity>/<video>` of each track."""
+    return pc.binary_join_element_wise(tracks["identity_id"], tracks["video_id"], "/")
+
+
 def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
-    """Counts of a split, and the dominant emotion of each of its frames."""
-    if split not in dataset.splits:
-        zero = np.zeros(NUM_EMOTIONS, np.int64)
-        return SplitCounts(split, 0, 0, 0, 0, 0, 0.0, zero, zero), np.empty(0, np.int64)
-    tracks = dataset.tracks[split]
-    dominant = dominant_of(dataset.to_numpy(split)[0])
-    if pc.sum(tracks["n_frames"]).as_py() != len(dominant):
+    """Return the counts of a split, and the dominant emotion of each of its frames."""
+    tracks, dominant = schema.TRACKS.empty_table(), np.empty(0, np.int64)
+    if split in dataset.splits:
+        tracks, dominant = dataset.tracks[split], dominant_of(dataset.to_numpy(split)[0])
+    if tracks["n_frames"].to_numpy().sum() != len(dominant):
         raise InputError(
-            f"{dataset.path}: tables `tracks` and `frames` of {split} do not fit each other; "
-            "`emovox validate` says more"
+            f"{dataset.path}: tables `tracks` and `frames` of {split} do not match; run "
+            "`emovox validate` for details"
         )
-    labels = pc.index_in(tracks["label"], pa.array(EMOTIONS)).to_numpy()
+    labels = pc.index_in(tracks["label"], pa.array(EMOTIONS)).drop_null().to_numpy()
     duration = tracks["duration_ms"]
-    video = pc.binary_join_element_wise(tracks["identity_id"], tracks["video_id"], "/")
     return SplitCounts(
         split,
         tracks.num_rows,
         pc.count_distinct(tracks["identity_id"]).as_py(),
-        pc.count_distinct(video).as_py(),
+        pc.count_distinct(_videos(tracks)).as_py(),
         len(dominant),
-        pc.sum(tracks["n_expected"]).as_py(),
-        None if duration.null_count else pc.sum(duration).as_py() / 1000,
+        int(tracks["n_expected"].to_numpy().sum()),
+        None if duration.null_count else float(duration.to_numpy().sum() / 1000),
         np.bincount(dominant[dominant >= 0], minlength=NUM_EMOTIONS),
-        np.bincount(labels[~np.isnan(labels)].astype(int), minlength=NUM_EMOTIONS),
+        np.bincount(labels, minlength=NUM_EMOTIONS),
     ), dominant
 
 
@@ -258,7 +269,7 @@ def _logits(dataset: Dataset, edges: np.ndarray) -> Logits:
         values = np.concatenate([np.empty(0, np.float32), *columns])
         if not len(values):
             continue
-        # Bins of one width are numbered by division, several times faster than by searching.
+        # Division finds the bins several times faster than np.histogram's search.
         places = ((values - edges[0]) * scale).astype(np.int64)
         places = places.clip(0, len(edges) - 2)
         counts[k] = np.bincount(places, minlength=len(edges) - 1)
@@ -269,14 +280,20 @@ def _logits(dataset: Dataset, edges: np.ndarray) -> Logits:
 
 def _coverage(n_frames: np.ndarray, n_expected: np.ndarray) -> Coverage:
     share = n_frames / np.maximum(n_expected, 1)
-    # Whole numbers, so that 19 of 20 is 95 percent and not a little less.
+    # Integers, so that 19 of 20 is 95 percent and not slightly less.
     bins = np.minimum(n_frames * COVERAGE_BINS // np.maximum(n_expected, 1), COVERAGE_BINS - 1)
     counts = np.bincount(bins.astype(np.int64), minlength=COVERAGE_BINS)
     return Coverage(counts, int((share >= 1).sum()))
 
 
 def _skew(groups: pa.ChunkedArray, n_frames: np.ndarray, dominant: np.ndarray) -> Skew:
-    """Of tracks' groups, their frames, and the dominant emotion of each frame."""
+    """Return the distribution of frames over groups.
+
+    Args:
+        groups: group of each track.
+        n_frames: frames of each track, int `[T]`.
+        dominant: dominant emotion of each frame, int `[N]`.
+    """
     encoded = pc.dictionary_encode(groups).combine_chunks()
     codes = encoded.indices.to_numpy().astype(np.int64)
     num_groups = len(encoded.dictionary)
@@ -309,5 +326,5 @@ def _skew(groups: pa.ChunkedArray, n_frames: np.ndarray, dominant: np.ndarray) -
 
 
 def as_shares(counts: np.ndarray) -> np.ndarray:
-    """Counts as shares of their sum; zeros where there is nothing."""
+    """Return counts as shares of their sum; zeros if the sum is 0."""
     return np.asarray(counts / max(counts.sum(), 1))

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from scipy.special import softmax
 
 from emovox.config import merge_config
 from emovox.dataset.reader import Dataset, load
@@ -20,17 +19,17 @@ from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.media.audio import read_audio
 from emovox.packages import data_frame
+from emovox.scores import Interval, softmax
 from emovox.student import Student, load_student
 from emovox.student.clips import Clip, count_reasons, find_clips, read_ahead, unreadable
 from emovox.student.student_config import EvaluateConfig
-from emovox.student.student_figures import draw_labels, draw_roc
+from emovox.student.student_figures import write_figures
 from emovox.student.student_scores import (
     CONFIDENCE,
     MEAN_ALL,
     MEAN_PAPER,
     PAPER_EMOTIONS,
     ROUNDS,
-    Interval,
     SplitScores,
     difference,
     score_split,
@@ -93,7 +92,7 @@ class Evaluation:
     predictions: Mapping[str, SplitPredictions]
 
     def __repr__(self) -> str:
-        means = (f"{name} {_shown(s.auc[MEAN_PAPER])}" for name, s in self.splits.items())
+        means = (f"{name} {s.auc[MEAN_PAPER]}" for name, s in self.splits.items())
         title = f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}"
         return f"<Evaluation of {title}: {MEAN_PAPER}: {', '.join(means)}>"
 
@@ -133,7 +132,7 @@ class Evaluation:
         ]
         for name in (*EMOTIONS, MEAN_PAPER, MEAN_ALL):
             counts = (f"{s.positives[name]:,}" if name in s.positives else "" for s in splits)
-            areas = (_shown(s.auc[name]) for s in splits)
+            areas = (str(s.auc[name]) for s in splits)
             lines.append(_line(name, map("{}{:>7}".format, areas, counts)))
         sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in splits)
         lines.append(_line("tracks (identities)", sizes))
@@ -141,7 +140,7 @@ class Evaluation:
             quoted = (f"{self.published[split]:.2f}" for split in self.splits)
             lines += [_line("published mean of five", quoted), f"  {PUBLISHED_NOTE}"]
         if self.heard_minus_unheard is not None:
-            gap = f"{_shown(self.heard_minus_unheard)}{'':7}"
+            gap = f"{self.heard_minus_unheard}{'':7}"
             lines.append(_line("heard minus unheard", [gap]))
         return "\n".join(lines + self._notes())
 
@@ -186,8 +185,7 @@ class Evaluation:
             pq.write_table(pa.concat_tables(map(_table, self.predictions.values())), temporary)
         for split, found in self.predictions.items():
             title = f"{self.student['name']} on {split} of {self.dataset['name']}"
-            draw_roc(found.labels, found.scores, title, folder / f"roc-{split}.png")
-            draw_labels(found.labels, found.scores, title, folder / f"labels-{split}.png")
+            write_figures(folder, title, found.labels, found.scores, self.splits[split])
 
 
 def evaluate(
@@ -273,7 +271,7 @@ def _predict(
         heard = [item for item in chunk if not isinstance(item, Dropped)]
         failures |= {item.track_id: item for item in chunk if isinstance(item, Dropped)}
         if heard:
-            scores.append(softmax(student(heard), axis=1))
+            scores.append(softmax(student(heard)))
     scan = scan.without(failures)
     scan.check(root, config.max_dropped)
     return SplitPredictions(
@@ -305,9 +303,3 @@ def _table(found: SplitPredictions) -> pa.Table:
 
 def _line(name: str, cells: Iterable[str]) -> str:
     return (f"{name:<26}" + "".join(f"{cell:>28}" for cell in cells)).rstrip()
-
-
-def _shown(interval: Interval) -> str:
-    if np.isnan(interval.value):
-        return "-"
-    return f"{interval.value:.3f} [{interval.low:.3f}, {interval.high:.3f}]"

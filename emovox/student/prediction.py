@@ -14,7 +14,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from scipy.special import softmax
 
 from emovox.config import merge_config
 from emovox.dataset.reader import Dataset
@@ -26,6 +25,7 @@ from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
 from emovox.media.spectrogram import num_samples
 from emovox.packages import data_frame
+from emovox.scores import softmax
 from emovox.student import Student, load_student
 from emovox.student.clips import CHUNK
 from emovox.student.student_config import (
@@ -280,7 +280,7 @@ def _has_pictures(path: Path) -> bool:
 
 def _columns(name: str, logits: np.ndarray) -> dict[str, Any]:
     """Return the label and the probabilities of a network; None and NaN where logits are NaN."""
-    scores = softmax(logits, axis=1)
+    scores = softmax(logits)
     labels = [None if np.isnan(row).any() else EMOTIONS[row.argmax()] for row in scores]
     columns: dict[str, Any] = {name: labels}
     for emotion, column in zip(EMOTIONS, scores.T, strict=True):

@@ -1,4 +1,4 @@
-"""ROC AUC of a student, one emotion against the rest, with intervals over identities."""
+"""ROC AUC of a student, each emotion against the rest, with bootstrap intervals."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -7,37 +7,25 @@ from typing import Any
 import numpy as np
 
 from emovox.emotions import EMOTIONS
+from emovox.scores import Interval, roc_auc
 
-# The paper's mean leaves out the emotions that hardly occur (section 5.2).
+# The paper's mean excludes the rare emotions (section 5.2).
 PAPER_EMOTIONS = EMOTIONS[:5]
 MEAN_PAPER, MEAN_ALL = "mean of the paper's five", "mean of all that occur"
 ROUNDS = 1000  # of the bootstrap
 CONFIDENCE = 0.95
-CHUNK = 100  # rounds at a time; bounds memory
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A figure and where 95 % of the bootstrap samples lie; NaN where there is none."""
-
-    value: float
-    low: float
-    high: float
-
-    def as_json(self) -> dict[str, float | None]:
-        """Plain values; None for NaN."""
-        values = {"value": self.value, "low": self.low, "high": self.high}
-        return {name: None if np.isnan(value) else value for name, value in values.items()}
+CHUNK = 100  # bootstrap rounds in memory at a time
 
 
 @dataclass(frozen=True)
 class SplitScores:
-    """How well a student tells emotions apart on one split.
+    """Scores of a student on one split.
 
     Attributes:
-        split: its name.
-        num_tracks, num_identities: scored.
-        positives: tracks whose label an emotion is, by emotion.
+        split: name.
+        num_tracks: scored.
+        num_identities: of those tracks.
+        positives: tracks per emotion of the label.
         auc: of each emotion, and the two means.
         samples: bootstrap samples of the paper's mean, float64 `[rounds]`.
     """
@@ -50,38 +38,13 @@ class SplitScores:
     samples: np.ndarray
 
     def as_json(self) -> dict[str, Any]:
-        """Plain values."""
+        """Return the scores as plain values."""
         return {
             "tracks": self.num_tracks,
             "identities": self.num_identities,
             "positives": dict(self.positives),
             "auc": {name: interval.as_json() for name, interval in self.auc.items()},
         }
-
-
-def roc_auc(positive: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Area under the ROC curve for several weightings of the same examples.
-
-    The probability that a positive example has a higher score than a negative one, ties counting
-    half.
-
-    Args:
-        positive: bool `[N]`.
-        scores: float `[N]`.
-        weights: float `[R, N]`, how often each example counts in each of R rounds.
-
-    Returns:
-        float64 `[R]`; NaN where a round has no positive or no negative example.
-    """
-    order = np.argsort(scores, kind="stable")
-    _, groups = np.unique(scores[order], return_index=True)  # where each run of ties begins
-    weights = np.asarray(weights, np.float64)[:, order]
-    hits = np.add.reduceat(weights * positive[order], groups, axis=1)
-    misses = np.add.reduceat(weights * ~positive[order], groups, axis=1)
-    below = misses.cumsum(axis=1) - misses
-    with np.errstate(invalid="ignore"):
-        area = (hits * (below + misses / 2)).sum(axis=1)
-        return np.asarray(area / (hits.sum(axis=1) * misses.sum(axis=1)))
 
 
 def score_split(
@@ -92,7 +55,9 @@ def score_split(
     seed: int = 0,
     absent: float = np.nan,
 ) -> SplitScores:
-    """AUC of every emotion with bootstrap intervals: whole identities are drawn, with replacement.
+    """Return the AUC of every emotion with bootstrap intervals.
+
+    The bootstrap draws whole identities, with replacement.
 
     Args:
         split: name.
@@ -100,18 +65,18 @@ def score_split(
         scores: of the student, float `[N, 8]`.
         identities: of the tracks, `[N]`.
         seed: of the bootstrap.
-        absent: the AUC of an emotion that no track has. NaN leaves it out of the means; the
-            reference code has 0.
+        absent: AUC of an emotion that no track has. NaN excludes it from the means; the reference
+            code uses 0.
     """
     names, numbers = np.unique(identities, return_inverse=True)
     present = np.bincount(labels, minlength=len(EMOTIONS))
-    generator = np.random.default_rng([seed, *split.encode()])  # splits are drawn independently
+    generator = np.random.default_rng([seed, *split.encode()])  # independent between splits
     parts = [_areas(labels, scores, np.ones((1, len(labels))), absent)]
     for start in range(0, ROUNDS, CHUNK):
         drawn = generator.integers(len(names), size=(min(CHUNK, ROUNDS - start), len(names)))
         counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
         parts.append(_areas(labels, scores, counts[:, numbers], absent))
-    areas = np.concatenate(parts)  # [1 + ROUNDS, 8], the first row of the tracks as they are
+    areas = np.concatenate(parts)  # [1 + ROUNDS, 8]; the first row is of the tracks themselves
     five = _mean(areas[:, : len(PAPER_EMOTIONS)])
     columns = dict(zip(EMOTIONS, areas.T, strict=True))
     columns |= {MEAN_PAPER: five, MEAN_ALL: _mean(areas)}
@@ -126,9 +91,9 @@ def score_split(
 
 
 def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
-    """Paper's mean on heard minus unheard identities: what knowing a voice is worth.
+    """Return the paper's mean AUC on heard minus that on unheard identities.
 
-    A student that tells people apart rather than emotions has it clearly above 0.
+    It is clearly above 0 for a student that recognises people instead of emotions.
     """
     value = heard.auc[MEAN_PAPER].value - unheard.auc[MEAN_PAPER].value
     return _interval(value, heard.samples - unheard.samples)
@@ -144,7 +109,7 @@ def _areas(
 
 
 def _mean(areas: np.ndarray) -> np.ndarray:
-    """Mean of each row over what is not NaN; NaN for a row of nothing else."""
+    """Return the mean of each row without its NaNs; NaN for a row of NaNs."""
     known = ~np.isnan(areas)
     with np.errstate(invalid="ignore"):
         return np.asarray(np.where(known, areas, 0).sum(axis=1) / known.sum(axis=1))

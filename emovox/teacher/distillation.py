@@ -10,10 +10,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from emovox.files import replace_file
+from emovox.scores import softmax
 from emovox.teacher import Teacher, load_teacher
 from emovox.teacher.evaluation import predict
 from emovox.teacher.ferplus import FerPlus
-from emovox.teacher.teacher_scores import softmax
 
 LOGITS_FILE = "teacher_logits.safetensors"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from tqdm import tqdm
 
+from emovox.charts import save_confusion
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.files import write_text
@@ -17,7 +18,7 @@ from emovox.media.faces import resize
 from emovox.packages import data_frame
 from emovox.teacher import Teacher, ferplus, load_teacher
 from emovox.teacher.teacher_config import TeacherEvaluateConfig
-from emovox.teacher.teacher_scores import Scores, draw_confusion, score
+from emovox.teacher.teacher_scores import Scores, score
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -111,7 +112,8 @@ class TeacherEvaluation:
             (self.plain, PLAIN, "confusion.png"),
             (self.mirrored, MIRRORED, "confusion-mirror-averaged.png"),
         ):
-            draw_confusion(scores, f"{self.teacher} on {self.part}, {averaging}", folder / file)
+            title = f"{self.teacher} on {self.part}, {averaging}"
+            save_confusion(np.array(scores.confusion), EMOTIONS, "faces", title, folder / file)
 
 
 def _key(averaging: str) -> str:

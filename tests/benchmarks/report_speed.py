@@ -1,10 +1,10 @@
-"""Seconds, peak memory and bytes of `emovox report` on a large dataset.
+"""Measure seconds, peak memory and bytes of `emovox report` on a large dataset.
 
     python tests/benchmarks/report_speed.py [DATASET] [--frames 5000000] [--runs 3]
 
-Without DATASET one is made first, in a temporary folder: tracks of about 33 frames, 1,251
-identities, mostly neutral. Each run is a process of its own, start and imports included. The first
-also unpacks the logits into an empty cache, the others find them there.
+Without DATASET, a temporary one is made first: tracks of about 33 frames, 1,251 identities, mostly
+neutral. Each run is a separate process, including start and imports. The first run also unpacks the
+logits into an empty cache; the others read them there.
 """
 
 import argparse
@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 
@@ -31,7 +31,7 @@ SHARES = (0.55, 0.2, 0.08, 0.08, 0.06, 0.01, 0.01, 0.01)
 
 
 def chunks(num_frames: int) -> Iterator[Chunk]:
-    """Tracks of random length in the order of their ids, whole identities to each split."""
+    """Yield tracks of random length in the order of their ids; each identity is in one split."""
     rng = np.random.default_rng(0)
     num_tracks = num_frames // 33
     people = np.sort(rng.integers(0, NUM_IDENTITIES, num_tracks))
@@ -67,7 +67,7 @@ def frames(rows: list[TrackRow], counts: np.ndarray, rng: np.random.Generator) -
 
 
 def measure(command: list[str], cache: Path) -> tuple[float, float, float]:
-    """Run a command; its wall seconds, processor seconds and peak MiB."""
+    """Run a command; return its wall seconds, processor seconds and peak MiB."""
     started = time.perf_counter()
     environment = {**os.environ, "EMOVOX_CACHE": str(cache)}
     process = subprocess.Popen(command, env=environment, stdout=subprocess.DEVNULL)
@@ -88,11 +88,11 @@ def main() -> None:
         dataset, page = arguments.dataset, Path(folder) / "report.html"
         if dataset is None:
             dataset = Path(folder) / "dataset"
-            header = Header(
+            info = DatasetInfo(
                 "made", "1.0.0", schema.STEP_MS, {"name": "none", "sha256": None},
                 {"origin": "Made by a benchmark."}, ("frames", "tracks"),
             )  # fmt: skip
-            manifest = write_dataset(dataset, chunks(arguments.frames), [], header, hdf5=False)
+            manifest = write_dataset(dataset, chunks(arguments.frames), [], info, hdf5=False)
             totals = manifest["totals"]
             print(f"{totals['frames']:,} frames of {totals['tracks']:,} tracks")
         command = [sys.executable, "-m", "emovox", "report", str(dataset), "--out", str(page)]

@@ -15,17 +15,17 @@
   const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
   const seconds = (value) => value.toFixed(2) + " s";
 
-  // Light or dark: the system's, until the button was used.
+  // The theme is the system's until the button sets one.
   const root = document.documentElement;
   const remembered = (() => { try { return localStorage.getItem("emovox-theme"); } catch { return null; } })();
   if (remembered) root.dataset.theme = remembered;
   $("theme").addEventListener("click", () => {
     const dark = getComputedStyle(root).colorScheme === "dark";
     root.dataset.theme = dark ? "light" : "dark";
-    try { localStorage.setItem("emovox-theme", root.dataset.theme); } catch { /* a file may not store */ }
+    try { localStorage.setItem("emovox-theme", root.dataset.theme); } catch { /* not available for files */ }
   });
 
-  // Which section is being read.
+  // Mark the link of the section in view.
   const links = [...document.querySelectorAll(".links a")];
   const seen = new IntersectionObserver((entries) => {
     for (const entry of entries) {
@@ -56,7 +56,7 @@
     return track;
   };
 
-  // Dominant emotions as coloured stretches; a gap in the grid stays empty.
+  // Return the dominant emotions as a CSS gradient; gaps in the grid are transparent.
   const strip = (track) => {
     const stops = [];
     track.index.forEach((index, i) => {
@@ -75,7 +75,7 @@
     return `linear-gradient(90deg, ${parts.join(", ") || "transparent 0 100%"})`;
   };
 
-  // The list and its filters.
+  // List and filters.
   const rows = tracks.map((track, number) => {
     unpack(track);
     const item = make("li"), button = make("button");
@@ -136,7 +136,7 @@
     filter();
   });
 
-  // One track: its sound, its clock, its picture.
+  // The open track: sound, clock and plot.
   const sound = new Audio();
   let heard = false, clock = 0, started = 0, playing = false, plot = null;
   const now = () => {
@@ -166,7 +166,7 @@
     if (now() >= tracks[current].end - 0.02 || (heard && sound.ended)) seek(0);
     started = performance.now();
     setPlaying(true);
-    if (heard) sound.play().catch(() => { heard = false; started = performance.now(); say("The sound cannot be played here."); });
+    if (heard) sound.play().catch(() => { heard = false; started = performance.now(); say("This browser cannot play the sound."); });
     requestAnimationFrame(tick);
   };
   const tick = () => {
@@ -232,7 +232,7 @@
     }
     const timeTick = [0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600].find((size) => track.end / size <= (width - 60) / 55) || 1800;
     for (let t = 0; t <= track.end + 1e-6; t += timeTick) label(t + (t ? "" : " s"), x(t), height - 8, t ? "middle" : "start");
-    // A line stops at a gap, so that nothing is drawn where no face was seen.
+    // A line stops at a gap: no face was seen there.
     emotions.forEach((_, k) => {
       let points = [];
       const flush = () => {
@@ -319,12 +319,12 @@
     document.body.classList.add("held");
     $("name").textContent = track.id;
     const length = track.seconds === null ? seconds(track.end) + " of frames" : seconds(track.seconds);
-    const part = track.rows.length < track.frames ? ` (the first ${track.rows.length} are shown)` : "";
+    const part = track.rows.length < track.frames ? ` (first ${track.rows.length} shown)` : "";
     $("meta").textContent = `${track.split}, label ${emotions[track.label] || "?"}; ${length}, ${track.frames} of ${track.expected} frames${part}`;
     $("why").replaceChildren(...track.why.map((reason) => make("span", "", reason)));
     heard = Boolean(media.sound);
     if (heard) sound.src = media.sound; else sound.removeAttribute("src");
-    say(heard ? "" : data.media ? "There is no sound of this track." : "");
+    say(heard ? "" : data.media ? "No sound for this track." : "");
     $("scrub").max = track.end;
     clock = 0;
     draw();
@@ -394,7 +394,7 @@
     } else if (!inside || field.matches("select")) {
       return;
     } else if (event.key === "ArrowDown" || event.key === "ArrowUp") {
-      // Elsewhere the arrows scroll the page, as they always do.
+      // Without an open track, arrow keys scroll the page.
       if (field === document.body && current < 0) return;
       event.preventDefault();
       move(event.key === "ArrowDown" ? 1 : -1);

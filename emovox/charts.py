@@ -1,0 +1,315 @@
+"""Charts on matplotlib: SVG text for a page, PNG and SVG files.
+
+A chart is drawn into axes, so that a figure may hold several. The same data gives the same bytes:
+settings of the user do not apply, and files have no date.
+"""
+
+import contextlib
+import io
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree
+
+import numpy as np
+
+from emovox.emotions import COLOURS, EMOTIONS
+from emovox.files import replace_file
+from emovox.scores import Curve, Interval
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
+
+DPI = 150  # of PNG files
+INK, SOFT, GRID, BAR = "#1d1f24", "#5d626c", "#ebe8e0", "#54679c"
+SETTINGS: Any = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": SOFT,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.labelcolor": SOFT,
+    "axes.titlesize": 10,
+    "grid.color": GRID,
+    "legend.fontsize": 9,
+    "legend.frameon": False,
+    "lines.linewidth": 1.6,
+    "svg.fonttype": "none",
+    "svg.hashsalt": "emovox",
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.bottom": False,
+    "xtick.labelcolor": SOFT,
+    "ytick.labelcolor": SOFT,
+    "ytick.left": False,
+    **{f"axes.spines.{side}": False for side in ("bottom", "left", "right", "top")},
+}
+
+
+@contextlib.contextmanager
+def new_figure(width: float, height: float) -> Iterator["Figure"]:
+    """Yield an empty figure to draw and save, with the settings of all charts.
+
+    Args:
+        width: inches.
+        height: inches.
+    """
+    import matplotlib as mpl
+    from matplotlib.figure import Figure
+
+    with mpl.rc_context():
+        mpl.rcdefaults()
+        mpl.rcParams.update(SETTINGS)
+        yield Figure(figsize=(width, height), layout="constrained")
+
+
+@contextlib.contextmanager
+def chart_file(path: Path, title: str, width: float, height: float) -> Iterator[Any]:
+    """Yield the axes of a figure of one chart, and save it to `path`; sizes are in inches."""
+    with new_figure(width, height) as figure:
+        axes = figure.subplots()
+        axes.set_title(title)
+        yield axes
+        save(figure, path)
+
+
+def save(figure: "Figure", path: Path) -> None:
+    """Write a figure as PNG or SVG, by the suffix of `path`."""
+    form = path.suffix.removeprefix(".")
+    with replace_file(path) as temporary:
+        figure.savefig(
+            temporary, format=form, dpi=DPI, metadata={"Date": None} if form == "svg" else None
+        )
+
+
+def inline_svg(figure: "Figure", key: str, alt: str, colours: Mapping[str, str]) -> str:
+    """Return a figure as an SVG element for an HTML page.
+
+    The page's font and colours apply, and the page may forbid inline styles.
+
+    Args:
+        figure: to show.
+        key: makes the ids of its elements unique in the page.
+        alt: description for screen readers.
+        colours: CSS colours that replace those of the figure, by `#rrggbb`.
+    """
+    figure.set_frameon(False)
+    buffer = io.StringIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    svg = ElementTree.fromstring(buffer.getvalue())
+    for parent in list(svg.iter()):
+        for child in list(parent):
+            if _local(child.tag) in ("metadata", "style"):
+                parent.remove(child)
+    for element in svg.iter():
+        element.tag = _local(element.tag)
+        attributes = {_local(name): value for name, value in element.attrib.items()}
+        element.attrib = _inline_attributes(element.tag, attributes, key, colours)
+        if element.text and not element.text.strip():
+            element.text = None
+        element.tail = None
+    svg.attrib = {
+        "viewBox": svg.attrib["viewBox"],
+        "role": "img",
+        "aria-label": alt,
+        "stroke-linejoin": "round",
+    }
+    return ElementTree.tostring(svg, encoding="unicode")
+
+
+def _local(name: str) -> str:
+    """Return an XML name without its namespace."""
+    return name.rpartition("}")[2]
+
+
+def _inline_attributes(
+    tag: str, attributes: dict[str, str], key: str, colours: Mapping[str, str]
+) -> dict[str, str]:
+    """Return attributes with styles spelled as attributes, unique ids and short numbers."""
+    for declaration in filter(None, map(str.strip, attributes.pop("style", "").split(";"))):
+        name, _, value = declaration.partition(": ")
+        if name == "font":  # before matplotlib 3.10
+            name, value = "font-size", value.split()[0]
+        attributes[name] = colours.get(value, value)
+    attributes.pop("font-family", None)
+    if tag == "g":
+        attributes.pop("id", None)
+    if "transform" in attributes and attributes["transform"].startswith("rotate(-0 "):
+        del attributes["transform"]
+    for name in attributes:
+        if name == "id":
+            attributes[name] = f"{key}-{attributes[name]}"
+        elif name in ("href", "clip-path"):
+            attributes[name] = attributes[name].replace("#", f"#{key}-")
+        elif name in ("d", "x", "y", "width", "height"):
+            attributes[name] = re.sub(r"-?\d+\.\d+", _short_number, attributes[name])
+            attributes[name] = " ".join(attributes[name].split())
+    return attributes
+
+
+def _short_number(match: re.Match[str]) -> str:
+    return f"{float(match[0]):.1f}".removesuffix(".0")
+
+
+def line_style(emotion: str) -> str:
+    """Return the line style of an emotion; rare ones are dashed, so that colour is not all."""
+    return "--" if emotion in EMOTIONS[5:] else "-"
+
+
+def emotion_rows(axes: Any, *, grid: bool = False) -> None:
+    """Name the rows of a chart with one row per emotion, from the top.
+
+    Args:
+        axes: of matplotlib.
+        grid: whether each row has a line.
+    """
+    axes.set_yticks(range(len(EMOTIONS)), EMOTIONS, color=INK)
+    axes.set_ylim(len(EMOTIONS) - 0.5, -0.5)
+    axes.grid(visible=grid, axis="y")
+
+
+def draw_roc(
+    axes: Any,
+    curves: Mapping[str, Curve],
+    areas: Mapping[str, Interval],
+    positives: Mapping[str, int],
+) -> None:
+    """Draw the ROC curve of each emotion against the rest (paper, Figure 5).
+
+    Args:
+        axes: of matplotlib.
+        curves: by emotion.
+        areas: AUC by emotion, for the legend.
+        positives: number of examples by emotion, for the legend.
+    """
+    axes.plot([0, 1], [0, 1], ":", color=SOFT, linewidth=1)
+    for emotion, curve in curves.items():
+        axes.plot(
+            curve.false_rate,
+            curve.true_rate,
+            line_style(emotion),
+            color=COLOURS[emotion],
+            label=f"{emotion} {areas[emotion].value:.2f} ({positives[emotion]:,})",
+        )
+    ticks = (0, 0.25, 0.5, 0.75, 1)
+    axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
+    axes.set(xlim=(0, 1), ylim=(0, 1.01), xticks=ticks, yticks=ticks)
+    if curves:
+        axes.legend(loc="lower right", title="AUC (positives)", title_fontsize=9)
+
+
+def draw_counts(axes: Any, series: Mapping[str, np.ndarray], unit: str) -> None:
+    """Draw how often each emotion occurs, on a log axis (paper, Figure 4).
+
+    Args:
+        axes: of matplotlib.
+        series: one or two arrays `[8]` by name: counts, or shares of 1 as float. The second is
+            drawn as outlines.
+        unit: label of the log axis.
+    """
+    values = np.stack(list(series.values()))
+    is_share = values.dtype.kind == "f"
+    show = percent if is_share else "{:,}".format
+    low, high = _log_range(values, is_share=is_share)
+    height = 0.7 / len(series)
+    for k, (name, row) in enumerate(series.items()):
+        places = np.arange(len(EMOTIONS)) + height * (k - (len(series) - 1) / 2)
+        colours = list(COLOURS.values())
+        bars = axes.barh(
+            places,
+            np.maximum(row, low) - low,
+            height * 0.85,
+            left=low,
+            color="none" if k else colours,
+            edgecolor=colours,
+            linewidth=np.where(row > 0, 1.2, 0),
+            label=name,
+        )
+        axes.bar_label(bars, [show(value) for value in row.tolist()], fontsize=9, padding=3)
+    axes.set(xscale="log", xlim=(low, high), xlabel=unit)
+    axes.minorticks_off()
+    axes.xaxis.set_major_formatter(percent_tick if is_share else count_formatter())
+    emotion_rows(axes)
+    if len(series) > 1:
+        axes.legend(loc="lower right")
+
+
+def draw_confusion(
+    axes: Any, counts: np.ndarray, classes: Sequence[str], rows: str, columns: str
+) -> None:
+    """Draw a confusion matrix: percent of each row, with counts.
+
+    Args:
+        axes: of matplotlib.
+        counts: by label (rows) and prediction (columns), int `[C, C]`.
+        classes: names of the rows and columns.
+        rows: label of the vertical axis.
+        columns: label of the horizontal axis.
+    """
+    totals = counts.sum(axis=1)
+    shares = counts / np.maximum(totals, 1)[:, None]
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), count in np.ndenumerate(counts):
+        axes.text(
+            column,
+            row,
+            f"{100 * shares[row, column]:.1f}\n({count:,})" if count else "·",
+            ha="center",
+            va="center",
+            fontsize=7,
+            color="white" if shares[row, column] > 0.5 else INK,
+        )
+    axes.grid(visible=False)
+    axes.set_xticks(range(len(classes)), classes, rotation=35, ha="right", rotation_mode="anchor")
+    names = [f"{name} ({total:,})" for name, total in zip(classes, totals.tolist(), strict=True)]
+    axes.set_yticks(range(len(classes)), names)
+    axes.set(xlabel=columns, ylabel=rows)
+
+
+def save_confusion(
+    counts: np.ndarray, classes: Sequence[str], unit: str, title: str, path: Path
+) -> None:
+    """Write a confusion matrix as a PNG.
+
+    Args:
+        counts: by label (rows) and prediction (columns), int `[C, C]`.
+        classes: names of the rows and columns.
+        unit: what is counted, in the plural.
+        title: above the figure.
+        path: of the PNG.
+    """
+    side = max(6, len(classes))  # inches
+    with chart_file(path, f"{title}\n% of the label's {unit} (count)", side, side - 0.5) as axes:
+        draw_confusion(axes, counts, classes, f"label ({unit})", "predicted")
+
+
+def percent(share: float) -> str:
+    """Return a share as percent in three digits; `-` for NaN."""
+    if math.isnan(share):
+        return "-"
+    value = 100 * share
+    if 99.95 <= value < 100:
+        return "99.9 %"  # not all of it
+    return f"{value:.3g} %" if value >= 0.001 or not value else f"{value:.0e} %"
+
+
+def percent_tick(value: float, position: int) -> str:
+    """Return the text of a tick of a share; a formatter of matplotlib."""
+    return percent(value)
+
+
+def count_formatter() -> "Formatter":
+    """Return a formatter of counts in few characters: 1, 250, 5k, 1.2M."""
+    from matplotlib.ticker import EngFormatter
+
+    return EngFormatter(sep="")
+
+
+def _log_range(values: np.ndarray, *, is_share: bool) -> tuple[float, float]:
+    """Return the ends of a log axis, with room for labels after the longest bar."""
+    known = values[values > 0]
+    low = float(known.min(initial=0.1)) / 3 if is_share else 0.5
+    high = max(float(known.max(initial=0)), 20 * low)
+    return low, high * (high / low) ** 0.18

@@ -1,0 +1,226 @@
+"""Figures of the page: a chart and its numbers as a table."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from numbers import Integral
+from typing import Any
+
+import numpy as np
+
+from emovox import charts
+from emovox.charts import percent
+from emovox.emotions import COLOURS, EMOTIONS
+from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Logits, Skew, as_shares
+from emovox.reporting.run_results import SplitResult
+
+Row = Sequence[Any]
+
+WIDTH = 5.4  # inches of a chart; its text of 10 points is then as large as the text of the page
+QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+RIDGE = 1.3  # height of the tallest histogram, in rows
+ALT_ROWS = 10  # most rows of the table in the description of a chart
+# Style and colour of lines that are not of an emotion.
+LINES = (("-", charts.INK), ("--", COLOURS["surprise"]), (":", COLOURS["anger"]))
+LOSSES = ("train_loss", "heard_val_loss", "unheard_val_loss")
+# CSS colours of the page, which change with its theme.
+PAGE_COLOURS = {
+    charts.INK: "var(--ink)",
+    charts.SOFT: "var(--soft)",
+    charts.GRID: "var(--grid)",
+    charts.BAR: "var(--bar)",
+    **{colour: f"var(--e{k})" for k, colour in enumerate(COLOURS.values())},
+}
+
+
+@dataclass(frozen=True)
+class PageFigure:
+    """A figure of the page.
+
+    Attributes:
+        key: for links.
+        header: of the table of its numbers.
+        rows: of that table; `cell` formats the values.
+        draw: draws the chart into axes of matplotlib.
+        height: of the chart, in inches.
+    """
+
+    key: str
+    header: Sequence[str]
+    rows: Sequence[Row]
+    draw: Callable[[Any], None]
+    height: float = 3.5
+
+    @property
+    def picture(self) -> str:
+        """The chart as SVG, with the first column of the numbers as its description."""
+        numbers = (f"{row[0]} {cell(row[1])}" for row in self.rows[-ALT_ROWS:])
+        with charts.new_figure(WIDTH, self.height) as figure:
+            self.draw(figure.subplots())
+            alt = f"Chart of {self.header[1]}: {'; '.join(numbers)}"
+            return charts.inline_svg(figure, self.key, alt, PAGE_COLOURS)
+
+
+def cell(value: Any) -> str:
+    """Return a value of a table as text; `-` for None and NaN."""
+    if isinstance(value, str):
+        return value
+    if value is None or np.isnan(value):
+        return "-"
+    return f"{value:,}" if isinstance(value, Integral) else f"{value:.3f}"
+
+
+def dataset_figures(found: Aggregates, compared: Aggregates | None) -> dict[str, PageFigure]:
+    """Return the figures of a dataset by key; another one is plotted over its distributions."""
+    figures = (
+        emotions_figure(found, compared),
+        logits_figure(found.logits, compared.logits if compared else None),
+        coverage_figure(found.coverage),
+        skew_figure(found.identities, found.videos),
+        people_figure(found.identities, found.videos),
+    )
+    return {figure.key: figure for figure in figures}
+
+
+def emotions_figure(found: Aggregates, compared: Aggregates | None) -> PageFigure:
+    """Show the frames by dominant emotion, or their shares in two datasets (paper, Figure 4)."""
+    frames = {a.title: a.frames for a in (found, compared) if a}
+    shares = {title: as_shares(counts) for title, counts in frames.items()}
+    unit, series = ("share of frames", shares) if compared else ("frames", frames)
+    rows = []
+    for k, emotion in enumerate(EMOTIONS):
+        pairs = ((int(frames[title][k]), percent(shares[title][k])) for title in frames)
+        rows.append((emotion, *(value for pair in pairs for value in pair)))
+    header = ["emotion"]
+    for title in frames:
+        header += [f"frames, {title}", "share"]
+    return PageFigure("emotions", header, rows, lambda axes: charts.draw_counts(axes, series, unit))
+
+
+def logits_figure(found: Logits, compared: Logits | None) -> PageFigure:
+    """Show the distribution of each emotion's logits as a ridge."""
+    centres = (found.edges[1:] + found.edges[:-1]) / 2
+
+    def draw(axes: Any) -> None:
+        ridges, *others = [_as_densities(logits.counts) for logits in (found, compared) if logits]
+        scale = RIDGE / (max(float(each.max(initial=0)) for each in (ridges, *others)) or 1.0)
+        for k, colour in enumerate(COLOURS.values()):
+            line = k - scale * ridges[k]
+            axes.fill([centres[0], *centres, centres[-1]], [k, *line, k], color=colour, alpha=0.88)
+            for densities in others:
+                axes.plot(centres, k - scale * densities[k], color=charts.INK, linewidth=1)
+            median = found.quantiles[k, 2]
+            axes.plot([median, median], [k - 0.16, k + 0.12], color=charts.INK)
+        charts.emotion_rows(axes, grid=True)
+        axes.set(xlim=found.edges[[0, -1]], ylim=(len(EMOTIONS) - 0.6, -RIDGE), xlabel="logit")
+
+    header = ["emotion", "mean", "deviation", *(f"{100 * q:g} %" for q in QUANTILES)]
+    values = np.column_stack([found.mean, found.deviation, found.quantiles])
+    rows = [(emotion, *row) for emotion, row in zip(EMOTIONS, values.tolist(), strict=True)]
+    return PageFigure("logits", header, rows, draw, height=4)
+
+
+def coverage_figure(found: Coverage) -> PageFigure:
+    """Show the number of tracks by the share of their grid points that have a face."""
+    total, step = int(found.counts.sum()), 1 / len(found.counts)
+    filled = np.flatnonzero(found.counts)
+    heights = found.counts[filled]
+
+    def draw(axes: Any) -> None:
+        # One track among thousands stays visible.
+        visible = np.maximum(heights, 0.01 * heights.max(initial=0))
+        axes.bar(step * (filled + 0.06), visible, 0.88 * step, align="edge", color=charts.BAR)
+        axes.grid(visible=False, axis="x")
+        axes.set(xlim=(0, 1), xlabel="frames of those expected", ylabel="tracks", xticks=QUARTERS)
+        axes.xaxis.set_major_formatter(charts.percent_tick)
+        axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
+        axes.yaxis.set_major_formatter(charts.count_formatter())
+
+    rows = []
+    for k, count in zip(filled.tolist(), heights.tolist(), strict=True):
+        name = f"{100 * k * step:g} to {100 * (k + 1) * step:g} %"
+        rows.append((name, count, percent(count / total)))
+    return PageFigure("coverage", ("coverage", "tracks", "share"), rows, draw, height=2.8)
+
+
+def skew_figure(identities: Skew, videos: Skew) -> PageFigure:
+    """Show the Lorenz curves of frames over identities and over videos."""
+    groups = {"identities": identities, "videos": videos}
+
+    def draw(axes: Any) -> None:
+        axes.plot([0, 1], [0, 1], ":", color=charts.SOFT, linewidth=1)
+        for (name, skew), (style, colour) in zip(groups.items(), LINES, strict=False):
+            places = np.linspace(0, 1, len(skew.lorenz))
+            axes.plot(places, skew.lorenz, style, color=colour, label=name, linewidth=2)
+        axes.set(xlim=(0, 1), ylim=(0, 1.01), xticks=QUARTERS, yticks=QUARTERS)
+        axes.set(xlabel="smallest identities or videos", ylabel="frames that they hold")
+        axes.xaxis.set_major_formatter(charts.percent_tick)
+        axes.yaxis.set_major_formatter(charts.percent_tick)
+        axes.legend(loc="upper left")
+
+    rows = [
+        (name, skew.gini, percent(skew.largest), percent(skew.tenth), skew.num_groups)
+        for name, skew in groups.items()
+    ]
+    return PageFigure("skew", ("", "Gini", "largest", "largest tenth", "groups"), rows, draw)
+
+
+def people_figure(identities: Skew, videos: Skew) -> PageFigure:
+    """Show how the share of each emotion differs between identities."""
+    low, inner_low, median, inner_high, high = identities.shares.T
+
+    def draw(axes: Any) -> None:
+        places, colours = np.arange(len(EMOTIONS)), list(COLOURS.values())
+        axes.barh(places, high - low, 0.1, left=low, color=colours, alpha=0.5)
+        axes.barh(places, inner_high - inner_low, 0.5, left=inner_low, color=colours)
+        axes.vlines(median, places - 0.32, places + 0.32, color=charts.INK)
+        charts.emotion_rows(axes)
+        axes.set(xlim=(0, 1), xticks=QUARTERS, xlabel="share of an identity's frames")
+        axes.xaxis.set_major_formatter(charts.percent_tick)
+
+    header = ("emotion", "median share", "identities", "top identity", "videos", "top video")
+    rows = []
+    for k, emotion in enumerate(EMOTIONS):
+        spread = [(skew.having[k], percent(skew.top[k])) for skew in (identities, videos)]
+        rows.append((emotion, percent(median[k]), *spread[0], *spread[1]))
+    return PageFigure("people", header, rows, draw)
+
+
+def roc_figure(found: SplitResult) -> PageFigure:
+    """Show the ROC curves of a student on one split (paper, Figure 5)."""
+    rows = []
+    for name, area in found.areas.items():
+        interval = "-" if np.isnan(area.low) else f"{area.low:.3f} to {area.high:.3f}"
+        rows.append((name, area.value, interval, found.positives.get(name, "")))
+    return PageFigure(
+        f"roc-{found.split}",
+        ("emotion", "AUC", "95 % interval", "positives"),
+        rows,
+        lambda axes: charts.draw_roc(axes, found.curves, found.areas, found.positives),
+        height=5.2,
+    )
+
+
+def losses_figure(training: Sequence[Mapping[str, Any]]) -> PageFigure:
+    """Show the losses of each epoch of a training."""
+    records = [
+        [r[name] if isinstance(r.get(name), int | float) else np.nan for name in LOSSES]
+        for r in training
+    ]
+    names, epochs = [name.removesuffix("_loss") for name in LOSSES], range(1, len(training) + 1)
+
+    def draw(axes: Any) -> None:
+        columns = zip(names, zip(*records, strict=True), LINES, strict=True)
+        for name, losses, (style, colour) in columns:
+            if not np.isnan(losses).all():
+                axes.plot(epochs, losses, style, color=colour, label=name, linewidth=2)
+                axes.legend(loc="upper right")
+        axes.set(xlabel="epoch", ylabel="loss", xlim=(0.9, max(len(training), 2)))
+        axes.xaxis.get_major_locator().set_params(integer=True)
+
+    rows = [(str(epoch), *record) for epoch, record in zip(epochs, records, strict=True)]
+    return PageFigure("losses", ["epoch", *names], rows, draw)
+
+
+def _as_densities(counts: np.ndarray) -> np.ndarray:
+    """Return histograms `[8, B]` whose bins sum to 1 each, or to 0 without values."""
+    return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))

@@ -1,0 +1,40 @@
+"""Options of a report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from emovox.config import check_options, option
+
+NUM_TRACKS, NUM_TRACKS_WITH_MEDIA = 300, 40
+MAX_TRACKS = 2000  # keeps a page without media below 5 MB
+
+
+@dataclass(frozen=True)
+class ReportConfig:
+    """Options of `emovox report`.
+
+    Attributes:
+        figures: Folder for the paper's figures and tables, as PNG, SVG and CSV.
+        compare: Folder of a second dataset, plotted over the first.
+        student: Output folder of train-student, evaluate, probe or evaluate-teacher.
+        media: Folder of the corpus, to include faces and sound of the tracks shown.
+        tracks: Number of tracks shown.
+    """
+
+    figures: Path | None = None
+    compare: Path | None = None
+    student: tuple[Path, ...] = ()
+    media: Path | None = None
+    tracks: int | None = option(
+        None, least=0, most=MAX_TRACKS, shown=f"{NUM_TRACKS}; {NUM_TRACKS_WITH_MEDIA} with --media"
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+    @property
+    def num_tracks(self) -> int:
+        """Number of tracks shown."""
+        if self.tracks is not None:
+            return self.tracks
+        return NUM_TRACKS_WITH_MEDIA if self.media else NUM_TRACKS

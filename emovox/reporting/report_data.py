@@ -1,0 +1,115 @@
+"""The numbers, results and tracks that a report shows."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from emovox.dataset import schema
+from emovox.dataset.documents import read_document
+from emovox.dataset.reader import Dataset, load
+from emovox.emotions import EMOTIONS
+from emovox.errors import InputError
+from emovox.packages import data_frame, explained
+from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
+from emovox.reporting.report_config import ReportConfig
+from emovox.reporting.run_results import Results, read_results
+from emovox.reporting.track_sample import ReportTrack, choose
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from emovox.reporting.track_media import TrackMedia
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """A report on a dataset.
+
+    Attributes:
+        dataset: the dataset.
+        provenance: content of its provenance.json.
+        aggregates: counts and distributions of the dataset.
+        compared: those of a second dataset.
+        results: of students, probes and teachers.
+        tracks: tracks that the page shows one by one.
+        media: faces and sound of each of `tracks`; None without the option `media`.
+        written: a line for each file that was written, and for each figure without data.
+    """
+
+    dataset: Dataset
+    provenance: Mapping[str, Any]
+    aggregates: Aggregates
+    compared: Aggregates | None
+    results: Results
+    tracks: Sequence[ReportTrack]
+    media: "Sequence[TrackMedia] | None"
+    written: tuple[str, ...] = ()
+
+    def summary(self) -> str:
+        """Return a line for each file that was written, and for each figure without data."""
+        return "\n".join(self.written)
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a table with one row per split: counts, and frames and labels by emotion.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        rows = []
+        for split in self.aggregates.splits:
+            row = dataclasses.asdict(split)
+            for name in ("frames", "labels"):
+                row |= {
+                    f"{name}_{e}": n for e, n in zip(EMOTIONS, row.pop(name).tolist(), strict=True)
+                }
+            rows.append(row)
+        return data_frame(rows)
+
+    def __repr__(self) -> str:
+        found = self.aggregates
+        return (
+            f"<Report on {found.title}: {found.num_tracks:,} tracks, "
+            f"{found.num_frames:,} frames; {len(self.tracks):,} tracks shown>"
+        )
+
+
+def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
+    """Count, choose and read all that a report shows.
+
+    Args:
+        path: folder of the dataset.
+        config: options of the report.
+
+    Raises:
+        InputError: a folder is missing or of another kind, or a table is damaged.
+        MissingPackageError: `media` is set, and the extra `build` is not installed.
+    """
+    if config.media:
+        with explained("--media"):  # before minutes of counting
+            from emovox.reporting.track_media import collect_media
+    dataset = load(path)
+    datasets = [dataset, *([load(config.compare)] if config.compare else [])]
+    results = read_results(config.student)
+    edges = logit_edges(datasets)
+    provenance = _read_provenance(dataset)
+    tracks = choose(dataset, config.num_tracks)
+    found, *compared = [aggregate(each, edges) for each in datasets]
+    return Report(
+        dataset,
+        provenance,
+        found,
+        compared[0] if compared else None,
+        results,
+        tracks,
+        collect_media(dataset, provenance, tracks, config.media) if config.media else None,
+    )
+
+
+def _read_provenance(dataset: Dataset) -> Mapping[str, Any]:
+    """Return the content of provenance.json; only an empty origin if it is missing or damaged."""
+    try:
+        return {"origin": "", **read_document(dataset.path, schema.PROVENANCE)}
+    except InputError:
+        return {"origin": ""}

@@ -1,0 +1,223 @@
+"""Results in the folders of trainings, evaluations and probes, read for a report.
+
+A folder may hold several of them: `log.jsonl` of a training, `evaluation.json` of a student (with
+`predictions.parquet`) or of a teacher, and `probe.json` of a probe. No network is run.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from emovox.emotions import EMOTIONS
+from emovox.errors import InputError
+from emovox.scores import Curve, Interval, confusion_matrix, emotion_curves
+
+LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
+PREDICTIONS = "predictions.parquet"
+# Errors of reading a file with other content.
+MALFORMED = (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
+
+
+@dataclass(frozen=True)
+class SplitResult:
+    """A student on one split.
+
+    Attributes:
+        split: name.
+        num_tracks: scored.
+        num_identities: of those tracks.
+        positives: tracks by emotion of the label.
+        areas: AUC by emotion, and the means by their names.
+        curves: ROC curves by emotion; empty without predictions.
+        confusion: tracks by the teacher's label (rows) and the student's (columns), int64 `[8, 8]`;
+            None without predictions.
+    """
+
+    split: str
+    num_tracks: int
+    num_identities: int
+    positives: Mapping[str, int]
+    areas: Mapping[str, Interval]
+    curves: Mapping[str, Curve]
+    confusion: np.ndarray | None
+
+    @property
+    def agreement(self) -> float:
+        """Share of the tracks for which teacher and student have the same label."""
+        assert self.confusion is not None
+        return float(self.confusion.trace() / max(self.confusion.sum(), 1))
+
+
+@dataclass(frozen=True)
+class StudentSummary:
+    """An evaluation by `emovox evaluate`.
+
+    Attributes:
+        name: of the student.
+        dataset: name and version of the dataset that it was scored on.
+        protocol: of the evaluation.
+        timing: of the evaluation.
+        splits: scores by split.
+        heard_minus_unheard: difference of the mean AUC; None if unknown.
+        published: mean AUC of the paper by split, if the dataset is the paper's.
+        published_note: its source.
+        dropped: number of tracks without usable sound, by reason.
+    """
+
+    name: str
+    dataset: str
+    protocol: str
+    timing: str
+    splits: tuple[SplitResult, ...]
+    heard_minus_unheard: Interval | None
+    published: Mapping[str, float]
+    published_note: str
+    dropped: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class TeacherSummary:
+    """An evaluation by `emovox evaluate-teacher`; accuracies are in percent."""
+
+    name: str
+    part: str
+    num_faces: int
+    accuracy: float
+    mirrored: float
+
+
+@dataclass(frozen=True)
+class ProbeSummary:
+    """The results of `emovox probe` on one corpus; `rows` are those of its table."""
+
+    corpus: str
+    model: str
+    num_utterances: int
+    num_classes: int
+    rows: Sequence[Mapping[str, Any]]
+
+
+@dataclass
+class Results:
+    """The results of some folders; of students, the first evaluation."""
+
+    student: StudentSummary | None = None
+    training: list[Mapping[str, Any]] = field(default_factory=list)
+    probes: list[ProbeSummary] = field(default_factory=list)
+    teachers: list[TeacherSummary] = field(default_factory=list)
+
+    @property
+    def is_empty(self) -> bool:
+        """True if there is no result of any kind."""
+        return not (self.student or self.training or self.probes or self.teachers)
+
+
+def read_results(folders: Sequence[Path]) -> Results:
+    """Read the results in some folders.
+
+    Raises:
+        InputError: a folder is missing or has no results, or a file is damaged.
+    """
+    results = Results()
+    for folder in folders:
+        known = [name for name in READERS if (folder / name).is_file()]
+        if not known:
+            what = "has none of" if folder.is_dir() else "folder not found; expected one with"
+            raise InputError(f"{folder}: {what} {', '.join(READERS)}")
+        for name in known:
+            try:
+                READERS[name](folder / name, results)
+            except OSError as error:
+                raise InputError(f"{folder / name}: cannot read: {error.strerror}") from error
+            except MALFORMED as error:
+                reason = " ".join(str(error).split()) or type(error).__name__
+                raise InputError(f"{folder / name}: cannot read ({reason})") from error
+    return results
+
+
+def _read_log(path: Path, results: Results) -> None:
+    lines = path.read_text(encoding="utf-8").splitlines()
+    records = [dict(json.loads(line)) for line in lines if line.strip()]
+    if not results.training:
+        results.training = [*records]
+
+
+def _read_evaluation(path: Path, results: Results) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    if "part" in found:
+        results.teachers.append(_teacher(found))
+    elif results.student is None:
+        predictions = path.with_name(PREDICTIONS)
+        table = pq.read_table(predictions) if predictions.is_file() else None
+        results.student = _student(found, table)
+
+
+def _read_probe(path: Path, results: Results) -> None:
+    found = json.loads(path.read_text(encoding="utf-8"))
+    corpus = found["corpus"]
+    results.probes.append(
+        ProbeSummary(
+            str(corpus["layout"]),
+            str(found["model"].get("name") or "egemaps"),
+            int(corpus["utterances"]),
+            len(corpus["counts"]),
+            list(found["results"]),
+        )
+    )
+
+
+READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe}
+
+
+def _teacher(found: Mapping[str, Any]) -> TeacherSummary:
+    plain, mirrored = found["without_mirror_averaging"], found["with_mirror_averaging"]
+    return TeacherSummary(
+        str(found["teacher"]["name"]),
+        str(found["part"]),
+        sum(plain["counts"].values()),
+        100 * float(plain["accuracy"]),
+        100 * float(mirrored["accuracy"]),
+    )
+
+
+def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentSummary:
+    published = found.get("published") or {}
+    difference = found.get("heard_minus_unheard") or {}
+    return StudentSummary(
+        str(found["student"]["name"]),
+        f"{found['dataset']['name']} {found['dataset']['version']}",
+        str(found.get("protocol", "standard")),
+        str(found.get("timing", "grid")),
+        tuple(_split(name, split, predictions) for name, split in found["splits"].items()),
+        None if difference.get("value") is None else Interval.from_json(difference),
+        {str(k): float(v) for k, v in published.get("mean_auc", {}).items()},
+        str(published.get("note", "")),
+        Counter(f"{item['stage']}: {item['error']}" for item in found.get("dropped", ())),
+    )
+
+
+def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) -> SplitResult:
+    curves, confusion = {}, None
+    if predictions is not None:
+        rows = predictions.filter(pc.equal(predictions["split"], name))
+        labels = np.array(pc.index_in(rows["label"], pa.array(EMOTIONS)).to_pylist(), np.int64)
+        scores = np.stack([rows[f"score_{emotion}"].to_numpy() for emotion in EMOTIONS], axis=1)
+        curves = emotion_curves(labels, scores)
+        confusion = confusion_matrix(labels, scores.argmax(axis=1))
+    return SplitResult(
+        str(name),
+        int(found["tracks"]),
+        int(found["identities"]),
+        {emotion: int(found["positives"][emotion]) for emotion in EMOTIONS},
+        {str(key): Interval.from_json(area) for key, area in found["auc"].items()},
+        curves,
+        confusion,
+    )

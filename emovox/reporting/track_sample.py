@@ -1,0 +1,218 @@
+"""The tracks that a page shows one by one: chosen by rule, packed into few bytes."""
+
+import base64
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from hashlib import blake2b
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from emovox.dataset import schema
+from emovox.dataset.reader import Dataset
+from emovox.emotions import EMOTIONS
+from emovox.reporting.aggregates import dominant_of
+
+FRAMES_IN_ALL = 100_000  # of all tracks shown; 2.2 MB of the page
+NUM_PEAKS = 6  # of a track
+LEVELS = 100  # steps of a stored logit per unit
+NOTABLE_SHARE = 0.25  # of the tracks shown
+NUM_BEST = 3  # notable tracks of each kind
+
+RULE = (
+    "Up to a quarter are notable: the strongest of each emotion, those that change most often, the "
+    "longest, and those with the most gaps. The others are drawn in turn from each split and "
+    "label, by a hash of their ids, so that rare emotions are included and every run shows the "
+    "same tracks."
+)
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The frame of a track in which an emotion is strongest."""
+
+    emotion: str
+    frame_index: int
+    logit: float
+
+
+@dataclass(frozen=True)
+class ReportTrack:
+    """One track of the page.
+
+    Attributes:
+        track_id: of the track.
+        identity_id: of the speaker.
+        split: of the track.
+        label: of the track.
+        logits: float32 `[n, 8]`; only the first frames of a long track.
+        frame_index: int `[n]`.
+        num_frames: of the whole track.
+        num_expected: grid points of the whole track.
+        duration: seconds; None if unknown.
+        peaks: of the emotions that are dominant somewhere, in the order of time.
+        reasons: why the track is notable; empty if it was drawn.
+    """
+
+    track_id: str
+    identity_id: str
+    split: str
+    label: str
+    logits: np.ndarray
+    frame_index: np.ndarray
+    num_frames: int
+    num_expected: int
+    duration: float | None
+    peaks: tuple[Peak, ...]
+    reasons: tuple[str, ...]
+
+
+def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
+    """Choose tracks by `RULE`: notable ones first, then sorted by split and id.
+
+    Raises:
+        InputError: a table is missing or damaged.
+    """
+    if num_tracks <= 0 or not len(dataset):
+        return []
+    tracks = pa.concat_tables([dataset.tracks[split] for split in dataset.splits])
+    reasons: dict[int, list[str]] = {}  # by row
+    num_notable = max(1, int(num_tracks * NOTABLE_SHARE))
+    for row, reason in _notable(dataset, tracks):
+        if row in reasons or len(reasons) < num_notable:
+            reasons.setdefault(row, []).append(reason)
+    for row in _drawn(tracks):
+        if len(reasons) >= num_tracks:
+            break
+        reasons.setdefault(row, [])
+    rows = sorted(reasons, key=lambda row: (not reasons[row], row))
+    chosen = tracks.take(rows).to_pylist()
+    limit = water_level([track["n_frames"] for track in chosen], FRAMES_IN_ALL)
+    return [
+        _report_track(dataset, track, limit, reasons[row])
+        for row, track in zip(rows, chosen, strict=True)
+    ]
+
+
+def water_level(lengths: Sequence[int], total: int) -> int:
+    """Return the largest limit for which lengths cut to it sum to at most `total`; at least 1."""
+    limits = range(1, max(lengths, default=1) + 1)
+    fitting = bisect_right(limits, total, key=lambda limit: sum(min(n, limit) for n in lengths))
+    return max(1, fitting)
+
+
+def peaks_of(logits: np.ndarray, frame_index: np.ndarray) -> tuple[Peak, ...]:
+    """Return the peaks of a track: the strongest frame of each emotion that is dominant somewhere.
+
+    Args:
+        logits: float `[n, 8]`.
+        frame_index: int `[n]`.
+
+    Returns:
+        At most `NUM_PEAKS` peaks, those with the largest logits, in the order of time.
+    """
+    dominant = dominant_of(logits)
+    found = []
+    for k in np.unique(dominant[dominant >= 0]):
+        rows = np.flatnonzero(dominant == k)
+        row = rows[logits[rows, k].argmax()]
+        found.append(Peak(EMOTIONS[k], int(frame_index[row]), float(logits[row, k])))
+    strongest = sorted(found, key=lambda peak: -peak.logit)[:NUM_PEAKS]
+    return tuple(sorted(strongest, key=lambda peak: peak.frame_index))
+
+
+def pack(track: ReportTrack) -> dict[str, Any]:
+    """Return a track as JSON; logits are base64 of little-endian int16 hundredths, by row."""
+    finite = np.nan_to_num(track.logits.astype(np.float64), posinf=0.0, neginf=0.0)
+    levels = np.clip(np.rint(finite * LEVELS), -32767, 32767).astype("<i2")
+    packed: dict[str, Any] = {
+        "id": track.track_id,
+        "who": track.identity_id,
+        "split": track.split,
+        "label": EMOTIONS.index(track.label) if track.label in EMOTIONS else -1,
+        "frames": track.num_frames,
+        "expected": track.num_expected,
+        "seconds": track.duration,
+        "why": list(track.reasons),
+        "peaks": [
+            [EMOTIONS.index(p.emotion), p.frame_index, round(p.logit, 2)] for p in track.peaks
+        ],
+        "logits": base64.b64encode(levels.tobytes()).decode(),
+    }
+    index = track.frame_index
+    if not np.array_equal(index, np.arange(len(index))):
+        packed["index"] = index.tolist()
+    return packed
+
+
+def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
+    """Yield rows of notable tracks with the reason: the best of each kind, the second best, ..."""
+    lengths = tracks["n_frames"].to_numpy()
+    kinds = {
+        f"strongest {emotion}": tracks[column].to_numpy()
+        for emotion, column in zip(EMOTIONS, schema.MAXIMA, strict=True)
+    }
+    kinds["changes most often"] = np.concatenate(
+        [_changes(dataset.to_numpy(split)[0], dataset.tracks[split]) for split in dataset.splits]
+    )
+    kinds["longest"] = lengths
+    gaps = tracks["n_expected"].to_numpy() - lengths
+    kinds["most gaps"] = np.where(gaps > 0, gaps, np.nan)
+    best = {reason: _best(values) for reason, values in kinds.items()}
+    for rank in range(NUM_BEST):
+        for reason, rows in best.items():
+            if rank < len(rows):
+                yield rows[rank], f"{reason}, no. {rank + 1}" if rank else reason
+
+
+def _best(values: np.ndarray) -> list[int]:
+    """Return the rows of the largest values, the first of equal ones, without NaNs."""
+    order = np.argsort(-values.astype(np.float64), kind="stable")[:NUM_BEST]  # NaNs last
+    return [int(row) for row in order if not np.isnan(values[row])]
+
+
+def _changes(logits: np.ndarray, tracks: pa.Table) -> np.ndarray:
+    """Return how often the dominant emotion of each track changes, int64 `[T]`."""
+    dominant = dominant_of(logits)
+    turns = np.append(dominant[1:] != dominant[:-1], False)
+    ends = tracks["n_frames"].to_numpy().cumsum(dtype=np.int64)
+    turns[ends - 1] = False  # the next row is of another track
+    before = np.concatenate([[0], turns.cumsum()])
+    return np.asarray(before[ends] - before[np.concatenate([[0], ends[:-1]])])
+
+
+def _drawn(tracks: pa.Table) -> Iterator[int]:
+    """Yield all rows: one of each split and label in turn, in the order of a hash of the ids."""
+    cells: dict[tuple[str, str], list[tuple[bytes, int]]] = defaultdict(list)
+    columns = (tracks[name].to_pylist() for name in ("track_id", "split", "label"))
+    for row, (track_id, split, label) in enumerate(zip(*columns, strict=True)):
+        digest = blake2b(track_id.encode(), digest_size=8).digest()
+        cells[split, label].append((digest, row))
+    for turn in zip_longest(*(sorted(cells[key]) for key in sorted(cells))):
+        yield from (member[1] for member in turn if member)
+
+
+def _report_track(
+    dataset: Dataset, track: dict[str, Any], limit: int, reasons: Sequence[str]
+) -> ReportTrack:
+    """Return a track with at most `limit` frames; `track` is its row of the table."""
+    logits = dataset.logits(track["track_id"])[:limit]
+    index = dataset.frame_index(track["track_id"])[:limit]
+    duration = track["duration_ms"]
+    return ReportTrack(
+        track["track_id"],
+        track["identity_id"],
+        track["split"],
+        track["label"],
+        logits,
+        index,
+        track["n_frames"],
+        track["n_expected"],
+        None if duration is None else duration / 1000,
+        peaks_of(logits, index),
+        tuple(reasons),
+    )
