@@ -1,4 +1,4 @@
-"""The card of a dataset: every number on it is that of the data."""
+"""Card of a dataset: every number on it agrees with the data."""
 
 import json
 import re
@@ -15,7 +15,7 @@ from emovox.cli import main
 from emovox.dataset import schema
 from emovox.dataset.card import card_of, check_card
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
 from emovox.ids import TrackKey
@@ -39,8 +39,8 @@ def dataset(tmp_path: Path) -> Path:
         chunks.append(Chunk(split, tracks, pa.Table.from_arrays(arrays, schema=schema.FRAMES)))
     provenance = {"origin": "Made up.", "teacher": {"accuracy": "99 % of nothing"}}
     teacher = {"name": "t", "sha256": "0" * 64}
-    header = Header("a: name", "1.2.3", 240, teacher, provenance, ("frames", "tracks"))
-    write_dataset(tmp_path / "d", chunks, [], header, hdf5=False)
+    info = DatasetInfo("a: name", "1.2.3", 240, teacher, provenance, ("frames", "tracks"))
+    write_dataset(tmp_path / "d", chunks, [], info, hdf5=False)
     return tmp_path / "d"
 
 
@@ -80,11 +80,11 @@ def test_size_categories(dataset: Path, rows: int, category: str) -> None:
     assert f"size_categories: [{category}]" in card_of(dataset)
 
 
-def test_check_fails_when_they_part(dataset: Path) -> None:
+def test_check_fails_if_card_and_data_differ(dataset: Path) -> None:
     path = dataset / schema.CARD
     text = path.read_text()
     path.write_text(re.sub(r"for 12 frames", "for 13 frames", text))
-    with pytest.raises(CheckError, match=r"for 13 frames.*by the data it is.*for 12 frames"):
+    with pytest.raises(CheckError, match=r"differs .*for 13 frames.*expected .*for 12 frames"):
         check_card(dataset)
     path.write_text(text + "One more line.\n")
     with pytest.raises(CheckError, match="One more line"):
@@ -98,12 +98,17 @@ def test_command(dataset: Path) -> None:
     assert run.exit_code == 0 and "agrees" in run.output
     (dataset / schema.CARD).write_text("")
     run = CliRunner().invoke(main, ["card", str(dataset), "--check"])
-    assert run.exit_code == 1 and "line 1 is" in run.output
+    assert run.exit_code == 1 and "line 1 differs from the data: is ''" in run.output
     run = CliRunner().invoke(main, ["card", str(dataset.parent)])
-    assert run.exit_code == 2 and "is no whole dataset" in run.output
+    assert run.exit_code == 2 and "not a dataset: manifest.json is missing" in run.output
 
 
-def test_what_is_no_dataset_is_said(dataset: Path) -> None:
+def test_a_damaged_table_is_an_input_error(dataset: Path) -> None:
     (dataset / schema.table_file("frames", "train")).write_text("")
-    with pytest.raises(InputError, match="is no whole dataset"):
+    with pytest.raises(InputError, match="not a complete dataset"):
         card_of(dataset)
+
+
+def test_folders_may_be_strings(dataset: Path) -> None:
+    assert card_of(str(dataset)) == card_of(dataset)
+    check_card(str(dataset))

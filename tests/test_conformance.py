@@ -1,4 +1,4 @@
-"""Whoever reads a dataset sees the same splits, rows and values."""
+"""Six libraries read the same splits, rows and values from a dataset."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -24,7 +24,7 @@ Splits = dict[str, Columns]
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from clips, so that it has everything: faces, null scores, HDF5, croissant.json."""
+    """Dataset built from clips, with faces, null scores, HDF5 and croissant.json."""
     root = tmp_path_factory.mktemp("corpus")
     for identity in range(9):
         for number in range(3):
@@ -40,7 +40,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def files(dataset: Path, table: str) -> dict[str, Path]:
-    """The files of a table by split."""
+    """Files of a table by split."""
     paths = {split: dataset / schema.table_file(table, split) for split in schema.SPLITS}
     return {split: path for split, path in paths.items() if path.exists()}
 
@@ -94,7 +94,7 @@ def by_mlcroissant(dataset: Path, table: str) -> Splits:
     splits: Splits = {}
     for record in mlcroissant.Dataset(str(dataset / schema.CROISSANT)).records(table):
         row = {name.removeprefix(f"{table}/"): plain(value) for name, value in record.items()}
-        # The split is a field of every record; only `tracks` has it as a column.
+        # Every record has the split as a field; only `tracks` has it as a column.
         split = row["split"] if table == "tracks" else row.pop("split")
         columns = splits.setdefault(split, {name: [] for name in row})
         for name, value in row.items():
@@ -103,14 +103,14 @@ def by_mlcroissant(dataset: Path, table: str) -> Splits:
 
 
 def plain(value: Any) -> Any:
-    """A value of mlcroissant as Arrow gives it."""
+    """Value of mlcroissant as Arrow returns it."""
     if value is None:
         return None
     return value.decode() if isinstance(value, bytes) else value.item()
 
 
 def by_h5py(dataset: Path, table: str) -> Splits:
-    assert table == "frames", "HDF5 files hold nothing else"
+    assert table == "frames", "HDF5 files have no other table"
     splits = {}
     for split in schema.SPLITS:
         with h5py.File(dataset / schema.hdf5_file(split)) as file:
@@ -137,7 +137,7 @@ CASES = [(r, t) for r in READERS for t in schema.TABLES if r != "h5py" or t == "
 
 
 @pytest.mark.parametrize(("reader", "table"), CASES)
-def test_all_see_the_same(
+def test_all_readers_return_the_same(
     dataset: Path, reader: str, table: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
@@ -147,9 +147,9 @@ def test_all_see_the_same(
     found = READERS[reader](dataset, table)
     assert set(found) == set(want)
     for split, columns in want.items():
-        assert list(found[split]) == list(columns), "the same columns in the same order"
+        assert list(found[split]) == list(columns), "same columns in the same order"
         for name, values in columns.items():
-            assert found[split][name] == values, name  # to the bit, and as many
+            assert found[split][name] == values, name  # exactly equal
 
 
 def test_a_folder_reads_as_one_table(dataset: Path) -> None:
@@ -157,7 +157,7 @@ def test_a_folder_reads_as_one_table(dataset: Path) -> None:
         t for columns in by_pyarrow(dataset, "frames").values() for t in columns["timestamp_ms"]
     ]
     folder = dataset / "frames"
-    seen = {
+    found = {
         "pyarrow": pq.read_table(folder)["timestamp_ms"].to_pylist(),
         "pandas": pd.read_parquet(folder)["timestamp_ms"].tolist(),
         "polars": pl.read_parquet(folder)["timestamp_ms"].to_list(),
@@ -165,5 +165,5 @@ def test_a_folder_reads_as_one_table(dataset: Path) -> None:
             t for (t,) in duckdb.sql(f"select timestamp_ms from '{folder}/*.parquet'").fetchall()
         ],
     }
-    for tool, times in seen.items():
+    for tool, times in found.items():
         assert (len(times), sum(times)) == (len(want), sum(want)), tool

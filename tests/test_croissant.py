@@ -1,4 +1,4 @@
-"""croissant.json: mlcroissant accepts it and reads with it what is in the files."""
+"""croissant.json: mlcroissant accepts it and reads the rows of the files with it."""
 
 import json
 import logging
@@ -12,17 +12,11 @@ import pytest
 from validation_fixtures import SPEC, TRAIN, build, read_manifest, seal
 
 from emovox.dataset import card_text, schema
+from emovox.dataset.croissant_metadata import DATA_TYPES, differences, files_and_columns
 from emovox.dataset.store import read_table
 from emovox.errors import InputError
-from emovox.publishing.croissant import (
-    CONTEXT,
-    DATA_TYPES,
-    croissant,
-    disagreements,
-    outline,
-    write_croissant,
-)
-from emovox.validation.validation import validate
+from emovox.publishing.croissant import CONTEXT, croissant, write_croissant
+from emovox.validation.outcomes import validate
 
 mlcroissant = pytest.importorskip("mlcroissant", reason="pip install 'emovox[croissant]'")
 
@@ -48,7 +42,7 @@ def opened(root: Path) -> Any:
 
 
 def value_of(scalar: Any, data_type: pa.DataType) -> Any:
-    """What mlcroissant makes of a value: text is bytes, a number has the type of its column."""
+    """Value as mlcroissant returns it: text as bytes, a number with the type of its column."""
     if scalar is None:
         return None
     return scalar.encode() if pa.types.is_string(data_type) else data_type.to_pandas_dtype()(scalar)
@@ -57,8 +51,8 @@ def value_of(scalar: Any, data_type: pa.DataType) -> Any:
 def expected(root: Path, table: str, split: str) -> list[dict[str, Any]]:
     rows = read_table(root, table, split).to_pylist()
     kinds = {column.name: column.type for column in schema.SCHEMAS[table]}
-    said = {} if "split" in kinds else {f"{table}/split": split.encode()}
-    return [{f"{table}/{k}": value_of(v, kinds[k]) for k, v in row.items()} | said for row in rows]
+    more = {} if "split" in kinds else {f"{table}/split": split.encode()}
+    return [{f"{table}/{k}": value_of(v, kinds[k]) for k, v in row.items()} | more for row in rows]
 
 
 def without_faces(manifest: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +60,7 @@ def without_faces(manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("case", ["whole", "empty split", "no tracks", "no faces", "odd name"])
-def test_mlcroissant_finds_no_fault(
+def test_mlcroissant_accepts_the_document(
     tmp_path: Path, case: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = {"empty split": [s for s in SPEC if s[3] == TRAIN], "no tracks": []}.get(case, SPEC)
@@ -94,7 +88,7 @@ def test_mlcroissant_finds_no_fault(
 
 
 @pytest.mark.parametrize("table", schema.TABLES)
-def test_records_are_the_rows(dataset: Path, table: str) -> None:
+def test_records_equal_the_rows(dataset: Path, table: str) -> None:
     found = list(opened(dataset).records(table))
     in_order_of_names = sorted(schema.SPLITS)
     want = [row for split in in_order_of_names for row in expected(dataset, table, split)]
@@ -115,7 +109,7 @@ def test_dropped_tracks_are_records(dataset: Path) -> None:
 
 @pytest.mark.parametrize("table", ["frames", "faces"])
 @pytest.mark.parametrize("split", schema.SPLITS)
-def test_a_split_can_be_asked_for(dataset: Path, table: str, split: str) -> None:
+def test_records_of_one_split(dataset: Path, table: str, split: str) -> None:
     rows = list(opened(dataset).records(table, {f"{table}/split": split}))
     assert rows == expected(dataset, table, split)
 
@@ -144,15 +138,17 @@ def test_keys_and_references(dataset: Path) -> None:
         assert refers == {f"{table}/track_id": "tracks/track_id"}
 
 
-def test_every_column_of_the_contract_has_its_field(dataset: Path) -> None:
-    record_sets = {r["@id"]: r["field"] for r in outline(read_manifest(dataset))["recordSet"]}
+def test_every_column_of_the_contract_has_a_field(dataset: Path) -> None:
+    record_sets = {
+        r["@id"]: r["field"] for r in files_and_columns(read_manifest(dataset))["recordSet"]
+    }
     for table, columns in schema.SCHEMAS.items():
         fields = {field["name"]: field for field in record_sets[table]}
         assert list(fields)[: len(columns)] == columns.names
         assert set(fields) - set(columns.names) <= {"split"}
         for column in columns:
             assert fields[column.name]["dataType"] == DATA_TYPES[column.type]
-            assert fields[column.name]["description"] == schema.COLUMNS[column.name]
+            assert fields[column.name]["description"] == schema.COLUMNS[column.name][1]
 
 
 def test_every_file_is_described(dataset: Path) -> None:
@@ -166,8 +162,8 @@ def test_every_file_is_described(dataset: Path) -> None:
         assert objects[path].content_size == f"{file['bytes']} B"
 
 
-def test_mlcroissant_notices_another_file(copy: Path) -> None:
-    """It checks single files; in sets of files `emovox validate` does."""
+def test_mlcroissant_detects_a_changed_file(copy: Path) -> None:
+    """It checks single files only; `emovox validate` also checks sets of files."""
     path = copy / schema.DROPPED_FILE
     path.write_bytes(path.read_bytes() + b"\0")
     with pytest.raises(mlcroissant.GenerationError) as error:
@@ -175,14 +171,14 @@ def test_mlcroissant_notices_another_file(copy: Path) -> None:
     assert "Hash of downloaded file" in str(error.value.__cause__)
 
 
-def test_the_context_is_that_of_version_1_1() -> None:
+def test_context_is_that_of_version_1_1() -> None:
     from mlcroissant._src.core.context import Context
     from mlcroissant._src.core.rdf import make_context
 
     assert make_context(Context(conforms_to="http://mlcommons.org/croissant/1.1")) == CONTEXT
 
 
-def test_same_dataset_same_bytes(dataset: Path, copy: Path) -> None:
+def test_the_same_dataset_gives_the_same_bytes(dataset: Path, copy: Path) -> None:
     before = (dataset / schema.CROISSANT).read_bytes()
     assert before.isascii()
     manifest = read_manifest(copy)
@@ -192,9 +188,9 @@ def test_same_dataset_same_bytes(dataset: Path, copy: Path) -> None:
         assert (copy / schema.CROISSANT).read_bytes() == before
 
 
-def test_it_says_what_the_card_says(dataset: Path) -> None:
+def test_it_has_the_texts_of_the_card(dataset: Path) -> None:
     card, document = (dataset / schema.CARD).read_text(), croissant(dataset, read_manifest(dataset))
-    said = [
+    texts = [
         document["description"],
         document["citeAs"],
         document["license"]["description"],
@@ -203,15 +199,15 @@ def test_it_says_what_the_card_says(dataset: Path) -> None:
         document["rai:dataBiases"],
         document["rai:dataCollectionMissingData"],
     ]
-    for text in said:
+    for text in texts:
         assert text in card
-    assert "creator" not in document, "nobody is made up"
+    assert "creator" not in document, "the creator is unknown"
     metadata = opened(dataset).metadata
     assert metadata.personal_sensitive_information == [card_text.REAL.people]
     assert metadata.machine_annotation_tools == [f"fake, weights sha256 {'0' * 64}"]
 
 
-def test_synthetic_faces_are_said_to_be(tmp_path: Path) -> None:
+def test_synthetic_faces_are_stated(tmp_path: Path) -> None:
     root = build(tmp_path / "dataset", config={"synthetic": True})
     document = croissant(root, read_manifest(root))
     assert document["rai:personalSensitiveInformation"] == card_text.SYNTHETIC.people
@@ -219,7 +215,7 @@ def test_synthetic_faces_are_said_to_be(tmp_path: Path) -> None:
     assert "real people" not in (root / schema.CARD).read_text()
 
 
-def test_validation_takes_it_listed_or_not(dataset: Path, copy: Path) -> None:
+def test_validation_accepts_it_listed_or_not(dataset: Path, copy: Path) -> None:
     assert validate(dataset).valid
     seal(copy)
     assert schema.CROISSANT in {f["path"] for f in read_manifest(copy)["files"]}
@@ -229,32 +225,39 @@ def test_validation_takes_it_listed_or_not(dataset: Path, copy: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"name": "other"}, "name: other here, by the manifest small"),
-        ({"version": "2.0.0"}, "version: 2.0.0 here, by the manifest 1.0.0"),
-        ({"recordSet": []}, "column dropped/attempts: nothing here, by the manifest cr:Int32"),
-        ({"distribution": []}, "file README.md: nothing here, by the manifest README.md, "),
-        ({"distribution": "none"}, "is no Croissant metadata of a dataset"),
+        ({"name": "other"}, "name: other, expected small"),
+        ({"version": "2.0.0"}, "version: 2.0.0, expected 1.0.0"),
+        ({"recordSet": []}, "column dropped/attempts: missing, expected cr:Int32"),
+        ({"distribution": []}, "file README.md: missing, expected README.md, "),
+        ({"distribution": "none"}, "not the Croissant metadata of a dataset"),
     ],
 )
-def test_disagreements_are_said(dataset: Path, change: dict[str, Any], words: str) -> None:
+def test_differences_from_the_manifest(dataset: Path, change: dict[str, Any], words: str) -> None:
     manifest = read_manifest(dataset)
     document = croissant(dataset, manifest)
-    assert disagreements(document, manifest) == []
-    found = disagreements(document | change, manifest)
+    assert differences(document, manifest) == []
+    found = differences(document | change, manifest)
     assert any(line.startswith(words) for line in found), found
-    assert disagreements([], manifest)[0].startswith("is no Croissant metadata")
+    assert differences([], manifest)[0].startswith("not the Croissant metadata")
 
 
-def test_what_is_no_json_is_a_breach(copy: Path) -> None:
+def test_a_document_that_is_not_json_breaks_the_rule(copy: Path) -> None:
     (copy / schema.CROISSANT).write_text("{")
     assert validate(copy).failed() == ["croissant"]
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
-    [(None, "cannot be read"), ("{", "cannot be read"), ("[1]", "does not say where")],
+    [
+        (None, "cannot read: No such file"),
+        ("{", "not JSON"),
+        ("[1]", "not a JSON object"),
+        ("{}", "`origin` is missing"),
+    ],
 )
-def test_without_provenance_there_is_none(copy: Path, text: str | None, words: str) -> None:
+def test_missing_or_damaged_provenance_is_an_error(
+    copy: Path, text: str | None, words: str
+) -> None:
     path = copy / schema.PROVENANCE
     path.unlink() if text is None else path.write_text(text)
     with pytest.raises(InputError, match=rf"provenance\.json: {words}"):

@@ -1,4 +1,4 @@
-"""Releases: what they hold, when there is none, what a takedown takes out, and the upload."""
+"""Releases: their files, refusals, takedowns and uploads."""
 
 import hashlib
 import json
@@ -38,11 +38,11 @@ from emovox.dataset import schema
 from emovox.dataset.card import check_card
 from emovox.dataset.json_schemas import faults
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
-from emovox.publishing import hub, publish
+from emovox.publishing import publish
 from emovox.publishing.hub import open_repository
 from emovox.publishing.publish import NotValidError, release
 from emovox.testing import FakeHub
-from emovox.validation.validation import validate
+from emovox.validation.outcomes import validate
 
 hub_errors = oracle("huggingface_hub.errors")
 
@@ -51,19 +51,19 @@ TABLES_AND_HDF5 = ("frames", "tracks", "faces", "hdf5")
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A valid dataset, of id10001 in train and heard_val, id10002 in train, id10003 unheard."""
+    """A valid dataset: id10001 in train and heard_val, id10002 in train, id10003 unheard."""
     return write_valid(tmp_path_factory.mktemp("valid"))
 
 
 @pytest.fixture(scope="module")
 def released(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A release of it, 1.2.3; read-only for tests."""
-    return release(source, tmp_path_factory.mktemp("releases") / "1.2.3", "1.2.3").out
+    """Release 1.2.3 of it; read-only for tests."""
+    return release(source, tmp_path_factory.mktemp("releases") / "1.2.3", version="1.2.3").out
 
 
 @pytest.fixture
 def copied(source: Path, tmp_path: Path) -> Path:
-    """The same, to be broken."""
+    """A copy for tests that damage it."""
     return Path(shutil.copytree(source, tmp_path / "copied"))
 
 
@@ -107,10 +107,10 @@ def nothing_left(out: Path) -> bool:
     return not out.parent.exists() or not list(out.parent.iterdir())
 
 
-# What a release holds
+# Files of a release
 
 
-def test_a_release_is_the_dataset_and_its_documents(source: Path, released: Path) -> None:
+def test_a_release_has_the_tables_and_new_documents(source: Path, released: Path) -> None:
     before, after = files_of(source), files_of(released)
     assert after.keys() == before.keys() | {"croissant.json"}
     written = {schema.CARD, schema.PROVENANCE, schema.CROISSANT, schema.CHECKSUMS, schema.MANIFEST}
@@ -130,13 +130,13 @@ def test_a_release_is_the_dataset_and_its_documents(source: Path, released: Path
 
 def test_sha256sum_agrees(released: Path) -> None:
     command = ["sha256sum", "--check", "--strict", schema.CHECKSUMS]
-    said = subprocess.run(command, cwd=released, capture_output=True, text=True, check=True)
-    names = {line.removesuffix(": OK") for line in said.stdout.splitlines()}
+    done = subprocess.run(command, cwd=released, capture_output=True, text=True, check=True)
+    names = {line.removesuffix(": OK") for line in done.stdout.splitlines()}
     assert names == files_of(released).keys() - {schema.MANIFEST, schema.CHECKSUMS}
 
 
-def test_provenance_says_what_it_was_released_from(source: Path, out: Path) -> None:
-    release(source, out, "1.0.1")
+def test_provenance_has_the_source_of_the_release(source: Path, out: Path) -> None:
+    release(source, out, version="1.0.1")
     before, after = (read(root, schema.PROVENANCE) for root in (source, out))
     (origin,) = after.pop("released_from")
     assert after == before
@@ -144,7 +144,7 @@ def test_provenance_says_what_it_was_released_from(source: Path, out: Path) -> N
     manifest = (source / schema.MANIFEST).read_bytes()
     assert origin["manifest_sha256"] == hashlib.sha256(manifest).hexdigest()
     again = out.with_name("again")
-    release(out, again, "1.1.0")
+    release(out, again, version="1.1.0")
     origins = read(again, schema.PROVENANCE)["released_from"]
     assert origins[0] == origin and origins[1]["version"] == "1.0.1"
     assert not faults("provenance", read(again, schema.PROVENANCE))
@@ -164,18 +164,18 @@ def test_a_release_is_read_like_its_dataset(source: Path, released: Path) -> Non
     assert diff(source, released).bump.level in ("none", "patch")
 
 
-def test_what_is_no_part_of_the_dataset_stays_behind(copied: Path, out: Path) -> None:
+def test_only_listed_files_are_released(copied: Path, out: Path) -> None:
     (copied / ".emovox").mkdir()
     (copied / ".emovox/shard").write_text("state")
     (copied / "NOTICE").write_text("by hand")
     edit_manifest(copied, lambda m: m["files"].insert(0, {"path": "NOTICE", "rows": None}))
     seal(copied)
-    release(copied, out, "1.0.0")
+    release(copied, out, version="1.0.0")
     assert (out / "NOTICE").read_text() == "by hand"  # the manifest lists it
     assert not (out / ".emovox").exists()
 
 
-def test_one_without_hdf5_and_faces(tmp_path: Path, source: Path, out: Path) -> None:
+def test_a_dataset_without_hdf5_and_faces(tmp_path: Path, source: Path, out: Path) -> None:
     copied = Path(shutil.copytree(source, tmp_path / "less"))
     for folder in ("hdf5", "faces"):
         shutil.rmtree(copied / folder)
@@ -184,49 +184,62 @@ def test_one_without_hdf5_and_faces(tmp_path: Path, source: Path, out: Path) -> 
     start, stop = text.index("- config_name: faces"), text.index("---\n", 10)
     (copied / schema.CARD).write_text(text[:start] + text[stop:])
     seal(copied)
-    release(copied, out, "1.0.0")
+    release(copied, out, version="1.0.0")
     assert {p.name for p in out.iterdir() if p.is_dir()} == {"frames", "tracks"}
 
 
 def test_linked_files_become_files(source: Path, tmp_path: Path, out: Path) -> None:
-    """As `huggingface_hub` lays a download out."""
+    """A download of `huggingface_hub` consists of links."""
     for path in (p for p in source.rglob("*") if p.is_file()):
         link = tmp_path / "snapshot" / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path)
-    release(tmp_path / "snapshot", out, "1.0.0")
+    release(tmp_path / "snapshot", out, version="1.0.0")
     assert not any(p.is_symlink() for p in out.rglob("*"))
 
 
-def test_odd_folders(source: Path, tmp_path: Path) -> None:
+def test_folders_with_special_characters(source: Path, tmp_path: Path) -> None:
     out = tmp_path / "o'dd [1] *=? é"
-    release(source, out, "1.0.0")
+    release(source, out, version="1.0.0")
     assert validate(out).valid
 
 
-# When there is none
+def test_the_function_accepts_strings_and_describes_its_result(source: Path, out: Path) -> None:
+    made = release(str(source), str(out), meta=str(source.parent / "meta"))
+    assert made.manifest["version"] == "1.0.0", "the version of the dataset"
+    assert repr(made) == f"<Release small 1.0.0: 6 tracks, 36 frames, {out}>"
+    files = made.to_pandas()
+    assert list(files.columns) == ["path", "bytes", "sha256", "rows", "content_sha256"]
+    assert set(files["path"]) == files_of(out).keys() - {schema.MANIFEST}
+    rows = files.set_index("path")["rows"]
+    assert rows[schema.DROPPED_FILE] == 1 and rows.isna()[schema.CARD]
+
+
+# Refusals
 
 
 @pytest.mark.parametrize(
     "version",
     ["1", "1.0", "v1.0.0", "1.0.0-rc1", "01.0.0", "1.0.0\n", "1.0.x", "", "१.0.0", "1.0.0.0"],
 )
-def test_versions_that_are_not_semantic(source: Path, out: Path, version: str) -> None:
+def test_versions_of_another_form(source: Path, out: Path, version: str) -> None:
     with pytest.raises(ConfigError, match=r"is not MAJOR\.MINOR\.PATCH"):
-        release(source, out, version)
+        release(source, out, version=version)
     assert nothing_left(out)
 
 
-def test_a_release_of_a_release_comes_after_it(source: Path, out: Path) -> None:
-    release(source, out, "0.9.0")  # of what was merely built, nobody knows the order
+def test_a_release_of_a_release_needs_a_higher_version(source: Path, out: Path) -> None:
+    release(source, out, version="0.9.0")  # below 1.0.0, which was not a release
     for version in ("0.9.0", "0.8.10", "0.0.99"):
-        with pytest.raises(ConfigError, match=r"is not above 0\.9\.0"):
-            release(out, out.with_name("next"), version)
-    release(out, out.with_name("next"), "0.10.0")
+        with pytest.raises(ConfigError, match=r"not above 0\.9\.0"):
+            release(out, out.with_name("next"), version=version)
+    with pytest.raises(ConfigError, match=r"not above 0\.9\.0"):
+        release(out, out.with_name("next"))
+    release(out, out.with_name("next"), version="0.10.0")
 
 
 @pytest.mark.parametrize("kind", ["file", "folder", "empty", "dataset", "link"])
-def test_what_is_there_stays(source: Path, tmp_path: Path, kind: str) -> None:
+def test_an_existing_out_is_not_changed(source: Path, tmp_path: Path, kind: str) -> None:
     out = tmp_path / "out"
     if kind == "file":
         out.write_text("mine")
@@ -239,29 +252,29 @@ def test_what_is_there_stays(source: Path, tmp_path: Path, kind: str) -> None:
         if kind == "folder":
             (out / "mine").write_text("mine")
     before = files_of(out) if out.is_dir() else out.read_text()
-    with pytest.raises((InputError, ConfigError), match=r"choose another --out"):
-        release(source, out, "1.0.0")
+    with pytest.raises((InputError, ConfigError), match=r"pass another --out"):
+        release(source, out, version="1.0.0")
     assert before == (files_of(out) if out.is_dir() else out.read_text())
 
 
-def test_a_second_release_of_a_version_is_refused_by_name(source: Path, released: Path) -> None:
+def test_an_existing_release_is_refused_by_name(source: Path, released: Path) -> None:
     before = files_of(released)
     for version in ("1.2.3", "1.2.4"):
         result = run(source, "--version", version, "--out", released)
         assert result.exit_code == 2
-        assert f"{released}: is small 1.2.3 already, and releases do not change" in result.stderr
+        assert f"{released}: is small 1.2.3, and releases do not change" in result.stderr
     assert files_of(released) == before
 
 
 def test_a_release_within_the_dataset_is_refused(source: Path) -> None:
     before = files_of(source)
     for out in (source / "release", source):
-        with pytest.raises(ConfigError, match="lies in the dataset itself"):
-            release(source, out, "1.0.0")
+        with pytest.raises(ConfigError, match="inside the dataset"):
+            release(source, out, version="1.0.0")
     assert files_of(source) == before
 
 
-def test_what_is_no_dataset(tmp_path: Path, out: Path) -> None:
+def test_folders_that_are_not_datasets(tmp_path: Path, out: Path) -> None:
     (tmp_path / "empty").mkdir()
     for folder in ("empty", "missing"):
         result = run(tmp_path / folder, "--version", "1.0.0", "--out", out)
@@ -273,10 +286,10 @@ def test_what_is_no_dataset(tmp_path: Path, out: Path) -> None:
 @pytest.mark.parametrize(
     "rule", ["file-hashes", "readable", "logit-range", "totals", "card-limits"]
 )
-def test_a_dataset_that_breaks_a_rule(copied: Path, out: Path, rule: str) -> None:
+def test_a_dataset_that_breaks_a_rule_is_refused(copied: Path, out: Path, rule: str) -> None:
     DAMAGE[rule](copied)
-    with pytest.raises(NotValidError, match=rf"{copied}: not released, .*\b{rule}\b"):
-        release(copied, out, "1.0.0")
+    with pytest.raises(NotValidError, match=rf"{copied}: not released: .*\b{rule}\b"):
+        release(copied, out, version="1.0.0")
     result = run(copied, "--version", "1.0.0", "--out", out)
     assert result.exit_code == 1
     assert f"error    {rule}: " in result.stdout and rule in result.stderr
@@ -285,7 +298,7 @@ def test_a_dataset_that_breaks_a_rule(copied: Path, out: Path, rule: str) -> Non
 
 @pytest.mark.parametrize("name", ["frames/train-00000-of-00001.parquet", "dropped.parquet"])
 @pytest.mark.parametrize("damage", ["missing", "cut", "flipped"])
-def test_damaged_files(copied: Path, out: Path, name: str, damage: str) -> None:
+def test_damaged_files_are_refused(copied: Path, out: Path, name: str, damage: str) -> None:
     path, data = copied / name, (copied / name).read_bytes()
     path.unlink()
     if damage == "cut":
@@ -296,11 +309,11 @@ def test_damaged_files(copied: Path, out: Path, name: str, damage: str) -> None:
     assert nothing_left(out)
 
 
-def test_names_of_persons_are_looked_for_if_they_are_known(copied: Path, out: Path) -> None:
+def test_names_of_persons_are_refused_if_meta_lists_them(copied: Path, out: Path) -> None:
     DAMAGE["no-person-names"](copied)
-    release(copied, out, "1.0.0")
+    release(copied, out, version="1.0.0")
     with pytest.raises(NotValidError, match="no-person-names"):
-        release(copied, out.with_name("other"), "1.0.0", meta=_meta(copied))
+        release(copied, out.with_name("other"), version="1.0.0", meta=_meta(copied))
 
 
 def _meta(copied: Path) -> Path:
@@ -312,31 +325,30 @@ def _meta(copied: Path) -> Path:
     return meta
 
 
-def test_a_parent_that_cannot_be_written(source: Path, tmp_path: Path) -> None:
+def test_an_unwritable_parent(source: Path, tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     result = run(source, "--version", "1.0.0", "--out", tmp_path / "file/out")
     assert result.exit_code == 2 and "file" in result.stderr and "Traceback" not in result.output
     if sys.platform == "linux":
-        result = run(source, "--version", "1.0.0", "--out", "/proc/out")  # not even root may
+        result = run(source, "--version", "1.0.0", "--out", "/proc/out")  # not even as root
         assert result.exit_code == 2 and "/proc/.out.lock" in result.stderr
     folder = tmp_path / "read-only"
     folder.mkdir(mode=0o555)
-    if os.access(folder, os.W_OK):  # root may
-        pytest.skip("this account may write anywhere")
+    if os.access(folder, os.W_OK):  # as root
+        pytest.skip("this account can write anywhere")
     result = run(source, "--version", "1.0.0", "--out", folder / "out")
     assert result.exit_code == 2 and "Permission denied" in result.stderr
 
 
 KILLED = """
 import os, signal, sys
-from pathlib import Path
 from emovox.publishing import publish
 
 def die(*_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 setattr(publish, sys.argv[3], die)
-publish.release(Path(sys.argv[1]), Path(sys.argv[2]), "1.0.0")
+publish.release(sys.argv[1], sys.argv[2], version="1.0.0")
 """
 
 
@@ -348,16 +360,16 @@ publish.release(Path(sys.argv[1]), Path(sys.argv[2]), "1.0.0")
         pytest.param("write_croissant", marks=pytest.mark.slow),
     ],
 )
-def test_killed_midway(source: Path, out: Path, step: str) -> None:
+def test_a_killed_release_can_be_rerun(source: Path, out: Path, step: str) -> None:
     command = [sys.executable, "-c", KILLED, str(source), str(out), step]
     assert subprocess.run(command, check=False).returncode == -signal.SIGKILL
     assert not out.exists()
     assert all(p.name.startswith(".") for p in out.parent.iterdir())
-    release(source, out, "1.0.0")
+    release(source, out, version="1.0.0")
     assert [p.name for p in out.parent.iterdir()] == [out.name]
 
 
-def test_a_failure_midway_leaves_nothing(
+def test_a_failed_release_leaves_nothing(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def fail(*_: object) -> None:
@@ -369,7 +381,7 @@ def test_a_failure_midway_leaves_nothing(
     assert nothing_left(out)
 
 
-def test_what_comes_out_invalid_does_not_come_out(
+def test_an_invalid_release_is_not_kept(
     source: Path, out: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def spoil(root: Path, manifest: Any) -> None:
@@ -378,29 +390,29 @@ def test_what_comes_out_invalid_does_not_come_out(
         (root / name).write_bytes((root / name).read_bytes()[:-1] + b"?")
 
     monkeypatch.setattr(publish, "write_croissant", spoil)
-    with pytest.raises(NotValidError, match=f"{out}: not released, .*file-hashes"):
-        release(source, out, "1.0.0")
+    with pytest.raises(NotValidError, match=f"{out}: not released: .*file-hashes"):
+        release(source, out, version="1.0.0")
     assert nothing_left(out)
 
 
-def test_one_at_a_time(source: Path, out: Path) -> None:
+def test_a_second_release_to_the_same_folder_is_refused(source: Path, out: Path) -> None:
     out.parent.mkdir()
     with (
         FileLock(out.parent / f".{out.name}.lock"),
-        pytest.raises(EmovoxError, match="another run is releasing to it"),
+        pytest.raises(EmovoxError, match="another run is releasing"),
     ):
-        release(source, out, "1.0.0")
+        release(source, out, version="1.0.0")
 
 
 # Takedown
 
 
-def test_rows_of_listed_identities_are_gone(
+def test_rows_of_listed_identities_are_removed(
     source: Path, out: Path, list_of: Callable[..., Path]
 ) -> None:
-    made = release(source, out, "2.0.0", takedown=list_of("id10001", "id99999"))
+    made = release(source, out, version="2.0.0", takedown=list_of("id10001", "id99999"))
     assert made.removed == {"identities": 1, "tracks": 3, "frames": 18, "dropped": 0}
-    assert "1 of 2 listed identities had rows; taken out: 3 tracks, 18 frames" in made.summary()
+    assert "1 of 2 listed identities had rows; removed 3 tracks, 18 frames" in made.summary()
     for table in ("frames", "tracks", "faces"):
         for split in ("train", "unheard_val"):
             name = schema.table_file(table, split)
@@ -409,7 +421,7 @@ def test_rows_of_listed_identities_are_gone(
             before, after = (duckdb.sql(sql.format(r / name)).fetchall() for r in (source, out))
             assert before == after
             assert len(after) == pq.read_metadata(out / name).num_rows
-    for folder in TABLES_AND_HDF5:  # the split that has lost everybody
+    for folder in TABLES_AND_HDF5:  # heard_val has no rows left
         assert not any(
             p.name.split("-")[0].split(".")[0] == "heard_val" for p in (out / folder).iterdir()
         )
@@ -427,10 +439,10 @@ def test_rows_of_listed_identities_are_gone(
     assert (source / untouched).read_bytes() == (out / untouched).read_bytes()
 
 
-def test_counts_card_and_hashes_follow(
+def test_counts_card_and_hashes_match_the_remaining_rows(
     source: Path, out: Path, list_of: Callable[..., Path]
 ) -> None:
-    release(source, out, "2.0.0", takedown=list_of("id10001"))
+    release(source, out, version="2.0.0", takedown=list_of("id10001"))
     manifest = read(out, schema.MANIFEST)
     counts = {"tracks": 1, "frames": 6, "identities": 1}
     assert manifest["totals"] == {
@@ -459,13 +471,13 @@ def test_counts_card_and_hashes_follow(
     assert "takedown" in {o.rule.name for o in validation.outcomes if o.status == "passed"}
 
 
-def test_dropped_tracks_and_provenance_name_nobody_listed(
+def test_dropped_tracks_and_provenance_have_no_listed_ids(
     copied: Path, out: Path, list_of: Callable[..., Path]
 ) -> None:
     def add(rows: list[dict[str, Any]]) -> None:
         hidden = {"track_id": "images/7", "source": "mp4/id10003/x.mp4"}
-        said = {"track_id": "images/8", "message": "id10003/x.mp4 comes first"}
-        rows += [rows[0] | hidden, rows[0] | said, rows[0] | {"track_id": "images/9"}]
+        mentioned = {"track_id": "images/8", "message": "id10003/x.mp4 comes first"}
+        rows += [rows[0] | hidden, rows[0] | mentioned, rows[0] | {"track_id": "images/9"}]
 
     edit(copied, "dropped", add)
     named = [{"track_id": f"{i}/x/00001", "file": None, "lists": None} for i in ("id10003", "id1")]
@@ -474,7 +486,7 @@ def test_dropped_tracks_and_provenance_name_nobody_listed(
     text = (copied / schema.CARD).read_text().replace("1 tracks gave", "4 tracks gave")
     (copied / schema.CARD).write_text(text)
     seal(copied)
-    made = release(copied, out, "2.0.0", takedown=list_of("id10003"))
+    made = release(copied, out, version="2.0.0", takedown=list_of("id10003"))
     assert made.removed == {"identities": 1, "tracks": 2, "frames": 12, "dropped": 2}
     left = pq.read_table(out / schema.DROPPED_FILE)["track_id"].to_pylist()
     assert left == ["id10002/video0002/00002", "images/9"]
@@ -484,35 +496,37 @@ def test_dropped_tracks_and_provenance_name_nobody_listed(
     assert b"id10003" not in b"".join(files_of(out).values())
 
 
-def test_planned_is_written_and_dropped_and_taken_out(
+def test_totals_are_remaining_plus_removed_rows(
     source: Path, out: Path, list_of: Callable[..., Path]
 ) -> None:
-    before, made = read(source, schema.MANIFEST)["totals"], None
-    made = release(source, out, "2.0.0", takedown=list_of("id10002"))
+    before = read(source, schema.MANIFEST)["totals"]
+    made = release(source, out, version="2.0.0", takedown=list_of("id10002"))
     after = made.manifest["totals"]
     assert made.removed["dropped"] == 1  # id10002/video0002/00002
     for key in ("tracks", "frames", "dropped"):
         assert before[key] == after[key] + made.removed[key]
 
 
-def test_unknown_identities_are_said(source: Path, out: Path, list_of: Callable[..., Path]) -> None:
+def test_listed_identities_without_rows(
+    source: Path, out: Path, list_of: Callable[..., Path]
+) -> None:
     result = run(source, "--version", "1.0.0", "--out", out, "--takedown", list_of("id7", "id8"))
     assert result.exit_code == 0
-    assert "takedown  0 of 2 listed identities had rows; taken out: 0 tracks" in result.stdout
-    assert digest("id7") in (out / schema.TAKEDOWN).read_text()  # should they come one day
+    assert "takedown  0 of 2 listed identities had rows; removed 0 tracks" in result.stdout
+    assert digest("id7") in (out / schema.TAKEDOWN).read_text()  # for later releases
     assert validate(out).valid
 
 
-def test_a_list_of_everybody_leaves_nothing_to_release(
+def test_a_list_of_all_identities_is_refused(
     source: Path, out: Path, list_of: Callable[..., Path]
 ) -> None:
     everybody = list_of("id10001", "id10002", "id10003")
     with pytest.raises(CheckError, match="every identity is on a takedown list"):
-        release(source, out, "2.0.0", takedown=everybody)
+        release(source, out, version="2.0.0", takedown=everybody)
     assert nothing_left(out)
 
 
-def test_garbage_in_a_list_is_no_reason_to_go_on(source: Path, tmp_path: Path, out: Path) -> None:
+def test_a_list_with_another_line_is_refused(source: Path, tmp_path: Path, out: Path) -> None:
     path = tmp_path / "list.txt"
     for content in (b"id10001\n", b"\xff\xfe", b"0" * 63):
         path.write_bytes(content)
@@ -521,39 +535,40 @@ def test_garbage_in_a_list_is_no_reason_to_go_on(source: Path, tmp_path: Path, o
     assert nothing_left(out)
 
 
-def test_lists_add_up(source: Path, tmp_path: Path, list_of: Callable[..., Path]) -> None:
+def test_lists_of_successive_releases_add_up(
+    source: Path, tmp_path: Path, list_of: Callable[..., Path]
+) -> None:
     first, second = tmp_path / "first", tmp_path / "second"
-    release(source, first, "2.0.0", takedown=list_of("id10001"))
-    release(first, second, "3.0.0", takedown=list_of("id10002"))
+    release(source, first, version="2.0.0", takedown=list_of("id10001"))
+    release(first, second, version="3.0.0", takedown=list_of("id10002"))
     listed = (second / schema.TAKEDOWN).read_text().splitlines()[1:]
     assert listed == sorted([digest("id10001"), digest("id10002")])
     assert {t.identity_id for t in emovox.load(second)} == {"id10003"}
     assert diff(first, second).bump.level == "major"
     third = tmp_path / "third"
-    release(second, third, "3.0.1")
+    release(second, third, version="3.0.1")
     assert (third / schema.TAKEDOWN).read_text() == (second / schema.TAKEDOWN).read_text()
 
 
-def test_a_list_that_joined_the_dataset_is_applied(copied: Path, out: Path) -> None:
+def test_a_list_in_the_dataset_is_applied(copied: Path, out: Path) -> None:
     (copied / schema.TAKEDOWN).write_text(digest("id10001"))
-    made = release(copied, out, "1.0.0")
+    made = release(copied, out, version="1.0.0")
     assert made.removed["tracks"] == 3
 
 
-def test_many_row_groups(
+def test_row_groups_are_full_after_a_takedown(
     tmp_path: Path, out: Path, list_of: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Row groups of the contract are full again after rows were taken out of their midst."""
     spec = [(f"id{i:05d}", "v", n, "train") for i in range(40) for n in range(4)]
     monkeypatch.setattr(schema, "ROW_GROUP_ROWS", 64)
     root = build(tmp_path / "many", spec, config={"splits": "a.csv"})
-    gone = [f"id{i:05d}" for i in (0, 7, 8, 21, 39)]
-    release(root, out, "1.0.0", takedown=list_of(*gone))
+    removed = [f"id{i:05d}" for i in (0, 7, 8, 21, 39)]
+    release(root, out, version="1.0.0", takedown=list_of(*removed))
     footer = pq.read_metadata(out / schema.table_file("frames", "train"))
     groups = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
     assert set(groups[:-1]) == {64} and sum(groups) == 35 * 4 * 6
     ids = pq.read_table(out / schema.table_file("frames", "train"))["track_id"].to_pylist()
-    assert {i.split("/")[0] for i in ids} == {s[0] for s in spec} - set(gone)
+    assert {i.split("/")[0] for i in ids} == {s[0] for s in spec} - set(removed)
     sql = (
         f"select count(*) from '{out}/tracks/*.parquet' t join (select *, file_row_number as row "
         f"from read_parquet('{out}/frames/*.parquet', file_row_number=true)) f "
@@ -567,7 +582,7 @@ def test_many_row_groups(
 
 @pytest.fixture
 def api(monkeypatch: pytest.MonkeyPatch) -> FakeHub:
-    """The Hub, as every command meets it."""
+    """A fake Hub in the place of `huggingface_hub.HfApi`."""
     hub_module = pytest.importorskip("huggingface_hub", reason="needs the extra hf")
     fake = FakeHub()
     monkeypatch.setattr(hub_module, "HfApi", lambda: fake)
@@ -593,24 +608,22 @@ def test_push_uploads_and_tags(source: Path, out: Path, api: FakeHub) -> None:
     assert api.tags["org/name"]["1.0.0"] == files_of(out) | {".gitattributes": b""}
 
 
-def test_push_in_public(source: Path, out: Path, api: FakeHub) -> None:
+def test_push_to_a_public_repository(source: Path, out: Path, api: FakeHub) -> None:
     assert push(source, out, "--public").exit_code == 0
     assert api.private == {"org/name": False}
     result = push(source, out.with_name("other"), version="1.0.1")
-    assert result.exit_code == 2 and "is public; give --public" in result.stderr
+    assert result.exit_code == 2 and "is public; pass --public" in result.stderr
     assert push(source, out.with_name("other"), "--public", version="1.0.1").exit_code == 0
 
 
-def test_push_of_a_version_that_was_pushed_is_refused(
-    source: Path, out: Path, api: FakeHub
-) -> None:
+def test_a_second_push_of_a_version_is_refused(source: Path, out: Path, api: FakeHub) -> None:
     push(source, out)
     result = push(source, out.with_name("other"))
-    assert result.exit_code == 2 and "org/name: has a tag 1.0.0 already" in result.stderr
+    assert result.exit_code == 2 and "org/name: tag 1.0.0 exists" in result.stderr
     assert not out.with_name("other").exists()
 
 
-def test_a_later_version_takes_its_place(
+def test_a_later_version_replaces_the_files(
     source: Path, out: Path, api: FakeHub, list_of: Callable[..., Path]
 ) -> None:
     push(source, out)
@@ -633,26 +646,26 @@ def test_a_later_version_takes_its_place(
     ],
     ids=["create", "upload", "connection", "tag"],
 )
-def test_a_push_that_fails_midway_goes_on(
+def test_a_failed_push_can_be_rerun(
     source: Path, out: Path, api: FakeHub, call: str, error: Callable[[], Exception]
 ) -> None:
     api.failing[call] = error()
     result = push(source, out)
     assert result.exit_code == 3
     last = result.stderr.splitlines()[-1]
-    assert last.startswith("emovox: error: org/name: ") and "run the same command again" in last
+    assert last.startswith("emovox: error: org/name: ") and "rerun the same command" in last
     assert not api.tags.get("org/name")
     before = files_of(out)
     result = push(source, out)
-    assert result.exit_code == 0 and "made before" in result.stdout
+    assert result.exit_code == 0 and "existed before" in result.stdout
     assert files_of(out) == before
     assert api.tags["org/name"]["1.0.0"] == before | {".gitattributes": b""}
 
 
-def test_going_on_is_for_the_same_release_alone(
+def test_a_rerun_is_for_the_same_release_only(
     source: Path, copied: Path, out: Path, api: FakeHub, list_of: Callable[..., Path]
 ) -> None:
-    release(source, out, "1.0.0")
+    release(source, out, version="1.0.0")
     edit_manifest(copied, lambda manifest: manifest.update(name="other"))
     assert push(copied, out).exit_code == 2
     assert push(source, out, version="1.0.1").exit_code == 2
@@ -665,12 +678,12 @@ def test_going_on_is_for_the_same_release_alone(
 
 
 @pytest.mark.parametrize("name", ["name", "a/b/c", "", "/x", "a b/c", "../x", "https://hf.co/a/b"])
-def test_names_that_are_no_repository(name: str, api: FakeHub) -> None:
+def test_names_of_another_form_than_org_name(name: str, api: FakeHub) -> None:
     with pytest.raises(ConfigError, match="is not ORG/NAME"):
         open_repository(name, "1.0.0", api=api)
 
 
-def test_who_is_not_logged_in_is_told_at_once(source: Path, out: Path, api: FakeHub) -> None:
+def test_without_a_login_nothing_is_released(source: Path, out: Path, api: FakeHub) -> None:
     for error in (hub_errors.LocalTokenNotFoundError("no token"), http_error(401, "Invalid token")):
         api.failing["whoami"] = error
         result = push(source, out)
@@ -689,30 +702,30 @@ def test_a_missing_extra_is_one_line(
     assert nothing_left(out)
 
 
-def test_an_unreadable_file_of_the_release_is_no_matter_of_the_network(
+def test_an_unreadable_file_of_the_release_is_not_a_network_error(
     source: Path, out: Path, api: FakeHub
 ) -> None:
-    made = release(source, out, "1.0.0")
+    made = release(source, out, version="1.0.0")
     repository = open_repository("org/name", "1.0.0", api=api)
     api.failing["upload_folder"] = FileNotFoundError(2, "No such file", "frames")
     with pytest.raises(FileNotFoundError):
-        repository.upload(made.out)
+        repository.upload(str(made.out))
     api.failing["upload_folder"] = RuntimeError("xet gave up")
     with pytest.raises(NetworkError, match="xet gave up"):
         repository.upload(made.out)
 
 
-def test_the_fake_is_like_the_hub() -> None:
-    """Every call that an upload makes is one that the installed huggingface_hub takes."""
+def test_the_fake_has_the_parameters_of_the_hub() -> None:
+    """Every method of the fake exists in the installed huggingface_hub."""
     import inspect
 
     HfApi = pytest.importorskip("huggingface_hub", reason="needs the extra hf").HfApi  # noqa: N806
-    for name, call in vars(hub.Api).items():
-        if not name.startswith("_"):
-            wanted = set(inspect.signature(call).parameters)
-            for one in (HfApi, FakeHub):
-                assert wanted <= set(inspect.signature(getattr(one, name)).parameters), name
+    methods = {name: call for name, call in vars(FakeHub).items() if not name.startswith("_")}
+    assert len(methods) == 7
+    for name, method in methods.items():
+        parameters = set(inspect.signature(method).parameters)
+        assert parameters <= set(inspect.signature(getattr(HfApi, name)).parameters), name
 
 
-def test_the_fixture_has_whom_these_tests_take_out() -> None:
+def test_the_fixture_has_the_identities_of_these_tests() -> None:
     assert {entry[0] for entry in SPEC} == {"id10001", "id10002", "id10003"}

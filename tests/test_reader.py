@@ -1,4 +1,4 @@
-"""Reading datasets: lazily, by track and by time, against the files read plainly."""
+"""Reading datasets lazily, by track and by time, compared with the files read by pyarrow."""
 
 import itertools
 import json
@@ -26,10 +26,10 @@ from test_published import BUCKLEY, DOWN, LEE, PERSONS, ZANDER, annotations, utt
 
 import emovox
 from emovox.cache import cache_folder
-from emovox.dataset import mmap_cache, schema, store
+from emovox.dataset import schema, store
 from emovox.dataset.names import POOLS, TIMINGS
 from emovox.dataset.reader import CONTAINERS, Dataset, load
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.labelling.import_mat import import_mat
@@ -37,7 +37,7 @@ from emovox.testing import FakeTeacher, InlineEngine, read_code, write_clip
 
 pd = oracle("pandas")
 
-SPLIT_OF = {BUCKLEY: 1, ZANDER: 3, DOWN: 1, LEE: 2}  # as the published file counts them
+SPLIT_OF = {BUCKLEY: 1, ZANDER: 3, DOWN: 1, LEE: 2}  # numbers of the published file
 
 
 class Absent:
@@ -51,7 +51,7 @@ class Absent:
 
 
 def make_imported(folder: Path) -> Path:
-    """Tracks of 1 to 30 rows, with all kinds of gaps; Parquet and HDF5."""
+    """Write tracks of 1 to 30 rows with gaps of many lengths, as Parquet and HDF5."""
     lines = [f"{identity}\t{name}" for name, identity in PERSONS.items()]
     header = "VoxCeleb1 ID\tVGGFace1 ID"
     text = "\n".join([header, *lines])
@@ -90,7 +90,7 @@ MAKERS = {"imported": make_imported, "built": make_built}
 
 
 class Made(dict[str, Path]):
-    """Datasets by the names of `MAKERS`, each made when it is first asked for."""
+    """Datasets by the names of `MAKERS`, each made on first use."""
 
     def __init__(self, factory: pytest.TempPathFactory) -> None:
         super().__init__()
@@ -114,7 +114,7 @@ def path(request: pytest.FixtureRequest, paths: dict[str, Path]) -> Path:
 
 @pytest.fixture
 def copied(paths: dict[str, Path], tmp_path: Path) -> Path:
-    """The imported one, to be broken."""
+    """A copy of the imported dataset, for tests that damage it."""
     return Path(shutil.copytree(paths["imported"], tmp_path / "copied"))
 
 
@@ -138,7 +138,7 @@ def plain(path: Path, table: str, split: str) -> pa.Table:
 
 
 def rows_of(path: Path) -> dict[str, tuple[dict[str, Any], list[int], np.ndarray]]:
-    """Row of `tracks`, grid points and logits of every track, split after split."""
+    """Row of `tracks`, grid points and logits of every track, split by split."""
     found: dict[str, Any] = {}
     for split in splits_of(path):
         frames = plain(path, "frames", split).to_pylist()
@@ -158,9 +158,9 @@ def is_mapped(array: np.ndarray) -> bool:
 
 @pytest.fixture
 def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Grows by the table and split of every file of a dataset that is read."""
+    """List of table and split of every dataset file that is read."""
     names: list[str] = []
-    whole, parts = pq.read_table, store.read_hdf5_frames
+    whole, pieces = pq.read_table, store.read_hdf5_frames
 
     def read_parquet(file: Path, **options: Any) -> Any:
         names.append("/".join(file.parts[-2:]).removesuffix("-00000-of-00001.parquet"))
@@ -168,7 +168,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def read_hdf5(file: Path) -> Any:
         names.append(f"hdf5/{file.stem}")
-        return parts(file)
+        return pieces(file)
 
     opened = pq.ParquetFile
 
@@ -178,7 +178,7 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(pq, "read_table", read_parquet)
     monkeypatch.setattr(pq, "ParquetFile", open_parquet)
-    monkeypatch.setattr(mmap_cache, "read_hdf5_frames", read_hdf5)
+    monkeypatch.setattr(store, "read_hdf5_frames", read_hdf5)
     return names
 
 
@@ -190,7 +190,7 @@ def test_the_fixtures_have_gaps_and_splits(path: Path) -> None:
     assert any(np.any(np.diff(index) > 1) for _, index, _ in rows_of(path).values())
 
 
-def test_tables_are_those_of_the_files(dataset: Dataset, path: Path) -> None:
+def test_tables_equal_those_of_the_files(dataset: Dataset, path: Path) -> None:
     assert dataset.splits == tuple(dataset.tracks) == tuple(dataset.frames)
     assert list(dataset.splits) == splits_of(path)
     assert len(dataset.frames) == len(dataset.splits)
@@ -202,7 +202,7 @@ def test_tables_are_those_of_the_files(dataset: Dataset, path: Path) -> None:
     assert dict(dataset.tracks.items()).keys() == set(dataset.splits)
 
 
-def test_what_the_manifest_says(dataset: Dataset, path: Path) -> None:
+def test_attributes_equal_the_manifest(dataset: Dataset, path: Path) -> None:
     manifest = json.loads((path / schema.MANIFEST).read_text())
     assert dataset.manifest == manifest
     assert (dataset.name, dataset.version) == (manifest["name"], manifest["version"])
@@ -263,7 +263,7 @@ def test_iteration_and_items(dataset: Dataset, path: Path) -> None:
             np.testing.assert_array_equal(one.times, dataset.times(one.track_id))
 
 
-def test_tracks_that_are_not_there(dataset: Dataset) -> None:
+def test_unknown_tracks(dataset: Dataset) -> None:
     one = next(iter(dataset)).track_id
     assert one in dataset
     for wrong in ("id10001/video/99999", one + "0", one[:-1], "", None, 7):
@@ -272,12 +272,12 @@ def test_tracks_that_are_not_there(dataset: Dataset) -> None:
         *(dataset.logits, dataset.frame_index, dataset.times, dataset.target),
         dataset.__getitem__,
     ):
-        with pytest.raises(KeyError, match=f"{dataset.path}: no track 'nobody/x/00001'"):
+        with pytest.raises(KeyError, match=f"{dataset.path}: track 'nobody/x/00001' not found"):
             ask("nobody/x/00001")  # type: ignore[operator]
 
 
-def test_splits_that_are_not_there(dataset: Dataset) -> None:
-    words = f"{dataset.path}: no split 'test'; there are {', '.join(dataset.splits)}"
+def test_unknown_splits(dataset: Dataset) -> None:
+    words = f"{dataset.path}: split 'test' not found; pass one of {', '.join(dataset.splits)}"
     for ask in (
         dataset.tracks.__getitem__,
         dataset.frames.__getitem__,
@@ -290,7 +290,7 @@ def test_splits_that_are_not_there(dataset: Dataset) -> None:
     assert "test" not in dataset.tracks and "train" in dataset.frames
 
 
-def test_other_words_that_do_not_fit(path: Path) -> None:
+def test_unknown_containers_tables_pools_and_timings(path: Path) -> None:
     with pytest.raises(ConfigError, match="'csv' is not one of parquet, hdf5"):
         load(path, "csv")
     dataset = load(path)
@@ -303,14 +303,22 @@ def test_other_words_that_do_not_fit(path: Path) -> None:
         dataset.target(one, timing="matlab")
 
 
-def test_loading_is_public_and_takes_strings(path: Path) -> None:
+def test_load_is_public_and_accepts_strings(path: Path) -> None:
     assert emovox.load is load and emovox.Dataset is Dataset
     assert load(str(path)).manifest == load(path).manifest
+    assert Dataset(str(path)).path == path
+
+
+def test_the_repr_of_a_track_is_short(path: Path) -> None:
+    track = next(iter(load(path)))
+    num_frames = len(track.times)
+    expected = f"<TrackLogits {track.track_id}: {num_frames} frames, {track.split}, {track.label}>"
+    assert repr(track) == expected
 
 
 def test_a_dataset_without_a_track(tmp_path: Path) -> None:
-    header = Header("e", "1", 240, {"name": "t", "sha256": None}, {"origin": "None."})
-    write_dataset(tmp_path / "empty", [], [], header, hdf5=False)
+    info = DatasetInfo("e", "1", 240, {"name": "t", "sha256": None}, {"origin": "None."})
+    write_dataset(tmp_path / "empty", [], [], info, hdf5=False)
     dataset = load(tmp_path / "empty")
     assert len(dataset) == 0 and list(dataset) == [] and dataset.splits == ()
     assert repr(dataset).endswith("0 tracks, 0 frames, empty>")
@@ -322,7 +330,7 @@ def test_a_dataset_without_a_track(tmp_path: Path) -> None:
 # Laziness and the cache
 
 
-def test_opening_reads_the_manifest_alone(path: Path, read_files: list[str]) -> None:
+def test_opening_reads_the_manifest_only(path: Path, read_files: list[str]) -> None:
     for container in CONTAINERS:
         dataset = load(path, container)
         _ = len(dataset), repr(dataset), dataset.splits, dataset.tracks, dataset.frames
@@ -333,7 +341,7 @@ def test_opening_reads_the_manifest_alone(path: Path, read_files: list[str]) -> 
     assert read_files == []
 
 
-def test_a_table_is_read_when_asked_for(path: Path, read_files: list[str]) -> None:
+def test_a_table_is_read_once_on_first_use(path: Path, read_files: list[str]) -> None:
     dataset = load(path)
     for _ in range(2):
         _ = dataset.tracks["train"]
@@ -343,7 +351,7 @@ def test_a_table_is_read_when_asked_for(path: Path, read_files: list[str]) -> No
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_a_track_needs_the_frames_of_its_split_alone(
+def test_a_track_needs_the_frames_of_its_split_only(
     path: Path, container: str, read_files: list[str], cache: Path
 ) -> None:
     dataset = load(path, container)
@@ -359,7 +367,7 @@ def test_a_track_needs_the_frames_of_its_split_alone(
     assert len(list((cache / "frames").glob("*.npy"))) == 2
 
 
-def test_the_cache_is_used_by_the_next(path: Path, read_files: list[str], cache: Path) -> None:
+def test_the_cache_is_reused(path: Path, read_files: list[str], cache: Path) -> None:
     first = {track.track_id: track.logits.copy() for track in load(path)}
     before = {p: p.stat().st_mtime_ns for p in cache.rglob("*")}
     read_files.clear()
@@ -378,15 +386,15 @@ def test_the_cache_is_used_by_the_next(path: Path, read_files: list[str], cache:
     assert {p.name for p in (cache / "frames").glob("*.npy")} == expected
 
 
-def test_half_of_the_cache_is_made_whole(path: Path, cache: Path) -> None:
+def test_a_missing_file_of_the_cache_is_rebuilt(path: Path, cache: Path) -> None:
     expected = load(path).to_numpy("train")[1].copy()
     for file in (cache / "frames").glob("*.frame_index.npy"):
         file.unlink()
     np.testing.assert_array_equal(load(path).to_numpy("train")[1], expected)
 
 
-def test_other_content_has_its_own_place(copied: Path, paths: dict[str, Path]) -> None:
-    """The same name and version, one logit changed."""
+def test_other_content_is_cached_separately(copied: Path, paths: dict[str, Path]) -> None:
+    """The copy has the same name and version, and one other logit."""
     old = load(paths["imported"]).logits(GAPS).copy()
     file = copied / schema.table_file("frames", "train")
     table = pq.read_table(file)
@@ -404,43 +412,43 @@ def test_other_content_has_its_own_place(copied: Path, paths: dict[str, Path]) -
     np.testing.assert_array_equal(load(paths["imported"]).logits(GAPS), old)
 
 
-def test_rows_that_the_manifest_does_not_speak_of(copied: Path, paths: dict[str, Path]) -> None:
-    """They must not get into the cache, where another dataset would find them."""
+def test_rows_that_differ_from_the_manifest(copied: Path, paths: dict[str, Path]) -> None:
+    """They are not cached, because another dataset would read them."""
     file = copied / schema.table_file("frames", "train")
     table = pq.read_table(file)
     place = table.schema.get_field_index("logit_anger")
     column = pa.array(table["logit_anger"].to_numpy() + 1)
     pq.write_table(table.set_column(place, schema.FRAMES.field("logit_anger"), column), file)
-    with pytest.raises(InputError, match=r"the frames of train are not those that manifest.json"):
+    with pytest.raises(InputError, match=r"the frames of train differ from manifest\.json"):
         load(copied).logits(GAPS)
     right = rows_of(paths["imported"])[GAPS][2]
     np.testing.assert_array_equal(load(paths["imported"]).logits(GAPS), right)
 
 
 @pytest.mark.parametrize("more", [-1, 1])
-def test_another_number_of_rows_than_the_manifest_has(copied: Path, more: int) -> None:
+def test_another_number_of_rows_than_in_the_manifest(copied: Path, more: int) -> None:
     manifest = json.loads((copied / schema.MANIFEST).read_text())
     manifest["totals"]["by_split"]["train"]["frames"] += more
     (copied / schema.MANIFEST).write_text(json.dumps(manifest))
-    with pytest.raises(InputError, match="the frames of train are not those that manifest"):
+    with pytest.raises(InputError, match="the frames of train differ from manifest"):
         load(copied).logits(GAPS)
 
 
-def test_a_damaged_cache_is_made_anew(paths: dict[str, Path]) -> None:
+def test_a_damaged_cache_is_rebuilt(paths: dict[str, Path]) -> None:
     expected = load(paths["imported"]).logits(GAPS).copy()
     for file in (cache_folder() / "frames").glob("*.npy"):
         file.write_bytes(file.read_bytes()[:40])
     np.testing.assert_array_equal(load(paths["imported"]).logits(GAPS), expected)
 
 
-def test_legacy_timing_knows_one_step(copied: Path) -> None:
+def test_legacy_timing_requires_a_step_of_240_ms(copied: Path) -> None:
     manifest = json.loads((copied / schema.MANIFEST).read_text())
     (copied / schema.MANIFEST).write_text(json.dumps(manifest | {"step_ms": 120}))
-    with pytest.raises(ConfigError, match="steps of 240 ms only"):
+    with pytest.raises(ConfigError, match="requires a step of 240 ms"):
         load(copied).target(GAPS, timing="legacy")
 
 
-def test_a_cache_that_cannot_be_written(
+def test_an_unwritable_cache(
     dataset: Dataset, path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "file").touch()
@@ -465,7 +473,7 @@ def test_arrays_are_read_only(
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0
     target = dataset.target(one.track_id)
-    target += 1  # a copy, the caller's own
+    target += 1  # a copy
     assert (dataset.logits(one.track_id).max(axis=0) != target).all()
 
 
@@ -490,14 +498,14 @@ def test_pickles_as_its_path(path: Path, container: str) -> None:
         assert len(dataset.frames[split]) == len(dataset.to_numpy(split)[0])
     after = pickle.dumps(dataset)
     assert after == before and len(after) < 400
-    again = pickle.loads(after)  # noqa: S301  of bytes that were made four lines above
+    again = pickle.loads(after)  # noqa: S301  bytes made four lines above
     assert (again.path, again.container) == (path, container)
     assert [track.track_id for track in again] == [track.track_id for track in dataset]
 
 
 @pytest.mark.slow
 def test_processes_share_the_mapped_arrays(paths: dict[str, Path]) -> None:
-    """With a cache that both find empty."""
+    """Both processes start with an empty cache."""
     dataset, ids = load(paths["imported"]), list(rows_of(paths["imported"]))
     with ProcessPoolExecutor(2, multiprocessing.get_context("spawn")) as pool:
         answers = list(pool.map(ask, [(dataset, track_id) for track_id in ids]))
@@ -512,7 +520,7 @@ def test_processes_share_the_mapped_arrays(paths: dict[str, Path]) -> None:
 
 
 def refusal(path: Path, container: str = "parquet") -> str:
-    """The one line with which everything in a dataset is refused."""
+    """Return the one-line error of opening a dataset and all its tables."""
     with pytest.raises(InputError) as error:
         dataset = load(path, container)
         for split in dataset.splits:
@@ -522,11 +530,11 @@ def refusal(path: Path, container: str = "parquet") -> str:
     return message
 
 
-def test_what_is_no_dataset(tmp_path: Path) -> None:
-    assert "no such folder" in refusal(tmp_path / "nowhere")
-    assert "is no dataset: manifest.json: No such file or directory" in refusal(tmp_path)
+def test_folders_that_are_not_datasets(tmp_path: Path) -> None:
+    assert "folder not found" in refusal(tmp_path / "nowhere")
+    assert "not a dataset: manifest.json is missing" in refusal(tmp_path)
     (tmp_path / "file").touch()
-    assert "no such folder" in refusal(tmp_path / "file")
+    assert "folder not found" in refusal(tmp_path / "file")
 
 
 def set_to(**values: Any) -> Any:
@@ -540,21 +548,23 @@ def leave_out(key: str) -> Any:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda manifest: "", "is no manifest"),
-        (lambda manifest: "[]", "is no manifest"),
-        (lambda manifest: "null", "is no manifest"),
-        (lambda manifest: "{", "is no manifest"),
-        (lambda manifest: "\udcff", "is no manifest"),
-        (set_to(schema_version=2), "version 2 of the contract; this emovox reads 1"),
+        (lambda manifest: "", "not JSON"),
+        (lambda manifest: "[]", "not a JSON object"),
+        (lambda manifest: "null", "not a JSON object"),
+        (lambda manifest: "{", "not JSON"),
+        (lambda manifest: "\udcff", "not JSON"),
+        (set_to(schema_version=2), "contract version 2; this emovox reads 1"),
         (set_to(emotions=["joy"]), r"emotions are \['joy'\], expected \['neutral'"),
         (set_to(emotions=sorted(EMOTIONS)), "emotions are "),
-        (set_to(totals={}), "is no manifest"),
-        (set_to(totals=None), "is no manifest"),
-        *((leave_out(key), rf"is no manifest .*{key}") for key in ("name", "step_ms", "files")),
-        *((leave_out(key), rf"is no manifest .*{key}") for key in ("emotions", "schema_version")),
+        (set_to(totals={}), "not the manifest of a dataset"),
+        (set_to(totals=None), "not the manifest of a dataset"),
+        *(
+            (leave_out(key), rf"not the manifest of a dataset .*{key}")
+            for key in ("name", "step_ms", "files", "emotions", "schema_version")
+        ),
     ],
 )
-def test_other_manifests(copied: Path, change: Any, words: str) -> None:
+def test_damaged_manifests(copied: Path, change: Any, words: str) -> None:
     file = copied / schema.MANIFEST
     text = change(json.loads(file.read_text()))
     file.write_bytes(text.encode("utf-8", "surrogateescape"))
@@ -565,7 +575,7 @@ def test_other_manifests(copied: Path, change: Any, words: str) -> None:
 
 @pytest.mark.parametrize("table", ["frames", "tracks"])
 @pytest.mark.parametrize("content", [None, b"", b"<html>", b"PAR1" + bytes(100) + b"PAR1"])
-def test_a_table_that_is_none(copied: Path, table: str, content: bytes | None) -> None:
+def test_a_missing_or_damaged_table(copied: Path, table: str, content: bytes | None) -> None:
     file = copied / schema.table_file(table, "unheard_val")
     file.unlink()
     if content is not None:
@@ -583,8 +593,8 @@ def test_a_table_without_a_column(copied: Path, table: str) -> None:
     assert f"{table} of train: " in refusal(copied)
 
 
-def assert_damage_is_noticed(copied: Path, file: Path, container: str, places: range) -> None:
-    """With a byte changed, the answers are an error or the same."""
+def assert_damage_is_detected(copied: Path, file: Path, container: str, places: range) -> None:
+    """Check that a changed byte leads to an error or to the same tables."""
     expected = {split: load(copied).frames[split] for split in schema.SPLITS}
     tracks = {split: load(copied).tracks[split] for split in schema.SPLITS}
     whole = file.read_bytes()
@@ -606,11 +616,11 @@ def assert_damage_is_noticed(copied: Path, file: Path, container: str, places: r
 def test_a_changed_byte_in_parquet(copied: Path, table: str) -> None:
     file = copied / schema.table_file(table, "train")
     size = file.stat().st_size
-    assert_damage_is_noticed(copied, file, "parquet", range(0, size, size // 100))
+    assert_damage_is_detected(copied, file, "parquet", range(0, size, size // 100))
 
 
 def test_a_changed_byte_in_hdf5(copied: Path) -> None:
-    """No checksum guards what is not a frame, so this one counts only what stays readable."""
+    """Only frames have checksums, so that other changes may stay undetected."""
     file = copied / schema.hdf5_file("train")
     whole = file.read_bytes()
     for place in range(0, len(whole), len(whole) // 100):
@@ -622,22 +632,22 @@ def test_a_changed_byte_in_hdf5(copied: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [None, b"", b"<html>", b"\x89HDF\r\n\x1a\n" + bytes(100)])
-def test_an_hdf5_that_is_none(copied: Path, content: bytes | None) -> None:
+def test_a_missing_or_damaged_hdf5_file(copied: Path, content: bytes | None) -> None:
     file = copied / schema.hdf5_file("train")
     file.unlink()
     if content is not None:
         file.write_bytes(content)
-    assert f"{file}: cannot be read as HDF5 frames: " in refusal(copied, "hdf5")
+    assert f"{file}: cannot read as HDF5 frames: " in refusal(copied, "hdf5")
     assert load(copied).frames["train"].num_rows
 
 
-def test_an_hdf5_of_something_else(copied: Path) -> None:
+def test_an_hdf5_file_with_other_arrays(copied: Path) -> None:
     import h5py
 
     file = copied / schema.hdf5_file("train")
     with h5py.File(file, "w") as content:
         content["logits"] = np.zeros((3, 8))
-    assert "cannot be read as HDF5 frames" in refusal(copied, "hdf5")
+    assert "cannot read as HDF5 frames" in refusal(copied, "hdf5")
 
 
 # Targets
@@ -645,7 +655,7 @@ def test_an_hdf5_of_something_else(copied: Path) -> None:
 
 @pytest.fixture(scope="module")
 def targets(paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dataset]:
-    """The imported dataset, open for all tests of this part."""
+    """The imported dataset, open for all tests of this section."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EMOVOX_CACHE", str(tmp_path_factory.mktemp("cache")))
         dataset = load(paths["imported"])
@@ -656,7 +666,7 @@ def targets(paths: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
 
 
 STEP = Fraction(24, 100)
-# What a program computes for a grid point; no two of them are always the same number.
+# Ways to compute the time of a grid point; each rounds differently.
 GRID_POINT: list[Callable[[int], float]] = [
     lambda k: 0.24 * k,
     lambda k: k * 6 / 25,
@@ -670,7 +680,7 @@ GRID_POINT: list[Callable[[int], float]] = [
 
 @st.composite
 def moments(draw: st.DrawFn) -> tuple[float, Fraction]:
-    """A time as a float, and what it stands for: a grid point, or a time between two."""
+    """A time as a float, and the exact time: a grid point, or a time between two."""
     k = draw(st.integers(-5, 110))
     if k >= 0 and draw(st.booleans()):
         return draw(st.sampled_from(GRID_POINT))(k), k * STEP
@@ -688,17 +698,17 @@ def pooled(logits: np.ndarray, rows: list[int], pool: str) -> list[float]:
 
 
 def naive_grid(index: list[int], start: Fraction, end: Fraction) -> list[int]:
-    """Rows that meet a stretch; if none does, the one next to it, of two the earlier."""
-    met = [i for i, k in enumerate(index) if k * STEP < end and (k + 1) * STEP > start]
-    if met:
-        return met
+    """Rows that overlap a window; if none does, the nearest, of two the earlier."""
+    overlapping = [i for i, k in enumerate(index) if k * STEP < end and (k + 1) * STEP > start]
+    if overlapping:
+        return overlapping
     points = [k for k in range(200) if k * STEP < end and (k + 1) * STEP > start] or [0]
     gaps = [min(abs(k - point) for point in points) for k in index]
     return [gaps.index(min(gaps))]
 
 
 def naive_legacy(num_rows: int, start: float, end: float) -> list[int]:
-    """The reference code counts from 1."""
+    """Rows of the reference code, which counts from 1."""
     first = min(math.floor(max(25 * start - 1, 0) / 6) + 1, num_rows)
     last = min(math.floor(max(25 * end - 1, 0) / 6) + 1, num_rows)
     return [row - 1 for row in range(first, last + 1)]
@@ -706,7 +716,7 @@ def naive_legacy(num_rows: int, start: float, end: float) -> list[int]:
 
 @settings(max_examples=400, deadline=None)
 @given(data=st.data(), first=moments(), second=moments(), pool=st.sampled_from(POOLS))
-def test_targets_as_a_naive_reading_has_them(
+def test_targets_equal_the_naive_oracle(
     targets: Dataset,
     data: st.DataObject,
     first: tuple[float, Fraction],
@@ -739,13 +749,13 @@ def assert_takes(
         np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
 
 
-def test_a_step_of_the_grid_is_one_row(targets: Dataset) -> None:
+def test_a_window_of_one_step_is_one_row(targets: Dataset) -> None:
     for k in range(85):
         for left, right in itertools.product(GRID_POINT, GRID_POINT):
             assert_takes(targets, WHOLE, left(k), right(k + 1), [k])
 
 
-def test_a_little_more_than_a_step_is_two_rows(targets: Dataset) -> None:
+def test_a_window_across_a_grid_point_is_two_rows(targets: Dataset) -> None:
     for k in range(84):
         assert_takes(targets, WHOLE, 0.24 * k + 0.0001, 0.24 * (k + 1) + 0.0001, [k, k + 1])
         assert_takes(targets, WHOLE, 0.24 * k + 0.1, 0.24 * k + 0.1001, [k])
@@ -770,11 +780,11 @@ def test_a_little_more_than_a_step_is_two_rows(targets: Dataset) -> None:
         (-math.inf, 0.3, [0, 1]),
         (-math.inf, -1.0, [0]),
         (-math.inf, math.inf, [0, 1, 2, 3, 4, 5]),
-        (0.72, 1.44, [2]),  # points 3 to 5: the rows at 2 and 6 are as near, the earlier counts
+        (0.72, 1.44, [2]),  # points 3 to 5: 2 and 6 are equally near, the earlier counts
         (0.72, 0.96, [2]),
         (0.96, 1.44, [3]),  # 4 and 5
         (1.2, 1.44, [3]),
-        (0.96, 1.2, [2]),  # 4, again as near to 2 as to 6
+        (0.96, 1.2, [2]),  # 4, again equally near to 2 and 6
         (1.92, 2.0, [4]),
         (3.1, 3.2, [4]),  # 12
         (3.4, 3.5, [5]),  # 14
@@ -786,14 +796,14 @@ def test_a_little_more_than_a_step_is_two_rows(targets: Dataset) -> None:
         (1e15, math.inf, [5]),
     ],
 )
-def test_stretches_of_a_track_with_gaps(
+def test_windows_of_a_track_with_gaps(
     targets: Dataset, start: float, end: float, rows: list[int]
 ) -> None:
     assert targets.frame_index(GAPS).tolist() == [0, 1, 2, 6, 7, 20]
     assert_takes(targets, GAPS, start, end, rows)
 
 
-# Rows count in the order of the file; the first has seven video frames, each other six.
+# Rows in the order of the file: the first has seven video frames, each other six.
 @pytest.mark.parametrize(
     ("start", "end", "rows"),
     [
@@ -811,13 +821,13 @@ def test_stretches_of_a_track_with_gaps(
         (9.0, math.inf, [5]),
     ],
 )
-def test_stretches_in_the_timing_of_the_reference(
+def test_windows_in_legacy_timing(
     targets: Dataset, start: float, end: float, rows: list[int]
 ) -> None:
     assert_takes(targets, GAPS, start, end, rows, "legacy")
 
 
-def test_the_reference_is_a_video_frame_late(targets: Dataset) -> None:
+def test_legacy_timing_is_one_video_frame_late(targets: Dataset) -> None:
     for k in range(1, 85):
         late = 0.24 * k + 0.039
         assert_takes(targets, WHOLE, late - 0.001, late, [k - 1], "legacy")
@@ -825,13 +835,13 @@ def test_the_reference_is_a_video_frame_late(targets: Dataset) -> None:
         assert_takes(targets, WHOLE, late + 0.002, late + 0.003, [k], "legacy")
 
 
-def test_a_stretch_within_the_rounding_of_a_grid_point(targets: Dataset) -> None:
+def test_a_window_within_the_rounding_of_a_grid_point(targets: Dataset) -> None:
     near = (targets.logits(WHOLE)[1], targets.logits(WHOLE)[2])
     found = targets.target(WHOLE, math.nextafter(0.48, 0), math.nextafter(0.48, 1))
     assert any((found == row).all() for row in near)
 
 
-def test_defaults_are_the_whole_track_and_its_maximum(dataset: Dataset, path: Path) -> None:
+def test_the_default_target_is_the_maximum_of_the_track(dataset: Dataset, path: Path) -> None:
     for track_id, (track, _, logits) in rows_of(path).items():
         target = dataset.target(track_id)
         np.testing.assert_array_equal(target, logits.max(axis=0))
@@ -839,7 +849,7 @@ def test_defaults_are_the_whole_track_and_its_maximum(dataset: Dataset, path: Pa
         assert EMOTIONS[target.argmax()] == track["label"]
 
 
-def test_the_first_of_two_peaks_counts(copied: Path, tmp_path: Path) -> None:
+def test_the_first_of_two_equal_peaks_counts(copied: Path, tmp_path: Path) -> None:
     logits = np.zeros((3, 8), np.float32)
     logits[0, 1], logits[1, 2], logits[2, 3] = 1, 5, 5
     meta = tmp_path / "meta"
@@ -868,10 +878,10 @@ def test_the_first_of_two_peaks_counts(copied: Path, tmp_path: Path) -> None:
         (0.0, -1.0),
     ],
 )
-def test_an_empty_stretch_is_refused(
+def test_an_empty_window_is_refused(
     targets: Dataset, start: float, end: float, timing: str
 ) -> None:
-    with pytest.raises(ConfigError, match=rf"a stretch from {start} to {end} s is empty"):
+    with pytest.raises(ConfigError, match=rf"window from {start} to {end} s: empty"):
         targets.target(WHOLE, start, end, timing=timing)
 
 

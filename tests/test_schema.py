@@ -1,4 +1,4 @@
-"""The contract, and what is published of it."""
+"""The contract and its published schemas."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ SCHEMAS = Path(__file__).parents[1] / "schemas"
 
 
 def test_published_schemas_are_the_code() -> None:
-    """If this fails: `emovox schema --out schemas`."""
+    """If this fails, run `emovox schema --out schemas`."""
     published = {p.stem: json.loads(p.read_text()) for p in SCHEMAS.glob("*.json")}
     assert published == schema.describe() | describe_documents()
 

@@ -1,4 +1,4 @@
-"""Takedown lists: how they are read, and what nobody can read any more because of them."""
+"""Takedown lists: their format, and the rows that readers do not see because of them."""
 
 import hashlib
 import pickle
@@ -20,19 +20,17 @@ from hypothesis import strategies as st
 from validation_fixtures import DROPPED, SPEC, edit, edit_provenance, seal, write_valid
 
 from emovox.cli import main
-from emovox.dataset import reader, schema
+from emovox.dataset import schema
 from emovox.dataset.reader import CONTAINERS, Dataset, load
 from emovox.dataset.takedown import (
-    cut,
-    cut_tracks,
-    find_kept,
     format_list,
     hash_identity,
-    names_listed,
+    mentions_listed,
     read_list,
+    view_without,
 )
 from emovox.errors import ConfigError, InputError
-from emovox.validation.validation import FAILED, Validation, validate
+from emovox.validation.outcomes import FAILED, Validation, validate
 
 
 def hashed(*identities: str) -> str:
@@ -69,15 +67,15 @@ def list_of(tmp_path: Path) -> Any:
 # The list
 
 
-def test_a_hash_is_that_of_every_other_tool() -> None:
-    said = subprocess.run(
+def test_hash_is_that_of_sha256sum() -> None:
+    done = subprocess.run(
         ["sha256sum"], input="id10001", capture_output=True, text=True, check=True
     )
-    assert said.stdout.split()[0] == hash_identity("id10001")
+    assert done.stdout.split()[0] == hash_identity("id10001")
     assert hash_identity("Zoë") == hashlib.sha256("Zoë".encode()).hexdigest()
 
 
-def test_a_list_has_comments_and_what_sha256sum_writes(tmp_path: Path) -> None:
+def test_comments_and_lines_of_sha256sum(tmp_path: Path) -> None:
     one, two = hash_identity("a"), hash_identity("b")
     path = tmp_path / "list.txt"
     path.write_bytes(f"\ufeff# why\r\n\r\n  {one.upper()}  # 3 May\r\n{two}  -\n".encode())
@@ -91,21 +89,27 @@ def test_a_list_has_comments_and_what_sha256sum_writes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "line", ["id10001", "0" * 63, "0" * 65, "g" * 64, "0" * 64 + " id10001", "1 " + "0" * 64]
 )
-def test_a_line_that_is_no_hash_is_said_and_not_shown(tmp_path: Path, line: str) -> None:
+def test_a_line_without_a_hash_is_an_error_that_does_not_show_it(tmp_path: Path, line: str) -> None:
     path = tmp_path / "list.txt"
     path.write_text(f"{hashed('a')}\n{line}\n")
-    with pytest.raises(InputError, match=r"list\.txt: line 3 is no SHA-256") as error:
+    with pytest.raises(InputError, match=r"list\.txt: line 3 is not a SHA-256") as error:
         read_list(path)
     assert "id10001" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", [None, b"\xff\xfe0\x000\x00"])
-def test_a_list_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> None:
+def test_an_unreadable_list(tmp_path: Path, content: bytes | None) -> None:
     path = tmp_path / "list.txt"
     if content:
         path.write_bytes(content)
-    with pytest.raises(InputError, match="cannot be read"):
+    with pytest.raises(InputError, match="cannot read"):
         read_list(path)
+
+
+def test_paths_may_be_strings(tmp_path: Path) -> None:
+    path = tmp_path / "list.txt"
+    path.write_text(hashed("a"))
+    assert read_list(str(path)) == {hash_identity("a")}
 
 
 @pytest.mark.parametrize(
@@ -115,11 +119,11 @@ def test_a_list_that_cannot_be_read(tmp_path: Path, content: bytes | None) -> No
         *("no Jane", "'Jane' is not", "x: Jane: y", "a\\Jane\\b", "Jane."),
     ],
 )
-def test_ids_are_found_where_they_are_named(text: str) -> None:
+def test_ids_are_found_in_paths_and_messages(text: str) -> None:
     listed = {hash_identity("Jane Doe"), hash_identity("Jane")}
-    assert names_listed(text, listed)
-    assert not names_listed(text, {hash_identity("Jan")})
-    assert not names_listed(text, ())
+    assert mentions_listed(text, listed)
+    assert not mentions_listed(text, {hash_identity("Jan")})
+    assert not mentions_listed(text, ())
 
 
 @given(
@@ -127,7 +131,7 @@ def test_ids_are_found_where_they_are_named(text: str) -> None:
     st.sets(st.sampled_from("abcde")),
     st.integers(1, 5),
 )
-def test_what_is_kept_is_what_a_filter_keeps(
+def test_a_view_selects_the_rows_of_a_filter(
     given_tracks: list[tuple[str, int]], hidden: set[str], part: int
 ) -> None:
     rows = sorted(given_tracks)
@@ -141,25 +145,25 @@ def test_what_is_kept_is_what_a_filter_keeps(
         }
     )
     values = [(who, i) for i, (who, n) in enumerate(rows) for _ in range(n)]
-    kept = find_kept(tracks, len(values), {hash_identity(who) for who in hidden})
+    view = view_without(tracks, len(values), {hash_identity(who) for who in hidden})
     if not hidden & {who for who, _ in rows}:
-        assert kept is None
+        assert view is None
         return
-    assert kept is not None
+    assert view is not None
     expected = [value for value in values if value[0] not in hidden]
     frames = pa.table({"value": list(range(len(values)))})
     parts = [frames.slice(i, part) for i in range(0, len(frames), part)]
-    found = [values[i] for t in cut(parts, kept.frames) for i in t["value"].to_pylist()]
+    found = [values[i] for t in view.select_frames(parts) for i in t["value"].to_pylist()]
     assert found == expected
-    assert kept.num_frames == len(values) - len(expected)
+    assert view.num_hidden_frames == len(values) - len(expected)
     pieces = [tracks.slice(i, part) for i in range(0, len(tracks), part)]
-    left = [row for t in cut_tracks(pieces, kept.tracks) for row in t.to_pylist()]
+    left = [row for t in view.select_tracks(pieces) for row in t.to_pylist()]
     assert [row["identity_id"] for row in left] == [w for w, _ in rows if w not in hidden]
     ends = np.cumsum([row["n_frames"] for row in left])
     assert [row["row_offset"] for row in left] == [0, *ends][: len(left)]
     assert [
-        values[i] for s, e in zip(kept.starts, kept.ends, strict=True) for i in range(s, e)
-    ] == (expected)
+        values[i] for s, e in zip(view.starts, view.ends, strict=True) for i in range(s, e)
+    ] == expected
 
 
 # Reading
@@ -174,7 +178,7 @@ def seen(dataset: Dataset) -> dict[str, tuple[Any, ...]]:
 
 @pytest.mark.parametrize("container", CONTAINERS)
 @pytest.mark.parametrize("gone", ["id10001", "id10002"])
-def test_listed_identities_are_nowhere(
+def test_listed_identities_are_hidden_everywhere(
     valid: Path, list_of: Any, container: str, gone: str
 ) -> None:
     whole, dataset = load(valid, container), load(valid, container, takedown=list_of(gone))
@@ -203,7 +207,7 @@ def test_listed_identities_are_nowhere(
     assert repr(dataset).endswith(totals)
 
 
-def test_listed_identities_are_not_in_pandas(valid: Path, list_of: Any) -> None:
+def test_listed_identities_are_hidden_in_pandas(valid: Path, list_of: Any) -> None:
     pytest.importorskip("pandas")
     whole, dataset = load(valid), load(valid, takedown=list_of("id10001"))
     assert "id10001" in set(whole.to_pandas("tracks")["identity_id"])
@@ -213,9 +217,7 @@ def test_listed_identities_are_not_in_pandas(valid: Path, list_of: Any) -> None:
 
 
 @pytest.mark.parametrize("container", CONTAINERS)
-def test_asking_for_a_hidden_track_is_asking_for_none(
-    valid: Path, list_of: Any, container: str
-) -> None:
+def test_a_hidden_track_is_unknown(valid: Path, list_of: Any, container: str) -> None:
     dataset = load(valid, container, takedown=list_of("id10001"))
     hidden, shown = "id10001/video0001/00001", "id10002/video0002/00001"
     assert hidden not in dataset and shown in dataset
@@ -223,21 +225,23 @@ def test_asking_for_a_hidden_track_is_asking_for_none(
         *(dataset.logits, dataset.frame_index, dataset.times, dataset.target),
         dataset.__getitem__,
     ):
-        with pytest.raises(KeyError, match=f"no track '{hidden}'"):
+        with pytest.raises(KeyError, match=f"track '{hidden}' not found"):
             ask(hidden)  # type: ignore[operator]
         ask(shown)  # type: ignore[operator]
     np.testing.assert_array_equal(dataset.target(shown), load(valid).logits(shown).max(axis=0))
-    with pytest.raises(ConfigError, match="no split 'heard_val'; there are train, unheard_val"):
+    with pytest.raises(
+        ConfigError, match="split 'heard_val' not found; pass one of train, unheard_val"
+    ):
         dataset.to_numpy("heard_val")
 
 
-def test_a_list_in_the_folder_counts_unasked(dataset: Path, list_of: Any) -> None:
+def test_a_list_in_the_folder_is_always_applied(dataset: Path, list_of: Any) -> None:
     (dataset / schema.TAKEDOWN).write_text(hashed("id10001"))
     assert {t.identity_id for t in load(dataset)} == {"id10002", "id10003"}
     assert {t.identity_id for t in load(dataset, takedown=list_of("id10003"))} == {"id10002"}
     assert not len(load(dataset, takedown=list_of("id10002", "id10003")))
     (dataset / schema.TAKEDOWN).write_text("id10001\n")
-    with pytest.raises(InputError, match="line 1 is no SHA-256"):
+    with pytest.raises(InputError, match="line 1 is not a SHA-256"):
         load(dataset)
 
 
@@ -261,16 +265,15 @@ def test_pickling_keeps_the_list(valid: Path, list_of: Any) -> None:
         assert workers.submit(track_ids, dataset).result() == track_ids(dataset)
 
 
-def test_without_a_list_nothing_is_looked_up(valid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_list_no_table_is_read(valid: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise AssertionError
 
-    monkeypatch.setattr(reader, "find_kept", fail)
     monkeypatch.setattr(pq, "read_table", fail)
     assert len(load(valid)) == len(SPEC)
 
 
-def test_a_damaged_table_is_said_when_there_is_a_list(dataset: Path, list_of: Any) -> None:
+def test_a_damaged_table_with_a_list_is_an_error(dataset: Path, list_of: Any) -> None:
     (dataset / schema.table_file("tracks", "train")).write_bytes(b"no")
     with pytest.raises(InputError, match="tracks of train"):
         load(dataset, takedown=list_of("id10001"))
@@ -287,17 +290,17 @@ def broken(validation: Validation) -> dict[str, list[str]]:
     }
 
 
-def test_a_list_may_join_a_dataset_that_keeps_to_it(dataset: Path) -> None:
+def test_a_list_may_be_added_to_a_dataset_without_listed_rows(dataset: Path) -> None:
     (dataset / schema.TAKEDOWN).write_text(hashed("id99999"))
     assert validate(dataset).valid
     (dataset / schema.TAKEDOWN).write_text(hashed("id10003"))
     found = broken(validate(dataset))
     assert found == {"takedown": [f"id10003, {hash_identity('id10003')}"]}
     (dataset / schema.TAKEDOWN).write_text("id10003\n")
-    assert "line 1 is no SHA-256" in broken(validate(dataset))["takedown"][0]
+    assert "line 1 is not a SHA-256" in broken(validate(dataset))["takedown"][0]
 
 
-def test_traces_outside_the_tables_are_found(dataset: Path, list_of: Any) -> None:
+def test_listed_ids_in_documents_are_found(dataset: Path, list_of: Any) -> None:
     def rename(rows: list[dict[str, Any]]) -> None:
         rows[0] |= {"track_id": "images/7", "source": "mp4/id10009/x.mp4"}
 
@@ -309,16 +312,16 @@ def test_traces_outside_the_tables_are_found(dataset: Path, list_of: Any) -> Non
     assert found == {"takedown": ["images/7", "id10009/x/00001"]}
 
 
-def test_a_garbage_list_is_no_reason_to_pass(valid: Path, tmp_path: Path) -> None:
+def test_validate_fails_on_a_list_with_another_line(valid: Path, tmp_path: Path) -> None:
     (tmp_path / "list.txt").write_text("A. Person\n")
     result = CliRunner().invoke(
         main, ["validate", str(valid), "--takedown", str(tmp_path / "list.txt")]
     )
-    assert result.exit_code == 2 and "line 1 is no SHA-256" in result.output
+    assert result.exit_code == 2 and "line 1 is not a SHA-256" in result.output
     assert "Person" not in result.output
 
 
-def test_the_fixture_is_what_these_tests_take_it_for(dataset: Path) -> None:
+def test_the_fixture_is_valid_and_has_one_dropped_track(dataset: Path) -> None:
     assert [d.track_id for d in DROPPED] == ["id10002/video0002/00002"]
     seal(dataset)
     assert validate(dataset).valid

@@ -1,33 +1,34 @@
-"""Read any dataset of the contract: tables as Arrow, logits of any track at once.
+"""Read any dataset of the contract: tables as Arrow, logits of single tracks at once.
 
-Parquet and HDF5 are packed for storage, not for picking one track of a hundred thousand. The first
-look into a split unpacks its logits once into the cache, named by their content hash; from then on
-they are memory-mapped, so that worker processes share them.
+Parquet and HDF5 do not give fast access to one track of a hundred thousand. The first access to a
+split unpacks its logits into the cache, under their content hash; from then on they are
+memory-mapped, so that worker processes share them.
 """
 
-import importlib.util
-import json
 import math
-from collections.abc import Collection, Iterator, Mapping
+import os
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.mmap_cache import Arrays, frames_of, open_arrays
-from emovox.dataset.names import POOLS, TIMINGS
-from emovox.dataset.takedown import Kept, cut, cut_tracks, find_kept, own_list, read_list
-from emovox.emotions import EMOTIONS
-from emovox.errors import ConfigError, InputError, MissingPackageError
+from emovox.dataset.documents import read_manifest
+from emovox.dataset.mmap_cache import open_arrays
+from emovox.dataset.store import read_frames
+from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
+from emovox.dataset.targets import pool_window
+from emovox.errors import ConfigError, InputError, first_line
+from emovox.packages import explained
 
 CONTAINERS = ("parquet", "hdf5")
-LEGACY_FPS, LEGACY_STEP = 25, 6  # video frames per second, and per grid point
-ROUNDING = 1e-6  # of a grid step; a window's edge this close to a grid point lies on it
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -50,22 +51,30 @@ class TrackLogits:
     frame_index: np.ndarray
     times: np.ndarray
 
+    def __repr__(self) -> str:
+        return (
+            f"<TrackLogits {self.track_id}: {len(self.times)} frames, {self.split}, {self.label}>"
+        )
+
 
 def load(
-    path: str | Path, container: str = "parquet", takedown: str | Path | None = None
+    path: str | os.PathLike[str],
+    container: str = "parquet",
+    takedown: str | os.PathLike[str] | None = None,
 ) -> "Dataset":
-    """Open a dataset: one built here, imported, or downloaded.
+    """Open a dataset that was built, imported or downloaded.
 
     Args:
-        path: its folder.
-        container: `parquet`, or `hdf5` to read frames from the HDF5 files of a dataset that has
-            them. The answers are the same.
-        takedown: list of identities, by the SHA-256 of their ids, that the dataset is to be read
-            without. A takedown.txt in its folder counts in any case.
+        path: folder of the dataset.
+        container: `parquet`, or `hdf5` to read the frames from HDF5 files, if the dataset has them.
+            The results are the same.
+        takedown: list of identities to hide, by the SHA-256 of their ids. A takedown.txt in the
+            folder is always applied.
 
     Raises:
-        ConfigError: unknown container.
-        InputError: `path` is no dataset of this version of the contract, or a list cannot be read.
+        ConfigError: `container` is unknown.
+        InputError: `path` is not a dataset of this version of the contract, or a list is
+            unreadable.
 
     Example:
         >>> dataset = load("emovox-demo/dataset")  # of `emovox demo`
@@ -75,46 +84,60 @@ def load(
         >>> track.track_id, track.logits.shape, track.times[:3].tolist()
         ('demo00/scene00x00/00001', (20, 8), [0.0, 0.24, 0.48])
     """
-    return Dataset(Path(path), container, read_list(Path(takedown)) if takedown else ())
+    return Dataset(path, container, () if takedown is None else read_list(takedown))
 
 
 class Dataset:
-    """A dataset on disk. Opening it reads the manifest alone; tables follow when asked for.
+    """A dataset on disk. Opening it reads the manifest only; tables are read when they are used.
 
-    Iterating yields a `TrackLogits` per track, split after split; `len` is the number of tracks.
-    Pickles as its path. Identities of a takedown list are nowhere to be found, as if it had been
-    made without them; opening then reads the tables `tracks` to see whom that concerns.
+    Iteration yields a `TrackLogits` per track, split by split; `len` is the number of tracks.
+    Pickles as its path. Identities of a takedown list are hidden everywhere, as if the dataset had
+    been made without them; opening then reads the tables `tracks` too.
 
     Attributes:
         path: folder.
-        container: where frames are read from.
-        takedown: hashes of the identities that are hidden, wherever they were listed.
-        manifest: content of manifest.json; its totals count what is hidden, too.
+        container: source of the frames, `parquet` or `hdf5`.
+        takedown: hashes of the hidden identities, of all lists.
+        manifest: content of manifest.json; its totals include hidden identities.
         name, version: of the dataset.
         step: seconds between grid points.
-        splits: those that have rows.
+        splits: splits with rows.
+        tracks, frames: the tables `tracks` and `frames` of each split; read on first use.
     """
 
+    tracks: Mapping[str, pa.Table]
+    frames: Mapping[str, pa.Table]
+
     def __init__(
-        self, path: Path, container: str = "parquet", takedown: Collection[str] = ()
+        self,
+        path: str | os.PathLike[str],
+        container: str = "parquet",
+        takedown: Collection[str] = (),
     ) -> None:
         if container not in CONTAINERS:
             raise ConfigError(f"container {container!r} is not one of {', '.join(CONTAINERS)}")
         self.path, self.container = Path(path), container
-        self.manifest = _read_manifest(self.path)
+        self.manifest = read_manifest(self.path)
         self.name, self.version = str(self.manifest["name"]), str(self.manifest["version"])
         self.step = self.manifest["step_ms"] / 1000
         by_split = self.manifest["totals"]["by_split"]
         self.splits = tuple(split for split in schema.SPLITS if split in by_split)
         self.takedown = own_list(self.path).union(takedown)
-        self._kept = self._find_kept() if self.takedown else {}
-        self.splits = tuple(s for s in self.splits if s not in self._kept or self._kept[s].tracks)
+        self._views: dict[str, SplitView] = {}
+        if self.takedown:
+            self._hide()
+        self.tracks = _BySplit(self, self._read_tracks)
+        self.frames = _BySplit(self, self._read_frames)
+        self._arrays = _BySplit(
+            self, lambda split: open_arrays(self.path, split, self.container, self.manifest)
+        )
+        self._bounds = _BySplit(self, self._find_bounds)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self.path, self.container, self.takedown)
 
     def __repr__(self) -> str:
-        num_hidden = sum(kept.num_frames for kept in self._kept.values())
+        num_hidden = sum(view.num_hidden_frames for view in self._views.values())
         return (
             f"<Dataset {self.name} {self.version}: {len(self):,} tracks, "
             f"{self.manifest['totals']['frames'] - num_hidden:,} frames, "
@@ -122,7 +145,7 @@ class Dataset:
         )
 
     def __len__(self) -> int:
-        num_hidden = sum(kept.num_tracks for kept in self._kept.values())
+        num_hidden = sum(view.num_hidden_tracks for view in self._views.values())
         return int(self.manifest["totals"]["tracks"]) - num_hidden
 
     def __iter__(self) -> Iterator[TrackLogits]:
@@ -136,32 +159,26 @@ class Dataset:
     def __getitem__(self, track_id: str) -> TrackLogits:
         return self._track(*self._find(track_id))
 
-    @cached_property
-    def tracks(self) -> Mapping[str, pa.Table]:
-        """The table `tracks` of each split."""
-        return _Tables(self, "tracks")
-
-    @cached_property
-    def frames(self) -> Mapping[str, pa.Table]:
-        """The table `frames` of each split."""
-        return _Tables(self, "frames")
-
     def logits(self, track_id: str) -> np.ndarray:
-        """Logits float32 `[n, 8]` of a track; memory-mapped, read-only.
+        """Return the logits of a track, float32 `[n, 8]`; memory-mapped, read-only.
 
         Raises:
-            KeyError: no such track.
+            KeyError: the track is unknown.
         """
         split, row = self._find(track_id)
-        return self._unpacked[split].logits[self._span(split, row)]
+        return self._arrays[split].logits[self._span(split, row)]
 
     def frame_index(self, track_id: str) -> np.ndarray:
-        """Grid points int16 `[n]` of a track's rows; KeyError for no such track."""
+        """Return the grid points of a track's rows, int16 `[n]`; KeyError for an unknown track."""
         split, row = self._find(track_id)
-        return self._unpacked[split].frame_index[self._span(split, row)]
+        return self._arrays[split].frame_index[self._span(split, row)]
 
     def times(self, track_id: str) -> np.ndarray:
-        """Seconds float64 `[n]` of a track's rows, from its start; KeyError for no such track."""
+        """Return the times of a track's rows, float64 `[n]`, in seconds from its start.
+
+        Raises:
+            KeyError: the track is unknown.
+        """
         return self.frame_index(track_id) * self.step
 
     def target(
@@ -172,22 +189,22 @@ class Dataset:
         pool: str = "max",
         timing: str = "grid",
     ) -> np.ndarray:
-        """Pool the logits of a stretch of a track into one target, float32 `[8]`.
+        """Pool the logits of a window of a track into one target, float32 `[8]`.
 
         Args:
-            track_id: of the track.
-            start: seconds from the start of the track; what lies before it counts as 0.
-            end: seconds, after `start`; beyond the last row means up to it.
-            pool: `max` of each emotion (paper, section 3.2), `mean`, or `peak`: the row that holds
-                the largest single logit.
-            timing: `grid`: row k covers [step k, step (k + 1)), and every row that meets the
-                stretch counts. `legacy`: the rows from that of `start` to that of `end`, by the
-                mapping of the reference code, which is one video frame late. A stretch without
-                rows takes the nearest one.
+            track_id: the track.
+            start: seconds from the start of the track; a negative start means 0.
+            end: seconds, after `start`; an end after the last row means the last row.
+            pool: `max` of each emotion (paper, section 3.2), `mean`, or `peak`: the row with the
+                largest single logit.
+            timing: `grid`: row k covers [step k, step (k + 1)), and all rows that overlap the
+                window count; if none does, the nearest. `legacy`: all rows from that of `start` to
+                that of `end`, by the mapping of the reference code, which is one video frame late.
 
         Raises:
-            KeyError: no such track.
-            ConfigError: an unknown pool or timing, or `end` not after `start`.
+            KeyError: the track is unknown.
+            ConfigError: `pool` or `timing` is unknown, `end` is not after `start`, or `timing` does
+                not fit the step of the dataset.
 
         Example:
             >>> dataset = load("emovox-demo/dataset")
@@ -196,87 +213,74 @@ class Dataset:
             >>> np.array_equal(target, rows.max(axis=0))
             True
         """
-        if pool not in POOLS:
-            raise ConfigError(f"pool {pool!r} is not one of {', '.join(POOLS)}")
-        if timing not in TIMINGS:
-            raise ConfigError(f"timing {timing!r} is not one of {', '.join(TIMINGS)}")
-        if not end > start:
-            raise ConfigError(f"a stretch from {start} to {end} s is empty")
-        logits = self.logits(track_id)
         if timing == "legacy" and self.manifest["step_ms"] != schema.STEP_MS:
             raise ConfigError(
-                f"timing legacy knows steps of {schema.STEP_MS} ms only; {self.path} has "
-                f"{self.manifest['step_ms']}"
+                f"timing 'legacy' requires a step of {schema.STEP_MS} ms; {self.path} has "
+                f"{self.manifest['step_ms']} ms"
             )
-        if timing == "legacy":
-            rows = _legacy_rows(start, end, len(logits))
-        else:
-            rows = _grid_rows(start / self.step, end / self.step, self.frame_index(track_id))
-        chosen = logits[rows]
-        if pool == "peak":
-            return np.array(chosen[chosen.max(axis=1).argmax()])
-        return np.asarray(chosen.max(axis=0) if pool == "max" else chosen.mean(axis=0))
+        logits, index = self.logits(track_id), self.frame_index(track_id)
+        return pool_window(logits, index, self.step, (start, end), pool, timing)
 
     def to_pandas(self, table: str = "frames", split: str | None = None) -> Any:
-        """One table as a pandas DataFrame, of one split or of all; needs pandas.
+        """Return the table `frames` or `tracks` as a pandas DataFrame, of one split or of all.
 
         Raises:
-            ConfigError: no such table or split.
+            ConfigError: the table or the split is unknown.
             MissingPackageError: pandas is not installed.
         """
         if table not in ("frames", "tracks"):
             raise ConfigError(f"table {table!r} is not one of frames, tracks")
         tables: Mapping[str, pa.Table] = getattr(self, table)
         chosen = [tables[s] for s in (self.splits if split is None else (split,))]
-        if importlib.util.find_spec("pandas") is None:
-            raise MissingPackageError("to_pandas: pandas is not installed; run: pip install pandas")
+        with explained("to_pandas"):
+            import pandas  # noqa: F401  pyarrow imports it and does not name its extra
         return pa.concat_tables([schema.SCHEMAS[table].empty_table(), *chosen]).to_pandas()
 
     def to_numpy(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """All logits float32 `[N, 8]` and grid points int16 `[N]` of a split; read-only.
+        """Return the logits float32 `[N, 8]` and grid points int16 `[N]` of a split; read-only.
 
-        Memory-mapped, unless a takedown list makes them other than the stored ones. A track's rows
-        begin at its `row_offset` in the table `tracks`.
+        They are memory-mapped, unless a takedown list hides some of the stored rows. The rows of a
+        track start at its `row_offset` in the table `tracks`.
 
         Raises:
-            ConfigError: no such split.
+            ConfigError: the split is unknown.
         """
-        unpacked = self._unpacked[split]
-        if split not in self._kept:
-            return unpacked.logits, unpacked.frame_index
-        return self._kept[split].rows(unpacked.logits), self._kept[split].rows(unpacked.frame_index)
+        arrays = self._arrays[split]
+        logits, index = arrays.logits, arrays.frame_index
+        if view := self._views.get(split):
+            logits, index = logits[view.frames], index[view.frames]
+            logits.setflags(write=False)
+            index.setflags(write=False)
+        return logits, index
 
     def check_split(self, split: str) -> None:
-        """Raise ConfigError for a split that has no rows here."""
+        """Raise ConfigError if a split has no rows."""
         if split not in self.splits:
             raise ConfigError(
-                f"{self.path}: no split {split!r}; there are {', '.join(self.splits)}"
+                f"{self.path}: split {split!r} not found; pass one of {', '.join(self.splits)}"
             )
 
     def _find(self, track_id: str) -> tuple[str, int]:
         try:
             return self._rows[track_id]
         except KeyError:
-            raise KeyError(f"{self.path}: no track {track_id!r}") from None
+            raise KeyError(f"{self.path}: track {track_id!r} not found") from None
 
     @cached_property
     def _rows(self) -> dict[str, tuple[str, int]]:
-        """Split and row in its `tracks` of every track."""
+        """Split and row in `tracks` of every track."""
         return {
             track_id: (split, row)
             for split in self.splits
             for row, track_id in enumerate(self.tracks[split]["track_id"].to_pylist())
         }
 
-    @cached_property
-    def _bounds(self) -> dict[str, tuple[np.ndarray, np.ndarray]]:
-        """For each split, where its tracks begin and end in the stored rows: int64 `[T]` each."""
-        bounds = {split: (kept.starts, kept.ends) for split, kept in self._kept.items()}
-        for split in self.splits:
-            if split not in bounds:
-                starts = self.tracks[split]["row_offset"].to_numpy()
-                bounds[split] = starts, np.append(starts[1:], self._num_stored(split))
-        return bounds
+    def _find_bounds(self, split: str) -> tuple[np.ndarray, np.ndarray]:
+        """Return first and last + 1 of the stored rows of each track, int64 `[T]` each."""
+        if view := self._views.get(split):
+            return view.starts, view.ends
+        starts = self.tracks[split]["row_offset"].to_numpy()
+        return starts, np.append(starts[1:], self._num_stored(split))
 
     def _span(self, split: str, row: int) -> slice:
         starts, ends = self._bounds[split]
@@ -285,64 +289,62 @@ class Dataset:
     def _num_stored(self, split: str) -> int:
         return int(self.manifest["totals"]["by_split"][split]["frames"])
 
-    def _find_kept(self) -> dict[str, Kept]:
-        """What the takedown list leaves of the splits that it touches."""
-        stored = _Tables(self, "tracks")
-        found = {
-            split: find_kept(stored.load(split), self._num_stored(split), self.takedown)
-            for split in self.splits
-        }
-        return {split: kept for split, kept in found.items() if kept}
+    def _hide(self) -> None:
+        """Find the views that hide the listed identities; drop splits without remaining tracks."""
+        for split in self.splits:
+            tracks = self._read("tracks", split)
+            if view := view_without(tracks, self._num_stored(split), self.takedown):
+                self._views[split] = view
+        views = self._views
+        self.splits = tuple(s for s in self.splits if s not in views or views[s].tracks.any())
 
-    @cached_property
-    def _unpacked(self) -> "_Unpacked":
-        return _Unpacked(self)
+    def _read_tracks(self, split: str) -> pa.Table:
+        stored, view = self._read("tracks", split), self._views.get(split)
+        return stored if view is None else pa.concat_tables(view.select_tracks([stored]))
+
+    def _read_frames(self, split: str) -> pa.Table:
+        if self.container == "hdf5":
+            stored = pa.concat_tables(read_frames(self.path, split, "hdf5"))
+        else:
+            stored = self._read("frames", split)
+        view = self._views.get(split)
+        return stored if view is None else pa.concat_tables(view.select_frames([stored]))
+
+    def _read(self, table: str, split: str) -> pa.Table:
+        """Return a Parquet table as it is stored, hidden identities included."""
+        file, columns = self.path / schema.table_file(table, split), schema.SCHEMAS[table]
+        try:
+            stored = pq.read_table(file, memory_map=True, page_checksum_verification=True)
+            stored = stored.select(columns.names).cast(columns)
+        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            raise InputError(
+                f"{file}: cannot read {table} of {split}: {first_line(error)}"
+            ) from error
+        return stored.replace_schema_metadata(None)
 
     def _track(self, split: str, row: int) -> TrackLogits:
-        table, span = self.tracks[split], self._span(split, row)
-        frame_index = self._unpacked[split].frame_index[span]
+        table, span, arrays = self.tracks[split], self._span(split, row), self._arrays[split]
         names = ("track_id", "identity_id", "video_id", "split", "label")
         return TrackLogits(
             **{name: table[name][row].as_py() for name in names},
-            logits=self._unpacked[split].logits[span],
-            frame_index=frame_index,
-            times=frame_index * self.step,
+            logits=arrays.logits[span],
+            frame_index=arrays.frame_index[span],
+            times=arrays.frame_index[span] * self.step,
         )
 
 
-class _Tables(Mapping[str, pa.Table]):
-    """One table of every split, read when it is first asked for."""
+class _BySplit(Mapping[str, T], Generic[T]):
+    """A value for each split of a dataset, made on first use."""
 
-    def __init__(self, dataset: Dataset, table: str) -> None:
-        self._dataset, self._table = dataset, table
-        self._read: dict[str, pa.Table] = {}
+    def __init__(self, dataset: Dataset, make: Callable[[str], T]) -> None:
+        self._dataset, self._make = dataset, make
+        self._made: dict[str, T] = {}
 
-    def __getitem__(self, split: str) -> pa.Table:
+    def __getitem__(self, split: str) -> T:
         self._dataset.check_split(split)
-        if split not in self._read:
-            self._read[split] = self._cut(split, self.load(split))
-        return self._read[split]
-
-    def _cut(self, split: str, stored: pa.Table) -> pa.Table:
-        kept = self._dataset._kept.get(split)
-        if kept is None:
-            return stored
-        if self._table == "tracks":
-            return pa.concat_tables(cut_tracks([stored], kept.tracks))
-        return pa.concat_tables(cut([stored], kept.frames))
-
-    def load(self, split: str) -> pa.Table:
-        """The table as it is stored."""
-        path, columns = self._dataset.path, schema.SCHEMAS[self._table]
-        if self._table == "frames" and self._dataset.container == "hdf5":
-            return pa.concat_tables(frames_of(path, split, "hdf5"))
-        try:
-            file = path / schema.table_file(self._table, split)
-            table = pq.read_table(file, memory_map=True, page_checksum_verification=True)
-            table = table.select(columns.names).cast(columns)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise InputError(f"{path}: {self._table} of {split}: {_one_line(error)}") from error
-        return table.replace_schema_metadata(None)
+        if split not in self._made:
+            self._made[split] = self._make(split)
+        return self._made[split]
 
     def __contains__(self, split: object) -> bool:
         return split in self._dataset.splits
@@ -352,69 +354,3 @@ class _Tables(Mapping[str, pa.Table]):
 
     def __len__(self) -> int:
         return len(self._dataset.splits)
-
-
-class _Unpacked:
-    """Memory-mapped logits and grid points of every split."""
-
-    def __init__(self, dataset: Dataset) -> None:
-        self._dataset = dataset
-        self._open: dict[str, Arrays] = {}
-
-    def __getitem__(self, split: str) -> Arrays:
-        dataset = self._dataset
-        dataset.check_split(split)
-        if split not in self._open:
-            self._open[split] = open_arrays(
-                dataset.path, split, dataset.container, dataset.manifest
-            )
-        return self._open[split]
-
-
-def _read_manifest(path: Path) -> dict[str, Any]:
-    file = path / schema.MANIFEST
-    try:
-        manifest: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-        version, emotions = manifest["schema_version"], manifest["emotions"]
-        _ = manifest["name"], manifest["version"], manifest["step_ms"], manifest["files"]
-        _ = manifest["totals"]["by_split"], manifest["totals"]["tracks"]
-    except OSError as error:
-        what = "is no dataset" if path.is_dir() else "no such folder"
-        raise InputError(f"{path}: {what}: {schema.MANIFEST}: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{file}: is no manifest of a dataset ({_one_line(error)})") from error
-    if version != schema.SCHEMA_VERSION:
-        raise InputError(
-            f"{file}: version {version} of the contract; this emovox reads {schema.SCHEMA_VERSION}"
-        )
-    if emotions != list(EMOTIONS):
-        raise InputError(f"{file}: emotions are {emotions}, expected {list(EMOTIONS)}")
-    return manifest
-
-
-def _grid_rows(first: float, last: float, frame_index: np.ndarray) -> slice:
-    """Rows that meet a stretch given in grid steps; the nearest row if there are none."""
-    low = math.floor(max(first + ROUNDING, 0))
-    high = math.inf if math.isinf(last) else math.ceil(last - ROUNDING)
-    start, stop = (int(np.searchsorted(frame_index, bound)) for bound in (low, high))
-    if start < stop:
-        return slice(start, stop)
-    middle = (low + (low if math.isinf(high) else max(high - 1, 0))) / 2
-    nearest = int(np.abs(frame_index - min(middle, int(frame_index[-1]))).argmin())
-    return slice(nearest, nearest + 1)
-
-
-def _legacy_rows(start: float, end: float, num_rows: int) -> slice:
-    """The reference code's rows for a stretch in seconds, kept inside the track."""
-
-    def row(time: float) -> int:
-        if time == math.inf:
-            return num_rows - 1
-        frame = max(LEGACY_FPS * time - 1, 0)
-        return min(math.floor(frame / LEGACY_STEP), num_rows - 1)
-
-    return slice(row(start), row(end) + 1)
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

@@ -1,20 +1,20 @@
-"""The dataset contract, version 1: its only place.
+"""The dataset contract, version 1; no other module defines any of it.
 
 A dataset is a folder::
 
     README.md                                card, with Hugging Face front matter
     frames/<split>-00000-of-00001.parquet    one row per grid point with a face
     tracks/<split>-00000-of-00001.parquet    one row per track
-    faces/<split>-00000-of-00001.parquet     where each face was; built datasets only
-    hdf5/<split>.h5                          the frames once more, on request
-    dropped.parquet                          tracks that gave no rows, with the reason
-    croissant.json                           metadata for other tools; comes with a release
+    faces/<split>-00000-of-00001.parquet     position of each face; built datasets only
+    hdf5/<split>.h5                          copy of the frames, on request
+    dropped.parquet                          tracks without rows, with the reason
+    croissant.json                           metadata for other tools; in releases
     provenance.json  SHA256SUMS  manifest.json
-    takedown.txt                             identities that must not be shown, by their hashes
+    takedown.txt                             hashes of identities that must not be shown
 
-A split without rows has no files. The manifest lists all files but itself; croissant.json and
-takedown.txt may join a dataset that is finished. Tracks planned = rows of `tracks` + rows of
-`dropped`, whomever a takedown list took out of both aside.
+A split without rows has no files. The manifest lists every file except itself. croissant.json and
+takedown.txt may be added to a finished dataset. Tracks planned = rows of `tracks` + rows of
+`dropped`, not counting identities that a takedown list removed.
 """
 
 from typing import Any
@@ -31,101 +31,63 @@ SCHEMA_VERSION = 1
 LOGITS = tuple(f"logit_{emotion}" for emotion in EMOTIONS)
 MAXIMA = tuple(f"max_{emotion}" for emotion in EMOTIONS)
 
+# Type and description of each column, whichever tables have it.
+COLUMNS: dict[str, tuple[pa.DataType, str]] = {
+    "track_id": (pa.string(), "Identity, video and number of the track, joined by slashes."),
+    "identity_id": (pa.string(), "Id of the speaker in the source corpus."),
+    "video_id": (pa.string(), "Id, in the source corpus, of the video that holds the track."),
+    "track_num": (pa.int32(), "Number of the track within its video."),
+    "split": (pa.string(), "Split of the track."),
+    "frame_index": (pa.int16(), "Grid point, from 0; a grid point without a face leaves a gap."),
+    "timestamp_ms": (pa.int32(), "Time of the grid point in ms: grid step times `frame_index`."),
+    **{f"logit_{name}": (pa.float32(), f"Raw logit of {name}.") for name in EMOTIONS},
+    "n_frames": (pa.int32(), "Rows of the track in `frames`."),
+    "n_expected": (pa.int32(), "Grid points of the track, with or without a face."),
+    "duration_ms": (pa.int32(), "Length of the track in ms; null if the source gives none."),
+    "row_offset": (pa.int64(), "First row of the track in the frames of its split, from 0."),
+    "label": (pa.string(), "Emotion with the largest of the `max_` columns."),
+    **{f"max_{name}": (pa.float32(), f"Largest {name} logit of the track.") for name in EMOTIONS},
+    "pts_ms": (pa.float64(), "Presentation time of the decoded frame in its file, in ms."),
+    "box_x": (pa.float32(), "Left edge of the face, in pixels of the source frame."),
+    "box_y": (pa.float32(), "Upper edge of the face, in pixels of the source frame."),
+    "box_w": (pa.float32(), "Width of the face, in pixels of the source frame."),
+    "box_h": (pa.float32(), "Height of the face, in pixels of the source frame."),
+    "score": (pa.float32(), "Score of the face detector; null for given boxes."),
+    "sharpness": (pa.float32(), "Variance of the Laplacian of the grey face."),
+    "source": (pa.string(), "Path of the track below the corpus root."),
+    "stage": (pa.string(), "Build step that failed."),
+    "error": (pa.string(), "Kind of failure."),
+    "message": (pa.string(), "Description of the failure."),
+    "attempts": (pa.int32(), "Number of attempts."),
+}
+NULLABLE = ("duration_ms", "score")
 
-def _field(name: str, kind: pa.DataType, *, nullable: bool = False) -> pa.Field:
-    return pa.field(name, kind, nullable=nullable)
+
+def _table(*names: str) -> pa.Schema:
+    return pa.schema([pa.field(name, COLUMNS[name][0], name in NULLABLE) for name in names])
 
 
-FRAMES = pa.schema(
-    [
-        _field("track_id", pa.string()),
-        _field("frame_index", pa.int16()),
-        _field("timestamp_ms", pa.int32()),
-        *(_field(name, pa.float32()) for name in LOGITS),
-    ]
+FRAMES = _table("track_id", "frame_index", "timestamp_ms", *LOGITS)
+TRACKS = _table(
+    *("track_id", "identity_id", "video_id", "track_num", "split", "n_frames", "n_expected"),
+    *("duration_ms", "row_offset", "label", *MAXIMA),
 )
-
-TRACKS = pa.schema(
-    [
-        _field("track_id", pa.string()),
-        _field("identity_id", pa.string()),
-        _field("video_id", pa.string()),
-        _field("track_num", pa.int32()),
-        _field("split", pa.string()),
-        _field("n_frames", pa.int32()),
-        _field("n_expected", pa.int32()),
-        _field("duration_ms", pa.int32(), nullable=True),
-        _field("row_offset", pa.int64()),
-        _field("label", pa.string()),
-        *(_field(name, pa.float32()) for name in MAXIMA),
-    ]
+FACES = _table(
+    *("track_id", "frame_index", "pts_ms", "box_x", "box_y", "box_w", "box_h", "score", "sharpness")
 )
-
-FACES = pa.schema(
-    [
-        _field("track_id", pa.string()),
-        _field("frame_index", pa.int16()),
-        _field("pts_ms", pa.float64()),
-        *(_field(f"box_{side}", pa.float32()) for side in "xywh"),
-        _field("score", pa.float32(), nullable=True),
-        _field("sharpness", pa.float32()),
-    ]
-)
-
-DROPPED = pa.schema(
-    [
-        _field("track_id", pa.string()),
-        _field("source", pa.string()),
-        _field("stage", pa.string()),
-        _field("error", pa.string()),
-        _field("message", pa.string()),
-        _field("attempts", pa.int32()),
-    ]
-)
-
+DROPPED = _table("track_id", "source", "stage", "error", "message", "attempts")
 SCHEMAS = {"frames": FRAMES, "tracks": TRACKS, "faces": FACES, "dropped": DROPPED}
 
-# What a table's rows are.
+# Description of each table.
 ROWS = {
-    "frames": "One row per grid point of a track at which its face was seen.",
-    "tracks": "One row per speaking-face track that gave rows.",
-    "faces": "One row per row of `frames`: where the face was.",
-    "dropped": "One row per track that gave no rows, with the reason.",
-}
-
-# What a column holds, in whichever tables have it.
-COLUMNS = {
-    "track_id": "Identity, video and number of the track, joined by slashes.",
-    "frame_index": "Grid point, counted from 0; a grid point without a face leaves a gap.",
-    "timestamp_ms": "Time of the grid point: step of the grid times `frame_index`, in ms.",
-    **{f"logit_{emotion}": f"Logit of {emotion}, raw." for emotion in EMOTIONS},
-    "identity_id": "Who speaks, by the id of the source corpus.",
-    "video_id": "What the track was cut from, by the id of the source corpus.",
-    "track_num": "Number of the track within its video.",
-    "split": "Split of the track.",
-    "n_frames": "Rows of the track in `frames`.",
-    "n_expected": "Grid points of the track, with or without a face.",
-    "duration_ms": "Length of the track in ms; null where the source gives none.",
-    "row_offset": "First row of the track among the frames of its split, counted from 0.",
-    "label": "Emotion with the largest of the maxima.",
-    **{f"max_{emotion}": f"Largest logit of {emotion} in the track." for emotion in EMOTIONS},
-    "pts_ms": "Presentation time of the decoded frame, by its file, in ms.",
-    "box_x": "Left edge of the face, in pixels of the source frame.",
-    "box_y": "Upper edge of the face, in pixels of the source frame.",
-    "box_w": "Width of the face, in pixels of the source frame.",
-    "box_h": "Height of the face, in pixels of the source frame.",
-    "score": "Score of the face detector; null where boxes were given.",
-    "sharpness": "Variance of the Laplacian of the grey face.",
-    "source": "Path of the track below the root of the corpus.",
-    "stage": "Step of the build that failed.",
-    "error": "Kind of failure.",
-    "message": "What happened, in words.",
-    "attempts": "How often the track was tried.",
+    "frames": "One row per grid point of a track with a visible face.",
+    "tracks": "One row per speaking-face track with frames.",
+    "faces": "One row per row of `frames`: the position of the face.",
+    "dropped": "One row per track without frames, with the reason.",
 }
 
 MAX_FRAME_INDEX = 2**15 - 1  # int16; 131 minutes at 0.24 s
 
-# Parquet settings of the contract.
 ROW_GROUP_ROWS = 131_072
 PARQUET_OPTIONS = {
     "compression": "zstd",
@@ -137,7 +99,7 @@ PARQUET_OPTIONS = {
     "store_schema": False,
 }
 
-HDF5_CHUNK = (1024, len(EMOTIONS))  # rows and columns of logits read at once
+HDF5_CHUNK = (1024, len(EMOTIONS))  # rows and columns of the logits
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"
@@ -149,17 +111,17 @@ TAKEDOWN = "takedown.txt"
 
 
 def table_file(table: str, split: str) -> str:
-    """Path of one table's file below the dataset; the spelling `datasets` recognises."""
+    """Return the path of a table's file below the dataset, as `datasets` recognises it."""
     return f"{table}/{split}-00000-of-00001.parquet"
 
 
 def hdf5_file(split: str) -> str:
-    """Path of one split's HDF5 file below the dataset."""
+    """Return the path of a split's HDF5 file below the dataset."""
     return f"hdf5/{split}.h5"
 
 
 def file_metadata(dataset: str, split: str, content_sha256: str) -> dict[str, str]:
-    """Key-value metadata of a Parquet file, or attributes of an HDF5 file."""
+    """Return the key-value metadata of a Parquet file, or the attributes of an HDF5 file."""
     return {
         "emovox.schema_version": str(SCHEMA_VERSION),
         "emovox.dataset": dataset,
@@ -170,7 +132,7 @@ def file_metadata(dataset: str, split: str, content_sha256: str) -> dict[str, st
 
 
 def describe() -> dict[str, Any]:
-    """The tables as plain data, for readers in other languages; `schemas/` holds it as JSON."""
+    """Return the tables as plain data; `schemas/` holds it as JSON for other languages."""
     return {
         table: {
             "schema_version": SCHEMA_VERSION,
@@ -181,7 +143,7 @@ def describe() -> dict[str, Any]:
                     "name": field.name,
                     "type": str(field.type),
                     "nullable": field.nullable,
-                    "description": COLUMNS[field.name],
+                    "description": COLUMNS[field.name][1],
                 }
                 for field in columns
             ],

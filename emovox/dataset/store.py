@@ -1,8 +1,9 @@
-"""Write and read the dataset's tables: Parquet and HDF5 by streaming, and the content hash."""
+"""Write and read the tables of a dataset as Parquet and HDF5, by streaming; content hashes."""
 
 import hashlib
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,32 +12,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.errors import InputError, first_line
 from emovox.files import replace_file, sha256_file
 
-HDF5_TRACKS = 16_384  # written at a time: h5py holds strings many times over
-MAX_PENDING = 32  # pieces; a slice keeps all of the table alive that it was cut from
+HDF5_TRACKS = 16_384  # tracks per write: h5py keeps several copies of each string
+MAX_PENDING = 32  # pieces; a slice keeps the whole table that it is part of in memory
+# Errors that reading a damaged table raises.
+DAMAGED = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
 
 
 @dataclass(frozen=True)
 class WrittenFile:
-    """One entry of `files` in the manifest."""
+    """One entry of `files` in the manifest; `rows` and `content_sha256` of tables only."""
 
     path: str
     bytes: int
     sha256: str
-    rows: int
-    content_sha256: str
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+    rows: int | None = None
+    content_sha256: str | None = None
 
 
 class ContentHash:
     """SHA-256 over the values of a table, column by column.
 
-    Independent of container, compression, row groups and how the rows were chunked: the same rows
-    from Parquet, HDF5 or MAT give the same digest. Numbers count as little-endian bytes; strings
-    as their lengths and, apart from those, their UTF-8 bytes; nulls as a mask over zeros.
+    It does not depend on container, compression, row groups and chunks: the same rows from Parquet,
+    HDF5 or MAT give the same digest. Numbers are hashed as little-endian bytes, strings as their
+    lengths and, separately, their UTF-8 bytes, nulls as a mask over zeros.
     """
 
     def __init__(self, table_schema: pa.Schema) -> None:
@@ -45,7 +46,7 @@ class ContentHash:
         self._shapes = [hashlib.sha256() for _ in table_schema]  # lengths or null masks
 
     def update(self, table: pa.Table) -> None:
-        """Take in further rows; columns must be those of the schema, in its order."""
+        """Add rows; the columns must be those of the schema, in its order."""
         import pyarrow.compute as pc  # takes longer to import than a dataset to open
 
         for i, field in enumerate(self.schema):
@@ -74,7 +75,7 @@ def _numbers(array: pa.Array) -> np.ndarray:
 
 
 def _characters(array: pa.Array) -> memoryview:
-    """The UTF-8 bytes of all strings of an array without nulls, end to end."""
+    """Return the concatenated UTF-8 bytes of the strings of an array without nulls."""
     _, offsets, data = array.buffers()
     if data is None:
         return memoryview(b"")
@@ -83,17 +84,23 @@ def _characters(array: pa.Array) -> memoryview:
 
 
 def table_content_sha256(table: pa.Table) -> str:
-    """Content hash of a table that is in memory."""
+    """Return the content hash of a table in memory."""
     content = ContentHash(table.schema)
     content.update(table)
     return content.hexdigest()
 
 
 class ParquetTable:
-    """Streams rows into one Parquet file of the contract; the file appears on a clean exit.
+    """Stream of rows into one Parquet file of the contract, which appears on a clean exit.
 
-    Use as a context manager; `written` describes the file afterwards.
+    Use as a context manager.
+
+    Attributes:
+        num_rows: rows written so far.
+        written: manifest entry of the file; set by a clean exit.
     """
+
+    written: WrittenFile
 
     def __init__(self, root: Path, name: str, table: str, dataset: str, split: str) -> None:
         self._root, self._name = root, name
@@ -103,7 +110,6 @@ class ParquetTable:
         self._pending: list[pa.Table] = []
         self._num_pending = 0
         self.num_rows = 0
-        self.written: WrittenFile | None = None
 
     def __enter__(self) -> "ParquetTable":
         path = self._root / self._name
@@ -150,28 +156,38 @@ class ParquetTable:
             self.written = describe_file(self._root, self._name, self.num_rows, digest)
 
 
-def describe_file(root: Path, name: str, rows: int, content_sha256: str) -> WrittenFile:
-    """Size and hash of a finished file, as the manifest lists it."""
+def describe_file(
+    root: Path, name: str, rows: int | None = None, content_sha256: str | None = None
+) -> WrittenFile:
+    """Return the manifest entry of a finished file: path, size and hashes."""
     path = root / name
     return WrittenFile(name, path.stat().st_size, sha256_file(path), rows, content_sha256)
 
 
-def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) -> WrittenFile:
-    """Copy one split's Parquet tables into the contract's HDF5 form, row group by row group.
+def logits_of(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
+    """Return the logits float32 `[n, 8]` of rows of `frames`."""
+    return np.stack([rows[name].to_numpy() for name in schema.LOGITS], axis=1)
+
+
+def write_hdf5(root: Path, split: str) -> WrittenFile:
+    """Copy the Parquet files `frames` and `tracks` of a split into its HDF5 file, by batches.
 
     Args:
-        root: dataset folder; `name` is the file to write below it.
-        frames: the split's Parquet file of frames, sorted; `tracks`: that of its tracks.
+        root: folder of the dataset.
+        split: a split with rows.
     """
     import h5py
 
-    frames_file, tracks_file = (pq.ParquetFile(f, pre_buffer=False) for f in (frames, tracks))
-    metadata = {k.decode(): v.decode() for k, v in frames_file.metadata.metadata.items()}
-    num_rows = frames_file.metadata.num_rows
-    path = root / name
-    path.parent.mkdir(parents=True, exist_ok=True)
+    frames, tracks = (
+        pq.ParquetFile(root / schema.table_file(table, split), pre_buffer=False)
+        for table in ("frames", "tracks")
+    )
+    metadata = {k.decode(): v.decode() for k, v in frames.metadata.metadata.items()}
+    num_rows, num_tracks = frames.metadata.num_rows, tracks.metadata.num_rows
+    name = schema.hdf5_file(split)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
     packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
-    with replace_file(path) as temporary, h5py.File(temporary, "w", libver="v110") as file:
+    with replace_file(root / name) as temporary, h5py.File(temporary, "w", libver="v110") as file:
         logits = file.create_dataset(
             "frames/logits",
             (num_rows, len(schema.LOGITS)),
@@ -180,39 +196,44 @@ def write_hdf5(root: Path, name: str, frames: Path, tracks: Path, dataset: str) 
             chunks=schema.HDF5_CHUNK,
             **packed,
         )
-        columns = {
+        numbers = {
             column: file.create_dataset(
                 f"frames/{column}",
-                (num_rows,),
+                num_rows,
                 pa.array([], schema.FRAMES.field(column).type).to_numpy().dtype,
                 chunks=True,
                 **packed,
             )
             for column in ("frame_index", "timestamp_ms")
         }
-        start = 0
-        for batch in frames_file.iter_batches(schema.ROW_GROUP_ROWS):
-            stop = start + batch.num_rows
-            logits[start:stop] = np.stack([batch[c].to_numpy() for c in schema.LOGITS], axis=1)
-            for column, target in columns.items():
-                target[start:stop] = batch[column].to_numpy()
-            start = stop
-        sources = {"track_id": "track_id", "offset": "row_offset", "n_frames": "n_frames"}
-        types = {"track_id": h5py.string_dtype("utf-8"), "offset": np.int64, "n_frames": np.int32}
-        num_tracks = tracks_file.metadata.num_rows
-        by_name = {n: file.create_dataset(f"tracks/{n}", num_tracks, t) for n, t in types.items()}
-        start = 0
-        for batch in tracks_file.iter_batches(HDF5_TRACKS, columns=list(sources.values())):
-            stop = start + batch.num_rows
-            for column, track_values in by_name.items():
-                track_values[start:stop] = batch[sources[column]].to_numpy(zero_copy_only=False)
-            start = stop
+        _fill({"logits": logits, **numbers}, frames.iter_batches(schema.ROW_GROUP_ROWS))
+        columns = {
+            "track_id": file.create_dataset(
+                "tracks/track_id", num_tracks, h5py.string_dtype("utf-8")
+            ),
+            "row_offset": file.create_dataset("tracks/offset", num_tracks, np.int64),
+            "n_frames": file.create_dataset("tracks/n_frames", num_tracks, np.int32),
+        }
+        _fill(columns, tracks.iter_batches(HDF5_TRACKS, columns=list(columns)))
         file.attrs.update({k: v for k, v in metadata.items() if k.startswith("emovox.")})
     return describe_file(root, name, num_rows, metadata["emovox.content_sha256"])
 
 
+def _fill(arrays: Mapping[str, Any], batches: Iterable[pa.RecordBatch]) -> None:
+    """Copy the columns of all batches into HDF5 arrays; `logits` stands for all logit columns."""
+    start = 0
+    for batch in batches:
+        stop = start + batch.num_rows
+        for column, array in arrays.items():
+            if column == "logits":
+                array[start:stop] = logits_of(batch)
+            else:
+                array[start:stop] = batch[column].to_numpy(zero_copy_only=False)
+        start = stop
+
+
 def read_hdf5_frames(path: Path, rows: int = schema.ROW_GROUP_ROWS) -> Iterator[pa.Table]:
-    """Yield the frames of an HDF5 file as tables of the `frames` schema."""
+    """Yield the frames of an HDF5 file as tables of the `frames` schema, `rows` rows at a time."""
     import h5py
 
     with h5py.File(path, "r") as file:
@@ -221,19 +242,38 @@ def read_hdf5_frames(path: Path, rows: int = schema.ROW_GROUP_ROWS) -> Iterator[
         names = pa.array(ids, pa.string())
         for start in range(0, len(track_of_row), rows):
             part = slice(start, start + rows)
-            logits = file["frames/logits"][part]
             arrays = [
                 names.take(pa.array(track_of_row[part])),
                 pa.array(file["frames/frame_index"][part]),
                 pa.array(file["frames/timestamp_ms"][part]),
-                *(pa.array(np.ascontiguousarray(column)) for column in logits.T),
+                *map(pa.array, np.ascontiguousarray(file["frames/logits"][part].T)),
             ]
             yield pa.Table.from_arrays(arrays, schema=schema.FRAMES)
 
 
-def read_table(root: Path, table: str, split: str) -> pa.Table:
-    """Read one table of one split; empty where the split has no rows."""
+def read_frames(root: Path, split: str, container: str) -> Iterator[pa.Table]:
+    """Yield the frames of a split in pieces, from its `parquet` or `hdf5` file.
+
+    Raises:
+        InputError: the file is missing or damaged.
+    """
+    is_hdf5 = container == "hdf5"
+    path = root / (schema.hdf5_file(split) if is_hdf5 else schema.table_file("frames", split))
+    try:
+        if is_hdf5:
+            yield from read_hdf5_frames(path)
+            return
+        file = pq.ParquetFile(
+            path, memory_map=True, page_checksum_verification=True, pre_buffer=False
+        )
+        for batch in file.iter_batches(schema.ROW_GROUP_ROWS):
+            yield pa.Table.from_batches([batch]).cast(schema.FRAMES)
+    except (*DAMAGED, pa.ArrowException) as error:
+        kind = "HDF5" if is_hdf5 else "Parquet"
+        raise InputError(f"{path}: cannot read as {kind} frames: {first_line(error)}") from error
+
+
+def read_table(root: str | os.PathLike[str], table: str, split: str) -> pa.Table:
+    """Return one table of one split; empty if the split has no rows."""
     path = Path(root) / schema.table_file(table, split)
-    if not path.exists():
-        return schema.SCHEMAS[table].empty_table()
-    return pq.read_table(path)
+    return pq.read_table(path) if path.exists() else schema.SCHEMAS[table].empty_table()

@@ -1,10 +1,11 @@
-"""Takedown lists: whose rows must not be shown, by the SHA-256 of each identity_id.
+"""Takedown lists: identities whose rows must not be shown, by the SHA-256 of each identity_id.
 
-A list is text, one hash a line; `#` begins a comment. It holds no name and no id, so that it can be
-published. `takedown.txt` in a dataset's folder is its own list, which every reader honours.
+A list is text with one hash per line; `#` starts a comment. It holds no names and no ids, so that
+it can be published. Every reader applies the list `takedown.txt` in a dataset's folder.
 """
 
 import hashlib
+import os
 import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
@@ -18,12 +19,12 @@ from emovox.errors import InputError
 
 HASH = re.compile("[0-9a-f]{64}")
 HEADER = "# SHA-256 of the identity_id of everyone whose rows were taken out.\n"
-NAMING = ("track_id", "source", "message")  # columns of `dropped` that may hold an identity_id
+COLUMNS_WITH_IDS = ("track_id", "source", "message")  # of `dropped`: may hold an identity_id
 SEPARATORS = re.compile(r"[/\\'\"\s]+")
 
 
 def hash_identity(identity_id: str) -> str:
-    """The line of a takedown list that stands for an identity: SHA-256 of its UTF-8, in hex.
+    """Return the takedown line of an identity: SHA-256 of its id in UTF-8, as hex.
 
     Example:
         >>> hash_identity("id10001")
@@ -32,83 +33,102 @@ def hash_identity(identity_id: str) -> str:
     return hashlib.sha256(identity_id.encode()).hexdigest()
 
 
-def read_list(path: Path) -> frozenset[str]:
-    """The hashes of a takedown list; `sha256sum` may have written its lines.
+def read_list(path: str | os.PathLike[str]) -> frozenset[str]:
+    """Return the hashes of a takedown list; lines written by `sha256sum` are accepted.
 
     Raises:
-        InputError: it cannot be read, or a line is something else. That is no reason to go on:
-            somebody may have asked for what the line was meant to say.
+        InputError: the file is unreadable, or a line is not a SHA-256. Fails rather than skip the
+            line, which may be a removal request.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__})") from error
+        raise InputError(f"{path}: cannot read ({type(error).__name__})") from error
     hashes = set()
     for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].lower().split()
         if not words:
             continue
-        # The line itself is not shown: it may be a name.
+        # The message does not show the line, which may be a name.
         if not HASH.fullmatch(words[0]) or words[1:] not in ([], ["-"]):
             raise InputError(
-                f"{path}: line {number} is no SHA-256 in hex; "
-                "emovox.dataset.takedown.hash_identity makes one of an identity_id"
+                f"{path}: line {number} is not a SHA-256 in hex; compute it from the identity_id "
+                "with emovox.dataset.takedown.hash_identity"
             )
         hashes.add(words[0])
     return frozenset(hashes)
 
 
-def own_list(root: Path) -> frozenset[str]:
-    """The list that lies with a dataset; empty where there is none."""
-    path = root / schema.TAKEDOWN
+def own_list(root: str | os.PathLike[str]) -> frozenset[str]:
+    """Return the hashes of a dataset's own takedown.txt; empty if it has none."""
+    path = Path(root) / schema.TAKEDOWN
     return read_list(path) if path.exists() else frozenset()
 
 
 def format_list(hashes: Iterable[str]) -> str:
-    """A list as text, sorted."""
+    """Return a takedown list as text, sorted."""
     return HEADER + "".join(f"{digest}\n" for digest in sorted(hashes))
 
 
-def names_listed(text: str, listed: Collection[str]) -> bool:
-    """Whether a path or a message holds the id of a listed identity: as a part, word or stem."""
+def mentions_listed(text: str, listed: Collection[str]) -> bool:
+    """Return True if a path or a message contains a listed identity_id, as a word or file stem."""
     if not listed:
         return False
-    parts = {*text.split("/"), *SEPARATORS.split(text)}
-    stems = {part.rpartition(".")[0] for part in parts} | {part.strip(".,:;()") for part in parts}
-    return any(hash_identity(part) in listed for part in parts | stems)
+    words = {*text.split("/"), *SEPARATORS.split(text)}
+    stems = {word.rpartition(".")[0] for word in words} | {word.strip(".,:;()") for word in words}
+    return any(hash_identity(word) in listed for word in words | stems)
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What is left of a split when a takedown list is applied.
+class SplitView:
+    """Rows of a split that remain when a takedown list is applied.
 
     Attributes:
-        tracks, frames: runs of rows, first and last + 1, in the tables `tracks` and `frames`.
-        starts, ends: of each track that is left, its rows in `frames`: int64 `[T]`.
-        num_tracks, num_frames, identities: that are hidden.
+        tracks: bool `[T]`, True for the rows of `tracks` that remain.
+        frames: bool `[N]`, the same for the rows of `frames` and of `faces`.
+        starts, ends: int64, first and last + 1 of the rows of each remaining track in the stored
+            `frames`.
+        identities: ids of the hidden identities.
     """
 
-    tracks: list[tuple[int, int]]
-    frames: list[tuple[int, int]]
+    tracks: np.ndarray
+    frames: np.ndarray
     starts: np.ndarray
     ends: np.ndarray
-    num_tracks: int
-    num_frames: int
     identities: frozenset[str]
 
-    def rows(self, stored: np.ndarray) -> np.ndarray:
-        """What is left of an array `[N, ...]` that has a row for each of `frames`; read-only."""
-        left = np.concatenate([stored[start:stop] for start, stop in self.frames])
-        left.setflags(write=False)
-        return left
+    @property
+    def num_hidden_tracks(self) -> int:
+        """Number of tracks that are hidden."""
+        return int(np.count_nonzero(~self.tracks))
+
+    @property
+    def num_hidden_frames(self) -> int:
+        """Number of frames that are hidden."""
+        return int(np.count_nonzero(~self.frames))
+
+    def select_frames(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the remaining rows of `frames` or `faces`, given as consecutive pieces."""
+        return _select_rows(tables, self.frames)
+
+    def select_tracks(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the remaining rows of `tracks`; their `row_offset` counts remaining frames."""
+        counts = self.ends - self.starts
+        offsets = counts.cumsum() - counts
+        field = schema.TRACKS.field("row_offset")
+        first = 0
+        for table in _select_rows(tables, self.tracks):
+            rows = pa.array(offsets[first : first + table.num_rows], field.type)
+            yield table.set_column(table.column_names.index(field.name), field, rows)
+            first += table.num_rows
 
 
-def find_kept(tracks: pa.Table, num_frames: int, listed: Collection[str]) -> Kept | None:
-    """What a list leaves of a split; None if it hides nothing of it.
+def view_without(tracks: pa.Table, num_frames: int, listed: Collection[str]) -> SplitView | None:
+    """Return the view of a split without the listed identities; None if it has none of them.
 
     Args:
         tracks: the split's `identity_id` and `row_offset`, in the order of its file.
-        num_frames: rows of its `frames`.
+        num_frames: number of rows of its `frames`.
         listed: hashes.
     """
     import pyarrow.compute as pc  # takes longer to import than a dataset to open
@@ -117,41 +137,17 @@ def find_kept(tracks: pa.Table, num_frames: int, listed: Collection[str]) -> Kep
     hidden = [identity for identity in identities if hash_identity(identity) in listed]
     if not hidden:
         return None
-    is_hidden = pc.is_in(tracks["identity_id"], pa.array(hidden, pa.string()))
-    keep = ~is_hidden.to_numpy()
-    bounds = np.append(tracks["row_offset"].to_numpy(), num_frames)
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], keep, [False]])))
-    runs = [(int(start), int(stop)) for start, stop in edges.reshape(-1, 2)]
-    frames = [(int(bounds[start]), int(bounds[stop])) for start, stop in runs]
-    return Kept(
-        tracks=runs,
-        frames=frames,
-        starts=bounds[:-1][keep],
-        ends=bounds[1:][keep],
-        num_tracks=int((~keep).sum()),
-        num_frames=num_frames - sum(stop - start for start, stop in frames),
-        identities=frozenset(hidden),
-    )
+    remains = ~pc.is_in(tracks["identity_id"], pa.array(hidden, pa.string())).to_numpy()
+    starts = tracks["row_offset"].to_numpy()
+    ends = np.append(starts[1:], num_frames)
+    frames = np.ones(num_frames, bool)
+    for start, end in zip(starts[~remains], ends[~remains], strict=True):
+        frames[start:end] = False
+    return SplitView(remains, frames, starts[remains], ends[remains], frozenset(hidden))
 
 
-def cut(tables: Iterable[pa.Table], runs: list[tuple[int, int]]) -> Iterator[pa.Table]:
-    """The rows of `runs` of a table that comes in parts; nothing is copied."""
+def _select_rows(tables: Iterable[pa.Table], mask: np.ndarray) -> Iterator[pa.Table]:
     first = 0
     for table in tables:
-        last = first + table.num_rows
-        for start, stop in runs:
-            low, high = max(start, first), min(stop, last)
-            if low < high:
-                yield table.slice(low - first, high - low)
-        first = last
-
-
-def cut_tracks(tables: Iterable[pa.Table], runs: list[tuple[int, int]]) -> Iterator[pa.Table]:
-    """As `cut`, of the table `tracks`: `row_offset` counts the rows that are left."""
-    offset = 0
-    for table in cut(tables, runs):
-        ends = offset + np.cumsum(table["n_frames"].to_numpy(), dtype=np.int64)
-        place = table.schema.get_field_index("row_offset")
-        starts = pa.array(np.concatenate([[offset], ends[:-1]]), pa.int64())
-        yield table.set_column(place, schema.TRACKS.field("row_offset"), starts)
-        offset = int(ends[-1])
+        yield table.filter(pa.array(mask[first : first + table.num_rows]))
+        first += table.num_rows

@@ -1,19 +1,19 @@
-"""Upload a release to a dataset repository of the Hugging Face Hub."""
+"""Upload of releases to dataset repositories of the Hugging Face Hub."""
 
 import contextlib
+import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any
 
 from emovox.dataset import schema
 from emovox.errors import ConfigError, InputError, NetworkError
 from emovox.packages import explained
 
 REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
-# What an earlier version may have left that this one does not have. A takedown list is not among
-# it: one that joined the repository later has to stay.
+# Files of an earlier version that this one may not have. takedown.txt is not among them: a list
+# that was added to the repository later must stay.
 REPLACED = [
     *(f"{folder}/*" for folder in (*schema.TABLES, "hdf5")),
     *(schema.DROPPED_FILE, schema.CROISSANT, schema.CHECKSUMS, schema.MANIFEST),
@@ -21,50 +21,29 @@ REPLACED = [
 DENIED = (401, 403)
 
 
-class Api(Protocol):
-    """The part of `huggingface_hub.HfApi` that an upload needs; `emovox.testing` has a fake."""
-
-    def whoami(self) -> Any: ...
-    def repo_exists(self, repo_id: str, *, repo_type: str) -> bool: ...
-    def repo_info(self, repo_id: str, *, repo_type: str) -> Any: ...
-    def list_repo_refs(self, repo_id: str, *, repo_type: str) -> Any: ...
-    def create_repo(
-        self, repo_id: str, *, repo_type: str, private: bool, exist_ok: bool
-    ) -> Any: ...
-    def upload_folder(
-        self,
-        *,
-        repo_id: str,
-        folder_path: str,
-        repo_type: str,
-        commit_message: str,
-        delete_patterns: list[str],
-    ) -> Any: ...
-    def create_tag(self, repo_id: str, *, tag: str, revision: str, repo_type: str) -> None: ...
-
-
 @dataclass(frozen=True)
 class Repository:
-    """Where a version of a dataset goes: it is a tag there, and the head of the main branch.
+    """A dataset repository on the Hub; each version is a tag, the newest the main branch.
 
     Attributes:
         repo_id: `ORG/NAME`.
-        version: the tag.
-        private: whether nobody else may see it.
-        api: the Hub.
+        version: tag of the upload.
+        private: visible to its owners only.
+        api: a `huggingface_hub.HfApi`, or a stand-in such as `emovox.testing.FakeHub`.
     """
 
     repo_id: str
     version: str
     private: bool
-    api: Api
+    api: Any = field(repr=False)
 
     def check(self) -> None:
-        """Look whether the version can go there.
+        """Check that the version can be uploaded.
 
         Raises:
-            InputError: it has been there before, or everybody could see what is to be private.
-            NetworkError: the Hub was not reached, or does not know who asks.
+            InputError: the version was uploaded before, or the repository is public and `private`
+                was asked for.
+            NetworkError: the Hub was not reached or refuses access.
         """
         with self._calling():
             self.api.whoami()
@@ -74,18 +53,21 @@ class Repository:
             refs = self.api.list_repo_refs(self.repo_id, repo_type="dataset")
         if self.version in {tag.name for tag in refs.tags}:
             raise InputError(
-                f"{self.repo_id}: has a tag {self.version} already, and releases do not change; "
-                "choose another --version"
+                f"{self.repo_id}: tag {self.version} exists, and releases do not change; "
+                "pass another --version"
             )
         if self.private and not info.private:
-            raise InputError(f"{self.repo_id}: is public; give --public if that is meant")
+            raise InputError(f"{self.repo_id}: is public; pass --public to upload anyway")
 
-    def upload(self, release: Path) -> str:
-        """Upload a release and tag it; returns the address.
+    def upload(self, release: str | os.PathLike[str]) -> str:
+        """Upload a release and tag it; return the address of the repository.
+
+        Args:
+            release: folder of the release.
 
         Raises:
-            InputError: as `check`.
-            NetworkError: the Hub was not reached, or refuses.
+            InputError: as for `check`.
+            NetworkError: the Hub was not reached or refuses access.
         """
         self.check()
         where = {"repo_id": self.repo_id, "repo_type": "dataset"}
@@ -102,14 +84,14 @@ class Repository:
 
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
-        """Turn what goes wrong on the way to the Hub into one line."""
+        """Turn errors of the Hub and of the network into one line."""
         from huggingface_hub.errors import (
             HfHubHTTPError,
             HFValidationError,
             LocalTokenNotFoundError,
         )
 
-        # The base of its own errors is that of the HTTP library it uses.
+        # The Hub's own errors derive from those of the HTTP library that it uses.
         failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, RuntimeError)
         try:
             yield
@@ -120,28 +102,29 @@ class Repository:
                 raise  # a file of the release
             status = getattr(getattr(error, "response", None), "status_code", None)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
-            if isinstance(error, LocalTokenNotFoundError):
-                reason = "the Hub does not know you: `hf auth login`, or set HF_TOKEN"
-            elif status in DENIED:
-                reason = f"the Hub does not let you in: `hf auth login`, or set HF_TOKEN ({reason})"
-            raise NetworkError(f"{self.repo_id}: {reason}; run the same command again") from error
+            action = "rerun the same command"
+            if status in DENIED or isinstance(error, LocalTokenNotFoundError):
+                reason = f"access denied ({reason})"
+                action = "run `hf auth login` or set HF_TOKEN, then rerun the same command"
+            raise NetworkError(f"{self.repo_id}: {reason}; {action}") from error
 
 
 def open_repository(
-    repo_id: str, version: str, *, private: bool = True, api: Api | None = None
+    repo_id: str, version: str, *, private: bool = True, api: Any = None
 ) -> Repository:
-    """A dataset repository that a version can be uploaded to; it need not be there yet.
+    """Return a dataset repository that a version can be uploaded to; it need not exist yet.
 
     Args:
         repo_id: `ORG/NAME`.
         version: MAJOR.MINOR.PATCH, the tag.
-        private: make it private if it is not there.
-        api: the Hub, or a stand-in for it.
+        private: make a new repository private.
+        api: a stand-in for `huggingface_hub.HfApi`, for tests.
 
     Raises:
-        ConfigError: no such name.
+        ConfigError: `repo_id` is not valid.
         MissingPackageError: huggingface_hub is not installed.
-        InputError, NetworkError: see `Repository.check`.
+        InputError: see `Repository.check`.
+        NetworkError: see `Repository.check`.
     """
     if not REPOSITORY.fullmatch(repo_id):
         raise ConfigError(f"--push {repo_id!r} is not ORG/NAME")

@@ -1,7 +1,6 @@
-"""Make a release: a version of a dataset that is checked, complete and does not change."""
+"""Releases: versions of a dataset that are validated, complete and do not change."""
 
-import contextlib
-import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -10,48 +9,49 @@ from pathlib import Path
 from typing import Any
 
 from emovox.dataset import card, schema
+from emovox.dataset.documents import read_document, read_manifest
+from emovox.dataset.manifest import list_documents, write_documents, write_manifest
 from emovox.dataset.takedown import format_list, own_list, read_list
-from emovox.dataset.writer import list_documents, write_documents, write_manifest
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import new_folder, sha256_file, write_text
-from emovox.ids import printable
+from emovox.ids import check_printable, printable
+from emovox.packages import data_frame
 from emovox.publishing.croissant import write_croissant
 from emovox.publishing.takedown_release import Removal, find_removal
-from emovox.validation.formats import summary
+from emovox.validation.outcomes import Validation, validate
 from emovox.validation.rules import RULES
-from emovox.validation.validation import Validation, validate
 
 Say = Callable[[str], None]
 
 VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
-# A dataset may still have the rows that its takedown list is to take away.
+# A dataset may still have the rows that its takedown list removes.
 RULES_OF_SOURCE = tuple(rule for rule in RULES if rule.name != "takedown")
 
 
 class NotValidError(CheckError):
-    """A dataset breaks rules of the contract, and is not released.
+    """A dataset breaks rules of the contract and is not released.
 
     Attributes:
-        validation: which ones.
+        validation: the result, with the broken rules.
     """
 
     def __init__(self, validation: Validation) -> None:
         self.validation = validation
-        unasked = [o.rule.name for o in validation.outcomes if o.blocked]
-        broken = ", ".join(validation.failed() + unasked)
-        super().__init__(f"{validation.path}: not released, for it is not valid: {broken}")
+        blocked = [o.rule.name for o in validation.outcomes if o.blocked]
+        broken = ", ".join(validation.failed() + blocked)
+        super().__init__(f"{validation.path}: not released: validation failed: {broken}")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Release:
-    """What a release holds.
+    """A release on disk.
 
     Attributes:
-        out: its folder.
+        out: folder.
         manifest: content of its manifest.json.
-        num_listed: identities on its takedown list.
-        removed: what that list took away: identities, tracks, frames and dropped tracks.
-        is_new: it was made now, and not found to be there.
+        num_listed: number of identities on its takedown list.
+        removed: numbers of identities, tracks, frames and dropped tracks that the list removed.
+        is_new: False if the release existed before.
     """
 
     out: Path
@@ -60,69 +60,89 @@ class Release:
     removed: Mapping[str, int]
     is_new: bool = True
 
+    def __repr__(self) -> str:
+        totals = self.manifest["totals"]
+        return (
+            f"<Release {self.manifest['name']} {self.manifest['version']}: "
+            f"{totals['tracks']:,} tracks, {totals['frames']:,} frames, {self.out}>"
+        )
+
+    def to_pandas(self) -> Any:
+        """Return the released files as a pandas DataFrame, one row per file of the manifest.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        return data_frame(self.manifest["files"]).astype({"rows": "Int64"})
+
     def summary(self) -> str:
-        """What it holds and what was taken away, in a few lines."""
-        totals, gone = self.manifest["totals"], self.removed
+        """Return the numbers of released and removed rows, in a few lines."""
+        totals, removed = self.manifest["totals"], self.removed
         lines = [
             f"release   {self.manifest['name']} {self.manifest['version']}"
-            f"{'' if self.is_new else ', made before'}",
+            f"{'' if self.is_new else ', existed before'}",
             f"tracks    {totals['tracks']:,} written, {totals['dropped']:,} dropped",
             f"frames    {totals['frames']:,}",
         ]
         if self.num_listed:
             lines.append(
-                f"takedown  {gone['identities']:,} of {self.num_listed:,} listed identities had "
-                f"rows; taken out: {gone['tracks']:,} tracks, {gone['frames']:,} frames, "
-                f"{gone['dropped']:,} dropped tracks"
+                f"takedown  {removed['identities']:,} of {self.num_listed:,} listed identities had "
+                f"rows; removed {removed['tracks']:,} tracks, {removed['frames']:,} frames, "
+                f"{removed['dropped']:,} dropped tracks"
             )
         return "\n".join([*lines, f"folder    {self.out}"])
 
 
 def release(
-    source: Path,
-    out: Path,
-    version: str,
+    dataset: str | os.PathLike[str],
+    out: str | os.PathLike[str],
     *,
-    takedown: Path | None = None,
-    meta: Path | None = None,
+    version: str | None = None,
+    takedown: str | os.PathLike[str] | None = None,
+    meta: str | os.PathLike[str] | None = None,
     resume: bool = False,
     say: Say = lambda line: None,
 ) -> Release:
     """Make a release of a dataset.
 
-    The folder appears when it is whole and valid; its files are read-only.
+    The folder appears when it is complete and valid; its files are read-only.
 
     Args:
-        source: folder of a valid dataset, or of an earlier release.
-        out: folder of the release, not there yet.
-        version: MAJOR.MINOR.PATCH; of a release of a release, above that one's.
-        takedown: list of identities whose rows stay out, see `emovox.dataset.takedown`. They go
-            with those of the list that lies with the dataset.
+        dataset: folder of a valid dataset, or of an earlier release.
+        out: folder of the release; must not exist.
+        version: MAJOR.MINOR.PATCH, by default that of the dataset. A release of a release needs a
+            higher version.
+        takedown: list of identities to remove, in addition to the list in the dataset's folder;
+            see `emovox.dataset.takedown`.
         meta: folder of vox1_meta.csv and the official lists, for the rules that need them.
-        resume: take what is at `out` if it is this very release.
-        say: told what goes on, a line at a time.
+        resume: accept an existing `out` if it is the same release.
+        say: called with each line of progress.
 
     Raises:
-        ConfigError: a version or an `out` that cannot be.
-        InputError: `source` is no dataset, `out` is there already, a list cannot be read.
+        ConfigError: `version` or `out` is not valid.
+        InputError: `dataset` is not a dataset, `out` exists, or a list is unreadable.
         NotValidError: the dataset breaks a rule.
-        CheckError: nothing would be left.
+        CheckError: no track would remain.
     """
+    source, out = Path(dataset), Path(out)
+    if version is None:
+        version = str(read_manifest(source)["version"])
     if not VERSION.fullmatch(version):
         raise ConfigError(f"version {printable(version)!r} is not MAJOR.MINOR.PATCH, such as 1.0.0")
     place = _checked_place(source, out)
-    listed = own_list(source) | (read_list(takedown) if takedown else frozenset())
+    listed = own_list(source) | (frozenset() if takedown is None else read_list(takedown))
     if place.exists():
-        if resume and (made := _made_before(source, out, version, listed)):
-            _check(validate(place, meta=meta), out, say)
-            return made
-        raise InputError(_occupied(out))
+        existing = _existing_release(source, out, version, listed, resume)
+        _check(validate(place, meta=meta), out, say)
+        return existing
     _check(validate(source, meta=meta, rules=RULES_OF_SOURCE), source, say)
-    manifest, provenance = (_read(source, name) for name in (schema.MANIFEST, schema.PROVENANCE))
+    manifest, provenance = (
+        read_document(source, name) for name in (schema.MANIFEST, schema.PROVENANCE)
+    )
     _check_order(version, manifest, provenance)
     removal = find_removal(source, manifest, listed)
-    if removal.kept and not removal.totals["tracks"]:
-        raise CheckError(f"{source}: every identity is on a takedown list: nothing to release")
+    if removal.views and not removal.totals["tracks"]:
+        raise CheckError(f"{source}: nothing to release: every identity is on a takedown list")
     with new_folder(place, "releasing") as building:
         written = _write(building, removal, provenance, version)
         _check(validate(building, meta=meta), out, say)
@@ -135,7 +155,7 @@ def release(
 def _write(
     out: Path, removal: Removal, provenance: Mapping[str, Any], version: str
 ) -> dict[str, Any]:
-    """Write everything into an empty folder, the manifest last; return it."""
+    """Write all files of a release into an empty folder; return its manifest, written last."""
     origin = {
         "version": removal.manifest["version"],
         "manifest_sha256": sha256_file(removal.source / schema.MANIFEST),
@@ -162,26 +182,27 @@ def _write(
 
 
 def _checked_place(source: Path, out: Path) -> Path:
-    if printable(str(out)) != str(out):  # Arrow opens nothing that is not UTF-8
-        raise ConfigError(f"{printable(str(out))}: not a name in UTF-8; choose another --out")
+    check_printable(out, "--out")
     place = out.resolve()
     if place.is_relative_to(source.resolve()):
-        raise ConfigError(f"{out}: lies in the dataset itself; choose another --out")
+        raise ConfigError(f"{out}: inside the dataset; pass another --out")
     return place
 
 
-def _check(validation: Validation, shown: Path, say: Say) -> None:
-    validation = replace(validation, path=shown)
+def _check(validation: Validation, path: Path, say: Say) -> None:
+    """Raise NotValidError if a dataset, which messages call `path`, is not valid."""
+    validation = replace(validation, path=path)
     if not validation.valid:
         raise NotValidError(validation)
-    say(summary(validation))
+    say(validation.summary())
 
 
 def _check_order(version: str, manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """A release of a release comes after it; what else there may be, nobody here knows."""
+    """Check that the version is higher than that of the release it is made from, if any."""
     if "released_from" in provenance and _numbers(version) <= _numbers(manifest["version"]):
         raise ConfigError(
-            f"version {version} is not above {manifest['version']}, the release that it is made of"
+            f"version {version}: not above {manifest['version']}, the version of the release it is "
+            "made from; pass a higher --version"
         )
 
 
@@ -190,30 +211,28 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(map(int, match.groups())) if match else ()
 
 
-def _made_before(source: Path, out: Path, version: str, listed: frozenset[str]) -> Release | None:
-    """The release at `out`, if it was made of this dataset, with this version and this list."""
+def _existing_release(
+    source: Path, out: Path, version: str, listed: frozenset[str], resume: bool
+) -> Release:
+    """Return the release at `out` if `resume` and it has this dataset, version and list.
+
+    Raises:
+        InputError: it does not, or `out` is not a release.
+    """
     try:
-        manifest, provenance = (_read(out, name) for name in (schema.MANIFEST, schema.PROVENANCE))
+        manifest, provenance = (
+            read_document(out, name) for name in (schema.MANIFEST, schema.PROVENANCE)
+        )
         origin = provenance["released_from"][-1]
+        existing = Release(out, manifest, len(listed), origin["removed"], is_new=False)
+        name = f"{manifest['name']} {manifest['version']}"
         is_same = (
             manifest["version"] == version
             and origin["manifest_sha256"] == sha256_file(source / schema.MANIFEST)
             and own_list(out) == listed
         )
-        return Release(out, manifest, len(listed), origin["removed"], False) if is_same else None
     except (OSError, ValueError, LookupError, TypeError):
-        return None
-
-
-def _occupied(out: Path) -> str:
-    """Why nothing can be released to `out`."""
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
-        manifest, provenance = (_read(out, name) for name in (schema.MANIFEST, schema.PROVENANCE))
-        _ = provenance["released_from"]
-        shown = f"{manifest['name']} {manifest['version']}"
-        return f"{out}: is {shown} already, and releases do not change; choose another --out"
-    return f"{out}: is there already; choose another --out"
-
-
-def _read(root: Path, name: str) -> dict[str, Any]:
-    return dict(json.loads((root / name).read_text(encoding="utf-8")))
+        raise InputError(f"{out}: exists; pass another --out") from None
+    if not (resume and is_same):
+        raise InputError(f"{out}: is {name}, and releases do not change; pass another --out")
+    return existing

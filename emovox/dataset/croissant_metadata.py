@@ -1,0 +1,195 @@
+"""Files and columns of a dataset as Croissant 1.1 metadata, from its manifest and the contract.
+
+There is a record set for each table, with a field for each column, and one for the splits. Files
+are named relative to the document, so that it is valid in every copy of the folder.
+
+Specification: http://mlcommons.org/croissant/1.1.
+"""
+
+from collections.abc import Mapping
+from pathlib import PurePosixPath
+from typing import Any
+
+import pyarrow as pa
+
+from emovox.dataset import schema
+
+Node = dict[str, Any]
+
+DATA_TYPES = {
+    pa.string(): "sc:Text",
+    pa.int16(): "cr:Int16",
+    pa.int32(): "cr:Int32",
+    pa.int64(): "cr:Int64",
+    pa.float32(): "cr:Float32",
+    pa.float64(): "cr:Float64",
+}
+SPLIT_TYPES = {
+    "train": "cr:TrainingSplit",
+    "heard_val": "cr:ValidationSplit",
+    "unheard_val": "cr:ValidationSplit",
+}
+PARQUET = "application/x-parquet"  # the only spelling that mlcroissant reads
+FORMATS = {
+    ".parquet": PARQUET,
+    ".h5": "application/x-hdf5",
+    ".json": "application/json",
+    ".md": "text/markdown",
+}
+KEYS = {
+    "frames": ("track_id", "frame_index"),
+    "tracks": ("track_id",),
+    "faces": ("track_id", "frame_index"),
+}
+# Not described: the document itself, and the file that may hold its hash.
+NOT_DESCRIBED = (schema.CROISSANT, schema.CHECKSUMS)
+
+
+def files_and_columns(manifest: Mapping[str, Any]) -> Node:
+    """Return `distribution` and `recordSet` of the Croissant metadata of a dataset.
+
+    Args:
+        manifest: content of its manifest.json. Every file that it lists is described, except
+            croissant.json itself and SHA256SUMS.
+    """
+    files = [file for file in manifest["files"] if file["path"] not in NOT_DESCRIBED]
+    paths = {file["path"] for file in files}
+    splits = [split for split in schema.SPLITS if split in manifest["totals"]["by_split"]]
+    tables = [t for t in schema.TABLES if splits and schema.table_file(t, splits[0]) in paths]
+    return {
+        "distribution": [
+            *(_file_object(file) for file in files),
+            *(_file_set(table, splits) for table in tables),
+        ],
+        "recordSet": [
+            *([_split_records(splits)] if splits else []),
+            *(_table_records(table, splits) for table in tables),
+            _table_records("dropped", []),
+        ],
+    }
+
+
+def _file_object(file: Mapping[str, Any]) -> Node:
+    return {
+        "@type": "cr:FileObject",
+        "@id": file["path"],
+        "name": file["path"],
+        "contentUrl": file["path"],
+        "contentSize": f"{file['bytes']} B",
+        "encodingFormat": FORMATS.get(PurePosixPath(file["path"]).suffix, "text/plain"),
+        "sha256": file["sha256"],
+    }
+
+
+def _file_set(table: str, splits: list[str]) -> Node:
+    return {
+        "@type": "cr:FileSet",
+        "@id": f"{table}-files",
+        "name": f"{table}-files",
+        "description": f"The files of `{table}`, one for each split.",
+        "encodingFormat": PARQUET,
+        "includes": [schema.table_file(table, split) for split in splits],
+    }
+
+
+def _split_records(splits: list[str]) -> Node:
+    return {
+        "@type": "cr:RecordSet",
+        "@id": "splits",
+        "name": "splits",
+        "description": "One row per split that has rows.",
+        "dataType": ["sc:Enumeration", "cr:Split"],
+        "key": {"@id": "splits/name"},
+        "field": [
+            _field("splits", "name", "sc:Text", "Name of the split."),
+            _field("splits", "url", "sc:URL", "Kind of the split in the terms of Croissant."),
+        ],
+        "data": [{"splits/name": s, "splits/url": SPLIT_TYPES[s]} for s in splits],
+    }
+
+
+def _table_records(table: str, splits: list[str]) -> Node:
+    source = {"fileSet": {"@id": f"{table}-files"}}
+    if table == "dropped":
+        source = {"fileObject": {"@id": schema.DROPPED_FILE}}
+    fields = [_column(table, column, source) for column in schema.SCHEMAS[table]]
+    if "split" not in schema.SCHEMAS[table].names and splits:
+        fields.append(_split_of_file(table, splits, source))
+    key = [{"@id": f"{table}/{column}"} for column in KEYS.get(table, ())]
+    return {
+        "@type": "cr:RecordSet",
+        "@id": table,
+        "name": table,
+        "description": schema.ROWS[table],
+        **({"key": key} if key else {}),
+        "field": fields,
+    }
+
+
+def _column(table: str, column: pa.Field, source: Node) -> Node:
+    name = column.name
+    field = _field(table, name, DATA_TYPES[column.type], schema.COLUMNS[name][1])
+    field["source"] = source | {"extract": {"column": name}}
+    if name == "track_id" and table in ("frames", "faces"):
+        field["references"] = {"field": {"@id": "tracks/track_id"}}
+    return field
+
+
+def _split_of_file(table: str, splits: list[str], source: Node) -> Node:
+    """Return a field for the split of a row, taken from its file name, for tables without one.
+
+    It does not refer to the record set of the splits: mlcroissant's filters, the reason for this
+    field, do not work together with a second reference.
+    """
+    field = _field(table, "split", ["sc:Text", "cr:Split"], schema.COLUMNS["split"][1])
+    field["source"] = source | {
+        "extract": {"fileProperty": "filename"},
+        "transform": {"regex": rf"^({'|'.join(splits)})-.*\.parquet$"},
+    }
+    return field
+
+
+def _field(record_set: str, name: str, data_type: str | list[str], description: str) -> Node:
+    return {
+        "@type": "cr:Field",
+        "@id": f"{record_set}/{name}",
+        "name": name,
+        "description": description,
+        "dataType": data_type,
+    }
+
+
+def differences(document: Any, manifest: Mapping[str, Any]) -> list[str]:
+    """Return the differences between Croissant metadata and its dataset, one line each.
+
+    Compares name, version, files with their sizes and hashes, and columns with their types; the
+    wording is free. A document that is not Croissant metadata of a dataset gives one line.
+
+    Args:
+        document: content of croissant.json.
+        manifest: content of manifest.json.
+    """
+    try:
+        found = _facts(document)
+    except (KeyError, TypeError, AttributeError) as error:
+        return [f"not the Croissant metadata of a dataset ({type(error).__name__}: {error})"]
+    expected = _facts({**manifest, **files_and_columns(manifest)})
+    return [
+        f"{fact}: {found.get(fact, 'missing')}, expected {expected.get(fact, 'nothing')}"
+        for fact in sorted(found.keys() | expected.keys())
+        if found.get(fact) != expected.get(fact)
+    ]
+
+
+def _facts(document: Any) -> dict[str, str]:
+    facts = {"name": str(document["name"]), "version": str(document["version"])}
+    for entry in document["distribution"]:
+        if entry["@type"] == "cr:FileObject":
+            values = [str(entry.get(key)) for key in ("contentUrl", "contentSize", "sha256")]
+            facts[f"file {entry['@id']}"] = ", ".join(values)
+        else:
+            facts[f"files {entry['@id']}"] = ", ".join(entry["includes"])
+    for record_set in document["recordSet"]:
+        for field in record_set["field"]:
+            facts[f"column {field['@id']}"] = str(field.get("dataType"))
+    return facts
