@@ -1,14 +1,15 @@
-"""MATLAB files: as a stream of nodes, or whole as plain Python values.
+"""MATLAB files, read node by node or whole as Python values.
 
-A node is a value in the file: numbers, characters, a cell or a struct. Cells and structs give
-their parts in turn; what is not read is skipped without being made into Python objects. MAT level 5
-(compressed or not, either byte order) is parsed here, because what reads it elsewhere holds all of
-it at once; MAT 7.3 is HDF5 and read through h5py.
+A node is one value of the file: numbers, characters, a cell or a struct. Cells and structs yield
+their nodes one after the other; a node that is not read is skipped without creating Python objects.
+MAT level 5 (compressed or not, either byte order) is parsed here, because other readers hold the
+whole file in memory; MAT 7.3 is HDF5 and read through h5py.
 
 Format: MathWorks, "MAT-File Format", level 5.
 """
 
 import contextlib
+import io
 import math
 import os
 import struct
@@ -20,34 +21,37 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from emovox.errors import InputError
+from emovox.errors import InputError, first_line
 
 MAT5_MAGIC = b"MATLAB 5.0 MAT-file"
 MAT73_MAGIC = b"MATLAB 7.3 MAT-file"
 HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
 HEADER_BYTES = 128  # of MAT 5: text, version, byte order
-SEPARATOR = b"\0" * 8  # between the cells of MAT 7.3, when they are searched
+TAG_BYTES = 8  # of a MAT 5 element: type and size
+SEPARATOR = b"\0" * 8  # between the cells of MAT 7.3 in `raw`
 PIECE = 1 << 20  # bytes inflated or skipped at a time
 
 # Data types of MAT 5 elements.
 MI_NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8"}
 MI_NUMBERS |= {12: "i8", 13: "u8"}
-MI_TEXT = {1: "latin-1", 2: "latin-1", 4: "utf-16", 16: "utf-8", 17: "utf-16", 18: "utf-32"}
+MI_TEXT = {1: "latin-1", 2: "latin-1", 16: "utf-8"}
+MI_TEXT |= {4: "utf-16-{}", 17: "utf-16-{}", 18: "utf-32-{}"}  # with the byte order, le or be
 MI_MATRIX, MI_COMPRESSED = 14, 15
+MI_TYPES = range(1, 19)
 # Classes of MAT 5 arrays.
-MX_CELL, MX_STRUCT, MX_CHAR = 1, 2, 4
+MX_CELL, MX_STRUCT, MX_CHAR, MX_DOUBLE = 1, 2, 4, 6
 MX_NUMBERS = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4"}
 MX_NUMBERS |= {14: "i8", 15: "u8"}
 KINDS = dict.fromkeys(MX_NUMBERS, "number")
 KINDS |= {MX_CELL: "cell", MX_STRUCT: "struct", MX_CHAR: "char"}
-# Classes of numbers in MAT 7.3 that are not doubles -> their types.
+# Number classes of MAT 7.3 other than double -> numpy type.
 MAT73_NUMBERS = {"single": "f4", "logical": "?"} | {
     f"{sign}int{8 * size}": f"{sign or 'i'}{size}" for sign in ("", "u") for size in (1, 2, 4, 8)
 }
 LOGICAL_FLAG, COMPLEX_FLAG = 0x02, 0x08
 
 
-# What damaged bytes make of parsing.
+# Exceptions that damaged bytes can cause in the parser.
 DAMAGE = (
     *(zlib.error, struct.error, OSError, ArithmeticError, AttributeError, LookupError),
     *(MemoryError, RuntimeError, TypeError, ValueError),
@@ -55,10 +59,10 @@ DAMAGE = (
 
 
 class Node(ABC):
-    """One value of a MAT file, to be read before the next one is asked for.
+    """One value of a MAT file, to be read before the next one is requested.
 
     Attributes:
-        kind: `number`, `char`, `cell`, `struct`, or `other` for what has no plain form.
+        kind: `number`, `char`, `cell`, `struct`, or `other` for a class without a plain form.
         dims: MATLAB's size, such as `(1, 153486)`.
     """
 
@@ -67,38 +71,31 @@ class Node(ABC):
 
     @property
     def size(self) -> int:
+        """Number of elements."""
         return math.prod(self.dims)
 
     @abstractmethod
     def array(self) -> np.ndarray:
-        """The values of a `number`, in MATLAB's shape."""
+        """Return the values of a `number`, in MATLAB's shape."""
 
     @abstractmethod
     def rows(self) -> list[str]:
-        """The rows of a `char`."""
-
-    def text(self) -> str:
-        """The characters of a `char`, row after row."""
-        return "".join(self.rows())
+        """Return the rows of a `char`."""
 
     @abstractmethod
     def cells(self) -> "Iterator[Node]":
-        """The parts of a `cell`, column by column."""
+        """Yield the elements of a `cell`, column by column."""
 
     @abstractmethod
-    def fields(self) -> "Iterator[tuple[str, Node]]":
-        """Name and value of the fields of a `struct`, element after element."""
-
-    @abstractmethod
-    def names(self) -> tuple[str, ...]:
-        """The field names of a `struct`."""
+    def records(self) -> "Iterator[Iterator[tuple[str, Node]]]":
+        """Yield the elements of a `struct`, each as the names and values of its fields."""
 
     @abstractmethod
     def raw(self) -> Iterator[bytes]:
-        """What is left of the node as pieces of bytes, to be searched."""
+        """Yield the unread rest of the node as pieces of bytes, to be searched."""
 
     def plain(self) -> Any:
-        """The whole node as Python values: arrays, strings, lists for cells, dicts for structs."""
+        """Return the node as Python values: arrays, strings, lists for cells, dicts for structs."""
         if self.kind == "number":
             return self.array()
         if self.kind == "char":
@@ -107,23 +104,20 @@ class Node(ABC):
         if self.kind == "cell":
             return [cell.plain() for cell in self.cells()]
         if self.kind == "struct":
-            names = self.names()
-            values = [value.plain() for _, value in self.fields()]
-            step = len(names)
-            records = [
-                dict(zip(names, values[i : i + step], strict=True))
-                for i in range(0, step * self.size, step or 1)
-            ]
+            records = [{name: node.plain() for name, node in each} for each in self.records()]
             return records[0] if len(records) == 1 else records
         return None
 
 
 @contextlib.contextmanager
 def open_mat(path: Path) -> Iterator[Iterator[tuple[str, Node]]]:
-    """Open a MAT file and give its variables in turn, each as a name and a node.
+    """Open a MAT file and yield its variables in order, each as a name and a node.
+
+    A variable that is not read costs no more than its header, so that iterating over all of them
+    checks that the file is complete.
 
     Raises:
-        InputError: the file is missing, cut short, or no MAT file; also while it is read.
+        InputError: the file is missing, damaged, cut short or not a MAT file; also while reading.
     """
     version = mat_version(path)
     try:
@@ -139,8 +133,7 @@ def open_mat(path: Path) -> Iterator[Iterator[tuple[str, Node]]]:
     except DAMAGE as error:
         if isinstance(error, InputError):
             raise
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise InputError(f"{path}: damaged MAT {version} file ({reason})") from error
+        raise InputError(f"{path}: damaged MAT {version} file ({first_line(error)})") from error
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -148,107 +141,102 @@ def read(path: Path) -> dict[str, Any]:
 
     Structs become dicts, struct arrays lists of dicts, cells lists, characters strings (lists of
     strings where there are several rows); numbers stay arrays of MATLAB's own shape and type,
-    whichever container they came in.
+    in both versions.
 
     Raises:
-        InputError: the file is missing, cut short, or no MAT file.
+        InputError: the file is missing, cut short, or not a MAT file.
     """
     with open_mat(path) as variables:
         return {name: node.plain() for name, node in variables}
 
 
 def mat_version(path: Path) -> str:
-    """`5` or `7.3`, by looking at the file.
+    """Return the version of a MAT file, `5` or `7.3`, from its first bytes.
 
     Raises:
-        InputError: it is missing or neither of the two.
+        InputError: the file is missing or neither of the two.
     """
     try:
         with path.open("rb") as file:
             head = file.read(24)
     except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{path}: cannot read ({error.strerror})") from error
     if head.startswith(MAT5_MAGIC):
         return "5"
-    # MATLAB puts a block of text before the HDF5 file; other programs may not.
+    # MATLAB writes a block of text before the HDF5 file; other programs may not.
     if head.startswith((MAT73_MAGIC, HDF5_MAGIC)):
         return "7.3"
     raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; it starts with {head!r}")
 
 
-class _Stream:
-    """Bytes in order, from a file or from a compressed element of it."""
+class _Data(io.RawIOBase):
+    """The bytes of one top-level element, inflated if it is compressed."""
 
-    def __init__(self, file: BinaryIO, num_bytes: int, order: str, inflate: bool) -> None:
-        self.order = order
+    def __init__(self, file: BinaryIO, num_bytes: int, inflate: bool) -> None:
         self._file, self._left = file, num_bytes
         self._inflater = zlib.decompressobj() if inflate else None
-        self._buffer, self._start = b"", 0
-        self.position = 0
 
-    def read(self, count: int) -> bytes:
-        """The next `count` bytes; ValueError where there are fewer."""
-        while len(self._buffer) - self._start < count:
-            self._fill(count)
-        start = self._start
-        self._start = start + count
-        self.position += count
-        return self._buffer[start : start + count]
+    def readable(self) -> bool:
+        return True
 
-    def skip(self, count: int) -> None:
-        for _ in self.pieces(count):
-            pass
+    def readinto(self, buffer: Any) -> int:
+        count = len(buffer)
+        data = self._take(count) if self._inflater is None else self._inflate(count)
+        buffer[: len(data)] = data
+        return len(data)
 
-    def pieces(self, count: int) -> Iterator[bytes]:
-        """The next `count` bytes, in pieces."""
-        while count > 0:
-            if self._start == len(self._buffer):
-                self._fill(1)
-            piece = self._buffer[self._start : self._start + count]
-            self._start += len(piece)
-            self.position += len(piece)
-            count -= len(piece)
-            yield piece
+    def _take(self, count: int) -> bytes:
+        data = self._file.read(min(count, self._left))
+        self._left -= len(data)
+        return data
 
-    def _fill(self, count: int) -> None:
-        rest = self._buffer[self._start :]
-        wanted = max(PIECE, count - len(rest))
-        if self._inflater is None:
-            more = self._file.read(min(wanted, self._left))
-            self._left -= len(more)
-        else:
-            more = self._inflate(wanted)
-        if not more:
-            raise ValueError("the file ends too early")
-        self._buffer, self._start = rest + more, 0
-
-    def _inflate(self, wanted: int) -> bytes:
+    def _inflate(self, count: int) -> bytes:
         inflater = self._inflater
         assert inflater is not None
         while True:
-            packed = inflater.unconsumed_tail
-            if not packed and not inflater.eof:
-                packed = self._file.read(min(PIECE, self._left))
-                self._left -= len(packed)
-            more = inflater.decompress(packed, wanted)
-            if more or inflater.eof or not packed:
-                return more
+            packed = inflater.unconsumed_tail or (b"" if inflater.eof else self._take(PIECE))
+            data = inflater.decompress(packed, count)
+            if data or inflater.eof or not packed:
+                return data
+
+
+class _Stream:
+    """Bytes of one top-level element in order, and the elements inside it."""
+
+    def __init__(self, file: BinaryIO, num_bytes: int, order: str, inflate: bool) -> None:
+        self.order = order
+        self.position = 0
+        self._reader = io.BufferedReader(_Data(file, num_bytes, inflate), PIECE)
+
+    def read(self, count: int) -> bytes:
+        """Return the next `count` bytes; ValueError if there are fewer."""
+        data = self._reader.read(count)
+        if len(data) < count:
+            raise ValueError("cut short inside a variable")
+        self.position += count
+        return data
+
+    def pieces(self, count: int) -> Iterator[bytes]:
+        """Yield the next `count` bytes in pieces."""
+        while count > 0:
+            piece = self.read(min(count, PIECE))
+            count -= len(piece)
+            yield piece
+
+    def skip_to(self, end: int) -> None:
+        for _ in self.pieces(end - self.position):
+            pass
 
     def finish(self) -> None:
-        """Take in what follows the last byte of a compressed element: its checksum."""
-        if self._inflater is not None:
-            self._inflate(PIECE)  # raises where the checksum is another
+        """Read past the last byte; zlib.error if the checksum that follows it differs."""
+        self._reader.read(PIECE)
 
     def tag(self) -> tuple[int, int, bytes | None]:
-        """Type and size of the next element, and its data if they are inside the tag."""
-        head = self.read(8)
-        kind, count = struct.unpack(self.order + "II", head)
-        if kind >> 16:  # up to four bytes, in the tag itself
-            return kind & 0xFFFF, kind >> 16, head[4 : 4 + (kind >> 16)]
-        return kind, count, None
+        """Return the next tag, as `_parse_tag` does."""
+        return _parse_tag(self.read(TAG_BYTES), self.order)
 
     def element(self) -> tuple[int, bytes]:
-        """Type and data of the next element, and past its padding."""
+        """Return the type and the data of the next element, and skip its padding."""
         kind, count, data = self.tag()
         if data is None:
             data = self.read(count)
@@ -256,27 +244,45 @@ class _Stream:
         return kind, data
 
 
+def _parse_tag(tag: bytes, order: str) -> tuple[int, int, bytes | None]:
+    """Return type and size of an element, and its data if they are inside the tag."""
+    kind, count = struct.unpack(order + "II", tag)
+    if kind >> 16:
+        kind, count = kind & 0xFFFF, kind >> 16
+        return kind, count, tag[4 : 4 + count]
+    return kind, count, None
+
+
 def _variables5(file: BinaryIO) -> Iterator[tuple[str, Node]]:
     header = file.read(HEADER_BYTES)
-    if len(header) < HEADER_BYTES:
-        raise ValueError("the file ends inside its header")
-    order = {b"IM": "<", b"MI": ">"}.get(header[126:128], "")
-    if not order:
-        raise ValueError(f"the byte order mark is {header[126:128]!r}")
     size = os.fstat(file.fileno()).st_size
-    while head := file.read(8):
-        kind, count = struct.unpack(order + "II", head)
-        end = file.tell() + count
+    if size < HEADER_BYTES + TAG_BYTES:
+        raise ValueError("cut short before its first variable")
+    order = {b"IM": "<", b"MI": ">"}.get(header[126:], "")
+    if not order:
+        raise ValueError(f"the byte order mark is {header[126:]!r}")
+    start, end = 0, HEADER_BYTES
+    while end < size:
+        start = end
+        file.seek(start)
+        kind, count, data = _parse_tag(file.read(TAG_BYTES).ljust(TAG_BYTES, b"\0"), order)
+        if kind not in MI_TYPES or (data is not None and count > len(data)):
+            raise ValueError(f"no variable starts at byte {start}")
+        is_packed = kind == MI_COMPRESSED  # the only type without padding to 8 bytes
+        if data is None:
+            end += count + (0 if is_packed else -count % 8)
+        end += TAG_BYTES
         if end > size:
-            raise ValueError("the file ends too early")
-        stream = _Stream(file, count, order, inflate=kind == MI_COMPRESSED)
-        if kind == MI_COMPRESSED:
+            raise ValueError(f"cut short at {size} bytes, inside a variable")
+        if data is not None or kind not in (MI_MATRIX, MI_COMPRESSED):
+            continue
+        stream = _Stream(file, count, order, is_packed)
+        if is_packed:
             kind, count, _ = stream.tag()
         if kind == MI_MATRIX:
             node = _Node5(stream, count)
             yield node.name, node
             node.check()
-        file.seek(end)
 
 
 class _Node5(Node):
@@ -285,88 +291,65 @@ class _Node5(Node):
         self._end = stream.position + num_bytes
         self.name = ""
         self.dims = (0, 0)
-        self.kind, self._class, self._flags = "number", 6, 0
+        self._class, self._flags = MX_DOUBLE, 0
         if num_bytes:
-            self._read_header()
-
-    def _read_header(self) -> None:
-        stream = self._stream
-        _, flags = stream.element()
-        word = struct.unpack(stream.order + "I", flags[:4])[0]
-        self._class, self._flags = word & 0xFF, word >> 8 & 0xFF
+            _, flags = stream.element()
+            word = struct.unpack(stream.order + "I", flags[:4])[0]
+            self._class, self._flags = word & 0xFF, word >> 8 & 0xFF
         self.kind = KINDS.get(self._class, "other")
-        if self.kind != "other":
+        if num_bytes and self.kind != "other":
             _, dims = stream.element()
             self.dims = struct.unpack(f"{stream.order}{len(dims) // 4}i", dims)
             _, name = stream.element()
             self.name = name.decode("latin-1")
 
-    def skip(self) -> None:
-        """Go to the end of the node, wherever in it the stream is."""
-        self._stream.skip(self._end - self._stream.position)
-
     def check(self) -> None:
-        """Compare the checksum of a variable that was read to its end."""
+        """Verify the checksum of a variable that was read to its end."""
         if self._stream.position == self._end:
             self._stream.finish()
 
     def array(self) -> np.ndarray:
+        dtype = "?" if self._flags & LOGICAL_FLAG else MX_NUMBERS[self._class]
         if not self.size:
-            self.skip()
-            logical = self._flags & LOGICAL_FLAG
-            return np.empty(self.dims, bool if logical else MX_NUMBERS[self._class])
-        kind, data = self._stream.element()
-        values = np.frombuffer(data, self._stream.order + MI_NUMBERS[kind])
+            return np.empty(self.dims, dtype)
+        stored, data = self._stream.element()
+        values = np.frombuffer(data, self._stream.order + MI_NUMBERS[stored])
         if self._flags & COMPLEX_FLAG:
             _, imaginary = self._stream.element()
             values = values + 1j * np.frombuffer(imaginary, values.dtype)
-        elif self._flags & LOGICAL_FLAG:
-            values = values.astype(bool)
         else:
-            values = values.astype(MX_NUMBERS[self._class])
+            values = values.astype(dtype)
         return values.reshape(self.dims, order="F")
 
     def rows(self) -> list[str]:
         if not self.size:
-            self.skip()
             return []
-        kind, data = self._stream.element()
-        encoding = MI_TEXT[kind]
-        if encoding in ("utf-16", "utf-32"):
-            encoding += "-le" if self._stream.order == "<" else "-be"
-        letters = data.decode(encoding)
+        stored, data = self._stream.element()
+        letters = data.decode(MI_TEXT[stored].format("le" if self._stream.order == "<" else "be"))
         return [letters[i :: self.dims[0]] for i in range(self.dims[0])]
 
     def cells(self) -> Iterator[Node]:
+        return self._nodes(self.size)
+
+    def records(self) -> Iterator[Iterator[tuple[str, Node]]]:
+        _, length = self._stream.element()
+        width = struct.unpack(self._stream.order + "i", length)[0]
+        _, data = self._stream.element()
+        parts = [data[i : i + width] for i in range(0, len(data), width or 1)]
+        names = [part.split(b"\0")[0].decode("latin-1") for part in parts]
         for _ in range(self.size):
-            _, count, _ = self._stream.tag()
-            node = _Node5(self._stream, count)
-            yield node
-            node.skip()
+            yield zip(names, self._nodes(len(names)), strict=True)
 
-    def names(self) -> tuple[str, ...]:
-        if not hasattr(self, "_names"):
-            _, length = self._stream.element()
-            width = struct.unpack(self._stream.order + "i", length)[0]
-            _, data = self._stream.element()
-            parts = [data[i : i + width] for i in range(0, len(data), width or 1)]
-            self._names = tuple(p.split(b"\0")[0].decode("latin-1") for p in parts)
-        return self._names
+    def raw(self) -> Iterator[bytes]:
+        return self._stream.pieces(self._end - self._stream.position)
 
-    def fields(self) -> Iterator[tuple[str, Node]]:
-        names = self.names()
-        for _ in range(self.size):
-            yield from zip(names, self._elements(len(names)), strict=True)
-
-    def _elements(self, count: int) -> Iterator[Node]:
+    def _nodes(self, count: int) -> Iterator[Node]:
+        """Yield the next `count` nodes, skipping what is left of each before the next."""
         for _ in range(count):
             _, num_bytes, _ = self._stream.tag()
             node = _Node5(self._stream, num_bytes)
             yield node
-            node.skip()
-
-    def raw(self) -> Iterator[bytes]:
-        yield from self._stream.pieces(self._end - self._stream.position)
+            self._stream.skip_to(node._end)
 
 
 class _Node73(Node):
@@ -415,18 +398,15 @@ class _Node73(Node):
             for reference in self._item[()].ravel():
                 yield _Node73(self._file[reference], self._file)
 
-    def names(self) -> tuple[str, ...]:
-        import h5py
-
-        return tuple(self._item) if isinstance(self._item, h5py.Group) else ()
-
-    def fields(self) -> Iterator[tuple[str, Node]]:
+    def records(self) -> Iterator[Iterator[tuple[str, Node]]]:
         for i in range(self.size):
-            for name in self.names():
-                child = self._item[name]
-                if self._is_array:
-                    child = self._file[child[()].ravel()[i]]
-                yield name, _Node73(child, self._file)
+            yield self._fields(i)
+
+    def _fields(self, i: int) -> Iterator[tuple[str, Node]]:
+        for name, child in self._item.items():
+            if self._is_array:
+                child = self._file[child[()].ravel()[i]]
+            yield name, _Node73(child, self._file)
 
     def raw(self) -> Iterator[bytes]:
         pieces: list[bytes] = []

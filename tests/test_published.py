@@ -38,8 +38,10 @@ PERSONS = {
     "Ann_Lee": "id10004",
 }
 BUCKLEY, ZANDER, DOWN, LEE = PERSONS
-COUNTED = "the file does not number its face images: frames are counted row by row"
-OTHER_COUNT = "have other face images than rows of logits: their frames are counted row by row"
+COUNTED = "face images are not numbered in the file; frames are counted row by row"
+OTHER_COUNT = (
+    "have face images that do not match their rows of logits; their frames are counted row by row"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -370,7 +372,7 @@ def test_numbers_of_face_images_are_grid_points(
         importer.logits()["id10001/a/00001"], one.logits[np.argsort(indices)]
     )
     assert importer.tracks()["id10001/a/00001"]["n_expected"] == max(indices) + 1
-    assert result.notes == ["no official lists at hand: the file's splits were not compared"]
+    assert result.notes == ["official lists not found: the splits of the file were not compared"]
 
 
 @pytest.mark.parametrize(
@@ -549,7 +551,7 @@ def test_permuted_ids_without_face_images_index_the_logits(importer: Importer) -
 )
 def test_lengths_that_cannot_be_joined(importer: Importer, ids: list[int], num_cells: int) -> None:
     utterances = [utterance(f"{LEE}/x/a_000000{i}.wav", 2, n) for i, n in enumerate(ids)]
-    with pytest.raises(InputError, match=rf"wavLogits has {num_cells} cells, .* cannot be joined"):
+    with pytest.raises(InputError, match=rf"wavLogits has {num_cells} cells, .* cannot join them"):
         importer(annotations(utterances, [logits_of("x", 2)] * num_cells))
 
 
@@ -608,7 +610,7 @@ def test_another_split_than_listed_is_named(importer: Importer, lists: Path) -> 
     assert provenance["split_disagreements"] == named
     assert result.notes == [
         *(f"{d['track_id']}: {d['file']} in the file, {d['lists']} listed" for d in named),
-        "3 tracks in another split than the official lists have them; provenance.json names each",
+        "3 tracks are in another split than in the official lists; provenance.json lists them",
     ]
     assert importer.tracks()["id10001/video/00003"]["split"] == "heard_val"
     assert all(f"note      {note}" in result.summary() for note in result.notes)
@@ -618,7 +620,7 @@ def test_many_disagreements_are_shortened_in_the_notes_alone(
     importer: Importer, lists: Path
 ) -> None:
     result = importer(annotations([utterance(f"{LEE}/x/a_{i:07d}.wav", 1, i) for i in range(1, 9)]))
-    assert len(result.notes) == 6 and result.notes[-1].startswith("8 tracks in another split")
+    assert len(result.notes) == 6 and result.notes[-1].startswith("8 tracks are in another split")
     provenance = json.loads((importer.out / schema.PROVENANCE).read_text())
     assert len(provenance["split_disagreements"]) == 8
 
@@ -741,9 +743,7 @@ def test_other_emotions_everywhere_are_refused(importer: Importer, width: int) -
 def test_no_track_that_can_be_used(importer: Importer) -> None:
     utterances = [utterance(f"{LEE}/x/a_000000{i}.wav", 0, i) for i in (1, 2)]
     utterances.append(utterance("Nemo/x/a_0000001.wav", 2, 3))
-    with pytest.raises(
-        InputError, match=r"no track can be used \(2 x NoFrames, 1 x UnknownIdentity\)"
-    ):
+    with pytest.raises(InputError, match=r"no usable track \(2 x NoFrames, 1 x UnknownIdentity\)"):
         importer(annotations(utterances))
     assert_nothing_left(importer)
 
@@ -904,14 +904,14 @@ def test_what_is_missing_and_what_was_found(
     with pytest.raises(InputError) as error:
         importer(variables, container)
     message = str(error.value)
-    assert message.startswith(f"{importer.folder / 'file.mat'}: no {missing}; found ")
+    assert message.startswith(f"{importer.folder / 'file.mat'}: {missing} missing; found ")
     assert all(f"{name} (" in message for name in variables)
     assert ("denseFrames (cell 26 x 1)" in message) == ("images" in variables)
     assert_nothing_left(importer)
 
 
 def test_a_file_with_something_else(importer: Importer) -> None:
-    with pytest.raises(InputError, match=r"found net \(number 1 x 1\)\. Give all the files"):
+    with pytest.raises(InputError, match=r"found net \(number 1 x 1\); pass all files"):
         importer({"net": 1.0})
 
 
@@ -958,7 +958,7 @@ def test_a_file_cut_short_leaves_nothing(importer: Importer, container: str) -> 
 
 
 def test_a_missing_file_and_missing_names(importer: Importer) -> None:
-    with pytest.raises(InputError, match=r"nothing\.mat: cannot be read"):
+    with pytest.raises(InputError, match=r"nothing\.mat: cannot read"):
         import_mat([importer.folder / "nothing.mat"], importer.out, meta=importer.meta)
     with pytest.raises(InputError, match=r"nowhere/vox1_meta\.csv: cannot be read .*--meta"):
         importer(annotations(UTTERANCES), meta=importer.folder / "nowhere")
@@ -969,7 +969,7 @@ def test_what_is_there_is_not_touched(importer: Importer) -> None:
     importer.out.mkdir()
     (importer.out / "thesis.tex").write_text("precious")
     for out in (importer.out, importer.out / "thesis.tex"):
-        with pytest.raises(InputError, match="is there already; choose another --out"):
+        with pytest.raises(InputError, match="exists and is not empty; choose another --out"):
             import_mat([importer.folder / "file.mat"], out, meta=importer.meta)
     assert [path.name for path in importer.out.iterdir()] == ["thesis.tex"]
 
@@ -977,7 +977,7 @@ def test_what_is_there_is_not_touched(importer: Importer) -> None:
 def test_no_second_import_into_a_dataset(importer: Importer) -> None:
     importer(annotations(UTTERANCES))
     before = {p: p.read_bytes() for p in importer.out.rglob("*") if p.is_file()}
-    with pytest.raises(InputError, match="is there already"):
+    with pytest.raises(InputError, match="exists and is not empty"):
         importer(annotations(UTTERANCES[:2]))
     assert {p: p.read_bytes() for p in importer.out.rglob("*") if p.is_file()} == before
 
@@ -1015,7 +1015,7 @@ def test_what_a_killed_run_left_is_taken_away(importer: Importer) -> None:
 def test_two_imports_into_one_folder(importer: Importer) -> None:
     path = write(importer.folder / "file.mat", "5", annotations(UTTERANCES))
     with FileLock(importer.folder / ".out.lock"):
-        with pytest.raises(EmovoxError, match="out: another run is importing to it"):
+        with pytest.raises(EmovoxError, match="out: another run is importing"):
             import_mat([path], importer.out, meta=importer.meta)
         assert not importer.out.exists()
 
@@ -1148,7 +1148,7 @@ def test_command(importer: Importer) -> None:
     assert (manifest["name"], manifest["version"]) == ("mine", "3.0.0")
     assert (importer.out / schema.hdf5_file("train")).is_file()
     again = run(*arguments)
-    assert again.exit_code == 2 and "is there already; choose another --out" in again.stderr
+    assert again.exit_code == 2 and "exists and is not empty; choose another --out" in again.stderr
     assert again.stderr.count("\n") == 1 and again.stdout == ""
 
 
@@ -1162,7 +1162,7 @@ def test_command_finds_the_lists_in_the_cache(
     (importer.folder / "cache").mkdir()
     lists.rename(importer.folder / "cache/splits")
     result = run("import-mat", path, "--out", importer.out)
-    assert result.exit_code == 0 and "tracks in another split" in result.stdout
+    assert result.exit_code == 0 and "tracks are in another split" in result.stdout
     manifest = json.loads((importer.out / schema.MANIFEST).read_text())
     assert (manifest["name"], manifest["version"]) == ("emovoxceleb", "1.0.0")
 
@@ -1175,7 +1175,7 @@ def test_command_takes_the_halves(importer: Importer) -> None:
     ]
     options = ["--out", importer.out, "--meta", importer.meta]
     one = run("import-mat", halves[0], *options)
-    assert one.exit_code == 2 and "Give all the files" in one.stderr
+    assert one.exit_code == 2 and "pass all files" in one.stderr
     assert run("import-mat", *halves, *options).exit_code == 0
 
 
@@ -1197,7 +1197,7 @@ def test_exit_codes(importer: Importer, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("emovox.labelling.import_mat.read_annotations", interrupt)
     stopped = run(*arguments)
-    assert stopped.exit_code == 130 and "nothing was left behind" in stopped.stderr
+    assert stopped.exit_code == 130 and "nothing was written" in stopped.stderr
     assert_nothing_left(importer)
 
 

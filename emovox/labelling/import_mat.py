@@ -1,12 +1,13 @@
-"""The published annotations of EmoVoxCeleb, a MATLAB file, as a dataset of the contract."""
+"""Import of the published annotations of EmoVoxCeleb, a MATLAB file, into a dataset."""
 
+import os
 import re
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,19 +17,23 @@ from emovox.corpus.voxceleb import (
     LISTS,
     SETS_LIST,
     OfficialSplit,
+    lists_folder,
     read_names,
     read_official_split,
 )
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError, TrackError
 from emovox.files import new_folder, sha256_file
-from emovox.ids import TrackKey, printable
+from emovox.ids import TrackKey, check_printable, printable
 from emovox.labelling.published_mat import Annotations, FaceImages, read_annotations
-from emovox.packages import software
+from emovox.packages import data_frame, software
 from emovox.teacher import ACCURACY
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
 NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
@@ -52,15 +57,15 @@ EXPECTED = {
 }
 
 
-@dataclass
+@dataclass(repr=False)
 class ImportResult:
-    """What an import did.
+    """Result of an import.
 
     Attributes:
         out: folder of the dataset.
         manifest: content of its manifest.json.
-        counts: as `EXPECTED` names them.
-        reasons: dropped tracks by reason.
+        counts: with the keys of `EXPECTED`.
+        reasons: dropped tracks by stage and error.
         notes: lines about oddities.
     """
 
@@ -70,14 +75,29 @@ class ImportResult:
     reasons: Counter[str]
     notes: list[str]
 
+    def __repr__(self) -> str:
+        totals = self.manifest["totals"]
+        return (
+            f"<ImportResult {self.out}: {totals['tracks']:,} tracks, {totals['frames']:,} frames>"
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return the counts as a DataFrame with the columns `count`, `found` and `published`.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        rows = [(what, self.counts.get(what), expected) for what, expected in EXPECTED.items()]
+        return data_frame(rows, ["count", "found", "published"])
+
     @property
     def share_dropped(self) -> float:
-        """Of all tracks, those that gave no rows."""
+        """Share of all tracks that gave no rows."""
         totals = self.manifest["totals"]
         return float(totals["dropped"] / (totals["dropped"] + totals["tracks"]))
 
     def summary(self) -> str:
-        """The counts beside the published ones, then what was dropped and noted."""
+        """Return the counts beside the published ones, then dropped tracks and notes."""
         lines = [f"{'':<34}{'this file':>12}{'published':>12}"]
         for what, expected in EXPECTED.items():
             found = self.counts.get(what)
@@ -90,32 +110,40 @@ class ImportResult:
 
 
 def import_mat(
-    files: list[Path],
-    out: Path,
+    files: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    out: str | os.PathLike[str],
     *,
-    meta: Path,
+    meta: str | os.PathLike[str] | None = None,
     name: str = "emovoxceleb",
     version: str = "1.0.0",
     hdf5: bool = False,
 ) -> ImportResult:
-    """Make a dataset from the published annotations.
+    """Convert the published annotations into a dataset.
 
     Args:
-        files: the MAT file, or several that hold `wavLogits` and `images` between them.
-        out: folder of the dataset; it must not hold anything yet. It appears when it is whole.
-        meta: folder with vox1_meta.csv, which turns names into ids, and perhaps the two official
-            lists, which the file's splits are then compared with.
-        name, version: of the dataset.
+        files: the MAT file, or several that contain `wavLogits` and `images` between them.
+        out: folder of the dataset, new or empty. It appears when it is complete.
+        meta: folder of vox1_meta.csv, which maps names to ids, and of the two official lists, with
+            which the splits of the file are compared if they exist. None: the folder of the first
+            file, or that of `emovox download splits`.
+        name: of the dataset.
+        version: of the dataset.
         hdf5: write each split as HDF5 too.
 
     Raises:
-        InputError: a file, a field or the number of emotions is not what it should be.
-        CheckError: the file's split leaks.
+        InputError: a file is missing or damaged, lacks a field, or has another number of emotions.
+        CheckError: the split of the file leaks.
+
+    Example:
+        >>> import_mat("published/emovoxceleb.mat", "emovoxceleb")  # doctest: +SKIP
+        <ImportResult emovoxceleb: 153,352 tracks, 5,077,744 frames>
     """
+    paths = [files] if isinstance(files, str | os.PathLike) else files
+    files, out = [Path(path) for path in paths], Path(out)
+    meta = lists_folder(None if meta is None else Path(meta), files[0].parent)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: is there already; choose another --out")
-    if printable(str(out)) != str(out):  # Arrow opens nothing that is not UTF-8
-        raise InputError(f"{printable(str(out))}: not a name in UTF-8; choose another --out")
+        raise InputError(f"{out}: exists and is not empty; choose another --out")
+    check_printable(out, "--out")
     names = read_names(meta)
     lists = read_official_split(meta) if (meta / SETS_LIST).is_file() else None
     found = read_annotations(files)
@@ -125,8 +153,8 @@ def import_mat(
     if not table.keys:
         reasons = Counter(d.error for d in table.dropped)
         why = ", ".join(f"{n} x {error}" for error, n in reasons.items())
-        raise InputError(f"{', '.join(map(str, files))}: no track can be used ({why})")
-    header = Header(
+        raise InputError(f"{', '.join(map(str, files))}: no usable track ({why})")
+    info = DatasetInfo(
         name=printable(name),
         version=printable(version),
         step_ms=schema.STEP_MS,
@@ -142,9 +170,9 @@ def import_mat(
         },
         tables=("frames", "tracks"),
     )
-    place = out.resolve()  # of a link, or of the current folder
+    place = out.resolve()  # `out` may be a link or the current folder
     with new_folder(place, "importing") as building:
-        manifest = write_dataset(building, table.chunks(), table.dropped, header, hdf5=hdf5)
+        manifest = write_dataset(building, table.chunks(), table.dropped, info, hdf5=hdf5)
     counts = table.counts | {"tracks": len(table.keys), "frames": manifest["totals"]["frames"]}
     counts["identities"] = len({key.identity_id for key in table.keys})
     reasons = Counter(f"{d.stage}: {d.error}" for d in table.dropped)
@@ -156,7 +184,7 @@ def _fingerprint(path: Path) -> dict[str, str]:
 
 
 def _own_numbers(ids: np.ndarray) -> np.ndarray:
-    """Ids as int64; a negative number of its own where one is not whole or not unique."""
+    """Return ids as int64, with a distinct negative number for each invalid or repeated id."""
     values = ids.astype(np.float64)
     whole = np.isfinite(values) & (values == np.round(values)) & (values >= 0) & (values < 2**53)
     numbers = np.where(whole, values, 0).astype(np.int64)
@@ -165,14 +193,14 @@ def _own_numbers(ids: np.ndarray) -> np.ndarray:
 
 
 class _Join:
-    """The tracks of the file under their ids, and the rows that each one gives.
+    """Tracks of the file, by id, and their rows.
 
     Attributes:
         keys: those with rows, sorted by track_id; `splits` has the split of each.
         dropped: the others, each with its reason.
-        counts: as `EXPECTED` names them.
+        counts: with the keys of `EXPECTED`.
         notes: lines about oddities.
-        disagreements: tracks whose split in the file is not that of the official lists.
+        disagreements: tracks whose split in the file differs from the official lists.
     """
 
     def __init__(self, found: Annotations, names: dict[str, str], files: list[Path]) -> None:
@@ -210,11 +238,11 @@ class _Join:
             )
 
     def _cell_of_each(self) -> np.ndarray:
-        """Which cell of wavLogits each entry of `images` has.
+        """Return the cell of wavLogits for each entry of `images`.
 
-        Ids are the original numbers of the utterances. Where wavLogits still has a cell for each of
-        those, the id says which; where both were thinned out, they are parallel. Where both could
-        be, the counts of face images, which carry ids, decide.
+        Ids are the original numbers of the utterances. If wavLogits has a cell for each of them,
+        the id is its position; if utterances were removed from both, they are parallel. If both
+        are possible, the counts of face images, which have ids, decide.
         """
         ids, num_cells = self._ids, len(self._found.logits)
         good = ids[ids >= 0]
@@ -223,15 +251,15 @@ class _Join:
         if not parallel and not by_id:
             raise InputError(
                 f"{self._where}: wavLogits has {num_cells:,} cells, images.id {len(ids):,} entries "
-                f"up to {ids.max():,}: they cannot be joined"
+                f"up to {ids.max():,}: cannot join them"
             )
         in_order = np.arange(len(ids))
         if not (parallel and by_id) or np.array_equal(ids - 1, in_order):
             return ids - 1 if by_id else in_order
         num_rows = np.array([len(x) for x in self._found.logits])
-        expected = self._frames.counts()
+        expected = self._frames.counts
         if expected is None:
-            self.notes.append("wavLogits and images fit by position and by id; joined by id")
+            self.notes.append("wavLogits and images match by position and by id; joined by id")
             return ids - 1
         misfits = [(num_rows[cells] != expected).sum() for cells in (ids - 1, in_order)]
         return ids - 1 if misfits[0] <= misfits[1] else in_order
@@ -241,7 +269,7 @@ class _Join:
         track_id = f"images/{number}"
         try:
             if number < 0:
-                message = "its images.id is not a whole number that it has alone"
+                message = "its images.id is not a unique integer"
                 raise TrackError("plan", "BadId", message)
             key = self._key(name)
             key.check()
@@ -254,7 +282,7 @@ class _Join:
                 message = f"images.set is {self._sets[position]}, expected 1, 2 or 3"
                 raise TrackError("split", "UnknownSet", message)
         except TrackError as error:
-            # Names of persons stay out of what is released.
+            # Names of persons must not be released.
             source = f"images.id {number}"
             self.dropped.append(Dropped.of(track_id, source, error))
             return
@@ -270,7 +298,7 @@ class _Join:
                 "plan", "BadName", "the name is not <person>/<set>/<video>_<track>.wav"
             )
         if match[1] not in self._names:
-            raise TrackError("plan", "UnknownIdentity", "vox1_meta.csv does not know the person")
+            raise TrackError("plan", "UnknownIdentity", "vox1_meta.csv does not list the person")
         return TrackKey(self._names[match[1]], match[2], int(match[3]))
 
     def _check_logits(self, logits: np.ndarray) -> None:
@@ -295,9 +323,9 @@ class _Join:
         self.notes += self._frames.notes()
 
     def compare(self, lists: OfficialSplit | None) -> None:
-        """Hold the file's splits against the official lists."""
+        """Compare the splits of the file with the official lists."""
         if lists is None:
-            self.notes.append("no official lists at hand: the file's splits were not compared")
+            self.notes.append("official lists not found: the splits of the file were not compared")
             return
         for key in self.keys:
             listed, split = official_split(key, lists), self.splits[key.track_id]
@@ -311,12 +339,12 @@ class _Join:
             )
         if self.disagreements:
             self.notes.append(
-                f"{len(self.disagreements):,} tracks in another split than the official lists have "
-                f"them; {schema.PROVENANCE} names each"
+                f"{len(self.disagreements):,} tracks are in another split than in the official "
+                f"lists; {schema.PROVENANCE} lists them"
             )
 
     def chunks(self) -> Iterator[Chunk]:
-        """The rows of all tracks, sorted within each split."""
+        """Yield the rows of all tracks, sorted within each split."""
         for split in schema.SPLITS:
             keys = [key for key in self.keys if self.splits[key.track_id] == split]
             for start in range(0, len(keys), CHUNK_TRACKS):

@@ -1,4 +1,4 @@
-"""What the published MATLAB files of EmoVoxCeleb hold, read without holding all of it.
+"""The published MATLAB files of EmoVoxCeleb, read without loading a whole file into memory.
 
 `wavLogits` is a cell of `[n x 8]` logits; the struct `images` has a name, an id and a split for
 every cell, and the paths of all face images with the id of the utterance that each belongs to
@@ -16,19 +16,19 @@ from emovox.errors import InputError
 from emovox.matfile import Node, open_mat
 
 NUMBERS = {"id": "ids", "set": "sets", "denseFramesWavIds": "wav_ids"}  # field -> attribute
-ENDING = b".jpg"  # of every face image; its number stands right before it
+ENDING = b".jpg"  # of every face image; its number is directly before it
 MAX_DIGITS = 7  # of such a number
 LONGEST_PATH = 4096  # bytes, tags included
 
 
 @dataclass
 class Annotations:
-    """What the files held, as they held it.
+    """Content of the published files, unchanged.
 
     Attributes:
-        logits: per cell of `wavLogits`, float32 `[n, 8]` where it is right.
-        names, ids, sets: of `images`.
-        wav_ids: per face image, the id of its utterance; None if the file does not say.
+        logits: per cell of `wavLogits`, float32 `[n, 8]` where it is correct.
+        names, ids, sets: fields of `images`.
+        wav_ids: per face image, the id of its utterance; None if the file does not give it.
         numbers: per face image, the number in its name; None if they could not be read.
     """
 
@@ -41,40 +41,41 @@ class Annotations:
 
 
 def read_annotations(files: list[Path]) -> Annotations:
-    """Read `wavLogits` and `images`, from one file or from several; the first to have one wins.
+    """Read `wavLogits` and `images` from one file or several; the first to contain a field wins.
 
     Raises:
-        InputError: something that is needed is in none of them.
+        InputError: a required field is in none of the files.
     """
     found = Annotations()
     seen: list[str] = []
     for path in files:
         with open_mat(path) as variables:
             for name, node in variables:
-                seen += _take(name, node, found)
+                seen += _read_known(name, node, found)
     needed: dict[str, Any] = {"wavLogits": found.logits, "images.name": found.names}
     needed |= {"images.id": found.ids, "images.set": found.sets}
     if missing := [name for name, value in needed.items() if value is None or not len(value)]:
         where = ", ".join(map(str, files))
         raise InputError(
-            f"{where}: no {', '.join(missing)}; found {', '.join(seen) or 'nothing'}. Give all the "
-            "files that hold them between them"
+            f"{where}: {', '.join(missing)} missing; found {', '.join(seen) or 'nothing'}; pass "
+            "all files that together contain them"
         )
     return found
 
 
-def _take(name: str, node: Node, found: Annotations, struct: str = "images") -> list[str]:
-    """Read what a variable or field of a struct is known to hold; return the names seen."""
+def _read_known(name: str, node: Node, found: Annotations, struct: str = "images") -> list[str]:
+    """Read a variable, or a field of `struct`, if its name is known; return the names seen."""
     seen = [f"{name} ({node.kind} {' x '.join(map(str, node.dims))})"]
     if node.kind == "struct":
-        for field_name, value in node.fields():
-            seen += _take(field_name, value, found, struct=name)
+        for record in node.records():
+            for field_name, value in record:
+                seen += _read_known(field_name, value, found, struct=name)
     elif name == "wavLogits" and node.kind == "cell" and not found.logits:
         found.logits = [_numbers(cell) for cell in node.cells()]
     elif struct != "images":
-        pass  # classes have names too
+        pass  # other structs have a field `name` too
     elif name == "name" and node.kind == "cell" and not found.names:
-        found.names = [cell.text() if cell.kind == "char" else "" for cell in node.cells()]
+        found.names = ["".join(c.rows()) if c.kind == "char" else "" for c in node.cells()]
     elif name == "denseFrames" and node.kind == "cell" and found.numbers is None:
         found.numbers = _frame_numbers(node)
     elif node.kind == "number" and name in NUMBERS and getattr(found, NUMBERS[name]) is None:
@@ -87,41 +88,35 @@ def _numbers(cell: Node) -> np.ndarray:
 
 
 def _frame_numbers(node: Node) -> np.ndarray | None:
-    """The numbers in the names of all face images, without making strings of five million paths.
+    """Return the numbers in the names of all face images, without five million Python strings.
 
-    None if some path does not end in `<number>.jpg`, or the container has no raw bytes to search.
+    None if a path does not end in `<number>.jpg`.
     """
     numbers = [np.empty(0, np.int64)]
     rest = b""
     for piece in node.raw():
-        rest += piece
-        for width in (1, 2):  # bytes a character
-            found, end = _numbers_before(ENDING, rest, width)
-            if end:
-                numbers.append(found)
-                rest = rest[end:]
-        rest = rest[-LONGEST_PATH:]
+        rest += piece.translate(None, b"\0")  # a character has one byte or two
+        found, end = _numbers_before(ENDING, rest)
+        numbers.append(found)
+        rest = rest[end:][-LONGEST_PATH:]
     whole = np.concatenate(numbers)
     return whole if len(whole) == node.size else None
 
 
-def _numbers_before(ending: bytes, text: bytes, width: int) -> tuple[np.ndarray, int]:
-    """The decimal numbers right before every `ending` in a text, and where the last one ends."""
+def _numbers_before(ending: bytes, text: bytes) -> tuple[np.ndarray, int]:
+    """Return the decimal numbers directly before every `ending`, and the end of the last one."""
     letters = np.frombuffer(text, np.uint8)
     places = np.flatnonzero(letters == ending[0])
-    places = places[(places >= width) & (places + width * len(ending) <= len(letters))]
+    places = places[(places > 0) & (places + len(ending) <= len(letters))]
     for i, letter in enumerate(ending):
-        places = places[letters[places + width * i] == letter]
-    places = places[_is_digit(letters[places - width])]
-    values, power = np.zeros(len(places), np.int64), 1
-    going_on = np.ones(len(places), bool)
-    for i in range(1, MAX_DIGITS + 1):
-        at = places - width * i
-        digits = letters[np.maximum(at, 0)]
-        going_on &= (at >= 0) & _is_digit(digits)
-        values += np.where(going_on, digits.astype(np.int64) - ord("0"), 0) * power
-        power *= 10
-    return values, int(places[-1]) + width * len(ending) if len(places) else 0
+        places = places[letters[places + i] == letter]
+    places = places[_is_digit(letters[places - 1])]
+    values, is_number = np.zeros(len(places), np.int64), np.ones(len(places), bool)
+    for i in range(MAX_DIGITS):
+        digits = letters[places - 1 - i]
+        is_number &= (places > i) & _is_digit(digits)
+        values += np.where(is_number, digits.astype(np.int64) - ord("0"), 0) * 10**i
+    return values, int(places[-1]) + len(ending) if len(places) else 0
 
 
 def _is_digit(letters: np.ndarray) -> np.ndarray:
@@ -129,64 +124,62 @@ def _is_digit(letters: np.ndarray) -> np.ndarray:
 
 
 class FaceImages:
-    """What the face images say of the frames of a track: how many, and which numbers they have.
+    """Face images of each track: how many there are, and the frame numbers in their names.
 
     Rows of logits are in the order of the images in the file, which is that of their names as
-    text: names of different length come in another order than their numbers. A number may be
-    missing.
+    text: names of different length are not in the order of their numbers. Numbers may have gaps.
+
+    Attributes:
+        order: track_id -> frame index of every row, for tracks where it is not 0, 1, 2 ...
+        counts: face images of each entry of `images`; None if the file does not give them.
     """
 
     def __init__(self, found: Annotations) -> None:
-        self.order: dict[str, np.ndarray] = {}  # frame index of every row, where not 0, 1, 2 ...
-        self._num_differ = 0
-        self._numbers = found.numbers
-        self._known = found.wav_ids is not None
+        self.order: dict[str, np.ndarray] = {}
+        self.counts: np.ndarray | None = None
+        self._numbers: np.ndarray | None = None
+        self._num_misfits = 0
         if found.wav_ids is None:
             return
+        assert found.ids is not None
         owners = np.where(np.isfinite(found.wav_ids), found.wav_ids, -1)
         by_id = np.argsort(owners, kind="stable")
         owners = owners[by_id]
-        assert found.ids is not None
-        ids = found.ids
-        self._starts = np.searchsorted(owners, ids, "left")
-        self._stops = np.searchsorted(owners, ids, "right")
+        self._starts = np.searchsorted(owners, found.ids, "left")
+        self.counts = np.searchsorted(owners, found.ids, "right") - self._starts
         if found.numbers is not None and len(found.numbers) == len(by_id):
             self._numbers = found.numbers[by_id]
-        else:
-            self._numbers = None
-
-    def counts(self) -> np.ndarray | None:
-        """Face images of each entry of `images`; None if the file does not say."""
-        return self._stops - self._starts if self._known else None
 
     def number(self, position: int, num_rows: int, track_id: str) -> None:
-        """Note the frame indices of a track where they are not simply those of its rows.
+        """Add the frame indices of a track to `order` if they are not 0, 1, 2 ...
 
         Args:
             position: of its entry in `images`.
             num_rows: of its logits.
-            track_id: what `order` shall know it by.
+            track_id: its key in `order`.
         """
-        if not self._known or self._numbers is None:
+        if self.counts is None or self._numbers is None:
             return
-        numbers = self._numbers[self._starts[position] : self._stops[position]]
+        start = self._starts[position]
+        numbers = self._numbers[start : start + self.counts[position]]
         if len(numbers) != num_rows:
-            self._num_differ += 1
+            self._num_misfits += 1
             return
         index = numbers - (0 if numbers.min() == 0 else 1)
-        if not np.array_equal(index, np.arange(num_rows)):
-            if len(np.unique(index)) < num_rows or index.max() > schema.MAX_FRAME_INDEX:
-                self._num_differ += 1
-            else:
-                self.order[track_id] = index
+        if np.array_equal(index, np.arange(num_rows)):
+            return
+        if len(np.unique(index)) < num_rows or index.max() > schema.MAX_FRAME_INDEX:
+            self._num_misfits += 1
+        else:
+            self.order[track_id] = index
 
     def notes(self) -> list[str]:
-        """Lines on what the face images could not tell."""
-        if not self._known or self._numbers is None:
-            return ["the file does not number its face images: frames are counted row by row"]
-        if not self._num_differ:
+        """Return lines for the user on tracks whose frames could not be numbered."""
+        if self._numbers is None:
+            return ["face images are not numbered in the file; frames are counted row by row"]
+        if not self._num_misfits:
             return []
         return [
-            f"{self._num_differ:,} tracks have other face images than rows of logits: their frames "
-            "are counted row by row"
+            f"{self._num_misfits:,} tracks have face images that do not match their rows of logits;"
+            " their frames are counted row by row"
         ]
