@@ -1,84 +1,157 @@
 """Datasets of per-frame emotion logits from speaking-face video.
 
-The public names::
+Each command of the command line, except demo, card and schema, is a function::
 
-    load(path) -> Dataset                       open a dataset: tables, the logits of any track
-    audio_path(root, track_id) -> Path          the audio that belongs to a track
-    build_dataset(BuildConfig) -> BuildResult   label a corpus of talking faces
-    load_teacher(name) -> Teacher               face crops uint8 [N, S, S, 3] to logits [N, 8]
-    load_student(checkpoint) -> Student         16 kHz samples [L] to logits [N, 8]
-    spectrogram(samples)                        what a student hears, float32 [512, T]
-    EMOTIONS                                    the order of the eight logits
-    __version__                                 of emovox
+    build_dataset(...)      label a corpus of talking faces
+    import_mat(...)         convert the published annotations to a dataset
+    download(...)           download published annotations, splits, teachers and students
+    validate(...)           check a dataset against the contract
+    diff(...)               compare two datasets
+    release(...)            make an immutable version of a dataset
+    report(...)             show a dataset as a web page or as figures
+    train_teacher(...)      train the compact teacher on FERPlus
+    evaluate_teacher(...)   score a teacher on FERPlus
+    train_student(...)      train a speech student on a dataset
+    evaluate(...)           score a student on a dataset
+    probe(...)              test a network on a labelled speech corpus
+    predict(...)            label audio and video files with emotions
 
-None of them loads anything heavy until it is used. `load` and `audio_path` work in the core
-installation; the others need the extra `build`. The dataset that `emovox demo` made:
+They return a result with the method `to_pandas`. Their options are keyword arguments, or a config:
+BuildConfig, DownloadConfig, ReportConfig, TeacherTrainConfig, TeacherEvaluateConfig,
+StudentTrainConfig, EvaluateConfig, ProbeConfig, PredictConfig. Every path may be a string.
+
+To use datasets and networks directly::
+
+    load(path)                      open a dataset: its tables, and the logits of any track
+    audio_path(root, track_id)      find the sound file of a track
+    read_audio(path)                read sound as 16 kHz mono, float32 [L]
+    spectrogram(samples)            compute the input of a student, float32 [512, T]
+    load_teacher(name)              load a network: face crops uint8 [N, S, S, 3] to logits [N, 8]
+    load_student(name)              load a network: 16 kHz samples [L] to logits [N, 8]
+    hash_identity(identity_id)      compute the line of a takedown list for an identity
+    EMOTIONS                        names of the eight logits, in order
+    EmovoxError                     base class of all errors that a user can fix
+    __version__                     version of emovox
+
+Importing emovox loads no heavy package. The functions for datasets work in the core installation;
+the others need the extra `build`. With the dataset of `emovox demo`:
 
     >>> import emovox
     >>> emovox.load("emovox-demo/dataset")
     <Dataset emovox-demo 0.1.0: 96 tracks, 1,996 frames, train, heard_val, unheard_val>
 
-Errors are those of `emovox.errors`. The commands are listed by `emovox --help`, and pages on what
-they are for are in the folder `guide` of this package.
+`emovox --help` lists the commands; the folder `guide` of this package explains them.
 """
 
 from typing import TYPE_CHECKING, Any
 
 from emovox.emotions import EMOTIONS
+from emovox.errors import EmovoxError
 
-__version__ = "0.1.0"  # pyproject.toml takes it from here
+__version__ = "0.1.0"  # pyproject.toml reads it
 
 if TYPE_CHECKING:
+    from emovox.comparison.difference import diff
     from emovox.corpus.sound_files import audio_path
     from emovox.dataset.reader import Dataset, load
+    from emovox.dataset.takedown import hash_identity
+    from emovox.downloads import DownloadConfig, download
     from emovox.labelling.build_config import BuildConfig
+    from emovox.labelling.import_mat import import_mat
     from emovox.labelling.result import BuildResult
     from emovox.labelling.run import build_dataset
+    from emovox.media.audio import read_audio
     from emovox.media.spectrogram import spectrogram
+    from emovox.probing.probe_config import ProbeConfig
+    from emovox.probing.probes import probe
+    from emovox.publishing.publish import release
     from emovox.student import Student, load_student
+    from emovox.student.evaluation import evaluate
+    from emovox.student.prediction import predict
+    from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
+    from emovox.student.training import train_student
     from emovox.teacher import Teacher, load_teacher
+    from emovox.teacher.evaluation import evaluate_teacher
+    from emovox.teacher.teacher_config import TeacherEvaluateConfig, TeacherTrainConfig
+    from emovox.teacher.training import train_teacher
+    from emovox.validation.outcomes import validate
 
 __all__ = [
     "EMOTIONS",
     "BuildConfig",
     "BuildResult",
     "Dataset",
+    "DownloadConfig",
+    "EmovoxError",
+    "EvaluateConfig",
+    "PredictConfig",
+    "ProbeConfig",
     "Student",
+    "StudentTrainConfig",
     "Teacher",
+    "TeacherEvaluateConfig",
+    "TeacherTrainConfig",
     "audio_path",
     "build_dataset",
+    "diff",
+    "download",
+    "evaluate",
+    "evaluate_teacher",
+    "hash_identity",
+    "import_mat",
     "load",
     "load_student",
     "load_teacher",
+    "predict",
+    "probe",
+    "read_audio",
+    "release",
     "spectrogram",
+    "train_student",
+    "train_teacher",
+    "validate",
 ]
 
 _HOMES = {
-    "BuildConfig": "emovox.labelling.build_config",
-    "BuildResult": "emovox.labelling.result",
-    "Dataset": "emovox.dataset.reader",
-    "Student": "emovox.student",
-    "Teacher": "emovox.teacher",
-    "audio_path": "emovox.corpus.sound_files",
-    "build_dataset": "emovox.labelling.run",
-    "load": "emovox.dataset.reader",
-    "load_student": "emovox.student",
-    "load_teacher": "emovox.teacher",
-    "spectrogram": "emovox.media.spectrogram",
+    "emovox.comparison.difference": ("diff",),
+    "emovox.corpus.sound_files": ("audio_path",),
+    "emovox.dataset.reader": ("Dataset", "load"),
+    "emovox.dataset.takedown": ("hash_identity",),
+    "emovox.downloads": ("DownloadConfig", "download"),
+    "emovox.labelling.build_config": ("BuildConfig",),
+    "emovox.labelling.import_mat": ("import_mat",),
+    "emovox.labelling.result": ("BuildResult",),
+    "emovox.labelling.run": ("build_dataset",),
+    "emovox.media.audio": ("read_audio",),
+    "emovox.media.spectrogram": ("spectrogram",),
+    "emovox.probing.probe_config": ("ProbeConfig",),
+    "emovox.probing.probes": ("probe",),
+    "emovox.publishing.publish": ("release",),
+    "emovox.student": ("Student", "load_student"),
+    "emovox.student.evaluation": ("evaluate",),
+    "emovox.student.prediction": ("predict",),
+    "emovox.student.student_config": ("EvaluateConfig", "PredictConfig", "StudentTrainConfig"),
+    "emovox.student.training": ("train_student",),
+    "emovox.teacher": ("Teacher", "load_teacher"),
+    "emovox.teacher.evaluation": ("evaluate_teacher",),
+    "emovox.teacher.teacher_config": ("TeacherEvaluateConfig", "TeacherTrainConfig"),
+    "emovox.teacher.training": ("train_teacher",),
+    "emovox.validation.outcomes": ("validate",),
 }
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    home = next((module for module, names in _HOMES.items() if name in names), None)
+    if home is None:
         raise AttributeError(f"module 'emovox' has no attribute {name!r}")
     import importlib
 
     from emovox.packages import explained
 
     with explained(f"emovox.{name}"):
-        return getattr(importlib.import_module(_HOMES[name]), name)
+        return getattr(importlib.import_module(home), name)
 
 
 def __dir__() -> list[str]:
-    """The public names, so that pydoc and completion see those that are not loaded yet."""
+    """Return the public names, so that pydoc and completion show those that are not loaded yet."""
     return __all__

@@ -1,9 +1,10 @@
-"""Stand-ins for every seam, and clips whose frames say which one they are.
+"""Fakes of every seam, and real video clips whose frames contain their number.
 
-For tests of emovox and of code that builds on it. Nothing here loads torch, and `FakeHub` needs the
-core installation only.
+For tests of emovox and of code that builds on it. Nothing in this module loads torch, and `FakeHub`
+works in the core installation.
 """
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
 from fractions import Fraction
@@ -17,18 +18,19 @@ from emovox.emotions import EMOTIONS
 from emovox.teacher import Teacher
 
 if TYPE_CHECKING:
-    from emovox.labelling.shard import ShardJob, ShardReport
+    from emovox.labelling.plan import ShardJob
+    from emovox.labelling.shard_report import ShardReport
     from emovox.media.faces import Box, Detector
 
-CODE_BITS = 12  # a coded frame can hold numbers up to 4095
+CODE_BITS = 12  # numbers of coded frames are below 4096
 
 
 class FakeTeacher:
-    """A `Teacher` without a network: its logits are the mean red of eight rows of the face.
+    """A `Teacher` without a network: its logits are the mean red values of eight strips of a face.
 
     Attributes:
-        input_size: side of the crops, in pixels.
-        num_crops: seen so far.
+        input_size: side of the crops in pixels.
+        num_crops: number of crops so far.
 
     Example:
         >>> teacher = FakeTeacher()
@@ -51,13 +53,16 @@ class FakeTeacher:
         return np.stack([part.mean(axis=(1, 2)) for part in rows], axis=1)
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
-        """As that of a `TorchTeacher`: what it returns gives the logits."""
+        """Compute logits as `TorchTeacher.launch` does; the returned function returns them."""
         logits = self(np.concatenate(parts))
         return lambda: logits
 
 
 class FakeDetector:
-    """A `Detector` that finds the same boxes in every frame.
+    """A `Detector` that returns the same boxes for every frame.
+
+    Attributes:
+        boxes: boxes of a frame; one of 40 x 40 pixels by default.
 
     Example:
         >>> FakeDetector()([coded_frame(0)])
@@ -77,17 +82,18 @@ class InlineEngine:
     """An `Engine` that runs shards one after another in this process.
 
     Attributes:
-        teacher: in the place of the one that the build names.
-        detector: of faces, where a corpus has no boxes.
-        num_shards: run so far.
+        teacher: used instead of the teacher of the build.
+        detector: detector of faces, for a corpus without boxes; a `FakeDetector` by default.
+        num_shards: number of shards so far.
 
     Example:
-        >>> from emovox import BuildConfig, build_dataset
-        >>> clip = write_clip(Path("talks/ann/talk.mp4"), 30)
+        >>> import emovox
+        >>> clip = write_clip("talks/ann/talk.mp4", 30)
         >>> engine = InlineEngine(FakeTeacher())
-        >>> config = BuildConfig("folder", root=Path("talks"), out=Path("labelled"))
-        >>> build_dataset(config, engine=engine).manifest["totals"]["frames"], engine.num_shards
-        (5, 1)
+        >>> emovox.build_dataset(layout="folder", root="talks", out="labelled", engine=engine)
+        <BuildResult labelled: 1 tracks, 5 frames, 0 dropped>
+        >>> engine.num_shards
+        1
     """
 
     def __init__(self, teacher: Teacher, detector: "Detector | None" = None) -> None:
@@ -96,7 +102,7 @@ class InlineEngine:
         self.num_shards = 0
 
     def run(self, jobs: "Iterable[ShardJob]") -> "Iterator[ShardReport]":
-        """Yield the report of each shard as it is done."""
+        """Yield the report of each shard as it finishes."""
         from emovox.labelling.shard import build_shard
         from emovox.labelling.teacher_client import InlineFeed
 
@@ -106,13 +112,13 @@ class InlineEngine:
 
 
 class FakeHub:
-    """A `release.hub.Api` without a network: dataset repositories in memory.
+    """A `huggingface_hub.HfApi` without a network: dataset repositories in memory.
 
     Attributes:
-        files: content of each repository's main branch, by path.
-        private: whether each one is.
+        files: files of the main branch of each repository, by path.
+        private: True for each private repository.
         tags: files of each repository at each tag.
-        failing: a call's name, and the error that it raises the next time.
+        failing: error that the next call of a method raises, by the name of the method.
     """
 
     def __init__(self) -> None:
@@ -177,7 +183,7 @@ class FakeHub:
 
 
 def coded_frame(number: int, width: int = 224, height: int = 224) -> np.ndarray:
-    """A picture uint8 `[H, W, 3]` of stripes that spell `number` in binary."""
+    """Return a picture uint8 `[H, W, 3]` whose stripes are the binary digits of `number`."""
     bits = np.array([(number >> k) & 1 for k in range(CODE_BITS)])
     stripe = np.minimum(np.arange(width) * CODE_BITS // width, CODE_BITS - 1)
     row = np.where(bits[stripe] == 1, 220, 30).astype(np.uint8)
@@ -185,7 +191,7 @@ def coded_frame(number: int, width: int = 224, height: int = 224) -> np.ndarray:
 
 
 def read_code(image: np.ndarray) -> int:
-    """The number that a decoded `coded_frame` spells.
+    """Return the number in a decoded `coded_frame`.
 
     Example:
         >>> read_code(coded_frame(1234))
@@ -197,7 +203,7 @@ def read_code(image: np.ndarray) -> int:
 
 
 def write_clip(
-    path: Path,
+    path: str | os.PathLike[str],
     frames: int | Iterable[np.ndarray],
     *,
     fps: Fraction | float | int = 25,
@@ -206,22 +212,23 @@ def write_clip(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a real video file; returns its path.
+    """Write a real video file and return its path.
 
     Args:
-        path: its ending names the container; folders are made.
-        frames: pictures uint8 `[H, W, 3]`, or how many coded ones.
+        path: its suffix selects the container; missing folders are made.
+        frames: pictures uint8 `[H, W, 3]`, or the number of coded frames.
         fps: frame rate.
         times: presentation times in seconds, to the millisecond, instead of a constant rate.
         codec: name of the encoder.
-        options: of the encoder.
-        container_options: of the container, such as `{"movflags": "faststart"}`.
+        options: options of the encoder.
+        container_options: options of the container, such as `{"movflags": "faststart"}`.
     """
     import av
 
     pictures = (coded_frame(i) for i in range(frames)) if isinstance(frames, int) else frames
     rate = Fraction(fps).limit_denominator(1001)
     base = 1 / rate if times is None else Fraction(1, 1000)
+    path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     with av.open(str(path), "w", options=container_options or {}) as container:
         stream = None

@@ -4,15 +4,19 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emovox.dataset import schema
 from emovox.dataset.rows import count_reasons
 from emovox.labelling.plan import BuildPlan
 from emovox.labelling.shard_report import ShardReport
+from emovox.packages import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
-@dataclass
+@dataclass(repr=False)
 class BuildResult:
     """Result of a build.
 
@@ -38,6 +42,23 @@ class BuildResult:
     seconds: float
     totals: Counter[str] = field(default_factory=Counter)
     too_many_dropped: bool = False
+
+    def __repr__(self) -> str:
+        totals = self.manifest["totals"]
+        return (
+            f"<BuildResult {self.out}: {totals['tracks']:,} tracks, {totals['frames']:,} frames, "
+            f"{totals['dropped']:,} dropped>"
+        )
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a DataFrame with one row per split: `split`, `tracks`, `frames`, `identities`.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        splits = self.manifest["totals"]["by_split"]
+        rows = [{"split": split} | splits[split] for split in schema.SPLITS if split in splits]
+        return data_frame(rows, ["split", "tracks", "frames", "identities"])
 
     def summary(self) -> str:
         """Return the lines that a build ends with."""

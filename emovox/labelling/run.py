@@ -1,9 +1,11 @@
 """The whole build: plan, run the missing shards, finish the dataset."""
 
+import os
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from emovox.config import merge_config
 from emovox.devices import Runtime, resolve_runtime
 from emovox.errors import EmovoxError, NetworkError
 from emovox.labelling.build_config import BuildConfig
@@ -21,14 +23,19 @@ if TYPE_CHECKING:
 
 
 def build_dataset(
-    config: BuildConfig, *, engine: Engine | None = None, show_progress: bool = True
+    config: BuildConfig | str | os.PathLike[str] | None = None,
+    *,
+    engine: Engine | str | None = None,
+    show_progress: bool = True,
+    **options: Any,
 ) -> BuildResult:
     """Build a dataset, or resume one that an earlier run of the same command did not finish.
 
     Args:
-        config: options of the build.
-        engine: runs the shards; None for the engine that `config` names.
+        config: options of the build, or path or name of a recipe.
+        engine: runs the shards; a name or None: the engine of the options.
         show_progress: show progress on stderr.
+        **options: fields of `BuildConfig`, which override `config`.
 
     Raises:
         ConfigError, InputError: an option or an input is not valid.
@@ -41,12 +48,14 @@ def build_dataset(
         >>> from pathlib import Path
         >>> from emovox.testing import write_clip
         >>> clip = write_clip(Path("clips/mp4/id1/v/00001.mp4"), 30)  # frames, at 25 per second
-        >>> config = BuildConfig("voxceleb2", root=Path("clips"), out=Path("rows"), jobs=1)
-        >>> build_dataset(config).manifest["totals"]["frames"]
-        5
+        >>> build_dataset("voxceleb2", root="clips", out="rows", jobs=1)
+        <BuildResult rows: 1 tracks, 5 frames, 0 dropped>
     """
     started = time.perf_counter()
     require("build", "build-dataset")
+    if isinstance(engine, str):
+        options["engine"], engine = engine, None
+    config = merge_config(BuildConfig, config, options)
     resolve: Callable[[str, str, str, bool], Runtime] = resolve_runtime
     if engine is None and config.engine == "ray":
         engine = cluster = _ray_engine(config)
