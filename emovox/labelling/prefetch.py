@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.errors import TrackError
-from emovox.paths import is_remote, local_copy, local_folder, error_name
+from emovox.paths import error_name, is_remote, local_copy, local_folder
 
 AHEAD = 2  # sources fetched before they are needed
 OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # faults of this machine
