@@ -121,8 +121,8 @@ def test_invalid_samples(narrow: Path, samples: np.ndarray) -> None:
 
 
 def test_student_names(students: Path, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="'nobody' is neither a file nor one of emovoxceleb"):
-        load_student("nobody")
+    with pytest.raises(ConfigError, match="'unknown' is neither a file nor one of emovoxceleb"):
+        load_student("unknown")
     with pytest.raises(InputError) as error:
         load_student("emovoxceleb")
     message = str(error.value)

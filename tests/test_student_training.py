@@ -320,15 +320,15 @@ def test_tracks_without_audio_are_dropped(student_data: Path, tmp_path: Path) ->
     data = copied(student_data, tmp_path)
     (data / "audio/idd/v/00001.wav").unlink()
     (data / "audio/ida/v/00003.wav").write_bytes(b"RIFF")
-    said: list[str] = []
+    lines: list[str] = []
     config = replace(QUICK, epochs=1)
-    train_student(data / "dataset", data / "audio", tmp_path / "out", config, say=said.append)
+    train_student(data / "dataset", data / "audio", tmp_path / "out", config, say=lines.append)
     rows = pq.read_table(tmp_path / "out/dropped.parquet").to_pylist()
     assert [(r["track_id"], r["error"]) for r in rows] == [
         ("idd/v/00001", "FileNotFound"),
         ("ida/v/00003", "Unreadable"),
     ]
-    assert said == [
+    assert lines == [
         "train: 59 of 60 tracks have usable audio; dropped 1 x open: FileNotFound",
         "heard_val: 15 of 15 tracks have usable audio",
         "unheard_val: 59 of 60 tracks have usable audio; dropped 1 x open: Unreadable",

@@ -1,6 +1,7 @@
 """Training in several processes.
 
-`torchrun` starts the processes and sets RANK, WORLD_SIZE and LOCAL_RANK; without it there is one.
+`torchrun` starts the processes and sets RANK, WORLD_SIZE and LOCAL_RANK; without it, there is
+one process.
 """
 
 import contextlib

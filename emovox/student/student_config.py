@@ -98,9 +98,9 @@ class EvaluateConfig:
     """Options of `emovox evaluate`.
 
     Attributes:
-        protocol: Protocol of the evaluation; legacy is that of the reference code: the left
-            channel, its samples taken as 16 kHz, and an AUC of 0 for an emotion that no track has.
-        timing: Mapping from seconds to the frames of a label; legacy is that of the reference code.
+        protocol: Evaluation protocol; legacy follows the reference code: it reads the left channel
+            as if its rate were 16 kHz, and an emotion that no track has gets an AUC of 0.
+        timing: Mapping from seconds to frames; legacy is that of the reference code.
         device: Device of the student: auto (CUDA if available), cpu, cuda or cuda:N.
         precision: Arithmetic of the student; auto selects bf16 where the hardware supports it.
         max_dropped: Largest fraction of tracks without usable audio; above it the evaluation fails.
@@ -123,9 +123,9 @@ class PredictConfig:
     """Options of `emovox predict`.
 
     Attributes:
-        student: Registered name or checkpoint of the student, which scores the sound.
-        teacher: Registered name or checkpoint of the teacher, which scores the faces in video
-            files; none to skip the pictures.
+        student: Student that scores the sound: a registered name or a checkpoint.
+        teacher: Teacher that scores the faces in video files: a registered name or a checkpoint, or
+            'none' to skip the pictures.
         seconds: Length of a window in seconds.
         hop: Seconds from the start of a window to the start of the next.
         device: Device of both networks: auto (CUDA if available), cpu, cuda or cuda:N.
