@@ -200,21 +200,21 @@ def draw_roc(
         axes.legend(loc="lower right", title="AUC (positives)", title_fontsize=9)
 
 
-def draw_counts(axes: Any, series: Mapping[str, np.ndarray], unit: str) -> None:
+def draw_counts(axes: Any, series: Sequence[tuple[str, np.ndarray]], unit: str) -> None:
     """Draw how often each emotion occurs, on a log axis (paper, Figure 4).
 
     Args:
         axes: of matplotlib.
-        series: one or two arrays `[8]` by name: counts, or shares of 1 as float. The second is
-            drawn as outlines.
+        series: one or two arrays `[8]` with their names: counts, or shares of 1 as float. The
+            second is drawn as outlines.
         unit: label of the log axis.
     """
-    values = np.stack(list(series.values()))
+    values = np.stack([row for _, row in series])
     is_share = values.dtype.kind == "f"
     show = percent if is_share else "{:,}".format
     low, high = _log_range(values, is_share=is_share)
     height = 0.7 / len(series)
-    for k, (name, row) in enumerate(series.items()):
+    for k, (name, row) in enumerate(series):
         places = np.arange(len(EMOTIONS)) + height * (k - (len(series) - 1) / 2)
         colours = list(COLOURS.values())
         bars = axes.barh(
@@ -233,7 +233,7 @@ def draw_counts(axes: Any, series: Mapping[str, np.ndarray], unit: str) -> None:
     axes.xaxis.set_major_formatter(percent_tick if is_share else count_formatter())
     emotion_rows(axes)
     if len(series) > 1:
-        axes.legend(loc="lower right")
+        axes.figure.legend(loc="outside upper left")
 
 
 def draw_confusion(
@@ -259,7 +259,7 @@ def draw_confusion(
             ha="center",
             va="center",
             fontsize=7,
-            color="white" if shares[row, column] > 0.5 else INK,
+            color="white" if shares[row, column] > 0.65 else INK,
         )
     axes.grid(visible=False)
     axes.set_xticks(range(len(classes)), classes, rotation=35, ha="right", rotation_mode="anchor")

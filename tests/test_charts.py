@@ -19,7 +19,7 @@ EVIL = "<b>$x &amp; </svg>"
 def draw(name: str = "frames", counts: np.ndarray | None = None) -> str:
     counts = 10 ** np.arange(8) - 1 if counts is None else counts
     with charts.new_figure(5, 4) as figure:
-        charts.draw_counts(figure.subplots(), {name: counts, "other": counts[::-1]}, name)
+        charts.draw_counts(figure.subplots(), [(name, counts), (name, counts[::-1])], name)
         return charts.inline_svg(figure, "key", name, {charts.INK: "var(--ink)"})
 
 

@@ -37,7 +37,7 @@ from emovox.probing.probe_result import ProbeResult
 from emovox.reporting.aggregates import QUANTILES, aggregate
 from emovox.reporting.page import render
 from emovox.reporting.page import report as make_report
-from emovox.reporting.page_charts import cell, roc_figure
+from emovox.reporting.page_charts import cell, emotions_figure, roc_figure
 from emovox.reporting.report_config import MAX_TRACKS
 from emovox.reporting.report_data import Report
 from emovox.reporting.run_results import SplitResult, read_results
@@ -422,6 +422,12 @@ def test_two_datasets_are_compared(dataset: Path, tmp_path: Path) -> None:
         "1.2.3:", "1.2.3 :"
     )
     assert "Outlined: other 1.2.3" in page.words
+
+
+def test_two_datasets_of_the_same_version_are_compared(dataset: Path, tmp_path: Path) -> None:
+    same = write(tmp_path / "same", [made(TRAIN, "ida", "v", 1, 50)])
+    picture = emotions_figure(aggregate(load(dataset)), aggregate(load(same))).picture
+    assert len(re.findall(r">[0-9.]+ %<", picture)) > 2 * len(EMOTIONS)
 
 
 def test_evaluation_without_predictions(dataset: Path, run_folder: Path, tmp_path: Path) -> None:

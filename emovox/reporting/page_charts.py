@@ -83,17 +83,22 @@ def dataset_figures(found: Aggregates, compared: Aggregates | None) -> dict[str,
 
 def emotions_figure(found: Aggregates, compared: Aggregates | None) -> PageFigure:
     """Show the frames by dominant emotion, or their shares in two datasets (paper, Figure 4)."""
-    frames = {a.title: a.frames for a in (found, compared) if a}
-    shares = {title: as_shares(counts) for title, counts in frames.items()}
-    unit, series = ("share of frames", shares) if compared else ("frames", frames)
-    rows = []
-    for k, emotion in enumerate(EMOTIONS):
-        pairs = ((int(frames[title][k]), percent(shares[title][k])) for title in frames)
-        rows.append((emotion, *(value for pair in pairs for value in pair)))
+    datasets = [each for each in (found, compared) if each]
     header = ["emotion"]
-    for title in frames:
-        header += [f"frames, {title}", "share"]
-    return PageFigure("emotions", header, rows, lambda axes: charts.draw_counts(axes, series, unit))
+    rows: list[list[Any]] = [[emotion] for emotion in EMOTIONS]
+    for each in datasets:
+        header += [f"frames, {each.title}", "share"]
+        for row, count, share in zip(rows, each.frames, as_shares(each.frames), strict=True):
+            row += [count, percent(share)]
+
+    def draw(axes: Any) -> None:
+        if compared:
+            shares = [(each.title, as_shares(each.frames)) for each in datasets]
+            charts.draw_counts(axes, shares, "share of frames")
+        else:
+            charts.draw_counts(axes, [(found.title, found.frames)], "frames")
+
+    return PageFigure("emotions", header, rows, draw, height=4.8 if compared else 3.5)
 
 
 def logits_figure(found: Logits, compared: Logits | None) -> PageFigure:
@@ -213,7 +218,7 @@ def losses_figure(training: Sequence[Mapping[str, Any]]) -> PageFigure:
         for name, losses, (style, colour) in columns:
             if not np.isnan(losses).all():
                 axes.plot(epochs, losses, style, color=colour, label=name, linewidth=2)
-                axes.legend(loc="upper right")
+                axes.legend()
         axes.set(xlabel="epoch", ylabel="loss", xlim=(0.9, max(len(training), 2)))
         axes.xaxis.get_major_locator().set_params(integer=True)
 

@@ -82,8 +82,9 @@ def _figure_4(report: Report, folder: Path) -> str:
     for k, emotion in enumerate(EMOTIONS):
         pairs = [(int(d.frames[k]), round(float(as_shares(d.frames)[k]), 6)) for d in datasets]
         numbers.append([emotion, *(value for pair in pairs for value in pair)])
-    with charts.new_figure(6, 3.8) as figure:
-        emotions_figure(report.aggregates, report.compared).draw(figure.subplots())
+    chart = emotions_figure(report.aggregates, report.compared)
+    with charts.new_figure(6, chart.height) as figure:
+        chart.draw(figure.subplots())
         return _save(figure, folder, "figure-4", numbers)
 
 

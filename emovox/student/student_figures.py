@@ -24,9 +24,6 @@ def write_figures(
     """
     with chart_file(folder / f"roc-{found.split}.png", title, 6, 6) as axes:
         draw_roc(axes, emotion_curves(labels, scores), found.auc, found.positives)
-    with chart_file(folder / f"labels-{found.split}.png", title, 6.5, 4.5) as axes:
-        counts = {
-            name: np.bincount(numbers, minlength=len(EMOTIONS))
-            for name, numbers in (("teacher", labels), ("student", scores.argmax(axis=1)))
-        }
-        draw_counts(axes, counts, "tracks")
+    with chart_file(folder / f"labels-{found.split}.png", title, 6, 5) as axes:
+        counts = [np.bincount(k, minlength=len(EMOTIONS)) for k in (labels, scores.argmax(axis=1))]
+        draw_counts(axes, [("teacher", counts[0]), ("student", counts[1])], "tracks")
