@@ -1,4 +1,4 @@
-"""What validation found, for people, for programs, for test reports and for GitHub."""
+"""Reports of a validation: text, JSON, JUnit XML, and annotations of a GitHub workflow."""
 
 import json
 from collections.abc import Callable
@@ -6,12 +6,12 @@ from dataclasses import asdict
 from typing import Any
 from xml.etree import ElementTree
 
+from emovox.validation.outcomes import FAILED, PASSED, SKIPPED, Outcome, Validation
 from emovox.validation.rule import ERROR, WARNING
-from emovox.validation.validation import FAILED, SKIPPED, Outcome, Validation
 
 
 def as_dict(validation: Validation) -> dict[str, Any]:
-    """The report as plain data; schemas/validation.json is its form."""
+    """Return the report as plain data that follows schemas/validation.json."""
     counts = validation.counts
     return {
         "report_version": 1,
@@ -24,7 +24,7 @@ def as_dict(validation: Validation) -> dict[str, Any]:
         "strict": validation.strict,
         "seconds": round(validation.seconds, 3),
         "counts": {
-            "passed": counts["passed"],
+            "passed": counts[PASSED],
             "errors": counts[ERROR],
             "warnings": counts[WARNING],
             "skipped": counts[SKIPPED],
@@ -46,41 +46,40 @@ def as_dict(validation: Validation) -> dict[str, Any]:
 
 
 def as_json(validation: Validation) -> str:
-    """The report as JSON."""
+    """Return the report as JSON."""
     return json.dumps(as_dict(validation), indent=2, ensure_ascii=False)
 
 
 def as_text(validation: Validation) -> str:
-    """The rules that failed, each with examples, those that were skipped, and a last line."""
+    """Return the failed rules with examples, the skipped rules and a summary, as lines of text."""
     lines = []
     for outcome in validation.outcomes:
         if outcome.status == FAILED:
-            lines.append(f"{outcome.kind:<8} {outcome.rule.name}: {_headline(outcome)}")
-            lines += [f"           {e.file}: {e.text}" for e in outcome.breach.examples]
+            head, *examples = _details(outcome)
+            lines.append(f"{outcome.kind:<8} {outcome.rule.name}: {head}")
+            lines += [f"{'':<11}{example}" for example in examples]
     for outcome in validation.outcomes:
         if outcome.status == SKIPPED:
             lines.append(f"skipped  {outcome.rule.name}: {outcome.reason}")
-    return "\n".join([*lines, summary(validation)])
+    return "\n".join([*lines, validation.summary()])
 
 
 def as_github(validation: Validation) -> str:
-    """Workflow commands that annotate a run: one for each rule that failed or was skipped."""
+    """Return workflow commands, one annotation per failed or skipped rule, and a summary."""
     lines = []
     for outcome in validation.outcomes:
         title = f"title=emovox {outcome.rule.name}"
         if outcome.status == SKIPPED:
-            lines.append(f"::notice {title}::{_escaped(f'skipped: {outcome.reason}')}")
+            lines.append(f"::notice {title}::{_escape(f'skipped: {outcome.reason}')}")
         elif outcome.status == FAILED:
-            file = _escaped(
-                str(validation.path / outcome.breach.examples[0].file), in_property=True
-            )
-            body = [_headline(outcome), *(f"{e.file}: {e.text}" for e in outcome.breach.examples)]
-            lines.append(f"::{outcome.kind} file={file},{title}::{_escaped(chr(10).join(body))}")
-    return "\n".join([*lines, summary(validation)])
+            file = _escape(str(validation.path / outcome.breach.examples[0].file), in_property=True)
+            body = _escape("\n".join(_details(outcome)))
+            lines.append(f"::{outcome.kind} file={file},{title}::{body}")
+    return "\n".join([*lines, validation.summary()])
 
 
 def as_junit(validation: Validation) -> str:
-    """A test suite in the XML of JUnit: a test case for each rule."""
+    """Return a JUnit XML test suite with one test case per rule."""
     counts = validation.counts
     num_failures = counts[ERROR] + (counts[WARNING] if validation.strict else 0)
     attributes = {
@@ -91,19 +90,20 @@ def as_junit(validation: Validation) -> str:
         "skipped": str(counts[SKIPPED]),
         "time": f"{validation.seconds:.3f}",
     }
-    suite = ElementTree.Element("testsuite", {k: _legal(v) for k, v in attributes.items()})
+    suite = ElementTree.Element("testsuite", {k: _printable(v) for k, v in attributes.items()})
     for outcome in validation.outcomes:
         name = {"classname": f"emovox.{outcome.rule.family}", "name": outcome.rule.name}
         case = ElementTree.SubElement(suite, "testcase", name)
         if outcome.status == SKIPPED:
-            ElementTree.SubElement(case, "skipped", {"message": _legal(outcome.reason or "")})
+            ElementTree.SubElement(case, "skipped", {"message": _printable(outcome.reason or "")})
         elif outcome.status == FAILED:
-            counts_as = outcome.kind == ERROR or validation.strict
-            found = ElementTree.SubElement(case, "failure" if counts_as else "system-out")
-            if counts_as:
-                found.set("message", _legal(_headline(outcome)))
-            examples = [f"{e.file}: {e.text}" for e in outcome.breach.examples]
-            found.text = _legal("\n".join([_headline(outcome), *examples]))
+            details = _details(outcome)
+            if outcome.kind == ERROR or validation.strict:
+                message = {"message": _printable(details[0])}
+                element = ElementTree.SubElement(case, "failure", message)
+            else:
+                element = ElementTree.SubElement(case, "system-out")
+            element.text = _printable("\n".join(details))
     ElementTree.indent(suite)
     return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
 
@@ -116,28 +116,19 @@ FORMATS: dict[str, Callable[[Validation], str]] = {
 }
 
 
-def _headline(outcome: Outcome) -> str:
-    count = outcome.breach.count
-    shown = len(outcome.breach.examples)
-    which = f", the first {shown}" if shown < count else ""
-    return f"{count:,} times not so{which}: {outcome.rule.statement}"
+def _details(outcome: Outcome) -> list[str]:
+    """Return a line with the number of violations and the statement, then the examples."""
+    count, examples = outcome.breach.count, outcome.breach.examples
+    shown = f" (first {len(examples)} shown)" if len(examples) < count else ""
+    head = f"{count:,} violation{'s' if count > 1 else ''}{shown}: {outcome.rule.statement}"
+    return [head, *map(str, examples)]
 
 
-def summary(validation: Validation) -> str:
-    """The verdict in one line."""
-    counts = validation.counts
-    verdict = "valid" if validation.valid else "not valid"
-    rules = [f"{counts['passed']} rules passed"]
-    rules += [f"{counts[kind]} {kind}s" for kind in (ERROR, WARNING) if counts[kind]]
-    rules += [f"{counts[SKIPPED]} skipped"] if counts[SKIPPED] else []
-    return f"{validation.path}: {verdict}: {', '.join(rules)}, in {validation.seconds:.1f} s"
-
-
-def _escaped(text: str, *, in_property: bool = False) -> str:
+def _escape(text: str, *, in_property: bool = False) -> str:
     text = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     return text.replace(":", "%3A").replace(",", "%2C") if in_property else text
 
 
-def _legal(text: str) -> str:
-    """Text without the control characters that XML cannot hold."""
+def _printable(text: str) -> str:
+    """Replace the control characters that XML does not allow."""
     return "".join(c if c in "\t\n" or c.isprintable() else "?" for c in text)

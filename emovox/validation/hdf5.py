@@ -1,15 +1,14 @@
-"""What an HDF5 file of the contract holds."""
+"""Layout and content of the contract's HDF5 files."""
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from emovox.dataset import schema
-from emovox.validation.rule import UnavailableError
+from emovox.validation.findings import reading
 
-KINDS = {
+TYPES = {
     "frames/logits": "float32",
     "frames/frame_index": "int16",
     "frames/timestamp_ms": "int32",
@@ -17,67 +16,53 @@ KINDS = {
     "tracks/offset": "int64",
     "tracks/n_frames": "int32",
 }
+FILTERS = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
+COLUMNS = {"track_id": "track_id", "row_offset": "offset", "n_frames": "n_frames"}
 
 
-def layout_faults(path: Path) -> Iterator[str]:
-    """What is missing or of another form, a line each.
+@contextlib.contextmanager
+def _open(root: Path, name: str) -> Iterator[Any]:
+    import h5py
+
+    with reading(name, "HDF5"), h5py.File(root / name, "r") as file:
+        yield file
+
+
+def layout_faults(root: Path, name: str) -> Iterator[str]:
+    """Yield a line for each array that is missing or has another type, chunk shape or filter.
+
+    Args:
+        root: folder of the dataset.
+        name: path of the HDF5 file below it.
 
     Raises:
-        UnavailableError: it is no HDF5 file.
+        UnavailableError: the file is not HDF5.
     """
     import h5py
 
-    try:
-        with h5py.File(path, "r") as file:
-            yield from _faults(file)
-    except OSError as error:
-        raise UnavailableError(f"{path.name}: cannot be read as HDF5: {error}") from error
+    with _open(root, name) as file:
+        for path, expected in TYPES.items():
+            array = file.get(path)
+            if not isinstance(array, h5py.Dataset):
+                yield f"array /{path} is missing"
+            elif array.dtype.name != expected:
+                yield f"/{path} is {array.dtype.name}, expected {expected}"
+            elif path == "frames/logits" and (array.chunks, array.ndim) != (schema.HDF5_CHUNK, 2):
+                yield f"/{path} has chunks {array.chunks}, expected {schema.HDF5_CHUNK}"
+            elif path.startswith("frames/") and any(
+                getattr(array, key) != value for key, value in FILTERS.items()
+            ):
+                yield f"/{path} does not use gzip 4, shuffle and fletcher32"
 
 
-def _faults(file: Any) -> Iterator[str]:
-    import h5py
-
-    for name, kind in KINDS.items():
-        found = file.get(name)
-        if not isinstance(found, h5py.Dataset):
-            yield f"no array /{name}"
-        elif found.dtype.name != kind:
-            yield f"/{name} is {found.dtype.name}, expected {kind}"
-        elif name == "frames/logits" and (found.chunks, found.ndim) != (schema.HDF5_CHUNK, 2):
-            yield f"/{name} has chunks {found.chunks}, expected {schema.HDF5_CHUNK}"
-        elif name.startswith("frames/") and not (
-            (found.compression, found.compression_opts) == ("gzip", 4)
-            and found.shuffle
-            and found.fletcher32
-        ):
-            yield f"/{name} is not gzip 4 with shuffle and fletcher32"
-
-
-def read_tracks(path: Path) -> dict[str, list[Any]]:
-    """The arrays below /tracks as lists, with the names of the table `tracks`; and all attributes.
+def read_tracks(root: Path, name: str) -> tuple[dict[str, list[Any]], dict[str, str]]:
+    """Return the arrays below /tracks, by their column in `tracks`, and the file's attributes.
 
     Raises:
-        UnavailableError: they cannot be read.
+        UnavailableError: they are unreadable.
     """
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return {
-                "track_id": file["tracks/track_id"].asstr()[:].tolist(),
-                "row_offset": np.asarray(file["tracks/offset"]).tolist(),
-                "n_frames": np.asarray(file["tracks/n_frames"]).tolist(),
-            }
-    except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-        raise UnavailableError(f"{path.name}: /tracks cannot be read: {error}") from error
-
-
-def read_attributes(path: Path) -> dict[str, str]:
-    """Attributes of the file; UnavailableError if it is no HDF5 file."""
-    import h5py
-
-    try:
-        with h5py.File(path, "r") as file:
-            return {key: str(value) for key, value in file.attrs.items()}
-    except OSError as error:
-        raise UnavailableError(f"{path.name}: cannot be read as HDF5: {error}") from error
+    with _open(root, name) as file:
+        arrays = {column: file[f"tracks/{array}"][:] for column, array in COLUMNS.items()}
+        arrays["track_id"] = file["tracks/track_id"].asstr()[:]
+        attributes = {key: str(value) for key, value in file.attrs.items()}
+    return {column: values.tolist() for column, values in arrays.items()}, attributes

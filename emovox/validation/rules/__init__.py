@@ -1,4 +1,4 @@
-"""Every rule of the contract, in the order of the report."""
+"""All rules of the contract, in the order of the report."""
 
 from emovox.validation.rule import Rule
 from emovox.validation.rules import (
@@ -11,13 +11,5 @@ from emovox.validation.rules import (
     values,
 )
 
-FAMILIES = (
-    structure.RULES,
-    values.RULES,
-    keys.RULES,
-    references.RULES,
-    leakage.RULES,
-    accounting.RULES,
-    governance.RULES,
-)
-RULES: tuple[Rule, ...] = tuple(rule for family in FAMILIES for rule in family.rules)
+MODULES = (structure, values, keys, references, leakage, accounting, governance)
+RULES: tuple[Rule, ...] = tuple(rule for module in MODULES for rule in module.RULES.rules)

@@ -1,4 +1,4 @@
-"""Rules about people: limits and licence, nothing that names a person or a machine, takedowns."""
+"""Rules about people: limits and licence, no names of persons or machines, takedown lists."""
 
 import getpass
 import re
@@ -9,22 +9,16 @@ from typing import Any
 from emovox.corpus.voxceleb import read_names
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import faults
-from emovox.dataset.takedown import NAMING, hash_identity, names_listed, read_list
+from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, mentions_listed, read_list
 from emovox.errors import InputError
-from emovox.validation.front_matter import front_matter, headings
+from emovox.validation.findings import Example, NotApplicableError, UnavailableError, file_of
+from emovox.validation.front_matter import headings
 from emovox.validation.inspection import Inspection
-from emovox.validation.rule import (
-    ERROR,
-    WARNING,
-    Example,
-    Family,
-    NotApplicableError,
-    UnavailableError,
-)
+from emovox.validation.rule import WARNING, Family
 
 RULES = Family("governance")
 
-# A slash that begins a path: not within a word, a URL or a tag, and not an array of an HDF5 file.
+# A slash that begins a path: not in a word, a URL or a tag, and not an array of an HDF5 file.
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w.:/~<>*\\-])(?:~?/(?!frames/|tracks/)[\w.-]+/[\w./-]*|[A-Za-z]:\\[\w.\\-]+)|file://\S*"
 )
@@ -36,57 +30,60 @@ MIN_NAME = 4  # characters; shorter names of users and persons occur by chance
 DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.MANIFEST, schema.CROISSANT)
 
 
-@RULES.check("card-limits", ERROR, "The card has a section on limits.")
+@RULES.check("card-limits", "The card has a section on limits.")
 def card_limits(dataset: Inspection) -> Iterator[Example]:
     if not any("limit" in heading for heading in headings(dataset.text(schema.CARD))):
-        yield Example(schema.CARD, "no heading with the word limits")
+        yield Example(schema.CARD, "no heading contains the word limits")
 
 
 @RULES.check(
-    "card-licence", WARNING, "The card states a licence, in front matter and in a section."
+    "card-licence", "The card states a licence in its front matter and in a section.", WARNING
 )
 def card_licence(dataset: Inspection) -> Iterator[Example]:
-    text = dataset.text(schema.CARD)
-    try:
-        content = front_matter(text)
-    except ValueError as error:
-        raise UnavailableError(f"{schema.CARD}: {error}") from error
-    if not (isinstance(content, dict) and content.get("license")):
-        yield Example(schema.CARD, "no license in the front matter")
-    if not any(re.search("licen[cs]e|terms", heading) for heading in headings(text)):
-        yield Example(schema.CARD, "no section on the licence or the terms of the source")
+    header = dataset.card_header()
+    if not (isinstance(header, dict) and header.get("license")):
+        yield Example(schema.CARD, "license is missing in the front matter")
+    titles = headings(dataset.text(schema.CARD))
+    if not any(re.search("licen[cs]e|terms", title) for title in titles):
+        yield Example(schema.CARD, "a section on the licence or the source's terms is missing")
 
 
-def _texts(dataset: Inspection) -> Iterator[tuple[str, str]]:
-    """File and line of everything written for people, where it can be read."""
+def _lines(dataset: Inspection) -> Iterator[tuple[str, str]]:
+    """Yield file and text of every line of the readable documents and every dropped track."""
     for name in DOCUMENTS:
         try:
             yield from ((name, line) for line in dataset.text(name).splitlines())
         except UnavailableError:
-            continue  # file-set or readable says so
+            continue  # reported by file-set or readable
     sql = "select concat_ws(' ', track_id, source, message) from dropped"
-    for (line,) in dataset.rows(sql, ["dropped"]):
+    for (line,) in dataset.rows(sql):
         yield schema.DROPPED_FILE, line
 
 
-@RULES.check("no-absolute-paths", ERROR, "No document and no dropped track has an absolute path.")
+def _identities(dataset: Inspection) -> Iterator[tuple[str, str]]:
+    """Yield file and identity_id of every identity of the tables `tracks`."""
+    for split, identity in dataset.rows("select distinct split, identity_id from tracks"):
+        yield file_of("tracks", split), identity
+
+
+@RULES.check("no-absolute-paths", "No document and no dropped track contains an absolute path.")
 def no_absolute_paths(dataset: Inspection) -> Iterator[Example]:
-    for name, line in _texts(dataset):
+    for name, line in _lines(dataset):
         for match in ABSOLUTE_PATH.finditer(line):
             yield Example(name, match[0])
 
 
-@RULES.check("no-machine-names", ERROR, "No document names a user or a host.")
+@RULES.check("no-machine-names", "No document contains the name of a user or a host.")
 def no_machine_names(dataset: Inspection) -> Iterator[Example]:
-    here = {name for name in (socket.gethostname(), _user()) if len(name) >= MIN_NAME}
-    own = [re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])") for name in here - COMMON_NAMES]
-    for name, line in _texts(dataset):
+    local = {name for name in (socket.gethostname(), _user()) if len(name) >= MIN_NAME}
+    own = [re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])") for name in local - COMMON_NAMES]
+    for name, line in _lines(dataset):
         for pattern in own if name == schema.CARD else [*own, ACCOUNT]:
             if match := pattern.search(line):
                 yield Example(name, match[0])
-    for key in _keys(dataset.provenance()):
+    for key in _keys(dataset.json(schema.PROVENANCE)):
         if key.lower() in MACHINE_KEYS:
-            yield Example(schema.PROVENANCE, f"has the key {key}")
+            yield Example(schema.PROVENANCE, f"contains the key {key}")
 
 
 def _user() -> str:
@@ -97,7 +94,7 @@ def _user() -> str:
 
 
 def _keys(content: Any) -> Iterator[str]:
-    """Every key of nested objects."""
+    """Yield every key of nested objects."""
     if isinstance(content, dict):
         yield from content
         content = list(content.values())
@@ -105,55 +102,43 @@ def _keys(content: Any) -> Iterator[str]:
         yield from _keys(value)
 
 
-@RULES.check("no-person-names", ERROR, "No name of vox1_meta.csv is in any id or document.")
+@RULES.check("no-person-names", "No id and no document contains a name from vox1_meta.csv.")
 def no_person_names(dataset: Inspection) -> Iterator[Example]:
-    if dataset.options.meta is None:
-        raise NotApplicableError(
-            "the names were not given; --meta names the folder of vox1_meta.csv"
-        )
-    names = {name for name in read_names(dataset.options.meta) if len(name) >= MIN_NAME}
+    if dataset.meta is None:
+        raise NotApplicableError("names not given; pass the folder of vox1_meta.csv with --meta")
+    names = {name for name in read_names(dataset.meta) if len(name) >= MIN_NAME}
     names |= {name.replace("_", " ") for name in names}
     texts: dict[str, list[str]] = {}
-    for file, line in _texts(dataset):
+    for file, line in (*_lines(dataset), *_identities(dataset)):
         texts.setdefault(file, []).append(line)
-    for split, identity in dataset.rows(
-        "select distinct split, identity_id from tracks", ["tracks"]
-    ):
-        texts.setdefault(schema.table_file("tracks", split), []).append(identity)
     for file, lines in texts.items():
-        whole = "\n".join(lines)
-        for name in sorted(name for name in names if name in whole):  # fast; then word by word
-            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", whole):
+        text = "\n".join(lines)
+        for name in sorted(name for name in names if name in text):  # fast; then by word
+            if re.search(rf"(?<!\w){re.escape(name)}(?!\w)", text):
                 yield Example(file, name)
 
 
-@RULES.check("takedown", ERROR, "No identity of the takedown list is in the dataset.")
+@RULES.check("takedown", "No identity of the takedown list occurs in the dataset.")
 def takedown(dataset: Inspection) -> Iterator[Example]:
-    given, own = dataset.options.takedown, dataset.root / schema.TAKEDOWN
+    given, own = dataset.takedown, dataset.root / schema.TAKEDOWN
     if given is None and not own.exists():
-        raise NotApplicableError("no takedown list was given; --takedown names one")
+        raise NotApplicableError("takedown list not given; pass one with --takedown")
     listed = set(read_list(given)) if given else set()
     if own.exists():
         try:
             listed |= read_list(own)
         except InputError as error:
             yield Example(schema.TAKEDOWN, str(error).removeprefix(f"{own}: "))
-    for split, identity in dataset.rows(
-        "select distinct split, identity_id from tracks", ["tracks"]
-    ):
+    for file, identity in _identities(dataset):
         digest = hash_identity(identity)
         if digest in listed:
-            yield Example(schema.table_file("tracks", split), f"{identity}, {digest}")
-    columns = ", ".join(f"coalesce({name}, '')" for name in NAMING)
-    for texts in dataset.rows(f"select {columns} from dropped", ["dropped"]):
-        if any(names_listed(text, listed) for text in texts):
+            yield Example(file, f"{identity}, {digest}")
+    columns = ", ".join(f"coalesce({name}, '')" for name in COLUMNS_WITH_IDS)
+    for texts in dataset.rows(f"select {columns} from dropped"):
+        if any(mentions_listed(text, listed) for text in texts):
             yield Example(schema.DROPPED_FILE, texts[0])
-    for track_id in _disagreeing(dataset.provenance()):
-        if names_listed(track_id, listed):
-            yield Example(schema.PROVENANCE, track_id)
-
-
-def _disagreeing(provenance: Any) -> Iterator[str]:
-    """Tracks that provenance names, if it follows its schema."""
+    provenance = dataset.json(schema.PROVENANCE)
     if not faults("provenance", provenance):
-        yield from (one["track_id"] for one in provenance.get("split_disagreements", []))
+        for entry in provenance.get("split_disagreements", []):
+            if mentions_listed(entry["track_id"], listed):
+                yield Example(schema.PROVENANCE, entry["track_id"])

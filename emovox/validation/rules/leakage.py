@@ -1,4 +1,4 @@
-"""Rules about splits: who and what may be on which side."""
+"""Rules about splits: identities and videos that may not be in two of them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,16 +7,16 @@ from emovox.corpus.splits import official_split
 from emovox.corpus.voxceleb import SETS_LIST, read_official_split
 from emovox.dataset import schema
 from emovox.ids import TrackKey
+from emovox.validation.findings import Example, NotApplicableError, file_of
 from emovox.validation.inspection import Inspection
-from emovox.validation.rule import ERROR, WARNING, Example, Family, NotApplicableError, file_of
+from emovox.validation.rule import WARNING, Family
 
 RULES = Family("splits")
 
 RULES.query(
     "identities-disjoint",
-    ERROR,
     "No identity of unheard_val is in train or heard_val.",
-    needs="tracks",
+    table="tracks",
     sql="""select 'unheard_val' as split, identity_id || ': in ' ||
             string_agg(distinct split, ', ' order by split) as text
         from tracks group by identity_id
@@ -24,46 +24,45 @@ RULES.query(
 )
 RULES.query(
     "heard-in-train",
+    "Every identity of heard_val is also in train.",
     WARNING,
-    "Every identity of heard_val is in train.",
-    needs="tracks",
+    table="tracks",
     sql="""select 'heard_val' as split, identity_id || ': ' || count(*) || ' tracks' as text
         from tracks group by identity_id
         having bool_or(split = 'heard_val') and not bool_or(split = 'train')""",
 )
 RULES.query(
     "videos-in-one-split",
-    WARNING,
     "All tracks of a video are in one split.",
-    needs="tracks",
-    sql="""select max(split) as split, video_id || ': ' ||
+    WARNING,
+    table="tracks",
+    sql="""select max(split) as split, video_id || ': in ' ||
             string_agg(distinct split, ', ' order by split) as text
         from tracks group by video_id having count(distinct split) > 1""",
 )
 
 
 @RULES.check(
-    "official-lists", ERROR, "Tracks are in the split of the official lists, if they claim to be."
+    "official-lists",
+    "If the dataset claims the official split, every track is in the split of the official lists.",
 )
 def official_lists(dataset: Inspection) -> Iterator[Example]:
-    known = _known_disagreements(dataset.provenance())
-    if dataset.options.meta is None:
-        raise NotApplicableError("the official lists were not given; --meta names their folder")
-    if not (dataset.options.meta / SETS_LIST).is_file():
-        raise NotApplicableError("the folder of --meta does not have the official lists")
-    lists = read_official_split(dataset.options.meta)
+    known = _known_disagreements(dataset.json(schema.PROVENANCE))
+    if dataset.meta is None:
+        raise NotApplicableError("official lists not given; pass their folder with --meta")
+    if not (dataset.meta / SETS_LIST).is_file():
+        raise NotApplicableError(f"{SETS_LIST} is missing in the folder of --meta")
+    lists = read_official_split(dataset.meta)
     columns = "split, identity_id, video_id, track_num, track_id"
-    for split, identity, video, number, track_id in dataset.rows(
-        f"select {columns} from tracks", ["tracks"]
-    ):
+    for split, identity, video, number, track_id in dataset.rows(f"select {columns} from tracks"):
         listed = official_split(TrackKey(identity, video, number), lists)
         if listed != split and track_id not in known:
-            shown = f"is {split} here, {listed or 'missing'} in the official lists"
+            shown = f"is in {split}, but {listed or 'missing'} in the official lists"
             yield Example(file_of("tracks", split), f"{track_id}: {shown}")
 
 
 def _known_disagreements(provenance: Any) -> set[str]:
-    """Tracks that the import of the published file found in another split than the lists have.
+    """Return the tracks for which the published file and the lists give different splits.
 
     Raises:
         NotApplicableError: the dataset does not claim the official split.
@@ -74,5 +73,5 @@ def _known_disagreements(provenance: Any) -> set[str]:
         return set()
     if not content.get("imported_from"):
         raise NotApplicableError(f"{schema.PROVENANCE} does not claim the official split")
-    named = content.get("split_disagreements")
-    return {str(d.get("track_id")) for d in named or [] if isinstance(d, dict)}
+    listed = content.get("split_disagreements")
+    return {str(entry.get("track_id")) for entry in listed or [] if isinstance(entry, dict)}

@@ -1,12 +1,13 @@
-"""Rules about what tables, containers and hashes say of each other."""
+"""Rules about references between tables, containers and hashes."""
 
 from collections.abc import Iterator
 
 from emovox.dataset import schema
 from emovox.emotions import EMOTIONS
 from emovox.validation import hdf5
-from emovox.validation.inspection import Inspection
-from emovox.validation.rule import ERROR, Example, Family, NotApplicableError, UnavailableError
+from emovox.validation.findings import Example, NotApplicableError, UnavailableError
+from emovox.validation.inspection import Inspection, RowTest
+from emovox.validation.rule import Family
 
 RULES = Family("references")
 
@@ -19,33 +20,29 @@ OTHER_MAXIMA = " or ".join(
 
 RULES.query(
     "frames-have-tracks",
-    ERROR,
-    "Every track_id in frames is a row of tracks in the same split.",
-    needs="frames per_track tracks",
+    "Every track_id of frames has a row in tracks, in the same split.",
+    table="frames",
     sql="""select split, track_id || ': ' || num_rows || ' frames' as text
         from per_track anti join tracks using (split, track_id)""",
 )
 RULES.query(
     "tracks-have-frames",
-    ERROR,
     "Every row of tracks has frames in the same split.",
-    needs="tracks per_track",
+    table="tracks",
     sql="select split, track_id as text from tracks anti join per_track using (split, track_id)",
 )
 RULES.query(
     "frame-counts",
-    ERROR,
-    "n_frames is the number of a track's frames.",
-    needs="tracks per_track",
-    sql="""select split, track_id || ': n_frames is ' || n_frames || ', there are ' || num_rows
-            as text
+    "n_frames equals the number of frames of the track.",
+    table="tracks",
+    sql="""select split, track_id || ': n_frames is ' || n_frames || ', but ' || num_rows ||
+            ' frames exist' as text
         from tracks join per_track using (split, track_id) where n_frames <> num_rows""",
 )
 RULES.query(
     "row-offsets",
-    ERROR,
-    "A track's frames are the rows from its row_offset on, without another's between them.",
-    needs="tracks per_track",
+    "The frames of a track are consecutive rows; the first is row_offset.",
+    table="tracks",
     sql="""select split, track_id || ': row_offset is ' || row_offset || ', its ' || num_rows ||
             ' frames are rows ' || first_row || ' to ' || last_row as text
         from tracks join per_track using (split, track_id)
@@ -53,66 +50,63 @@ RULES.query(
 )
 RULES.query(
     "maxima",
-    ERROR,
     "max_* of a track is the largest logit over its frames.",
-    needs="tracks per_track",
+    table="tracks",
     sql=f"""select split, track_id || ': ' || concat_ws(', ', {MAXIMA}) || ' in tracks, ' ||
             concat_ws(', ', {", ".join(schema.LOGITS)}) || ' in frames' as text
         from tracks join per_track using (split, track_id) where {OTHER_MAXIMA}""",
 )
 RULES.rows(
     "labels",
-    ERROR,
-    "label is the emotion whose max_* is the largest.",
-    table="tracks",
-    where=f"label is distinct from {LABEL}",
-    shows=f"track_id || ': ' || label || ', the largest is ' || {LABEL}",
+    "label is the emotion with the largest max_*.",
+    RowTest(
+        "tracks",
+        where=f"label is distinct from {LABEL}",
+        shows=f"label || ', but the largest is ' || {LABEL}",
+    ),
 )
 RULES.rows(
     "track-ids",
-    ERROR,
-    "track_id is <identity_id>/<video_id>/<track_num>, the number with five digits.",
-    table="tracks",
-    where="track_num < 0 or track_id <> identity_id || '/' || video_id || '/' || "
-    "lpad(track_num::varchar, greatest(5, length(track_num::varchar))::integer, '0')",
-    shows="track_id || ': of ' || identity_id || ', ' || video_id || ', ' || track_num",
+    "track_id is <identity_id>/<video_id>/<track_num>, with track_num in five digits.",
+    RowTest(
+        "tracks",
+        where="track_num < 0 or track_id <> identity_id || '/' || video_id || '/' || "
+        "lpad(track_num::varchar, greatest(5, length(track_num::varchar))::integer, '0')",
+        shows="'the columns are ' || identity_id || ', ' || video_id || ', ' || track_num",
+    ),
 )
 RULES.rows(
     "track-splits",
-    ERROR,
-    "The column split of tracks is the split that the file is of.",
-    table="tracks",
-    where="stated_split <> split",
-    shows="track_id || ': ' || stated_split",
+    "The column split of tracks is the split in the file name.",
+    RowTest("tracks", "stated_split <> split", "stated_split"),
 )
 
 
-def _face_keys(dataset: Inspection) -> str:
-    there = [name for table, _, name in dataset.tables() if table == "faces"]
-    if not there:
-        raise NotApplicableError("the dataset has no table of faces")
+def _compare_keys(dataset: Inspection) -> str:
+    """Return SQL that finds rows of `faces` with other keys than the same row of `frames`."""
+    splits = [split for table, split, _ in dataset.tables if table == "faces"]
+    if not splits:
+        raise NotApplicableError("the dataset has no table faces")
     return " union all ".join(
         f"""select '{split}' as split, concat('row ', row, ': ', track_id, ' frame ', frame_index,
             ' in frames, ', face_id, ' frame ', face_index, ' in faces') as text
         from (select row, track_id, frame_index from frames_{split}) positional join
             (select track_id as face_id, frame_index as face_index from faces_{split})
         where track_id is distinct from face_id or frame_index is distinct from face_index"""
-        for split in dataset.splits
+        for split in splits
     )
 
 
 RULES.query(
     "faces-match-frames",
-    ERROR,
-    "faces has the rows of frames: the same keys in the same order.",
-    needs="faces frames",
-    sql=_face_keys,
+    "faces has the same keys as frames, in the same order.",
+    table="faces",
+    sql=_compare_keys,
 )
 RULES.query(
     "dropped-apart",
-    ERROR,
-    "No track is both written and dropped, unless as another copy of one that was written.",
-    needs="dropped tracks",
+    "No track is in both tracks and dropped, except as a duplicate of a written track.",
+    table="dropped",
     sql="""select '' as split, track_id || ': ' || stage || ': ' || error as text
         from dropped semi join tracks using (track_id) where error <> 'DuplicateTrack'""",
 )
@@ -120,59 +114,52 @@ RULES.query(
 
 @RULES.check(
     "content-hashes",
-    ERROR,
-    "The hash of the values is that of the file's metadata and of the manifest.",
+    "The content hash of each table equals that in its metadata and in the manifest.",
     waits=True,
 )
 def content_hashes(dataset: Inspection) -> Iterator[Example]:
-    entries = dataset.entries()
-    for _, _, name in dataset.tables():
+    for _, _, name in dataset.tables:
+        listed = _listed_hash(dataset, name)
         try:
             found = dataset.content(name)
         except UnavailableError:
-            continue  # `readable` says so
-        stated = (dataset.footer(name).metadata or {}).get(b"emovox.content_sha256", b"none")
-        listed = entries.get(name, {}).get("content_sha256")
-        if found != stated.decode("utf-8", "replace"):
-            yield Example(name, f"values hash to {found}, the metadata says {stated.decode()}")
+            continue  # reported by `readable`
+        stated = dataset.metadata(name).get("emovox.content_sha256", "missing")
+        if found != stated:
+            yield Example(name, f"content hash is {found}, in the metadata {stated}")
         if found != listed:
-            yield Example(name, f"values hash to {found}, the manifest says {listed}")
+            yield Example(name, f"content hash is {found}, in the manifest {listed}")
 
 
 @RULES.check(
-    "hdf5-content", ERROR, "HDF5 files hold the frames of the Parquet files, by hash.", waits=True
+    "hdf5-content",
+    "HDF5 files have the same frames as the Parquet files, by content hash.",
+    waits=True,
 )
 def hdf5_content(dataset: Inspection) -> Iterator[Example]:
-    entries = dataset.entries()
-    for split, name in _hdf5_files(dataset):
-        found, wanted = dataset.content(name), dataset.content(schema.table_file("frames", split))
-        listed = entries.get(name, {}).get("content_sha256")
-        if found != wanted:
-            yield Example(name, f"values hash to {found}, those in Parquet to {wanted}")
+    for split, name in dataset.hdf5_files:
+        frames = schema.table_file("frames", split)
+        listed, found = _listed_hash(dataset, name), dataset.content(name)
+        if found != (expected := dataset.content(frames)):
+            yield Example(name, f"content hash is {found}, that of {frames} {expected}")
         elif found != listed:
-            yield Example(name, f"values hash to {found}, the manifest says {listed}")
+            yield Example(name, f"content hash is {found}, in the manifest {listed}")
 
 
-@RULES.check(
-    "hdf5-tracks", ERROR, "HDF5 files list the tracks and attributes of the Parquet files."
-)
+@RULES.check("hdf5-tracks", "HDF5 files have the same tracks and attributes as the Parquet files.")
 def hdf5_tracks(dataset: Inspection) -> Iterator[Example]:
-    for split, name in _hdf5_files(dataset):
-        stored = hdf5.read_tracks(dataset.root / name)
-        for column, values in stored.items():
-            sql = f"select {column} from tracks_{split} order by row"
-            if values != [value for (value,) in dataset.rows(sql, ["tracks"])]:
-                yield Example(name, f"{column} of its tracks differ from those of the table tracks")
-        metadata = dataset.footer(schema.table_file("frames", split)).metadata or {}
-        attributes = hdf5.read_attributes(dataset.root / name)
+    for split, name in dataset.hdf5_files:
+        arrays, attributes = hdf5.read_tracks(dataset.root, name)
+        for column, values in arrays.items():
+            rows = dataset.rows(f"select {column} from tracks_{split} order by row")
+            if values != [value for (value,) in rows]:
+                yield Example(name, f"{column} differs from the table tracks")
+        metadata = dataset.metadata(schema.table_file("frames", split))
         for key in schema.file_metadata("", split, ""):
-            if attributes.get(key) != metadata.get(key.encode(), b"").decode("utf-8", "replace"):
+            if attributes.get(key) != metadata.get(key, ""):
                 yield Example(name, f"attribute {key} is {attributes.get(key)!r}")
 
 
-def _hdf5_files(dataset: Inspection) -> list[tuple[str, str]]:
-    named = [(split, schema.hdf5_file(split)) for split in dataset.splits]
-    there = [(split, name) for split, name in named if (dataset.root / name).is_file()]
-    if not there:
-        raise NotApplicableError("the dataset has no HDF5 files")
-    return there
+def _listed_hash(dataset: Inspection, name: str) -> str:
+    """Return the content hash that the manifest gives for a file."""
+    return dataset.entries.get(name, {}).get("content_sha256") or "missing"

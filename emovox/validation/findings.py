@@ -1,0 +1,73 @@
+"""Violations of a rule, and the errors that keep a rule from being checked."""
+
+import contextlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import pyarrow as pa
+
+from emovox.dataset import schema
+from emovox.dataset.store import DAMAGED
+from emovox.errors import first_line
+
+MAX_EXAMPLES = 20  # kept per rule
+
+
+class UnavailableError(Exception):
+    """Data that a rule needs is missing or damaged: the rule is skipped, the dataset invalid.
+
+    The message gives the file and the reason. The error never leaves `validate`.
+    """
+
+
+class NotApplicableError(UnavailableError):
+    """The rule does not apply, or needs a file that was not given: skipping it is harmless."""
+
+
+@dataclass(frozen=True)
+class Example:
+    """One violation: a file below the dataset, and the fault in it."""
+
+    file: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.file}: {self.text}"
+
+
+@dataclass(frozen=True)
+class Breach:
+    """All violations of a rule: their number, and the first `MAX_EXAMPLES`."""
+
+    count: int = 0
+    examples: tuple[Example, ...] = ()
+
+    @classmethod
+    def of(cls, found: Iterable[Example]) -> "Breach":
+        """Collect examples into a breach."""
+        every = tuple(found)
+        return cls(len(every), every[:MAX_EXAMPLES])
+
+    def __add__(self, other: "Breach") -> "Breach":
+        every = (*self.examples, *other.examples)
+        return Breach(self.count + other.count, every[:MAX_EXAMPLES])
+
+
+@contextlib.contextmanager
+def reading(name: str, kind: str = "") -> Iterator[None]:
+    """Turn the errors that a damaged file raises into an `UnavailableError`.
+
+    Args:
+        name: path below the dataset; opens the message.
+        kind: expected format, for the message.
+    """
+    try:
+        yield
+    except (*DAMAGED, pa.ArrowException) as error:
+        expected = f" as {kind}" if kind else ""
+        raise UnavailableError(f"{name}: cannot read{expected}: {first_line(error)}") from error
+
+
+def file_of(table: str, split: str) -> str:
+    """Return the path of a table's file below the dataset; `dropped` has no split."""
+    return schema.DROPPED_FILE if table == "dropped" else schema.table_file(table, split)

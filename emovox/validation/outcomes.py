@@ -1,0 +1,165 @@
+"""Check a dataset against every rule of the contract."""
+
+import os
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from emovox.packages import explained
+from emovox.validation.findings import Breach, NotApplicableError, UnavailableError
+from emovox.validation.inspection import Inspection
+from emovox.validation.rule import ERROR, WARNING, Rule
+from emovox.validation.rules import RULES
+
+PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Result of one rule.
+
+    Attributes:
+        rule: the rule.
+        status: `passed`, `failed` or `skipped`.
+        breach: the violations.
+        reason: why the rule was skipped.
+        blocked: missing or damaged data prevented the check.
+    """
+
+    rule: Rule
+    status: str
+    breach: Breach = field(default_factory=Breach)
+    reason: str | None = None
+    blocked: bool = False
+
+    @property
+    def kind(self) -> str:
+        """The status, or the severity of a rule that failed."""
+        return self.rule.severity if self.status == FAILED else self.status
+
+
+@dataclass(frozen=True, repr=False)
+class Validation:
+    """Result of the validation of one dataset.
+
+    Attributes:
+        path: folder of the dataset, as given.
+        manifest: content of its manifest.json.
+        outcomes: one per rule, in the order of the rules.
+        strict: warnings count as errors.
+        seconds: duration of the validation.
+    """
+
+    path: Path
+    manifest: dict[str, Any]
+    outcomes: Sequence[Outcome]
+    strict: bool
+    seconds: float
+
+    def __repr__(self) -> str:
+        return f"<Validation of {self.summary()}>"
+
+    def summary(self) -> str:
+        """Return the verdict and the number of rules by outcome, in one line."""
+        verdict = "valid" if self.valid else "not valid"
+        counts = self.counts
+        shown = [f"{counts[PASSED]} rules passed"]
+        shown += [f"{counts[kind]} {kind}s" for kind in (ERROR, WARNING) if counts[kind]]
+        shown += [f"{counts[SKIPPED]} skipped"] if counts[SKIPPED] else []
+        return f"{self.path}: {verdict}: {', '.join(shown)}, in {self.seconds:.1f} s"
+
+    @property
+    def counts(self) -> Counter[str]:
+        """Number of rules by `Outcome.kind`."""
+        return Counter(outcome.kind for outcome in self.outcomes)
+
+    @property
+    def valid(self) -> bool:
+        """True if every rule of severity `error` passed or does not apply.
+
+        With `strict`, no rule of severity `warning` may fail either.
+        """
+        if any(outcome.blocked and outcome.rule.severity == ERROR for outcome in self.outcomes):
+            return False
+        return not self.counts[ERROR] and not (self.strict and self.counts[WARNING])
+
+    def failed(self, severity: str = ERROR) -> list[str]:
+        """Return the names of the rules of a severity that failed."""
+        return [outcome.rule.name for outcome in self.outcomes if outcome.kind == severity]
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with one row per rule.
+
+        Its columns are name, family, severity, outcome, count (of violations) and first_example.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        with explained("to_pandas"):
+            import pandas as pd
+        return pd.DataFrame(
+            {
+                "name": outcome.rule.name,
+                "family": outcome.rule.family,
+                "severity": outcome.rule.severity,
+                "outcome": outcome.status,
+                "count": outcome.breach.count,
+                "first_example": next(map(str, outcome.breach.examples), None),
+            }
+            for outcome in self.outcomes
+        )
+
+
+def validate(
+    path: str | os.PathLike[str],
+    *,
+    meta: str | os.PathLike[str] | None = None,
+    takedown: str | os.PathLike[str] | None = None,
+    strict: bool = False,
+    rules: Sequence[Rule] = RULES,
+) -> Validation:
+    """Check every rule on every row of a dataset.
+
+    Args:
+        path: folder of the dataset.
+        meta: folder of vox1_meta.csv and the official lists, for the rules that need them.
+        takedown: file with the SHA-256 of an identity_id per line; none of them may occur.
+        strict: count warnings as errors.
+        rules: rules to check.
+
+    Raises:
+        InputError: `path` is not a dataset of this contract version, or `meta` or `takedown`
+            cannot be read.
+
+    Example:
+        >>> validation = validate("emovox-demo/dataset")
+        >>> validation.valid, validation.failed()
+        (True, [])
+    """
+    started = time.perf_counter()
+    root = Path(path)
+    tests = [rule.test for rule in rules if rule.test]
+    lists = (None if given is None else Path(given) for given in (meta, takedown))
+    with Inspection(root, tests, *lists) as dataset:
+        # Rules that need hashes come last: other threads compute these in the meantime.
+        in_order = sorted(rules, key=lambda rule: rule.waits)
+        outcomes = {rule.name: _check(rule, dataset) for rule in in_order}
+        return Validation(
+            path=root,
+            manifest=dataset.raw_manifest,
+            outcomes=[outcomes[rule.name] for rule in rules],
+            strict=strict,
+            seconds=time.perf_counter() - started,
+        )
+
+
+def _check(rule: Rule, dataset: Inspection) -> Outcome:
+    try:
+        breach = rule.check(dataset)
+    except UnavailableError as error:
+        blocked = not isinstance(error, NotApplicableError)
+        return Outcome(rule, SKIPPED, reason=str(error), blocked=blocked)
+    return Outcome(rule, FAILED if breach.count else PASSED, breach)
