@@ -130,7 +130,7 @@ def _inline_attributes(
     """Return attributes with styles spelled as attributes, unique ids and short numbers."""
     for declaration in filter(None, map(str.strip, attributes.pop("style", "").split(";"))):
         name, _, value = declaration.partition(": ")
-        if name == "font":  # before matplotlib 3.10
+        if name == "font":  # in older versions of matplotlib
             name, value = "font-size", value.split()[0]
         attributes[name] = colours.get(value, value)
     attributes.pop("font-family", None)
