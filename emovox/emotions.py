@@ -1,4 +1,4 @@
-"""The eight emotions, in the only order used anywhere (that of FER+ and of EmoVoxCeleb).
+"""The eight emotions, in the order of FER+ and EmoVoxCeleb.
 
 >>> EMOTIONS.index("anger")
 4
@@ -15,9 +15,9 @@ EMOTIONS: tuple[str, ...] = (
     "contempt",
 )
 
-# The eight colours of figures, by emotion, on light and on dark ground. They were searched for the
-# largest difference between any two, to normal sight and under protanopia, deuteranopia and
-# tritanopia (tests/test_report.py computes it); lines of rare emotions are dashed besides.
+# Colours of figures on a light and on a dark background. They were optimised for the largest
+# difference between any two, for normal vision and for protanopia, deuteranopia and tritanopia
+# (tests/test_report.py computes it); rare emotions also have dashed lines.
 COLOURS: dict[str, str] = {
     "neutral": "#9e9a9c",
     "happiness": "#db9d28",

@@ -12,13 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from emovox.dataset import schema
-from emovox.dataset.store import (
-    ContentHash,
-    ParquetTable,
-    read_hdf5_frames,
-    table_content_sha256,
-    write_hdf5,
-)
+from emovox.dataset.store import ContentHash, create_table, read_hdf5_frames, write_hdf5
 from emovox.files import replace_file, sha256_file
 
 
@@ -53,11 +47,16 @@ def tracks_table(counts: list[int], split: str) -> pa.Table:
 
 
 def write(root: Path, table: str, rows: pa.Table, pieces: int = 1) -> Path:
-    name = schema.table_file(table, "train")
-    with ParquetTable(root, name, table, "test", "train") as file:
+    with create_table(root, table, "test", "train") as file:
         for part in np.array_split(np.arange(rows.num_rows), pieces):
             file.write(rows.slice(int(part[0]) if len(part) else 0, len(part)))
-    return root / name
+    return root / schema.table_file(table, "train")
+
+
+def table_content_sha256(table: pa.Table) -> str:
+    content = ContentHash(table.schema)
+    content.update(table)
+    return content.hexdigest()
 
 
 def naive_hash(table: pa.Table) -> str:
@@ -164,16 +163,16 @@ def test_pieces_do_not_change_the_file(tmp_path: Path) -> None:
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), ParquetTable(tmp_path, "t", "frames", "d", "train") as file:
+    with pytest.raises(RuntimeError), create_table(tmp_path, "frames", "d", "train") as file:
         file.write(frames_table([3]))
         raise RuntimeError
-    assert list(tmp_path.iterdir()) == []
+    assert list((tmp_path / "frames").iterdir()) == []
 
 
 def test_an_empty_table_can_be_written(tmp_path: Path) -> None:
-    with ParquetTable(tmp_path, "dropped.parquet", "dropped", "d", "") as file:
+    with create_table(tmp_path, "dropped", "d") as file:
         pass
-    assert file.written.rows == 0
+    assert file.written["rows"] == 0
     assert pq.read_table(tmp_path / "dropped.parquet").schema.equals(schema.DROPPED)
 
 
@@ -185,11 +184,11 @@ def test_hdf5_has_the_same_values(tmp_path: Path) -> None:
     write(tmp_path, "frames", frames)
     write(tmp_path, "tracks", tracks_table(counts, "train"))
     written = write_hdf5(tmp_path, "train")
-    path = tmp_path / written.path
+    path = tmp_path / written["path"]
     content = ContentHash(schema.FRAMES)
     for part in read_hdf5_frames(path, rows=50_000):
         content.update(part)
-    assert content.hexdigest() == written.content_sha256 == table_content_sha256(frames)
+    assert content.hexdigest() == written["content_sha256"] == table_content_sha256(frames)
     with h5py.File(path) as file:
         logits = file["frames/logits"]
         assert logits.shape == (160_001, 8) and logits.chunks == (1024, 8)
@@ -200,7 +199,7 @@ def test_hdf5_has_the_same_values(tmp_path: Path) -> None:
         assert file["tracks/track_id"].asstr()[1] == "id00001/vidé o/00001"
         expected = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
         np.testing.assert_array_equal(logits[:], expected)
-        assert file.attrs["emovox.content_sha256"] == written.content_sha256
+        assert file.attrs["emovox.content_sha256"] == written["content_sha256"]
 
 
 def test_replace_file_is_all_or_nothing(tmp_path: Path) -> None:

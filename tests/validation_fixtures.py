@@ -19,8 +19,8 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.card import card_of
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
-from emovox.dataset.store import ParquetTable, write_hdf5
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.store import create_table, write_hdf5
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.files import sha256_file
 from emovox.ids import TrackKey
@@ -75,7 +75,7 @@ def write_valid(folder: Path) -> Path:
 
 def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
     """Write a dataset of the tracks of `spec`, valid as far as those allow it."""
-    header = Header(
+    info = DatasetInfo(
         name="small",
         version="1.0.0",
         step_ms=240,
@@ -83,7 +83,7 @@ def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
         provenance=PROVENANCE | provenance,
     )
     chunks = [_chunk(*entry, seed) for seed, entry in enumerate(sorted(spec))]
-    write_dataset(root, chunks, DROPPED, header, hdf5=True)
+    write_dataset(root, chunks, DROPPED, info, hdf5=True)
     return root
 
 
@@ -193,13 +193,12 @@ def edit(
     name = path_of(table, split)
     rows = pq.read_table(root / name).to_pylist()
     change(rows)
-    with ParquetTable(root, name, table, "small", "" if table == "dropped" else split) as file:
+    with create_table(root, table, "small", "" if table == "dropped" else split) as file:
         file.write(pa.Table.from_pylist(rows, schema=schema.SCHEMAS[table]))
     if not hdf5:
         shutil.rmtree(root / "hdf5", ignore_errors=True)
     elif table in ("frames", "tracks") and (root / "hdf5").exists():
-        frames, tracks = (root / path_of(t, split) for t in ("frames", "tracks"))
-        write_hdf5(root, schema.hdf5_file(split), frames, tracks, "small")
+        write_hdf5(root, split)
     seal(root)
 
 

@@ -1,1 +1,1 @@
-"""The dataset on disk: its schema, and how its files are written and read."""
+"""The dataset on disk: contract, writer and readers."""

@@ -1,4 +1,4 @@
-"""What the card and the Croissant metadata of a dataset both say, in the same words."""
+"""Texts that the card and the Croissant metadata of a dataset share."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,14 +21,14 @@ TAGS = ("emotion-recognition", "speech")
 
 @dataclass(frozen=True)
 class Limits:
-    """What a dataset is for, and what it is not.
+    """Purpose and limits of a dataset, one text each.
 
     Attributes:
-        use: what it is meant for.
-        errors: how far its logits can be believed.
-        biases: how its labels are skewed.
-        misuse: what not to do with it.
-        people: what in it is about persons.
+        use: intended use.
+        errors: reliability of the logits.
+        biases: skew of the labels.
+        misuse: uses to avoid.
+        people: personal data in the dataset.
     """
 
     use: str
@@ -59,13 +59,13 @@ SYNTHETIC = Limits(
 
 
 def limits(provenance: Mapping[str, Any]) -> Limits:
-    """The limits of a dataset, by its provenance: `config.synthetic` says that nobody is real."""
+    """Return the limits of a dataset; `config.synthetic` of its provenance means no real faces."""
     config = provenance.get("config")
     return SYNTHETIC if isinstance(config, dict) and config.get("synthetic") else REAL
 
 
 def summary(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
-    """What the dataset is and where its rows come from."""
+    """Return a description of the dataset and of the origin of its rows."""
     totals = manifest["totals"]
     return (
         f"Logits of a facial-emotion network for {totals['frames']:,} frames, one every "
@@ -75,7 +75,7 @@ def summary(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
 
 
 def missing(manifest: Mapping[str, Any]) -> str:
-    """How many tracks gave nothing, where to read why, and who was taken out."""
+    """Return the number of dropped tracks, and a note if a takedown list was applied."""
     text = f"{manifest['totals']['dropped']:,} tracks gave no rows; `{DROPPED_FILE}` says why."
     if TAKEDOWN in {file["path"] for file in manifest["files"]}:
         text += f" Identities that `{TAKEDOWN}` lists, by hash, were taken out."

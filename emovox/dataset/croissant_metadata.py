@@ -24,22 +24,12 @@ DATA_TYPES = {
     pa.float32(): "cr:Float32",
     pa.float64(): "cr:Float64",
 }
-SPLIT_TYPES = {
-    "train": "cr:TrainingSplit",
-    "heard_val": "cr:ValidationSplit",
-    "unheard_val": "cr:ValidationSplit",
-}
 PARQUET = "application/x-parquet"  # the only spelling that mlcroissant reads
 FORMATS = {
     ".parquet": PARQUET,
     ".h5": "application/x-hdf5",
     ".json": "application/json",
     ".md": "text/markdown",
-}
-KEYS = {
-    "frames": ("track_id", "frame_index"),
-    "tracks": ("track_id",),
-    "faces": ("track_id", "frame_index"),
 }
 # Not described: the document itself, and the file that may hold its hash.
 NOT_DESCRIBED = (schema.CROISSANT, schema.CHECKSUMS)
@@ -71,9 +61,7 @@ def files_and_columns(manifest: Mapping[str, Any]) -> Node:
 
 def _file_object(file: Mapping[str, Any]) -> Node:
     return {
-        "@type": "cr:FileObject",
-        "@id": file["path"],
-        "name": file["path"],
+        **_node("FileObject", file["path"]),
         "contentUrl": file["path"],
         "contentSize": f"{file['bytes']} B",
         "encodingFormat": FORMATS.get(PurePosixPath(file["path"]).suffix, "text/plain"),
@@ -83,9 +71,7 @@ def _file_object(file: Mapping[str, Any]) -> Node:
 
 def _file_set(table: str, splits: list[str]) -> Node:
     return {
-        "@type": "cr:FileSet",
-        "@id": f"{table}-files",
-        "name": f"{table}-files",
+        **_node("FileSet", f"{table}-files"),
         "description": f"The files of `{table}`, one for each split.",
         "encodingFormat": PARQUET,
         "includes": [schema.table_file(table, split) for split in splits],
@@ -94,9 +80,7 @@ def _file_set(table: str, splits: list[str]) -> Node:
 
 def _split_records(splits: list[str]) -> Node:
     return {
-        "@type": "cr:RecordSet",
-        "@id": "splits",
-        "name": "splits",
+        **_node("RecordSet", "splits"),
         "description": "One row per split that has rows.",
         "dataType": ["sc:Enumeration", "cr:Split"],
         "key": {"@id": "splits/name"},
@@ -104,24 +88,30 @@ def _split_records(splits: list[str]) -> Node:
             _field("splits", "name", "sc:Text", "Name of the split."),
             _field("splits", "url", "sc:URL", "Kind of the split in the terms of Croissant."),
         ],
-        "data": [{"splits/name": s, "splits/url": SPLIT_TYPES[s]} for s in splits],
+        "data": [
+            {
+                "splits/name": split,
+                "splits/url": f"cr:{'Training' if split == 'train' else 'Validation'}Split",
+            }
+            for split in splits
+        ],
     }
 
 
 def _table_records(table: str, splits: list[str]) -> Node:
-    source = {"fileSet": {"@id": f"{table}-files"}}
-    if table == "dropped":
-        source = {"fileObject": {"@id": schema.DROPPED_FILE}}
-    fields = [_column(table, column, source) for column in schema.SCHEMAS[table]]
-    if "split" not in schema.SCHEMAS[table].names and splits:
+    columns = schema.SCHEMAS[table]
+    if table == "dropped":  # one file; its track_id may repeat
+        source, key = {"fileObject": {"@id": schema.DROPPED_FILE}}, []
+    else:
+        source = {"fileSet": {"@id": f"{table}-files"}}
+        key = [name for name in ("track_id", "frame_index") if name in columns.names]
+    fields = [_column(table, column, source) for column in columns]
+    if "split" not in columns.names and splits:
         fields.append(_split_of_file(table, splits, source))
-    key = [{"@id": f"{table}/{column}"} for column in KEYS.get(table, ())]
     return {
-        "@type": "cr:RecordSet",
-        "@id": table,
-        "name": table,
+        **_node("RecordSet", table),
         "description": schema.ROWS[table],
-        **({"key": key} if key else {}),
+        **({"key": [{"@id": f"{table}/{name}"} for name in key]} if key else {}),
         "field": fields,
     }
 
@@ -150,13 +140,12 @@ def _split_of_file(table: str, splits: list[str], source: Node) -> Node:
 
 
 def _field(record_set: str, name: str, data_type: str | list[str], description: str) -> Node:
-    return {
-        "@type": "cr:Field",
-        "@id": f"{record_set}/{name}",
-        "name": name,
-        "description": description,
-        "dataType": data_type,
-    }
+    node = _node("Field", f"{record_set}/{name}", name)
+    return node | {"description": description, "dataType": data_type}
+
+
+def _node(kind: str, node_id: str, name: str | None = None) -> Node:
+    return {"@type": f"cr:{kind}", "@id": node_id, "name": name or node_id}
 
 
 def differences(document: Any, manifest: Mapping[str, Any]) -> list[str]:

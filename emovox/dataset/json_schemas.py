@@ -1,6 +1,6 @@
-"""The documents of a dataset as JSON Schema: manifest, provenance, card, validation report.
+"""JSON Schema of the documents of a dataset: manifest, provenance, card, validation report.
 
-`emovox schema` publishes them beside the tables.
+`emovox schema` prints them with the tables.
 """
 
 from typing import Any
@@ -17,7 +17,7 @@ MAYBE_TEXT: Schema = {"type": ["string", "null"]}
 COUNT: Schema = {"type": "integer", "minimum": 0}
 SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 MAYBE_SHA256: Schema = {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
-# Below the dataset: no absolute path, no way up, nothing hidden.
+# Below the dataset: not absolute, without `..`, not hidden.
 PATH: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.?[A-Za-z0-9_/-]+)*$"}
 
 
@@ -89,11 +89,7 @@ RELEASED_FROM = _object(
 PROVENANCE: Schema = _object(
     {
         "emovox": _object({"version": TEXT, "commit": MAYBE_TEXT}),
-        "libraries": {
-            "type": "object",
-            "required": ["python"],
-            "additionalProperties": TEXT,
-        },
+        "libraries": {"type": "object", "required": ["python"], "additionalProperties": TEXT},
         "origin": TEXT,  # a sentence for the card
     },
     {
@@ -161,41 +157,35 @@ VALIDATION = _object(
     closed=True,
 )
 
-DOCUMENTS = {
-    "manifest": MANIFEST,
-    "provenance": PROVENANCE,
-    "card": CARD,
-    "validation": VALIDATION,
-}
-TITLES = {
-    "manifest": f"{schema.MANIFEST} of a dataset",
-    "provenance": f"{schema.PROVENANCE} of a dataset",
-    "card": f"Front matter of {schema.CARD} of a dataset",
-    "validation": "Output of `emovox validate --format json`",
+DOCUMENTS: dict[str, Schema] = {
+    "manifest": {"title": f"{schema.MANIFEST} of a dataset", **MANIFEST},
+    "provenance": {"title": f"{schema.PROVENANCE} of a dataset", **PROVENANCE},
+    "card": {"title": f"Front matter of {schema.CARD} of a dataset", **CARD},
+    "validation": {"title": "Output of `emovox validate --format json`", **VALIDATION},
 }
 
 
 def describe_documents() -> dict[str, Any]:
-    """JSON Schema of every document, by name."""
-    return {
-        name: {
-            "$schema": "https://json-schema.org/draft/2020-12/schema",
-            "title": TITLES[name],
-            **document,
-        }
-        for name, document in DOCUMENTS.items()
-    }
+    """Return the JSON Schema of every document, by name."""
+    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
+    return {name: dialect | document for name, document in DOCUMENTS.items()}
 
 
 def faults(name: str, content: Any) -> list[str]:
-    """What in a document does not follow its schema, a line each; empty if all does."""
-    validator = Draft202012Validator(DOCUMENTS[name])
-    found = sorted(validator.iter_errors(content), key=lambda error: [*map(str, error.path)])
-    return [f"{_where(error.path)}: {_short(error.message)}" for error in found]
+    """Return the violations of a document's schema, one line each; empty if it is valid.
 
-
-def _where(path: Any) -> str:
-    return ".".join(map(str, path)) or "as a whole"
+    Args:
+        name: key of `DOCUMENTS`.
+        content: the document, parsed.
+    """
+    errors = sorted(
+        Draft202012Validator(DOCUMENTS[name]).iter_errors(content),
+        key=lambda error: [*map(str, error.path)],
+    )
+    return [
+        f"{'.'.join(map(str, error.path)) or 'document'}: {_short(error.message)}"
+        for error in errors
+    ]
 
 
 def _short(message: str) -> str:

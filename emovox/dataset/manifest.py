@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +41,7 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
 def list_documents(out: Path, manifest: dict[str, Any], *names: str) -> None:
     """Add files that are not tables to a manifest."""
     for name in names:
-        described = asdict(describe_file(out, name, 0, ""))
-        manifest["files"].append({**described, "rows": None, "content_sha256": None})
+        manifest["files"].append(describe_file(out, name))
 
 
 def _json(content: Any) -> str:

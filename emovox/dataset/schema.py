@@ -110,9 +110,9 @@ DROPPED_FILE = "dropped.parquet"
 TAKEDOWN = "takedown.txt"
 
 
-def table_file(table: str, split: str) -> str:
+def table_file(table: str, split: str = "") -> str:
     """Return the path of a table's file below the dataset, as `datasets` recognises it."""
-    return f"{table}/{split}-00000-of-00001.parquet"
+    return DROPPED_FILE if table == "dropped" else f"{table}/{split}-00000-of-00001.parquet"
 
 
 def hdf5_file(split: str) -> str:
@@ -136,7 +136,7 @@ def describe() -> dict[str, Any]:
     return {
         table: {
             "schema_version": SCHEMA_VERSION,
-            "file": DROPPED_FILE if table == "dropped" else table_file(table, "<split>"),
+            "file": table_file(table, "<split>"),
             "rows": ROWS[table],
             "columns": [
                 {

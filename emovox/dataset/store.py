@@ -1,9 +1,9 @@
 """Write and read the tables of a dataset as Parquet and HDF5, by streaming; content hashes."""
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +21,7 @@ MAX_PENDING = 32  # pieces; a slice keeps the whole table that it is part of in 
 DAMAGED = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
 
 
-@dataclass(frozen=True)
-class WrittenFile:
-    """One entry of `files` in the manifest; `rows` and `content_sha256` of tables only."""
-
-    path: str
-    bytes: int
-    sha256: str
-    rows: int | None = None
-    content_sha256: str | None = None
+FileEntry = dict[str, Any]  # an entry of `files` in the manifest
 
 
 class ContentHash:
@@ -83,49 +75,26 @@ def _characters(array: pa.Array) -> memoryview:
     return memoryview(data)[bounds[0] : bounds[-1]]
 
 
-def table_content_sha256(table: pa.Table) -> str:
-    """Return the content hash of a table in memory."""
-    content = ContentHash(table.schema)
-    content.update(table)
-    return content.hexdigest()
-
-
 class ParquetTable:
-    """Stream of rows into one Parquet file of the contract, which appears on a clean exit.
-
-    Use as a context manager.
+    """Stream of rows into an open Parquet file of the contract, see `create_table`.
 
     Attributes:
         num_rows: rows written so far.
-        written: manifest entry of the file; set by a clean exit.
+        written: manifest entry of the file, once it is complete.
     """
 
-    written: WrittenFile
+    written: FileEntry
 
-    def __init__(self, root: Path, name: str, table: str, dataset: str, split: str) -> None:
-        self._root, self._name = root, name
-        self._schema = schema.SCHEMAS[table]
-        self._dataset, self._split = dataset, split
-        self._content = ContentHash(self._schema)
+    def __init__(self, writer: pq.ParquetWriter, columns: pa.Schema) -> None:
+        self._writer, self._columns = writer, columns
+        self._content = ContentHash(columns)
         self._pending: list[pa.Table] = []
         self._num_pending = 0
         self.num_rows = 0
 
-    def __enter__(self) -> "ParquetTable":
-        path = self._root / self._name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        self._replacement = replace_file(path)
-        self._temporary = self._replacement.__enter__()
-        self._writer = pq.ParquetWriter(
-            self._temporary,
-            self._schema,
-            **schema.PARQUET_OPTIONS,  # type: ignore[arg-type]
-        )
-        return self
-
     def write(self, rows: pa.Table) -> None:
         """Append rows of the table's schema."""
-        rows = rows.cast(self._schema)
+        rows = rows.cast(self._columns)
         self._content.update(rows)
         self.num_rows += rows.num_rows
         self._pending.append(rows)
@@ -135,33 +104,56 @@ class ParquetTable:
         while self._num_pending >= schema.ROW_GROUP_ROWS:
             self._write_row_group(schema.ROW_GROUP_ROWS)
 
+    def finish(self) -> str:
+        """Write the last rows; return the content hash of all."""
+        if self._num_pending or not self.num_rows:
+            self._pending.append(self._columns.empty_table())
+            self._write_row_group(max(self._num_pending, 1))
+        return self._content.hexdigest()
+
     def _write_row_group(self, num_rows: int) -> None:
         pending = pa.concat_tables(self._pending).combine_chunks()
         self._writer.write_table(pending.slice(0, num_rows), row_group_size=num_rows)
         self._pending = [pending.slice(num_rows)]
         self._num_pending = pending.num_rows - num_rows
 
-    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if kind is None:
-            if self._num_pending or not self.num_rows:
-                self._pending = self._pending or [self._schema.empty_table()]
-                self._write_row_group(max(self._num_pending, 1))
-            digest = self._content.hexdigest()
-            self._writer.add_key_value_metadata(
-                schema.file_metadata(self._dataset, self._split, digest)
-            )
-        self._writer.close()
-        self._replacement.__exit__(kind, error, trace)
-        if kind is None:
-            self.written = describe_file(self._root, self._name, self.num_rows, digest)
+
+@contextlib.contextmanager
+def create_table(root: Path, table: str, dataset: str, split: str = "") -> Iterator[ParquetTable]:
+    """Yield a stream into a table's file, which appears on a clean exit.
+
+    Args:
+        root: folder of the dataset.
+        table: name of the table.
+        dataset: name of the dataset.
+        split: split of the rows; none for `dropped`.
+    """
+    columns, name = schema.SCHEMAS[table], schema.table_file(table, split)
+    (root / name).parent.mkdir(parents=True, exist_ok=True)
+    options: dict[str, Any] = schema.PARQUET_OPTIONS
+    with (
+        replace_file(root / name) as temporary,
+        pq.ParquetWriter(temporary, columns, **options) as writer,
+    ):
+        stream = ParquetTable(writer, columns)
+        yield stream
+        digest = stream.finish()
+        writer.add_key_value_metadata(schema.file_metadata(dataset, split, digest))
+    stream.written = describe_file(root, name, stream.num_rows, digest)
 
 
 def describe_file(
     root: Path, name: str, rows: int | None = None, content_sha256: str | None = None
-) -> WrittenFile:
-    """Return the manifest entry of a finished file: path, size and hashes."""
+) -> FileEntry:
+    """Return the manifest entry of a finished file; documents have no rows and content hash."""
     path = root / name
-    return WrittenFile(name, path.stat().st_size, sha256_file(path), rows, content_sha256)
+    return {
+        "path": name,
+        "bytes": path.stat().st_size,
+        "sha256": sha256_file(path),
+        "rows": rows,
+        "content_sha256": content_sha256,
+    }
 
 
 def logits_of(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
@@ -169,7 +161,7 @@ def logits_of(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
     return np.stack([rows[name].to_numpy() for name in schema.LOGITS], axis=1)
 
 
-def write_hdf5(root: Path, split: str) -> WrittenFile:
+def write_hdf5(root: Path, split: str) -> FileEntry:
     """Copy the Parquet files `frames` and `tracks` of a split into its HDF5 file, by batches.
 
     Args:

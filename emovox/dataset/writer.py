@@ -14,7 +14,7 @@ from emovox.dataset import schema
 from emovox.dataset.card import Counts
 from emovox.dataset.manifest import write_documents, write_manifest
 from emovox.dataset.rows import Chunk, Dropped
-from emovox.dataset.store import ParquetTable, WrittenFile, logits_of, write_hdf5
+from emovox.dataset.store import FileEntry, ParquetTable, create_table, logits_of, write_hdf5
 from emovox.emotions import EMOTIONS
 from emovox.files import remove_leftovers
 
@@ -96,15 +96,7 @@ def write_dataset(
         for chunk in chunks:
             if chunk.split not in splits:
                 tables = {
-                    table: stack.enter_context(
-                        ParquetTable(
-                            out,
-                            schema.table_file(table, chunk.split),
-                            table,
-                            info.name,
-                            chunk.split,
-                        )
-                    )
+                    table: stack.enter_context(create_table(out, table, info.name, chunk.split))
                     for table in info.tables
                 }
                 splits[chunk.split] = _Split(tables)
@@ -114,7 +106,7 @@ def write_dataset(
     if hdf5:
         files += [write_hdf5(out, split) for split in splits]
     rows = sorted(map(asdict, dropped), key=lambda row: (row["track_id"], row["source"]))
-    with ParquetTable(out, schema.DROPPED_FILE, "dropped", info.name, "") as table:
+    with create_table(out, "dropped", info.name) as table:
         table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
     manifest = _manifest(info, splits, len(dropped), [*files, table.written])
     counts = {name: split.counts for name, split in splits.items()}
@@ -127,7 +119,7 @@ def _manifest(
     info: DatasetInfo,
     splits: Mapping[str, _Split],
     num_dropped: int,
-    files: Sequence[WrittenFile],
+    files: list[FileEntry],
 ) -> dict[str, Any]:
     by_split = {
         name: {
@@ -151,7 +143,7 @@ def _manifest(
             "dropped": num_dropped,
             "by_split": by_split,
         },
-        "files": [asdict(written) for written in files],
+        "files": files,
     }
 
 

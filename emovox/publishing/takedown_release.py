@@ -1,7 +1,7 @@
 """Tables of a dataset for its release: copied, or rewritten without the listed identities."""
 
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.store import ParquetTable, write_hdf5
+from emovox.dataset.store import create_table, write_hdf5
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, SplitView, mentions_listed, view_without
 from emovox.files import copy_file
 
@@ -19,7 +19,7 @@ REGENERATED = (
     *(schema.CROISSANT, schema.TAKEDOWN, schema.CHECKSUMS),
 )
 TABLE_OF = {schema.table_file(t, s): (t, s) for t in schema.TABLES for s in schema.SPLITS}
-HDF5_OF = {schema.hdf5_file(split): split for split in schema.SPLITS}
+HDF5_OF = {schema.hdf5_file(split): ("hdf5", split) for split in schema.SPLITS}
 
 
 @dataclass(frozen=True)
@@ -82,26 +82,26 @@ class Removal:
     def _write(self, out: Path, entry: Mapping[str, Any]) -> dict[str, Any] | None:
         """Write one file; return None if no row of it remains."""
         name = entry["path"]
-        table, split = TABLE_OF.get(name, ("", HDF5_OF.get(name, "")))
+        table, split = (TABLE_OF | HDF5_OF).get(name, ("", ""))
         if view := self.views.get(split):
             if not view.tracks.any():
                 return None
-            if name in HDF5_OF:
-                return asdict(write_hdf5(out, split))
+            if table == "hdf5":
+                return write_hdf5(out, split)
             select = view.select_tracks if table == "tracks" else view.select_frames
-            return self._store(select(_read(self.source / name)), out, name, table, split)
+            return self._store(select(_read(self.source / name)), out, table, split)
         if name == schema.DROPPED_FILE and self.dropped is not None:
-            return self._store([self.dropped], out, name, "dropped", "")
+            return self._store([self.dropped], out, "dropped")
         copy_file(self.source / name, out / name)
         return dict(entry)
 
     def _store(
-        self, rows: Iterable[pa.Table], out: Path, name: str, table: str, split: str
+        self, rows: Iterable[pa.Table], out: Path, table: str, split: str = ""
     ) -> dict[str, Any]:
-        with ParquetTable(out, name, table, self.manifest["name"], split) as file:
+        with create_table(out, table, self.manifest["name"], split) as file:
             for piece in rows:
                 file.write(piece)
-        return asdict(file.written)
+        return file.written
 
 
 def find_removal(source: Path, manifest: Mapping[str, Any], listed: Collection[str]) -> Removal:
