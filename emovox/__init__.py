@@ -65,6 +65,8 @@ if TYPE_CHECKING:
     from emovox.probing.probe_config import ProbeConfig
     from emovox.probing.probes import probe
     from emovox.publishing.publish import release
+    from emovox.reporting.page import report
+    from emovox.reporting.report_config import ReportConfig
     from emovox.student import Student, load_student
     from emovox.student.evaluation import evaluate
     from emovox.student.prediction import predict
@@ -86,6 +88,7 @@ __all__ = [
     "EvaluateConfig",
     "PredictConfig",
     "ProbeConfig",
+    "ReportConfig",
     "Student",
     "StudentTrainConfig",
     "Teacher",
@@ -106,6 +109,7 @@ __all__ = [
     "probe",
     "read_audio",
     "release",
+    "report",
     "spectrogram",
     "train_student",
     "train_teacher",
@@ -127,6 +131,8 @@ _HOMES = {
     "emovox.probing.probe_config": ("ProbeConfig",),
     "emovox.probing.probes": ("probe",),
     "emovox.publishing.publish": ("release",),
+    "emovox.reporting.page": ("report",),
+    "emovox.reporting.report_config": ("ReportConfig",),
     "emovox.student": ("Student", "load_student"),
     "emovox.student.evaluation": ("evaluate",),
     "emovox.student.prediction": ("predict",),

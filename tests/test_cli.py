@@ -1,5 +1,7 @@
 """The command line as a user meets it."""
 
+import dataclasses
+import json
 import os
 import re
 import signal
@@ -8,13 +10,20 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import psutil
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
+from test_architecture import HEAVY
 
 from emovox.cli import main
 from emovox.dataset import schema
+from emovox.labelling.build_config import BuildConfig
+from emovox.probing.probe_config import ProbeConfig
+from emovox.reporting.report_config import ReportConfig
+from emovox.student.student_config import EvaluateConfig, PredictConfig
+from emovox.teacher.teacher_config import TeacherEvaluateConfig
 from emovox.testing import write_clip
 
 
@@ -38,6 +47,21 @@ def test_help_lists_every_command() -> None:
         assert run(command, "--help").exit_code == 0
 
 
+def test_short_helps_are_complete() -> None:
+    """Click ends a first sentence that does not fit into the list with dots."""
+    lines = run("--help").stdout.partition("Commands:\n")[2].splitlines()
+    assert len(lines) == len(main.commands)
+    assert all(line.endswith(".") and not line.endswith("..") for line in lines), lines
+
+
+def test_every_option_has_a_help() -> None:
+    for command in main.commands.values():
+        for parameter in command.params:
+            if isinstance(parameter, click.Option):
+                assert parameter.help, (command.name, parameter.name)
+                assert "`" not in parameter.help
+
+
 def test_help_is_quick() -> None:
     times = []
     for _ in range(3):
@@ -47,16 +71,76 @@ def test_help_is_quick() -> None:
     assert min(times) < 0.5
 
 
-def test_options_are_the_keys_of_a_pipeline() -> None:
-    import dataclasses
+def test_the_help_of_a_command_loads_nothing_heavy() -> None:
+    code = (
+        "import sys\n"
+        "from click.testing import CliRunner\n"
+        "from emovox.cli import main\n"
+        "for name in main.commands:\n"
+        "    assert CliRunner().invoke(main, [name, '--help']).exit_code == 0, name\n"
+        "print(*sys.modules)\n"
+    )
+    command = [sys.executable, "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert not (HEAVY | {"requests", "jinja2", "h5py", "tqdm"}) & set(done.stdout.split())
 
-    from emovox.labelling.build_config import BuildConfig
 
-    options = {p.name for p in main.commands["build-dataset"].params} - {"recipe"}
-    assert options == {field.name for field in dataclasses.fields(BuildConfig)}
+@pytest.mark.parametrize(
+    ("command", "kinds"),
+    [
+        ("build-dataset", [BuildConfig]),
+        ("evaluate-teacher", [TeacherEvaluateConfig]),
+        ("evaluate", [EvaluateConfig]),
+        ("predict", [PredictConfig]),
+        ("probe", [ProbeConfig]),
+        ("report", [ReportConfig]),
+    ],
+)
+def test_every_field_of_a_config_is_an_option(command: str, kinds: list[type]) -> None:
+    options = {parameter.name for parameter in main.commands[command].params}
+    assert {f.name for kind in kinds for f in dataclasses.fields(kind)} <= options
 
 
-def test_build_from_a_pipeline_file(corpus: Path, tmp_path: Path, in_process: None) -> None:
+def test_options_show_default_choices_and_help_of_their_field() -> None:
+    text = " ".join(run("build-dataset", "--help").stdout.split())
+    for words in (
+        "--engine [joblib|ray] Engine that runs the shards",
+        "[default: joblib]",
+        "--step-ms INTEGER Milliseconds between grid points. [default: 240]",
+        "[default: OUT/.emovox]",
+        "Number of worker processes. [default: one per core]",
+        "--hdf5 / --no-hdf5",
+        "Folder of the corpus, or its URL. [required]",
+    ):
+        assert words in text
+    text = " ".join(run("train-teacher", "--help").stdout.split())
+    assert "May be repeated." in text and "[default: 0.5]" in text
+
+
+def test_a_default_does_not_override_a_recipe(
+    corpus: Path, tmp_path: Path, in_process: None
+) -> None:
+    toml = tmp_path / "p.toml"
+    toml.write_text('layout = "voxceleb2"\nstep_ms = 480\n')
+    assert run("build-dataset", toml, "--root", corpus, "--out", tmp_path / "out").exit_code == 0
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["step_ms"] == 480
+
+
+def test_an_unknown_recipe_lists_the_installed_ones(tmp_path: Path) -> None:
+    result = run("build-dataset", "voxceleb3", "--root", tmp_path, "--out", tmp_path / "out")
+    assert result.exit_code == 2 and result.stderr.count("\n") == 1
+    assert "voxceleb3: neither a recipe file nor one of demo, " in result.stderr
+
+
+def test_a_recipe_is_found_by_name_in_any_folder(
+    corpus: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run("build-dataset", "voxceleb2", "--root", corpus, "--out", "out")
+    assert result.exit_code == 0 and "3 written, 0 dropped" in result.stdout
+
+
+def test_build_from_a_recipe(corpus: Path, tmp_path: Path, in_process: None) -> None:
     toml = tmp_path / "p.toml"
     toml.write_text('layout = "voxceleb2"\nhdf5 = true\njobs = 1\nversion = "2.0.0"\n')
     out = tmp_path / "out"
@@ -69,7 +153,7 @@ def test_build_from_a_pipeline_file(corpus: Path, tmp_path: Path, in_process: No
     assert again.exit_code == 0 and " 0 built" in again.stdout
 
 
-def test_dropped_tracks_make_the_exit_code(tmp_path: Path, in_process: None) -> None:
+def test_too_many_dropped_tracks_give_exit_code_1(tmp_path: Path, in_process: None) -> None:
     write_clip(tmp_path / "root/mp4/a/x/1.mp4", 7)
     (tmp_path / "root/mp4/a/x/2.mp4").write_text("no video")
     arguments = ["--layout", "voxceleb2", "--root", tmp_path / "root", "--out", tmp_path / "out"]
@@ -91,7 +175,7 @@ def test_dropped_tracks_make_the_exit_code(tmp_path: Path, in_process: None) -> 
         (["--layout", "folder", "--root", ".", "--jobs", "-1"], "jobs -1: must be at least 0"),
     ],
 )
-def test_wrong_usage_is_one_line(
+def test_wrong_usage_gives_one_line(
     arguments: list[str], words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -103,27 +187,29 @@ def test_wrong_usage_is_one_line(
 
 
 @pytest.mark.parametrize("option", ["--root", "--splits", "--teacher", "--out"])
-def test_name_that_the_system_refuses_is_one_line(
+def test_names_that_the_system_refuses_give_one_line(
     option: str, corpus: Path, tmp_path: Path
 ) -> None:
     options = {"--layout": "voxceleb2", "--root": corpus, "--out": tmp_path / "out", "--jobs": 1}
     options |= {option: "a" * 300}
     result = run("build-dataset", *(word for pair in options.items() for word in pair))
     assert result.exit_code in (1, 2)
-    # From Python 3.14 on, pathlib says of such a name that nothing is there.
+    # From Python 3.14 on, pathlib reports such a name as missing.
     reasons = "File name too long" + "|no such |neither a file" * (sys.version_info >= (3, 14))
     assert re.search(reasons, result.stderr)
     assert result.stderr.count("\n") == 1
 
 
-def test_schema_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
+def test_an_unwritable_schema_gives_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     result = run("schema", "--out", tmp_path / "file" / "folder")
     assert result.exit_code == 2
     assert "Not a directory" in result.stderr and result.stderr.count("\n") == 1
 
 
-def test_checkpoint_that_is_none(corpus: Path, tmp_path: Path, in_process: None) -> None:
+def test_an_invalid_checkpoint_gives_exit_code_2(
+    corpus: Path, tmp_path: Path, in_process: None
+) -> None:
     fake = tmp_path / "teacher.safetensors"
     fake.write_text("<html>404</html>")
     arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out"]
@@ -131,7 +217,7 @@ def test_checkpoint_that_is_none(corpus: Path, tmp_path: Path, in_process: None)
     assert result.exit_code == 2 and "not a safetensors file" in result.stderr
 
 
-def test_leak_is_exit_1(corpus: Path, tmp_path: Path) -> None:
+def test_a_leaking_split_gives_exit_code_1(corpus: Path, tmp_path: Path) -> None:
     splits = tmp_path / "s.csv"
     splits.write_text("track_id,split\na/x/00001,train\na/x/00002,unheard_val\nb/y/00001,train\n")
     arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out"]
@@ -162,7 +248,7 @@ def test_workers_do_not_outlive_a_killed_driver(corpus: Path, tmp_path: Path) ->
 @pytest.mark.parametrize(
     "number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)]
 )
-def test_ctrl_c_leaves_a_state_to_go_on_from(
+def test_ctrl_c_leaves_a_resumable_state(
     tmp_path: Path, in_process: None, number: signal.Signals
 ) -> None:
     for k in range(15):

@@ -39,7 +39,8 @@ def build_dataset(recipe: str | None, **options: Any) -> None:
 @click.option(
     "--meta",
     type=FOLDER,
-    help="Folder of vox1_meta.csv and the official lists.  [default: that of `download splits`]",
+    help="Folder of vox1_meta.csv and the official lists.  [default: that of FILE, else the "
+    "downloaded lists]",
 )
 @click.option("--name", default="emovoxceleb", show_default=True, help="Name of the dataset.")
 @click.option("--version", default="1.0.0", show_default=True, help="Version of the dataset.")
@@ -51,19 +52,15 @@ def build_dataset(recipe: str | None, **options: Any) -> None:
     show_default=True,
     help="Largest fraction of dropped tracks; above it the exit code is 1.",
 )
-def import_mat(
-    files: tuple[Path, ...], out: Path, meta: Path | None, max_dropped: float, **options: Any
-) -> None:
+def import_mat(files: tuple[Path, ...], out: Path, max_dropped: float, **options: Any) -> None:
     """Convert the published annotations to a dataset.
 
     FILE is the MATLAB file of the annotations. Pass several files if wavLogits and images are in
     different ones. The counts found are printed next to the published counts.
     """
-    from emovox.corpus.voxceleb import lists_folder
     from emovox.labelling.import_mat import import_mat
 
-    meta = lists_folder(meta, files[0].parent)
-    result = import_mat(list(files), out, meta=meta, **options)
+    result = import_mat(files, out, **options)
     click.echo(result.summary())
     if result.share_dropped > max_dropped:
         raise CheckError(TOO_MANY_DROPPED)
