@@ -17,6 +17,7 @@ import numpy as np
 
 from emovox.emotions import COLOURS, EMOTIONS
 from emovox.files import replace_file
+from emovox.ids import printable
 from emovox.scores import Curve, Interval
 
 if TYPE_CHECKING:
@@ -78,10 +79,9 @@ def chart_file(path: Path, title: str, width: float, height: float) -> Iterator[
 def save(figure: "Figure", path: Path) -> None:
     """Write a figure as PNG or SVG, by the suffix of `path`."""
     form = path.suffix.removeprefix(".")
+    metadata = {"Date": None} if form == "svg" else None
     with replace_file(path) as temporary:
-        figure.savefig(
-            temporary, format=form, dpi=DPI, metadata={"Date": None} if form == "svg" else None
-        )
+        figure.savefig(temporary, format=form, dpi=DPI, metadata=metadata)
 
 
 def inline_svg(figure: "Figure", key: str, alt: str, colours: Mapping[str, str]) -> str:
@@ -136,8 +136,6 @@ def _inline_attributes(
     attributes.pop("font-family", None)
     if tag == "g":
         attributes.pop("id", None)
-    if "transform" in attributes and attributes["transform"].startswith("rotate(-0 "):
-        del attributes["transform"]
     for name in attributes:
         if name == "id":
             attributes[name] = f"{key}-{attributes[name]}"
@@ -154,7 +152,7 @@ def _short_number(match: re.Match[str]) -> str:
 
 
 def line_style(emotion: str) -> str:
-    """Return the line style of an emotion; rare ones are dashed, so that colour is not all."""
+    """Return the line style of an emotion: dashed for rare ones, as colours alone are similar."""
     return "--" if emotion in EMOTIONS[5:] else "-"
 
 
@@ -201,7 +199,7 @@ def draw_roc(
 
 
 def draw_counts(axes: Any, series: Sequence[tuple[str, np.ndarray]], unit: str) -> None:
-    """Draw how often each emotion occurs, on a log axis (paper, Figure 4).
+    """Draw the number of occurrences of each emotion, on a log axis (paper, Figure 4).
 
     Args:
         axes: of matplotlib.
@@ -225,7 +223,7 @@ def draw_counts(axes: Any, series: Sequence[tuple[str, np.ndarray]], unit: str) 
             color="none" if k else colours,
             edgecolor=colours,
             linewidth=np.where(row > 0, 1.2, 0),
-            label=name,
+            label=printable(name),
         )
         axes.bar_label(bars, [show(value) for value in row.tolist()], fontsize=9, padding=3)
     axes.set(xscale="log", xlim=(low, high), xlabel=unit)

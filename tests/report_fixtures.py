@@ -13,8 +13,10 @@ from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
+from emovox.labelling.run import build_dataset
 from emovox.student.evaluation import Evaluation, SplitPredictions
 from emovox.student.student_scores import difference, score_split
+from emovox.testing import FakeTeacher, InlineEngine
 
 TRAIN, HEARD, UNHEARD = schema.SPLITS
 
@@ -77,6 +79,12 @@ def write(
     chunks = (_chunk(track) for track in tracks)
     write_dataset(out, chunks, list(dropped), info, hdf5=False)
     return out
+
+
+def build(layout: str, root: Path, out: Path, **options: Any) -> None:
+    """Build a dataset with faces from a corpus."""
+    engine = InlineEngine(FakeTeacher())
+    build_dataset(layout=layout, root=root, out=out, engine=engine, show_progress=False, **options)
 
 
 def _chunk(track: Made) -> Chunk:

@@ -17,7 +17,17 @@ import pandas as pd
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
-from report_fixtures import HEARD, TRAIN, UNHEARD, evaluation, made, num_colours, small, write
+from report_fixtures import (
+    HEARD,
+    TRAIN,
+    UNHEARD,
+    build,
+    evaluation,
+    made,
+    num_colours,
+    small,
+    write,
+)
 from sklearn.metrics import auc, roc_auc_score
 
 from emovox.charts import percent
@@ -28,8 +38,6 @@ from emovox.dataset.rows import Dropped
 from emovox.dataset.takedown import format_list, hash_identity
 from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
 from emovox.errors import ConfigError, InputError
-from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.run import build_dataset
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.probing.classifiers import FeatureScores, FoldScores
 from emovox.probing.probe_config import ProbeConfig
@@ -45,7 +53,7 @@ from emovox.reporting.track_sample import LEVELS, choose, pack, peaks_of, water_
 from emovox.scores import CURVE_POINTS, Interval, roc_curve
 from emovox.teacher.evaluation import TeacherEvaluation
 from emovox.teacher.teacher_scores import score
-from emovox.testing import FakeTeacher, InlineEngine, write_clip
+from emovox.testing import write_clip
 
 EVIL = "<img src=x onerror=alert(1)>"
 EVIL_MESSAGE = "</script><script>alert(2)</script>"
@@ -333,7 +341,7 @@ def test_packed_logits_are_unpacked(dataset: Path) -> None:
         assert index == data.frame_index(track.track_id).tolist()
 
 
-def test_peaks_are_of_emotions_that_are_dominant_somewhere() -> None:
+def test_peaks_are_of_dominant_emotions() -> None:
     logits = np.zeros((5, 8), np.float32)
     logits[:, 0] = 1
     logits[2, 4], logits[3, 4], logits[4, 1] = 5, 6, 0.5
@@ -558,7 +566,7 @@ def test_figures_are_deterministic(dataset: Path, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A built dataset with faces, and its corpus: video n is as bright as its frames are late."""
+    """A built dataset with faces, and its corpus, whose frames get brighter with time."""
     root = tmp_path_factory.mktemp("filmed")
     for identity, number in (("id1", 1), ("id1", 2), ("id2", 1)):
         frames = (np.full((224, 224, 3), 20 + 3 * k, np.uint8) for k in range(60))
@@ -568,8 +576,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = root / "corpus/wav/id1/v/00001.wav"
     path.parent.mkdir(parents=True)
     soundfile.write(path, sound, SAMPLE_RATE)
-    config = BuildConfig(layout="voxceleb2", root=root / "corpus", out=root / "dataset")
-    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    build("voxceleb2", root / "corpus", root / "dataset")
     return root
 
 
@@ -577,7 +584,7 @@ def decoded(uri: str) -> bytes:
     return base64.b64decode(uri.partition(",")[2])
 
 
-def test_faces_and_sound_are_those_of_the_track(filmed: Path, tmp_path: Path) -> None:
+def test_page_has_the_faces_and_the_sound_of_its_tracks(filmed: Path, tmp_path: Path) -> None:
     found = make_report(filmed / "dataset", media=filmed / "corpus")
     page = Page(render(found))
     for number, track in enumerate(found.tracks):
@@ -613,10 +620,7 @@ def test_page_has_no_media_by_default(filmed: Path) -> None:
 
 
 def test_page_states_synthetic_media(filmed: Path, tmp_path: Path) -> None:
-    config = BuildConfig(
-        layout="voxceleb2", root=filmed / "corpus", out=tmp_path / "dataset", synthetic=True
-    )
-    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    build("voxceleb2", filmed / "corpus", tmp_path / "dataset", synthetic=True)
     words = page_of(tmp_path / "dataset", media=filmed / "corpus").words
     assert "They are synthetic" in words and "Personal data" not in words
 
@@ -628,20 +632,19 @@ def test_media_of_another_corpus(filmed: Path, dataset: Path, tmp_path: Path) ->
         make_report(dataset, media=tmp_path / "none")
 
 
-def test_pictures_of_other_layouts(filmed: Path, tmp_path: Path) -> None:
-    """A tree of any names, which only its layout can find, with sound in the videos' place."""
+def test_media_of_another_layout(filmed: Path, tmp_path: Path) -> None:
+    """Only the layout finds files with arbitrary names."""
     clip = filmed / "corpus/mp4/id1/v/00001.mp4"
     (tmp_path / "corpus/ann").mkdir(parents=True)
     (tmp_path / "corpus/ann/talk.mp4").write_bytes(clip.read_bytes())
-    config = BuildConfig(layout="folder", root=tmp_path / "corpus", out=tmp_path / "dataset")
-    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    build("folder", tmp_path / "corpus", tmp_path / "dataset")
     found = make_report(tmp_path / "dataset", media=tmp_path / "corpus")
     assert found.media is not None
     assert found.media[0].pictures and not found.media[0].sound
 
 
-def test_pictures_of_a_track_within_a_video(tmp_path: Path) -> None:
-    """VoxCeleb1 has whole videos: a track begins with its first box."""
+def test_media_of_a_track_within_a_video(tmp_path: Path) -> None:
+    """A track of a whole video, as in VoxCeleb1, starts with its first box."""
     frames = (np.full((160, 160, 3), 20 + 2 * k, np.uint8) for k in range(100))
     write_clip(tmp_path / "corpus/video/abc.mp4", frames)
     header = "Identity  : \tid10001\nReference : \tabc\nOffset    : \t0\nFV Conf   : \t1\n"
@@ -649,8 +652,7 @@ def test_pictures_of_a_track_within_a_video(tmp_path: Path) -> None:
     path = tmp_path / "corpus/txt/id10001/abc/00001.txt"
     path.parent.mkdir(parents=True)
     path.write_text(f"{header}ASD Conf  : \t1\n\nFRAME \tX \tY \tW \tH\n{boxes}")
-    config = BuildConfig(layout="voxceleb1", root=tmp_path / "corpus", out=tmp_path / "dataset")
-    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    build("voxceleb1", tmp_path / "corpus", tmp_path / "dataset")
     found = make_report(tmp_path / "dataset", media=tmp_path / "corpus")
     assert found.media is not None and len(found.media[0].pictures) >= 5
     for index, uri in found.media[0].pictures.items():
@@ -660,7 +662,7 @@ def test_pictures_of_a_track_within_a_video(tmp_path: Path) -> None:
 
 
 def least_difference(colours: dict[str, str]) -> float:
-    """The smallest difference in OKLab of any two colours, to normal and to other sight."""
+    """Return the smallest difference in OKLab of two colours, for normal and colour-blind sight."""
     rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours.values()])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     # Protanopia, deuteranopia and tritanopia by Machado, Oliveira and Fernandes (2009).

@@ -9,15 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-from report_fixtures import HEARD, TRAIN, evaluation, made, small, write
+from report_fixtures import HEARD, TRAIN, build, evaluation, made, small, write
 from test_report import EVIL, evil_dataset
 
 from emovox.dataset.reader import load
-from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.run import build_dataset
 from emovox.media.audio import SAMPLE_RATE
 from emovox.reporting.page import report
-from emovox.testing import FakeTeacher, InlineEngine, write_clip
+from emovox.testing import write_clip
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -67,8 +65,7 @@ def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "corpus/wav/id1/v").mkdir(parents=True)
     sound = 0.3 * np.sin(2 * np.pi * 440 * time)
     soundfile.write(folder / "corpus/wav/id1/v/00001.wav", sound, SAMPLE_RATE)
-    config = BuildConfig(layout="voxceleb2", root=folder / "corpus", out=folder / "dataset")
-    build_dataset(config, engine=InlineEngine(FakeTeacher()), show_progress=False)
+    build("voxceleb2", folder / "corpus", folder / "dataset")
     report(folder / "dataset", folder / "page.html", media=folder / "corpus")
     return folder
 

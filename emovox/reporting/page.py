@@ -105,26 +105,20 @@ def as_script_json(content: Any) -> Markup:
 
 
 def _context(report: Report) -> dict[str, Any]:
-    found, compared = report.aggregates, report.compared
-    return {
-        "dataset": report.dataset,
-        "found": found,
-        "compared": compared,
+    found = report.aggregates
+    return vars(report) | {
         "emotions": EMOTIONS,
         "facts": _facts(report),
         "split_rows": _split_rows(report),
         "frames_by_split": [(s.split, *s.frames) for s in found.splits],
         "labels_by_split": [(s.split, *s.labels) for s in found.splits],
         "empty_splits": [s.split for s in found.splits if not s.num_tracks],
-        "figures": page_charts.dataset_figures(found, compared),
-        "results": report.results,
+        "figures": page_charts.dataset_figures(found, report.compared),
         "student": _student_context(report),
-        "tracks": report.tracks,
         "rule": RULE,
         "track_data": as_script_json(_track_data(report)),
         "media_data": [as_script_json(m.pack()) for m in report.media or ()],
-        "media": _media_context(report),
-        "provenance": report.provenance,
+        "notice": _notice(report),
         "statement": card_text.summary(report.dataset.manifest, report.provenance).replace("`", ""),
         "limits": card_text.limits(report.provenance),
         "has_faces": _has_faces(report.dataset),
@@ -160,16 +154,14 @@ def _split_rows(report: Report) -> list[Sequence[Any]]:
 
 
 def _student_context(report: Report) -> dict[str, Any]:
-    results, dataset = report.results, report.dataset
+    results = report.results
     splits = results.student.splits if results.student else ()
     return {
         "rocs": [page_charts.roc_figure(split) for split in splits],
         "has_curves": any(split.curves for split in splits),
         "losses": page_charts.losses_figure(results.training) if results.training else None,
         "probes": [(probe, probe_rows(probe)) for probe in results.probes],
-        "elsewhere": bool(
-            results.student and results.student.dataset != f"{dataset.name} {dataset.version}"
-        ),
+        "elsewhere": results.student and results.student.dataset != report.aggregates.title,
     }
 
 
@@ -183,7 +175,7 @@ def _track_data(report: Report) -> dict[str, Any]:
     }
 
 
-def _media_context(report: Report) -> dict[str, Any] | None:
+def _notice(report: Report) -> dict[str, Any] | None:
     """Return the numbers of the notice about faces and sound; None for a page without them."""
     if report.media is None:
         return None
