@@ -28,11 +28,6 @@ class SplitCounts:
     """Counts of one split; all are 0 for a split without rows.
 
     Attributes:
-        split: name.
-        num_tracks: of the split.
-        num_identities: of the split.
-        num_videos: of the split.
-        num_frames: of the split.
         num_expected: grid points, with or without a face.
         seconds: of all tracks; None if the duration of a track is unknown.
         frames: frames by dominant emotion, int64 `[8]`.

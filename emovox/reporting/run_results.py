@@ -31,9 +31,9 @@ class SplitResult:
     """A student on one split.
 
     Attributes:
-        split: name.
-        num_tracks: scored.
-        num_identities: of those tracks.
+        split: name of the split.
+        num_tracks: number of scored tracks.
+        num_identities: number of their identities.
         positives: tracks by emotion of the label.
         areas: AUC by emotion, and the means by their names.
         curves: ROC curves by emotion; empty without predictions.
@@ -61,10 +61,9 @@ class StudentSummary:
     """An evaluation by `emovox evaluate`.
 
     Attributes:
-        name: of the student.
+        name: name of the student.
         dataset: name and version of the dataset that it was scored on.
-        protocol: of the evaluation.
-        timing: of the evaluation.
+        protocol, timing: options of the evaluation.
         splits: scores by split.
         heard_minus_unheard: difference of the mean AUC; None if unknown.
         published: mean AUC of the paper by split, if the dataset is the paper's.

@@ -45,10 +45,7 @@ class ReportTrack:
     """One track of the page.
 
     Attributes:
-        track_id: of the track.
-        identity_id: of the speaker.
-        split: of the track.
-        label: of the track.
+        track_id, identity_id, split, label: as in the table `tracks`.
         logits: float32 `[n, 8]`; only the first frames of a long track.
         frame_index: int `[n]`.
         num_frames: of the whole track.

@@ -22,9 +22,9 @@ class SplitScores:
     """Scores of a student on one split.
 
     Attributes:
-        split: name.
-        num_tracks: scored.
-        num_identities: of those tracks.
+        split: name of the split.
+        num_tracks: number of scored tracks.
+        num_identities: number of their identities.
         positives: tracks per emotion of the label.
         auc: of each emotion, and the two means.
         samples: bootstrap samples of the paper's mean, float64 `[rounds]`.
