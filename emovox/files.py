@@ -1,8 +1,9 @@
-"""Files and folders that are either whole or absent: temporary name, fsync, rename."""
+"""Files and folders that are either complete or absent: temporary name, fsync, rename."""
 
 import contextlib
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -14,9 +15,9 @@ from emovox.paths import is_remote
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[Path]:
-    """Yield a temporary path; on success it becomes `path` at once, on failure it vanishes.
+    """Yield a temporary file; on success rename it to `path`, on failure remove it.
 
-    A remote `path` is uploaded, which an object store makes visible at once too.
+    A remote `path` is uploaded, which is atomic in an object store.
     """
     if is_remote(path):
         with tempfile.TemporaryDirectory(prefix="emovox-") as folder:
@@ -24,44 +25,42 @@ def replace_file(path: Path) -> Iterator[Path]:
             yield temporary
             path.put(temporary)
         return
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
-    os.close(descriptor)
-    temporary = Path(name)
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+    temporary.touch(exist_ok=False)
     try:
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def remove_leftovers(path: Path) -> None:
-    """Take away temporary files of `replace_file(path)` that a killed process left behind."""
+    """Remove temporary files of `replace_file(path)` that a killed process left behind."""
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
 def new_folder(place: Path, doing: str) -> Iterator[Path]:
-    """Yield a hidden folder beside `place`; on success it becomes `place`, on failure it vanishes.
+    """Yield a hidden folder beside `place`; on success rename it to `place`, on failure remove it.
 
-    What a killed process left of it is taken away by the next one; two at a time are refused.
+    The next call removes what a killed process left behind.
 
     Args:
-        place: may be an empty folder, otherwise it is not there.
-        doing: word for what goes on, such as `importing`.
+        place: an empty folder, or missing.
+        doing: the operation in a word, such as `importing`.
 
     Raises:
-        EmovoxError: another process is at it.
+        EmovoxError: another process is writing the same folder.
     """
-    from filelock import FileLock, Timeout  # takes longer to import than a dataset to open
+    from filelock import FileLock, Timeout  # slower to import than a dataset to open
 
     building = place.parent / f".{place.name}.{doing}"
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = place.parent / f".{place.name}.lock"
-    lock.touch()  # says why it cannot; a lock would wait
+    lock.touch()  # raises where FileLock would wait: missing permissions, a full disk
     try:
         with FileLock(lock, timeout=0):
             shutil.rmtree(building, ignore_errors=True)
@@ -73,11 +72,11 @@ def new_folder(place: Path, doing: str) -> Iterator[Path]:
                 shutil.rmtree(building, ignore_errors=True)
                 lock.unlink(missing_ok=True)
     except Timeout:
-        raise EmovoxError(f"{place}: another run is {doing} to it; wait for it") from None
+        raise EmovoxError(f"{place}: another run is {doing}; wait until it has finished") from None
 
 
 def copy_file(source: Path, target: Path) -> None:
-    """Copy a file's bytes, atomically; folders of `target` are made."""
+    """Copy a file's bytes atomically; create the folders of `target`."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with replace_file(target) as temporary:
         shutil.copyfile(source, temporary)
@@ -90,12 +89,12 @@ def write_text(path: Path, text: str) -> None:
 
 
 def sha256_file(path: Path) -> str:
-    """Hexadecimal SHA-256 of a file's bytes."""
+    """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-# What a file starts with, and what that makes it.
+# First bytes of a file -> its kind.
 MAGIC = {
     b"MATLAB 5.0 MAT-file": "a MAT 5 file",
     b"MATLAB 7.3 MAT-file": "a MAT 7.3 file",
@@ -110,7 +109,7 @@ MAGIC = {
 
 
 def kind_of_file(path: Path) -> str:
-    """What a file is by its first bytes, in words for a message."""
+    """Return the kind of a file by its first bytes, in words for a message."""
     with path.open("rb") as file:
         head = file.read(512)
     if not head:
@@ -124,9 +123,3 @@ def kind_of_file(path: Path) -> str:
     if start.startswith(b"<"):
         return "XML or HTML text"
     return "text" if b"\0" not in head and head.isascii() else "a file of unknown kind"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

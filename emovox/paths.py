@@ -1,7 +1,10 @@
-"""Paths that may be URLs: `s3://bucket/folder` stands where `pathlib.Path` does.
+"""Paths that may be URLs: `s3://bucket/folder` works wherever a `pathlib.Path` does.
 
-Whatever fsspec knows works: s3, gs, abfs, hdfs, sftp, memory. Credentials and endpoints are found
-as fsspec and the client of the service always find them, in the environment or their own files.
+Every protocol that fsspec knows works: s3, gs, abfs, hdfs, sftp, memory. fsspec and the client of
+the service find credentials and endpoints as usual, in the environment or in their own files.
+
+fsspec has no path type, and its `isfile` and `exists` return False for every error. `RemotePath`
+adds errors with a number, so that an unreachable service is never taken for a missing file.
 """
 
 import contextlib
@@ -11,7 +14,8 @@ import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
@@ -22,11 +26,11 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)", re.DOTALL)
-NUM_THREADS = 16  # requests at a time where there are many
-MAX_SUFFIX = 16  # characters; a longer one is no ending that a decoder goes by
+NUM_THREADS = 16  # concurrent requests
+MAX_SUFFIX = 16  # characters of a file extension; decoders ignore longer ones
 
-# What a file system raises without a number, and the number that says the same.
-NUMBERS: dict[type[OSError], int] = {
+# Number of an OSError that a file system raises without one.
+ERRNO: dict[type[OSError], int] = {
     FileNotFoundError: errno.ENOENT,
     FileExistsError: errno.EEXIST,
     PermissionError: errno.EACCES,
@@ -34,47 +38,53 @@ NUMBERS: dict[type[OSError], int] = {
     NotADirectoryError: errno.ENOTDIR,
     TimeoutError: errno.ETIMEDOUT,
 }
-# What tells one content of a remote file from another, best first; file systems differ in names.
-CHANGES = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
+# Keys of a remote file's details that change with its content, best first.
+VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 
-NOT_FETCHED = "NotFetched"  # the service is to blame: a build tries such a track again
-GONE = {errno.ENOENT: "FileNotFound", errno.EACCES: "Permission"}
+NOT_FETCHED = "NotFetched"  # an error of the service: a build tries such a track again
+FILE_ERRORS = {errno.ENOENT: "FileNotFound", errno.EACCES: "Permission"}  # errors of the file
 
-FileState = tuple[Any, ...]  # size, and what changes with the content
+FileState = tuple[Any, ...]  # size, and a value that changes with the content
 
 
-def as_path(text: str) -> Path:
-    """A path, from what a user wrote: local, or a `RemotePath` where it is a URL.
+def as_path(path: str | os.PathLike[str]) -> Path:
+    """Return a local path, or a `RemotePath` for a URL; a path of either kind stays as it is.
 
-    A `RemotePath` is no `pathlib.Path`, but does as much of one as a build needs.
+    A `RemotePath` is not a `pathlib.Path`, but has the methods of one that emovox uses.
 
     Raises:
-        ConfigError: nothing that is installed can open such a URL.
+        ConfigError: no installed package can open such a URL.
     """
-    match = URL.fullmatch(text)
+    if is_remote(path):
+        return cast(Path, path)
+    match = URL.fullmatch(path) if isinstance(path, str) else None
     if match is None:
-        return Path(text)
+        return Path(path)
     if match[1] in ("file", "local"):
         return Path(match[2])
-    return cast(Path, RemotePath(text))
+    return cast(Path, RemotePath(match[0]))
 
 
 def is_remote(path: object) -> TypeGuard["RemotePath"]:
-    """Whether a path is a URL."""
+    """Return True if a path is a URL."""
     return isinstance(path, RemotePath)
 
 
 class RemotePath:
     """A file or folder of a file system of fsspec.
 
-    Every method asks the service anew. Errors are `OSError` with a `strerror` that names neither
-    host nor folder, so that it may be written into a dataset.
+    Every method makes a new request; nothing is cached. Errors are `OSError`s with a `strerror`
+    that contains neither host nor folder, so that it may be written into a dataset.
+
+    Args:
+        url: of the file or folder.
+        opened: file system of fsspec and the path in it, if they are known.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, opened: tuple[Any, str] | None = None) -> None:
         protocol, _, rest = url.partition("://")
         self._url = f"{protocol}://{rest.rstrip('/')}"
-        self._fs, self._path = _open_file_system(self._url)
+        self._fs, self._path = opened or _open_file_system(self._url)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemotePath, (self._url,)
@@ -92,16 +102,12 @@ class RemotePath:
         return hash(self._url)
 
     def __truediv__(self, name: str | Path) -> "RemotePath":
-        if not str(name):
-            return self
-        inner = RemotePath.__new__(RemotePath)
-        inner._url = f"{self._url}/{name}"
-        inner._fs, inner._path = self._fs, f"{self._path.rstrip('/')}/{name}"
-        return inner
+        inner = f"{self._path.rstrip('/')}/{name}"
+        return RemotePath(f"{self._url}/{name}", (self._fs, inner)) if str(name) else self
 
     @property
     def name(self) -> str:
-        """The last part below the bucket or host, which itself is nobody's business."""
+        """The last component below the bucket or host; empty for the bucket itself."""
         _, _, rest = self._url.partition("://")
         return rest.rpartition("/")[2] if "/" in rest else ""
 
@@ -113,9 +119,9 @@ class RemotePath:
         return self.state() is not None
 
     def is_dir(self) -> bool:
-        """Whether there is anything below it: an object store knows no empty folder."""
+        """Return True if the folder exists; an object store has no empty folders."""
         try:
-            return any(str(path) != self._url for path in self.iterdir()) or self._is_folder()
+            return any(self.iterdir()) or self._info()["type"] == "directory"
         except (FileNotFoundError, NotADirectoryError):
             return False
 
@@ -123,18 +129,18 @@ class RemotePath:
         return self.is_file() or self.is_dir()
 
     def iterdir(self) -> Iterator["RemotePath"]:
-        """What lies in the folder, by one listing."""
-        with self._plain_errors():
-            names = self._fresh().ls(self._path, detail=False)
-        found = {str(name).rstrip("/") for name in names}
-        for name in sorted(found - {self._path.rstrip("/")}):
-            yield self / name.rpartition("/")[2]
+        """Yield the files and folders in this folder, sorted; one listing."""
+        with self._service() as fs:
+            listed = fs.ls(self._path, detail=False)
+        paths = {str(path).rstrip("/") for path in listed} - {self._path.rstrip("/"), ""}
+        for path in sorted(paths):
+            yield self / path.rpartition("/")[2]
 
     def files(self) -> dict[str, FileState]:
-        """State of every file below the folder, at any depth, by its path below it; one listing."""
-        with self._plain_errors():
-            found = self._fresh().find(self._path, detail=True)
-            self._fs.invalidate_cache()  # holds as much again
+        """Return the state of every file at any depth, by its path below here; one listing."""
+        with self._service() as fs:
+            found = fs.find(self._path, detail=True)
+            fs.invalidate_cache()  # a second copy of the listing
         start = len(self._path.rstrip("/")) + 1
         return {
             name[start:]: _state(info)
@@ -143,41 +149,41 @@ class RemotePath:
         }
 
     def state(self) -> FileState | None:
-        """Size of a file and what changes with its content; None where there is none."""
+        """Return the size of a file and a value that changes with its content; None if missing."""
         try:
-            with self._plain_errors():
-                info = self._fresh().info(self._path)
+            info = self._info()
         except (FileNotFoundError, NotADirectoryError):
             return None
         return _state(info) if info["type"] == "file" else None
 
     def read_bytes(self) -> bytes:
-        with self._plain_errors():
-            return bytes(self._fs.cat_file(self._path))
+        with self._service() as fs:
+            return bytes(fs.cat_file(self._path))
 
     def read_text(self, encoding: str = "utf-8", errors: str = "strict") -> str:
         return self.read_bytes().decode(encoding, errors).replace("\r\n", "\n")
 
     def fetch(self, target: Path) -> None:
         """Copy the file to a local one."""
-        with self._plain_errors():
-            self._fs.get_file(self._path, str(target))
+        with self._service() as fs:
+            fs.get_file(self._path, str(target))
 
     def put(self, source: Path, *, new: bool = False) -> None:
-        """Make it a copy of a local file: at once in an object store.
+        """Upload a local file to this path, atomically in an object store.
 
         Args:
-            new: refuse to replace a file, where the file system can tell.
+            source: the local file.
+            new: refuse to replace a file, if the file system can do that.
 
         Raises:
-            FileExistsError: there is one.
+            FileExistsError: `new`, and the file exists.
         """
         options = {"mode": "create"} if new else {}
         try:
-            with self._plain_errors():
-                self._fs.put_file(str(source), self._path, **options)
+            with self._service() as fs:
+                fs.put_file(str(source), self._path, **options)
         except OSError as error:
-            if not new or error.errno != errno.ENOSYS:  # what a store says that cannot tell
+            if not new or error.errno != errno.ENOSYS:  # the store cannot refuse
                 raise
             self.put(source)
 
@@ -189,58 +195,62 @@ class RemotePath:
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:
-            with self._plain_errors():
-                self._fs.rm_file(self._path)
+            with self._service() as fs:
+                fs.rm_file(self._path)
         except FileNotFoundError:
             if not missing_ok:
                 raise
 
     def mkdir(self, parents: bool = False, exist_ok: bool = False) -> None:
-        """Nothing: a folder is there as soon as a file is put into it."""
+        """Do nothing: a folder exists as soon as it contains a file."""
 
-    def _is_folder(self) -> bool:
-        with self._plain_errors():
-            return self._fs.info(self._path)["type"] == "directory"
-
-    def _fresh(self) -> Any:
-        """The file system without what it remembers of earlier listings."""
-        self._fs.invalidate_cache()
-        return self._fs
+    def _info(self) -> dict[str, Any]:
+        with self._service() as fs:
+            return dict(fs.info(self._path))
 
     @contextlib.contextmanager
-    def _plain_errors(self) -> Iterator[None]:
-        """Turn what clients of services raise into an `OSError` with a number and a name."""
+    def _service(self) -> Iterator[Any]:
+        """Yield the file system without cached listings; give its errors a number.
+
+        The text of the service's own error becomes a note, since it may contain hosts and folders.
+
+        Raises:
+            OSError: any error of the service.
+        """
+        self._fs.invalidate_cache()
         try:
-            yield
-        except OSError as error:
-            numbers = (n for kind, n in NUMBERS.items() if isinstance(error, kind))
-            number = error.errno or next(numbers, errno.EIO)
-            raise _noted(OSError(number, os.strerror(number), self._url), error) from error
-        except Exception as error:  # the clients' own errors have no base in common
-            if type(error).__module__ == "builtins":
-                raise  # is nobody's own, and a bug
-            plain = OSError(errno.EIO, type(error).__name__, self._url)
-            raise _noted(plain, error) from error
-
-
-def _noted(plain: OSError, error: Exception) -> OSError:
-    """Keep what the service said as a note: it may name hosts and folders."""
-    if said := str(error).strip():
-        plain.add_note(said.splitlines()[0])
-    return plain
+            yield self._fs
+        except Exception as error:  # the clients' own errors have no common base class
+            if isinstance(error, OSError):
+                numbers = (number for kind, number in ERRNO.items() if isinstance(error, kind))
+                number = error.errno or next(numbers, errno.EIO)
+                reason = os.strerror(number)
+            elif type(error).__module__ == "builtins":
+                raise  # a bug
+            else:
+                number, reason = errno.EIO, type(error).__name__
+            plain = OSError(number, reason, self._url)
+            if str(error).strip():
+                plain.add_note(first_line(error))
+            raise plain from error
 
 
 def describe(error: OSError) -> str:
-    """Why a file could not be read or written, in words for the user, never for a dataset."""
+    """Return the reason of a failed read or write for a message; not for a dataset."""
     reason = error.strerror or first_line(error)
     notes = getattr(error, "__notes__", [])
     return f"{reason} ({notes[0]})" if notes else reason
 
 
-def name_fault(error: OSError, path: "Path | RemotePath") -> str:
-    """Short name of the reason that a file could not be read, for counting."""
+def error_name(error: OSError, path: "Path | RemotePath | None" = None) -> str:
+    """Return a short name for the error of reading a file, for counting: `FileNotFound`.
+
+    Args:
+        error: the error.
+        path: the file, if it may be remote.
+    """
     if is_remote(path):
-        return GONE.get(error.errno or 0, NOT_FETCHED)
+        return FILE_ERRORS.get(error.errno or 0, NOT_FETCHED)
     return type(error).__name__.removesuffix("Error")
 
 
@@ -249,22 +259,22 @@ def _open_file_system(url: str) -> tuple[Any, str]:
         import fsspec.core
     try:
         file_system, path = fsspec.core.url_to_fs(url)
-    except ImportError as error:  # says which package
+    except ImportError as error:  # lists the missing package
         raise ConfigError(f"{url}: {error}, or pip install 'emovox[remote]' for s3") from error
-    except (OSError, ValueError) as error:  # no such protocol, or its library does not load
+    except (OSError, ValueError) as error:  # unknown protocol, or its library does not load
         raise ConfigError(f"{url}: {first_line(error)}") from error
     return file_system, path
 
 
 def _state(info: dict[str, Any]) -> FileState:
-    changes = next((info[key] for key in CHANGES if info.get(key)), "")
-    return int(info["size"] or 0), str(changes)
+    version = next((info[key] for key in VERSION_KEYS if info.get(key)), "")
+    return int(info["size"] or 0), str(version)
 
 
 def file_state(path: Path) -> FileState | None:
-    """What changes when the content of a file does, None where there is none.
+    """Return a value that changes with the content of a file; None if the file is missing.
 
-    Size and time of change of a local file; size and entity tag of a remote one, or its time.
+    Size and modification time of a local file; size and entity tag, or time, of a remote one.
     """
     if is_remote(path):
         return path.state()
@@ -277,10 +287,10 @@ def file_state(path: Path) -> FileState | None:
 
 @contextlib.contextmanager
 def local_copy(path: Path) -> Iterator[Path]:
-    """Yield a local file with the content of `path`: itself, or a copy that is removed afterwards.
+    """Yield a local file with the content of `path`: itself, or a temporary copy.
 
     Raises:
-        FileNotFoundError: there is no such remote file.
+        FileNotFoundError: the remote file is missing.
     """
     if not is_remote(path):
         yield path
@@ -293,10 +303,10 @@ def local_copy(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def local_folder(path: Path) -> Iterator[Path]:
-    """Yield a local folder with the files of `path`, but not those of folders in it.
+    """Yield a local folder with the files of `path`, without subfolders: itself, or a copy.
 
     Raises:
-        FileNotFoundError: there is no such remote folder.
+        FileNotFoundError: the remote folder is missing.
     """
     if not is_remote(path):
         yield path
@@ -312,15 +322,13 @@ def local_folder(path: Path) -> Iterator[Path]:
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` with threads that work some items ahead, for functions that wait for a network."""
-    pending: deque[Future[Result]] = deque()
-    with ThreadPoolExecutor(NUM_THREADS) as threads:
-        try:
-            for item in items:
-                pending.append(threads.submit(function, item))
-                if len(pending) >= 2 * NUM_THREADS:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            threads.shutdown(cancel_futures=True)
+    """`map` with threads that work ahead of the consumer, for functions that wait for a network."""
+    threads = ThreadPoolExecutor(NUM_THREADS)
+    futures = (threads.submit(function, item) for item in items)
+    try:
+        pending = deque(islice(futures, 2 * NUM_THREADS))
+        while pending:
+            yield pending.popleft().result()
+            pending.extend(islice(futures, 1))
+    finally:
+        threads.shutdown(cancel_futures=True)

@@ -1,4 +1,4 @@
-"""The synthetic corpus: repeatable, real media, and faces that a teacher can read."""
+"""Tests of the demo: repeatable media, and faces that the teacher can read."""
 
 from collections import Counter
 from pathlib import Path
@@ -17,17 +17,18 @@ from emovox.demo.voice import PROSODIES, SAMPLE_RATE, Speaker, speak
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.files import sha256_file
-from emovox.ids import TrackKey
 from emovox.media import faces
 from emovox.teacher import find_teacher, load_teacher
 from emovox.validation.front_matter import tables
 
 CARD = Path(__file__).parents[1] / "data_cards/demo.md"
-ANEW = "emovox demo --out emovox-demo && emovox card emovox-demo/dataset > data_cards/demo.md"
+UPDATE = (
+    "rerun: emovox demo --out emovox-demo && emovox card emovox-demo/dataset > data_cards/demo.md"
+)
 SMALL = DemoConfig(num_speakers=3, num_videos=1, num_tracks=2, min_seconds=1.0, max_seconds=1.5)
 
 
-def test_same_seed_same_bytes(tmp_path: Path) -> None:
+def test_same_seed_gives_the_same_bytes(tmp_path: Path) -> None:
     track = plan_demo(SMALL)[1]
     digests = {sha256_file(write_track(tmp_path / str(i), track)) for i in range(3)}
     assert len(digests) == 1
@@ -53,15 +54,11 @@ def test_clips_have_the_form_of_voxceleb2(tmp_path: Path) -> None:
 
 
 def tracks_by_split() -> Counter[str]:
-    """How many tracks of the demo fall into each split."""
-    config = demo_build_config(Path(), Path())
+    """Return the number of the demo's tracks in each split."""
+    config = demo_build_config(Path("corpus"), Path("dataset"))
     return Counter(
-        auto_split(
-            TrackKey(t.identity_id, t.video_id, t.track_num),
-            config.unheard_fraction,
-            config.heard_fraction,
-        )
-        for t in plan_demo(DemoConfig())
+        auto_split(track.key, config.unheard_fraction, config.heard_fraction)
+        for track in plan_demo(DemoConfig())
     )
 
 
@@ -70,37 +67,39 @@ def test_every_split_and_emotion_occurs() -> None:
     assert set(tracks_by_split()) == set(schema.SPLITS)
 
 
-def test_card_is_of_this_plan_and_teacher() -> None:
+def test_card_matches_the_plan_and_the_teacher() -> None:
     text = CARD.read_text()
     teacher = find_teacher("compact")
-    assert f"`{teacher.name}`, weights sha256 `{teacher.sha256}`." in text, ANEW
+    assert f"`{teacher.name}`, weights sha256 `{teacher.sha256}`." in text, UPDATE
     stated = {row["split"]: int(row["tracks"]) for row in tables(text)[0]}
-    assert stated == tracks_by_split(), ANEW
+    assert stated == tracks_by_split(), UPDATE
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_card_is_that_of_the_demo(tmp_path: Path) -> None:
-    """Apart from a few frames between two emotions, which processors see differently."""
+def test_card_matches_the_demo(tmp_path: Path) -> None:
+    """Allow a few frames between two emotions, whose label depends on the processor."""
     run_demo(tmp_path / "demo", student=False)
     lines = (tmp_path / "demo/dataset" / schema.CARD).read_text().splitlines()
     stated = CARD.read_text().splitlines()
-    assert len(stated) == len(lines), ANEW
+    assert len(stated) == len(lines), UPDATE
     for line, right in zip(stated, lines, strict=True):
         cells, right_cells = ([c.strip() for c in s.strip("|").split("|")] for s in (line, right))
         if len(cells) == 1 + len(EMOTIONS) and cells[0] in schema.SPLITS:
-            assert cells[0] == right_cells[0], ANEW
+            assert cells[0] == right_cells[0], UPDATE
             counts, right_counts = (
                 np.array([int(c.replace(",", "")) for c in row[1:]]) for row in (cells, right_cells)
             )
             most = 1 + 0.01 * right_counts.sum()
-            assert np.abs(counts - right_counts).max() <= most, f"{line!r}, is {right!r}; {ANEW}"
+            assert np.abs(counts - right_counts).max() <= most, (
+                f"{line!r}, expected {right!r}; {UPDATE}"
+            )
         else:
-            assert line == right, ANEW
+            assert line == right, UPDATE
 
 
 @pytest.mark.parametrize("emotion", ACTED)
-def test_the_teacher_reads_the_acted_emotion(emotion: str) -> None:
+def test_teacher_recognises_the_acted_emotion(emotion: str) -> None:
     teacher = load_teacher("compact", "cpu", "fp32")
     seen = []
     for person in range(10):
@@ -113,7 +112,7 @@ def test_the_teacher_reads_the_acted_emotion(emotion: str) -> None:
 
 
 def median_pitch(samples: np.ndarray) -> float:
-    """Pitch in Hz by autocorrelation of 40 ms frames, the naive way."""
+    """Return the pitch in Hz by autocorrelation of 40 ms frames."""
     pitches = []
     for start in range(0, len(samples) - 640, 320):
         frame = samples[start : start + 640] - samples[start : start + 640].mean()
@@ -147,7 +146,7 @@ def test_demo_from_end_to_end(tmp_path: Path, in_process: None) -> None:
     result = run_demo(tmp_path / "demo", SMALL, jobs=1, student=False)
     assert result.build.manifest["totals"]["tracks"] == 6
     text = result.summary()
-    assert "First frames of demo0" in text and "what the teacher saw" in text
+    assert "First frames of demo0" in text and "Tracks by acted emotion" in text
     assert str(result.report) in text
     page = result.report.read_text()
     assert "They are synthetic" in page and page.count("data:image/jpeg") >= 6
@@ -160,9 +159,11 @@ def test_demo_from_end_to_end(tmp_path: Path, in_process: None) -> None:
     assert hashes[0] == hashes[1]
 
 
-def test_demo_does_not_touch_a_foreign_folder(tmp_path: Path) -> None:
+def test_demo_refuses_a_folder_with_other_files(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(InputError, match="holds something else"):
-        run_demo(tmp_path, SMALL)
+    with pytest.raises(InputError, match="contains other files"):
+        run_demo(str(tmp_path), SMALL)
+    with pytest.raises(InputError, match="not a folder"):
+        run_demo(tmp_path / "file", SMALL)
     result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path)])
     assert result.exit_code == 2 and "choose another --out" in result.stderr

@@ -127,7 +127,7 @@ def test_real_clips(real_data: Path, program: str) -> None:
 
 def failure(path: Path, program: str, deadline: Deadline | None = None) -> tuple[str, str]:
     with pytest.raises(TrackError) as caught:
-        list(FfmpegTrack(path, STEP, deadline=deadline, program=program))
+        list(FfmpegTrack(path, STEP, deadline=deadline or Deadline(None), program=program))
     assert str(path.parent) not in caught.value.message
     return caught.value.stage, caught.value.error
 

@@ -214,7 +214,7 @@ def test_a_piece_takes_no_more_than_it_needs(
 
 @pytest.mark.parametrize("piece", [(-1.0, None), (0.0, 0.0), (0.0, -1.0), (float("nan"), None)])
 def test_what_is_no_piece(tmp_path: Path, piece: tuple[float, float | None]) -> None:
-    with pytest.raises(ValueError, match="are no piece of a file"):
+    with pytest.raises(ValueError, match="not a valid part of a file"):
         read_audio(tmp_path / "a.wav", *piece)
 
 

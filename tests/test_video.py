@@ -70,7 +70,7 @@ def codes(track: VideoTrack) -> list[tuple[int, int]]:
 
 def failure(path: Path, deadline: Deadline | None = None) -> tuple[str, str]:
     with pytest.raises(TrackError) as caught:
-        list(VideoTrack(path, STEP, deadline=deadline))
+        list(VideoTrack(path, STEP, deadline=deadline or Deadline(None)))
     assert str(path.parent) not in caught.value.message
     return caught.value.stage, caught.value.error
 

@@ -1,11 +1,13 @@
-"""The demo: a small synthetic corpus, the dataset built from it, a student of that, a report."""
+"""The demo: a small synthetic corpus, its dataset, a student and a report."""
 
+import os
 import shutil
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from emovox.config import RECIPES, read_config
 from emovox.dataset import schema
 from emovox.dataset.store import read_table
 from emovox.demo.demo_corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
@@ -15,27 +17,27 @@ from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.result import BuildResult
 from emovox.labelling.run import build_dataset
 from emovox.packages import require
-from emovox.reporting.page import ReportConfig, collect, write_page
+from emovox.reporting.page import report
 
 if TYPE_CHECKING:
     from emovox.student.evaluation import Evaluation
-    from emovox.student.student_config import StudentTrainConfig
 
 CORPUS, DATASET, STUDENT, REPORT = "corpus", "dataset", "student", "report.html"
-NUM_SHOWN = 5  # frames printed of the first track
-NUM_TRACKS = 24  # in the report; a quarter of them
+BUILD_RECIPE, STUDENT_RECIPE = "demo.toml", "student-demo.toml"
+NUM_SHOWN = 5  # printed frames of the first track
+NUM_TRACKS = 24  # in the report; a quarter of all
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo made.
+    """Result of the demo.
 
     Attributes:
         corpus: folder of the synthetic media, in the layout of VoxCeleb2.
-        tracks: its tracks with the emotion each one acts.
-        build: what the build of the dataset did.
-        student: how well a speech student that was trained on the dataset does; None without one.
-        report: page that shows all of it, with faces and sound.
+        tracks: its tracks with their acted emotions.
+        build: result of the build.
+        student: evaluation of the speech student; None if none was trained.
+        report: HTML page with faces and sound.
     """
 
     corpus: Path
@@ -45,104 +47,84 @@ class DemoResult:
     report: Path
 
     def summary(self) -> str:
-        """What was made, read back from the files."""
-        return "\n\n".join(
-            [
-                f"corpus    {self.corpus}\n{self.build.summary()}",
-                _show_frames(self.build.out),
-                _show_labels(self.build.out, self.tracks),
-                *([_show_student(self.student, self.build.out)] if self.student else []),
-                "Read it, here with PyArrow:\n"
-                "  from pyarrow.parquet import read_table\n"
-                f"  frames = read_table({str(self.build.out / 'frames')!r})\n"
-                f"  tracks = read_table({str(self.build.out / 'tracks')!r}).to_pylist()",
-                f"See it, in a browser:\n  {self.report}",
-            ]
+        """Return a description of all results, read from the files."""
+        dataset = self.build.out
+        texts = [
+            f"corpus    {self.corpus}\n{self.build.summary()}",
+            _show_frames(dataset),
+            _show_labels(dataset, self.tracks),
+        ]
+        if self.student:
+            folder = dataset.parent / STUDENT
+            texts.append(f"A student of the sound alone, in {folder}:\n{self.student.summary()}")
+        texts.append(
+            "To read the dataset, for example with PyArrow:\n"
+            "  from pyarrow.parquet import read_table\n"
+            f"  frames = read_table({str(dataset / 'frames')!r})\n"
+            f"  tracks = read_table({str(dataset / 'tracks')!r}).to_pylist()"
         )
+        texts.append(f"To see it, open in a browser:\n  {self.report}")
+        return "\n\n".join(texts)
 
 
 def run_demo(
-    out: Path, config: DemoConfig | None = None, jobs: int = 0, *, student: bool = True
+    out: str | os.PathLike[str],
+    config: DemoConfig | None = None,
+    jobs: int = 0,
+    *,
+    student: bool = True,
 ) -> DemoResult:
-    """Write a corpus below `out`, build a dataset, train and score a student, and report on both.
+    """Write a corpus below `out`, build its dataset, train a student, and write a report.
 
     Args:
         out: folder; new, empty, or of an earlier demo.
-        config: of the corpus.
+        config: size of the corpus; None for the default.
         jobs: worker processes; 0 means one per core.
-        student: whether to train one.
+        student: train and evaluate a student.
 
     Raises:
-        InputError: `out` holds something else.
-        CheckError: what was read back is not what was built.
+        InputError: `out` contains other files.
+        CheckError: the dataset on disk differs from what the build wrote.
         MissingPackageError: the extra `build` is not installed.
     """
-    require("build", "demo")  # all of it, before the corpus is drawn
-    corpus, dataset = out / CORPUS, out / DATASET
+    require("build", "demo")  # before minutes are spent on the corpus
+    out = Path(out)
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out}: not a folder; choose another --out")
     ours = {CORPUS, DATASET, STUDENT, REPORT}
-    if out.exists() and (not out.is_dir() or {p.name for p in out.iterdir()} - ours):
-        raise InputError(f"{out}: holds something else; choose another --out")
+    if out.exists() and {path.name for path in out.iterdir()} - ours:
+        raise InputError(f"{out}: contains other files; choose another --out")
+    corpus, dataset = out / CORPUS, out / DATASET
     tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
     build = build_dataset(demo_build_config(corpus, dataset, jobs))
     rows = sum(read_table(dataset, "frames", split).num_rows for split in schema.SPLITS)
     if rows != build.manifest["totals"]["frames"]:
-        raise CheckError(f"{dataset}: {rows} frames were read back, others were written")
+        raise CheckError(f"{dataset}: holds {rows} frames, but another number was written")
     trained = _train_student(dataset, corpus, out / STUDENT) if student else None
-    report = ReportConfig(
-        dataset, media=corpus, runs=(out / STUDENT,) if student else (), num_tracks=NUM_TRACKS
-    )
-    write_page(collect(report), out / REPORT)
+    folders = [out / STUDENT] if student else []
+    report(dataset, out / REPORT, media=corpus, student=folders, tracks=NUM_TRACKS)
     return DemoResult(corpus, tracks, build, trained, out / REPORT)
 
 
 def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:
-    """How the demo's dataset is built; pipelines/demo.toml says the same."""
-    return BuildConfig(
-        layout="voxceleb2",
-        root=root,
-        out=out,
-        name="emovox-demo",
-        jobs=jobs,
-        heard_fraction=0.15,
-        shard_tracks=8,
-        hdf5=True,
-        synthetic=True,
-    )
-
-
-def demo_student_config() -> "StudentTrainConfig":
-    """How the demo's student is trained; pipelines/student-demo.toml says the same."""
-    from emovox.student.student_config import StudentTrainConfig
-
-    return StudentTrainConfig(
-        width=0.125,
-        seconds=2.0,
-        epochs=4,
-        epoch_share=4.0,
-        batch_size=16,
-        learning_rate=0.02,
-        last_learning_rate=0.002,
-        validation_share=1.0,
-        choose_on="last",
+    """Return the options of the build: those of pipelines/demo.toml."""
+    return read_config(
+        BuildConfig, RECIPES / BUILD_RECIPE, {"root": root, "out": out, "jobs": jobs}
     )
 
 
 def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
     from emovox.student.evaluation import evaluate
-    from emovox.student.training import train
+    from emovox.student.student_config import StudentTrainConfig
+    from emovox.student.training import train_student
 
     if out.exists():
-        shutil.rmtree(out)  # of an earlier demo, whose dataset may have been another one
-    for _ in train(demo_student_config(), dataset, corpus, out):
-        pass  # there is a bar for each epoch
+        shutil.rmtree(out)  # its dataset may have been another one
+    config = read_config(StudentTrainConfig, RECIPES / STUDENT_RECIPE)
+    train_student(dataset, corpus, out, config)
     result = evaluate(out / "best.safetensors", dataset, corpus)
     result.write(out)
     return result
-
-
-def _show_student(student: "Evaluation", dataset: Path) -> str:
-    figures = dataset.parent / STUDENT
-    return f"A student that heard the sound alone; figures in {figures}\n{student.summary()}"
 
 
 def _show_frames(dataset: Path) -> str:
@@ -163,7 +145,7 @@ def _show_labels(dataset: Path, tracks: list[DemoTrack]) -> str:
         table = read_table(dataset, "tracks", split)
         for track_id, label in zip(table["track_id"], table["label"], strict=True):
             counts[acted.get(track_id.as_py(), "foreign"), label.as_py()] += 1
-    lines = ["Tracks by what the face acts (rows) and what the teacher saw (columns):"]
+    lines = ["Tracks by acted emotion (rows) and by the teacher's label (columns):"]
     lines.append(" " * 11 + "".join(f"{emotion[:7]:>8}" for emotion in EMOTIONS))
     for emotion in [*ACTED, *sorted({acted for acted, _ in counts} - set(ACTED))]:
         row = "".join(f"{counts[emotion, label]:>8}" for label in EMOTIONS)

@@ -1,7 +1,9 @@
 """The demo's corpus: synthetic speaking faces in the layout of VoxCeleb2."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 
 import av
@@ -17,7 +19,8 @@ from emovox.ids import TrackKey
 
 FPS = 25
 ACTED = tuple(EXPRESSIONS)
-NEUTRAL_SHARE = 0.3  # of tracks; the other emotions share the rest
+NEUTRAL_SHARE = 0.3  # of the tracks; the other emotions share the rest evenly
+SHARES = [NEUTRAL_SHARE] + [(1 - NEUTRAL_SHARE) / (len(ACTED) - 1)] * (len(ACTED) - 1)
 
 
 @dataclass(frozen=True)
@@ -26,11 +29,11 @@ class DemoConfig:
 
     Attributes:
         num_speakers: identities.
-        num_videos: videos of each; a video keeps its background and light.
-        num_tracks: utterances of each video.
-        min_seconds: of an utterance.
-        max_seconds: of an utterance.
-        seed: everything drawn follows from it.
+        num_videos: videos per identity; each has its own background and light.
+        num_tracks: utterances per video.
+        min_seconds: shortest utterance.
+        max_seconds: longest utterance.
+        seed: random seed.
     """
 
     num_speakers: int = 12
@@ -43,47 +46,53 @@ class DemoConfig:
 
 @dataclass(frozen=True)
 class DemoTrack:
-    """One utterance to be made."""
+    """One planned utterance.
 
-    identity_id: str
-    video_id: str
-    track_num: int
+    Attributes:
+        key: identity, video and number.
+        emotion: acted emotion.
+        seconds: duration.
+        seeds: of the corpus, speaker, video and track.
+    """
+
+    key: TrackKey
     emotion: str
     seconds: float
-    seeds: tuple[int, int, int, int]  # corpus, speaker, video, track
+    seeds: tuple[int, int, int, int]
 
     @property
     def track_id(self) -> str:
-        return TrackKey(self.identity_id, self.video_id, self.track_num).track_id
+        return self.key.track_id
 
 
 def plan_demo(config: DemoConfig) -> list[DemoTrack]:
-    """Decide who says what, and in which emotion."""
+    """Draw emotion and duration of every utterance."""
     tracks = []
-    for speaker in range(config.num_speakers):
-        for video in range(config.num_videos):
-            for number in range(config.num_tracks):
-                seeds = (config.seed, speaker, video, number)
-                rng = np.random.default_rng([*seeds, 0])
-                shares = [NEUTRAL_SHARE] + [(1 - NEUTRAL_SHARE) / (len(ACTED) - 1)] * 4
-                tracks.append(
-                    DemoTrack(
-                        identity_id=f"demo{speaker:02d}",
-                        video_id=f"scene{speaker:02d}x{video:02d}",
-                        track_num=number + 1,
-                        emotion=ACTED[rng.choice(len(ACTED), p=shares)],
-                        seconds=round(rng.uniform(config.min_seconds, config.max_seconds), 2),
-                        seeds=seeds,
-                    )
-                )
+    sizes = (range(config.num_speakers), range(config.num_videos), range(config.num_tracks))
+    for speaker, video, number in product(*sizes):
+        seeds = (config.seed, speaker, video, number)
+        rng = np.random.default_rng([*seeds, 0])
+        tracks.append(
+            DemoTrack(
+                TrackKey(f"demo{speaker:02d}", f"scene{speaker:02d}x{video:02d}", number + 1),
+                emotion=ACTED[rng.choice(len(ACTED), p=SHARES)],
+                seconds=round(rng.uniform(config.min_seconds, config.max_seconds), 2),
+                seeds=seeds,
+            )
+        )
     return tracks
 
 
 def write_demo_corpus(root: Path, config: DemoConfig, jobs: int = -1) -> list[DemoTrack]:
-    """Write `root/mp4/<identity>/<video>/<n>.mp4`, each file whole or not at all.
+    """Write `root/mp4/<identity>/<video>/<n>.mp4`, each file atomically.
+
+    Args:
+        root: folder of the corpus.
+        config: size of the corpus.
+        jobs: worker processes; -1 means one per core.
 
     Returns:
-        The tracks, with the emotion each one acts.
+        The tracks with their acted emotions.
     """
     tracks = plan_demo(config)
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
@@ -94,79 +103,62 @@ def write_demo_corpus(root: Path, config: DemoConfig, jobs: int = -1) -> list[De
 
 
 def write_track(root: Path, track: DemoTrack) -> Path:
-    """Draw, speak and encode one utterance as H.264 and AAC."""
+    """Draw, speak and encode one utterance; return its path below `root`."""
     path = root / "mp4" / f"{track.track_id}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
-    seed, speaker, video, _ = track.seeds
-    looks = Looks.draw(np.random.default_rng([seed, speaker, 1]))
-    scene = Looks.draw(np.random.default_rng([seed, speaker, video, 2]))
-    looks = looks.lit_as(scene)
+    seed, speaker, _, _ = track.seeds
     voice = Speaker.draw(np.random.default_rng([seed, speaker, 3]))
     rng = np.random.default_rng([*track.seeds, 4])
-    prosody = PROSODIES[track.emotion]
-    utterance = speak(voice, prosody, track.seconds, rng)
+    utterance = speak(voice, PROSODIES[track.emotion], track.seconds, rng)
+    with replace_file(path) as temporary:
+        _encode(temporary, utterance.samples, _draw_frames(track, utterance.jaw, rng))
+    return path
 
-    num_frames = round(track.seconds * FPS)
-    moments = np.arange(num_frames) / FPS
-    jaw = np.interp(moments, np.arange(len(utterance.jaw)) * FRAME / SAMPLE_RATE, utterance.jaw)
-    # The expression swells and ebbs, as real ones do.
+
+def _draw_frames(
+    track: DemoTrack, jaw: np.ndarray, rng: np.random.Generator
+) -> Iterator[np.ndarray]:
+    """Yield the pictures uint8 `[224, 224, 3]` of an utterance with this opening of the jaw."""
+    seed, speaker, video, _ = track.seeds
+    looks = Looks.draw(np.random.default_rng([seed, speaker, 1]))
+    looks = looks.lit_as(Looks.draw(np.random.default_rng([seed, speaker, video, 2])))
+    moments = np.arange(round(track.seconds * FPS)) / FPS
+    jaw = np.interp(moments, np.arange(len(jaw)) * FRAME / SAMPLE_RATE, jaw)
+    energy = PROSODIES[track.emotion].energy
+    # The strength of the expression varies slowly, as in real faces.
     swell = 0.8 + 0.2 * np.sin(2 * np.pi * moments / rng.uniform(2, 4) + rng.uniform(0, 6.3))
     strength = rng.uniform(0.8, 1.0) * swell
     sway = rng.uniform(0, 6.3, 3)
     blink_at = rng.uniform(0.5, track.seconds, max(1, int(track.seconds / 3)))
-    with replace_file(path) as temporary, _Writer(temporary) as writer:
-        writer.add_sound(utterance.samples)
-        for i, moment in enumerate(moments):
-            blink = float(np.clip(1 - np.abs(blink_at - moment).min() / 0.08, 0, 1))
-            centre = (
-                112 + 2.5 * np.sin(0.9 * moment + sway[0]),
-                84 + 2.0 * np.sin(0.7 * moment + sway[1]) + 1.5 * jaw[i] * prosody.energy,
-            )
-            roll = 0.03 * np.sin(0.6 * moment + sway[2])
-            expression = EXPRESSIONS[track.emotion].scaled(strength[i])
-            writer.add_frame(
-                draw_face(looks, expression, jaw[i] * prosody.energy, blink, centre, roll)
-            )
-    return path
+    for i, moment in enumerate(moments):
+        blink = float(np.clip(1 - np.abs(blink_at - moment).min() / 0.08, 0, 1))
+        centre = (
+            112 + 2.5 * np.sin(0.9 * moment + sway[0]),
+            84 + 2.0 * np.sin(0.7 * moment + sway[1]) + 1.5 * jaw[i] * energy,
+        )
+        roll = 0.03 * np.sin(0.6 * moment + sway[2])
+        expression = EXPRESSIONS[track.emotion].scaled(strength[i])
+        yield draw_face(looks, expression, jaw[i] * energy, blink, centre, roll)
 
 
-class _Writer:
-    """An mp4 like those of VoxCeleb2: H.264 at 25 fps, AAC at 16 kHz mono."""
-
-    def __init__(self, path: Path) -> None:
-        self._container = av.open(str(path), "w", format="mp4")
-        self._video = self._container.add_stream("libx264", rate=FPS)
-        self._video.width = self._video.height = SIDE
-        self._video.pix_fmt = "yuv420p"
+def _encode(path: Path, samples: np.ndarray, images: Iterable[np.ndarray]) -> None:
+    """Write an mp4 like those of VoxCeleb2: H.264 at 25 fps, AAC at 16 kHz mono."""
+    with av.open(str(path), "w", format="mp4") as container:
+        video = container.add_stream("libx264", rate=FPS)
+        video.width = video.height = SIDE
+        video.pix_fmt = "yuv420p"
         # One thread and no macroblock tree: otherwise x264 is not repeatable to the bit.
-        self._video.options = {
-            "crf": "20",
-            "preset": "veryfast",
-            "threads": "1",
-            "x264-params": "mbtree=0",
-        }
-        self._audio = self._container.add_stream("aac", rate=SAMPLE_RATE)
-        self._audio.layout = "mono"
-        self._num_frames = 0
-
-    def __enter__(self) -> "_Writer":
-        return self
-
-    def add_frame(self, image: np.ndarray) -> None:
-        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
-        frame.pts = self._num_frames
-        frame.time_base = Fraction(1, FPS)
-        self._num_frames += 1
-        self._container.mux(self._video.encode(frame))
-
-    def add_sound(self, samples: np.ndarray) -> None:
-        frame = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
-        frame.sample_rate = SAMPLE_RATE
-        frame.pts = 0
-        self._container.mux(self._audio.encode(frame))
-
-    def __exit__(self, *exception: object) -> None:
-        for stream in (self._video, self._audio):
-            self._container.mux(stream.encode(None))
-        self._container.close()
+        repeatable = {"threads": "1", "x264-params": "mbtree=0"}
+        video.options = {"crf": "20", "preset": "veryfast"} | repeatable
+        audio = container.add_stream("aac", rate=SAMPLE_RATE)
+        audio.layout = "mono"
+        sound = av.AudioFrame.from_ndarray(samples[None], format="fltp", layout="mono")
+        sound.sample_rate, sound.pts = SAMPLE_RATE, 0
+        container.mux(audio.encode(sound))
+        for i, image in enumerate(images):
+            picture = av.VideoFrame.from_ndarray(image, format="rgb24")
+            picture.pts, picture.time_base = i, Fraction(1, FPS)
+            container.mux(video.encode(picture))
+        for stream in (video, audio):
+            container.mux(stream.encode(None))

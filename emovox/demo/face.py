@@ -7,25 +7,24 @@ import cv2
 import numpy as np
 
 SIDE = 224  # pixels of a VoxCeleb2 clip
-SCALE = 2  # drawn larger, then reduced, which smooths every edge
+SCALE = 2  # draw larger and reduce the picture, which smooths every edge
 SHIFT = 4  # fractional bits of OpenCV's drawing coordinates
 
 Point = tuple[float, float]
-Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Expression:
-    """How brows, eyes and mouth are set; all zero is a resting face.
+    """Position of brows, eyes and mouth; all zero is a resting face.
 
     Attributes:
-        brow_raise: up is positive, -1..1.
-        brow_tilt: inner ends up is positive, -1..1.
-        eye_open: added to the opening of the lids, -1..1.
-        smile: corners of the mouth up is positive, -1..1.
-        jaw: opening of the mouth apart from speech, 0..1.
-        width: widening of the mouth, -1..1.
-        squeeze: cheeks up and lids tight, 0..1.
+        brow_raise: -1..1, up is positive.
+        brow_tilt: -1..1, inner ends up is positive.
+        eye_open: -1..1, added to the opening of the lids.
+        smile: -1..1, corners of the mouth up is positive.
+        jaw: 0..1, opening of the mouth apart from speech.
+        width: -1..1, widening of the mouth.
+        squeeze: 0..1, cheeks up and lids tight.
     """
 
     brow_raise: float = 0.0
@@ -37,7 +36,7 @@ class Expression:
     squeeze: float = 0.0
 
     def scaled(self, intensity: float) -> "Expression":
-        """The same expression, acted more or less strongly."""
+        """Return the same expression, stronger or weaker."""
         return Expression(*(intensity * getattr(self, f.name) for f in fields(self)))
 
 
@@ -50,69 +49,78 @@ EXPRESSIONS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Looks:
-    """What makes one drawn person differ from another."""
+    """Appearance of one drawn person. Colours are RGB, float64 `[3]`, 0..255."""
 
-    skin: Colour
-    hair: Colour
-    iris: Colour
+    skin: np.ndarray
+    hair: np.ndarray
+    iris: np.ndarray
     face_width: float
     eye_distance: float
     brow_thickness: float
     mouth_width: float
     nose_length: float
-    background: Colour
+    background: np.ndarray
     light: float  # direction of the light, -1 from the left to 1 from the right
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Looks":
+        """Draw a person at random."""
         tone = rng.uniform(0.45, 1.0)
-        skin = (235 * tone, 195 * tone**1.15, 165 * tone**1.3)
-        hair = tuple(rng.uniform(0.1, 0.5) * np.array([200.0, 150.0, 110.0]))
         return cls(
-            skin=skin,
-            hair=hair,
-            iris=tuple(rng.uniform(40, 120, 3)),
+            skin=np.array([235 * tone, 195 * tone**1.15, 165 * tone**1.3]),
+            hair=rng.uniform(0.1, 0.5) * np.array([200.0, 150.0, 110.0]),
+            iris=rng.uniform(40, 120, 3),
             face_width=rng.uniform(0.92, 1.06),
             eye_distance=rng.uniform(0.94, 1.06),
             brow_thickness=rng.uniform(0.8, 1.3),
             mouth_width=rng.uniform(0.9, 1.1),
             nose_length=rng.uniform(0.9, 1.1),
-            background=tuple(rng.uniform(60, 180, 3)),
+            background=rng.uniform(60, 180, 3),
             light=rng.uniform(-1, 1),
         )
 
     def lit_as(self, other: "Looks") -> "Looks":
-        """The same person in front of another's background and in another's light."""
+        """Return the same person with the background and light of another."""
         return replace(self, background=other.background, light=other.light)
 
 
 class Canvas:
-    """OpenCV drawing in units of the face: x and y in pixels of the clip from the face's centre."""
+    """Drawing in units of the face: x and y in pixels of the clip from the centre of the face."""
 
-    def __init__(self, background: Colour, centre: Point, roll: float) -> None:
+    def __init__(self, background: np.ndarray, centre: Point, roll: float) -> None:
         self.image = np.empty((SIDE * SCALE, SIDE * SCALE, 3), np.uint8)
-        self.image[:] = np.array(background, np.uint8)
+        self.image[:] = background.astype(np.uint8)
         self._centre, self._cos, self._sin = centre, np.cos(roll), np.sin(roll)
 
     def points(self, xy: np.ndarray) -> np.ndarray:
-        """Face units `[n, 2]` to OpenCV's fixed-point pixels."""
+        """Convert face units `[n, 2]` to OpenCV's fixed-point pixels."""
         turned = xy @ np.array([[self._cos, self._sin], [-self._sin, self._cos]])
         return np.round((turned + self._centre) * SCALE * 2**SHIFT).astype(np.int32)
 
-    def fill(self, xy: np.ndarray, colour: Colour) -> None:
-        cv2.fillPoly(self.image, [self.points(xy)], colour, cv2.LINE_AA, SHIFT)
+    def fill(self, xy: np.ndarray, colour: np.ndarray) -> None:
+        cv2.fillPoly(self.image, [self.points(xy)], colour.tolist(), cv2.LINE_AA, SHIFT)
 
-    def line(self, xy: np.ndarray, colour: Colour, thickness: float) -> None:
+    def line(self, xy: np.ndarray, colour: np.ndarray, thickness: float) -> None:
         width = max(1, round(thickness * SCALE))
-        cv2.polylines(self.image, [self.points(xy)], False, colour, width, cv2.LINE_AA, SHIFT)
+        points = [self.points(xy)]
+        cv2.polylines(self.image, points, False, colour.tolist(), width, cv2.LINE_AA, SHIFT)
 
 
 def ellipse(
     x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 1.0
 ) -> np.ndarray:
-    """Points `[n, 2]` on an ellipse, from `start` to `stop` in turns, clockwise from the right."""
+    """Return points `[n, 2]` of an ellipse, from `start` to `stop` in turns.
+
+    Args:
+        x: centre.
+        y: centre.
+        rx: horizontal radius.
+        ry: vertical radius.
+        start: 0 is to the right; clockwise.
+        stop: likewise.
+    """
     angle = 2 * np.pi * np.linspace(start, stop, 40)
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
@@ -123,6 +131,8 @@ def draw_face(
     """Draw one frame.
 
     Args:
+        looks: the person.
+        expression: position of brows, eyes and mouth.
         jaw: opening of the mouth by speech, 0..1.
         blink: 0 open, 1 shut.
         centre: of the face, in pixels.
@@ -145,10 +155,10 @@ def draw_face(
 def _draw_head(canvas: Canvas, looks: Looks) -> None:
     width = 58 * looks.face_width
     canvas.fill(ellipse(0, 150, 100, 62), _mix(looks.background, (30, 30, 40), 0.6))  # shoulders
-    canvas.fill(ellipse(0, 70, 26, 52), _dark(looks.skin, 0.75))  # neck
+    canvas.fill(ellipse(0, 70, 26, 52), 0.75 * looks.skin)  # neck
     canvas.fill(ellipse(0, -14, width + 9, 84), looks.hair)
     for side in (-1, 1):
-        canvas.fill(ellipse(side * (width + 1), 6, 8, 15), _dark(looks.skin, 0.85))
+        canvas.fill(ellipse(side * (width + 1), 6, 8, 15), 0.85 * looks.skin)
     canvas.fill(ellipse(0, 4, width, 76), looks.skin)
     canvas.fill(ellipse(0, 46, width * 0.72, 36), looks.skin)  # jaw
     canvas.fill(ellipse(0, -14, width + 6, 82, 0.58, 0.92), looks.hair)
@@ -157,45 +167,45 @@ def _draw_head(canvas: Canvas, looks: Looks) -> None:
 def _draw_eye(canvas: Canvas, looks: Looks, e: Expression, side: int, blink: float) -> None:
     x, y = side * 24 * looks.eye_distance, -8.0
     opening = 5.6 * (1 + 0.75 * e.eye_open - 0.35 * e.squeeze) * (1 - blink)
-    canvas.fill(ellipse(x, y, 15, 10), _dark(looks.skin, 0.88))  # socket
+    canvas.fill(ellipse(x, y, 15, 10), 0.88 * looks.skin)  # socket
     if opening > 0.8:
-        canvas.fill(ellipse(x, y, 12, opening), (240, 240, 238))
+        canvas.fill(ellipse(x, y, 12, opening), np.array([240, 240, 238]))
         iris = min(5.2, opening + 1.5)
         canvas.fill(ellipse(x, y, 5.2, iris), looks.iris)
-        canvas.fill(ellipse(x, y, 2.4, min(2.4, iris)), (10, 10, 10))
-        canvas.fill(ellipse(x - 1.8, y - 1.8, 1.1, 1.1), (250, 250, 250))
-    # The upper lid covers what of the iris rises above the opening.
+        canvas.fill(ellipse(x, y, 2.4, min(2.4, iris)), np.array([10, 10, 10]))
+        canvas.fill(ellipse(x - 1.8, y - 1.8, 1.1, 1.1), np.array([250, 250, 250]))
+    # The upper lid covers the iris above the opening.
     droop = 3.0 * side * e.brow_tilt * 0.5
     lid = ellipse(x, y, 13, max(opening, 0.6), 0.5, 1.0)
     lid[:, 1] += droop * np.linspace(-1, 1, len(lid)) * 0.6
-    canvas.line(lid, _dark(looks.skin, 0.25), 2.2)
-    canvas.line(ellipse(x, y, 12, max(opening, 0.5), 0.05, 0.45), _dark(looks.skin, 0.6), 1.0)
+    canvas.line(lid, 0.25 * looks.skin, 2.2)
+    canvas.line(ellipse(x, y, 12, max(opening, 0.5), 0.05, 0.45), 0.6 * looks.skin, 1.0)
     if e.squeeze > 0.2:
-        canvas.line(ellipse(x, y + 9, 13, 4, 0.1, 0.4), _dark(looks.skin, 0.75), 1.2)
+        canvas.line(ellipse(x, y + 9, 13, 4, 0.1, 0.4), 0.75 * looks.skin, 1.2)
 
 
 def _draw_brow(canvas: Canvas, looks: Looks, e: Expression, side: int) -> None:
-    y = -25 - 9 * max(e.brow_raise, 0) - 9 * min(e.brow_raise, 0)
+    y = -25 - 9 * e.brow_raise
     along = np.linspace(0, 1, 12)  # from the inner end to the outer
     pinch = 4 * max(-e.brow_tilt, 0) * (1 - along)  # angry brows move together
     x = side * (24 * looks.eye_distance + (along - 0.5) * 30 - pinch)
     arch = 5 * (1 + 0.6 * max(e.brow_raise, 0)) * np.sin(np.pi * (0.15 + 0.8 * along))
     tilt = 9 * e.brow_tilt * (1 - along) - 3 * e.brow_tilt * along
     brow = np.stack([x, y + 4 - arch - tilt], axis=1)
-    canvas.line(brow, _dark(looks.hair, 0.8), 4.5 * looks.brow_thickness)
+    canvas.line(brow, 0.8 * looks.hair, 4.5 * looks.brow_thickness)
     if e.brow_tilt < -0.4:  # frown lines between the brows
-        line = np.array([[side * 4, y + 2], [side * 3, y + 12]], float)
-        canvas.line(line, _dark(looks.skin, 0.6), 1.4)
+        frown = np.array([[side * 4, y + 2], [side * 3, y + 12]])
+        canvas.line(frown, 0.6 * looks.skin, 1.4)
     if e.brow_raise > 0.5:
-        canvas.line(ellipse(0, y - 14, 34, 4, 0.55, 0.95), _dark(looks.skin, 0.8), 1.2)
+        canvas.line(ellipse(0, y - 14, 34, 4, 0.55, 0.95), 0.8 * looks.skin, 1.2)
 
 
 def _draw_nose(canvas: Canvas, looks: Looks) -> None:
     tip = 22 * looks.nose_length
-    shadow = _dark(looks.skin, 0.78)
-    canvas.line(np.array([[6, -4], [8, tip - 6], [11, tip]], float), shadow, 1.6)
+    shadow = 0.78 * looks.skin
+    canvas.line(np.array([[6, -4], [8, tip - 6], [11, tip]]), shadow, 1.6)
     for side in (-1, 1):
-        canvas.fill(ellipse(side * 5.5, tip + 2, 3.2, 1.8), _dark(looks.skin, 0.45))
+        canvas.fill(ellipse(side * 5.5, tip + 2, 3.2, 1.8), 0.45 * looks.skin)
     canvas.line(ellipse(0, tip, 11, 5, 0.08, 0.42), shadow, 1.4)
 
 
@@ -208,30 +218,30 @@ def _draw_mouth(canvas: Canvas, looks: Looks, e: Expression, jaw: float) -> None
     upper, lower = y + corners - 0.25 * opening * bow, y + corners + 0.75 * opening * bow
     x = half * along
     lips = _mix(looks.skin, (150, 50, 60), 0.55)
-    outer = np.concatenate(
-        [np.stack([x, upper - 4 * bow], 1), np.stack([x, lower + 5 * bow], 1)[::-1]]
-    )
-    canvas.fill(outer, lips)
-    inner = np.concatenate([np.stack([x * 0.92, upper], 1), np.stack([x * 0.92, lower], 1)[::-1]])
+    canvas.fill(_outline(x, upper - 4 * bow, lower + 5 * bow), lips)
     if opening > 4:
-        canvas.fill(inner, (45, 15, 20))
+        canvas.fill(_outline(x * 0.92, upper, lower), np.array([45, 15, 20]))
         bared = 0.08 + 0.25 * abs(e.smile) + 0.2 * e.jaw  # lips drawn up or apart
         teeth = np.minimum(upper + bared * opening * bow + 1, lower)
-        top = np.concatenate([np.stack([x * 0.8, upper], 1), np.stack([x * 0.8, teeth], 1)[::-1]])
-        canvas.fill(top, (235, 232, 225))
+        canvas.fill(_outline(x * 0.8, upper, teeth), np.array([235, 232, 225]))
     else:
-        canvas.line(np.stack([x * 0.97, (upper + lower) / 2], 1), _dark(lips, 0.4), 1.8)
+        canvas.line(np.stack([x * 0.97, (upper + lower) / 2], 1), 0.4 * lips, 1.8)
     fold = 0.35 + 0.65 * max(e.smile, 0)
     for side in (-1, 1):  # from the nose past the corners of the mouth
         reach = half + 6 + 5 * max(e.smile, 0)
-        crease = np.array([[side * 13, 24], [side * (reach - 3), 34], [side * reach, 46]], float)
-        canvas.line(crease, _mix(looks.skin, _dark(looks.skin, 0.6), fold), 1.4)
+        crease = np.array([[side * 13, 24], [side * (reach - 3), 34], [side * reach, 46]])
+        canvas.line(crease, _mix(looks.skin, 0.6 * looks.skin, fold), 1.4)
     if e.smile < -0.3:
-        canvas.line(ellipse(0, 68, 14, 4, 0.55, 0.95), _dark(looks.skin, 0.75), 1.4)
+        canvas.line(ellipse(0, 68, 14, 4, 0.55, 0.95), 0.75 * looks.skin, 1.4)
+
+
+def _outline(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
+    """Return the points `[2 n, 2]` around the area between two curves."""
+    return np.concatenate([np.stack([x, upper], 1), np.stack([x, lower], 1)[::-1]])
 
 
 def _shade(image: np.ndarray, looks: Looks, centre: Point) -> np.ndarray:
-    """Light from one side, darker towards the rim of the head."""
+    """Light the face from one side; darken it towards the rim of the head."""
     left, top = (SIDE - round(c) for c in centre)
     light = _light_map(looks.light)[top : top + SIDE, left : left + SIDE]
     return np.asarray(cv2.multiply(image, light, dtype=cv2.CV_8U))
@@ -239,16 +249,12 @@ def _shade(image: np.ndarray, looks: Looks, centre: Point) -> np.ndarray:
 
 @lru_cache(maxsize=4)
 def _light_map(direction: float) -> np.ndarray:
-    """Factors float32 `[2 SIDE, 2 SIDE, 3]` around the centre of a head."""
+    """Return factors float32 `[2 SIDE, 2 SIDE, 3]` around the centre of a head."""
     y, x = np.mgrid[-SIDE:SIDE, -SIDE:SIDE].astype(np.float32)
     u, v = x / 75, y / 95
     light = 1.0 + 0.16 * direction * u - 0.10 * v - 0.18 * np.clip(u * u + v * v, 0, 1.2)
     return np.repeat(light[..., None].astype(np.float32), 3, axis=2)
 
 
-def _dark(colour: Colour, factor: float) -> Colour:
-    return (colour[0] * factor, colour[1] * factor, colour[2] * factor)
-
-
-def _mix(a: Colour, b: Colour, weight: float) -> Colour:
-    return tuple((1 - weight) * p + weight * q for p, q in zip(a, b, strict=True))  # type: ignore[return-value]
+def _mix(a: np.ndarray, b: np.ndarray | tuple[int, ...], weight: float) -> np.ndarray:
+    return (1 - weight) * a + weight * np.asarray(b)

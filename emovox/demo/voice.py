@@ -6,7 +6,7 @@ import numpy as np
 from scipy.signal import lfilter
 
 SAMPLE_RATE = 16_000  # Hz, as in VoxCeleb
-FRAME = 80  # samples between two values of pitch and formants, 5 ms
+FRAME = 80  # samples per value of pitch and formants, 5 ms
 
 # First three formants in Hz of five vowels, for a vocal tract of average length.
 VOWELS = np.array(
@@ -17,15 +17,15 @@ BANDWIDTHS = (80.0, 110.0, 160.0)  # Hz
 
 @dataclass(frozen=True)
 class Prosody:
-    """How an emotion sounds, relative to neutral speech of the same speaker.
+    """Prosody of an emotion, relative to neutral speech of the same speaker.
 
     Attributes:
         pitch: factor on the mean pitch.
-        pitch_range: factor on its movements.
+        pitch_range: factor on the variation of the pitch.
         rate: factor on syllables per second.
-        energy: factor on the amplitude, and on how far the jaw opens.
-        tilt: 0..1; how much of the high harmonics is lost.
-        breath: deviation of the noise in the source, whose pulses have height 1.
+        energy: factor on the amplitude and on the opening of the jaw.
+        tilt: 0..1; loss of the high harmonics.
+        breath: standard deviation of the noise in the source; its pulses have height 1.
     """
 
     pitch: float
@@ -47,14 +47,21 @@ PROSODIES = {
 
 @dataclass(frozen=True)
 class Speaker:
-    """What makes one synthetic voice differ from another."""
+    """One synthetic voice.
 
-    pitch: float  # Hz
-    tract: float  # factor on the formants
-    rate: float  # syllables per second
+    Attributes:
+        pitch: mean pitch in Hz.
+        tract: factor on the formants.
+        rate: syllables per second.
+    """
+
+    pitch: float
+    tract: float
+    rate: float
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Speaker":
+        """Draw a low or a high voice at random."""
         low = rng.random() < 0.5
         pitch = rng.uniform(95, 135) if low else rng.uniform(170, 225)
         return cls(pitch, rng.uniform(0.92, 1.02) if low else rng.uniform(1.05, 1.18), 4.2)
@@ -62,7 +69,7 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Utterance:
-    """Sound and the opening of the jaw that goes with it.
+    """The sound of an utterance and the opening of the jaw.
 
     Attributes:
         samples: float32 `[L]`, 16 kHz, within -1..1.
@@ -76,7 +83,14 @@ class Utterance:
 def speak(
     speaker: Speaker, prosody: Prosody, seconds: float, rng: np.random.Generator
 ) -> Utterance:
-    """Speak syllables of nonsense for a while."""
+    """Synthesize nonsense syllables.
+
+    Args:
+        speaker: the voice.
+        prosody: prosody of the emotion.
+        seconds: duration.
+        rng: source of randomness.
+    """
     num_frames = round(seconds * SAMPLE_RATE / FRAME)
     time = np.arange(num_frames) * FRAME / SAMPLE_RATE
     rate = speaker.rate * prosody.rate
@@ -95,16 +109,14 @@ def speak(
 
     vowels = VOWELS[rng.integers(len(VOWELS), size=num_syllables)] * speaker.tract
     source = _glottis(pitch, prosody, rng)
-    sound = _through_formants(source, vowels[syllable])
-    envelope = np.repeat(0.02 + jaw, FRAME)
-    sound = sound * envelope
+    sound = _through_formants(source, vowels[syllable]) * np.repeat(0.02 + jaw, FRAME)
     level = 0.1 * prosody.energy / max(float(np.sqrt(np.mean(sound**2))), 1e-9)
     samples = np.tanh(sound * level) + rng.normal(0, 5e-4, len(sound))
     return Utterance(samples.astype(np.float32), jaw)
 
 
 def _glottis(pitch: np.ndarray, prosody: Prosody, rng: np.random.Generator) -> np.ndarray:
-    """The sound of the vocal folds: one pulse per period, softened by the tilt, with breath."""
+    """Return the sound of the vocal folds: one pulse per period, low-passed, with noise."""
     jitter = 1 + 0.01 * rng.normal(size=len(pitch))
     phase = np.repeat(pitch * jitter, FRAME).cumsum() / SAMPLE_RATE
     pulses = np.diff(np.floor(phase), prepend=0.0)
@@ -113,10 +125,10 @@ def _glottis(pitch: np.ndarray, prosody: Prosody, rng: np.random.Generator) -> n
 
 
 def _through_formants(source: np.ndarray, formants: np.ndarray) -> np.ndarray:
-    """Filter a source through resonators whose frequencies `[frames, 3]` change over time."""
+    """Filter a source through resonators with time-varying frequencies `[frames, 3]` in Hz."""
     sound = source
     for k, bandwidth in enumerate(BANDWIDTHS):
-        # Half a syllable of smoothing makes vowels glide into each other.
+        # Smoothing over half a syllable makes the vowels glide into each other.
         window = np.hanning(25)
         smooth = np.convolve(np.pad(formants[:, k], 12, "edge"), window / window.sum(), "valid")
         radius = np.exp(-np.pi * bandwidth / SAMPLE_RATE)
@@ -125,8 +137,7 @@ def _through_formants(source: np.ndarray, formants: np.ndarray) -> np.ndarray:
         for i, frequency in enumerate(smooth):
             cos = np.cos(2 * np.pi * frequency / SAMPLE_RATE)
             denominator = [1.0, -2 * radius * cos, radius**2]
-            part = slice(i * FRAME, (i + 1) * FRAME)
-            gain = [sum(denominator)]
-            filtered[part], state = lfilter(gain, denominator, sound[part], zi=state)
+            part, gain = slice(i * FRAME, (i + 1) * FRAME), sum(denominator)
+            filtered[part], state = lfilter([gain], denominator, sound[part], zi=state)
         sound = filtered
     return sound

@@ -1,4 +1,4 @@
-"""Where the face is in a frame, and the square crop of it that a teacher sees."""
+"""Face boxes in a frame, and the square crop that the teacher receives."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from typing import Protocol
 import cv2
 import numpy as np
 
-DENSE_SCALE = 1.6  # side of a dense frame over that of the detection in it
-VOXCELEB2_SCALE = 1.4  # side of a VoxCeleb2 clip over that of the detection in it
-MIN_VISIBLE = 0.25  # share of a box that must lie inside the frame
+DENSE_SCALE = 1.6  # side of a dense frame / side of the detected face in it
+VOXCELEB2_SCALE = 1.4  # side of a VoxCeleb2 clip / side of the detected face in it
+MIN_VISIBLE = 0.25  # fraction of a box that must lie inside the frame
 
-MIN_OVERLAP = 0.2  # intersection over union of a face with itself one step earlier
-MAX_LOST = 1.0  # seconds without the followed face before another may be followed
+MIN_OVERLAP = 0.2  # intersection over union of a face with the same face one step earlier
+MAX_LOST = 1.0  # seconds without the followed face before another face is followed
 
 
 @dataclass(frozen=True)
 class Box:
-    """A rectangle in source pixels; `score` is the detector's, None for a given box."""
+    """A rectangle in pixels of the frame; `score` of the detector, None for a given box."""
 
     x: float
     y: float
@@ -27,29 +27,29 @@ class Box:
 
     @property
     def area(self) -> float:
-        """In square pixels."""
+        """Area in square pixels."""
         return self.w * self.h
 
 
 class Detector(Protocol):
-    """Finds faces: uint8 RGB frames `[H, W, 3]` of one size to boxes per frame."""
+    """A face detector: uint8 RGB frames `[H, W, 3]` of one size to boxes per frame."""
 
     def __call__(self, frames: Sequence[np.ndarray]) -> list[list[Box]]: ...
 
 
 def dense_box(width: int, height: int) -> Box:
-    """The face in a dense frame: the central square of side round(0.625 min(H, W)).
+    """Return the face in a dense frame: the central square of side round(0.625 min(H, W)).
 
     Example:
         >>> dense_box(160, 160)
         Box(x=30, y=30, w=100, h=100, score=None)
     """
-    side = int(min(width, height) / DENSE_SCALE + 0.5)  # halves go up, unlike in round()
+    side = int(min(width, height) / DENSE_SCALE + 0.5)  # rounds halves up, unlike round()
     return Box((width - side) // 2, (height - side) // 2, side, side)
 
 
 def voxceleb2_box(width: int, height: int) -> Box:
-    """The face in a VoxCeleb2 clip: side 1/1.4, centred in x, touching the top.
+    """Return the face in a VoxCeleb2 clip: side min(H, W)/1.4, centred in x, at the top.
 
     Example:
         >>> voxceleb2_box(224, 224)
@@ -60,20 +60,20 @@ def voxceleb2_box(width: int, height: int) -> Box:
 
 
 def square(box: Box) -> Box:
-    """The square around the same centre whose side is the longer of the box's."""
+    """Return the square with the same centre, whose side is the longer side of the box."""
     side = max(box.w, box.h)
     return Box(box.x + (box.w - side) / 2, box.y + (box.h - side) / 2, side, side, box.score)
 
 
 def is_visible(box: Box, width: int, height: int) -> bool:
-    """Whether enough of a box lies inside a frame."""
+    """Return True if at least a quarter of a box lies inside a frame."""
     inside_x = min(box.x + box.w, width) - max(box.x, 0.0)
     inside_y = min(box.y + box.h, height) - max(box.y, 0.0)
     return inside_x > 0 and inside_y > 0 and inside_x * inside_y >= MIN_VISIBLE * box.area
 
 
 def cut(image: np.ndarray, box: Box) -> np.ndarray:
-    """The pixels of a box, rounded to whole ones; what lies outside repeats the nearest edge."""
+    """Crop a box, rounded to whole pixels; outside the frame, the nearest edge is repeated."""
     height, width = image.shape[:2]
     left, top = round(box.x), round(box.y)
     right, bottom = max(round(box.x + box.w), left + 1), max(round(box.y + box.h), top + 1)
@@ -85,10 +85,10 @@ def cut(image: np.ndarray, box: Box) -> np.ndarray:
 
 
 def resize(face: np.ndarray, size: int) -> np.ndarray:
-    """Resize a square face to `[size, size, 3]`: averages of areas down, bilinear up.
+    """Resize a square face to `[size, size, 3]`: area average if larger, bilinear if smaller.
 
-    A face of an even side at least twice too large is halved first. That is several times faster
-    than one step, and nearer to the antialiased bilinear filter of the reference code.
+    A face with an even side of at least `2 * size` is halved first. This is several times faster
+    than a single step, and closer to the antialiased bilinear filter of the reference code.
     """
     while face.shape[0] >= 2 * size and face.shape[0] % 2 == 0:
         half = face.shape[0] // 2
@@ -100,14 +100,14 @@ def resize(face: np.ndarray, size: int) -> np.ndarray:
 
 
 def sharpness(face: np.ndarray) -> float:
-    """Variance of the Laplacian of the grey face (Pech-Pacheco et al., 2000)."""
+    """Return the variance of the Laplacian of the grey face (Pech-Pacheco et al., 2000)."""
     grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
     _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
     return float(deviation[0, 0] ** 2)
 
 
 def overlap(a: Box, b: Box) -> float:
-    """Intersection over union of two boxes."""
+    """Return the intersection over union of two boxes."""
     x = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
     y = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
     if x <= 0 or y <= 0:
@@ -116,10 +116,10 @@ def overlap(a: Box, b: Box) -> float:
 
 
 class Follower:
-    """Follows the largest face of a clip from grid frame to grid frame.
+    """Tracker of the largest face of a clip from one grid frame to the next.
 
-    A face goes on where a box overlaps the last one; when it is lost for more than a second, the
-    largest face then seen is followed next.
+    The followed face is the box that overlaps the last one most. If the face is lost for more than
+    a second, the largest face of the next frame is followed.
     """
 
     def __init__(self) -> None:
@@ -127,7 +127,7 @@ class Follower:
         self._time = 0.0
 
     def __call__(self, boxes: list[Box], time: float) -> Box | None:
-        """Choose among the boxes of a frame at `time` seconds; None if the face is not there."""
+        """Return the box of the followed face in a frame at `time` seconds; None if it is lost."""
         if not boxes:
             return None
         if self._box is None or time - self._time > MAX_LOST:

@@ -1,8 +1,8 @@
-"""Frames of a video that another process decodes: the ffmpeg program, for the extra `ffmpeg`.
+"""Frames of a video that a child process decodes: the ffmpeg program, for the extra `ffmpeg`.
 
-For a video over which the decoder in this process crashed. Pixels and times are those of
-`VideoTrack`; where a file gives a frame no time, the guess may be 0.1 ms off. The program is of
-version 5.1 or later; how much damage it notices depends on it.
+For a video that crashed the decoder in this process. Pixels and times equal those of `VideoTrack`;
+if the file has no time for a frame, the estimate may differ by 0.1 ms. The program must be version
+5.1 or later; how much damage it detects depends on the version.
 """
 
 import math
@@ -13,7 +13,7 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from pathlib import Path
 from typing import IO
@@ -31,7 +31,7 @@ from emovox.media.video import (
     upright,
 )
 
-# Lines of the program's log. The filter showinfo, which is there twice, tells of every frame.
+# Lines of the program's log. The filter showinfo, used twice, describes every frame.
 SHOWINFO = re.compile(r"\[Parsed_showinfo_(\d+) @ \w+\] \[info\] (.*)")
 CONFIG = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")
 FRAME = re.compile(r"n: *\d+ pts: *(-?\d+|NOPTS) .* s:(\d+)x(\d+) ")
@@ -42,7 +42,7 @@ STREAM = re.compile(r"\[info\] +Stream #0:(\d+)\S*: (\w+)")
 ROTATION = re.compile(r"\[info\] +(?:displaymatrix|Display Matrix): rotation of (-?[\d.]+)")
 COMPLAINT = re.compile(r"(?:\[([^\]]+?) @ \w+\] )?.*?\[(?:error|fatal|panic)\] (.*)")
 
-# What a complaint means: `(words of it, stage, error)`; without a stage, as far as it had come.
+# Meaning of a logged error: `(words in it, stage, error)`; an empty stage is the current one.
 REASONS = (
     ("matches no streams", "open", "NoVideo"),
     ("Decoder (codec none) not found", "open", "UnknownCodec"),
@@ -54,11 +54,13 @@ REASONS = (
     ("End of file", "", "EOF"),
 )
 
+_Picture = tuple[np.ndarray, float]  # pixels, and the rotation in degrees that makes them upright
+
 
 def find_program() -> str | None:
-    """The ffmpeg program: that on PATH, else the one of imageio-ffmpeg.
+    """Return the ffmpeg program on PATH, else that of imageio-ffmpeg.
 
-    None if there is neither, or no package ffmpeg-python, which the extra `ffmpeg` installs.
+    None if neither is installed, or if the package ffmpeg-python of the extra `ffmpeg` is missing.
     """
     try:
         import ffmpeg  # noqa: F401
@@ -74,32 +76,22 @@ def find_program() -> str | None:
         return None
 
 
+@dataclass(eq=False)
 class FfmpegTrack(VideoTrack):
-    """A `VideoTrack` that is decoded by a process of its own, which is killed at the deadline.
+    """A `VideoTrack` that a child process decodes, which is killed at the deadline.
 
-    Args:
+    Attributes:
         program: path of the ffmpeg program; the others are those of `VideoTrack`.
 
     Raises:
         TrackError: while iterating, as `VideoTrack`; also if the program crashes.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        step: float,
-        start: float | None = None,
-        end: float | None = None,
-        deadline: Deadline | None = None,
-        *,
-        program: str,
-    ) -> None:
-        super().__init__(path, step, start, end, deadline)
-        self.program = program
+    program: str = field(kw_only=True)
 
     def _frames_from_start(
         self, files: ExitStack
-    ) -> "tuple[float, Iterator[tuple[float, _Picture]]]":
+    ) -> tuple[float, Iterator[tuple[float, _Picture]]]:
         self.check_kind()
         with self.path.open("rb") as file:
             is_avi = file.read(12)[8:] == b"AVI "
@@ -113,13 +105,13 @@ class FfmpegTrack(VideoTrack):
         self._frame_seconds = child.frame_seconds
         return first.time or 0.0, self._chosen(child)
 
-    def _chosen(self, child: "_Child") -> "Iterator[tuple[float, _Picture]]":
+    def _chosen(self, child: "_Child") -> Iterator[tuple[float, _Picture]]:
         """Yield `(presentation time in seconds, picture)`, times rising."""
         last: float | None = None
         for shown in child.shown():
             if not shown.is_chosen:
                 continue
-            picture = child.picture(shown)
+            pixels = child.pixels(shown)
             self.deadline.check()
             moment = shown.time
             if moment is None:
@@ -127,27 +119,27 @@ class FfmpegTrack(VideoTrack):
             else:
                 check_order(last, moment)
             if last is None or moment > last:
-                yield moment, picture
+                yield moment, (pixels, shown.rotation)
             last = moment
 
-    def _picture(self, frame: "_Picture") -> np.ndarray:
-        return upright(frame.pixels, frame.rotation)
+    def _picture(self, frame: _Picture) -> np.ndarray:
+        return upright(*frame)
 
 
 def _command(program: str, path: Path, begin: float, is_avi: bool, deadline: Deadline) -> list[str]:
-    """The command that decodes a video, tells of every frame, and writes those from `begin` on."""
+    """Return the command that logs every frame of a video and writes those from `begin` on."""
     import ffmpeg
 
     options: dict[str, object] = {
         "threads": 1,
         "max_pixels": MAX_PIXELS,
-        "err_detect:v": "explode",  # a damaged frame is an error, not a guess
-        "copyts": None,  # times as the file has them
+        "err_detect:v": "explode",  # fail on a damaged frame instead of concealing the damage
+        "copyts": None,  # keep the times of the file
         "noautorotate": None,
     }
-    if not is_avi:  # which has nothing but decoding times; elsewhere they are for guesses
+    if not is_avi:  # AVI has decoding times only; in other files ffmpeg would estimate from them
         options["fflags"] = "+igndts"
-    if deadline.seconds is not None:  # for a child whose parent was killed: seconds of computing
+    if deadline.seconds is not None:  # CPU seconds; stops a child whose parent was killed
         options["timelimit"] = math.ceil(deadline.seconds) + 1
     chosen = f"gte(t-start_t,{begin:.6f})" if begin > 0 else "1"
     return list(
@@ -155,7 +147,7 @@ def _command(program: str, path: Path, begin: float, is_avi: bool, deadline: Dea
         .filter("showinfo", checksum=0)
         .filter("select", chosen)
         .filter("showinfo", checksum=0)
-        .filter("scale", flags="bilinear")  # as PyAV converts
+        .filter("scale", flags="bilinear")  # the conversion of PyAV
         .output(
             "pipe:", format="rawvideo", pix_fmt="rgb24", fps_mode="passthrough", noautoscale=None
         )
@@ -166,14 +158,14 @@ def _command(program: str, path: Path, begin: float, is_avi: bool, deadline: Dea
 
 @dataclass(frozen=True)
 class _Shown:
-    """What the program says of a frame.
+    """One frame in the program's log.
 
     Attributes:
-        is_chosen: whether it is said of a frame whose pixels follow; otherwise, of any frame.
-        time: seconds, as the file has it; None where it has none.
-        width: in pixels, before it is turned upright.
-        height: likewise.
-        rotation: degrees that it is to be turned.
+        is_chosen: True for a frame whose pixels follow; False for any decoded frame.
+        time: seconds, from the file; None if the file has no time for it.
+        width: in pixels, before the rotation.
+        height: in pixels, before the rotation.
+        rotation: degrees that make the picture upright.
     """
 
     is_chosen: bool
@@ -183,80 +175,68 @@ class _Shown:
     rotation: float
 
 
-@dataclass(frozen=True)
-class _Picture:
-    pixels: np.ndarray
-    rotation: float
-
-
 class _Child:
-    """The program at work: what it says of frames, and their pixels, which come side by side.
+    """The running program: its log, which describes the frames, and their pixels, in parallel.
 
     Attributes:
-        frame_seconds: between two frames at the rate of the video; 0.0 if unknown.
+        frame_seconds: time between two frames at the frame rate of the video; 0.0 if unknown.
     """
 
     def __init__(self, command: list[str], path: Path, deadline: Deadline) -> None:
         self.frame_seconds = 0.0
-        self._path = path
-        self._deadline = deadline
+        self._path, self._deadline = path, deadline
         self._time_base = Fraction(1)
-        self._reader = ""  # of the container, by FFmpeg's name
-        self._stream = ""  # the number of the video stream
+        self._reader = ""  # FFmpeg's name of the container
+        self._stream = ""  # number of the video stream
         self._rotation = 0.0
         self._complaints: list[tuple[str, str]] = []
         self._shown: queue.SimpleQueue[_Shown | None] = queue.SimpleQueue()
-        pipe = subprocess.PIPE
         self._process = subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe
+            command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
         assert self._process.stdout is not None and self._process.stderr is not None
-        self._pixels: IO[bytes] = self._process.stdout
-        self._log: IO[bytes] = self._process.stderr
-        self._thread = threading.Thread(target=self._read_log, daemon=True)
+        self._stdout: IO[bytes] = self._process.stdout
+        self._thread = threading.Thread(
+            target=self._read_log, args=(self._process.stderr,), daemon=True
+        )
         self._thread.start()
-        self._timer: threading.Timer | None = None
-        if (left := deadline.left()) is not None:
-            self._timer = threading.Timer(left, self._process.kill)
-            self._timer.daemon = True
-            self._timer.start()
+        left = min(deadline.left(), threading.TIMEOUT_MAX)
+        self._timer = threading.Timer(left, self._process.kill)
+        self._timer.daemon = True
+        self._timer.start()
 
     def end(self) -> None:
-        """Kill the program if it still runs, and take its pipes away."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._process.kill()
-        self._process.wait()
-        self._thread.join()
-        self._pixels.close()
-        self._log.close()
+        """Kill the program if it still runs, and close its pipes."""
+        self._timer.cancel()
+        with self._process:
+            self._process.kill()
+            self._thread.join()
 
     def shown(self) -> Iterator[_Shown]:
-        """Yield what is said of the frames to come.
+        """Yield the description of each frame to come.
 
         Raises:
-            TrackError: at the end, if the program did not succeed or complained.
+            TrackError: at the end, if the program failed or logged an error.
         """
         while (shown := self._shown.get()) is not None:
             yield shown
         if (error := self._error()) is not None:
             raise error
 
-    def picture(self, shown: _Shown) -> _Picture:
-        """The pixels of the frame that was told of last."""
+    def pixels(self, shown: _Shown) -> np.ndarray:
+        """Return the pixels uint8 `[H, W, 3]` of the frame that was described last."""
         size = shown.width * shown.height * 3
-        data = self._pixels.read(size)
+        data = self._stdout.read(size)
         if len(data) < size:
             while self._shown.get() is not None:
                 pass
-            raise self._error() or TrackError("decode", "Truncated", "half a frame came out")
-        pixels = np.frombuffer(data, np.uint8).reshape(shown.height, shown.width, 3)
-        return _Picture(pixels, shown.rotation)
+            raise self._error() or TrackError("decode", "Truncated", "the last frame is incomplete")
+        return np.frombuffer(data, np.uint8).reshape(shown.height, shown.width, 3)
 
-    def _read_log(self) -> None:
+    def _read_log(self, log: IO[bytes]) -> None:
         in_stream = False
         frame: _Shown | None = None
-        for line in (raw.decode(errors="replace").rstrip() for raw in self._log):
+        for line in (raw.decode(errors="replace").rstrip() for raw in log):
             if match := SHOWINFO.match(line):
                 frame = self._read_frame(int(match[1]) > 0, match[2], frame)
             elif match := COMPLAINT.match(line):
@@ -272,7 +252,16 @@ class _Child:
         self._shown.put(None)
 
     def _read_frame(self, is_chosen: bool, text: str, frame: _Shown | None) -> _Shown | None:
-        """Take in a line about a frame, of which `frame` is known so far; return what now is."""
+        """Read a line about a frame.
+
+        Args:
+            is_chosen: the line describes a frame whose pixels follow.
+            text: the line.
+            frame: the frame as described so far.
+
+        Returns:
+            The frame as described now; None if it is complete.
+        """
         if match := FRAME.match(text):
             time = None if match[1] == "NOPTS" else float(int(match[1]) * self._time_base)
             size = int(match[2]), int(match[3])
@@ -288,14 +277,12 @@ class _Child:
         return frame
 
     def _error(self) -> TrackError | None:
-        """What the ended program failed with; None if all is well."""
+        """Return the error of the program after its end; None if it succeeded."""
         code = self._process.wait()
-        try:
-            self._deadline.check()
-        except TrackError as error:
-            return error
+        if not self._deadline.left():
+            return self._deadline.error()
         if code < 0:
-            return TrackError("decode", "DecoderDied", "the ffmpeg program crashed over it")
+            return TrackError("decode", "DecoderDied", "the ffmpeg program crashed")
         complaints = [m for who, m in self._complaints if code or self._concerns_video(who, m)]
         if not complaints and code:
             return TrackError("decode", "Unknown", f"the ffmpeg program ended with {code}")
@@ -308,7 +295,7 @@ class _Child:
         return TrackError(stage, "InvalidData" if code else "BadHeader", complaints[0])
 
     def _concerns_video(self, who: str, message: str) -> bool:
-        """Whether a complaint is about the container or the video stream, as in `VideoTrack`."""
+        """Return True for an error of the container or the video stream, as in `VideoTrack`."""
         about = re.match(r"stream (\d+), ", message)
         other_stream = about is not None and about[1] != self._stream
         return who == self._reader and not other_stream and not message.startswith(HARMLESS)

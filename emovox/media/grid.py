@@ -1,6 +1,6 @@
-"""The time grid of a track: one point every step, and the frame that is shown there.
+"""The time grid of a track: one point every step, and the frame nearest to each point.
 
-All times are seconds from the start of the track, except where a name says otherwise.
+All times are seconds from the start of the track.
 """
 
 from collections.abc import Iterable, Iterator
@@ -8,11 +8,11 @@ from typing import TypeVar
 
 Item = TypeVar("Item")
 
-EPSILON = 1e-6  # steps; absorbs the rounding of times that are exact in decimal
+EPSILON = 1e-6  # steps; tolerance for times that are exact only in decimal
 
 
 def num_points(duration: float, step: float) -> int:
-    """Grid points in `duration` seconds, both ends included: floor(duration / step) + 1.
+    """Return the number of points in `duration` seconds, both ends included.
 
     Example:
         >>> num_points(4.0, 0.24)
@@ -24,17 +24,17 @@ def num_points(duration: float, step: float) -> int:
 def nearest(
     frames: Iterable[tuple[float, Item]], step: float, end: float | None = None
 ) -> Iterator[tuple[int, float, Item]]:
-    """Pick for each grid point the frame nearest to it in time, in one pass.
+    """Choose the frame nearest in time to each grid point, in one pass.
 
-    A point further than half a step from any frame is left out, so no frame is picked twice. Of
-    two frames at the same distance the earlier is taken. Without an `end`, the grid goes as far as
-    the last frame is the nearest: half a frame interval past its time. At 25 frames per second
-    and 0.24 s this gives frames 0, 6, 12, ..., that is floor((N - 1) / 6) + 1 of N.
+    A point more than half a step from every frame is skipped, so no frame is chosen twice. Of two
+    frames at the same distance the earlier is chosen. Without an `end`, the grid ends half a frame
+    interval after the last frame. At 25 frames per second and 0.24 s this gives frames 0, 6, 12,
+    ..., floor((N - 1) / 6) + 1 of N.
 
     Args:
         frames: `(time, frame)` with rising times.
         step: seconds between grid points.
-        end: last time that may hold a point.
+        end: time of the last possible point.
 
     Yields:
         `(grid index, time, frame)`, in order.
@@ -59,7 +59,7 @@ def nearest(
             if _serves(chosen[0], point, step):
                 yield index, *chosen
                 index += 1
-            else:  # nor do the points up to half a step before this frame have one
+            else:  # skip all points more than half a step before this frame
                 index = max(index + 1, int(time / step - 0.5))
         if previous is not None:
             interval = time - previous[0]
@@ -72,5 +72,5 @@ def nearest(
 
 
 def _serves(time: float, point: float, step: float) -> bool:
-    """Whether a frame is within half a step; one between two points serves the earlier."""
+    """Return True if a frame is within half a step; a frame midway serves the earlier point."""
     return -0.5 + EPSILON < (time - point) / step <= 0.5 + EPSILON

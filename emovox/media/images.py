@@ -1,4 +1,4 @@
-"""Grid frames that are already files: the published tree of dense face frames."""
+"""Grid frames that are files already: the published tree of dense face frames."""
 
 import re
 from collections.abc import Iterator
@@ -9,6 +9,7 @@ import numpy as np
 
 from emovox.errors import TrackError
 from emovox.media.video import Deadline, GridFrame
+from emovox.paths import error_name
 
 FRAME_NAME = re.compile(r"([0-9]+)\.jpe?g", re.IGNORECASE)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
@@ -17,12 +18,12 @@ JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 class ImageTrack:
     """The numbered JPEGs of one folder, one per grid point, in the order of their numbers.
 
-    The first number is 1, or 0 if there is such a file; a number that is missing is a gap.
-    Attributes and errors are those of `VideoTrack`.
+    The first number is 1, or 0 if there is such a file; a missing number is a gap. Attributes and
+    errors are those of `VideoTrack`.
     """
 
-    def __init__(self, folder: Path, step: float, deadline: Deadline) -> None:
-        self.folder, self.step, self.deadline = folder, step, deadline
+    def __init__(self, path: Path, step: float, deadline: Deadline) -> None:
+        self.path, self.step, self.deadline = path, step, deadline
         self.num_decoded = 0
         self.num_expected = 0
         self.duration = 0.0
@@ -33,43 +34,44 @@ class ImageTrack:
         for number in sorted(numbered):
             self.deadline.check()
             index = number - first
-            image = self._read(numbered[number])
+            image = _read(numbered[number])
             self.num_decoded += 1
             self.num_expected = index + 1
             self.duration = self.num_expected * self.step
             yield GridFrame(index, index * self.step, index * self.step, image)
 
     def _numbered(self) -> dict[int, Path]:
+        """Return the JPEGs by number."""
         try:
-            paths = sorted(self.folder.iterdir())
+            paths = sorted(self.path.iterdir())
         except OSError as error:
-            name = type(error).__name__.removesuffix("Error")
-            raise TrackError("open", name, error.strerror or "") from error
+            raise TrackError("open", error_name(error), error.strerror or "") from error
         numbered: dict[int, Path] = {}
         for path in paths:
             if match := FRAME_NAME.fullmatch(path.name):
-                if (number := int(match[1])) in numbered:
-                    message = f"{numbered[number].name} and {path.name} have the same number"
+                other = numbered.setdefault(int(match[1]), path)
+                if other is not path:
+                    message = f"{other.name} and {path.name} have the same number"
                     raise TrackError("open", "DuplicateFrame", message)
-                numbered[number] = path
         if not numbered:
             raise TrackError("open", "NoFrames", "the folder holds no numbered JPEG")
         return numbered
 
-    def _read(self, path: Path) -> np.ndarray:
-        try:
-            data = path.read_bytes()
-        except OSError as error:
-            name = type(error).__name__.removesuffix("Error")
-            raise TrackError("decode", name, f"{path.name}: {error.strerror}") from error
-        if data.startswith(JPEG_START) and JPEG_END not in data:
-            # OpenCV would fill the rest with grey.
-            raise TrackError("decode", "Truncated", f"{path.name} ends inside the picture")
-        pixels = np.frombuffer(data, np.uint8)
-        try:
-            image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if data else None
-        except cv2.error:  # a header that claims more pixels than OpenCV believes
-            image = None
-        if image is None:
-            raise TrackError("decode", "InvalidData", f"{path.name} is not an image")
-        return image
+
+def _read(path: Path) -> np.ndarray:
+    """Read a JPEG as uint8 `[H, W, 3]` RGB."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        message = f"{path.name}: {error.strerror}"
+        raise TrackError("decode", error_name(error), message) from error
+    if data.startswith(JPEG_START) and JPEG_END not in data:  # OpenCV fills the rest with grey
+        raise TrackError("decode", "Truncated", f"{path.name} ends inside the picture")
+    pixels = np.frombuffer(data, np.uint8)
+    try:
+        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if data else None
+    except cv2.error:  # the header gives more pixels than OpenCV allows
+        image = None
+    if image is None:
+        raise TrackError("decode", "InvalidData", f"{path.name} is not an image")
+    return image

@@ -9,12 +9,12 @@ import torch
 from emovox.media.faces import Box
 
 MAX_SIDE = 640  # pixels; larger frames are reduced for detection
-MIN_FACE = 40  # pixels, in the frame as detected on
+MIN_FACE = 40  # pixels in the reduced frame
 MIN_SCORE = 0.9
 
 
 class Mtcnn:
-    """A `Detector`. Its networks come with the facenet-pytorch wheel: nothing is downloaded."""
+    """A `Detector`. Its networks are in the wheel of facenet-pytorch: nothing is downloaded."""
 
     def __init__(self, device: torch.device) -> None:
         from facenet_pytorch import MTCNN
@@ -32,15 +32,14 @@ class Mtcnn:
 
 
 def _boxes(corners: object, scores: object, scale: float) -> list[Box]:
-    # Frames without a face come back as None; under numpy 2 the others as object arrays.
+    # Frames without a face are None; numpy 2 gets the others as object arrays.
     if corners is None or scores is None:
         return []
     found = []
+    sides = (np.asarray(corners, np.float64) / scale).tolist()
     for (left, top, right, bottom), score in zip(
-        np.asarray(corners, np.float64) / scale, np.asarray(scores, np.float64), strict=True
+        sides, np.asarray(scores, np.float64).tolist(), strict=True
     ):
         if score >= MIN_SCORE and right > left and bottom > top:
-            found.append(
-                Box(float(left), float(top), float(right - left), float(bottom - top), float(score))
-            )
+            found.append(Box(left, top, right - left, bottom - top, score))
     return found

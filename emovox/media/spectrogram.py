@@ -1,7 +1,7 @@
-"""The magnitude spectrogram that the student hears, as the reference code computes it.
+"""The magnitude spectrogram that the student receives, as the reference code computes it.
 
-16 kHz mono in; one column for every 10 ms, one row for each of the 512 bins of the transform, DC
-first, the mirrored half kept; no logarithm and no mel scale.
+The input is 16 kHz mono. The output has one column per 10 ms and one row for each of the 512 bins
+of the Fourier transform, DC first, including the mirrored half; no logarithm and no mel scale.
 """
 
 from typing import TYPE_CHECKING, TypeVar
@@ -17,35 +17,35 @@ SAMPLE_RATE = 16_000  # samples per second
 FRAME = 400  # samples, 25 ms
 HOP = 160  # samples from one frame to the next, 10 ms
 NUM_BINS = 512  # points of the Fourier transform; frames are zero-padded to it
-NUM_HALF = NUM_BINS // 2 + 1  # bins that differ; the others mirror them
-MARGIN = 384  # samples that the reference reads of a segment beyond its hops, 24 ms
-LEVELS = 2.0**15  # by which samples within -1..1 are multiplied: those of 16 bits
-DC_POLE = 0.99  # of the filter that takes the mean away, y[n] = x[n] - x[n-1] + 0.99 y[n-1]
+NUM_HALF = NUM_BINS // 2 + 1  # distinct bins; the others mirror them
+MARGIN = 384  # samples that the reference code reads after the hops of a segment, 24 ms
+LEVELS = 2.0**15  # scale of samples within -1..1: 16-bit levels
+DC_POLE = 0.99  # of the filter that removes the mean, y[n] = x[n] - x[n-1] + 0.99 y[n-1]
 PRE_EMPHASIS = 0.97  # y[n] = x[n] - 0.97 x[n-1]
-EPSILON = 1e-5  # added to a bin's deviation, in 16-bit levels; keeps digital silence finite
+EPSILON = 1e-5  # added to the deviation of a bin, in 16-bit levels; keeps silence finite
 
-# Widths in frames that whole utterances are cut to: 1 to 10 s.
+# Widths in frames to which whole utterances are cut: 1 to 10 s.
 BUCKETS = tuple(range(100, 1001, 100))
 
-CACHED_SAMPLES = 1 << 18  # that a processor transforms at a time, so that they stay in its cache
-SCAN_BLOCK = 256  # samples that the recursive filter sums at a time
-SCAN_REACH = 9  # blocks that one of them reaches
+CACHED_SAMPLES = 1 << 18  # samples that a CPU transforms at a time; they fit into its cache
+SCAN_BLOCK = 256  # samples per block of the recursive filter
+SCAN_REACH = 9  # blocks that one block affects
 
 Array = TypeVar("Array", np.ndarray, "Tensor")
 
 
 def num_frames(num_samples: int) -> int:
-    """Columns of the spectrogram of so many samples.
+    """Return the number of columns of a spectrogram.
 
     Example:
-        >>> num_frames(16_000)  # of a second: a column every 10 ms, of 25 ms each
+        >>> num_frames(16_000)  # one second
         98
     """
     return max(0, (num_samples - FRAME) // HOP + 1)
 
 
 def num_samples(num_frames: int) -> int:
-    """Samples that the reference reads for a segment of so many frames.
+    """Return the number of samples that the reference code reads for a segment.
 
     Example:
         >>> num_samples(400)  # 4 s
@@ -55,15 +55,16 @@ def num_samples(num_frames: int) -> int:
 
 
 def centre_bucket(num_frames: int) -> tuple[int, int]:
-    """First frame and width of the middle of an utterance, cut to the largest bucket that fits.
+    """Return the first frame and width of the central part of an utterance.
 
-    The start is the reference's, which counts it from 1: a frame before the exact middle.
+    The width is the largest bucket that fits. The start is that of the reference code, which counts
+    frames from 1: one frame before the exact middle.
 
     Raises:
-        ValueError: fewer frames than the smallest bucket has.
+        ValueError: fewer frames than the smallest bucket.
 
     Example:
-        >>> centre_bucket(498)  # of 5 s, the middle 4
+        >>> centre_bucket(498)  # the central 4 s of 5 s
         (48, 400)
     """
     if num_frames < BUCKETS[0]:
@@ -73,13 +74,13 @@ def centre_bucket(num_frames: int) -> tuple[int, int]:
 
 
 def spectrogram(samples: np.ndarray) -> np.ndarray:
-    """Magnitudes float32 `[512, T]` of 16 kHz samples `[L]`, not normalised.
+    """Return the magnitudes float32 `[512, T]` of 16 kHz samples `[L]`, not normalised.
 
-    Samples within -1..1 are taken times 2^15, others as they are. The reference adds a dither of
-    a millionth of the deviation; it is left out, so that the output is repeatable.
+    If all samples are within -1..1, they are multiplied by 2^15. The dither of the reference code,
+    a millionth of the deviation, is omitted, so that the output is repeatable.
 
     Raises:
-        ValueError: not one axis, fewer samples than a frame has, or one that is not finite.
+        ValueError: not one axis, fewer samples than one frame, or a sample that is not finite.
 
     Example:
         >>> spectrogram(np.zeros(16_000)).shape
@@ -100,9 +101,9 @@ def spectrogram(samples: np.ndarray) -> np.ndarray:
 
 
 def normalise(spectrogram: Array) -> Array:
-    """Give each bin zero mean and unit deviation (N - 1) over time, the last axis.
+    """Normalise each bin to zero mean and unit deviation (N - 1) over time, the last axis.
 
-    Bins without any deviation become zeros.
+    Constant bins become zeros.
     """
     centred = spectrogram - spectrogram.mean(-1, keepdims=True)  # type: ignore[call-overload]
     degrees = max(1, spectrogram.shape[-1] - 1)
@@ -111,13 +112,13 @@ def normalise(spectrogram: Array) -> Array:
 
 
 def batch_spectrogram(samples: "Tensor") -> "Tensor":
-    """Magnitudes float32 `[B, 512, T]` of 16 kHz samples `[B, L]`, on their device.
+    """Return the magnitudes float32 `[B, 512, T]` of 16 kHz samples `[B, L]`, on their device.
 
-    The same as `spectrogram` of each utterance, within the rounding of float32. Samples that are no
-    numbers are not looked for, and there is no gradient.
+    The same as `spectrogram` of each utterance, within the rounding of float32. Without a gradient,
+    and without a check for samples that are not finite.
 
     Raises:
-        ValueError: not two axes, or fewer samples than a frame has.
+        ValueError: not two axes, or fewer samples than one frame.
     """
     import torch
 
@@ -139,27 +140,27 @@ def batch_spectrogram(samples: "Tensor") -> "Tensor":
 
 
 def _half_spectrogram(samples: "Tensor", out: "Tensor") -> None:
-    """Write the magnitudes `[B, 257, T]` of the bins that differ."""
+    """Write the magnitudes `[B, 257, T]` of the distinct bins into `out`."""
     import torch
 
-    # Frames of the transform's length, zero beyond their own: the transform need not pad each.
+    # Frames as long as the transform, with a window that is zero at the end: no padding per frame.
     beyond = NUM_BINS - FRAME
     window = torch.from_numpy(np.pad(np.hamming(FRAME), (0, beyond))).to(samples)
     levels = torch.nn.functional.pad(_emphasise(_to_levels(samples)), (0, beyond))
     bins = torch.fft.rfft(levels.unfold(1, NUM_BINS, HOP) * window)
-    # A third of the time of abs(), which guards against squares that leave the range of floats.
+    # Takes a third of the time of abs(), which avoids an overflow of the squares.
     squares = torch.view_as_real(bins).square_()
     torch.add(squares[..., 0].mT, squares[..., 1].mT, out=out).sqrt_()
 
 
 def _to_levels(samples: "Tensor") -> "Tensor":
-    """Samples as 16-bit levels; which utterances are fractions is decided for each."""
+    """Scale utterances within -1..1 to 16-bit levels; each is tested separately."""
     peaks = samples.abs().amax(dim=1, keepdim=True)
     return samples * (1 + (LEVELS - 1) * (peaks <= 1))
 
 
 def _emphasise(levels: "Tensor") -> "Tensor":
-    """Both filters at once: with y the output of the first, dx[n] + (0.99 - 0.97) y[n-1]."""
+    """Apply both filters: dx[n] + (0.99 - 0.97) y[n-1], where y is the output of the first."""
     import torch
 
     steps = levels.diff(dim=1, prepend=levels.new_zeros(len(levels), 1))
@@ -168,10 +169,10 @@ def _emphasise(levels: "Tensor") -> "Tensor":
 
 
 def _leaky_sum(x: "Tensor") -> "Tensor":
-    """y[n] = x[n] + 0.99 y[n-1] along the last axis of `[B, L]`, by blocks.
+    """Compute y[n] = x[n] + 0.99 y[n-1] along the last axis of `[B, L]`, by blocks.
 
-    Within a block it is a running sum of x[n] / 0.99^n, times 0.99^n. What a block hands on fades
-    by 0.99^256 with each block after it; after nine it is below the rounding of float32.
+    Within a block, y is a cumulative sum of x[n] / 0.99^n, times 0.99^n. A carry decays
+    by 0.99^256 per block; after nine blocks it is below the rounding of float32.
     """
     import torch
 
