@@ -29,6 +29,7 @@ from emovox.demo import demo_build_config
 from emovox.demo.demo_corpus import FPS, DemoConfig, DemoTrack, plan_demo
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
+from emovox.packages import software
 from emovox.student import student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 
@@ -97,7 +98,7 @@ def frames_of(tracks: Sequence[DemoTrack], split: str) -> Iterator[Chunk]:
 
 
 def write_demo(root: Path) -> None:
-    """What `emovox demo` leaves, without the half minute that it draws for: names and sizes."""
+    """Write the files of `emovox demo` with random logits, which takes no half minute."""
     config = demo_build_config(root / "corpus", root / "dataset")
     by_split: dict[str, list[DemoTrack]] = {split: [] for split in schema.SPLITS}
     for track in plan_demo(DemoConfig()):
@@ -109,9 +110,11 @@ def write_demo(root: Path) -> None:
         split = auto_split(key, config.unheard_fraction, config.heard_fraction)
         by_split[split].append(track)
     chunks = (chunk for split, tracks in by_split.items() for chunk in frames_of(tracks, split))
-    teacher = {"name": "nobody", "sha256": None}
+    teacher = {"name": "random", "sha256": None}
+    source = {"file": "random", "sha256": "0" * 64}
+    provenance = {**software(), "origin": "Random logits.", "imported_from": [source]}
     info = DatasetInfo(
-        config.dataset_name, config.version, 240, teacher, {"origin": "x"}, ("frames", "tracks")
+        config.dataset_name, config.version, 240, teacher, provenance, ("frames", "tracks")
     )
     write_dataset(config.out, chunks, [], info, hdf5=False)
     (root / "student").mkdir()
@@ -204,7 +207,7 @@ def raised_in(thing: object) -> set[str]:
 
 
 def faults(name: str, thing: object) -> Iterator[str]:
-    """What is missing in a docstring."""
+    """Yield the faults of a docstring."""
     doc = inspect.getdoc(thing) or ""
     if not doc:
         yield f"{name}: has no docstring"

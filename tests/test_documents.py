@@ -201,7 +201,7 @@ ALL_COMMANDS = sorted(
 
 
 def emovox_words(command: str) -> list[str] | None:
-    """What emovox is given in a command; None if it is not in it."""
+    """Return the arguments of emovox in a command; None if the command does not call it."""
     words = shlex.split(command)
     if words[0] == "emovox":
         return words[1:]

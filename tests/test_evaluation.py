@@ -65,7 +65,8 @@ def test_a_teacher_is_given_by_name_or_path(tmp_path: Path) -> None:
     data = write_ferplus(tmp_path / "data")
     by_name = evaluate_teacher("compact", str(data), device="cpu")
     by_path = evaluate_teacher(EMBEDDED["compact"], data, device="cpu")
-    assert by_name == by_path and by_name.part == "private_test"
+    assert repr(by_name.plain) == repr(by_path.plain)  # NaN does not equal itself
+    assert by_name.part == "private_test"
     with pytest.raises(ConfigError, match="part 'test' is not one of train, public_test, private"):
         evaluate_teacher("compact", data, part="test")
 

@@ -200,7 +200,7 @@ def drawn_face() -> np.ndarray:
 
 
 def assert_is_the_face(box: Box, left: float, top: float) -> None:
-    """Whether a box is that of a drawn face whose picture begins at `(left, top)`."""
+    """Check that a box is that of a drawn face whose picture begins at `(left, top)`."""
     assert box.x + box.w / 2 == pytest.approx(left + 112, abs=15)
     assert box.y + box.h / 2 == pytest.approx(top + 84, abs=25)
     assert 80 < box.w < 150

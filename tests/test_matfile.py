@@ -20,7 +20,7 @@ CLASSES = {"float64": "double", "float32": "single", "bool": "logical", "object"
 
 
 class Hdf5Writer:
-    """What MATLAB's `save -v7.3` does with the values that `savemat` takes."""
+    """Writer of the files of MATLAB's `save -v7.3`, for the values that `savemat` accepts."""
 
     def __init__(self, path: Path, variables: dict[str, Any]) -> None:
         with h5py.File(path, "w", userblock_size=512) as self.file:

@@ -478,7 +478,7 @@ def write_like_matlab(path: Path, variables: dict[str, Any], order: str, *, pack
 def test_paths_in_two_byte_characters_and_in_pieces(
     importer: Importer, monkeypatch: pytest.MonkeyPatch, order: str, pack: bool, piece: int
 ) -> None:
-    """What MATLAB writes; a path may lie on the edge of a piece."""
+    """MATLAB writes such paths; one may lie on the edge of a piece."""
     variables = annotations(UTTERANCES, stray_ids=[0])
     path = write_like_matlab(importer.folder / "file.mat", variables, order, pack=pack)
     expected, _ = naive(write(importer.folder / "plain.mat", "5", variables))

@@ -13,7 +13,7 @@ from emovox.ids import TrackKey, printable
 
 
 class FaceSource(StrEnum):
-    """How the face of a track is found in a frame."""
+    """Source of the position of a face in a frame."""
 
     VOXCELEB2 = "voxceleb2"  # the top-aligned 1/1.4 square of a 224 x 224 crop
     DENSE = "dense"  # the central 1/1.6 square of a JPEG of the dense frames

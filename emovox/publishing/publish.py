@@ -123,6 +123,10 @@ def release(
         InputError: `dataset` is not a dataset, `out` exists, or a list is unreadable.
         NotValidError: the dataset breaks a rule.
         CheckError: no track would remain.
+
+    Example:
+        >>> release("emovox-demo/dataset", "releases/1.0.0", version="1.0.0")
+        <Release emovox-demo 1.0.0: 96 tracks, 1,996 frames, releases/1.0.0>
     """
     source, out = Path(dataset), Path(out)
     if version is None:

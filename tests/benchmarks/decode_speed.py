@@ -1,4 +1,4 @@
-"""How fast frames are decoded and cropped, against a bare loop of PyAV.
+"""Speed of decoding and cropping, against a bare loop of PyAV.
 
     python tests/benchmarks/decode_speed.py --clips VOXCELEB2_FOLDER [--copies 4] [--rounds 5]
 

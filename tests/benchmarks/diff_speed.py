@@ -23,7 +23,7 @@ import pyarrow as pa
 import emovox
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.ids import TrackKey
 
 TRACK_COLUMNS = list(TrackRow.__dataclass_fields__)
@@ -61,7 +61,7 @@ def main() -> None:
     parser.add_argument("dataset", type=Path)
     parser.add_argument("--runs", type=int, default=3)
     arguments = parser.parse_args()
-    header = Header(
+    info = DatasetInfo(
         "changed",
         "1.1.0",
         240,
@@ -72,7 +72,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "changed"
         chunks = changed_chunks(emovox.load(arguments.dataset), np.random.default_rng(0))
-        write_dataset(copy, chunks, [], header, hdf5=False)
+        write_dataset(copy, chunks, [], info, hdf5=False)
         paths = [str(arguments.dataset), str(copy)]
         command = [sys.executable, "-m", "emovox", "diff", *paths, "--format", "json"]
         for _ in range(arguments.runs):

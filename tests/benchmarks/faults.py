@@ -288,7 +288,7 @@ OF_SOUND = r"\[aac @|\[(mov|in#).*?\] stream 1, "
 
 @dataclass(frozen=True)
 class Decoded:
-    """What the ffmpeg program says of a file.
+    """Result of the program ffmpeg for a file.
 
     Attributes:
         complaint: the first line of its errors; empty if there are none.
@@ -388,7 +388,7 @@ def logit_lists(frames: pa.Table) -> list[list[float]]:
 
 
 def difference(rows: list[tuple[float, ...]], expected: list[tuple[float, ...]]) -> str:
-    """What is wrong with the rows of a track; empty if nothing is."""
+    """Return the fault of the rows of a track; empty if there is none."""
     if [row[0] for row in rows] != [row[0] for row in expected]:
         return f"{len(rows)} rows at other grid points than the {len(expected)} expected"
     mine, right = np.array(rows), np.array(expected)
@@ -408,7 +408,7 @@ def difference(rows: list[tuple[float, ...]], expected: list[tuple[float, ...]])
 
 @dataclass
 class Tally:
-    """What became of the files of one kind of damage."""
+    """Outcomes of the files of one kind of damage."""
 
     files: int = 0
     written: int = 0

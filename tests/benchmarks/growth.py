@@ -1,4 +1,4 @@
-"""How a build grows: time per track up to ten thousand, plan and finish of a million.
+"""Growth of a build: time per track up to ten thousand, plan and finish of a million.
 
     python tests/benchmarks/growth.py real [--tracks 10000] [--rounds 3]
     python tests/benchmarks/growth.py planned [--tracks 1100000]
@@ -29,7 +29,8 @@ from emovox.dataset import schema
 from emovox.dataset.rows import TrackRow
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import build_dataset
-from emovox.labelling.shard import ROWS, ShardJob, ShardReport, write_shard
+from emovox.labelling.shard_report import ROWS, ShardReport, write_shard
+from emovox.labelling.plan import ShardJob
 from emovox.testing import write_clip
 
 FRAMES_PER_TRACK = 33
@@ -115,7 +116,7 @@ class FakeMedia:
             if field.name not in columns:
                 columns[field.name] = self.random.standard_normal(num_rows, np.float32)
         table = pa.table([pa.array(columns[f.name], f.type) for f in ROWS], schema=ROWS)
-        write_shard(job, table, report)
+        write_shard(job.state, table, report)
         return report
 
 

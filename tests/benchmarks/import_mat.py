@@ -1,4 +1,4 @@
-"""How long the published annotations take to import, against `scipy.io.loadmat` alone.
+"""Time to import the published annotations, against `scipy.io.loadmat` alone.
 
     python tests/benchmarks/import_mat.py [--scale 1.0] [--keep FOLDER]
 

@@ -80,7 +80,7 @@ def resampled(clip: Path, folder: Path) -> Iterator[np.ndarray]:
 
 
 def resampled_file(clip: Path) -> Path:
-    """Where the video that video2dataset makes of a clip goes: outside the corpus."""
+    """Return the path of the video that video2dataset makes of a clip, outside the corpus."""
     return clip.parents[4] / "resampled" / "-".join(clip.parts[-3:])
 
 

@@ -1,11 +1,11 @@
-"""How fast batches become spectrograms, against one utterance after the other in NumPy.
+"""Speed of spectrograms of batches, against one utterance after the other in NumPy.
 
     python tests/benchmarks/spectrogram_speed.py [--threads 2] [--batch 32] [--rounds 15]
 
-The yardstick is what one would write first, though without a loop: SciPy's filters, all frames at
+The baseline is what one would write first, though without a loop: SciPy's filters, all frames at
 once, the transform of all 512 bins by NumPy. All see the same segments of 4 s, in turns; for each
 the median and the least of the rounds are given, in milliseconds a segment, and how many times as
-fast as the yardstick that is. Threads that wait for each other need idle cores: where others
+fast as the baseline that is. Threads that wait for each other need idle cores: where others
 compute, the median of two threads says how busy the machine is.
 """
 
@@ -22,7 +22,7 @@ from scipy.signal import lfilter
 from emovox.media.spectrogram import batch_spectrogram, num_samples, spectrogram
 
 
-def yardstick(samples: np.ndarray) -> np.ndarray:
+def baseline(samples: np.ndarray) -> np.ndarray:
     levels = lfilter([1, -1], [1, -0.99], samples * 32768)
     levels = lfilter([1, -0.97], [1], levels)
     frames = np.lib.stride_tricks.sliding_window_view(levels, 400)[::160] * np.hamming(400)
@@ -49,10 +49,10 @@ def main() -> None:
     shape = args.batch, num_samples(400)
     samples = 0.1 * np.random.default_rng(0).standard_normal(shape).astype(np.float32)
     batch = torch.from_numpy(samples)
-    difference = np.abs(batch_spectrogram(batch[:1])[0].numpy() - yardstick(samples[0]))
-    print(f"largest difference / mean {difference.max() / yardstick(samples[0]).mean():.1e}")
+    difference = np.abs(batch_spectrogram(batch[:1])[0].numpy() - baseline(samples[0]))
+    print(f"largest difference / mean {difference.max() / baseline(samples[0]).mean():.1e}")
     ways: dict[str, Callable[[], object]] = {
-        "NumPy, one by one": lambda: [yardstick(row) for row in samples],
+        "NumPy, one by one": lambda: [baseline(row) for row in samples],
         "emovox.spectrogram, one by one": lambda: [spectrogram(row) for row in samples],
         "emovox, one by one": lambda: [batch_spectrogram(row[None]) for row in batch],
         "emovox, in a batch": lambda: batch_spectrogram(batch),
