@@ -45,77 +45,47 @@ the others need the extra `build`. With the dataset of `emovox demo`:
 
 from typing import TYPE_CHECKING, Any
 
-from emovox.emotions import EMOTIONS
-from emovox.errors import EmovoxError
+from emovox.emotions import EMOTIONS as EMOTIONS
+from emovox.errors import EmovoxError as EmovoxError
 
 __version__ = "0.1.0"  # pyproject.toml reads it
 
-if TYPE_CHECKING:
-    from emovox.comparison.difference import diff
-    from emovox.corpus.sound_files import audio_path
-    from emovox.dataset.reader import Dataset, load
-    from emovox.dataset.takedown import hash_identity
-    from emovox.downloads import DownloadConfig, download
-    from emovox.labelling.build_config import BuildConfig
-    from emovox.labelling.import_mat import import_mat
-    from emovox.labelling.result import BuildResult
-    from emovox.labelling.run import build_dataset
-    from emovox.media.audio import read_audio
-    from emovox.media.spectrogram import spectrogram
-    from emovox.probing.probe_config import ProbeConfig
-    from emovox.probing.probes import probe
-    from emovox.publishing.publish import release
-    from emovox.reporting.page import report
-    from emovox.reporting.report_config import ReportConfig
-    from emovox.student import Student, load_student
-    from emovox.student.evaluation import evaluate
-    from emovox.student.prediction import predict
-    from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
-    from emovox.student.training import train_student
-    from emovox.teacher import Teacher, load_teacher
-    from emovox.teacher.evaluation import evaluate_teacher
-    from emovox.teacher.teacher_config import TeacherEvaluateConfig, TeacherTrainConfig
-    from emovox.teacher.training import train_teacher
-    from emovox.validation.outcomes import validate
+if TYPE_CHECKING:  # what `_HOMES` loads, for type checkers
+    from emovox.comparison.difference import diff as diff
+    from emovox.corpus.sound_files import audio_path as audio_path
+    from emovox.dataset.reader import Dataset as Dataset
+    from emovox.dataset.reader import load as load
+    from emovox.dataset.takedown import hash_identity as hash_identity
+    from emovox.downloads import DownloadConfig as DownloadConfig
+    from emovox.downloads import download as download
+    from emovox.labelling.build_config import BuildConfig as BuildConfig
+    from emovox.labelling.import_mat import import_mat as import_mat
+    from emovox.labelling.result import BuildResult as BuildResult
+    from emovox.labelling.run import build_dataset as build_dataset
+    from emovox.media.audio import read_audio as read_audio
+    from emovox.media.spectrogram import spectrogram as spectrogram
+    from emovox.probing.probe_config import ProbeConfig as ProbeConfig
+    from emovox.probing.probes import probe as probe
+    from emovox.publishing.publish import release as release
+    from emovox.reporting.page import report as report
+    from emovox.reporting.report_config import ReportConfig as ReportConfig
+    from emovox.student import Student as Student
+    from emovox.student import load_student as load_student
+    from emovox.student.evaluation import evaluate as evaluate
+    from emovox.student.prediction import predict as predict
+    from emovox.student.student_config import EvaluateConfig as EvaluateConfig
+    from emovox.student.student_config import PredictConfig as PredictConfig
+    from emovox.student.student_config import StudentTrainConfig as StudentTrainConfig
+    from emovox.student.training import train_student as train_student
+    from emovox.teacher import Teacher as Teacher
+    from emovox.teacher import load_teacher as load_teacher
+    from emovox.teacher.evaluation import evaluate_teacher as evaluate_teacher
+    from emovox.teacher.teacher_config import TeacherEvaluateConfig as TeacherEvaluateConfig
+    from emovox.teacher.teacher_config import TeacherTrainConfig as TeacherTrainConfig
+    from emovox.teacher.training import train_teacher as train_teacher
+    from emovox.validation.outcomes import validate as validate
 
-__all__ = [
-    "EMOTIONS",
-    "BuildConfig",
-    "BuildResult",
-    "Dataset",
-    "DownloadConfig",
-    "EmovoxError",
-    "EvaluateConfig",
-    "PredictConfig",
-    "ProbeConfig",
-    "ReportConfig",
-    "Student",
-    "StudentTrainConfig",
-    "Teacher",
-    "TeacherEvaluateConfig",
-    "TeacherTrainConfig",
-    "audio_path",
-    "build_dataset",
-    "diff",
-    "download",
-    "evaluate",
-    "evaluate_teacher",
-    "hash_identity",
-    "import_mat",
-    "load",
-    "load_student",
-    "load_teacher",
-    "predict",
-    "probe",
-    "read_audio",
-    "release",
-    "report",
-    "spectrogram",
-    "train_student",
-    "train_teacher",
-    "validate",
-]
-
+# Public names, by the module that is imported when one of them is first used.
 _HOMES = {
     "emovox.comparison.difference": ("diff",),
     "emovox.corpus.sound_files": ("audio_path",),
@@ -144,6 +114,9 @@ _HOMES = {
     "emovox.teacher.training": ("train_teacher",),
     "emovox.validation.outcomes": ("validate",),
 }
+__all__ = sorted(
+    ["EMOTIONS", "EmovoxError", *(name for names in _HOMES.values() for name in names)]
+)
 
 
 def __getattr__(name: str) -> Any:

@@ -74,7 +74,10 @@ def _explain(error: Exception, command: str) -> tuple[str, int] | None:
     return None  # click handles a closed pipe
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+SETTINGS = {"help_option_names": ["-h", "--help"], "show_default": True}
+
+
+@click.group(cls=Commands, context_settings=SETTINGS)
 @click.version_option(__version__)
 def main() -> None:
     """Datasets of per-frame emotion logits from speaking-face video."""

@@ -21,7 +21,6 @@ def _format_option(*formats: str) -> Callable[[Command], Command]:
         "form",
         type=click.Choice(formats),
         default="text",
-        show_default=True,
         help="Output format.",
     )
 
@@ -113,7 +112,6 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
 @click.option(
     "--private/--public",
     default=True,
-    show_default=True,
     help="Visibility of the repository, if it is new.",
 )
 def release(

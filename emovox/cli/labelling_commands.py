@@ -42,14 +42,13 @@ def build_dataset(recipe: str | None, **options: Any) -> None:
     help="Folder of vox1_meta.csv and the official lists.  [default: that of FILE, else the "
     "downloaded lists]",
 )
-@click.option("--name", default="emovoxceleb", show_default=True, help="Name of the dataset.")
-@click.option("--version", default="1.0.0", show_default=True, help="Version of the dataset.")
+@click.option("--name", default="emovoxceleb", help="Name of the dataset.")
+@click.option("--version", default="1.0.0", help="Version of the dataset.")
 @click.option("--hdf5/--no-hdf5", default=False, help="Write HDF5 files in addition to Parquet.")
 @click.option(
     "--max-dropped",
     type=click.FloatRange(0, 1),
     default=0.05,
-    show_default=True,
     help="Largest fraction of dropped tracks; above it the exit code is 1.",
 )
 def import_mat(files: tuple[Path, ...], out: Path, max_dropped: float, **options: Any) -> None:
@@ -71,13 +70,10 @@ def import_mat(files: tuple[Path, ...], out: Path, max_dropped: float, **options
     "--out",
     type=FOLDER,
     default=Path("emovox-demo"),
-    show_default=True,
     help="Folder of the corpus, dataset, student and report.",
 )
-@click.option("--seed", type=int, default=0, show_default=True, help="Random seed.")
-@click.option(
-    "--jobs", type=int, default=0, help="Number of worker processes.  [default: one per core]"
-)
+@click.option("--seed", default=0, help="Random seed.")
+@click.option("--jobs", default=0, help="Number of worker processes; 0 for one per core.")
 def demo(out: Path, seed: int, jobs: int) -> None:
     """Try everything once on a small synthetic corpus.
 
@@ -94,7 +90,7 @@ def demo(out: Path, seed: int, jobs: int) -> None:
 @click.argument("target", metavar="annotations|splits|teacher|student")
 @click.option("--name", help="One file of the target, such as resnet50-ferplus.")
 @click.option("--out", type=FOLDER, help="Folder of the files.  [default: in the cache]")
-@click.option("--url", help="Address of the file; of a folder of the files if it ends in /.")
+@click.option("--url", help="Address of the file, or of a folder of files, which ends in /.")
 @click.option(
     "--from", "copy", type=FILE_OR_FOLDER, help="Local copy of the file, or a folder with it."
 )

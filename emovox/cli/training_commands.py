@@ -4,7 +4,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +15,11 @@ from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
 from emovox.teacher import DEFAULT_TEACHER
 from emovox.teacher.teacher_config import TeacherEvaluateConfig, TeacherTrainConfig
+
+if TYPE_CHECKING:
+    from emovox.probing.probe_result import ProbeResult
+    from emovox.student.evaluation import Evaluation
+    from emovox.teacher.evaluation import TeacherEvaluation
 
 DATA = click.option(
     "--data", type=FILE_OR_FOLDER, required=True, help="FER+ faces and votes: a folder or zip file."
@@ -29,6 +34,12 @@ _say = partial(click.echo, err=True)
 
 def _echo_json(record: Any) -> None:
     click.echo(json.dumps(record))
+
+
+def _finish(result: "Evaluation | TeacherEvaluation | ProbeResult", out: Path | None) -> None:
+    if out is not None:
+        result.write(out)
+    click.echo(result.summary())
 
 
 @click.command("train-teacher")
@@ -73,9 +84,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any)
     from emovox.teacher.evaluation import evaluate_teacher
 
     result = evaluate_teacher(teacher, data, read_config(TeacherEvaluateConfig, None, options))
-    click.echo(result.summary())
-    if out is not None:
-        result.write(out)
+    _finish(result, out)
 
 
 @click.command("train-student")
@@ -125,9 +134,7 @@ def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **op
     from emovox.student.evaluation import evaluate
 
     result = evaluate(checkpoint, dataset, audio, read_config(EvaluateConfig, None, options))
-    if out is not None:
-        result.write(out)
-    click.echo(result.summary())
+    _finish(result, out)
 
 
 @click.command()
@@ -146,9 +153,7 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> No
     from emovox.probing.probes import probe
 
     result = probe(checkpoint, corpus, read_config(ProbeConfig, None, options))
-    if out is not None:
-        result.write(out)
-    click.echo(result.summary())
+    _finish(result, out)
     if result.too_many_dropped:
         raise CheckError(
             "more files were dropped than --max-dropped allows; probe.json in --out lists each "
