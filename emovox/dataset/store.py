@@ -20,7 +20,6 @@ MAX_PENDING = 32  # pieces; a slice keeps the whole table that it is part of in 
 # Errors that reading a damaged table raises.
 DAMAGED = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
 
-
 FileEntry = dict[str, Any]  # an entry of `files` in the manifest
 
 
@@ -243,6 +242,13 @@ def read_hdf5_frames(path: Path, rows: int = schema.ROW_GROUP_ROWS) -> Iterator[
             yield pa.Table.from_arrays(arrays, schema=schema.FRAMES)
 
 
+def read_pieces(path: Path) -> Iterator[pa.Table]:
+    """Yield the rows of a Parquet file in pieces; page checksums are verified."""
+    file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True, pre_buffer=False)
+    for batch in file.iter_batches(schema.ROW_GROUP_ROWS):
+        yield pa.Table.from_batches([batch])
+
+
 def read_frames(root: Path, split: str, container: str) -> Iterator[pa.Table]:
     """Yield the frames of a split in pieces, from its `parquet` or `hdf5` file.
 
@@ -252,14 +258,8 @@ def read_frames(root: Path, split: str, container: str) -> Iterator[pa.Table]:
     is_hdf5 = container == "hdf5"
     path = root / (schema.hdf5_file(split) if is_hdf5 else schema.table_file("frames", split))
     try:
-        if is_hdf5:
-            yield from read_hdf5_frames(path)
-            return
-        file = pq.ParquetFile(
-            path, memory_map=True, page_checksum_verification=True, pre_buffer=False
-        )
-        for batch in file.iter_batches(schema.ROW_GROUP_ROWS):
-            yield pa.Table.from_batches([batch]).cast(schema.FRAMES)
+        for piece in read_hdf5_frames(path) if is_hdf5 else read_pieces(path):
+            yield piece.cast(schema.FRAMES)
     except (*DAMAGED, pa.ArrowException) as error:
         kind = "HDF5" if is_hdf5 else "Parquet"
         raise InputError(f"{path}: cannot read as {kind} frames: {first_line(error)}") from error

@@ -1,6 +1,6 @@
 """Tables of a dataset for its release: copied, or rewritten without the listed identities."""
 
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.store import create_table, write_hdf5
+from emovox.dataset.store import FileEntry, create_table, read_pieces, write_hdf5
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, SplitView, mentions_listed, view_without
 from emovox.files import copy_file
 
@@ -72,14 +72,14 @@ class Removal:
         remaining = [e for e in entries if not mentions_listed(e["track_id"], self.listed)]
         return {**provenance, key: remaining} if entries else dict(provenance)
 
-    def write(self, out: Path) -> list[dict[str, Any]]:
+    def write(self, out: Path) -> list[FileEntry]:
         """Write the listed files except `REGENERATED` below `out`; return their entries."""
         # HDF5 files are made from the Parquet files, so those come first.
         files = sorted(self.manifest["files"], key=lambda file: file["path"] in HDF5_OF)
         written = [self._write(out, f) for f in files if f["path"] not in REGENERATED]
         return [entry for entry in written if entry]
 
-    def _write(self, out: Path, entry: Mapping[str, Any]) -> dict[str, Any] | None:
+    def _write(self, out: Path, entry: FileEntry) -> FileEntry | None:
         """Write one file; return None if no row of it remains."""
         name = entry["path"]
         table, split = (TABLE_OF | HDF5_OF).get(name, ("", ""))
@@ -89,15 +89,13 @@ class Removal:
             if table == "hdf5":
                 return write_hdf5(out, split)
             select = view.select_tracks if table == "tracks" else view.select_frames
-            return self._store(select(_read(self.source / name)), out, table, split)
+            return self._store(select(read_pieces(self.source / name)), out, table, split)
         if name == schema.DROPPED_FILE and self.dropped is not None:
             return self._store([self.dropped], out, "dropped")
         copy_file(self.source / name, out / name)
-        return dict(entry)
+        return entry
 
-    def _store(
-        self, rows: Iterable[pa.Table], out: Path, table: str, split: str = ""
-    ) -> dict[str, Any]:
+    def _store(self, rows: Iterable[pa.Table], out: Path, table: str, split: str = "") -> FileEntry:
         with create_table(out, table, self.manifest["name"], split) as file:
             for piece in rows:
                 file.write(piece)
@@ -119,9 +117,3 @@ def find_removal(source: Path, manifest: Mapping[str, Any], listed: Collection[s
     remains = [not any(mentions_listed(text, listed) for text in row) for row in texts]
     remaining = None if all(remains) else dropped.filter(pa.array(remains, pa.bool_()))
     return Removal(source, manifest, listed, views, remaining)
-
-
-def _read(path: Path) -> Iterator[pa.Table]:
-    file = pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False)
-    for batch in file.iter_batches(schema.ROW_GROUP_ROWS):
-        yield pa.Table.from_batches([batch])
