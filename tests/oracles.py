@@ -1,4 +1,4 @@
-"""Libraries that tests compare with. The core of emovox is tested without them too."""
+"""Libraries that tests compare with; tests of the core also run without them."""
 
 import importlib
 from typing import Any
@@ -7,7 +7,7 @@ import pytest
 
 
 class Absent:
-    """Stands in for a module that is not installed: whoever uses it is skipped."""
+    """Stand-in for a module that is not installed: a test that uses it is skipped."""
 
     def __init__(self, name: str) -> None:
         self._name = name
@@ -19,7 +19,7 @@ class Absent:
 
 
 def oracle(name: str) -> Any:
-    """Import a module, or return what skips the tests that use it."""
+    """Import a module, or return an `Absent` that skips the tests that use it."""
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError:

@@ -1,4 +1,4 @@
-"""What `emovox diff` finds, against loops over all rows."""
+"""`emovox diff` against loops over all rows."""
 
 import json
 import math
@@ -21,7 +21,7 @@ from emovox.comparison.changes import RULE
 from emovox.comparison.difference import diff
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import Header, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.ids import TrackKey
@@ -75,8 +75,8 @@ def chunks(content: Content) -> Iterator[Chunk]:
 def write(out: Path, content: Content) -> Path:
     tables = ("frames", "tracks") if content.sharpness is None else schema.TABLES
     origin = {"origin": "Made by a test."}
-    header = Header("small", content.version, content.step_ms, content.teacher, origin, tables)
-    write_dataset(out, chunks(content), [], header, hdf5=content.hdf5)
+    info = DatasetInfo("small", content.version, content.step_ms, content.teacher, origin, tables)
+    write_dataset(out, chunks(content), [], info, hdf5=content.hdf5)
     return out
 
 
@@ -479,13 +479,13 @@ def remove_manifest(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (break_schema, "version 2 of the contract; this emovox reads 1"),
+        (break_schema, "contract version 2; this emovox reads 1"),
         (break_emotions, "emotions are"),
         (break_files, "step_ms or files are not of the contract"),
         (break_frames, "frames/train-00000-of-00001.parquet"),
         (drop_column, "columns are not those of the contract"),
-        (remove, "no such folder"),
-        (remove_manifest, "is no dataset"),
+        (remove, "folder not found"),
+        (remove_manifest, "not a dataset"),
     ],
 )
 @pytest.mark.parametrize("which", ["old", "new"])

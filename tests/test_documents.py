@@ -310,9 +310,7 @@ def test_keys_of_recipes_in_the_text_exist() -> None:
     found = [s for page in documents() for s in spans(page) if re.match(r"\w+ = \S+$", s)]
     assert "conv3 = 256" in found
     for text in found:
-        StudentTrainConfig(
-            **tomllib.loads(text)
-        )  # raises for an invalid key or value
+        StudentTrainConfig(**tomllib.loads(text))  # raises for an invalid key or value
 
 
 def test_snippets_of_yaml_fit() -> None:

@@ -1,0 +1,1 @@
+"""Differences between two versions of a dataset, and the version bump that they require."""

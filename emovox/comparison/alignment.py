@@ -1,5 +1,6 @@
-"""Rows of two datasets side by side, a row group of each at a time."""
+"""Rows of two datasets side by side, one row group of each at a time."""
 
+import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,26 +15,30 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
-from emovox.errors import InputError
+from emovox.errors import InputError, first_line
 
-# Columns that are compared of each table, besides its keys.
+# Compared columns of each table, in addition to its keys.
 VALUES = {
     "frames": schema.LOGITS,
     "faces": tuple(name for name in schema.FACES.names if name not in ("track_id", "frame_index")),
 }
 HEADER = ("name", "version", "schema_version", "emotions", "step_ms", "teacher")
-NO_SCORE = -1  # stands for null; detectors give scores from 0 to 1
-INVALID = "`emovox validate` says more"
+NO_SCORE = -1  # in place of null; detectors give scores from 0 to 1
+INVALID = "run `emovox validate` for details"
 
 
 class Side:
     """One of the two datasets.
 
     Attributes:
-        dataset: opened; `path`: its folder.
-        tracks: the table, of all splits end to end; `ids`: its track_id.
-        split, offset, count: int arrays: number of the split, first row and rows of each track.
-        step_ms: milliseconds between grid points; `files`: entry of each file in the manifest.
+        path: folder of the dataset.
+        dataset: the opened dataset.
+        tracks: the tables of tracks of all splits, concatenated.
+        ids: their track_id.
+        split, offset, count: int `[T]`: index of the split, first row and number of rows of each
+            track.
+        step_ms: milliseconds between grid points.
+        files: entries of the manifest's `files`, by path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -45,22 +50,23 @@ class Side:
         self.split = np.repeat(np.array(numbers, int), [table.num_rows for table in tables])
         self.ids = self.tracks["track_id"]
         if len(self.ids.unique()) != len(self.ids):
-            raise InputError(f"{path}: a track_id is there more than once; {INVALID}")
+            raise InputError(f"{path}: a track_id occurs more than once; {INVALID}")
         self.offset, self.count = (self.tracks[c].to_numpy() for c in ("row_offset", "n_frames"))
         self.step_ms, self.files = _read_manifest(self.dataset)
         self.rows = cache(self._rows)
 
     @property
     def header(self) -> dict[str, Any]:
-        """What the manifest says of the dataset, and the sizes of its tables."""
+        """Description from the manifest, with the number of tracks and frames."""
         manifest = {key: self.dataset.manifest.get(key) for key in HEADER}
         return manifest | {"tracks": len(self.ids), "frames": int(self.count.sum())}
 
     def has(self, table: str) -> bool:
+        """Return True if the dataset has a table."""
         return any(schema.table_file(table, split) in self.files for split in schema.SPLITS)
 
     def content(self, table: str, split: int) -> str | None:
-        """Content hash of a split's table, as the manifest has it."""
+        """Return the content hash of a split's table from the manifest."""
         file = self.files.get(schema.table_file(table, schema.SPLITS[split]), {})
         return file.get("content_sha256")
 
@@ -77,50 +83,47 @@ def _read_manifest(dataset: Dataset) -> tuple[int, dict[str, dict[str, Any]]]:
         return int(dataset.manifest["step_ms"]), files
     except (KeyError, TypeError, ValueError) as error:
         path = dataset.path / schema.MANIFEST
-        raise InputError(f"{path}: step_ms or files are not of the contract; {INVALID}") from error
+        raise InputError(f"{path}: step_ms or files violate the contract; {INVALID}") from error
 
 
 class Rows:
-    """Grid points and values of one split's table; holds the row groups last asked for."""
+    """Grid points and values of one split's table; caches the row groups of the last read."""
 
     def __init__(self, root: Path, table: str, split: str) -> None:
         self._path = path = root / schema.table_file(table, split)
         self._columns = ["frame_index", *VALUES[table]]
-        try:
+        with _reading(path):
             self._file = pq.ParquetFile(path, read_dictionary=["track_id"])
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{path}: {' '.join(str(error).split())}") from error
         found, wanted = self._file.schema_arrow, schema.SCHEMAS[table]
         if found.names != wanted.names or found.types[1:] != wanted.types[1:]:
-            raise InputError(f"{path}: its columns are not those of the contract; {INVALID}")
+            raise InputError(f"{path}: columns differ from the contract; {INVALID}")
         meta = self._file.metadata
         sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
         self._starts = np.cumsum([0, *sizes])
         self._held: dict[int, np.ndarray] = {}
 
     def check(self, ids: pa.ChunkedArray, offsets: np.ndarray, counts: np.ndarray) -> None:
-        """Refuse a table whose runs of equal track_id are not the tracks that `tracks` lists."""
-        starts, names = [], [pa.array([], pa.string())]
-        for group, start in enumerate(self._starts[:-1]):
-            for chunk in self._group(group, ["track_id"])["track_id"].chunks:
-                first = np.flatnonzero(np.diff(chunk.indices.to_numpy(), prepend=-1))
-                starts.append(first + start)
-                names.append(chunk.take(pa.array(first)).cast(pa.string()))
-                start += len(chunk)
-        found = pa.chunked_array(names).combine_chunks()
-        begins = np.concatenate([np.zeros(0, int), *starts])
-        if len(found):  # a track may go on in the next row group
-            fresh = np.append(True, pc.not_equal(found[1:], found[:-1]).to_numpy(False))
-            found, begins = found.filter(pa.array(fresh)), begins[fresh]
-        lengths = np.diff(begins, append=self._starts[-1])
-        same = np.array_equal(begins, offsets) and np.array_equal(lengths, counts)
-        if not same or found.to_pylist() != ids.to_pylist():
-            raise InputError(
-                f"{self._path}: its rows are not those that the table tracks lists; {INVALID}"
-            )
+        """Check that the runs of equal track_id are the tracks of the table `tracks`.
+
+        Args:
+            ids: track_id of each track.
+            offsets: first row of each track, int `[T]`.
+            counts: number of rows of each track, int `[T]`.
+
+        Raises:
+            InputError: they differ.
+        """
+        with _reading(self._path):
+            column = self._file.read(["track_id"])["track_id"].unify_dictionaries()
+        column = column.combine_chunks()
+        starts = np.flatnonzero(np.diff(column.indices.to_numpy(), prepend=-1))
+        lengths = np.diff(starts, append=len(column))
+        same = np.array_equal(starts, offsets) and np.array_equal(lengths, counts)
+        if not same or column.take(pa.array(starts)).to_pylist() != ids.to_pylist():
+            raise InputError(f"{self._path}: rows differ from the table tracks; {INVALID}")
 
     def read(self, offsets: np.ndarray, counts: np.ndarray) -> np.ndarray:
-        """Rows of some tracks, end to end: `[1 + columns, n]`, grid points first."""
+        """Return the rows of some tracks, concatenated: `[1 + columns, n]`, grid points first."""
         start, stop = int(offsets.min()), int((offsets + counts).max())
         first = int(np.searchsorted(self._starts, start, "right")) - 1
         last = int(np.searchsorted(self._starts, stop, "left"))
@@ -133,18 +136,21 @@ class Rows:
         return np.take(np.concatenate(groups, axis=1) if groups[1:] else groups[0], places, axis=1)
 
     def _values(self, group: int) -> np.ndarray:
-        rows = self._group(group, self._columns)
+        with _reading(self._path):
+            rows = self._file.read_row_group(group, self._columns)
         nulls = any(rows[name].null_count for name in self._columns if name != "score")
         values = np.stack([pc.fill_null(column, NO_SCORE).to_numpy() for column in rows.columns])
         if nulls or not np.isfinite(values).all():
             raise InputError(f"{self._path}: a value is null or not finite; {INVALID}")
         return values
 
-    def _group(self, group: int, columns: list[str]) -> pa.Table:
-        try:
-            return self._file.read_row_group(group, columns)
-        except (OSError, pa.ArrowException) as error:
-            raise InputError(f"{self._path}: {' '.join(str(error).split())}") from error
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise InputError(f"{path}: cannot read: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)
@@ -152,11 +158,11 @@ class Block:
     """Rows of some common tracks.
 
     Attributes:
-        tracks: numbers among the common tracks `[T]`.
+        tracks: indices among the common tracks `[T]`.
         owner: position in `tracks` of each common row `[n]`.
-        frame_index: of each common row in OLD `[n]`.
-        old, new: values `[columns, n]`.
-        added, removed: number of the track and grid point of rows that only one has `[2, m]`.
+        frame_index: grid point of each common row in OLD `[n]`.
+        old, new: values of the common rows `[columns, n]`.
+        added, removed: track index and grid point of rows in one dataset only `[2, m]`.
     """
 
     tracks: np.ndarray
@@ -172,7 +178,8 @@ class Pair:
     """Two datasets and their common tracks.
 
     Attributes:
-        in_old, in_new: rows of the common tracks in the two tables of tracks, in OLD's order.
+        old, new: the datasets.
+        in_old, in_new: rows of the common tracks in their tables of tracks, in OLD's order.
     """
 
     def __init__(self, old: Side, new: Side) -> None:
@@ -185,11 +192,11 @@ class Pair:
         return len(self.in_old)
 
     def ids(self, numbers: Any = slice(None)) -> list[str]:
-        """Ids of common tracks, by their number among them."""
+        """Return the ids of common tracks, by their index among them."""
         return self.old.ids.take(pa.array(self.in_old[numbers], pa.int64())).to_pylist()
 
     def blocks(self, table: str) -> Iterator[Block]:
-        """The rows of all common tracks, a row group of each dataset at a time."""
+        """Yield the rows of all common tracks, one row group of each dataset at a time."""
         splits = self.old.split[self.in_old], self.new.split[self.in_new]
         for a, b in itertools.product(range(len(schema.SPLITS)), repeat=2):
             chosen = np.flatnonzero((splits[0] == a) & (splits[1] == b))
@@ -205,7 +212,7 @@ class Pair:
         return content is not None and content == self.new.content(table, split)
 
     def _cut(self, tracks: np.ndarray) -> list[np.ndarray]:
-        """Cut where either dataset's next row group begins."""
+        """Split tracks wherever a row group of either dataset begins."""
         offsets = self.old.offset[self.in_old[tracks]], self.new.offset[self.in_new[tracks]]
         groups = np.stack(offsets) // schema.ROW_GROUP_ROWS
         return np.split(tracks, np.flatnonzero(np.diff(groups).any(axis=0)) + 1)
@@ -225,12 +232,15 @@ class Pair:
 
 
 def _read(side: Side, rows: Rows, tracks: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Rows of tracks, and a key of each: place of the track in `tracks`, then milliseconds."""
+    """Return the keys int `[n]` and values `[1 + columns, n]` of the rows of some tracks.
+
+    A key is the position in `tracks`, shifted by 32 bits, plus the time in milliseconds.
+    """
     counts = side.count[tracks]
     values = rows.read(side.offset[tracks], counts)
     owner = np.repeat(np.arange(len(tracks)), counts)
     keys = (owner << 32) + values[0].astype(int) * side.step_ms
     if (np.diff(keys) <= 0).any():
         track_id = side.ids[int(tracks[owner[1:][np.diff(keys) <= 0][0]])]
-        raise InputError(f"{side.path}: frames of {track_id} are not in order; {INVALID}")
+        raise InputError(f"{side.path}: frames of {track_id} are not sorted; {INVALID}")
     return keys, values

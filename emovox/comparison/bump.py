@@ -1,86 +1,68 @@
-"""Which version bump the differences between two datasets mean."""
+"""Version bump that the differences between two datasets require."""
 
 import re
 from collections.abc import Mapping
 from typing import Any
 
 from emovox.comparison.alignment import INVALID, Pair
-from emovox.comparison.changes import Bump, FrameChanges, TrackChanges
+from emovox.comparison.changes import Bump, Change
 from emovox.dataset import schema
 
 
-def find_bump(
-    pair: Pair, tracks: TrackChanges, frames: FrameChanges, faces: int | None, files: list[str]
-) -> Bump:
-    level, reasons = "major", _major(pair, tracks, frames, faces)
-    if not reasons:
-        level, reasons = "minor", _minor(pair, tracks, frames)
-    if not reasons and (hidden := _hidden(pair)):
-        level, reasons = "major", [f"content differs in what is not compared: {hidden}; {INVALID}"]
-    if not reasons:
-        level, reasons = "patch", _patch(pair, files)
-    if not reasons:
-        level = "none"
-    versions = [_numbers(side.header["version"]) for side in (pair.old, pair.new)]
-    if versions[0] is None:
+def find_bump(pair: Pair, changes: list[Change], files: list[str]) -> Bump:
+    """Return the lowest bump that the differences allow, with its reasons."""
+    old, new = pair.old.header, pair.new.header
+    has_faces = pair.old.has("faces"), pair.new.has("faces")
+    keys = ("schema_version", "emotions", "step_ms")
+    major = [f"{key} differs" for key in keys if old[key] != new[key]]
+    major += ["teacher differs"] if _other_teacher(old["teacher"], new["teacher"]) else []
+    major += ["table faces removed"] if has_faces == (True, False) else []
+    major += _counted(changes, "major")
+    minor = ["table faces added"] if has_faces == (False, True) else []
+    minor += _counted(changes, "minor")
+    if not major and not minor:
+        major = _unseen(pair)
+    patch = [f"{key} differs" for key in ("name", "teacher") if old[key] != new[key]]
+    patch += [f"files that differ: {', '.join(files)}"] if files else []
+    found = {"major": major, "minor": minor, "patch": patch, "none": []}
+    level = next((level for level, reasons in found.items() if reasons), "none")
+    reasons = found[level]
+    before, after = _numbers(old["version"]), _numbers(new["version"])
+    if before is None:
         return Bump(level, reasons, None, None)
-    least = _next(versions[0], level)
-    enough = None if versions[1] is None else versions[1] >= least
-    return Bump(level, reasons, ".".join(map(str, least)), enough)
+    least = _next(before, level)
+    return Bump(
+        level, reasons, ".".join(map(str, least)), None if after is None else after >= least
+    )
 
 
-def _major(pair: Pair, tracks: TrackChanges, frames: FrameChanges, faces: int | None) -> list[str]:
-    old, new = pair.old.header, pair.new.header
-    reasons = [
-        f"{key} differs"
-        for key in ("schema_version", "emotions", "step_ms")
-        if old[key] != new[key]
-    ]
-    if _other_teacher(old["teacher"] or {}, new["teacher"] or {}):
-        reasons.append("teacher differs")
-    if pair.old.has("faces") and not pair.new.has("faces"):
-        reasons.append("table faces removed")
-    counts = {
-        "tracks removed": len(tracks.removed),
-        "tracks moved between splits": len(tracks.moved),
-        "frames removed": frames.removed,
-        "frames with other logits": frames.changed,
-        "rows of faces that differ": faces or 0,
-    }
-    if tracks.values:
-        reasons.append(f"columns of tracks that differ: {', '.join(tracks.values)}")
-    return reasons + _counted(counts)
+def _other_teacher(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> bool:
+    """Return True for another name or checksum; an unknown checksum equals any."""
+    known = [(teacher or {}).get("sha256") for teacher in (old, new)]
+    names = [(teacher or {}).get("name") for teacher in (old, new)]
+    return names[0] != names[1] or (all(known) and known[0] != known[1])
 
 
-def _other_teacher(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
-    known = [teacher.get("sha256") for teacher in (old, new)]
-    return old.get("name") != new.get("name") or (all(known) and known[0] != known[1])
+def _counted(changes: list[Change], level: str) -> list[str]:
+    """Return a reason per table that has changes of a level."""
+    found: dict[str, list[str]] = {}
+    for change in changes:
+        if change.bump == level and change.count:
+            found.setdefault(change.table, []).append(f"{change.count:,} {change.change}")
+    return [f"{table}: {', '.join(counts)}" for table, counts in found.items()]
 
 
-def _minor(pair: Pair, tracks: TrackChanges, frames: FrameChanges) -> list[str]:
-    added = ["table faces added"] if pair.new.has("faces") and not pair.old.has("faces") else []
-    return added + _counted({"tracks added": len(tracks.added), "frames added": frames.added})
-
-
-def _patch(pair: Pair, files: list[str]) -> list[str]:
-    old, new = pair.old.header, pair.new.header
-    reasons = [f"{key} differs" for key in ("name", "teacher") if old[key] != new[key]]
-    return reasons + ([f"files that differ: {', '.join(files)}"] if files else [])
-
-
-def _hidden(pair: Pair) -> str:
-    """Tables whose content hashes differ; asked for where no difference was found."""
-    return ", ".join(
+def _unseen(pair: Pair) -> list[str]:
+    """Return a reason if content hashes differ although the compared columns are equal."""
+    tables = [
         schema.table_file(table, name)
         for table in schema.TABLES
         for split, name in enumerate(schema.SPLITS)
         if all(known := [side.content(table, split) for side in (pair.old, pair.new)])
         and known[0] != known[1]
-    )
-
-
-def _counted(counts: Mapping[str, int]) -> list[str]:
-    return [f"{what}: {count:,}" for what, count in counts.items() if count]
+    ]
+    found = f"content hashes differ, but no compared column: {', '.join(tables)}; {INVALID}"
+    return [found] if tables else []
 
 
 def _numbers(version: str) -> tuple[int, ...] | None:
@@ -90,5 +72,9 @@ def _numbers(version: str) -> tuple[int, ...] | None:
 
 def _next(version: tuple[int, ...], level: str) -> tuple[int, ...]:
     major, minor, patch = version
-    after = {"major": (major + 1, 0, 0), "minor": (major, minor + 1, 0), "none": version}
-    return after.get(level, (major, minor, patch + 1))
+    return {
+        "major": (major + 1, 0, 0),
+        "minor": (major, minor + 1, 0),
+        "patch": (major, minor, patch + 1),
+        "none": version,
+    }[level]

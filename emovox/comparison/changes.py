@@ -1,23 +1,24 @@
-"""The differences between two datasets as data, as JSON and as text."""
+"""Differences between two datasets: as data, as JSON, as text and as a DataFrame."""
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from emovox.emotions import EMOTIONS
+from emovox.packages import explained
 
 RULE = {
     "major": "a track is removed or moved, a frame is removed, a common value differs, or the "
-    "step, teacher, emotions or schema version does",
-    "minor": "tracks, frames or a table are added, all common rows are equal",
+    "step, teacher, emotions or schema version differs",
+    "minor": "tracks, frames or a table are added, and all common rows are equal",
     "patch": "only documents or containers differ",
     "none": "every file is equal",
 }
-NUM_EXAMPLES = 5  # of each list, in the text
+NUM_EXAMPLES = 5  # per kind of change, in the text
 WIDTH = 96  # characters
 
 
@@ -26,14 +27,14 @@ class TrackChanges:
     """Differences between the tables `tracks`.
 
     Attributes:
-        common: tracks that both have.
-        added, removed: their ids.
-        moved: ids, and the split in OLD and in NEW.
-        other_frames: ids of common tracks, and the grid points added (numbers of NEW) and removed
-            (numbers of OLD).
-        values: number of common tracks by column whose value differs.
+        common: number of tracks in both datasets.
+        added, removed: ids of the others.
+        moved: id, and split in OLD and in NEW.
+        other_frames: id of each common track whose grid points differ, with the added ones (as
+            numbers of NEW) and the removed ones (as numbers of OLD).
+        values: number of common tracks whose value differs, by column.
         labels: int `[8, 8]`, common tracks by label in OLD and in NEW.
-        label_flips: ids, and the label in OLD and in NEW.
+        label_flips: id, and label in OLD and in NEW.
     """
 
     common: int
@@ -48,19 +49,20 @@ class TrackChanges:
 
 @dataclass(frozen=True)
 class FrameChanges:
-    """Differences between the tables `frames`. Means are over common frames, null without any.
+    """Differences between the tables `frames`. Means are over common frames; null without any.
 
     Attributes:
-        common: frames that both have; `changed`: of these, with another logit; `argmax_flips`: of
-            these, with another largest one.
-        added, removed: including those of added and removed tracks, unlike the two
-            `..._in_common_tracks`.
-        argmax: int `[8, 8]`, common frames by largest logit in OLD and in NEW.
+        common: number of frames in both datasets.
+        changed: common frames with a logit that differs.
+        argmax_flips: common frames whose largest logit is that of another emotion.
+        added, removed: number of the other frames, including those of added and removed tracks.
+        added_in_common_tracks, removed_in_common_tracks: those of common tracks only.
+        argmax: int `[8, 8]`, common frames by argmax in OLD and in NEW.
         divergence: mean KL(softmax(old) || softmax(new)), nats.
-        emotions: for each emotion its term of the divergence, and mean absolute and largest change
-            of its logit.
-        largest: where the largest change of a logit is.
-        worst_tracks: by mean KL, the worst first.
+        emotions: for each emotion its term of the divergence, and the mean absolute and largest
+            change of its logit.
+        largest: position and values of the logit with the largest change.
+        worst_tracks: tracks with the highest mean KL, in descending order.
     """
 
     common: int
@@ -78,14 +80,33 @@ class FrameChanges:
 
 
 @dataclass(frozen=True)
+class Change:
+    """One kind of change.
+
+    Attributes:
+        table: table that changed, or `files`.
+        change: description.
+        count: number of rows or files.
+        bump: version bump that a single one requires; a key of `RULE`.
+        rows: ids of the rows or paths of the files, if they are known.
+    """
+
+    table: str
+    change: str
+    count: int
+    bump: str = "none"
+    rows: Sequence[str] = ()
+
+
+@dataclass(frozen=True)
 class Bump:
-    """Which part of the version has to grow.
+    """The version bump that the differences require.
 
     Attributes:
         level: a key of `RULE`.
-        reasons: what asks for it.
-        at_least: the lowest version that NEW may have; None if OLD's is not of the form 1.2.3.
-        enough: whether NEW's is that high; None if either is of another form.
+        reasons: differences that require it.
+        at_least: lowest version that NEW may have; None if OLD's is not of the form 1.2.3.
+        enough: True if NEW's version is at least that; None if either has another form.
     """
 
     level: str
@@ -94,17 +115,18 @@ class Bump:
     enough: bool | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Difference:
     """All differences between two datasets.
 
     Attributes:
-        old, new: what their manifests say of them.
-        header: what of that differs.
-        tracks, frames: differences of the rows.
-        faces_changed: common rows of `faces` that differ; None unless both have the table.
-        files: paths of files that differ, or that one does not have.
-        bump: the version bump that it all means.
+        old, new: description of each dataset, from its manifest.
+        header: keys of the description that differ.
+        tracks, frames: differences between the rows.
+        faces_changed: number of common rows of `faces` that differ; None unless both have it.
+        files: paths of files that differ or exist in one dataset only.
+        bump: the version bump that the differences require.
+        changes: number of rows by kind of change; not in the JSON.
     """
 
     old: dict[str, Any]
@@ -115,18 +137,45 @@ class Difference:
     faces_changed: int | None
     files: list[str]
     bump: Bump
+    changes: list[Change]
+
+    def __repr__(self) -> str:
+        old, new = (f"{side['name']} {side['version']}" for side in (self.old, self.new))
+        frames = self.frames
+        return (
+            f"<Difference {old} -> {new}: {self.bump.level}; "
+            f"tracks +{len(self.tracks.added):,} -{len(self.tracks.removed):,}, "
+            f"frames +{frames.added:,} -{frames.removed:,}, "
+            f"{frames.changed:,} of {frames.common:,} common frames changed>"
+        )
+
+    def to_pandas(self) -> Any:
+        """Return a DataFrame with one row per kind of change.
+
+        Its columns are those of `Change`, with the first of `rows` as first_example.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        with explained("to_pandas"):
+            import pandas as pd
+        changes = pd.DataFrame([asdict(change) for change in self.changes])
+        changes["first_example"] = [next(iter(rows), None) for rows in changes.pop("rows")]
+        return changes
 
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "rule": RULE}
+        """Return all differences as plain data."""
+        content = {**asdict(self), "rule": RULE}
+        del content["changes"]
+        return content
 
     def json(self) -> str:
-        """Everything, as JSON."""
+        """Return all differences as JSON."""
         return json.dumps(self.as_dict(), indent=2, ensure_ascii=False)
 
     def text(self) -> str:
-        """What a person wants to know, in lines of at most about 96 characters."""
-        parts = [self._heads(), self._counts(), *self._logits(), self._verdict()]
-        return "\n\n".join(parts)
+        """Return a summary for the terminal, about 96 characters wide."""
+        return "\n\n".join([self._heads(), self._changes(), *self._logits(), self._version()])
 
     def _heads(self) -> str:
         lines = []
@@ -138,52 +187,77 @@ class Difference:
                 lines.append(_item(key, f"{_plain(self.old[key])} -> {_plain(self.new[key])}"))
         return "\n".join(lines)
 
-    def _counts(self) -> str:
-        tracks, frames = self.tracks, self.frames
-        moved = [f"{m['track_id']} {m['old']} -> {m['new']}" for m in tracks.moved]
-        other = [
-            f"{o['track_id']} +{len(o['added'])} -{len(o['removed'])}" for o in tracks.other_frames
-        ]
-        lines = [
-            f"tracks    {tracks.common:,} in both, {len(tracks.added):,} added, "
-            f"{len(tracks.removed):,} removed, {len(moved):,} moved between splits",
-            *_examples("added", tracks.added),
-            *_examples("removed", tracks.removed),
-            *_examples("moved", moved),
-            f"frames    {frames.common:,} in both, {frames.added:,} added, "
-            f"{frames.removed:,} removed",
-            f"          {frames.added_in_common_tracks:,} added and "
-            f"{frames.removed_in_common_tracks:,} removed in {len(other):,} tracks of both",
-            *_examples("tracks", other),
-            f"          {frames.changed:,} of those in both with other logits, "
-            f"{frames.argmax_flips:,} with another argmax",
-        ]
-        if self.faces_changed is not None:
-            lines.append(f"faces     {self.faces_changed:,} of the rows in both differ")
-        if tracks.values:
-            counts = (f"{name} {count:,}" for name, count in tracks.values.items())
-            lines.append(_item("values", f"of tracks in both, by column: {', '.join(counts)}"))
+    def _changes(self) -> str:
+        lines, table = [], ""
+        for change in self.changes:
+            if not change.count and change.change != "in both":
+                continue
+            title, table = "" if change.table == table else change.table, change.table
+            lines.append(f"{title:<10}{change.count:>9,} {change.change}")
+            lines += [f"{'':<22}{row}" for row in change.rows[:NUM_EXAMPLES]]
+            if (rest := len(change.rows) - NUM_EXAMPLES) > 0:
+                lines.append(f"{'':<22}and {rest:,} more, listed by --format json")
         return "\n".join(lines)
 
     def _logits(self) -> Iterator[str]:
-        if self.frames.argmax_flips:
-            yield _matrix("argmax, in frames (down: old, across: new)", self.frames.argmax)
+        frames = self.frames
+        if frames.argmax_flips:
+            yield _matrix("argmax of frames (rows: old, columns: new)", frames.argmax)
         if self.tracks.label_flips:
-            yield _matrix("label, in tracks (down: old, across: new)", self.tracks.labels)
-        if self.frames.largest is not None:
-            yield _divergence(self.frames)
-            yield _largest(self.frames.largest)
-            yield _worst(self.frames.worst_tracks)
+            yield _matrix("label of tracks (rows: old, columns: new)", self.tracks.labels)
+        if frames.largest is not None:
+            values = {name: [*entry.values()] for name, entry in frames.emotions.items()}
+            terms, means, largest = np.array([*values.values()], float).T
+            values["all"] = [float(terms.sum()), float(means.mean()), float(largest.max())]
+            rows = [[name, *row] for name, row in values.items()]
+            yield _table(["logits", "KL term", "mean change", "largest change"], rows)
+            yield _largest(frames.largest)
+            head = ["worst tracks", "mean KL", "frames", "changed", "argmax flips"]
+            yield _table([*head, "largest change"], [[*t.values()] for t in frames.worst_tracks])
 
-    def _verdict(self) -> str:
+    def _version(self) -> str:
         bump = self.bump
-        verdict = {True: "is enough", False: "is too low", None: "is not of that form"}
-        asked = f", at least {bump.at_least}: {self.new['version']} {verdict[bump.enough]}"
-        lines = [_item("version", bump.level + (asked if bump.at_least else ""))]
+        verdict = {True: "is enough", False: "is too low", None: "is not of the form 1.2.3"}
+        required = f", at least {bump.at_least}: {self.new['version']} {verdict[bump.enough]}"
+        lines = [_item("version", bump.level + (required if bump.at_least else ""))]
         lines += [_item("", f"- {reason}", indent=2) for reason in bump.reasons]
         for title, (level, rule) in zip(("rule", "", "", ""), RULE.items(), strict=True):
             lines.append(_item(title, f"{level + ':':<7}{rule}", indent=7))
         return "\n".join(lines)
+
+
+def list_changes(
+    tracks: TrackChanges, frames: FrameChanges, faces_changed: int | None, files: list[str]
+) -> list[Change]:
+    """Return all kinds of changes between two datasets; arguments as in `Difference`."""
+    moved, flips = (
+        [f"{t['track_id']} {t['old']} -> {t['new']}" for t in changed]
+        for changed in (tracks.moved, tracks.label_flips)
+    )
+    other = [
+        f"{t['track_id']} +{len(t['added'])} -{len(t['removed'])}" for t in tracks.other_frames
+    ]
+    rows = {"label": flips}
+    return [
+        Change("tracks", "in both", tracks.common),
+        Change("tracks", "added", len(tracks.added), "minor", tracks.added),
+        Change("tracks", "removed", len(tracks.removed), "major", tracks.removed),
+        Change("tracks", "moved between splits", len(moved), "major", moved),
+        *(
+            Change("tracks", f"with another {column}", count, "major", rows.get(column, ()))
+            for column, count in tracks.values.items()
+        ),
+        Change("tracks", "with frames added or removed", len(other), rows=other),
+        Change("frames", "in both", frames.common),
+        Change("frames", "added", frames.added, "minor"),
+        Change("frames", "added in common tracks", frames.added_in_common_tracks),
+        Change("frames", "removed", frames.removed, "major"),
+        Change("frames", "removed in common tracks", frames.removed_in_common_tracks),
+        Change("frames", "with other logits", frames.changed, "major"),
+        Change("frames", "with another argmax", frames.argmax_flips),
+        Change("faces", "with other values", faces_changed or 0, "major"),
+        Change("files", "that differ", len(files), "patch", files),
+    ]
 
 
 def _item(title: str, text: str, indent: int = 0) -> str:
@@ -197,39 +271,30 @@ def _item(title: str, text: str, indent: int = 0) -> str:
     )
 
 
-def _examples(title: str, items: list[str]) -> list[str]:
-    lines = [f"{'':<10}{title:<9}{item}" for item in items[:NUM_EXAMPLES]]
-    if rest := len(items) - len(lines):
-        lines.append(f"{'':<10}{title:<9}and {rest:,} more, which --format json lists")
-    return lines
-
-
 def _plain(value: Any) -> str:
     if isinstance(value, Mapping):
         return " ".join(str(part)[:20] for part in value.values() if part)
     return str(value)
 
 
+def _table(head: list[str], rows: list[list[Any]]) -> str:
+    """Return an aligned table; the first column is flush left, the others flush right."""
+    lines = [head, *([_cell(value) for value in row] for row in rows)]
+    widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
+    return "\n".join(
+        line[0].ljust(widths[0]) + "".join(map(str.rjust, line[1:], widths[1:])) for line in lines
+    )
+
+
+def _cell(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{round(value, 6) + 0.0:.6f}"  # + 0.0 turns -0 into 0
+    return f"{value:,}" if isinstance(value, int) else value
+
+
 def _matrix(title: str, counts: list[list[int]]) -> str:
-    lines = [title, " " * 10 + "".join(f"{emotion:>10}" for emotion in EMOTIONS)]
-    for emotion, row in zip(EMOTIONS, counts, strict=True):
-        cells = (f"{count:,}" if count else "." for count in row)
-        lines.append(f"{emotion:<10}" + "".join(f"{cell:>10}" for cell in cells))
-    return "\n".join(lines)
-
-
-def _divergence(frames: FrameChanges) -> str:
-    rows = {name: list(entry.values()) for name, entry in frames.emotions.items()}
-    terms, means, largest = np.array(list(rows.values()), float).T
-    rows["all"] = [terms.sum(), means.mean(), largest.max()]
-    lines = [f"{'logits':<10}{'KL term':>14}{'mean change':>14}{'largest':>14}"]
-    for name, values in rows.items():
-        lines.append(f"{name:<10}" + "".join(f"{_decimal(value):>14}" for value in values))
-    return "\n".join(lines)
-
-
-def _decimal(value: float | None) -> str:
-    return f"{round(value or 0, 6) + 0.0:.6f}"  # + 0.0 makes -0 a plain 0
+    rows = [[name, *(n or "." for n in row)] for name, row in zip(EMOTIONS, counts, strict=True)]
+    return f"{title}\n{_table(['', *EMOTIONS], rows)}"
 
 
 def _largest(where: Mapping[str, Any]) -> str:
@@ -239,12 +304,3 @@ def _largest(where: Mapping[str, Any]) -> str:
         f"{where['frame_index']} of {where['track_id']}"
     )
     return _item("largest", text)
-
-
-def _worst(tracks: list[dict[str, Any]]) -> str:
-    titles = f"{'mean KL':>14}{'largest':>12}{'frames':>8}{'changed':>9}{'flips':>7}  track"
-    lines = [f"{'worst':<10}{titles}"]
-    for t in tracks:
-        numbers = f"{_decimal(t['divergence']):>24}{t['largest_change']:>12.4f}{t['frames']:>8,}"
-        lines.append(f"{numbers}{t['changed']:>9,}{t['argmax_flips']:>7,}  {t['track_id']}")
-    return "\n".join(lines)

@@ -1,1 +1,1 @@
-"""A dataset as a product: what is checked, compared and published."""
+"""Validation of a dataset against the contract, rule by rule, and its report formats."""

@@ -1,11 +1,11 @@
-"""Corpora of copies of real clips, for the benchmarks beside it."""
+"""Corpora of copies of real clips, for the benchmarks in this folder."""
 
 import shutil
 from pathlib import Path
 
 
 def copy_clips(source: Path, root: Path, copies: int) -> list[Path]:
-    """The clips many times over, under other identities."""
+    """Copy each clip several times, each copy as another identity; return the paths."""
     paths = []
     for clip in sorted(source.glob("mp4/*/*/*.mp4")):
         for k in range(copies):

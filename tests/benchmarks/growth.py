@@ -28,9 +28,9 @@ import pyarrow as pa
 from emovox.dataset import schema
 from emovox.dataset.rows import TrackRow
 from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.plan import ShardJob
 from emovox.labelling.run import build_dataset
 from emovox.labelling.shard_report import ROWS, ShardReport, write_shard
-from emovox.labelling.plan import ShardJob
 from emovox.testing import write_clip
 
 FRAMES_PER_TRACK = 33

@@ -51,17 +51,17 @@ def main() -> None:
     batch = torch.from_numpy(samples)
     difference = np.abs(batch_spectrogram(batch[:1])[0].numpy() - baseline(samples[0]))
     print(f"largest difference / mean {difference.max() / baseline(samples[0]).mean():.1e}")
-    ways: dict[str, Callable[[], object]] = {
+    variants: dict[str, Callable[[], object]] = {
         "NumPy, one by one": lambda: [baseline(row) for row in samples],
         "emovox.spectrogram, one by one": lambda: [spectrogram(row) for row in samples],
         "emovox, one by one": lambda: [batch_spectrogram(row[None]) for row in batch],
         "emovox, in a batch": lambda: batch_spectrogram(batch),
     }
-    taken: dict[str, list[float]] = {name: [] for name in ways}
-    for run in ways.values():
+    taken: dict[str, list[float]] = {name: [] for name in variants}
+    for run in variants.values():
         seconds(run)
     for _ in range(args.rounds):
-        for name, run in ways.items():
+        for name, run in variants.items():
             taken[name].append(seconds(run))
     print(f"  {'':<32}{'median':>10}{'':>10}{'least':>10}")
     for name, times in taken.items():
