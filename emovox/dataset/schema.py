@@ -99,7 +99,15 @@ PARQUET_OPTIONS = {
     "store_schema": False,
 }
 
+# Column of each array of an HDF5 file, except frames/logits.
+HDF5_FRAMES = {"frames/frame_index": "frame_index", "frames/timestamp_ms": "timestamp_ms"}
+HDF5_TRACKS = {
+    "tracks/track_id": "track_id",
+    "tracks/offset": "row_offset",
+    "tracks/n_frames": "n_frames",
+}
 HDF5_CHUNK = (1024, len(EMOTIONS))  # rows and columns of the logits
+HDF5_FILTERS = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
 
 MANIFEST = "manifest.json"
 PROVENANCE = "provenance.json"

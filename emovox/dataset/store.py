@@ -15,7 +15,7 @@ from emovox.dataset import schema
 from emovox.errors import InputError, first_line
 from emovox.files import replace_file, sha256_file
 
-HDF5_TRACKS = 16_384  # tracks per write: h5py keeps several copies of each string
+TRACKS_PER_WRITE = 16_384  # to HDF5: h5py keeps several copies of each string
 MAX_PENDING = 32  # pieces; a slice keeps the whole table that it is part of in memory
 # Errors that reading a damaged table raises.
 DAMAGED = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
@@ -177,35 +177,29 @@ def write_hdf5(root: Path, split: str) -> FileEntry:
     num_rows, num_tracks = frames.metadata.num_rows, tracks.metadata.num_rows
     name = schema.hdf5_file(split)
     (root / name).parent.mkdir(parents=True, exist_ok=True)
-    packed = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
     with replace_file(root / name) as temporary, h5py.File(temporary, "w", libver="v110") as file:
-        logits = file.create_dataset(
-            "frames/logits",
-            (num_rows, len(schema.LOGITS)),
-            np.float32,
-            maxshape=(None, len(schema.LOGITS)),  # lets a short file keep the chunk's shape
-            chunks=schema.HDF5_CHUNK,
-            **packed,
-        )
-        numbers = {
-            column: file.create_dataset(
-                f"frames/{column}",
-                num_rows,
-                pa.array([], schema.FRAMES.field(column).type).to_numpy().dtype,
-                chunks=True,
-                **packed,
+        arrays = {
+            "logits": file.create_dataset(
+                "frames/logits",
+                (num_rows, len(schema.LOGITS)),
+                np.float32,
+                maxshape=(None, len(schema.LOGITS)),  # lets a short file keep the chunk's shape
+                chunks=schema.HDF5_CHUNK,
+                **schema.HDF5_FILTERS,
             )
-            for column in ("frame_index", "timestamp_ms")
         }
-        _fill({"logits": logits, **numbers}, frames.iter_batches(schema.ROW_GROUP_ROWS))
-        columns = {
-            "track_id": file.create_dataset(
-                "tracks/track_id", num_tracks, h5py.string_dtype("utf-8")
-            ),
-            "row_offset": file.create_dataset("tracks/offset", num_tracks, np.int64),
-            "n_frames": file.create_dataset("tracks/n_frames", num_tracks, np.int32),
-        }
-        _fill(columns, tracks.iter_batches(HDF5_TRACKS, columns=list(columns)))
+        for path, column in schema.HDF5_FRAMES.items():
+            kind = str(schema.COLUMNS[column][0])
+            arrays[column] = file.create_dataset(
+                path, num_rows, kind, chunks=True, **schema.HDF5_FILTERS
+            )
+        _fill(arrays, frames.iter_batches(schema.ROW_GROUP_ROWS))
+        arrays = {}
+        for path, column in schema.HDF5_TRACKS.items():
+            kind = str(schema.COLUMNS[column][0])
+            dtype = h5py.string_dtype("utf-8") if kind == "string" else kind
+            arrays[column] = file.create_dataset(path, num_tracks, dtype)
+        _fill(arrays, tracks.iter_batches(TRACKS_PER_WRITE, columns=list(arrays)))
         file.attrs.update({k: v for k, v in metadata.items() if k.startswith("emovox.")})
     return describe_file(root, name, num_rows, metadata["emovox.content_sha256"])
 

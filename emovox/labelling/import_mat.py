@@ -138,22 +138,22 @@ def import_mat(
         >>> import_mat("published/emovoxceleb.mat", "emovoxceleb")  # doctest: +SKIP
         <ImportResult emovoxceleb: 153,352 tracks, 5,077,744 frames>
     """
-    paths = [files] if isinstance(files, str | os.PathLike) else files
-    files, out = [Path(path) for path in paths], Path(out)
-    meta = lists_folder(None if meta is None else Path(meta), files[0].parent)
+    given = [files] if isinstance(files, str | os.PathLike) else files
+    paths, out = [Path(path) for path in given], Path(out)
+    meta = lists_folder(None if meta is None else Path(meta), paths[0].parent)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not empty; choose another --out")
     check_printable(out, "--out")
     names = read_names(meta)
     lists = read_official_split(meta) if (meta / SETS_LIST).is_file() else None
-    found = read_annotations(files)
-    table = _Join(found, names, files)
+    found = read_annotations(paths)
+    table = _Join(found, names, paths)
     table.compare(lists)
     audit(table.keys, table.splits)
     if not table.keys:
         reasons = Counter(d.error for d in table.dropped)
         why = ", ".join(f"{n} x {error}" for error, n in reasons.items())
-        raise InputError(f"{', '.join(map(str, files))}: no usable track ({why})")
+        raise InputError(f"{', '.join(map(str, paths))}: no usable track ({why})")
     info = DatasetInfo(
         name=printable(name),
         version=printable(version),
@@ -164,7 +164,7 @@ def import_mat(
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "origin": ORIGIN,
             "teacher": {"name": TEACHER, "sha256": None, "accuracy": ACCURACY[TEACHER]},
-            "imported_from": [_fingerprint(path) for path in files],
+            "imported_from": [_fingerprint(path) for path in paths],
             "lists": [_fingerprint(meta / n) for n in LISTS if (meta / n).is_file()],
             "split_disagreements": table.disagreements,
         },

@@ -8,16 +8,11 @@ from typing import Any
 from emovox.dataset import schema
 from emovox.validation.findings import reading
 
-TYPES = {
-    "frames/logits": "float32",
-    "frames/frame_index": "int16",
-    "frames/timestamp_ms": "int32",
-    "tracks/track_id": "object",
-    "tracks/offset": "int64",
-    "tracks/n_frames": "int32",
+# Type of each array as h5py names it; a string is an object.
+TYPES = {"frames/logits": "float32"} | {
+    path: str(schema.COLUMNS[column][0]).replace("string", "object")
+    for path, column in (schema.HDF5_FRAMES | schema.HDF5_TRACKS).items()
 }
-FILTERS = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
-COLUMNS = {"track_id": "track_id", "row_offset": "offset", "n_frames": "n_frames"}
 
 
 @contextlib.contextmanager
@@ -50,7 +45,7 @@ def layout_faults(root: Path, name: str) -> Iterator[str]:
             elif path == "frames/logits" and (array.chunks, array.ndim) != (schema.HDF5_CHUNK, 2):
                 yield f"/{path} has chunks {array.chunks}, expected {schema.HDF5_CHUNK}"
             elif path.startswith("frames/") and any(
-                getattr(array, key) != value for key, value in FILTERS.items()
+                getattr(array, key) != value for key, value in schema.HDF5_FILTERS.items()
             ):
                 yield f"/{path} does not use gzip 4, shuffle and fletcher32"
 
@@ -62,7 +57,7 @@ def read_tracks(root: Path, name: str) -> tuple[dict[str, list[Any]], dict[str, 
         UnavailableError: they are unreadable.
     """
     with _open(root, name) as file:
-        arrays = {column: file[f"tracks/{array}"][:] for column, array in COLUMNS.items()}
+        arrays = {column: file[path][:] for path, column in schema.HDF5_TRACKS.items()}
         arrays["track_id"] = file["tracks/track_id"].asstr()[:]
         attributes = {key: str(value) for key, value in file.attrs.items()}
     return {column: values.tolist() for column, values in arrays.items()}, attributes
