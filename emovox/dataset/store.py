@@ -178,7 +178,7 @@ def write_hdf5(root: Path, split: str) -> FileEntry:
     name = schema.hdf5_file(split)
     (root / name).parent.mkdir(parents=True, exist_ok=True)
     with replace_file(root / name) as temporary, h5py.File(temporary, "w", libver="v110") as file:
-        arrays = {
+        frame_arrays = {
             "logits": file.create_dataset(
                 "frames/logits",
                 (num_rows, len(schema.LOGITS)),
@@ -190,16 +190,16 @@ def write_hdf5(root: Path, split: str) -> FileEntry:
         }
         for path, column in schema.HDF5_FRAMES.items():
             kind = str(schema.COLUMNS[column][0])
-            arrays[column] = file.create_dataset(
+            frame_arrays[column] = file.create_dataset(
                 path, num_rows, kind, chunks=True, **schema.HDF5_FILTERS
             )
-        _fill(arrays, frames.iter_batches(schema.ROW_GROUP_ROWS))
-        arrays = {}
+        _fill(frame_arrays, frames.iter_batches(schema.ROW_GROUP_ROWS))
+        track_arrays = {}
         for path, column in schema.HDF5_TRACKS.items():
             kind = str(schema.COLUMNS[column][0])
             dtype = h5py.string_dtype("utf-8") if kind == "string" else kind
-            arrays[column] = file.create_dataset(path, num_tracks, dtype)
-        _fill(arrays, tracks.iter_batches(TRACKS_PER_WRITE, columns=list(arrays)))
+            track_arrays[column] = file.create_dataset(path, num_tracks, dtype)
+        _fill(track_arrays, tracks.iter_batches(TRACKS_PER_WRITE, columns=list(track_arrays)))
         file.attrs.update({k: v for k, v in metadata.items() if k.startswith("emovox.")})
     return describe_file(root, name, num_rows, metadata["emovox.content_sha256"])
 
