@@ -39,7 +39,7 @@ class Content:
     version: str = "1.0.0"
     step_ms: int = 240
     teacher: Mapping[str, str | None] = field(default_factory=lambda: TEACHER)
-    sharpness: float | None = None  # of all faces; None for no table
+    sharpness: float | None = None  # at grid point 0; None: no table of faces
     hdf5: bool = False
     expected: int = 12
 
@@ -81,7 +81,7 @@ def write(out: Path, content: Content) -> Path:
 
 
 def random_content(seed: int, num_tracks: int = 12) -> Content:
-    """Tracks with gaps, in random splits."""
+    """Return tracks with gaps, in random splits."""
     rng = np.random.default_rng(seed)
     splits = {n: schema.SPLITS[rng.integers(3)] for n in range(num_tracks)}
     frames = {}
@@ -92,7 +92,7 @@ def random_content(seed: int, num_tracks: int = 12) -> Content:
 
 
 def changed(content: Content, seed: int) -> Content:
-    """Some tracks gone, new or moved; some frames gone, new or with other logits."""
+    """Return a copy with tracks removed, added and moved, and frames removed, added and changed."""
     rng = np.random.default_rng(seed)
     splits, frames = {}, {}
     for number, rows in content.frames.items():
@@ -115,7 +115,7 @@ def changed(content: Content, seed: int) -> Content:
 
 
 def kl(old: list[float], new: list[float]) -> list[float]:
-    """Terms of the divergence, from the definition."""
+    """Return the terms of the divergence, from the definition."""
     p, q = ([math.exp(x) / sum(map(math.exp, row)) for x in row] for row in (old, new))
     return [a * math.log(a / b) for a, b in zip(p, q, strict=True)]
 
@@ -127,7 +127,7 @@ def label(rows: Frames) -> str:
 
 @dataclass
 class Oracle:
-    """The same questions, answered with loops."""
+    """The same differences, found with loops."""
 
     old: Content
     new: Content
@@ -173,7 +173,7 @@ class Oracle:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_it_finds_what_loops_find(seed: int, tmp_path: Path) -> None:
+def test_differences_equal_those_found_with_loops(seed: int, tmp_path: Path) -> None:
     one = random_content(seed, num_tracks=40 if seed % 4 == 0 else 12)
     oracle = Oracle(one, changed(one, seed + 100))
     found = diff(write(tmp_path / "old", oracle.old), write(tmp_path / "new", oracle.new))
@@ -227,7 +227,7 @@ def test_it_finds_what_loops_find(seed: int, tmp_path: Path) -> None:
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6))
-def test_a_dataset_does_not_differ_from_itself(
+def test_dataset_has_no_differences_from_its_copy(
     seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     content = random_content(seed)
@@ -246,7 +246,7 @@ def test_a_dataset_does_not_differ_from_itself(
 
 @settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(seed=st.integers(0, 10**6))
-def test_both_directions_mirror_each_other(
+def test_swapped_datasets_give_mirrored_differences(
     seed: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     root, content = tmp_path_factory.mktemp("mirror"), random_content(seed)
@@ -294,43 +294,43 @@ BUMPS: dict[str, tuple[Content, Content, str, str]] = {
     "hdf5 added": (SMALL, replace(SMALL, hdf5=True), "patch", "hdf5/train.h5"),
     "version": (SMALL, replace(SMALL, version="1.0.1"), "patch", "README.md"),
     "checksum known": (replace(SMALL, teacher=NO_SUM), SMALL, "patch", "teacher differs"),
-    "frame added": (SMALL, replace(SMALL, frames=MORE_FRAMES), "minor", "frames added: 1"),
+    "frame added": (SMALL, replace(SMALL, frames=MORE_FRAMES), "minor", "frames: 1 added"),
     "track added": (
         SMALL,
         replace(SMALL, frames=MORE_TRACKS, splits={**SMALL.splits, 3: "unheard_val"}),
         "minor",
-        "tracks added: 1",
+        "tracks: 1 added",
     ),
     "faces added": (SMALL, replace(SMALL, sharpness=1.0), "minor", "table faces added"),
-    "frame removed": (SMALL, replace(SMALL, frames=FEWER_FRAMES), "major", "frames removed: 1"),
-    "logit": (SMALL, replace(SMALL, frames=OTHER_LOGIT), "major", "frames with other logits: 1"),
+    "frame removed": (SMALL, replace(SMALL, frames=FEWER_FRAMES), "major", "frames: 1 removed"),
+    "logit": (SMALL, replace(SMALL, frames=OTHER_LOGIT), "major", "frames: 1 with other logits"),
     "track removed": (
         SMALL,
         replace(SMALL, frames=FEWER_TRACKS, splits={0: "train", 2: "heard_val"}),
         "major",
-        "tracks removed: 1",
+        "tracks: 1 removed",
     ),
     "moved": (
         SMALL,
         replace(SMALL, splits={**SMALL.splits, 1: "heard_val"}),
         "major",
-        "tracks moved between splits: 1",
+        "tracks: 1 moved between splits",
     ),
     "step": (SMALL, replace(SMALL, step_ms=120), "major", "step_ms differs"),
     "teacher": (SMALL, replace(SMALL, teacher={**NO_SUM, "name": "b"}), "major", "teacher differs"),
-    "expected": (SMALL, replace(SMALL, expected=13), "major", "that differ: n_expected"),
+    "expected": (SMALL, replace(SMALL, expected=13), "major", "3 with another n_expected"),
     "faces removed": (replace(SMALL, sharpness=1.0), SMALL, "major", "table faces removed"),
     "a face": (
         replace(SMALL, sharpness=1.0),
         replace(SMALL, sharpness=2.0),
         "major",
-        "rows of faces that differ: 4",
+        "faces: 4 with other values",
     ),
 }
 
 
 @pytest.mark.parametrize("case", BUMPS)
-def test_bump_follows_the_rule(case: str, tmp_path: Path) -> None:
+def test_bump_follows_its_rule(case: str, tmp_path: Path) -> None:
     old, new, level, reason = BUMPS[case]
     found = diff(write(tmp_path / "old", old), write(tmp_path / "new", new))
     assert found.bump.level == level
@@ -340,7 +340,7 @@ def test_bump_follows_the_rule(case: str, tmp_path: Path) -> None:
     assert found.bump.enough == (new.version >= lowest)
 
 
-def test_a_version_of_another_form_is_not_judged(tmp_path: Path) -> None:
+def test_versions_of_another_form_are_not_compared(tmp_path: Path) -> None:
     old = write(tmp_path / "old", replace(SMALL, version="first"))
     new = write(tmp_path / "new", SMALL)
     assert diff(old, new).bump.at_least is None
@@ -348,7 +348,7 @@ def test_a_version_of_another_form_is_not_judged(tmp_path: Path) -> None:
     assert (bump.at_least, bump.enough) == ("1.0.1", None)
 
 
-def test_another_step_is_aligned_by_time(tmp_path: Path) -> None:
+def test_datasets_with_different_steps_are_aligned_by_time(tmp_path: Path) -> None:
     half = {n: {2 * k: x for k, x in rows.items()} for n, rows in SMALL.frames.items()}
     old = write(tmp_path / "old", SMALL)
     new = write(tmp_path / "new", replace(SMALL, step_ms=120, frames=half))
@@ -358,7 +358,7 @@ def test_another_step_is_aligned_by_time(tmp_path: Path) -> None:
     assert "step_ms   240 -> 120" in found.text()
 
 
-def test_empty_datasets_and_splits(tmp_path: Path) -> None:
+def test_empty_datasets_and_empty_splits(tmp_path: Path) -> None:
     empty = write(tmp_path / "empty", Content({}, {}))
     full = write(tmp_path / "full", SMALL)
     nothing = diff(empty, empty)
@@ -385,7 +385,7 @@ def test_tracks_longer_than_a_row_group(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def rewrite(dataset: Path, table: str, change: dict[str, Any]) -> None:
-    """Replace columns of a split's table without telling the manifest."""
+    """Replace columns of a table of train; the manifest keeps its hashes."""
     path = dataset / schema.table_file(table, "train")
     rows = pq.read_table(path)
     for column, values in change.items():
@@ -399,7 +399,7 @@ def edit_manifest(dataset: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_equal_hashes_in_the_manifests_are_trusted(tmp_path: Path) -> None:
+def test_frames_with_equal_hashes_in_both_manifests_are_not_compared(tmp_path: Path) -> None:
     old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
     rewrite(new, "frames", {"logit_fear": [9.0, 9.0, 9.0]})
     assert diff(old, new).frames.changed == 0
@@ -410,7 +410,7 @@ def test_equal_hashes_in_the_manifests_are_trusted(tmp_path: Path) -> None:
     assert diff(old, new).frames.changed == 3
 
 
-def test_content_that_differs_unseen_is_no_patch(tmp_path: Path) -> None:
+def test_other_hash_of_equal_columns_requires_a_major_bump(tmp_path: Path) -> None:
     old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
     files = json.loads((new / schema.MANIFEST).read_text())["files"]
     frames = schema.table_file("frames", "train")
@@ -424,12 +424,12 @@ def test_content_that_differs_unseen_is_no_patch(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "change", "words"),
     [
-        ("frames", {"track_id": [name(1)] * 3}, "not those that the table tracks lists"),
-        ("tracks", {"row_offset": [0, 1]}, "not those that the table tracks lists"),
-        ("tracks", {"n_frames": [2, 2]}, "not those that the table tracks lists"),
+        ("frames", {"track_id": [name(1)] * 3}, "rows differ from the table tracks"),
+        ("tracks", {"row_offset": [0, 1]}, "rows differ from the table tracks"),
+        ("tracks", {"n_frames": [2, 2]}, "rows differ from the table tracks"),
         ("tracks", {"track_id": [name(0)] * 2}, "more than once"),
         ("tracks", {"label": ["neutral", "joy"]}, "a label is not one of neutral"),
-        ("frames", {"frame_index": [2, 0, 1]}, f"frames of {name(0)} are not in order"),
+        ("frames", {"frame_index": [2, 0, 1]}, f"frames of {name(0)} are not sorted"),
         ("frames", {"logit_anger": [0.0, math.nan, 0.0]}, "not finite"),
     ],
 )
@@ -481,15 +481,15 @@ def remove_manifest(dataset: Path) -> None:
     [
         (break_schema, "contract version 2; this emovox reads 1"),
         (break_emotions, "emotions are"),
-        (break_files, "step_ms or files are not of the contract"),
+        (break_files, "step_ms or files violate the contract"),
         (break_frames, "frames/train-00000-of-00001.parquet"),
-        (drop_column, "columns are not those of the contract"),
+        (drop_column, "columns differ from the contract"),
         (remove, "folder not found"),
         (remove_manifest, "not a dataset"),
     ],
 )
 @pytest.mark.parametrize("which", ["old", "new"])
-def test_what_is_no_dataset_is_exit_2(which: str, damage: Any, words: str, tmp_path: Path) -> None:
+def test_invalid_dataset_exits_with_2(which: str, damage: Any, words: str, tmp_path: Path) -> None:
     old, new = (write(tmp_path / name, SMALL) for name in ("old", "new"))
     damage(tmp_path / which)
     result = run(old, new)
@@ -498,7 +498,7 @@ def test_what_is_no_dataset_is_exit_2(which: str, damage: Any, words: str, tmp_p
     assert result.stderr.startswith("emovox: error: ") and result.stderr.count("\n") == 1
 
 
-def test_json_holds_everything(tmp_path: Path) -> None:
+def test_json_has_all_differences(tmp_path: Path) -> None:
     one = random_content(1, num_tracks=40)
     old, new = write(tmp_path / "old", one), write(tmp_path / "new", changed(one, 2))
     result = run(old, new, "--format", "json")
@@ -508,7 +508,7 @@ def test_json_holds_everything(tmp_path: Path) -> None:
     assert result.stdout.count(str(tmp_path)) == 0
 
 
-def test_text_is_for_people(tmp_path: Path) -> None:
+def test_text_summarizes_the_differences(tmp_path: Path) -> None:
     one = random_content(1, num_tracks=80)
     old, new = write(tmp_path / "old", one), write(tmp_path / "new", changed(one, 2))
     result = run(old, new)
@@ -516,7 +516,7 @@ def test_text_is_for_people(tmp_path: Path) -> None:
     assert result.exit_code == 0 and not result.stderr
     assert result.stdout == found.text() + "\n"
     assert max(map(len, result.stdout.splitlines())) <= 100
-    assert f"{len(found.tracks.removed):,} removed" in result.stdout
+    assert f" {len(found.tracks.removed):,} removed\n" in result.stdout
     assert f"and {len(found.tracks.removed) - 5:,} more" in result.stdout
     for track in found.frames.worst_tracks:
         assert track["track_id"] in result.stdout
@@ -525,14 +525,30 @@ def test_text_is_for_people(tmp_path: Path) -> None:
         assert rule in " ".join(result.stdout.split())
 
 
-def test_text_of_equal_datasets_is_short(tmp_path: Path) -> None:
+def test_text_of_equal_datasets_has_no_tables_of_logits(tmp_path: Path) -> None:
     old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
     text = diff(old, new).text()
     assert "version   none, at least 1.0.0: 1.0.0 is enough" in text
-    assert "KL" not in text and "argmax, in" not in text
+    assert "KL" not in text and "argmax" not in text
 
 
-def test_wrong_usage_is_exit_2(tmp_path: Path) -> None:
+def test_repr_and_data_frame(tmp_path: Path) -> None:
+    old = write(tmp_path / "old", SMALL)
+    new = write(tmp_path / "new", replace(SMALL, frames=OTHER_LOGIT))
+    found = diff(str(old), str(new))
+    assert repr(found) == (
+        "<Difference small 1.0.0 -> small 1.0.0: major; tracks +0 -0, frames +0 -0, "
+        "1 of 4 common frames changed>"
+    )
+    pytest.importorskip("pandas", reason="needs the extra build")
+    table = found.to_pandas()
+    assert list(table.columns) == ["table", "change", "count", "bump", "first_example"]
+    rows = table.set_index(["table", "change"])
+    assert rows.loc[("frames", "with other logits"), "count"] == 1
+    assert rows.loc[("files", "that differ"), "first_example"] == found.files[0]
+
+
+def test_wrong_usage_exits_with_2(tmp_path: Path) -> None:
     old = write(tmp_path / "old", SMALL)
     assert run(old).exit_code == 2
     assert run(old, old, "--format", "xml").exit_code == 2
