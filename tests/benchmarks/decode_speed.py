@@ -1,11 +1,11 @@
-"""Speed of decoding and cropping, against a bare loop of PyAV.
+"""Speed of decoding and cropping frames, compared with a plain PyAV loop.
 
     python tests/benchmarks/decode_speed.py --clips VOXCELEB2_FOLDER [--copies 4] [--rounds 5]
 
-emovox's frames, crops and sharpness, against a loop that decodes every frame with PyAV and converts
-every sixth, in processor seconds of one thread on the same clips. The loop is timed as PyAV's
-documentation writes it (`frame.to_ndarray`), and with a converter kept between frames, as emovox
-keeps one. Only the ratios of a round mean something.
+emovox computes frames, crops and sharpness. The loop decodes every frame with PyAV and converts
+every sixth. Both are measured in CPU seconds of one thread on the same clips. The loop is timed as
+in PyAV's documentation (`frame.to_ndarray`), and with one converter for all frames, as in emovox.
+Only ratios within a round are comparable.
 """
 
 import argparse
@@ -66,9 +66,7 @@ def main() -> None:
         print(f"round {number + 1}: {1000 * ours / len(clips):.1f} ms per clip", flush=True)
     for name, values in ratios.items():
         rounds = ", ".join(f"{value:.2f}" for value in values)
-        print(
-            f"speed of emovox over the loop with {name}: {rounds}; {statistics.median(values):.2f}"
-        )
+        print(f"speed over the loop with {name}: {rounds}; median {statistics.median(values):.2f}")
 
 
 if __name__ == "__main__":

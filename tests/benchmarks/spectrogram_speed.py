@@ -1,12 +1,11 @@
-"""Speed of spectrograms of batches, against one utterance after the other in NumPy.
+"""Speed of spectrograms of batches, compared with NumPy, one utterance after another.
 
     python tests/benchmarks/spectrogram_speed.py [--threads 2] [--batch 32] [--rounds 15]
 
-The baseline is what one would write first, though without a loop: SciPy's filters, all frames at
-once, the transform of all 512 bins by NumPy. All see the same segments of 4 s, in turns; for each
-the median and the least of the rounds are given, in milliseconds a segment, and how many times as
-fast as the baseline that is. Threads that wait for each other need idle cores: where others
-compute, the median of two threads says how busy the machine is.
+The baseline is a straightforward implementation without a loop: SciPy's filters, all frames at
+once, NumPy's transform of all 512 bins. All variants process the same segments of 4 s, in turns.
+The output is the median and the minimum over the rounds, in milliseconds per segment, and the
+speedup over the baseline. Two threads need two idle cores: on a busy machine, ignore their median.
 """
 
 import argparse
@@ -63,7 +62,7 @@ def main() -> None:
     for _ in range(args.rounds):
         for name, run in variants.items():
             taken[name].append(seconds(run))
-    print(f"  {'':<32}{'median':>10}{'':>10}{'least':>10}")
+    print(f"  {'':<32}{'median':>10}{'':>10}{'minimum':>10}")
     for name, times in taken.items():
         line = f"  {name:<32}"
         for figure in (statistics.median, min):
