@@ -119,31 +119,33 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
 
 def read_config(
     kind: type[Config],
-    recipe: str | os.PathLike[str] | None = None,
+    config: Config | str | os.PathLike[str] | None = None,
     options: Mapping[str, Any] | None = None,
 ) -> Config:
-    """Fill a config.
+    """Return a config with some of its fields replaced.
 
     Args:
-        kind: the dataclass; its fields are the valid keys.
-        recipe: path or name of a TOML file with those keys at its top level; `-` and `_` are
-            equivalent.
-        options: values that override those of the recipe, except None.
+        kind: the dataclass.
+        config: a config; or a recipe: path or name of a TOML file whose top-level keys are fields
+            (`-` and `_` are equivalent); or None for the defaults.
+        options: new values of fields, by name.
 
     Raises:
         ConfigError: the recipe is missing or unreadable, a key is unknown, a value is not valid, or
             a required key is missing.
     """
+    if isinstance(config, kind):
+        return dataclasses.replace(config, **options or {})  # type: ignore[type-var]
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     values = {}
-    if recipe is not None:
-        path = find_recipe(recipe)
+    if config is not None:
+        path = find_recipe(typing.cast("str | os.PathLike[str]", config))
         hints = typing.get_type_hints(kind)
         for key, value in _read_toml(path).items():
             if key not in fields:
                 raise ConfigError(f"{path}: unknown key {key!r}; valid keys: {', '.join(fields)}")
             values[key] = _convert(value, hints[key], f"{path}: {key}")
-    values |= {key: value for key, value in (options or {}).items() if value is not None}
+    values |= options or {}
     if missing := [
         f"--{name.replace('_', '-')}"
         for name, field in fields.items()
@@ -151,26 +153,6 @@ def read_config(
     ]:
         raise ConfigError(f"missing {', '.join(missing)}; pass it as an option or in a recipe")
     return kind(**values)
-
-
-def merge_config(
-    kind: type[Config], config: Config | str | os.PathLike[str] | None, options: Mapping[str, Any]
-) -> Config:
-    """Return a config with some fields replaced.
-
-    Args:
-        kind: the dataclass.
-        config: a config, or path or name of a recipe; None: the defaults.
-        options: fields to replace, by name.
-
-    Raises:
-        ConfigError: see `read_config`.
-    """
-    if config is None:
-        return kind(**options)
-    if isinstance(config, kind):
-        return dataclasses.replace(config, **options)  # type: ignore[type-var]
-    return read_config(kind, typing.cast("str | os.PathLike[str]", config), options)
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from emovox.config import check_options, find_recipe, merge_config, option, option_help, read_config
+from emovox.config import check_options, find_recipe, option, option_help, read_config
 from emovox.errors import ConfigError
 from emovox.labelling.build_config import BuildConfig
 
@@ -42,7 +42,7 @@ def write(folder: Path, text: str) -> Path:
 
 def test_options_override_the_recipe_and_the_recipe_the_defaults(tmp_path: Path) -> None:
     toml = write(tmp_path, 'root = "corpus"\ncount = 2\nshare = 1\n')
-    config = read_config(Example, toml, {"count": 3, "name": None})
+    config = read_config(Example, toml, {"count": 3})
     assert config == Example(Path("corpus"), 3, 1.0, None)
     assert isinstance(config.share, float)
 
@@ -50,9 +50,9 @@ def test_options_override_the_recipe_and_the_recipe_the_defaults(tmp_path: Path)
 def test_merged_options_override_a_config_a_recipe_and_the_defaults(tmp_path: Path) -> None:
     toml = write(tmp_path, 'root = "corpus"\ncount = 2\nname = "a"\n')
     for config in (Example(Path("corpus"), 2, name="a"), toml, str(toml)):
-        assert merge_config(Example, config, {"count": 3}) == Example(Path("corpus"), 3, name="a")
-    assert merge_config(Example, None, {"root": "corpus"}) == Example(Path("corpus"))
-    assert merge_config(Example, Example(Path("x"), name="a"), {"name": None}).name is None
+        assert read_config(Example, config, {"count": 3}) == Example(Path("corpus"), 3, name="a")
+    assert read_config(Example, None, {"root": "corpus"}) == Example(Path("corpus"))
+    assert read_config(Example, Example(Path("x"), name="a"), {"name": None}).name is None
 
 
 def test_strings_and_other_paths_become_paths() -> None:

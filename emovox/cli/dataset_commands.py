@@ -9,8 +9,7 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE, FOLDER, Command, config_options
-from emovox.config import read_config
+from emovox.cli.options import FILE, FOLDER, Command, config_options, given
 from emovox.errors import ConfigError
 from emovox.reporting.report_config import ReportConfig
 
@@ -78,7 +77,7 @@ def report(dataset: Path, out: Path | None, **options: Any) -> None:
 
     if out is None and options["figures"] is None:
         raise ConfigError("nothing to write: pass --out FILE.html, --figures FOLDER or both")
-    click.echo(report(dataset, out, read_config(ReportConfig, None, options)).summary())
+    click.echo(report(dataset, out, **given(options)).summary())
 
 
 @click.command()

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options
+from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, given
 from emovox.errors import CheckError
 from emovox.labelling.build_config import BuildConfig
 
@@ -24,10 +24,9 @@ def build_dataset(recipe: str | None, **options: Any) -> None:
     RECIPE is a TOML file, or the name of an installed one, that sets the same options; an option on
     the command line overrides it. Rerun the same command to resume, or to add new tracks.
     """
-    from emovox.config import read_config
-    from emovox.labelling.run import build_dataset as build
+    from emovox.labelling.run import build_dataset
 
-    result = build(read_config(BuildConfig, recipe, options))
+    result = build_dataset(recipe, **given(options))
     click.echo(result.summary())
     if result.too_many_dropped:
         raise CheckError(f"{TOO_MANY_DROPPED}; pass --retry-dropped to try them again")

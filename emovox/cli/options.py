@@ -36,8 +36,8 @@ class Url(click.ParamType):  # type: ignore[type-arg]  # generic in newer versio
 def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command], Command]:
     """Add an option to a command for each field of a config dataclass.
 
-    Name, type, choices, default and help come from the field. An option that is not given is None,
-    so that a recipe's value is kept.
+    Name, type, choices, default and help come from the field. An option that is not on the command
+    line is None, see `given`, so that a recipe's value is kept.
 
     Args:
         kind: the dataclass; see `emovox.config.option`.
@@ -52,6 +52,11 @@ def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command]
         return command
 
     return decorate
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options that are on the command line."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _option(field: "dataclasses.Field[Any]", hint: Any, text: str) -> Callable[[Command], Command]:

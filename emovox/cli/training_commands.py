@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options
-from emovox.config import find_recipe, read_config
-from emovox.errors import CheckError, ConfigError, EmovoxError
+from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, given
+from emovox.errors import CheckError, EmovoxError
 from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
 from emovox.teacher import DEFAULT_TEACHER
@@ -60,12 +59,7 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
     """
     from emovox.teacher.training import train_teacher
 
-    config = read_config(TeacherTrainConfig, recipe, options)
-    # Paths in a recipe are relative to its folder, paths on the command line to the working folder.
-    recipes = find_recipe(recipe).parent if recipe and not options["distill_from"] else Path()
-    if options["distill_weight"] is not None and not config.distill_from:
-        raise ConfigError("--distill-weight: no teacher to learn from; pass --distill-from too")
-    train_teacher(data, out, config, recipes=recipes, say=_say, on_epoch=_echo_json)
+    train_teacher(data, out, recipe, say=_say, on_epoch=_echo_json, **given(options))
 
 
 @click.command("evaluate-teacher")
@@ -83,8 +77,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any)
     """
     from emovox.teacher.evaluation import evaluate_teacher
 
-    result = evaluate_teacher(teacher, data, read_config(TeacherEvaluateConfig, None, options))
-    _finish(result, out)
+    _finish(evaluate_teacher(teacher, data, **given(options)), out)
 
 
 @click.command("train-student")
@@ -101,7 +94,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any)
 )
 @click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")
 def train_student(
-    dataset: Path, recipe: str | None, audio: Path, out: Path, tensorboard: bool, **options: Any
+    dataset: Path, recipe: str | None, audio: Path, out: Path, **options: Any
 ) -> None:
     """Train a speech student on a dataset.
 
@@ -112,10 +105,7 @@ def train_student(
     """
     from emovox.student.training import train_student
 
-    config = read_config(StudentTrainConfig, recipe, options)
-    train_student(
-        dataset, audio, out, config, tensorboard=tensorboard, say=_say, on_epoch=_echo_json
-    )
+    train_student(dataset, audio, out, recipe, say=_say, on_epoch=_echo_json, **given(options))
 
 
 @click.command()
@@ -133,8 +123,7 @@ def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **op
     """
     from emovox.student.evaluation import evaluate
 
-    result = evaluate(checkpoint, dataset, audio, read_config(EvaluateConfig, None, options))
-    _finish(result, out)
+    _finish(evaluate(checkpoint, dataset, audio, **given(options)), out)
 
 
 @click.command()
@@ -152,7 +141,7 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> No
     """
     from emovox.probing.probes import probe
 
-    result = probe(checkpoint, corpus, read_config(ProbeConfig, None, options))
+    result = probe(checkpoint, corpus, **given(options))
     _finish(result, out)
     if result.too_many_dropped:
         raise CheckError(
@@ -179,7 +168,7 @@ def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
 
     if out is not None:
         check_suffix(out)
-    result = predict(media, read_config(PredictConfig, None, options))
+    result = predict(media, **given(options))
     for line in result.problems:
         _say(f"emovox: {line}")
     if out is not None:

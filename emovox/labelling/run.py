@@ -5,7 +5,7 @@ import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from emovox.config import merge_config
+from emovox.config import read_config
 from emovox.devices import Runtime, resolve_runtime
 from emovox.errors import EmovoxError, NetworkError
 from emovox.labelling.build_config import BuildConfig
@@ -55,7 +55,7 @@ def build_dataset(
     require("build", "build-dataset")
     if isinstance(engine, str):
         options["engine"], engine = engine, None
-    config = merge_config(BuildConfig, config, options)
+    config = read_config(BuildConfig, config, options)
     resolve: Callable[[str, str, str, bool], Runtime] = resolve_runtime
     if engine is None and config.engine == "ray":
         engine = cluster = _ray_engine(config)

@@ -11,7 +11,7 @@ from typing import Any
 
 import joblib
 
-from emovox.config import merge_config
+from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing.classifiers import (
     EMBEDDING_PENALTY,
@@ -76,7 +76,7 @@ def probe(
         >>> list(result.to_pandas()["folds"][:2])
         ['random folds', 'speaker-independent folds']
     """
-    config = merge_config(ProbeConfig, config, options)
+    config = read_config(ProbeConfig, config, options)
     checkpoint, path = os.fspath(checkpoint), Path(corpus)
     kind = kind_of_model(checkpoint)
     if kind == TEACHER and config.features == "embedding":

@@ -15,7 +15,7 @@ from markupsafe import Markup
 
 from emovox import charts
 from emovox.charts import percent
-from emovox.config import merge_config
+from emovox.config import read_config
 from emovox.dataset import card_text, schema
 from emovox.dataset.reader import Dataset
 from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
@@ -57,7 +57,7 @@ def report(
         >>> report("emovox-demo/dataset", "report.html", tracks=5)  # of `emovox demo`
         <Report on emovox-demo 0.1.0: 96 tracks, 1,996 frames; 5 tracks shown>
     """
-    config = merge_config(ReportConfig, config, options)
+    config = read_config(ReportConfig, config, options)
     found, written = collect(dataset, config), []
     if out is not None:
         write_page(found, Path(out))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox.config import merge_config
+from emovox.config import read_config
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
 from emovox.emotions import EMOTIONS
@@ -218,7 +218,7 @@ def evaluate(
         >>> list(evaluation.to_pandas().columns)
         ['split', 'emotion', 'positives', 'auc', 'low', 'high']
     """
-    config = merge_config(EvaluateConfig, config, options)
+    config = read_config(EvaluateConfig, config, options)
     data, root = load(dataset), Path(audio)
     splits = [split for split in VALIDATION if split in data.splits]
     if not splits:

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from emovox.config import merge_config
+from emovox.config import read_config
 from emovox.dataset.reader import Dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
@@ -151,7 +151,7 @@ def predict(
         0  noise.wav    0.0  4.0
         1  noise.wav    4.0  5.0
     """
-    config = merge_config(PredictConfig, config, options)
+    config = read_config(PredictConfig, config, options)
     files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not files:
         raise ConfigError("no files; pass at least one audio or video file")

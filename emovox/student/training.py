@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox import runs
-from emovox.config import merge_config
+from emovox.config import read_config
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
@@ -72,7 +72,7 @@ def train_student(
         >>> result.best.as_posix(), len(result.to_pandas())
         ('run/best.safetensors', 1)
     """
-    config = merge_config(StudentTrainConfig, config, options)
+    config = read_config(StudentTrainConfig, config, options)
     with runs.tensorboard_writer(Path(out, "tensorboard") if tensorboard else None) as show:
         for record in train_epochs(dataset, audio, out, config, say):
             on_epoch(record)

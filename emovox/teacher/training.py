@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from emovox import runs
-from emovox.config import read_config
+from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
 from emovox.teacher import ferplus, find_teacher, teacher_checkpoint
@@ -29,9 +29,8 @@ Record = dict[str, Any]
 def train_teacher(
     data: str | os.PathLike[str],
     out: str | os.PathLike[str],
-    config: TeacherTrainConfig | None = None,
+    config: TeacherTrainConfig | str | os.PathLike[str] | None = None,
     *,
-    recipes: str | os.PathLike[str] = ".",
     say: Callable[[str], object] = lambda line: None,
     on_epoch: Callable[[Record], object] = lambda record: None,
     **options: Any,
@@ -41,8 +40,9 @@ def train_teacher(
     Args:
         data: FERPlus, a folder or a zip file, see `ferplus.read`.
         out: folder of the training; see `train_epochs` for its files.
-        config: recipe of the training.
-        recipes: folder of the relative paths in `distill_from` and `start_from`.
+        config: recipe of the training, or its path or name. Paths in a recipe's `distill_from` and
+            `start_from` are relative to its folder, those of a config or of options to the
+            working folder.
         say: receives messages, as lines of text.
         on_epoch: receives the record of each new epoch.
         **options: fields of `TeacherTrainConfig`, which override `config`.
@@ -59,7 +59,12 @@ def train_teacher(
         >>> emovox.train_teacher("ferplus.zip", "runs/teacher", epochs=10)  # doctest: +SKIP
         <TrainingResult runs/teacher/best.safetensors: 10 epochs; last: train_loss 0.9122, ...>
     """
-    config = dataclasses.replace(config or TeacherTrainConfig(), **options)
+    recipes = Path()
+    if isinstance(config, str | os.PathLike) and "distill_from" not in options:
+        recipes = find_recipe(config).parent
+    config = read_config(TeacherTrainConfig, config, options)
+    if "distill_weight" in options and not config.distill_from:
+        raise ConfigError("--distill-weight: no teacher to learn from; pass --distill-from too")
     out = Path(out)
     is_complete = True
     for record in train_epochs(data, out, config, recipes):
