@@ -40,7 +40,7 @@ def test_voxceleb2_box_follows_the_size() -> None:
 
 @given(st.integers(8, 400), st.integers(8, 400))
 def test_dense_box_is_the_central_square(width: int, height: int) -> None:
-    # Whole numbers only: 0.625 is 5/8, and halves go up.
+    # In integers: 0.625 is 5/8, and halves are rounded up.
     side = (5 * min(width, height) + 4) // 8
     expected = ((width - side) // 2, (height - side) // 2, side, side)
     box = dense_box(width, height)
@@ -62,19 +62,19 @@ def test_square_keeps_the_centre_and_the_longer_side() -> None:
     ("box", "visible"),
     [
         (Box(10, 10, 20, 20), True),
-        (Box(-10, 10, 20, 20), True),  # half of it
-        (Box(-10, -10, 20, 20), True),  # just a quarter
+        (Box(-10, 10, 20, 20), True),  # half of the box
+        (Box(-10, -10, 20, 20), True),  # exactly a quarter
         (Box(-10.1, -10, 20, 20), False),
         (Box(90, 70, 20, 20), True),
         (Box(90.1, 70, 20, 20), False),
         (Box(-30, 10, 20, 20), False),
         (Box(-30, -30, 20, 20), False),
         (Box(200, 200, 20, 20), False),
-        (Box(0, 0, 200, 160), True),  # the frame is a quarter of it
+        (Box(0, 0, 200, 160), True),  # the frame is a quarter of the box
         (Box(0, 0, 201, 160), False),
     ],
 )
-def test_is_visible_from_a_quarter_on(box: Box, visible: bool) -> None:
+def test_a_box_is_visible_if_a_quarter_lies_inside_the_frame(box: Box, visible: bool) -> None:
     assert is_visible(box, 100, 80) is visible
 
 
@@ -89,7 +89,7 @@ def test_cut_repeats_the_edge(x: int, y: int, w: int, h: int, data: st.DataObjec
     assert np.array_equal(cut(image, Box(x, y, w, h)), expected)
 
 
-def test_cut_rounds_both_edges_and_never_to_nothing() -> None:
+def test_cut_rounds_both_edges_and_is_never_empty() -> None:
     image = np.arange(100, dtype=np.uint8).reshape(10, 10, 1).repeat(3, axis=2)
     assert np.array_equal(cut(image, Box(1.4, 2.6, 3.3, 2.2)), image[3:5, 1:5])
     assert np.array_equal(cut(image, Box(4.1, 4.1, 0.2, 0.2)), image[4:5, 4:5])
@@ -103,7 +103,7 @@ def smooth_picture(side: int) -> np.ndarray:
 @pytest.mark.parametrize("side", [49, 95, 101, 331])
 def test_resize_down_is_an_area_average(side: int) -> None:
     picture = smooth_picture(side)
-    # Share of each source pixel in each of 48 stretches of side / 48 pixels.
+    # Share of each source pixel in each of 48 intervals of side / 48 pixels.
     edges = np.arange(49)[:, None] * side / 48
     low, high = np.maximum(edges[:-1], np.arange(side)), np.minimum(edges[1:], np.arange(side) + 1)
     shares = np.clip(high - low, 0, None) * 48 / side
@@ -115,19 +115,19 @@ def test_resize_down_is_an_area_average(side: int) -> None:
 
 
 @pytest.mark.parametrize("side", [96, 192, 384])
-def test_resize_down_is_the_box_filter_of_pillow(side: int) -> None:
+def test_resize_down_matches_the_box_filter_of_pillow(side: int) -> None:
     picture = smooth_picture(side)
     box = np.asarray(Image.fromarray(picture).resize((48, 48), Image.Resampling.BOX))
     assert np.abs(resize(picture, 48).astype(int) - box).max() <= 1
 
 
-def test_a_face_much_too_large_is_halved_first() -> None:
+def test_a_face_of_more_than_twice_the_size_is_halved_first() -> None:
     picture = RNG.integers(0, 256, (160, 160, 3), np.uint8)
     halved = np.round(picture.reshape(80, 2, 80, 2, 3).mean(axis=(1, 3))).astype(np.uint8)
     assert np.abs(resize(picture, 48).astype(int) - resize(halved, 48)).max() <= 1
 
 
-def test_halving_is_near_the_antialiased_bilinear_of_the_reference() -> None:
+def test_halving_is_close_to_the_antialiased_bilinear_filter_of_the_reference() -> None:
     picture = smooth_picture(160)
     noise = RNG.normal(0, 20, picture.shape)
     picture = np.clip(picture + noise, 0, 255).astype(np.uint8)
@@ -164,17 +164,17 @@ def test_overlap() -> None:
     assert overlap(Box(0, 0, 10, 10), Box(50, 50, 10, 10)) == 0
 
 
-def test_follower_stays_with_the_first_largest_face() -> None:
+def test_follower_keeps_the_face_that_was_largest_at_first() -> None:
     follow = Follower()
     assert follow([Box(0, 0, 20, 20), Box(50, 0, 40, 40)], 0.0) == Box(50, 0, 40, 40)
-    # Another face has grown larger, but the one that is followed is still there.
+    # Another face is larger now, but the followed face is still in the frame.
     assert follow([Box(0, 0, 90, 90), Box(55, 2, 38, 38)], 0.24) == Box(55, 2, 38, 38)
     assert follow([], 0.48) is None
     assert follow([Box(0, 0, 30, 30)], 0.72) is None
     assert follow([Box(60, 4, 38, 38)], 0.96) == Box(60, 4, 38, 38)
 
 
-def test_follower_changes_after_a_second_without_the_face() -> None:
+def test_follower_switches_after_a_second_without_the_face() -> None:
     follow = Follower()
     follow([Box(0, 0, 40, 40)], 0.0)
     other = [Box(200, 0, 20, 20), Box(300, 0, 30, 30)]
@@ -200,7 +200,7 @@ def drawn_face() -> np.ndarray:
 
 
 def assert_is_the_face(box: Box, left: float, top: float) -> None:
-    """Check that a box is that of a drawn face whose picture begins at `(left, top)`."""
+    """Check that a box surrounds a drawn face whose picture begins at `(left, top)`."""
     assert box.x + box.w / 2 == pytest.approx(left + 112, abs=15)
     assert box.y + box.h / 2 == pytest.approx(top + 84, abs=25)
     assert 80 < box.w < 150

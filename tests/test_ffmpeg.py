@@ -1,4 +1,4 @@
-"""The decoder in a child process against the one in this process."""
+"""Tests of the decoder in a child process, compared with the one in this process."""
 
 import os
 import signal
@@ -35,7 +35,7 @@ def assert_same(path: Path, program: str, start: float | None, end: float | None
     ours = VideoTrack(path, STEP, start, end)
     child = FfmpegTrack(path, STEP, start, end, Deadline(100), program=program)
     expected, found = list(ours), list(child)
-    tolerance = 1e-4 if path.suffix == ".mpg" else 1e-12  # which does not give every frame a time
+    tolerance = 1e-4 if path.suffix == ".mpg" else 1e-12  # not every frame has a time
     assert expected
     for a, b in zip(expected, found, strict=True):
         assert a.index == b.index
@@ -75,7 +75,7 @@ def test_every_container(
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv", "ts"])
-def test_variable_rate_that_begins_late(tmp_path: Path, program: str, ending: str) -> None:
+def test_variable_rate_with_a_late_first_frame(tmp_path: Path, program: str, ending: str) -> None:
     gaps = np.random.default_rng(1).integers(10, 90, 60)
     times = [1000.0, *(1000 + np.cumsum(gaps) / 1000)]
     path = write_coded(tmp_path / f"a.{ending}", 61, times=times)
@@ -106,7 +106,7 @@ def test_edit_list_that_begins_between_key_frames(tmp_path: Path, program: str) 
 
 
 @pytest.mark.parametrize("matrix", ["bt709", "bt470bg"])
-def test_colours_as_they_are_tagged(tmp_path: Path, program: str, matrix: str) -> None:
+def test_colours_follow_the_tags(tmp_path: Path, program: str, matrix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (7, 64, 96, 3), np.uint8)
     plain, path = write_clip(tmp_path / "plain.mp4", noise), tmp_path / "a.mp4"
     run_ffmpeg("-i", plain, "-colorspace", matrix, "-color_range", "pc", path)
@@ -184,14 +184,14 @@ def test_start_beyond_the_video(tmp_path: Path, program: str) -> None:
 
 
 def script(folder: Path, text: str) -> str:
-    """A program that stands in for ffmpeg."""
+    """Write a program that replaces ffmpeg; return its path."""
     path = folder / "ffmpeg"
     path.write_text(f"#!/bin/sh\n{text}\n")
     path.chmod(path.stat().st_mode | stat.S_IXUSR)
     return str(path)
 
 
-def test_program_that_crashes_too(tmp_path: Path) -> None:
+def test_program_that_crashes(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 5)
     assert failure(path, script(tmp_path, "kill -SEGV $$")) == ("decode", "DecoderDied")
 
@@ -206,7 +206,7 @@ def test_program_that_hangs_is_killed_at_the_deadline(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "pid").read_text()), 0)
 
 
-def test_program_ends_when_nobody_reads_on(tmp_path: Path) -> None:
+def test_program_ends_when_iteration_stops(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 500)
     program = script(tmp_path, f'echo $$ > {tmp_path}/pid; exec {PROGRAMS[0]} "$@"')
     frames = iter(FfmpegTrack(path, STEP, program=program))
@@ -216,7 +216,7 @@ def test_program_ends_when_nobody_reads_on(tmp_path: Path) -> None:
         os.kill(int((tmp_path / "pid").read_text()), signal.SIGCONT)
 
 
-def test_program_is_looked_for_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_program_is_found_on_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     program = script(tmp_path, "true")
     monkeypatch.setenv("PATH", str(tmp_path))
     assert find_program() == program
@@ -225,6 +225,6 @@ def test_program_is_looked_for_on_the_path(tmp_path: Path, monkeypatch: pytest.M
     assert find_program() == "elsewhere/ffmpeg"
 
 
-def test_no_program_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_there_is_no_program_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ffmpeg", None)
     assert find_program() is None

@@ -12,7 +12,7 @@ from emovox.media.grid import nearest, num_points
 def naive_nearest(
     times: list[Fraction], step: Fraction, end: Fraction | None
 ) -> list[tuple[int, int]]:
-    """For every grid point look at every frame: `(grid index, frame number)`."""
+    """Compare every grid point with every frame; return `(grid index, frame number)`."""
     if not times:
         return []
     if end is None:
@@ -50,14 +50,14 @@ ENDS = st.none() | st.integers(-500, 5000).map(lambda value: Fraction(value, 100
 
 
 @given(TIMES, STEPS, ENDS)
-def test_nearest_is_what_looking_at_every_frame_finds(
+def test_nearest_matches_a_search_over_all_frames(
     times: list[Fraction], step: Fraction, end: Fraction | None
 ) -> None:
     assert pick(times, step, end) == naive_nearest(times, step, end)
 
 
 @given(TIMES, STEPS, ENDS)
-def test_no_frame_is_picked_twice_and_both_orders_rise(
+def test_grid_indices_and_frames_both_rise(
     times: list[Fraction], step: Fraction, end: Fraction | None
 ) -> None:
     chosen = pick(times, step, end)
@@ -88,12 +88,12 @@ def test_num_points_counts_both_ends(duration: int, step: int) -> None:
     assert num_points(duration / 1000, step / 1000) == duration // step + 1
 
 
-def test_num_points_of_less_than_nothing() -> None:
+def test_num_points_of_a_negative_duration() -> None:
     assert num_points(0.0, 0.24) == 1
     assert num_points(-0.001, 0.24) == 0
 
 
-def test_of_two_frames_at_the_same_distance_the_earlier_is_taken() -> None:
+def test_the_earlier_of_two_frames_at_the_same_distance_is_chosen() -> None:
     assert pick(milliseconds(0, 200, 280, 480), Fraction(6, 25)) == [(0, 0), (1, 1), (2, 3)]
 
 
@@ -101,23 +101,23 @@ def test_a_frame_between_two_points_serves_the_earlier_one() -> None:
     assert pick(milliseconds(0, 360, 720), Fraction(6, 25)) == [(0, 0), (1, 1), (3, 2)]
 
 
-def test_points_in_a_gap_are_left_out() -> None:
+def test_points_in_a_gap_are_skipped() -> None:
     times = milliseconds(0, 40, 80, 1000, 1040)
     assert pick(times, Fraction(6, 25)) == [(0, 0), (4, 3)]
 
 
-def test_a_late_first_frame_leaves_the_first_points_out() -> None:
+def test_points_before_a_late_first_frame_are_skipped() -> None:
     assert pick(milliseconds(480, 520), Fraction(6, 25)) == [(2, 0)]
 
 
 def test_the_grid_ends_half_an_interval_after_the_last_frame() -> None:
     step = Fraction(6, 25)
-    # The second point is 20 ms after the last frame, half of the interval of 40.
+    # The second point is 20 ms after the last frame: half of the 40 ms interval.
     assert pick(milliseconds(140, 180, 220), step) == [(1, 2)]
     assert pick(milliseconds(139, 179, 219), step) == []
 
 
-def test_an_explicit_end_holds_a_point_itself_and_none_after_it() -> None:
+def test_an_explicit_end_may_be_a_point_and_none_follow_it() -> None:
     times = [Fraction(i, 25) for i in range(30)]
     step = Fraction(6, 25)
     assert pick(times, step, Fraction(48, 100)) == [(0, 0), (1, 6), (2, 12)]
@@ -125,7 +125,7 @@ def test_an_explicit_end_holds_a_point_itself_and_none_after_it() -> None:
     assert pick(times, step, Fraction(-1, 1000)) == []
 
 
-def test_an_end_after_the_last_frame_reaches_half_a_step_further() -> None:
+def test_a_later_end_adds_at_most_half_a_step_after_the_last_frame() -> None:
     times = milliseconds(0, 120, 340)
     assert pick(times, Fraction(6, 25), Fraction(10)) == [(0, 0), (1, 2)]
 
@@ -135,7 +135,7 @@ def test_no_frames_give_no_points() -> None:
     assert pick([], Fraction(6, 25), Fraction(2)) == []
 
 
-def test_frames_are_taken_one_by_one() -> None:
+def test_frames_are_read_one_by_one() -> None:
     taken = []
 
     def frames() -> Iterator[tuple[float, int]]:
@@ -147,7 +147,7 @@ def test_frames_are_taken_one_by_one() -> None:
     assert len(taken) == 1
 
 
-def test_a_gap_of_a_century_is_jumped_over() -> None:
+def test_a_gap_of_a_century_takes_no_time() -> None:
     century = 100 * 365 * 86_400
     chosen = list(nearest([(0.0, "a"), (float(century), "b")], 0.24, century + 1.0))
     assert chosen == [(0, 0.0, "a"), (century * 100 // 24, float(century), "b")]

@@ -12,9 +12,9 @@ STEP = 0.24
 
 
 def write_jpeg(path: Path, level: int) -> Path:
-    """A JPEG of one colour: `level` in red, 10 in green, 0 in blue."""
+    """Write a JPEG of one colour: `level` in red, 10 in green, 0 in blue."""
     picture = np.zeros((24, 32, 3), np.uint8)
-    picture[..., 2], picture[..., 1] = level, 10  # OpenCV writes from BGR
+    picture[..., 2], picture[..., 1] = level, 10  # OpenCV expects BGR
     path.parent.mkdir(parents=True, exist_ok=True)
     _, data = cv2.imencode(".jpg", picture, [cv2.IMWRITE_JPEG_QUALITY, 100])
     path.write_bytes(data.tobytes())
@@ -26,7 +26,7 @@ def read(folder: Path) -> list[GridFrame]:
 
 
 def levels(frames: list[GridFrame]) -> list[int]:
-    """The red of each frame, to the nearest ten."""
+    """Return the mean red of each frame, to the nearest ten."""
     return [round(float(frame.image[..., 0].mean()) / 10) * 10 for frame in frames]
 
 
@@ -81,7 +81,7 @@ def test_a_missing_number_is_a_gap(
     assert track.num_decoded == len(numbers)
 
 
-def test_other_files_are_left_aside(tmp_path: Path) -> None:
+def test_other_files_are_skipped(tmp_path: Path) -> None:
     write_jpeg(tmp_path / "01.JPG", 100)
     write_jpeg(tmp_path / "02.jpeg", 120)
     write_jpeg(tmp_path / "cover.jpg", 240)
@@ -109,11 +109,12 @@ def test_a_jpeg_cut_short(tmp_path: Path) -> None:
     assert levels(read(tmp_path)) == [100]
 
 
-def test_a_jpeg_that_claims_more_pixels_than_anyone_has(tmp_path: Path) -> None:
+@pytest.mark.parametrize("side", [65500, 65520])
+def test_a_jpeg_whose_header_gives_too_many_pixels(tmp_path: Path, side: int) -> None:
     path = write_jpeg(tmp_path / "1.jpg", 50)
     data = bytearray(path.read_bytes())
     size = data.index(b"\xff\xc0") + 5  # of the frame header: height and width
-    data[size : size + 4] = (65500).to_bytes(2, "big") * 2
+    data[size : size + 4] = side.to_bytes(2, "big") * 2
     path.write_bytes(data)
     assert failure(tmp_path) == ("decode", "InvalidData", "1.jpg is not an image")
 
@@ -121,15 +122,6 @@ def test_a_jpeg_that_claims_more_pixels_than_anyone_has(tmp_path: Path) -> None:
 def test_a_jpeg_header_without_a_picture(tmp_path: Path) -> None:
     path = write_jpeg(tmp_path / "1.jpg", 100)
     path.write_bytes(path.read_bytes()[:20] + b"\xff\xd9")
-    assert failure(tmp_path)[:2] == ("decode", "InvalidData")
-
-
-def test_a_size_that_no_face_has(tmp_path: Path) -> None:
-    path = write_jpeg(tmp_path / "1.jpg", 100)
-    data = bytearray(path.read_bytes())
-    header = data.find(b"\xff\xc0")
-    data[header + 5 : header + 9] = b"\xff\xf0\xff\xf0"
-    path.write_bytes(data)
     assert failure(tmp_path)[:2] == ("decode", "InvalidData")
 
 

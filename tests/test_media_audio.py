@@ -1,4 +1,4 @@
-"""Reading audio of any form: levels, channels, rates, pieces, and files that are not right."""
+"""Tests of reading audio: levels, channels, rates, parts of files, and bad files."""
 
 from collections.abc import Callable
 from fractions import Fraction
@@ -16,7 +16,7 @@ from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 
 
 def speechlike(num_samples: int, rate: int, num_channels: int = 1) -> np.ndarray:
-    """Float32 `[L, C]`: a rising tone with a little noise, other in every channel."""
+    """Return float32 `[L, C]`: a rising tone with little noise, different in every channel."""
     rng = np.random.default_rng(0)
     t = np.arange(num_samples)[:, None] / rate
     tones = np.sin(2 * np.pi * (150 + 60 * t + 90 * np.arange(num_channels)) * t)
@@ -24,7 +24,7 @@ def speechlike(num_samples: int, rate: int, num_channels: int = 1) -> np.ndarray
 
 
 def encode(path: Path, codec: str, rate: int, samples: np.ndarray, **options: str) -> Path:
-    """Write `[L, C]` samples with FFmpeg, in the container of the path's ending."""
+    """Write samples `[L, C]` with FFmpeg, in the container of the file extension."""
     layout = {1: "mono", 2: "stereo"}[samples.shape[1]]
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options=options)
@@ -36,7 +36,7 @@ def encode(path: Path, codec: str, rate: int, samples: np.ndarray, **options: st
     return path
 
 
-# Ending and codec of a lossy or lossless file -> its rate, and how far it may be from the original.
+# File name -> codec, sample rate, tolerance of the decoded samples.
 CODED = {
     "aac.m4a": ("aac", 16_000, 0.05),
     "aac44.mp4": ("aac", 44_100, 0.05),
@@ -51,7 +51,7 @@ CODED = {
 
 @pytest.fixture(scope="module")
 def coded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A stereo file of 3.1 s in each form. The codec's own noise is off: it differs every time."""
+    """Write a stereo file of 3.1 s in each format, without the random noise of AAC."""
     folder = tmp_path_factory.mktemp("coded")
     paths = {}
     for name, (codec, rate, _) in CODED.items():
@@ -85,10 +85,10 @@ def test_levels_are_fractions_of_full_scale(
     np.testing.assert_allclose(found, samples[:, 0], rtol=0, atol=1.01 / 2 ** (bits - 1))
 
 
-def test_stereo_is_the_mean_or_the_left(tmp_path: Path) -> None:
+def test_stereo_becomes_the_mean_or_the_left_channel(tmp_path: Path) -> None:
     samples = speechlike(4000, SAMPLE_RATE, 2)
     soundfile.write(tmp_path / "a.wav", samples, SAMPLE_RATE, "FLOAT")
-    mean, left = (read_audio(tmp_path / "a.wav", channels=way) for way in ("mean", "left"))  # type: ignore[arg-type]
+    mean, left = (read_audio(tmp_path / "a.wav", channels=name) for name in ("mean", "left"))  # type: ignore[arg-type]
     np.testing.assert_allclose(mean, samples.mean(axis=1), atol=1e-7)
     np.testing.assert_array_equal(left, samples[:, 0])
     with pytest.raises(ValueError, match="'right' is not one of mean, left"):
@@ -102,12 +102,12 @@ def test_beyond_full_scale_is_clipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", CODED)
-def test_every_form_gives_what_was_written(coded: dict[str, Path], name: str) -> None:
+def test_every_format_returns_the_written_samples(coded: dict[str, Path], name: str) -> None:
     _, rate, tolerance = CODED[name]
     found = read_audio(coded[name])
     assert 3.1 * SAMPLE_RATE - 1 <= len(found) <= (3.1 + 0.2) * SAMPLE_RATE
     original = speechlike(int(3.1 * rate), rate, 2).mean(axis=1)
-    if name == "adts.aac":  # has no place to say that the encoder starts with silence
+    if name == "adts.aac":  # cannot mark the silence at the start of the encoder
         found = found[1024:]
     num = int(3 * SAMPLE_RATE)
     times = np.arange(num) / SAMPLE_RATE
@@ -117,7 +117,7 @@ def test_every_form_gives_what_was_written(coded: dict[str, Path], name: str) ->
     assert abs(audio_duration(coded[name]) - len(read_audio(coded[name])) / SAMPLE_RATE) < 0.1
 
 
-def test_duration_by_the_header(tmp_path: Path) -> None:
+def test_duration_from_the_header(tmp_path: Path) -> None:
     for num in (1, 1600, 44_100):
         for ending in ("wav", "flac"):
             path = tmp_path / f"a.{ending}"
@@ -130,7 +130,7 @@ def test_duration_by_the_header(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rate", [8000, 11_025, 22_050, 44_100, 48_000, 96_000, 7999, 44_099])
 def test_resampling_against_sines(tmp_path: Path, rate: int) -> None:
-    """Sums of sines are known at any time: those below 7.2 kHz stay, those above 8 kHz go."""
+    """Sines below 7.2 kHz are kept, those above 8 kHz are removed."""
     rng = np.random.default_rng(rate)
     kept = rng.uniform(50, min(7200, 0.44 * rate), 10)
     lost = rng.uniform(8100, 0.5 * rate, 10) if rate > 2 * SAMPLE_RATE else np.empty(0)
@@ -152,15 +152,15 @@ def test_resampling_against_sines(tmp_path: Path, rate: int) -> None:
     assert 20 * np.log10(error) < -75
 
 
-def test_16_khz_and_legacy_are_not_resampled(tmp_path: Path) -> None:
+def test_resample_false_keeps_the_samples(tmp_path: Path) -> None:
     samples = speechlike(48_000, 48_000)
     soundfile.write(tmp_path / "a.wav", samples, 48_000, "FLOAT")
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", resample=False), samples[:, 0])
-    piece = read_audio(tmp_path / "a.wav", 0.5, 0.25, resample=False)
-    np.testing.assert_array_equal(piece, samples[8000:12_000, 0])
+    part = read_audio(tmp_path / "a.wav", 0.5, 0.25, resample=False)
+    np.testing.assert_array_equal(part, samples[8000:12_000, 0])
 
 
-# Pieces
+# Parts of a file
 
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000, 11_025, 15_999])
@@ -168,34 +168,34 @@ def test_16_khz_and_legacy_are_not_resampled(tmp_path: Path) -> None:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(start=st.floats(0, 2.05), duration=st.floats(0.001, 3))
-def test_a_piece_of_a_wav_is_that_of_the_whole(
+def test_part_of_a_wav_equals_a_slice_of_the_whole(
     tmp_path: Path, rate: int, start: float, duration: float
 ) -> None:
     path = tmp_path / f"{rate}.wav"
     if not path.exists():
         soundfile.write(path, speechlike(int(2.1 * rate), rate), rate, "FLOAT")
-    check_piece(path, start, duration)
+    check_part(path, start, duration)
 
 
 @pytest.mark.parametrize("name", CODED)
 @pytest.mark.parametrize(
     ("start", "duration"), [(0.0, 0.3), (0.4, 0.2), (1.23456, 1.0), (2.7, None), (0.0001, 9.0)]
 )
-def test_a_piece_of_a_coded_file_is_that_of_the_whole(
+def test_part_of_a_coded_file_equals_a_slice_of_the_whole(
     coded: dict[str, Path], name: str, start: float, duration: float | None
 ) -> None:
-    check_piece(coded[name], start, duration)
+    check_part(coded[name], start, duration)
 
 
-def check_piece(path: Path, start: float, duration: float | None, tolerance: float = 1e-6) -> None:
+def check_part(path: Path, start: float, duration: float | None, tolerance: float = 1e-6) -> None:
     whole = read_audio(path)
     first = round(start * SAMPLE_RATE)
     last = None if duration is None else first + max(1, round(duration * SAMPLE_RATE))
-    piece = read_audio(path, start, duration)
-    np.testing.assert_allclose(piece, whole[first:last], rtol=0, atol=tolerance)
+    part = read_audio(path, start, duration)
+    np.testing.assert_allclose(part, whole[first:last], rtol=0, atol=tolerance)
 
 
-def test_a_piece_takes_no_more_than_it_needs(
+def test_a_part_decodes_little_more_than_itself(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = encode(tmp_path / "a.m4a", "aac", 16_000, speechlike(60 * 16_000, 16_000))
@@ -212,13 +212,13 @@ def test_a_piece_takes_no_more_than_it_needs(
     assert decoded < 5 * SAMPLE_RATE
 
 
-@pytest.mark.parametrize("piece", [(-1.0, None), (0.0, 0.0), (0.0, -1.0), (float("nan"), None)])
-def test_what_is_no_piece(tmp_path: Path, piece: tuple[float, float | None]) -> None:
+@pytest.mark.parametrize("part", [(-1.0, None), (0.0, 0.0), (0.0, -1.0), (float("nan"), None)])
+def test_invalid_part(tmp_path: Path, part: tuple[float, float | None]) -> None:
     with pytest.raises(ValueError, match="not a valid part of a file"):
-        read_audio(tmp_path / "a.wav", *piece)
+        read_audio(tmp_path / "a.wav", *part)
 
 
-# What is refused
+# Bad files
 
 
 def refusal(path: Path, read: Callable[[Path], object] = read_audio) -> str:
@@ -230,11 +230,13 @@ def refusal(path: Path, read: Callable[[Path], object] = read_audio) -> str:
 
 
 @pytest.mark.parametrize("read", [read_audio, audio_duration])
-def test_no_file_no_sound(tmp_path: Path, read: Callable[[Path], object]) -> None:
+def test_missing_files_and_files_without_sound(
+    tmp_path: Path, read: Callable[[Path], object]
+) -> None:
     assert refusal(tmp_path / "a.wav", read) == "cannot be read (No such file or directory)"
     assert "cannot be read" in refusal(tmp_path, read)
     (tmp_path / "empty.wav").touch()
-    assert refusal(tmp_path / "empty.wav", read) == "is an empty file"
+    assert refusal(tmp_path / "empty.wav", read) == "the file is empty"
     for ending in ("wav", "m4a", "mp3"):
         (tmp_path / f"text.{ending}").write_text("no sound, but words " * 50)
         assert "cannot be read" in refusal(tmp_path / f"text.{ending}", read)
@@ -248,7 +250,7 @@ def test_no_file_no_sound(tmp_path: Path, read: Callable[[Path], object]) -> Non
     assert refusal(tmp_path / "video.mp4", read) == "holds no audio stream"
 
 
-def test_a_piece_after_the_end(tmp_path: Path, coded: dict[str, Path]) -> None:
+def test_part_after_the_end(tmp_path: Path, coded: dict[str, Path]) -> None:
     soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
     assert len(read_audio(tmp_path / "a.wav", 0.09, 4)) == 160
     for path in (tmp_path / "a.wav", *coded.values()):
@@ -271,7 +273,7 @@ def test_cut_short(tmp_path: Path, ending: str) -> None:
 
 
 def test_a_fast_start_file_cut_short(tmp_path: Path) -> None:
-    """The index is there, the end is not."""
+    """The index is complete, the sound is not."""
     plain = encode(tmp_path / "a.m4a", "aac", 16_000, speechlike(48_000, 16_000))
     path = tmp_path / "b.m4a"
     with (
@@ -287,11 +289,11 @@ def test_a_fast_start_file_cut_short(tmp_path: Path) -> None:
     assert len(read_audio(path)) >= 48_000
     path.write_bytes(whole[: len(whole) * 2 // 3])
     assert "cut short" in refusal(path)
-    assert len(read_audio(path, 0.2, 0.5)) == 8000, "what is there can be read"
+    assert len(read_audio(path, 0.2, 0.5)) == 8000, "a part before the damage is readable"
 
 
 def test_a_streamed_wav_is_not_cut_short(tmp_path: Path) -> None:
-    """Programs that write to a pipe claim the largest size there is."""
+    """Programs that write to a pipe give the largest possible size."""
     soundfile.write(tmp_path / "a.wav", np.zeros(1600), 16_000)
     content = bytearray((tmp_path / "a.wav").read_bytes())
     content[4:8] = content[40:44] = b"\xff" * 4
@@ -300,7 +302,7 @@ def test_a_streamed_wav_is_not_cut_short(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
-def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+def test_samples_that_are_not_finite(tmp_path: Path, value: float) -> None:
     samples = speechlike(1600, 16_000, 2)
     samples[700, 1] = value
     soundfile.write(tmp_path / "a.wav", samples, 16_000, "FLOAT")
@@ -308,7 +310,7 @@ def test_samples_that_are_no_numbers(tmp_path: Path, value: float) -> None:
     assert len(read_audio(tmp_path / "a.wav", 0, 0.01)) == 160
 
 
-def test_levels_of_another_scale(tmp_path: Path) -> None:
+def test_samples_on_another_scale(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "a.wav", 32768 * speechlike(1600, 16_000), 16_000, "FLOAT")
     assert "floating-point audio is within -1..1" in refusal(tmp_path / "a.wav")
 
@@ -337,4 +339,4 @@ def test_real_clips(real_data: Path) -> None:
         whole = read_audio(path)
         assert abs(len(whole) / SAMPLE_RATE - audio_duration(path)) < 0.1
         assert 0.01 < np.abs(whole).max() <= 1
-        check_piece(path, 1.2345, 2.0, tolerance=0.01)  # AAC may fill in noise of its own
+        check_part(path, 1.2345, 2.0, tolerance=0.01)  # AAC may add random noise

@@ -1,4 +1,4 @@
-"""Paths that may be URLs: what they are, what they do, and how they fail."""
+"""Tests of paths that may be URLs."""
 
 import copy
 import errno
@@ -28,22 +28,21 @@ from emovox.paths import (
 
 @pytest.fixture
 def folder() -> Iterator[Any]:
-    """A folder in memory behind a URL."""
+    """Yield a folder in memory with one hidden file."""
     name = uuid4().hex
-    yield RemotePath(f"memory://{name}/vox")
+    path = RemotePath(f"memory://{name}/vox")
+    (path / ".hidden").write_text("")
+    yield path
     fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
-
-
-@pytest.fixture(autouse=True)
-def something(folder: Any) -> None:
-    (folder / ".there").write_text("")
 
 
 def test_only_urls_are_remote(tmp_path: Path) -> None:
     for text in ("a/b", "/a/b", ".", "s3:/bucket", "C:\\a", "a b://c"):
         assert as_path(text) == Path(text) and isinstance(as_path(text), Path)
     assert as_path(f"file://{tmp_path}") == tmp_path
-    assert is_remote(as_path("memory://a/b")) and not is_remote(tmp_path)
+    remote = as_path("memory://a/b")
+    assert is_remote(remote) and not is_remote(tmp_path)
+    assert as_path(remote) is remote and as_path(tmp_path) == tmp_path
 
 
 def test_local_paths_import_no_fsspec(tmp_path: Path) -> None:
@@ -69,7 +68,7 @@ def test_parts_of_a_url() -> None:
     assert len({path, RemotePath("memory://bucket/vox")}) == 1
 
 
-def test_what_no_package_opens(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_that_no_installed_package_opens(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="Protocol not known: nonsense"):
         as_path("nonsense://a/b")
     monkeypatch.setitem(sys.modules, "gcsfs", None)
@@ -77,7 +76,7 @@ def test_what_no_package_opens(monkeypatch: pytest.MonkeyPatch) -> None:
         as_path("gs://a/b")
 
 
-def test_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_url_without_fsspec(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec", None)
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ConfigError, match=r"pip install 'emovox\[remote\]'"):
@@ -94,8 +93,8 @@ def test_write_read_and_remove(folder: Any) -> None:
     assert file.read_text() == "äh\n" and file.read_bytes() == "äh\n".encode()
     assert file.is_file() and not file.is_dir()
     assert (folder / "a").is_dir() and not (folder / "a").is_file()
-    assert [path.name for path in folder.iterdir()] == [".there", "a"]
-    assert list(folder.files()) == [".there", "a/b.txt"]
+    assert [path.name for path in folder.iterdir()] == [".hidden", "a"]
+    assert list(folder.files()) == [".hidden", "a/b.txt"]
     assert folder.files()["a/b.txt"][0] == len("äh\n".encode())
     assert file.state() == file_state(folder / "a/b.txt")
     with pytest.raises(FileExistsError):
@@ -109,7 +108,7 @@ def test_write_read_and_remove(folder: Any) -> None:
         file.unlink()
 
 
-def test_local_copies_go_away(folder: Any, tmp_path: Path) -> None:
+def test_local_copies_are_removed(folder: Any, tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("1")
     with local_copy(tmp_path / "x.csv") as local:
         assert local == tmp_path / "x.csv"
@@ -123,11 +122,11 @@ def test_local_copies_go_away(folder: Any, tmp_path: Path) -> None:
         pass
     with local_folder(folder) as local:
         names = sorted(path.name for path in local.iterdir())
-    assert names == [".there", "1.jpg", "2.jpg"] and not local.exists()
+    assert names == [".hidden", "1.jpg", "2.jpg"] and not local.exists()
 
 
 class Failing:
-    """A file system whose service has errors of its own."""
+    """A file system that raises an error for every request."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -141,7 +140,7 @@ class Failing:
 
 
 class ServiceError(Exception):
-    """Of no built-in kind."""
+    """An error of a client library."""
 
 
 def failing(error: Exception) -> Any:
@@ -150,7 +149,7 @@ def failing(error: Exception) -> Any:
     return path
 
 
-def test_errors_have_numbers_and_name_no_host() -> None:
+def test_errors_have_a_number_and_contain_no_host() -> None:
     cases = {
         PermissionError("secret"): (PermissionError, errno.EACCES),
         TimeoutError(): (TimeoutError, errno.ETIMEDOUT),
@@ -160,7 +159,7 @@ def test_errors_have_numbers_and_name_no_host() -> None:
         with pytest.raises(kind) as raised:
             failing(error).read_bytes()
         assert raised.value.errno == number and "secret" not in str(raised.value.strerror)
-    with pytest.raises(TypeError):  # a bug stays one
+    with pytest.raises(TypeError):  # a bug is not converted
         failing(TypeError()).read_bytes()
 
 
@@ -169,7 +168,7 @@ def test_a_corpus_that_cannot_be_listed() -> None:
         files_below(failing(ServiceError("https://secret:443"))).is_dir("")
 
 
-def test_the_listing_of_a_url_is_that_of_the_same_folder(folder: Any, tmp_path: Path) -> None:
+def test_a_url_and_the_same_folder_have_the_same_listing(folder: Any, tmp_path: Path) -> None:
     names = ["b.mp4", "a.mp4", "x/2.mp4", "x/1.mp4", "x/y/.hidden", "x/y/z.txt", "w/1.mp4"]
     names += [".git/a.mp4", "film.mp4/1.mp4", "film.mp4/more/2.mp4", "é/1.mp4"]
     for name in names:

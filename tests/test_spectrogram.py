@@ -1,4 +1,4 @@
-"""The spectrogram: against the reference's output, and against a naive oracle."""
+"""Tests of the spectrogram, compared with the reference code and with a naive oracle."""
 
 import warnings
 from pathlib import Path
@@ -22,7 +22,7 @@ from emovox.media.spectrogram import (
 
 
 def oracle(samples: np.ndarray) -> np.ndarray:
-    """The contract word by word, a sample and a frame at a time, in double precision."""
+    """Compute the spectrogram by its definition, sample by sample, in double precision."""
     x = samples.astype(float)
     if np.abs(x).max() <= 1:
         x = x * 32768
@@ -40,9 +40,9 @@ def oracle(samples: np.ndarray) -> np.ndarray:
 
 
 def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
-    """The largest difference, as a fraction of the value or of a hundredth of its frame's mean.
+    """Return the largest difference relative to the value, or to a hundredth of the frame's mean.
 
-    A transform in float32 rounds every bin by the same amount, so that faint ones lose more.
+    A transform in float32 has the same rounding error in every bin; weak bins lose more digits.
     """
     floor = 1e-2 * expected.mean(axis=0, keepdims=True) + 1e-12
     return float((np.abs(found - expected) / np.maximum(expected, floor)).max())
@@ -77,8 +77,8 @@ def test_against_the_oracle(name: str) -> None:
     assert relative_error(batch[0].numpy(), expected) < 1e-4
 
 
-def test_a_batch_is_its_utterances() -> None:
-    """Among them silence, and levels beyond 1, which are decided for each."""
+def test_a_batch_equals_its_utterances() -> None:
+    """Include silence and 16-bit levels: each utterance is scaled separately."""
     rows = [noise(9000, seed) for seed in range(40)]
     rows[3] *= 0
     rows[5] = np.round(rows[5] * 10_000)
@@ -89,7 +89,7 @@ def test_a_batch_is_its_utterances() -> None:
 
 
 @pytest.mark.parametrize("top", [1.0, np.nextafter(np.float32(1), np.float32(2))])
-def test_what_is_within_1_is_multiplied(top: float) -> None:
+def test_samples_within_1_are_scaled(top: float) -> None:
     samples = noise(1000)
     samples[10] = top
     expected = spectrogram(32768 * samples.astype(np.float64)) / (1 if top == 1 else 32768)
@@ -106,7 +106,7 @@ def test_mirror_and_silence() -> None:
         assert not silence.any() and not normalise(silence).any()
 
 
-def test_speech_that_falls_silent_stays_finite() -> None:
+def test_speech_before_digital_silence_stays_finite() -> None:
     samples = np.concatenate([noise(8000), np.zeros(100_000, np.float32)])
     assert np.isfinite(normalise(spectrogram(samples))).all()
     assert normalise(batch_spectrogram(torch.from_numpy(samples)[None])).isfinite().all()
@@ -124,7 +124,7 @@ def test_normalise() -> None:
     assert not one_frame.any()
 
 
-def test_in_autocast_nothing_changes() -> None:
+def test_autocast_changes_nothing() -> None:
     samples = torch.from_numpy(np.stack([noise(9000), noise(9000, 1)]))
     with torch.autocast("cpu", torch.bfloat16):
         found = batch_spectrogram(samples)
@@ -156,7 +156,7 @@ def test_frames_and_samples_agree(num: int) -> None:
 
 
 @given(st.integers(100, 10**5))
-def test_the_bucket_fits_and_is_in_the_middle(num: int) -> None:
+def test_bucket_fits_and_is_central(num: int) -> None:
     start, width = centre_bucket(num)
     assert width in BUCKETS and start >= 0 and start + width <= num
     assert width == 1000 or num - width < 100
@@ -171,10 +171,10 @@ def test_buckets() -> None:
         centre_bucket(99)
 
 
-# What is refused
+# Invalid input
 
 
-def test_what_is_no_utterance() -> None:
+def test_invalid_samples() -> None:
     for shape in ((399,), (2, 4000), (0,)):
         with pytest.raises(ValueError, match="expected samples"):
             spectrogram(np.zeros(shape))
@@ -185,20 +185,20 @@ def test_what_is_no_utterance() -> None:
             batch_spectrogram(tensor)
 
 
-# The reference
+# Reference code
 
 
 @pytest.mark.real
-def test_golden(real_data: Path) -> None:
+def test_output_of_the_reference_code(real_data: Path) -> None:
     folder = real_data.parent / "golden"
     if not folder.is_dir():
-        pytest.skip(f"{folder}: no such folder; it holds the reference's output")
+        pytest.skip(f"{folder}: the output of the reference code is missing")
     golden = np.load(folder / "spectrogram_Y8hIVOBuels_0000002.npz")
     samples, rate = soundfile.read(folder / "Y8hIVOBuels_0000002.wav", dtype="float32")
     assert rate == 16_000
     batch = batch_spectrogram(torch.from_numpy(samples)[None])[0].numpy()
     for found in (spectrogram(samples), batch):
-        # The reference adds a dither of a millionth, which faint bins show.
+        # The reference code adds a dither of a millionth, which changes weak bins.
         raw = golden["raw"]
         np.testing.assert_allclose(found, raw, rtol=1e-4, atol=5e-5 * raw.mean())
         assert np.median(np.abs(found / raw - 1)) < 1e-5

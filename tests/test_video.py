@@ -36,13 +36,13 @@ def write_coded(
     options: dict[str, str] | None = None,
     times: Sequence[float] | None = None,
 ) -> Path:
-    """A clip of small frames that say which one they are."""
+    """Write a clip of small frames that encode their number."""
     frames = (coded_frame(i, *SIZE) for i in range(count))
     return write_clip(path, frames, fps=Fraction(fps), codec=codec, options=options, times=times)
 
 
 def noisy_frames(count: int) -> Iterator[np.ndarray]:
-    """Coded frames with noise, so that the file has bytes enough to be damaged."""
+    """Yield coded frames with noise, which make a file large enough to damage."""
     rng = np.random.default_rng(0)
     for i in range(count):
         noise = rng.integers(-30, 30, (SIZE[1], SIZE[0], 3))
@@ -52,7 +52,7 @@ def noisy_frames(count: int) -> Iterator[np.ndarray]:
 def naive_codes(
     times: Sequence[Fraction], start: Fraction = Fraction(0), end: Fraction | None = None
 ) -> list[tuple[int, int]]:
-    """For every grid point look at every frame: `(grid index, frame number)`."""
+    """Compare every grid point with every frame; return `(grid index, frame number)`."""
     step = Fraction(6, 25)
     times = [time - times[0] - start for time in times]
     last = times[-1] + (times[-1] - times[-2]) / 2 if end is None else end - start
@@ -81,7 +81,7 @@ def ffmpeg(*arguments: str | Path) -> bytes:
 
 
 def ffmpeg_frames(path: Path, width: int, height: int) -> np.ndarray:
-    """Every frame as the ffmpeg program shows it: uint8 `[N, H, W, 3]`."""
+    """Decode every frame with the ffmpeg program: uint8 `[N, H, W, 3]`."""
     raw = ffmpeg("-i", path, "-fps_mode", "passthrough", "-f", "rawvideo", "-pix_fmt", "rgb24", "-")
     return np.frombuffer(raw, np.uint8).reshape(-1, height, width, 3)
 
@@ -113,7 +113,7 @@ def test_every_rate_gives_the_nearest_frame(tmp_path: Path, fps: str) -> None:
 
 
 @pytest.mark.parametrize("ending", ["mp4", "mkv"])
-def test_a_variable_rate_gives_the_nearest_frame_and_gaps(tmp_path: Path, ending: str) -> None:
+def test_a_variable_rate_gives_the_nearest_frames_with_gaps(tmp_path: Path, ending: str) -> None:
     rng = np.random.default_rng(1)
     gaps = rng.integers(10, 90, 60)
     gaps[30] = 1000
@@ -128,7 +128,7 @@ def test_a_variable_rate_gives_the_nearest_frame_and_gaps(tmp_path: Path, ending
 
 
 @pytest.mark.parametrize("ending", ["ts", "mkv", "mp4"])
-def test_the_grid_begins_at_the_first_frame_wherever_it_is(tmp_path: Path, ending: str) -> None:
+def test_the_grid_begins_at_the_first_frame(tmp_path: Path, ending: str) -> None:
     path = tmp_path / f"a.{ending}"
     times = [1000 + i / 25 for i in range(120)]
     frames = list(VideoTrack(write_coded(path, 120, times=times), STEP))
@@ -176,14 +176,14 @@ def test_a_track_in_the_middle_is_cut_to_the_frame(
         assert track.duration == pytest.approx(float(end) - float(start))
 
 
-def test_a_large_step_also_finds_its_frames_after_a_seek(tmp_path: Path) -> None:
+def test_a_large_step_finds_its_frames_after_a_seek(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 300, options={"g": "10"})
     track = VideoTrack(path, 2.0, start=4.0, end=8.0)
     assert codes(track) == [(0, 100), (1, 150), (2, 200)]
 
 
 class CountingDeadline(Deadline):
-    """Counts the frames that are decoded."""
+    """A deadline that counts the decoded frames."""
 
     def __init__(self) -> None:
         super().__init__(None)
@@ -194,9 +194,7 @@ class CountingDeadline(Deadline):
 
 
 @pytest.mark.parametrize("options", [{"bf": "0", "g": "12"}, OPEN])
-def test_a_seek_saves_the_decoding_of_what_is_before(
-    tmp_path: Path, options: dict[str, str]
-) -> None:
+def test_a_seek_avoids_decoding_earlier_frames(tmp_path: Path, options: dict[str, str]) -> None:
     path = write_coded(tmp_path / "a.mp4", 400, options=options)
     deadline = CountingDeadline()
     track = VideoTrack(path, STEP, 12.0, 13.0, deadline)
@@ -204,14 +202,14 @@ def test_a_seek_saves_the_decoding_of_what_is_before(
     assert deadline.count < 80
 
 
-def test_an_end_beyond_the_video_is_expected_but_not_found(tmp_path: Path) -> None:
+def test_points_beyond_the_video_are_expected_but_not_found(tmp_path: Path) -> None:
     track = VideoTrack(write_coded(tmp_path / "a.mp4", 50), STEP, start=1.0, end=3.0)
     assert codes(track) == [(0, 25), (1, 31), (2, 37), (3, 43), (4, 49)]
     assert track.num_expected == 9
     assert track.duration == pytest.approx(2.0)
 
 
-def test_an_end_that_nobody_can_mean_is_an_error(tmp_path: Path) -> None:
+def test_an_absurd_end_is_an_error(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 13)
     with pytest.raises(TrackError, match="time: TooLong"):
         list(VideoTrack(path, STEP, end=1e12))
@@ -226,7 +224,7 @@ def test_a_start_beyond_the_video_is_an_error(tmp_path: Path) -> None:
 # Pictures
 
 
-def test_pixels_are_those_of_the_frame(tmp_path: Path) -> None:
+def test_pixels_match_the_frame(tmp_path: Path) -> None:
     path = write_clip(tmp_path / "a.mp4", noisy_frames(20))
     with av.open(str(path)) as container:
         every = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
@@ -268,7 +266,7 @@ def test_an_empty_file(tmp_path: Path) -> None:
 
 
 def test_text_named_mp4(tmp_path: Path) -> None:
-    (tmp_path / "a.mp4").write_text("This is no video.\n" * 100)
+    (tmp_path / "a.mp4").write_text("This is text.\n" * 100)
     assert failure(tmp_path / "a.mp4") == ("open", "InvalidData")
 
 
@@ -295,7 +293,7 @@ def test_an_mp4_cut_short_with_its_index_in_front(tmp_path: Path) -> None:
 
 
 def patched(path: Path, kind: bytes, offset: int, value: int) -> Path:
-    """Overwrite a 4-byte field of the first atom of a kind, counted from its name."""
+    """Overwrite a 4-byte field, `offset` bytes after the name of the first atom of a kind."""
     data = bytearray(path.read_bytes())
     struct.pack_into(">I", data, data.index(kind) + offset, value)
     path.write_bytes(data)
@@ -303,7 +301,7 @@ def patched(path: Path, kind: bytes, offset: int, value: int) -> Path:
 
 
 def test_an_mp4_cut_between_two_frames(tmp_path: Path) -> None:
-    """The reader meets the end of the file, not half a frame."""
+    """The file ends after a complete frame."""
     path = tmp_path / "a.mp4"
     plain = write_clip(tmp_path / "plain.mp4", noisy_frames(50), options=CLOSED)
     ffmpeg("-i", plain, "-c", "copy", "-movflags", "faststart", path)
@@ -317,26 +315,11 @@ def test_an_mp4_cut_between_two_frames(tmp_path: Path) -> None:
         list(VideoTrack(path, STEP, 0.6, 1.0))
 
 
-def test_sound_that_is_damaged_costs_nothing(tmp_path: Path) -> None:
+def test_damaged_sound_does_not_matter(tmp_path: Path) -> None:
     path = tmp_path / "a.mp4"
     plain = write_coded(tmp_path / "plain.mp4", 100)
-    ffmpeg(
-        "-f",
-        "lavfi",
-        "-i",
-        "sine",
-        "-i",
-        plain,
-        "-map",
-        "1:v",
-        "-map",
-        "0:a",
-        "-c:v",
-        "copy",
-        "-t",
-        "4",
-        path,
-    )
+    streams = ["-map", "1:v", "-map", "0:a", "-c:v", "copy", "-t", "4"]
+    ffmpeg("-f", "lavfi", "-i", "sine", "-i", plain, *streams, path)
     data = path.read_bytes()
     assert data.count(b"stco") == 2
     sound = data.rindex(b"stco")
@@ -351,19 +334,19 @@ def test_times_that_run_backwards(tmp_path: Path) -> None:
     assert failure(patched(path, b"ctts", 12 + 8 * 10 + 4, 12800)) == ("decode", "BadTimes")
 
 
-def test_a_header_that_makes_no_sense(tmp_path: Path) -> None:
+def test_a_header_without_a_time_scale(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 40)
-    assert failure(patched(path, b"mdhd", 16, 0)) == ("open", "BadHeader")  # its time scale
+    assert failure(patched(path, b"mdhd", 16, 0)) == ("open", "BadHeader")  # the time scale
 
 
-def test_no_edit_list_is_taken_for_damage(tmp_path: Path) -> None:
+def test_an_edit_list_is_not_damage(tmp_path: Path) -> None:
     whole = write_coded(tmp_path / "whole.mp4", 100, options=B_FRAMES)
     for start in ("0.3", "1.1", "1.13"):
         ffmpeg("-ss", start, "-i", whole, "-t", "1.5", "-c", "copy", tmp_path / "cut.mp4")
         assert len(list(VideoTrack(tmp_path / "cut.mp4", STEP))) in (6, 7)
 
 
-def test_log_of_ffmpeg_is_left_as_it_was(tmp_path: Path) -> None:
+def test_log_level_of_ffmpeg_is_restored(tmp_path: Path) -> None:
     before = av.logging.get_level(), av.logging.get_skip_repeated()
     list(VideoTrack(write_coded(tmp_path / "a.mp4", 7), STEP))
     assert failure(patched(tmp_path / "a.mp4", b"mdhd", 16, 0)) == ("open", "BadHeader")
@@ -379,7 +362,7 @@ def test_a_damaged_middle(tmp_path: Path) -> None:
     assert failure(path) in [("decode", "InvalidData"), ("decode", "Corrupt")]
 
 
-def test_damage_anywhere_is_never_another_error(tmp_path: Path) -> None:
+def test_random_damage_raises_only_track_errors(tmp_path: Path) -> None:
     whole = write_coded(tmp_path / "whole.mp4", 40).read_bytes()
     rng = np.random.default_rng(2)
     path = tmp_path / "a.mp4"
@@ -403,7 +386,7 @@ def test_audio_only(tmp_path: Path) -> None:
     assert failure(path) == ("open", "NoVideo")
 
 
-def test_a_codec_nobody_knows(tmp_path: Path) -> None:
+def test_an_unknown_codec(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 5)
     data = path.read_bytes()
     assert data.count(b"avc1") == 2  # in the brands and in the description of the stream
@@ -439,7 +422,7 @@ def test_a_pipe_does_not_hang(tmp_path: Path) -> None:
 
 @pytest.fixture
 def open_folder() -> Iterator[Path]:
-    """A folder that other users may enter; pytest's own is closed to them."""
+    """Yield a folder that other users can read, unlike the folders of pytest."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield Path(folder)
@@ -447,7 +430,7 @@ def open_folder() -> Iterator[Path]:
 
 @pytest.fixture
 def ordinary_user(open_folder: Path) -> Iterator[None]:
-    """Nobody, while the test runs as root, whom permissions do not bind."""
+    """Run the test as another user if it runs as root, who ignores permissions."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -475,7 +458,7 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert codes(VideoTrack(path, STEP)) == [(0, 0), (1, 6), (2, 12)]
 
 
-def test_too_many_open_files_is_no_fault_of_the_track(
+def test_too_many_open_files_is_not_an_error_of_the_track(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_coded(tmp_path / "a.mp4", 5)
@@ -502,7 +485,7 @@ def test_the_deadline_ends_a_track_in_the_middle(
     assert track.num_decoded < 40
 
 
-def test_a_deadline_that_is_over_while_the_file_opens(tmp_path: Path) -> None:
+def test_a_deadline_that_passes_while_the_file_opens(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 5)
     assert failure(path, Deadline(1e-9)) == ("time", "Timeout")
 

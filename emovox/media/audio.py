@@ -164,7 +164,7 @@ def _open(path: Path) -> "_SndFile | _AvFile":
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not magic:
-        raise InputError(f"{path}: is an empty file")
+        raise InputError(f"{path}: the file is empty")
     return _SndFile(path) if magic in SNDFILE_MAGIC else _AvFile(path)
 
 
@@ -215,7 +215,7 @@ class _AvFile(ExitStack):
         self._formats = self._stream.container.format.name
         self.rate: int = self._stream.codec_context.sample_rate
         if not 0 < self.rate <= MAX_RATE:
-            raise InputError(f"{path}: its sample rate is {self.rate}")
+            raise InputError(f"{path}: invalid sample rate {self.rate}")
 
     def _open(self) -> "av.AudioStream":
         try:
@@ -257,7 +257,7 @@ class _AvFile(ExitStack):
             for position, frame in self._frames_from(begin):
                 form = form or (self.rate, frame.layout.nb_channels)
                 if form != (frame.sample_rate, frame.layout.nb_channels):
-                    raise InputError(f"{self.path}: its sample rate or channels change midway")
+                    raise InputError(f"{self.path}: the sample rate or the channels change midway")
                 yield position, _to_floats(frame)
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"{self.path}: cut short or damaged ({error.strerror})") from error
@@ -306,7 +306,7 @@ class _AvFile(ExitStack):
     def _decode(self, stream: "av.AudioStream") -> Iterator[av.AudioFrame]:
         for packet in stream.container.demux(stream):
             if packet.is_corrupt:
-                raise InputError(f"{self.path}: cut short: it ends inside a packet")
+                raise InputError(f"{self.path}: cut short inside a packet")
             yield from packet.decode()
 
 
