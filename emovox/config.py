@@ -36,7 +36,6 @@ def option(
     most: float | None = None,
     shown: str | None = None,
     url: bool = False,
-    file: bool = False,
 ) -> Any:
     """Declare a field of a config.
 
@@ -47,7 +46,6 @@ def option(
         most: largest valid number.
         shown: text that help pages show as the default, where the value does not tell.
         url: whether a path may be a URL.
-        file: whether a path is a file instead of a folder.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
@@ -60,8 +58,7 @@ def option(
         Traceback (most recent call last):
         emovox.errors.ConfigError: steps 0: must be at least 1
     """
-    metadata = {"choices": choices, "least": least, "most": most}
-    metadata |= {"shown": shown, "url": url, "file": file}
+    metadata = {"choices": choices, "least": least, "most": most, "shown": shown, "url": url}
     return dataclasses.field(default=default, metadata=metadata)
 
 

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 import click
 
 from emovox.config import field_type, option_help
-from emovox.paths import as_path, is_remote
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -18,26 +17,11 @@ FILE = click.Path(path_type=Path, dir_okay=False)
 FILE_OR_FOLDER = click.Path(path_type=Path)
 
 
-class Url(click.ParamType):  # type: ignore[type-arg]  # generic in newer versions only
-    """A local path, or a URL; click's own type would turn `//` into `/`."""
-
-    name = "path or URL"
-
-    def __init__(self, local: "click.Path[Path]") -> None:
-        self.local = local
-
-    def convert(
-        self, value: Any, param: click.Parameter | None, context: click.Context | None
-    ) -> Any:
-        path = as_path(value) if isinstance(value, str) else value
-        return path if is_remote(path) else self.local.convert(path, param, context)
-
-
 def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command], Command]:
     """Add an option to a command for each field of a config dataclass.
 
     Name, type, choices, default and help come from the field. An option that is not on the command
-    line is None, see `given`, so that a recipe's value is kept.
+    line is None or (); `given` leaves it out, so that it does not override a recipe.
 
     Args:
         kind: the dataclass; see `emovox.config.option`.
@@ -48,7 +32,7 @@ def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command]
     def decorate(command: Command) -> Command:
         for field in reversed(dataclasses.fields(kind)):
             if not only or field.name in only:
-                command = _option(field, hints[field.name], texts[field.name])(command)
+                command = _option(field, hints[field.name], texts.get(field.name, ""))(command)
         return command
 
     return decorate
@@ -56,32 +40,27 @@ def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command]
 
 def given(options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options that are on the command line."""
-    return {name: value for name, value in options.items() if value is not None}
+    return {name: value for name, value in options.items() if value not in (None, ())}
 
 
 def _option(field: "dataclasses.Field[Any]", hint: Any, text: str) -> Callable[[Command], Command]:
-    name = f"--{field.name.replace('_', '-')}"
-    kind = field_type(hint)
+    name, kind = f"--{field.name.replace('_', '-')}", field_type(hint)
     if kind is bool:
         name = f"{name}/--no-{name[2:]}"
     many = typing.get_origin(hint) is tuple
+    is_url = field.metadata.get("url")
+    if choices := field.metadata.get("choices"):
+        kind = click.Choice(list(choices))
+    elif kind is Path:
+        kind = str if is_url else FOLDER  # click's own type would turn the `//` of a URL into `/`
     return click.option(
         name,
-        type=_parameter_type(kind, field.metadata),
+        type=kind,
+        metavar="PATH OR URL" if is_url else None,
         default=None,
         multiple=many,
-        callback=(lambda context, parameter, values: values or None) if many else None,
         help=text.replace("`", "") + (" May be repeated." if many else "") + _default_text(field),
     )
-
-
-def _parameter_type(kind: type, metadata: Mapping[str, Any]) -> Any:
-    if choices := metadata.get("choices"):
-        return click.Choice(list(choices))
-    if kind is not Path:
-        return kind
-    path = FILE if metadata.get("file") else FOLDER
-    return Url(path) if metadata.get("url") else path
 
 
 def _default_text(field: "dataclasses.Field[Any]") -> str:

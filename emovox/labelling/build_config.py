@@ -61,7 +61,7 @@ class BuildConfig:
     teacher: str = DEFAULT_TEACHER
     splits: str | None = option(None, shown="the table's split column, else auto")
     meta: Path | None = option(None, url=True, shown="the corpus, else downloaded lists")
-    table: Path | None = option(None, url=True, file=True)
+    table: Path | None = option(None, url=True)
     state: Path | None = option(None, url=True, shown="OUT/.emovox")
     name: str | None = option(None, shown="name of the folder OUT")
     version: str = "0.1.0"
@@ -90,6 +90,8 @@ class BuildConfig:
                 check_printable(value, f"--{name}")
         if self.state == self.out:
             raise ConfigError("--state and --out are the same folder; pass two different ones")
+        if isinstance(self.state, Path) and self.state.is_file():
+            raise ConfigError(f"--state {self.state}: is a file; pass a folder")
         if self.meta is not None and not self.meta.is_dir():
             raise ConfigError(f"--meta {self.meta}: no such folder")
         if self.engine != "ray":
