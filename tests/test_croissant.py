@@ -33,7 +33,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def copy(dataset: Path, tmp_path: Path) -> Path:
-    """The same dataset, to be changed."""
+    """A copy for tests that change it."""
     return Path(shutil.copytree(dataset, tmp_path / "o'dd [1] é"))
 
 

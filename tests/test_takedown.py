@@ -39,13 +39,13 @@ def hashed(*identities: str) -> str:
 
 @pytest.fixture(scope="module")
 def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A valid dataset, of id10001 in train and heard_val, id10002 in train, id10003 unheard."""
+    """A valid dataset: id10001 in train and heard_val, id10002 in train, id10003 unheard."""
     return write_valid(tmp_path_factory.mktemp("valid"))
 
 
 @pytest.fixture
 def dataset(valid: Path, tmp_path: Path) -> Path:
-    """The same, to be changed."""
+    """A copy for tests that change it."""
     return Path(shutil.copytree(valid, tmp_path / "dataset"))
 
 
@@ -259,7 +259,7 @@ def test_pickling_keeps_the_list(valid: Path, list_of: Any) -> None:
     path = list_of("id10001")
     dataset = load(valid, "hdf5", takedown=path)
     path.unlink()
-    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301  of bytes made on this very line
+    copy = pickle.loads(pickle.dumps(dataset))  # noqa: S301  bytes made in this line
     assert seen(copy) == seen(dataset) and copy.takedown == dataset.takedown
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as workers:
         assert workers.submit(track_ids, dataset).result() == track_ids(dataset)
