@@ -20,7 +20,7 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import DOCUMENTS, describe_documents, faults
 from emovox.errors import InputError
 from emovox.validation.findings import MAX_EXAMPLES
-from emovox.validation.formats import FORMATS, as_dict, as_text
+from emovox.validation.formats import FORMATS, as_text
 from emovox.validation.front_matter import front_matter, tables
 from emovox.validation.outcomes import FAILED, PASSED, Outcome, Validation, validate
 from emovox.validation.rules import RULES
@@ -221,7 +221,7 @@ def test_reports(dataset: Path) -> None:
     assert f"::error file={folder}/frames/train-00000-of-00001.parquet," in runs["github"].stdout
     assert {line.split(" ")[0] for line in lines[:-1]} == {"::error", "::warning", "::notice"}
     text = runs["text"].stdout.splitlines()
-    assert text[-1].startswith(f"{folder}: not valid: {len(RULES) - 5} rules passed, 1 errors, ")
+    assert text[-1].startswith(f"{folder}: not valid: {len(RULES) - 5} rules passed, 1 error, ")
 
 
 def test_warnings_count_when_strict(dataset: Path) -> None:
@@ -236,7 +236,7 @@ def test_documents_follow_the_published_schemas(valid: Path) -> None:
         "manifest": json.loads((valid / schema.MANIFEST).read_text()),
         "provenance": json.loads((valid / schema.PROVENANCE).read_text()),
         "card": front_matter((valid / schema.CARD).read_text()),
-        "validation": as_dict(check(valid)),
+        "validation": check(valid).as_dict(),
     }
     assert contents.keys() == DOCUMENTS.keys() == describe_documents().keys()
     for name, content in contents.items():

@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -129,25 +128,19 @@ def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
 
 def _show_frames(dataset: Path) -> str:
     split = next(s for s in schema.SPLITS if (dataset / schema.table_file("frames", s)).exists())
-    frames = read_table(dataset, "frames", split).slice(0, NUM_SHOWN).to_pylist()
-    lines = [f"First frames of {frames[0]['track_id']} ({split}), logits:"]
-    lines.append("  time ms" + "".join(f"{emotion[:8]:>9}" for emotion in EMOTIONS))
-    for row in frames:
-        logits = "".join(f"{row[name]:>9.2f}" for name in schema.LOGITS)
-        lines.append(f"  {row['timestamp_ms']:>7}{logits}")
-    return "\n".join(lines)
+    frames = read_table(dataset, "frames", split).slice(0, NUM_SHOWN).to_pandas()
+    logits = frames.set_index("timestamp_ms")[list(schema.LOGITS)]
+    logits.columns = EMOTIONS
+    text = logits.to_string(float_format="{:.2f}".format)
+    return f"First frames of {frames['track_id'][0]} ({split}), logits:\n{text}"
 
 
 def _show_labels(dataset: Path, tracks: list[DemoTrack]) -> str:
-    acted = {track.track_id: track.emotion for track in tracks}
-    counts: Counter[tuple[str, str]] = Counter()
-    for split in schema.SPLITS:
-        table = read_table(dataset, "tracks", split)
-        for track_id, label in zip(table["track_id"], table["label"], strict=True):
-            counts[acted.get(track_id.as_py(), "foreign"), label.as_py()] += 1
-    lines = ["Tracks by acted emotion (rows) and by the teacher's label (columns):"]
-    lines.append(" " * 11 + "".join(f"{emotion[:7]:>8}" for emotion in EMOTIONS))
-    for emotion in [*ACTED, *sorted({acted for acted, _ in counts} - set(ACTED))]:
-        row = "".join(f"{counts[emotion, label]:>8}" for label in EMOTIONS)
-        lines.append(f"  {emotion:<9}{row}")
-    return "\n".join(lines)
+    import pandas as pd
+
+    rows = pd.concat(read_table(dataset, "tracks", split).to_pandas() for split in schema.SPLITS)
+    acted = rows["track_id"].map({track.track_id: track.emotion for track in tracks})
+    counts = pd.crosstab(acted.fillna("unknown"), rows["label"])
+    counts = counts.reindex(columns=EMOTIONS, fill_value=0).rename_axis(index=None, columns=None)
+    title = "Tracks by acted emotion (rows) and by the teacher's label (columns):"
+    return f"{title}\n{counts.to_string()}"

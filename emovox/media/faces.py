@@ -67,9 +67,8 @@ def square(box: Box) -> Box:
 
 def is_visible(box: Box, width: int, height: int) -> bool:
     """Return True if at least a quarter of a box lies inside a frame."""
-    inside_x = min(box.x + box.w, width) - max(box.x, 0.0)
-    inside_y = min(box.y + box.h, height) - max(box.y, 0.0)
-    return inside_x > 0 and inside_y > 0 and inside_x * inside_y >= MIN_VISIBLE * box.area
+    inside = _intersection(box, Box(0.0, 0.0, width, height))
+    return inside > 0 and inside >= MIN_VISIBLE * box.area
 
 
 def cut(image: np.ndarray, box: Box) -> np.ndarray:
@@ -108,11 +107,15 @@ def sharpness(face: np.ndarray) -> float:
 
 def overlap(a: Box, b: Box) -> float:
     """Return the intersection over union of two boxes."""
+    both = _intersection(a, b)
+    return both / (a.area + b.area - both) if both else 0.0
+
+
+def _intersection(a: Box, b: Box) -> float:
+    """Return the common area of two boxes."""
     x = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
     y = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
-    if x <= 0 or y <= 0:
-        return 0.0
-    return x * y / (a.area + b.area - x * y)
+    return x * y if x > 0 and y > 0 else 0.0
 
 
 class Follower:

@@ -180,14 +180,10 @@ class VideoTrack:
 
     def _open(self, files: ExitStack) -> "av.VideoStream":
         self.check_kind()
+        options = {"max_pixels": str(MAX_PIXELS)}
         with _error_log() as log:
-            container = files.enter_context(
-                open_media(
-                    self.path,
-                    timeout=self.deadline.seconds,
-                    options={"max_pixels": str(MAX_PIXELS)},
-                )
-            )
+            opened = open_media(self.path, timeout=self.deadline.seconds, options=options)
+        container = files.enter_context(opened)
         if not container.streams.video:
             raise TrackError("open", "NoVideo", "holds no video stream")
         stream = container.streams.video[0]
@@ -199,10 +195,8 @@ class VideoTrack:
         if complaint := _complaint(stream, log):
             raise TrackError("open", "BadHeader", complaint)
         stream.codec_context.thread_count = 1
-        stream.codec_context.options = {
-            "err_detect": "explode",  # fail on a damaged frame instead of concealing the damage
-            "max_pixels": str(MAX_PIXELS),
-        }
+        # Fail on a damaged frame instead of concealing the damage.
+        stream.codec_context.options = options | {"err_detect": "explode"}
         if stream.average_rate:
             self._frame_seconds = float(1 / stream.average_rate)
         self._stage = "decode"
@@ -279,34 +273,24 @@ def upright(picture: np.ndarray, rotation: float) -> np.ndarray:
 
 _LogLine = tuple[int, str, str]  # level, component, message
 _log_lock = threading.Lock()
-_num_logs = 0
 
 
 @contextmanager
 def _error_log() -> Iterator[list[_LogLine]]:
     """Collect the errors that FFmpeg logs in this thread; some damage is reported only there.
 
-    PyAV has one log level for all threads, so the last thread to leave restores it.
+    One thread at a time, since PyAV has one log level for all threads.
     """
-    global _num_logs, _log_before
     with _log_lock:
-        if not _num_logs:
-            _log_before = av.logging.get_level(), av.logging.get_skip_repeated()
-            av.logging.set_level(max(_log_before[0] or 0, av.logging.ERROR))
-            av.logging.set_skip_repeated(False)
-        _num_logs += 1
-    try:
-        with av.logging.Capture() as log:
-            yield log
-    finally:
-        with _log_lock:
-            _num_logs -= 1
-            if not _num_logs:
-                av.logging.set_level(_log_before[0])
-                av.logging.set_skip_repeated(_log_before[1])
-
-
-_log_before: tuple[int | None, bool] = None, True
+        level, skip_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
+        av.logging.set_level(max(level or 0, av.logging.ERROR))
+        av.logging.set_skip_repeated(False)
+        try:
+            with av.logging.Capture() as log:
+                yield log
+        finally:
+            av.logging.set_level(level)
+            av.logging.set_skip_repeated(skip_repeated)
 
 
 def _complaint(stream: "av.VideoStream", log: list[_LogLine]) -> str:

@@ -1,7 +1,7 @@
 """Violations of a rule, and the errors that keep a rule from being checked."""
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -41,12 +41,6 @@ class Breach:
 
     count: int = 0
     examples: tuple[Example, ...] = ()
-
-    @classmethod
-    def of(cls, found: Iterable[Example]) -> "Breach":
-        """Collect examples into a breach."""
-        every = tuple(found)
-        return cls(len(every), every[:MAX_EXAMPLES])
 
     def __add__(self, other: "Breach") -> "Breach":
         every = (*self.examples, *other.examples)

@@ -2,52 +2,15 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import asdict
-from typing import Any
 from xml.etree import ElementTree
 
-from emovox.validation.outcomes import FAILED, PASSED, SKIPPED, Outcome, Validation
+from emovox.validation.outcomes import FAILED, SKIPPED, Outcome, Validation
 from emovox.validation.rule import ERROR, WARNING
-
-
-def as_dict(validation: Validation) -> dict[str, Any]:
-    """Return the report as plain data that follows schemas/validation.json."""
-    counts = validation.counts
-    return {
-        "report_version": 1,
-        "dataset": {
-            "path": str(validation.path),
-            "name": str(validation.manifest["name"]),
-            "version": str(validation.manifest["version"]),
-        },
-        "valid": validation.valid,
-        "strict": validation.strict,
-        "seconds": round(validation.seconds, 3),
-        "counts": {
-            "passed": counts[PASSED],
-            "errors": counts[ERROR],
-            "warnings": counts[WARNING],
-            "skipped": counts[SKIPPED],
-        },
-        "rules": [
-            {
-                "name": outcome.rule.name,
-                "family": outcome.rule.family,
-                "severity": outcome.rule.severity,
-                "statement": outcome.rule.statement,
-                "status": outcome.status,
-                "reason": outcome.reason,
-                "count": outcome.breach.count,
-                "examples": [asdict(example) for example in outcome.breach.examples],
-            }
-            for outcome in validation.outcomes
-        ],
-    }
 
 
 def as_json(validation: Validation) -> str:
     """Return the report as JSON."""
-    return json.dumps(as_dict(validation), indent=2, ensure_ascii=False)
+    return json.dumps(validation.as_dict(), indent=2, ensure_ascii=False)
 
 
 def as_text(validation: Validation) -> str:

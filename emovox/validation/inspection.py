@@ -94,7 +94,8 @@ class Inspection:
         root: folder of the dataset.
         meta: folder of vox1_meta.csv and the official lists, if given.
         takedown: file of hashed identities that must not occur, if given.
-        raw_manifest: content of manifest.json, which may violate its schema.
+        raw_manifest: content of manifest.json.
+        manifest_faults: its violations of the schema.
         files: paths of all files below the folder, sorted, except hidden ones at its top.
         tables: table, split and path of every existing Parquet file of the contract.
         splits: splits with a file of frames or tracks.
@@ -109,6 +110,7 @@ class Inspection:
     ) -> None:
         self.root, self.meta, self.takedown = root, meta, takedown
         self.raw_manifest = _read_manifest(root)
+        self.manifest_faults = faults("manifest", self.raw_manifest)
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
         self.files = sorted(path.as_posix() for path in found if path.parts[0][0] != ".")
         keys = [(table, split) for table in schema.TABLES for split in schema.SPLITS]
@@ -151,7 +153,7 @@ class Inspection:
     @property
     def manifest(self) -> dict[str, Any]:
         """The manifest; UnavailableError if it violates its schema."""
-        if self._once("manifest faults", lambda: faults("manifest", self.raw_manifest)):
+        if self.manifest_faults:
             raise UnavailableError(f"{schema.MANIFEST}: violates its schema")
         return self.raw_manifest
 
@@ -237,12 +239,16 @@ class Inspection:
             self._once(f"table {table}", partial(self._make_table, table))
         return self._execute(sql)
 
-    def query(self, sql: str, table: str) -> Breach:
-        """Run a query that returns `split` and `text` of every violation, in a file of `table`."""
+    def query(self, sql: str) -> Breach:
+        """Run a query that returns `split` and `text` of every violation.
+
+        An example's file is that of the first table in the query.
+        """
         ((count,),) = self.rows(f"select count(*) from ({sql})")
         if not count:
             return Breach()
         found = self._execute(f"select split, text from ({sql}) order by all limit {MAX_EXAMPLES}")
+        table = TABLES_OF_QUERY.findall(sql)[0].replace("per_track", "frames")
         return Breach(count, tuple(Example(file_of(table, s), str(t)) for s, t in found))
 
     def failures(self, test: RowTest) -> Breach:
@@ -283,10 +289,10 @@ class Inspection:
             self._execute(f"create table {name} as {SUMMARIES[name]}")
             return
         files = {split: path for table, split, path in self.tables if table == name}
-        if files or name != "faces":  # imported datasets have no faces
-            for split in [""] if name == "dropped" else self.splits:
-                if split not in files:
-                    raise UnavailableError(f"{file_of(name, split)}: missing")
+        splits = [""] if name == "dropped" else self.splits
+        missing = [file_of(name, split) for split in splits if split not in files]
+        if missing and (files or name != "faces"):  # imported datasets have no faces
+            raise UnavailableError(f"{missing[0]}: missing")
         for path in files.values():
             self._check_types(name, path)
         self._database.register(f"no_{name}", schema.SCHEMAS[name].empty_table())

@@ -4,12 +4,17 @@ import os
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from emovox.packages import explained
-from emovox.validation.findings import Breach, NotApplicableError, UnavailableError
+from emovox.validation.findings import (
+    MAX_EXAMPLES,
+    Breach,
+    NotApplicableError,
+    UnavailableError,
+)
 from emovox.validation.inspection import Inspection
 from emovox.validation.rule import ERROR, WARNING, Rule
 from emovox.validation.rules import RULES
@@ -67,7 +72,9 @@ class Validation:
         verdict = "valid" if self.valid else "not valid"
         counts = self.counts
         shown = [f"{counts[PASSED]} rules passed"]
-        shown += [f"{counts[kind]} {kind}s" for kind in (ERROR, WARNING) if counts[kind]]
+        for kind in (ERROR, WARNING):
+            if num := counts[kind]:
+                shown.append(f"{num} {kind}{'s' if num > 1 else ''}")
         shown += [f"{counts[SKIPPED]} skipped"] if counts[SKIPPED] else []
         return f"{self.path}: {verdict}: {', '.join(shown)}, in {self.seconds:.1f} s"
 
@@ -90,6 +97,40 @@ class Validation:
         """Return the names of the rules of a severity that failed."""
         return [outcome.rule.name for outcome in self.outcomes if outcome.kind == severity]
 
+    def as_dict(self) -> dict[str, Any]:
+        """Return the report as plain data that follows schemas/validation.json."""
+        counts = self.counts
+        return {
+            "report_version": 1,
+            "dataset": {
+                "path": str(self.path),
+                "name": str(self.manifest["name"]),
+                "version": str(self.manifest["version"]),
+            },
+            "valid": self.valid,
+            "strict": self.strict,
+            "seconds": round(self.seconds, 3),
+            "counts": {
+                "passed": counts[PASSED],
+                "errors": counts[ERROR],
+                "warnings": counts[WARNING],
+                "skipped": counts[SKIPPED],
+            },
+            "rules": [
+                {
+                    "name": outcome.rule.name,
+                    "family": outcome.rule.family,
+                    "severity": outcome.rule.severity,
+                    "statement": outcome.rule.statement,
+                    "status": outcome.status,
+                    "reason": outcome.reason,
+                    "count": outcome.breach.count,
+                    "examples": [asdict(example) for example in outcome.breach.examples],
+                }
+                for outcome in self.outcomes
+            ],
+        }
+
     def to_pandas(self) -> Any:
         """Return a DataFrame with one row per rule.
 
@@ -100,17 +141,10 @@ class Validation:
         """
         with explained("to_pandas"):
             import pandas as pd
-        return pd.DataFrame(
-            {
-                "name": outcome.rule.name,
-                "family": outcome.rule.family,
-                "severity": outcome.rule.severity,
-                "outcome": outcome.status,
-                "count": outcome.breach.count,
-                "first_example": next(map(str, outcome.breach.examples), None),
-            }
-            for outcome in self.outcomes
-        )
+        rules = pd.DataFrame(self.as_dict()["rules"]).rename(columns={"status": "outcome"})
+        first = [next(map(str, outcome.breach.examples), None) for outcome in self.outcomes]
+        rules = rules[["name", "family", "severity", "outcome", "count"]]
+        return rules.assign(first_example=first)
 
 
 def validate(
@@ -158,8 +192,11 @@ def validate(
 
 def _check(rule: Rule, dataset: Inspection) -> Outcome:
     try:
-        breach = rule.check(dataset)
+        found = rule.find(dataset)
+        if not isinstance(found, Breach):
+            examples = tuple(found)
+            found = Breach(len(examples), examples[:MAX_EXAMPLES])
     except UnavailableError as error:
         blocked = not isinstance(error, NotApplicableError)
         return Outcome(rule, SKIPPED, reason=str(error), blocked=blocked)
-    return Outcome(rule, FAILED if breach.count else PASSED, breach)
+    return Outcome(rule, FAILED if found.count else PASSED, found)

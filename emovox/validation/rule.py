@@ -2,11 +2,13 @@
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from functools import partial
 
 from emovox.validation.findings import Breach, Example
 from emovox.validation.inspection import Inspection, RowTest
 
 ERROR, WARNING = "error", "warning"
+Find = Callable[[Inspection], Breach | Iterable[Example]]
 Sql = str | Callable[[Inspection], str]
 
 
@@ -19,16 +21,16 @@ class Rule:
         family: `structure`, `values`, `keys`, `references`, `splits`, `accounting`, `governance`.
         severity: `error`, or `warning` for data that may be right but should be looked at.
         statement: one line that is true of a valid dataset.
-        check: returns the violations; raises `UnavailableError` if it cannot.
-        test: the test that `check` evaluates, for a rule about single rows.
-        waits: `check` needs the hashes that other threads compute in the meantime.
+        find: returns the violations; raises `UnavailableError` if the data is unavailable.
+        test: the test that `find` evaluates, for a rule about single rows.
+        waits: `find` needs the hashes that other threads compute in the meantime.
     """
 
     name: str
     family: str
     severity: str
     statement: str
-    check: Callable[[Inspection], Breach]
+    find: Find
     test: RowTest | None = None
     waits: bool = False
 
@@ -47,31 +49,23 @@ class Family:
 
     def check(
         self, name: str, statement: str, severity: str = ERROR, *, waits: bool = False
-    ) -> Callable[[Callable[[Inspection], Iterable[Example]]], None]:
+    ) -> Callable[[Find], None]:
         """Decorate a generator of examples, which becomes a rule."""
 
-        def register(find: Callable[[Inspection], Iterable[Example]]) -> None:
-            def check(dataset: Inspection) -> Breach:
-                return Breach.of(find(dataset))
-
-            self.rules.append(Rule(name, self.name, severity, statement, check, waits=waits))
+        def register(find: Find) -> None:
+            self.rules.append(Rule(name, self.name, severity, statement, find, waits=waits))
 
         return register
 
-    def query(
-        self, name: str, statement: str, severity: str = ERROR, *, table: str, sql: Sql
-    ) -> None:
+    def query(self, name: str, statement: str, sql: Sql, severity: str = ERROR) -> None:
         """Add a rule whose violations a query finds; see `Inspection.query`."""
 
-        def check(dataset: Inspection) -> Breach:
-            return dataset.query(sql if isinstance(sql, str) else sql(dataset), table)
+        def find(dataset: Inspection) -> Breach:
+            return dataset.query(sql if isinstance(sql, str) else sql(dataset))
 
-        self.rules.append(Rule(name, self.name, severity, statement, check))
+        self.rules.append(Rule(name, self.name, severity, statement, find))
 
     def rows(self, name: str, statement: str, test: RowTest, severity: str = ERROR) -> None:
         """Add a rule about single rows."""
-
-        def check(dataset: Inspection) -> Breach:
-            return dataset.failures(test)
-
-        self.rules.append(Rule(name, self.name, severity, statement, check, test))
+        find = partial(Inspection.failures, test=test)
+        self.rules.append(Rule(name, self.name, severity, statement, find, test))

@@ -36,9 +36,7 @@ def card_limits(dataset: Inspection) -> Iterator[Example]:
         yield Example(schema.CARD, "no heading contains the word limits")
 
 
-@RULES.check(
-    "card-licence", "The card states a licence in its front matter and in a section.", WARNING
-)
+@RULES.check("card-licence", "The card states a licence, in front matter and a section.", WARNING)
 def card_licence(dataset: Inspection) -> Iterator[Example]:
     header = dataset.card_header()
     if not (isinstance(header, dict) and header.get("license")):

@@ -16,36 +16,31 @@ RULES.rows(
     "Frames are sorted by track_id and frame_index.",
     RowTest(
         "frames",
-        where="track_id < previous_track_id or (track_id = previous_track_id and "
+        "track_id < previous_track_id or (track_id = previous_track_id and "
         "frame_index < previous_frame_index)",
-        shows="'follows ' || previous_track_id || ' frame ' || previous_frame_index",
+        "'follows ' || previous_track_id || ' frame ' || previous_frame_index",
     ),
 )
 RULES.rows("frame-index", "frame_index is not negative.", RowTest("frames", "frame_index < 0"))
 RULES.rows(
     "timestamps",
     "timestamp_ms equals frame_index times step_ms of the manifest.",
-    RowTest(
-        "frames",
-        where="timestamp_ms <> {step_ms}::bigint * frame_index",
-        shows="timestamp_ms || ' ms'",
-    ),
+    RowTest("frames", "timestamp_ms <> {step_ms}::bigint * frame_index", "timestamp_ms || ' ms'"),
 )
 RULES.rows(
     "face-times",
     "Consecutive faces of a track are as far apart as their grid points, within one step.",
     RowTest(
         "faces",
-        where="track_id = previous_track_id and abs(pts_ms - previous_pts_ms - {step_ms}::double * "
+        "track_id = previous_track_id and abs(pts_ms - previous_pts_ms - {step_ms}::double * "
         "(frame_index::integer - previous_frame_index)) > {step_ms} * 1.001",
-        shows="pts_ms || ' ms, previous face at ' || previous_pts_ms || ' ms'",
+        "pts_ms || ' ms, previous face at ' || previous_pts_ms || ' ms'",
     ),
 )
 RULES.query(
     "known-gaps",
     "No track has more frames than grid points, or a frame after its last grid point.",
-    table="tracks",
-    sql="""select split, track_id || ': ' || n_frames || ' frames, last index ' || last_index ||
+    """select split, track_id || ': ' || n_frames || ' frames, last index ' || last_index ||
             ', ' || n_expected || ' grid points' as text
         from tracks join per_track using (split, track_id)
         where n_frames > n_expected or last_index >= n_expected""",
@@ -55,24 +50,19 @@ RULES.rows(
     "If duration_ms is known, n_expected matches it within one grid point.",
     RowTest(
         "tracks",
-        where="abs(n_expected - (duration_ms // {step_ms} + 1)) > 1",
-        shows="n_expected || ' grid points in ' || duration_ms || ' ms'",
+        "abs(n_expected - (duration_ms // {step_ms} + 1)) > 1",
+        "n_expected || ' grid points in ' || duration_ms || ' ms'",
     ),
 )
 RULES.query(
     "unique-tracks",
     "No two rows of tracks, in any split, have the same track_id.",
-    table="tracks",
-    sql="""select max(split) as split, track_id || ': ' || count(*) || ' rows in ' ||
+    """select max(split) as split, track_id || ': ' || count(*) || ' rows in ' ||
             string_agg(distinct split, ', ' order by split) as text
         from tracks group by track_id having count(*) > 1""",
 )
 RULES.rows(
     "sorted-tracks",
     "Tracks are sorted by track_id.",
-    RowTest(
-        "tracks",
-        where="track_id < previous_track_id",
-        shows="'follows ' || previous_track_id",
-    ),
+    RowTest("tracks", "track_id < previous_track_id", "'follows ' || previous_track_id"),
 )

@@ -16,8 +16,7 @@ RULES = Family("splits")
 RULES.query(
     "identities-disjoint",
     "No identity of unheard_val is in train or heard_val.",
-    table="tracks",
-    sql="""select 'unheard_val' as split, identity_id || ': in ' ||
+    """select 'unheard_val' as split, identity_id || ': in ' ||
             string_agg(distinct split, ', ' order by split) as text
         from tracks group by identity_id
         having bool_or(split = 'unheard_val') and bool_or(split <> 'unheard_val')""",
@@ -25,20 +24,18 @@ RULES.query(
 RULES.query(
     "heard-in-train",
     "Every identity of heard_val is also in train.",
-    WARNING,
-    table="tracks",
-    sql="""select 'heard_val' as split, identity_id || ': ' || count(*) || ' tracks' as text
+    """select 'heard_val' as split, identity_id || ': ' || count(*) || ' tracks' as text
         from tracks group by identity_id
         having bool_or(split = 'heard_val') and not bool_or(split = 'train')""",
+    WARNING,
 )
 RULES.query(
     "videos-in-one-split",
     "All tracks of a video are in one split.",
-    WARNING,
-    table="tracks",
-    sql="""select max(split) as split, video_id || ': in ' ||
+    """select max(split) as split, video_id || ': in ' ||
             string_agg(distinct split, ', ' order by split) as text
         from tracks group by video_id having count(distinct split) > 1""",
+    WARNING,
 )
 
 

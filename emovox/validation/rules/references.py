@@ -21,29 +21,25 @@ OTHER_MAXIMA = " or ".join(
 RULES.query(
     "frames-have-tracks",
     "Every track_id of frames has a row in tracks, in the same split.",
-    table="frames",
-    sql="""select split, track_id || ': ' || num_rows || ' frames' as text
+    """select split, track_id || ': ' || num_rows || ' frames' as text
         from per_track anti join tracks using (split, track_id)""",
 )
 RULES.query(
     "tracks-have-frames",
     "Every row of tracks has frames in the same split.",
-    table="tracks",
-    sql="select split, track_id as text from tracks anti join per_track using (split, track_id)",
+    "select split, track_id as text from tracks anti join per_track using (split, track_id)",
 )
 RULES.query(
     "frame-counts",
     "n_frames equals the number of frames of the track.",
-    table="tracks",
-    sql="""select split, track_id || ': n_frames is ' || n_frames || ', but ' || num_rows ||
+    """select split, track_id || ': n_frames is ' || n_frames || ', but ' || num_rows ||
             ' frames exist' as text
         from tracks join per_track using (split, track_id) where n_frames <> num_rows""",
 )
 RULES.query(
     "row-offsets",
     "The frames of a track are consecutive rows; the first is row_offset.",
-    table="tracks",
-    sql="""select split, track_id || ': row_offset is ' || row_offset || ', its ' || num_rows ||
+    """select split, track_id || ': row_offset is ' || row_offset || ', its ' || num_rows ||
             ' frames are rows ' || first_row || ' to ' || last_row as text
         from tracks join per_track using (split, track_id)
         where row_offset <> first_row or last_row - first_row + 1 <> num_rows""",
@@ -51,8 +47,7 @@ RULES.query(
 RULES.query(
     "maxima",
     "max_* of a track is the largest logit over its frames.",
-    table="tracks",
-    sql=f"""select split, track_id || ': ' || concat_ws(', ', {MAXIMA}) || ' in tracks, ' ||
+    f"""select split, track_id || ': ' || concat_ws(', ', {MAXIMA}) || ' in tracks, ' ||
             concat_ws(', ', {", ".join(schema.LOGITS)}) || ' in frames' as text
         from tracks join per_track using (split, track_id) where {OTHER_MAXIMA}""",
 )
@@ -61,8 +56,8 @@ RULES.rows(
     "label is the emotion with the largest max_*.",
     RowTest(
         "tracks",
-        where=f"label is distinct from {LABEL}",
-        shows=f"label || ', but the largest is ' || {LABEL}",
+        f"label is distinct from {LABEL}",
+        f"label || ', but the largest is ' || {LABEL}",
     ),
 )
 RULES.rows(
@@ -70,9 +65,9 @@ RULES.rows(
     "track_id is <identity_id>/<video_id>/<track_num>, with track_num in five digits.",
     RowTest(
         "tracks",
-        where="track_num < 0 or track_id <> identity_id || '/' || video_id || '/' || "
+        "track_num < 0 or track_id <> identity_id || '/' || video_id || '/' || "
         "lpad(track_num::varchar, greatest(5, length(track_num::varchar))::integer, '0')",
-        shows="'the columns are ' || identity_id || ', ' || video_id || ', ' || track_num",
+        "'the columns are ' || identity_id || ', ' || video_id || ', ' || track_num",
     ),
 )
 RULES.rows(
@@ -90,8 +85,8 @@ def _compare_keys(dataset: Inspection) -> str:
     return " union all ".join(
         f"""select '{split}' as split, concat('row ', row, ': ', track_id, ' frame ', frame_index,
             ' in frames, ', face_id, ' frame ', face_index, ' in faces') as text
-        from (select row, track_id, frame_index from frames_{split}) positional join
-            (select track_id as face_id, frame_index as face_index from faces_{split})
+        from (select track_id as face_id, frame_index as face_index from faces_{split})
+            positional join (select row, track_id, frame_index from frames_{split})
         where track_id is distinct from face_id or frame_index is distinct from face_index"""
         for split in splits
     )
@@ -100,21 +95,19 @@ def _compare_keys(dataset: Inspection) -> str:
 RULES.query(
     "faces-match-frames",
     "faces has the same keys as frames, in the same order.",
-    table="faces",
-    sql=_compare_keys,
+    _compare_keys,
 )
 RULES.query(
     "dropped-apart",
     "No track is in both tracks and dropped, except as a duplicate of a written track.",
-    table="dropped",
-    sql="""select '' as split, track_id || ': ' || stage || ': ' || error as text
+    """select '' as split, track_id || ': ' || stage || ': ' || error as text
         from dropped semi join tracks using (track_id) where error <> 'DuplicateTrack'""",
 )
 
 
 @RULES.check(
     "content-hashes",
-    "The content hash of each table equals that in its metadata and in the manifest.",
+    "Content hashes equal those of metadata and manifest.",
     waits=True,
 )
 def content_hashes(dataset: Inspection) -> Iterator[Example]:
@@ -133,7 +126,7 @@ def content_hashes(dataset: Inspection) -> Iterator[Example]:
 
 @RULES.check(
     "hdf5-content",
-    "HDF5 files have the same frames as the Parquet files, by content hash.",
+    "HDF5 and Parquet have the same frames, by content hash.",
     waits=True,
 )
 def hdf5_content(dataset: Inspection) -> Iterator[Example]:

@@ -1,10 +1,11 @@
 """Rules about files: their presence, their hashes, and the storage of the tables."""
 
+import contextlib
+import itertools
 import json
 from collections.abc import Iterator
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.croissant_metadata import differences
@@ -23,7 +24,7 @@ OPTIONAL = {schema.TAKEDOWN, schema.CROISSANT}  # may be added to a finished dat
 
 @RULES.check("manifest-schema", "manifest.json follows its JSON Schema.")
 def manifest_schema(dataset: Inspection) -> Iterator[Example]:
-    for fault in faults("manifest", dataset.raw_manifest):
+    for fault in dataset.manifest_faults:
         yield Example(schema.MANIFEST, fault)
 
 
@@ -74,7 +75,7 @@ def _is_released(dataset: Inspection) -> bool:
     return isinstance(content, dict) and "released_from" in content
 
 
-@RULES.check("file-hashes", "Every file has the size and the SHA-256 of the manifest.", waits=True)
+@RULES.check("file-hashes", "Files have the size and SHA-256 of the manifest.", waits=True)
 def file_hashes(dataset: Inspection) -> Iterator[Example]:
     for name, entry in dataset.entries.items():
         if name not in dataset.files:
@@ -123,7 +124,7 @@ def croissant(dataset: Inspection) -> Iterator[Example]:
 
 @RULES.check(
     "readable",
-    "Every Parquet page and HDF5 chunk is readable and has the right checksum.",
+    "Pages and chunks are readable, with the right checksum.",
     waits=True,
 )
 def readable(dataset: Inspection) -> Iterator[Example]:
@@ -138,10 +139,18 @@ def readable(dataset: Inspection) -> Iterator[Example]:
             yield Example(name, str(error).removeprefix(f"{name}: "))
 
 
+def _readable_tables(dataset: Inspection) -> Iterator[tuple[str, str, str]]:
+    """Yield table, split and path of every Parquet file that opens; `readable` reports others."""
+    for table, split, name in dataset.tables:
+        with contextlib.suppress(UnavailableError):
+            dataset.footer(name)
+            yield table, split, name
+
+
 @RULES.check("columns", "Tables have the columns of the contract: order, type, nullability.")
 def columns(dataset: Inspection) -> Iterator[Example]:
-    for table, name, footer in _footers(dataset):
-        found, expected = footer.schema.to_arrow_schema(), schema.SCHEMAS[table]
+    for table, _, name in _readable_tables(dataset):
+        found, expected = dataset.columns(name), schema.SCHEMAS[table]
         if found.names != expected.names:
             yield Example(name, f"columns are {', '.join(found.names)}")
             continue
@@ -155,20 +164,10 @@ def _describe(field: pa.Field) -> str:
     return f"{field.type}{'' if field.nullable else ' not null'}"
 
 
-def _footers(dataset: Inspection) -> Iterator[tuple[str, str, pq.FileMetaData]]:
-    """Yield table, path and metadata of every Parquet file that opens."""
-    for table, _, name in dataset.tables:
-        try:
-            yield table, name, dataset.footer(name)
-        except UnavailableError:
-            continue  # reported by readable
-
-
-@RULES.check(
-    "row-groups", f"Row groups have {schema.ROW_GROUP_ROWS:,} rows; only the last may have fewer."
-)
+@RULES.check("row-groups", f"Row groups have {schema.ROW_GROUP_ROWS:,} rows, the last may be less.")
 def row_groups(dataset: Inspection) -> Iterator[Example]:
-    for _, name, footer in _footers(dataset):
+    for _, _, name in _readable_tables(dataset):
+        footer = dataset.footer(name)
         sizes = [footer.row_group(i).num_rows for i in range(footer.num_row_groups)]
         for i, size in enumerate(sizes):
             is_last = i == len(sizes) - 1
@@ -178,12 +177,11 @@ def row_groups(dataset: Inspection) -> Iterator[Example]:
 
 @RULES.check("storage", "Columns use zstd and a page index, and a dictionary only for track_id.")
 def storage(dataset: Inspection) -> Iterator[Example]:
-    for _, name, footer in _footers(dataset):
-        for column in (
-            footer.row_group(i).column(j)
-            for i in range(footer.num_row_groups if footer.num_rows else 0)
-            for j in range(footer.num_columns)
-        ):
+    for _, _, name in _readable_tables(dataset):
+        footer = dataset.footer(name)
+        groups = range(footer.num_row_groups if footer.num_rows else 0)
+        for i, j in itertools.product(groups, range(footer.num_columns)):
+            column = footer.row_group(i).column(j)
             path = column.path_in_schema
             if column.compression != "ZSTD":
                 yield Example(name, f"{path} is compressed with {column.compression}")
@@ -194,35 +192,28 @@ def storage(dataset: Inspection) -> Iterator[Example]:
                 yield Example(name, f"{path} has no page index")
 
 
-@RULES.check(
-    "metadata", "Each table's metadata has schema version, dataset, split, emotions and hash."
-)
+@RULES.check("metadata", "Each table has metadata: version, dataset, split, emotions and hash.")
 def metadata(dataset: Inspection) -> Iterator[Example]:
-    name_of_dataset = dataset.manifest["name"]
-    for _, split, name in dataset.tables:
-        try:
-            found = dataset.metadata(name)
-        except UnavailableError:
-            continue  # reported by readable
+    dataset_name = dataset.manifest["name"]
+    for _, split, name in _readable_tables(dataset):
+        found = dataset.metadata(name)
         digest = found.get("emovox.content_sha256", "")  # its value is checked by content-hashes
-        for key, value in schema.file_metadata(name_of_dataset, split, digest or "a hash").items():
+        for key, value in schema.file_metadata(dataset_name, split, digest or "a hash").items():
             if found.get(key) != value:
                 yield Example(name, f"{key} is {found.get(key)!r}, expected {value!r}")
 
 
 @RULES.check("no-pandas", "No table has an index or metadata of pandas.")
 def no_pandas(dataset: Inspection) -> Iterator[Example]:
-    for _, name, footer in _footers(dataset):
-        if b"pandas" in (footer.metadata or {}):
+    for _, _, name in _readable_tables(dataset):
+        if "pandas" in dataset.metadata(name):
             yield Example(name, "has the metadata key pandas; do not write with pandas.to_parquet")
-        for column in footer.schema.to_arrow_schema().names:
+        for column in dataset.columns(name).names:
             if column.startswith("__index_level_"):
                 yield Example(name, f"column {column} is a pandas index")
 
 
-@RULES.check(
-    "hdf5-layout", "HDF5 files have the arrays, types, chunks and filters of the contract."
-)
+@RULES.check("hdf5-layout", "HDF5 files have the contract's arrays, types, chunks and filters.")
 def hdf5_layout(dataset: Inspection) -> Iterator[Example]:
     for _, name in dataset.hdf5_files:
         for fault in layout_faults(dataset.root, name):

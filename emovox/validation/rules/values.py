@@ -46,8 +46,8 @@ RULES.rows(
     f"Every logit is between -{MAX_LOGIT} and {MAX_LOGIT}.",
     RowTest(
         "frames",
-        where=f"{FINITE} and ({LARGEST} > {MAX_LOGIT} or {SMALLEST} < -{MAX_LOGIT})",
-        shows=SHOW_LOGITS,
+        f"{FINITE} and ({LARGEST} > {MAX_LOGIT} or {SMALLEST} < -{MAX_LOGIT})",
+        SHOW_LOGITS,
     ),
 )
 RULES.rows(
@@ -55,8 +55,8 @@ RULES.rows(
     "Logits are raw scores, not probabilities: eight values from 0 to 1 whose sum is 1.",
     RowTest(
         "frames",
-        where=f"{SMALLEST} >= 0 and abs({' + '.join(schema.LOGITS)} - 1) < 1e-3",
-        shows=SHOW_LOGITS,
+        f"{SMALLEST} >= 0 and abs({' + '.join(schema.LOGITS)} - 1) < 1e-3",
+        SHOW_LOGITS,
         share=MAX_SHARE_OF_PROBABILITIES,
     ),
 )
@@ -75,9 +75,7 @@ RULES.rows(
 
 
 @RULES.check(
-    "emotion-order",
-    "Neutral is the most frequent argmax; disgust and contempt are rare.",
-    WARNING,
+    "emotion-order", "Neutral is the most frequent argmax; disgust and contempt are rare.", WARNING
 )
 def emotion_order(dataset: Inspection) -> Iterator[Example]:
     counts: Counter[str] = Counter()
@@ -98,9 +96,9 @@ RULES.rows(
     "Times, boxes, scores and sharpness of faces are finite, and boxes have an area.",
     RowTest(
         "faces",
-        where="not (isfinite(pts_ms) and isfinite(box_x) and isfinite(box_y) and isfinite(box_w) "
+        "not (isfinite(pts_ms) and isfinite(box_x) and isfinite(box_y) and isfinite(box_w) "
         "and isfinite(box_h) and box_w > 0 and box_h > 0 and isfinite(coalesce(score, 0)) and "
         "isfinite(sharpness) and sharpness >= 0)",
-        shows="concat_ws(', ', pts_ms, box_x, box_y, box_w, box_h, score, sharpness)",
+        "concat_ws(', ', pts_ms, box_x, box_y, box_w, box_h, score, sharpness)",
     ),
 )
