@@ -170,10 +170,8 @@ def _convert(value: Any, hint: Any, subject: str) -> Any:
         if isinstance(value, list | tuple):
             return tuple(_convert(item, kind, subject) for item in value)
         raise ConfigError(f"{subject}: expected a list, found {json.dumps(value, default=str)}")
-    if kind is Path and is_remote(value):
-        return value
-    if kind is Path and isinstance(value, str | os.PathLike):
-        return as_path(os.fspath(value))
+    if kind is Path and (is_remote(value) or isinstance(value, str | os.PathLike)):
+        return as_path(value)
     if kind is str and isinstance(value, os.PathLike):
         return os.fspath(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

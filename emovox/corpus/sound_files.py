@@ -1,5 +1,6 @@
 """Location of a track's sound, in every tree that VoxCeleb is distributed as."""
 
+import os
 from functools import lru_cache
 from pathlib import Path
 from typing import overload
@@ -12,23 +13,22 @@ from emovox.ids import parse_track_id
 ENDINGS = (".wav", ".flac", ".m4a", ".mp4")  # in order of preference
 FILMS = (*ENDINGS, *sorted(VIDEO_ENDINGS - set(ENDINGS)))
 FILM_ENDINGS = (*FILMS, *(ending.upper() for ending in FILMS))  # cameras write capitals
+
+StrPath = str | os.PathLike[str]
+
 # Folders between the root and the identities or persons.
 BETWEEN = ("", "wav", "aac", "mp4", "voxceleb1_wav")
 PARTS = ("", "dev", "test")
 
 
 @overload
-def audio_path(root: str | Path, track_id: str, meta: str | Path | None = None) -> Path: ...
+def audio_path(root: StrPath, track_id: str, meta: StrPath | None = None) -> Path: ...
 @overload
 def audio_path(
-    root: str | Path, track_id: str, meta: str | Path | None = None, *, missing_ok: bool
+    root: StrPath, track_id: str, meta: StrPath | None = None, *, missing_ok: bool
 ) -> Path | None: ...
 def audio_path(
-    root: str | Path,
-    track_id: str,
-    meta: str | Path | None = None,
-    *,
-    missing_ok: bool = False,
+    root: StrPath, track_id: str, meta: StrPath | None = None, *, missing_ok: bool = False
 ) -> Path | None:
     """Return the path of a track's sound file, or of the video that contains it.
 

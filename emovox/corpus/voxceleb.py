@@ -3,6 +3,7 @@
 import csv
 import io
 import math
+import os
 import re
 from bisect import bisect_left
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError
 from emovox.ids import TrackKey
-from emovox.paths import error_name
+from emovox.paths import as_path, error_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -200,7 +201,7 @@ class OfficialSplit:
     heard_tracks: frozenset[str]
 
 
-def read_official_split(folder: Path) -> OfficialSplit:
+def read_official_split(folder: str | os.PathLike[str]) -> OfficialSplit:
     """Read identity_splits.txt, veriflist_test_random_seenheard.txt and vox1_meta.csv.
 
     Identities of sets 1 and 2 are heard, those of set 4 unheard; the voices in the list of seen
@@ -210,10 +211,11 @@ def read_official_split(folder: Path) -> OfficialSplit:
         InputError: a list is missing or malformed, or contains a name that vox1_meta.csv lacks.
 
     Example:
-        >>> lists = read_official_split(Path("lists"))  # as `emovox download splits` has them
+        >>> lists = read_official_split("lists")  # as `emovox download splits` has them
         >>> len(lists.identities), len(lists.unheard_identities), len(lists.heard_tracks)
         (1251, 250, 4505)
     """
+    folder = as_path(folder)
     names = read_names(folder)
     heard, unheard = set(), set()
     for number, line in enumerate(_read_lines(folder / SETS_LIST), start=1):
