@@ -47,7 +47,7 @@ FILE_ERRORS = {errno.ENOENT: "FileNotFound", errno.EACCES: "Permission"}  # erro
 FileState = tuple[Any, ...]  # size, and a value that changes with the content
 
 
-def as_path(path: str | os.PathLike[str]) -> Path:
+def as_path(path: "str | os.PathLike[str] | RemotePath") -> Path:
     """Return a local path, or a `RemotePath` for a URL; a path of either kind stays as it is.
 
     A `RemotePath` is not a `pathlib.Path`, but has the methods of one that emovox uses.
@@ -55,7 +55,7 @@ def as_path(path: str | os.PathLike[str]) -> Path:
     Raises:
         ConfigError: no installed package can open such a URL.
     """
-    if is_remote(path):
+    if isinstance(path, RemotePath):
         return cast(Path, path)
     match = URL.fullmatch(path) if isinstance(path, str) else None
     if match is None:

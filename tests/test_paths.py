@@ -40,7 +40,7 @@ def test_only_urls_are_remote(tmp_path: Path) -> None:
     for text in ("a/b", "/a/b", ".", "s3:/bucket", "C:\\a", "a b://c"):
         assert as_path(text) == Path(text) and isinstance(as_path(text), Path)
     assert as_path(f"file://{tmp_path}") == tmp_path
-    remote = as_path("memory://a/b")
+    remote: Any = as_path("memory://a/b")
     assert is_remote(remote) and not is_remote(tmp_path)
     assert as_path(remote) is remote and as_path(tmp_path) == tmp_path
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from emovox.config import RECIPES, read_config
 from emovox.dataset import schema
 from emovox.dataset.store import read_table
-from emovox.demo.demo_corpus import ACTED, DemoConfig, DemoTrack, write_demo_corpus
+from emovox.demo.demo_corpus import DemoConfig, DemoTrack, write_demo_corpus
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
 from emovox.labelling.build_config import BuildConfig
@@ -97,8 +97,8 @@ def run_demo(
     tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
     build = build_dataset(demo_build_config(corpus, dataset, jobs))
     rows = sum(read_table(dataset, "frames", split).num_rows for split in schema.SPLITS)
-    if rows != build.manifest["totals"]["frames"]:
-        raise CheckError(f"{dataset}: holds {rows} frames, but another number was written")
+    if rows != (written := build.manifest["totals"]["frames"]):
+        raise CheckError(f"{dataset}: holds {rows} frames; {written} were written")
     trained = _train_student(dataset, corpus, out / STUDENT) if student else None
     folders = [out / STUDENT] if student else []
     report(dataset, out / REPORT, media=corpus, student=folders, tracks=NUM_TRACKS)

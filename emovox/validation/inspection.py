@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.documents import read_document
 from emovox.dataset.json_schemas import faults
-from emovox.dataset.store import ContentHash, read_hdf5_frames
+from emovox.dataset.store import ContentHash, read_hdf5_frames, read_pieces
 from emovox.emotions import EMOTIONS
 from emovox.errors import EmovoxError, InputError, first_line
 from emovox.files import sha256_file
@@ -214,19 +214,15 @@ class Inspection:
             return self._hashes[kind, name].result()
 
     def _hash_content(self, name: str) -> str:
-        if name.endswith(".h5"):
-            content = ContentHash(schema.FRAMES)
-            for rows in read_hdf5_frames(self.root / name):
-                content.update(rows)
-            return content.hexdigest()
-        table = next((table for table, _, path in self.tables if path == name), None)
-        if table is None or not self.columns(name).equals(schema.SCHEMAS[table]):
-            raise OtherColumnsError(f"{name}: columns differ from the contract")
-        content = ContentHash(schema.SCHEMAS[table])
-        path = self.root / name
-        with pq.ParquetFile(path, page_checksum_verification=True, pre_buffer=False) as file:
-            for batch in file.iter_batches(schema.ROW_GROUP_ROWS // 2):
-                content.update(pa.Table.from_batches([batch]))
+        columns, pieces = schema.FRAMES, read_hdf5_frames(self.root / name)
+        if name.endswith(".parquet"):
+            table = next((table for table, _, path in self.tables if path == name), None)
+            if table is None or not self.columns(name).equals(schema.SCHEMAS[table]):
+                raise OtherColumnsError(f"{name}: columns differ from the contract")
+            columns, pieces = schema.SCHEMAS[table], read_pieces(self.root / name)
+        content = ContentHash(columns)
+        for rows in pieces:
+            content.update(rows)
         return content.hexdigest()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:

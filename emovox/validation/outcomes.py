@@ -142,7 +142,7 @@ class Validation:
         with explained("to_pandas"):
             import pandas as pd
         rules = pd.DataFrame(self.as_dict()["rules"]).rename(columns={"status": "outcome"})
-        first = [next(map(str, outcome.breach.examples), None) for outcome in self.outcomes]
+        first: Any = [next(map(str, o.breach.examples), None) for o in self.outcomes]
         rules = rules[["name", "family", "severity", "outcome", "count"]]
         return rules.assign(first_example=first)
 

@@ -105,11 +105,7 @@ RULES.query(
 )
 
 
-@RULES.check(
-    "content-hashes",
-    "Content hashes equal those of metadata and manifest.",
-    waits=True,
-)
+@RULES.check("content-hashes", "Content hashes equal those of metadata and manifest.", waits=True)
 def content_hashes(dataset: Inspection) -> Iterator[Example]:
     for _, _, name in dataset.tables:
         listed = _listed_hash(dataset, name)
@@ -124,11 +120,7 @@ def content_hashes(dataset: Inspection) -> Iterator[Example]:
             yield Example(name, f"content hash is {found}, in the manifest {listed}")
 
 
-@RULES.check(
-    "hdf5-content",
-    "HDF5 and Parquet have the same frames, by content hash.",
-    waits=True,
-)
+@RULES.check("hdf5-content", "HDF5 and Parquet have the same frames, by content hash.", waits=True)
 def hdf5_content(dataset: Inspection) -> Iterator[Example]:
     for split, name in dataset.hdf5_files:
         frames = schema.table_file("frames", split)

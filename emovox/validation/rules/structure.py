@@ -122,11 +122,7 @@ def croissant(dataset: Inspection) -> Iterator[Example]:
         yield Example(schema.CROISSANT, line)
 
 
-@RULES.check(
-    "readable",
-    "Pages and chunks are readable, with the right checksum.",
-    waits=True,
-)
+@RULES.check("readable", "Pages and chunks are readable, with the right checksum.", waits=True)
 def readable(dataset: Inspection) -> Iterator[Example]:
     names = [name for _, _, name in dataset.tables]
     names += [name for s in schema.SPLITS if (name := schema.hdf5_file(s)) in dataset.files]

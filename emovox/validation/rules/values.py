@@ -75,7 +75,7 @@ RULES.rows(
 
 
 @RULES.check(
-    "emotion-order", "Neutral is the most frequent argmax; disgust and contempt are rare.", WARNING
+    "emotion-order", "Neutral is the most frequent argmax, disgust and contempt are rare.", WARNING
 )
 def emotion_order(dataset: Inspection) -> Iterator[Example]:
     counts: Counter[str] = Counter()
