@@ -44,8 +44,8 @@ def option(
         choices: valid values.
         least: smallest valid number.
         most: largest valid number.
-        shown: text that help pages show as the default, where the value does not tell.
-        url: whether a path may be a URL.
+        shown: text that help pages show instead of the default.
+        url: True if a path may be a URL.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)
