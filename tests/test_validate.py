@@ -1,4 +1,4 @@
-"""Validation: every rule passes what is valid and fails what breaks it, and what is reported."""
+"""Validation: every rule passes valid data and fails on its damage; the report formats."""
 
 import json
 import os
@@ -34,7 +34,7 @@ def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def dataset(valid: Path, tmp_path: Path) -> Path:
-    """The same dataset, to be broken."""
+    """A copy of the valid dataset, to be damaged."""
     return Path(shutil.copytree(valid.parent, tmp_path / "copy")) / "dataset"
 
 
@@ -52,13 +52,13 @@ def outcome(validation: Validation, name: str) -> Outcome:
     return next(o for o in validation.outcomes if o.rule.name == name)
 
 
-def test_every_rule_has_a_fixture_that_breaks_it() -> None:
+def test_every_rule_has_a_fixture_that_violates_it() -> None:
     names = [rule.name for rule in RULES]
     assert sorted(names) == sorted(DAMAGE)
     assert len(names) == len(set(names))
 
 
-def test_every_rule_passes_a_valid_dataset(valid: Path) -> None:
+def test_every_rule_passes_on_a_valid_dataset(valid: Path) -> None:
     validation = check(valid)
     assert {o.rule.name: (o.status, o.reason) for o in validation.outcomes} == {
         rule.name: (PASSED, None) for rule in RULES
@@ -67,7 +67,7 @@ def test_every_rule_passes_a_valid_dataset(valid: Path) -> None:
 
 
 @pytest.mark.parametrize("rule", [rule.name for rule in RULES])
-def test_the_fixture_breaks_its_rule_and_no_other(dataset: Path, rule: str) -> None:
+def test_fixture_violates_its_rule_and_no_other(dataset: Path, rule: str) -> None:
     DAMAGE[rule](dataset)
     validation = check(dataset, strict=True)
     assert failed(validation) == {rule} | ALSO.get(rule, set()), as_text(validation)
@@ -98,7 +98,7 @@ def test_the_fixture_breaks_its_rule_and_no_other(dataset: Path, rule: str) -> N
         schema.CROISSANT,
     ],
 )
-def test_no_damaged_file_is_too_much(dataset: Path, name: str, damage: str) -> None:
+def test_damaged_files_are_reported(dataset: Path, name: str, damage: str) -> None:
     path = dataset / name
     data = path.read_bytes()
     path.unlink()
@@ -117,7 +117,7 @@ def test_no_damaged_file_is_too_much(dataset: Path, name: str, damage: str) -> N
         assert form(validation)
 
 
-def test_a_damaged_page_under_right_hashes_is_found(dataset: Path) -> None:
+def test_damaged_page_with_correct_hashes_is_reported(dataset: Path) -> None:
     path = dataset / schema.table_file("frames", TRAIN)
     offset = pq.read_metadata(path).row_group(0).column(5).data_page_offset
     data = bytearray(path.read_bytes())
@@ -127,7 +127,7 @@ def test_a_damaged_page_under_right_hashes_is_found(dataset: Path) -> None:
     assert "readable" in failed(check(dataset))
 
 
-def test_another_type_is_said_and_its_rules_are_skipped(dataset: Path) -> None:
+def test_wrong_column_type_is_reported_and_its_rules_are_skipped(dataset: Path) -> None:
     from validation_fixtures import read, store
 
     name, table = read(dataset, "frames")
@@ -141,7 +141,7 @@ def test_another_type_is_said_and_its_rules_are_skipped(dataset: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "null", "{", '{"schema_version": 99}'])
-def test_a_folder_without_manifest_is_no_dataset(dataset: Path, text: str) -> None:
+def test_folder_without_valid_manifest_is_an_input_error(dataset: Path, text: str) -> None:
     (dataset / schema.MANIFEST).write_text(text)
     with pytest.raises(InputError, match="manifest"):
         check(dataset)
@@ -152,7 +152,7 @@ def test_a_folder_without_manifest_is_no_dataset(dataset: Path, text: str) -> No
 
 
 @pytest.mark.parametrize("key", ["totals", "files", "step_ms", "emotions", "teacher", "created"])
-def test_a_manifest_with_odd_parts_is_said(dataset: Path, key: str) -> None:
+def test_wrong_manifest_values_are_reported(dataset: Path, key: str) -> None:
     values: tuple[Any, ...] = (None, "odd", [], [None])
     for value in values:
         edit_manifest(dataset, lambda manifest, value=value: manifest.update({key: value}))  # type: ignore[misc]
@@ -162,7 +162,7 @@ def test_a_manifest_with_odd_parts_is_said(dataset: Path, key: str) -> None:
         assert as_text(validation)
 
 
-def test_examples_end_but_the_count_does_not(dataset: Path) -> None:
+def test_examples_are_limited_but_all_violations_are_counted(dataset: Path) -> None:
     def shift(rows: list[dict[str, int]]) -> None:
         for row in rows:
             row["timestamp_ms"] += 1
@@ -175,29 +175,41 @@ def test_examples_end_but_the_count_does_not(dataset: Path) -> None:
     assert breach.examples[-1].file == "frames/heard_val-00000-of-00001.parquet"
 
 
-def test_rules_that_need_lists_say_so(valid: Path) -> None:
+def test_rules_without_their_lists_name_the_option(valid: Path) -> None:
     validation = validate(valid)
     assert validation.valid and validation.counts["skipped"] == 3
     for name, option in (("official-lists", "--meta"), ("takedown", "--takedown")):
         assert option in (outcome(validation, name).reason or "")
 
 
-def test_a_dataset_without_tracks_is_checked(tmp_path: Path) -> None:
+def test_dataset_without_tracks_is_valid(tmp_path: Path) -> None:
     from validation_fixtures import build
 
     validation = validate(build(tmp_path / "dataset", []))
     assert failed(validation) <= {"emotion-order"}, as_text(validation)
 
 
-def test_folder_with_odd_characters(valid: Path, tmp_path: Path) -> None:
+def test_folder_with_special_characters(valid: Path, tmp_path: Path) -> None:
     root = tmp_path / "o'dd [1] *=? é"
     shutil.copytree(valid, root)
     assert validate(root).valid
     assert validate(Path(os.path.relpath(root))).counts["skipped"] == 3
 
 
-def test_text_is_one_line_when_all_is_well(valid: Path) -> None:
+def test_text_of_a_valid_dataset_is_one_line(valid: Path) -> None:
     assert len(as_text(check(valid)).splitlines()) == 1
+
+
+def test_repr_and_data_frame(dataset: Path) -> None:
+    DAMAGE["logit-range"](dataset)
+    validation = validate(str(dataset), meta=str(dataset.parent / "meta"))
+    assert repr(validation).startswith(f"<Validation of {dataset}: not valid: 56 rules passed, ")
+    pytest.importorskip("pandas", reason="needs the extra build")
+    rules = validation.to_pandas().set_index("name")
+    columns = ["family", "severity", "outcome", "count", "first_example"]
+    assert list(rules.columns) == columns and len(rules) == len(RULES)
+    *values, example = rules.loc["logit-range", columns]
+    assert values == ["values", "error", FAILED, 1] and "-100.5" in example
 
 
 def test_reports(dataset: Path) -> None:
@@ -224,7 +236,7 @@ def test_reports(dataset: Path) -> None:
     assert text[-1].startswith(f"{folder}: not valid: {len(RULES) - 5} rules passed, 1 error, ")
 
 
-def test_warnings_count_when_strict(dataset: Path) -> None:
+def test_strict_fails_on_warnings(dataset: Path) -> None:
     DAMAGE["card-licence"](dataset)
     assert CliRunner().invoke(main, ["validate", str(dataset)]).exit_code == 0
     assert CliRunner().invoke(main, ["validate", str(dataset), "--strict"]).exit_code == 1
@@ -246,13 +258,13 @@ def test_documents_follow_the_published_schemas(valid: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["/etc/passwd", "../up", "a/../b", ".hidden", "a\\b", ""])
-def test_a_manifest_cannot_point_elsewhere(valid: Path, path: str) -> None:
+def test_manifest_paths_stay_below_the_dataset(valid: Path, path: str) -> None:
     manifest = json.loads((valid / schema.MANIFEST).read_text())
     manifest["files"][0]["path"] = path
     assert len(faults("manifest", manifest)) == 1
 
 
-def test_names_and_statements_read_alike() -> None:
+def test_statements_are_one_short_sentence() -> None:
     for rule in RULES:
         assert rule.statement.endswith(".") and "\n" not in rule.statement
         assert len(rule.statement) <= 100
@@ -263,7 +275,7 @@ def test_tables_of_a_card() -> None:
     assert tables(text) == [[{"a": "1", "b": "2"}], []]
 
 
-def test_lists_that_cannot_be_read_are_no_reason_to_pass(valid: Path, tmp_path: Path) -> None:
+def test_unreadable_lists_are_input_errors(valid: Path, tmp_path: Path) -> None:
     for option in ("--meta", "--takedown"):
         path = tmp_path if option == "--meta" else tmp_path / "no.txt"
         result = CliRunner().invoke(main, ["validate", str(valid), option, str(path)])

@@ -1,7 +1,7 @@
-"""A small valid dataset, and for every rule of `emovox validate` the damage that breaks it.
+"""A small valid dataset, and for every rule of `emovox validate` the damage that violates it.
 
-Each function of `DAMAGE` takes the folder of a fresh valid dataset and damages it, so that where it
-can be done the rule it is named for is the only one that fails. What else has to fail is in `ALSO`.
+Each function of `DAMAGE` damages a new valid dataset, given by its folder, so that only the rule
+named by its key fails. `ALSO` lists further rules that the damage violates.
 """
 
 import hashlib
@@ -53,9 +53,9 @@ DROPPED = [Dropped("id10002/video0002/00002", "id10002/video0002/00002.txt", "op
 
 
 def write_valid(folder: Path) -> Path:
-    """Write a valid dataset, `folder/dataset`, with the lists that it claims in `folder/meta`.
+    """Write a valid dataset to `folder/dataset`, and its official lists to `folder/meta`.
 
-    It has croissant.json, as a release has.
+    Like a release, it has a croissant.json.
     """
     meta = folder / "meta"
     meta.mkdir(parents=True)
@@ -74,7 +74,7 @@ def write_valid(folder: Path) -> Path:
 
 
 def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
-    """Write a dataset of the tracks of `spec`, valid as far as those allow it."""
+    """Write a dataset with the tracks of `spec`; it is valid if they are."""
     info = DatasetInfo(
         name="small",
         version="1.0.0",
@@ -111,11 +111,11 @@ def _hashed(identity: str) -> str:
     return hashlib.sha256(identity.encode()).hexdigest()
 
 
-# Changing a dataset so that its hashes stay right.
+# Changes to a dataset that keep its hashes correct.
 
 
 def seal(root: Path, *, croissant: bool = True) -> None:
-    """Bring hashes, sizes and row counts of manifest, SHA256SUMS and `croissant` up to date."""
+    """Update hashes, sizes and row counts of manifest, SHA256SUMS and, if asked, croissant.json."""
     manifest = read_manifest(root)
     derived = (schema.CROISSANT, schema.CHECKSUMS)
     files = [f for f in manifest["files"] if f["path"] not in derived]
@@ -186,9 +186,9 @@ def path_of(table: str, split: str) -> str:
 def edit(
     root: Path, table: str, change: Callable[[Rows], object], split: str = TRAIN, hdf5: bool = True
 ) -> None:
-    """Change the rows of one file, and all that follows from them.
+    """Change the rows of one file, and update the files that depend on them.
 
-    `change` works in place. Without `hdf5` the HDF5 files go: they could not say the same.
+    `change` works in place. `hdf5=False` removes the HDF5 files, which cannot hold every change.
     """
     name = path_of(table, split)
     rows = pq.read_table(root / name).to_pylist()
@@ -203,7 +203,7 @@ def edit(
 
 
 def edit_frames(root: Path, change: Callable[[Rows], object], split: str = TRAIN) -> None:
-    """Change logits of one split; maxima and labels of its tracks follow."""
+    """Change logits of one split, and update maxima and labels of its tracks."""
     edit(root, "frames", change, split)
     frames = pq.read_table(root / path_of("frames", split)).to_pylist()
 
@@ -219,7 +219,7 @@ def edit_frames(root: Path, change: Callable[[Rows], object], split: str = TRAIN
 
 
 def edit_keys(root: Path, change: Callable[[Rows], object]) -> None:
-    """Change keys of frames and faces alike, with the timestamps that follow."""
+    """Change keys of frames and faces in the same way, and update the timestamps."""
 
     def both(rows: Rows) -> None:
         change(rows)
@@ -232,7 +232,7 @@ def edit_keys(root: Path, change: Callable[[Rows], object]) -> None:
 
 
 def recount(root: Path) -> None:
-    """Bring the totals of the manifest, and the card, up to date."""
+    """Update the totals of the manifest, and the card."""
     manifest = read_manifest(root)
     by_split = manifest["totals"]["by_split"]
     for split, counts in by_split.items():
@@ -255,7 +255,7 @@ def store(
     metadata: dict[str, str] | None = None,
     **options: Any,
 ) -> None:
-    """Write a Parquet file again, otherwise than the contract says."""
+    """Rewrite a Parquet file with other columns, settings or metadata than the contract."""
     path = root / name
     kept = {k.decode(): v.decode() for k, v in pq.read_metadata(path).metadata.items()}
     settings: dict[str, Any] = schema.PARQUET_OPTIONS | options
@@ -270,7 +270,7 @@ def read(root: Path, table: str, split: str = TRAIN) -> tuple[str, pa.Table]:
     return name, pq.read_table(root / name).replace_schema_metadata(None)
 
 
-# One function for each rule.
+# One function per rule.
 
 DAMAGE: dict[str, Callable[[Path], object]] = {}
 ALSO: dict[str, set[str]] = {"no-nulls": {"columns"}}
