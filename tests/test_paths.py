@@ -144,9 +144,7 @@ class ServiceError(Exception):
 
 
 def failing(error: Exception) -> Any:
-    path = RemotePath("memory://secret/vox")
-    path._fs = Failing(error)
-    return path
+    return RemotePath("memory://secret/vox", (Failing(error), "/secret/vox"))
 
 
 def test_errors_have_a_number_and_contain_no_host() -> None:
