@@ -9,11 +9,23 @@ from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 from jsonschema import Draft202012Validator
-from validation_fixtures import ALSO, DAMAGE, TRAIN, edit, edit_manifest, seal, write_valid
+from validation_fixtures import (
+    ALSO,
+    DAMAGE,
+    TRAIN,
+    build,
+    edit,
+    edit_manifest,
+    read,
+    seal,
+    store,
+    write_valid,
+)
 
 from emovox.cli import main
 from emovox.dataset import schema
@@ -128,8 +140,6 @@ def test_damaged_page_with_correct_hashes_is_reported(dataset: Path) -> None:
 
 
 def test_wrong_column_type_is_reported_and_its_rules_are_skipped(dataset: Path) -> None:
-    from validation_fixtures import read, store
-
     name, table = read(dataset, "frames")
     index = table["frame_index"].cast("string")
     store(dataset, name, table.set_column(1, "frame_index", index))
@@ -175,6 +185,17 @@ def test_examples_are_limited_but_all_violations_are_counted(dataset: Path) -> N
     assert breach.examples[-1].file == "frames/heard_val-00000-of-00001.parquet"
 
 
+def test_examples_of_null_values_give_the_row(dataset: Path) -> None:
+    name, table = read(dataset, "tracks")
+    labels = pa.array([None, *table["label"].to_pylist()[1:]])
+    position = table.column_names.index("label")
+    store(dataset, name, table.set_column(position, "label", labels))
+    validation = check(dataset)
+    assert [str(e) for e in outcome(validation, "labels").breach.examples] == [f"{name}: row 0"]
+    for form in FORMATS.values():
+        assert form(validation)
+
+
 def test_rules_without_their_lists_name_the_option(valid: Path) -> None:
     validation = validate(valid)
     assert validation.valid and validation.counts["skipped"] == 3
@@ -183,8 +204,6 @@ def test_rules_without_their_lists_name_the_option(valid: Path) -> None:
 
 
 def test_dataset_without_tracks_is_valid(tmp_path: Path) -> None:
-    from validation_fixtures import build
-
     validation = validate(build(tmp_path / "dataset", []))
     assert failed(validation) <= {"emotion-order"}, as_text(validation)
 

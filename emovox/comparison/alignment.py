@@ -52,7 +52,14 @@ class Side:
         if len(self.ids.unique()) != len(self.ids):
             raise InputError(f"{path}: a track_id occurs more than once; {INVALID}")
         self.offset, self.count = (self.tracks[c].to_numpy() for c in ("row_offset", "n_frames"))
-        self.step_ms, self.files = _read_manifest(self.dataset)
+        try:
+            self.files = {file["path"]: file for file in self.dataset.manifest["files"]}
+            self.step_ms = int(self.dataset.manifest["step_ms"])
+        except (KeyError, TypeError, ValueError) as error:
+            manifest = path / schema.MANIFEST
+            raise InputError(
+                f"{manifest}: step_ms or files violate the contract; {INVALID}"
+            ) from error
         self.rows = cache(self._rows)
 
     @property
@@ -75,15 +82,6 @@ class Side:
         chosen = self.split == split
         rows.check(self.ids.filter(pa.array(chosen)), self.offset[chosen], self.count[chosen])
         return rows
-
-
-def _read_manifest(dataset: Dataset) -> tuple[int, dict[str, dict[str, Any]]]:
-    try:
-        files = {file["path"]: dict(file) for file in dataset.manifest["files"]}
-        return int(dataset.manifest["step_ms"]), files
-    except (KeyError, TypeError, ValueError) as error:
-        path = dataset.path / schema.MANIFEST
-        raise InputError(f"{path}: step_ms or files violate the contract; {INVALID}") from error
 
 
 class Rows:

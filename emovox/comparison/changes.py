@@ -211,7 +211,8 @@ class Difference:
             values["all"] = [float(terms.sum()), float(means.mean()), float(largest.max())]
             rows = [[name, *row] for name, row in values.items()]
             yield _table(["logits", "KL term", "mean change", "largest change"], rows)
-            yield _largest(frames.largest)
+            where = "{emotion} {old:.4f} -> {new:.4f} in frame {frame_index} of {track_id}"
+            yield _item("largest", where.format(**frames.largest))
             head = ["worst tracks", "mean KL", "frames", "changed", "argmax flips"]
             yield _table([*head, "largest change"], [[*t.values()] for t in frames.worst_tracks])
 
@@ -230,21 +231,17 @@ def list_changes(
     tracks: TrackChanges, frames: FrameChanges, faces_changed: int | None, files: list[str]
 ) -> list[Change]:
     """Return all kinds of changes between two datasets; arguments as in `Difference`."""
-    moved, flips = (
-        [f"{t['track_id']} {t['old']} -> {t['new']}" for t in changed]
-        for changed in (tracks.moved, tracks.label_flips)
-    )
+    moved = [f"{t['track_id']} {t['old']} -> {t['new']}" for t in tracks.moved]
     other = [
         f"{t['track_id']} +{len(t['added'])} -{len(t['removed'])}" for t in tracks.other_frames
     ]
-    rows = {"label": flips}
     return [
         Change("tracks", "in both", tracks.common),
         Change("tracks", "added", len(tracks.added), "minor", tracks.added),
         Change("tracks", "removed", len(tracks.removed), "major", tracks.removed),
         Change("tracks", "moved between splits", len(moved), "major", moved),
         *(
-            Change("tracks", f"with another {column}", count, "major", rows.get(column, ()))
+            Change("tracks", f"with another {column}", count, "major")
             for column, count in tracks.values.items()
         ),
         Change("tracks", "with frames added or removed", len(other), rows=other),
@@ -295,12 +292,3 @@ def _cell(value: Any) -> str:
 def _matrix(title: str, counts: list[list[int]]) -> str:
     rows = [[name, *(n or "." for n in row)] for name, row in zip(EMOTIONS, counts, strict=True)]
     return f"{title}\n{_table(['', *EMOTIONS], rows)}"
-
-
-def _largest(where: Mapping[str, Any]) -> str:
-    change = where["new"] - where["old"]
-    text = (
-        f"{where['emotion']} {where['old']:.4f} -> {where['new']:.4f} ({change:+.4f}) in frame "
-        f"{where['frame_index']} of {where['track_id']}"
-    )
-    return _item("largest", text)

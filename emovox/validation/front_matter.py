@@ -1,4 +1,4 @@
-"""Read a card back: its front matter, headings and tables."""
+"""Parts of a data card: its front matter, headings and tables."""
 
 import re
 from typing import Any
@@ -7,17 +7,17 @@ FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 
 
 def front_matter(text: str) -> Any:
-    """Content of the YAML between the first two lines `---`.
+    """Return the content of the YAML block at the start of a card.
 
     Raises:
-        ValueError: there is none, or it is not YAML.
+        ValueError: the block is missing or not YAML.
     """
     import yaml
 
     match = FRONT_MATTER.match(text)
     if match is None:
-        raise ValueError("does not begin with front matter between lines of ---")
-    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # the first is not in every build
+        raise ValueError("front matter between lines of --- is missing")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # some builds lack the faster one
     try:
         return yaml.load(match[1], loader)
     except yaml.YAMLError as error:
@@ -25,13 +25,13 @@ def front_matter(text: str) -> Any:
 
 
 def headings(text: str) -> list[str]:
-    """Text of every heading, in lower case."""
+    """Return the text of every heading, in lower case."""
     body = FRONT_MATTER.sub("", text)
     return [line.lstrip("#").strip().lower() for line in body.splitlines() if line.startswith("#")]
 
 
 def tables(text: str) -> list[list[dict[str, str]]]:
-    """Every table, as rows by the names of its columns."""
+    """Return every table as a list of rows; a row maps column names to cells."""
     found: list[list[dict[str, str]]] = []
     header: list[str] = []
     for line in text.splitlines():

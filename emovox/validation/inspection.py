@@ -338,6 +338,7 @@ class Inspection:
 def _count_failures(test: RowTest, where: str) -> str:
     """Return two SQL columns: the number of rows that fail a test, and texts of the first."""
     text = ROW_KEYS[test.table] + (f" || ': ' || {test.shows}" if test.shows else "")
+    text = f"coalesce({text}, 'row ' || row)"  # a null makes the whole text null
     first = f"arg_min(case when {where} then {text} end, row, {MAX_EXAMPLES})"
     return f"count(*) filter ({where}), {first}"
 
