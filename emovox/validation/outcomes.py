@@ -9,12 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from emovox.packages import explained
-from emovox.validation.findings import (
-    MAX_EXAMPLES,
-    Breach,
-    NotApplicableError,
-    UnavailableError,
-)
+from emovox.validation.findings import MAX_EXAMPLES, Breach, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
 from emovox.validation.rule import ERROR, WARNING, Rule
 from emovox.validation.rules import RULES
