@@ -56,8 +56,8 @@ if TYPE_CHECKING:  # what `_HOMES` loads, for type checkers
     from emovox.dataset.reader import Dataset as Dataset
     from emovox.dataset.reader import load as load
     from emovox.dataset.takedown import hash_identity as hash_identity
-    from emovox.downloads import DownloadConfig as DownloadConfig
-    from emovox.downloads import download as download
+    from emovox.downloads.download_config import DownloadConfig as DownloadConfig
+    from emovox.downloads.published_files import download as download
     from emovox.labelling.build_config import BuildConfig as BuildConfig
     from emovox.labelling.import_mat import import_mat as import_mat
     from emovox.labelling.result import BuildResult as BuildResult
@@ -91,7 +91,8 @@ _HOMES = {
     "emovox.corpus.sound_files": ("audio_path",),
     "emovox.dataset.reader": ("Dataset", "load"),
     "emovox.dataset.takedown": ("hash_identity",),
-    "emovox.downloads": ("DownloadConfig", "download"),
+    "emovox.downloads.download_config": ("DownloadConfig",),
+    "emovox.downloads.published_files": ("download",),
     "emovox.labelling.build_config": ("BuildConfig",),
     "emovox.labelling.import_mat": ("import_mat",),
     "emovox.labelling.result": ("BuildResult",),

@@ -51,7 +51,7 @@ MAT73_NUMBERS = {"single": "f4", "logical": "?"} | {
 LOGICAL_FLAG, COMPLEX_FLAG = 0x02, 0x08
 
 
-# Exceptions that damaged bytes can cause in the parser.
+# Exceptions that damaged bytes cause in the parsers.
 DAMAGE = (
     *(zlib.error, struct.error, OSError, ArithmeticError, AttributeError, LookupError),
     *(MemoryError, RuntimeError, TypeError, ValueError),
@@ -117,7 +117,7 @@ def open_mat(path: Path) -> Iterator[Iterator[tuple[str, Node]]]:
     checks that the file is complete.
 
     Raises:
-        InputError: the file is missing, damaged, cut short or not a MAT file; also while reading.
+        InputError: the file is missing, damaged, truncated or not a MAT file; also while reading.
     """
     version = mat_version(path)
     try:
@@ -144,7 +144,7 @@ def read(path: Path) -> dict[str, Any]:
     in both versions.
 
     Raises:
-        InputError: the file is missing, cut short, or not a MAT file.
+        InputError: the file is missing, damaged or not a MAT file.
     """
     with open_mat(path) as variables:
         return {name: node.plain() for name, node in variables}
@@ -212,7 +212,7 @@ class _Stream:
         """Return the next `count` bytes; ValueError if there are fewer."""
         data = self._reader.read(count)
         if len(data) < count:
-            raise ValueError("cut short inside a variable")
+            raise ValueError("truncated inside a variable")
         self.position += count
         return data
 
@@ -254,26 +254,30 @@ def _parse_tag(tag: bytes, order: str) -> tuple[int, int, bytes | None]:
 
 
 def _variables5(file: BinaryIO) -> Iterator[tuple[str, Node]]:
+    """Yield the variables of a MAT 5 file; ValueError unless the last one ends with the file."""
     header = file.read(HEADER_BYTES)
     size = os.fstat(file.fileno()).st_size
     if size < HEADER_BYTES + TAG_BYTES:
-        raise ValueError("cut short before its first variable")
+        raise ValueError("truncated before its first variable")
     order = {b"IM": "<", b"MI": ">"}.get(header[126:], "")
     if not order:
         raise ValueError(f"the byte order mark is {header[126:]!r}")
-    start, end = 0, HEADER_BYTES
+    truncated = ValueError(f"truncated at {size} bytes, inside a variable")
+    end = HEADER_BYTES
     while end < size:
         start = end
         file.seek(start)
-        kind, count, data = _parse_tag(file.read(TAG_BYTES).ljust(TAG_BYTES, b"\0"), order)
+        if size - start < TAG_BYTES:
+            raise truncated
+        kind, count, data = _parse_tag(file.read(TAG_BYTES), order)
         if kind not in MI_TYPES or (data is not None and count > len(data)):
             raise ValueError(f"no variable starts at byte {start}")
         is_packed = kind == MI_COMPRESSED  # the only type without padding to 8 bytes
+        end += TAG_BYTES
         if data is None:
             end += count + (0 if is_packed else -count % 8)
-        end += TAG_BYTES
         if end > size:
-            raise ValueError(f"cut short at {size} bytes, inside a variable")
+            raise truncated
         if data is not None or kind not in (MI_MATRIX, MI_COMPRESSED):
             continue
         stream = _Stream(file, count, order, is_packed)
@@ -286,6 +290,8 @@ def _variables5(file: BinaryIO) -> Iterator[tuple[str, Node]]:
 
 
 class _Node5(Node):
+    """Value in a MAT 5 file."""
+
     def __init__(self, stream: _Stream, num_bytes: int) -> None:
         self._stream = stream
         self._end = stream.position + num_bytes
@@ -353,6 +359,8 @@ class _Node5(Node):
 
 
 class _Node73(Node):
+    """Value in a MAT 7.3 file: a group or a dataset of HDF5."""
+
     def __init__(self, item: Any, file: Any) -> None:
         import h5py
 

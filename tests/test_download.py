@@ -16,6 +16,7 @@ import tempfile
 import threading
 import time
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -33,10 +34,11 @@ from oracles import oracle
 
 from emovox.cli import main
 from emovox.corpus.voxceleb import LISTS, read_official_split
-from emovox.downloads import DownloadConfig, download_file, download_target
 from emovox.downloads.content import FORMS, find_fault
+from emovox.downloads.download_config import DownloadConfig
 from emovox.downloads.mirrors import TARGETS, PublishedFile, Target, find_files
 from emovox.downloads.pins import pins_file, read_pins
+from emovox.downloads.published_files import FileDownload, download
 from emovox.downloads.transfer import Patience
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.student import RELEASED as STUDENTS
@@ -218,10 +220,13 @@ class Run:
         self, file: PublishedFile, patience: Patience | None = None, **options: Any
     ) -> bytes:
         patience = replace(patience or Patience(), sleep=self.waits.append)
-        config = DownloadConfig("student", patience=patience, say=self.said.append, **options)
-        assert download_file(file, self.folder, config) == self.path
+        config = DownloadConfig("student", **options)
+        done = FileDownload(file, self.folder, config, self.said.append, patience).run()
+        content = self.path.read_bytes()
+        assert (done.path, done.bytes) == (self.path, len(content))
+        assert done.sha256 == hashlib.sha256(content).hexdigest()
         assert [p.name for p in self.folder.iterdir()] == ["x.mat"], "something was left behind"
-        return self.path.read_bytes()
+        return content
 
 
 @pytest.fixture
@@ -495,8 +500,10 @@ def test_a_file_that_is_here_already(server: Server, run: Run, tmp_path: Path) -
     for content, words in ((PAGE, "found an HTML page"), (MAT[:-1], "truncated")):
         with pytest.raises(InputError, match=words):
             run(file, copy=write(copy, content))
-    with pytest.raises(InputError, match=r"none.mat: no such file; --from accepts x.mat"):
+    with pytest.raises(InputError, match=r"none.mat: no such file"):
         run(file, copy=tmp_path / "none.mat")
+    with pytest.raises(InputError, match=r"usb/x.mat: no such file; --from accepts x.mat"):
+        run(file, copy=copy.parent)
     assert run.path.read_bytes() == MAT and len(list(run.folder.iterdir())) == 1
 
 
@@ -507,8 +514,10 @@ def test_another_address(server: Server, run: Run) -> None:
     run.path.unlink()
     assert run(file, url=server.url) == MAT
     for url in ("x.mat", "file:///etc/passwd", "http:///x.mat"):
-        with pytest.raises(ConfigError, match="cannot download"):
+        with pytest.raises(ConfigError, match="not an http or https address"):
             run(published("http://published.invalid/"), url=url, accept_new=True)
+        with pytest.raises(ConfigError, match="cannot download"):
+            run(published(url), accept_new=True)
 
 
 def test_through_a_proxy(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -610,23 +619,24 @@ def test_whole_mat_5_files(tmp_path: Path, packed: bool) -> None:
 
 
 def test_mat_5_files_with_other_elements(tmp_path: Path) -> None:
-    packed = np.array([15, 3], ">u4").tobytes() + b"abc"  # not padded
+    empty = zlib.compress(np.array([14, 0], ">u4").tobytes())
+    assert len(empty) % 8, "padding would be visible"
+    packed = np.array([15, len(empty)], ">u4").tobytes() + empty  # not padded
     bytes_ = np.array([2, 3], ">u4").tobytes() + b"abc" + bytes(5)
     small = np.array([4 << 16 | 1, 7], ">u4").tobytes()
     content = MAT[:124] + b"\1\0MI" + packed + bytes_ + small
     path = tmp_path / "x.mat"
     assert find_fault(write(path, content), "mat") is None
-    cut = "a truncated MAT 5 file"
     faults = [
-        (content[:-1], cut),
-        (content[:150], cut),
-        (content + bytes(8), "a damaged MAT 5 file"),
-        (content[:126] + b"??" + content[128:], "a damaged MAT 5 file"),
-        (content[:128], "a MAT 5 file that ends before its first variable"),
-        (content[:100], "a MAT 5 file that ends before its first variable"),
+        (content[:-1], f"truncated at {len(content) - 1} bytes, inside a variable"),
+        (content[:153], "truncated at 153 bytes, inside a variable"),
+        (content + bytes(8), f"no variable starts at byte {len(content)}"),
+        (content[:126] + b"??" + content[128:], "the byte order mark is b'??'"),
+        (content[:128], "truncated before its first variable"),
+        (content[:100], "truncated before its first variable"),
     ]
     for damaged, fault in faults:
-        assert (find_fault(write(path, damaged), "mat") or "").startswith(fault)
+        assert find_fault(write(path, damaged), "mat") == f"a damaged MAT 5 file ({fault})"
 
 
 def test_the_file_that_is_served_is_a_mat_file() -> None:
@@ -760,7 +770,7 @@ def test_failures_and_their_exit_codes(
         (["student", "--from", new], 1, "--accept-new"),
         (["student", "--from", new, "--accept-new"], 0, "is pinned"),
         (["student", "--from", new, "--url", server.url], 2, "pass only one of them"),
-        (["lecturer"], 2, "is not one of annotations, splits, teacher, student"),
+        (["lecturer"], 2, "'lecturer' is not one of 'annotations', 'splits', 'teacher', 'student'"),
         (["teacher", "--name", "x"], 2, "senet50-ferplus, senet50_ferplus_dag.pth, senet50-fer"),
         (["splits", "--from", good], 2, "good is not one of identity_splits.txt, veriflist"),
         (["student", "--url", "nonsense", "--accept-new"], 2, "not an http or https address"),
@@ -825,13 +835,31 @@ def test_pins_are_readable(server: Server, run: Run) -> None:
     assert name == "x.mat" and set(pin) == {"sha256", "source", "date"}
 
 
-def test_a_target_stops_at_what_cannot_be_had(server: Server, tmp_path: Path) -> None:
+def test_function_downloads_a_target(server: Server, tmp_path: Path) -> None:
+    pytest.importorskip("pandas", reason="needs the extra build")
+    server.files["emovoxceleb-student.mat"] = MAT
+    said: list[str] = []
+    for source in (server.url + "emovoxceleb-student.mat", None):
+        files = download("student", out=str(tmp_path), url=server.url, say=said.append)
+        [row] = files.to_pandas().to_dict("records")
+        path = tmp_path / "emovoxceleb-student.mat"
+        assert row == {
+            "path": str(path),
+            "bytes": len(MAT),
+            "sha256": hashlib.sha256(MAT).hexdigest(),
+            "source": source,
+        }
+        assert repr(files) == f"<Downloads {path}>"
+    assert "the published student" in said[0] and said[-1].endswith(": exists")
+    with pytest.raises(ConfigError, match="'lecturer' is not one of annotations, splits"):
+        download("lecturer")
+
+
+def test_a_target_ends_at_the_first_unavailable_file(server: Server, tmp_path: Path) -> None:
     server.files["senet50-ferplus-logits.mat"] = MAT
-    config = DownloadConfig("annotations", out=tmp_path / "out", url=server.url)
-    files = download_target(config)
-    assert next(files).read_bytes() == MAT
     with pytest.raises(NetworkError, match=r"voxceleb-imdb.mat: download failed"):
-        next(files)
+        download("annotations", out=tmp_path / "out", url=server.url)
+    assert (tmp_path / "out/senet50-ferplus-logits.mat").read_bytes() == MAT
 
 
 @pytest.mark.parametrize(

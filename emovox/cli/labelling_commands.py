@@ -7,6 +7,9 @@ from typing import Any
 import click
 
 from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, given
+from emovox.config import option_help
+from emovox.downloads.download_config import DownloadConfig
+from emovox.downloads.mirrors import TARGETS
 from emovox.errors import CheckError
 from emovox.labelling.build_config import BuildConfig
 
@@ -86,14 +89,9 @@ def demo(out: Path, seed: int, jobs: int) -> None:
 
 
 @click.command()
-@click.argument("target", metavar="annotations|splits|teacher|student")
-@click.option("--name", help="One file of the target, such as resnet50-ferplus.")
-@click.option("--out", type=FOLDER, help="Folder of the files.  [default: in the cache]")
-@click.option("--url", help="Address of the file, or of a folder of files, which ends in /.")
-@click.option(
-    "--from", "copy", type=FILE_OR_FOLDER, help="Local copy of the file, or a folder with it."
-)
-@click.option("--accept-new", is_flag=True, help="Accept and pin a file that differs from the pin.")
+@click.argument("target", type=click.Choice(list(TARGETS)))
+@config_options(DownloadConfig, only=("name", "out", "url", "accept_new"))
+@click.option("--from", "copy", type=FILE_OR_FOLDER, help=option_help(DownloadConfig)["copy"])
 def download(target: str, **options: Any) -> None:
     """Download published annotations, splits or models.
 
@@ -102,8 +100,8 @@ def download(target: str, **options: Any) -> None:
     and a later one that differs is refused. A teacher is downloaded for PyTorch; --name
     senet50-ferplus.mat downloads it for MatConvNet, and works equally.
     """
-    from emovox.downloads import DownloadConfig, download_target
+    from emovox.downloads.published_files import download_files
 
-    say = partial(click.echo, err=True)
-    for path in download_target(DownloadConfig(target, **options, say=say)):
-        click.echo(path)
+    config = DownloadConfig(target, **given(options))
+    for file in download_files(config, partial(click.echo, err=True)):
+        click.echo(file.path)

@@ -5,6 +5,7 @@ first good download is pinned instead. The lists of the splits must match exactl
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 from emovox.errors import ConfigError
 
@@ -44,12 +45,6 @@ class Target:
     files: tuple[PublishedFile, ...]
 
 
-def _oxford(path: str) -> tuple[str, ...]:
-    return tuple(f"{scheme}://www.robots.ox.ac.uk/{path}" for scheme in ("https", "http"))
-
-
-_DATA = "~albanie/data/cross-modal-emotions"
-_MODELS = "~albanie/models"
 _CMPC = (
     "https://raw.githubusercontent.com/Cocoxili/CMPC/760b65f92b941978e557efc9dbddf64c08ad9147/data"
 )
@@ -57,27 +52,49 @@ _CMU = (
     "https://raw.githubusercontent.com/cmu-mlsp/reconstructing_faces_from_voices/"
     "8d32acd83b6a3cde6648a06083d181202e90f7b7/data"
 )
-
-_NOT_STATED = "not stated with the file; the code published with it is MIT"
 _LISTS_LICENCE = "not stated with the file; the repository that holds it is MIT"
 
+
+def _oxford(path: str, purpose: str, **options: Any) -> PublishedFile:
+    """Return a file on the page of Samuel Albanie at the University of Oxford."""
+    address = f"://www.robots.ox.ac.uk/~albanie/{path}"
+    return PublishedFile(
+        name=path.rpartition("/")[2],
+        mirrors=(f"https{address}", f"http{address}"),
+        form=path.rpartition(".")[2],
+        purpose=purpose,
+        licence="not stated with the file; the code published with it is MIT",
+        **options,
+    )
+
+
+def _teacher(network: str, *, is_default: bool) -> tuple[PublishedFile, ...]:
+    """Return the PyTorch and the MatConvNet file of one network, with the same weights."""
+    return (
+        _oxford(
+            f"models/pytorch-mcn/{network.replace('-', '_')}_dag.pth",
+            f"the teacher {network}, for PyTorch",
+            alias=network,
+            is_default=is_default,
+        ),
+        _oxford(
+            f"models/ferplus/{network}.mat",
+            f"the teacher {network}, for MatConvNet",
+            is_default=False,
+        ),
+    )
+
+
 _ANNOTATIONS = (
-    PublishedFile(
-        name="senet50-ferplus-logits.mat",
-        mirrors=_oxford(f"{_DATA}/senet50-ferplus-logits.mat"),
-        form="mat",
-        purpose="the published EmoVoxCeleb logits",
-        licence=_NOT_STATED,
+    _oxford(
+        "data/cross-modal-emotions/senet50-ferplus-logits.mat",
+        "the published EmoVoxCeleb logits",
     ),
-    PublishedFile(
-        name="voxceleb-imdb.mat",
-        mirrors=_oxford(f"{_DATA}/voxceleb-imdb.mat"),
-        form="mat",
-        purpose="the list of tracks that EmoVoxCeleb was made from",
-        licence=_NOT_STATED,
+    _oxford(
+        "data/cross-modal-emotions/voxceleb-imdb.mat",
+        "the list of tracks that EmoVoxCeleb was made from",
     ),
 )
-
 _SPLITS = (
     PublishedFile(
         name="identity_splits.txt",
@@ -92,7 +109,7 @@ _SPLITS = (
         name="veriflist_test_random_seenheard.txt",
         mirrors=(f"{_CMPC}/veriflist/veriflist_test_random_seenheard.txt",),
         form="text",
-        purpose="the published list that names the tracks of heard_val",
+        purpose="the published list of the tracks of heard_val",
         licence=_LISTS_LICENCE,
         sha256="8c11fa282f6a134e414426fc82e9bfb92afa2d7fc2da1bbe3fa0b03949996c40",
         size=1_652_159,
@@ -113,68 +130,34 @@ _SPLITS = (
         size=40_782,
     ),
 )
-
-
-def _teacher(network: str) -> tuple[PublishedFile, ...]:
-    """Return the PyTorch and the MatConvNet file of one network, with the same weights."""
-    pth, mat = f"{network.replace('-', '_')}_dag.pth", f"{network}.mat"
-    return (
-        PublishedFile(
-            name=pth,
-            mirrors=_oxford(f"{_MODELS}/pytorch-mcn/{pth}"),
-            form="pth",
-            purpose=f"the teacher {network}, for PyTorch",
-            licence=_NOT_STATED,
-            alias=network,
-            is_default=network == "senet50-ferplus",
-        ),
-        PublishedFile(
-            name=mat,
-            mirrors=_oxford(f"{_MODELS}/ferplus/{mat}"),
-            form="mat",
-            purpose=f"the teacher {network}, for MatConvNet",
-            licence=_NOT_STATED,
-            is_default=False,
-        ),
-    )
-
-
-_STUDENT = (
-    PublishedFile(
-        name="emovoxceleb-student.mat",
-        mirrors=_oxford(f"{_MODELS}/emovoxceleb/emovoxceleb-student.mat"),
-        form="mat",
-        purpose="the published student",
-        licence=_NOT_STATED,
-    ),
-)
-
 TARGETS = {
     "annotations": Target("annotations", _ANNOTATIONS),
     "splits": Target("splits", _SPLITS),
-    "teacher": Target("teachers", (*_teacher("senet50-ferplus"), *_teacher("resnet50-ferplus"))),
-    "student": Target("students", _STUDENT),
+    "teacher": Target(
+        "teachers",
+        (
+            *_teacher("senet50-ferplus", is_default=True),
+            *_teacher("resnet50-ferplus", is_default=False),
+        ),
+    ),
+    "student": Target(
+        "students",
+        (_oxford("models/emovoxceleb/emovoxceleb-student.mat", "the published student"),),
+    ),
 }
-
-
-def find_target(target: str) -> Target:
-    """Return a target.
-
-    Raises:
-        ConfigError: the name is unknown; the message lists the valid ones.
-    """
-    if target not in TARGETS:
-        raise ConfigError(f"download target {target!r} is not one of {', '.join(TARGETS)}")
-    return TARGETS[target]
 
 
 def find_files(target: str, name: str | None = None) -> tuple[PublishedFile, ...]:
     """Return the default files of a target, or the one with a name.
 
+    Args:
+        target: a key of `TARGETS`.
+        name: name or alias of the file; None for the default files.
+
     Raises:
-        ConfigError: target or name is unknown; the message lists the valid ones.
+        ConfigError: the name is unknown; the message lists the valid ones.
     """
-    files = find_target(target).files
+    files = TARGETS[target].files
     if name is None:
         return tuple(file for file in files if file.is_default)
     if found := tuple(file for file in files if name in (file.name, file.alias)):

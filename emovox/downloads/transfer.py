@@ -84,7 +84,7 @@ class _Beginning:
 
 
 def fetch(
-    url: str, part: Path, patience: Patience, say: Callable[[str], None], size: int | None = None
+    url: str, part: Path, patience: Patience, say: Callable[[str], object], size: int | None = None
 ) -> None:
     """Download `url` into `part`, resuming an earlier attempt.
 
@@ -141,9 +141,8 @@ def _attempt(session: Session, url: str, part: Path, patience: Patience, size: i
     """Request the missing bytes once, and append them."""
     beginning = _read_beginning(part, url)
     start = _size(part) if beginning else 0
-    headers = {
-        "Accept-Encoding": "identity"
-    }  # unencoded: lengths, ranges and hashes are those of the file
+    # Unencoded: lengths, ranges and hashes are those of the file.
+    headers = {"Accept-Encoding": "identity"}
     if beginning and start:
         headers |= {"Range": f"bytes={start}-", "If-Range": beginning.validator}
     timeout = (patience.connect_timeout, patience.read_timeout)

@@ -1,0 +1,53 @@
+"""Options of a download."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from emovox.config import check_options, option
+from emovox.downloads.mirrors import TARGETS
+from emovox.errors import ConfigError, InputError
+
+
+@dataclass(frozen=True)
+class DownloadConfig:
+    """Options of `emovox download`.
+
+    Attributes:
+        target: Files to download: annotations, splits, teacher or student.
+        name: One file of the target, such as resnet50-ferplus.
+        out: Folder of the files.
+        url: Address of the file, or of a folder of files, which ends in /.
+        copy: Local copy of the file, or a folder with it, used instead of the network.
+        accept_new: Accept and pin a file that differs from the pin.
+    """
+
+    target: str = option(choices=TARGETS)
+    name: str | None = None
+    out: Path | None = option(None, shown="in the cache")
+    url: str | None = None
+    copy: Path | None = None
+    accept_new: bool = False
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.url and self.copy:
+            raise ConfigError("--url and --from: pass only one of them")
+        if self.url:
+            _check_url(self.url)
+        if self.copy is not None and not self.copy.exists():
+            raise InputError(f"--from {self.copy}: no such file or folder")
+
+
+def _check_url(url: str) -> None:
+    """Raise `ConfigError` for an invalid address, or one with a password, which would be stored."""
+    try:
+        parts = urlsplit(url)
+        labels = (parts.hostname or "").split(".")
+        fits = parts.scheme in ("http", "https") and all(0 < len(x) < 64 for x in labels)
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ConfigError(f"--url {url}: not an http or https address")
+    if parts.username or parts.password:
+        raise ConfigError("--url: contains a user or password; put them into a .netrc file")

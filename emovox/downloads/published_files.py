@@ -1,0 +1,272 @@
+"""Download of published files into a folder.
+
+A file appears under its name only when it is complete and its checksum matches.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+from filelock import FileLock, Timeout
+
+from emovox.cache import cache_folder
+from emovox.config import read_config
+from emovox.downloads.content import FORMS, find_fault
+from emovox.downloads.download_config import DownloadConfig
+from emovox.downloads.mirrors import TARGETS, PublishedFile, find_files
+from emovox.downloads.pins import pins_file, read_pins, write_pin
+from emovox.downloads.transfer import Patience, check_space, discard, fetch
+from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
+from emovox.files import remove_leftovers, replace_file, sha256_file
+from emovox.packages import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Say = Callable[[str], object]  # accepts a line for the user
+
+
+@dataclass(frozen=True)
+class DownloadedFile:
+    """A complete file.
+
+    Attributes:
+        path: of the file.
+        bytes: its size.
+        sha256: its checksum.
+        source: its address, or the copy that it was made from; None if the file existed.
+    """
+
+    path: Path
+    bytes: int
+    sha256: str
+    source: str | None
+
+
+class Downloads(list[DownloadedFile]):
+    """Files of a download, in the order of its target."""
+
+    def __repr__(self) -> str:
+        return f"<Downloads {', '.join(str(file.path) for file in self)}>"
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """Return a DataFrame with one row per file: `path`, `bytes`, `sha256`, `source`.
+
+        Raises:
+            MissingPackageError: pandas is not installed.
+        """
+        return data_frame([asdict(file) | {"path": str(file.path)} for file in self])
+
+
+def download(
+    target: str,
+    *,
+    name: str | None = None,
+    out: str | os.PathLike[str] | None = None,
+    url: str | None = None,
+    copy: str | os.PathLike[str] | None = None,
+    accept_new: bool = False,
+    say: Say = lambda line: None,
+) -> Downloads:
+    """Download published files; complete files are kept, incomplete ones are resumed.
+
+    Args:
+        target: `annotations`, `splits`, `teacher` or `student`.
+        name: one file of the target; None for its default files.
+        out: folder of the files; None for a folder in the cache.
+        url: address of the file, or of a folder of files, which ends in `/`; None for the
+            published addresses.
+        copy: local copy of the file, or a folder with it, used instead of the network.
+        accept_new: accept and pin a file that differs from the pin.
+        say: called with lines for the user.
+
+    Raises:
+        ConfigError: target or name is unknown, or an address or copy matches no file.
+        NetworkError: no mirror sent the file.
+        InputError: the file, or the copy, is not a complete file of its form.
+        CheckError: its SHA-256 differs from the published or the pinned one.
+        EmovoxError: the disk is full, or another download of the file is running.
+
+    Example:
+        >>> download("splits", name="vox1_meta.csv", out="lists")  # doctest: +SKIP
+        <Downloads lists/vox1_meta.csv>
+    """
+    options = {"name": name, "out": out, "url": url, "copy": copy, "accept_new": accept_new}
+    config = read_config(DownloadConfig, options={"target": target, **options})
+    return Downloads(download_files(config, say))
+
+
+def download_files(config: DownloadConfig, say: Say) -> Iterator[DownloadedFile]:
+    """Download the files of a target one after the other; yield each when it is complete.
+
+    Args:
+        config: options.
+        say: called with lines for the user.
+
+    Raises:
+        EmovoxError: see `download`.
+    """
+    folder = config.out or cache_folder() / TARGETS[config.target].folder
+    for file in _find_requested(config):
+        yield FileDownload(file, folder, config, say).run()
+
+
+def _find_requested(config: DownloadConfig) -> tuple[PublishedFile, ...]:
+    """Return the files to download; only one if the address or copy is that of one file."""
+    files = find_files(config.target, config.name)
+    if config.copy is not None and not config.copy.is_dir():
+        option, last = "--from", config.copy.name
+    elif config.url is not None and not config.url.endswith("/"):
+        option, last = "--url", unquote(urlsplit(config.url).path).rpartition("/")[2]
+    else:
+        return files
+    if len(files) == 1:
+        return files
+    if found := tuple(file for file in files if file.name == last):
+        return found
+    names = ", ".join(file.name for file in files)
+    raise ConfigError(f"{option}: {last} is not one of {names}; pass --name")
+
+
+@dataclass(frozen=True)
+class FileDownload:
+    """Download of one published file.
+
+    Attributes:
+        file: the file.
+        folder: its folder; created if missing.
+        config: options; `url`, `copy` and `accept_new` are used.
+        say: called with lines for the user.
+        patience: timeouts and retries.
+    """
+
+    file: PublishedFile
+    folder: Path
+    config: DownloadConfig
+    say: Say
+    patience: Patience = field(default_factory=Patience)
+
+    @property
+    def path(self) -> Path:
+        """Path of the complete file."""
+        return self.folder / self.file.name
+
+    def run(self) -> DownloadedFile:
+        """Download the file unless it exists and is complete.
+
+        Raises:
+            EmovoxError: see `download`.
+        """
+        locks = cache_folder() / "locks"
+        for folder in (self.folder, locks):
+            folder.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(locks / f"{self.file.name}.lock", timeout=0):
+                remove_leftovers(self.path)
+                if self.config.copy is not None:
+                    return self._install(self.config.copy)
+                return self._existing() or self._fetch()
+        except Timeout:
+            name = self.file.name
+            raise EmovoxError(f"{name}: another download is running; wait for it") from None
+
+    def _existing(self) -> DownloadedFile | None:
+        """Return the file if it exists and is complete; pin it if it has no known checksum."""
+        path, file = self.path, self.file
+        if not path.is_file() or (self.config.accept_new and file.sha256 is None):
+            return None
+        digest, expected = sha256_file(path), file.sha256 or self._pinned()
+        if digest != expected if expected else find_fault(path, file.form):
+            self.say(f"{path}: differs from the expected {file.name}; downloading it")
+            return None
+        if not expected:
+            self._pin(digest, str(path))
+        self.say(f"{path}: exists")
+        return self._complete(digest, None)
+
+    def _install(self, copy: Path) -> DownloadedFile:
+        source = copy / self.file.name if copy.is_dir() else copy
+        if not source.is_file():
+            accepted = f"--from accepts {self.file.name} or its folder"
+            raise InputError(f"{source}: no such file; {accepted}")
+        check_space(self.folder, source.stat().st_size)
+        with replace_file(self.path) as temporary:
+            shutil.copyfile(source, temporary)
+            digest = self._accept(temporary, str(source))
+        return self._complete(digest, str(source))
+
+    def _fetch(self) -> DownloadedFile:
+        """Download the file from the first address that has it."""
+        file, url = self.file, self.config.url
+        self.say(f"{file.name}: {file.purpose}; licence: {file.licence}")
+        part = self.path.with_name(f"{file.name}.part")
+        urls = file.mirrors
+        if url is not None:
+            urls = (url + file.name if url.endswith("/") else url,)
+        failures: list[EmovoxError] = []
+        for url in urls:
+            try:
+                fetch(url, part, self.patience, self.say, file.size)
+                digest = self._accept(part, url)
+            except (NetworkError, InputError, CheckError) as error:
+                if isinstance(error, CheckError) and file.sha256 is None:
+                    raise  # other mirrors differ from the pin too; --accept-new uses `part`
+                if not isinstance(error, NetworkError):
+                    discard(part)
+                failures.append(error)
+            else:
+                with part.open("rb+") as written:
+                    os.fsync(written.fileno())
+                part.replace(self.path)
+                discard(part)
+                return self._complete(digest, url)
+        # Of all addresses, the most informative kind.
+        kinds = (CheckError, InputError, NetworkError)
+        kind = next(kind for kind in kinds if any(isinstance(f, kind) for f in failures))
+        raise kind(
+            f"{file.name}: download failed: {'; '.join(map(str, failures))}; pass another address "
+            "as --url, or a copy of the file as --from"
+        )
+
+    def _accept(self, path: Path, source: str) -> str:
+        """Check a file from `source`, and return its SHA-256.
+
+        A file without a published checksum is pinned if it is the first, or with `accept_new`.
+
+        Raises:
+            InputError: it is not a complete file of its form.
+            CheckError: it differs from the published or the pinned file.
+        """
+        file = self.file
+        if fault := find_fault(path, file.form):
+            raise InputError(f"{source}: expected {FORMS[file.form]}; found {fault}")
+        digest, expected = sha256_file(path), file.sha256 or self._pinned()
+        if digest == expected:
+            return digest
+        if file.sha256:
+            raise CheckError(f"{source}: SHA-256 {digest} differs from the published {expected}")
+        if expected and not self.config.accept_new:
+            raise CheckError(
+                f"{source}: SHA-256 {digest} differs from {expected}, pinned in {pins_file()}; the "
+                "existing file is kept; pass --accept-new to accept and pin the new one"
+            )
+        self._pin(digest, source)
+        return digest
+
+    def _pinned(self) -> str | None:
+        pin = read_pins().get(self.file.name)
+        return pin.sha256 if pin else None
+
+    def _pin(self, digest: str, source: str) -> None:
+        write_pin(self.file.name, digest, source)
+        self.say(
+            f"{self.file.name}: no checksum was published; SHA-256 {digest} is pinned in "
+            f"{pins_file()}, and a file that differs will be refused"
+        )
+
+    def _complete(self, digest: str, source: str | None) -> DownloadedFile:
+        return DownloadedFile(self.path, self.path.stat().st_size, digest, source)
