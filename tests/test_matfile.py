@@ -1,4 +1,4 @@
-"""MAT files of both kinds, as scipy writes the one and as MATLAB lays out the other."""
+"""MAT files of both versions: 5 as scipy writes it, 7.3 in the layout of MATLAB."""
 
 import struct
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from emovox.errors import InputError
 
 scipy_io = oracle("scipy.io")
 
-# numpy's type -> MATLAB's class, where the two have not the same name.
+# Type of numpy -> class of MATLAB, where the names differ.
 CLASSES = {"float64": "double", "float32": "single", "bool": "logical", "object": "cell"}
 
 
@@ -73,7 +73,7 @@ def _is_text(value: Any) -> bool:
 
 
 def _codes(text: Any) -> np.ndarray:
-    """UTF-16 of one row per string, shorter ones filled with blanks."""
+    """Return the UTF-16 codes of one row per string; shorter strings are padded with blanks."""
     rows = np.atleast_1d(text).tolist()
     width = max(map(len, rows))
     codes = [np.frombuffer(row.ljust(width).encode("utf-16-le"), np.uint16) for row in rows]
@@ -128,7 +128,7 @@ TWO = np.array([[2.0]])
 GRID = np.arange(6.0).reshape(2, 3)
 NOTHING = np.empty((0, 0))
 
-# What is stored, and what is read.
+# Stored values, and the values that are read.
 VALUES: dict[str, tuple[Any, Any]] = {
     "doubles": (GRID, GRID),
     "scalar": (2.5, np.array([[2.5]])),
@@ -181,8 +181,8 @@ def test_values_do_not_depend_on_the_container(tmp_path: Path, container: str, n
     assert_same(matfile.read(path), {"x": plain, "other": "text"})
 
 
-def test_whole_doubles_that_matlab_stored_in_fewer_bytes(tmp_path: Path) -> None:
-    """MATLAB writes whole numbers as bytes where they fit; they are doubles all the same."""
+def test_integral_doubles_that_matlab_stores_in_fewer_bytes(tmp_path: Path) -> None:
+    """MATLAB stores integral doubles as bytes where they fit; they are read as doubles."""
 
     def element(kind: int, data: bytes) -> bytes:
         return struct.pack("<II", kind, len(data)) + data + bytes(-len(data) % 8)
@@ -199,7 +199,7 @@ def test_whole_doubles_that_matlab_stored_in_fewer_bytes(tmp_path: Path) -> None
     assert_same(matfile.read(tmp_path / "file.mat"), {"x": np.array([[1.0, 2.0, 250.0]])})
 
 
-def test_cells_that_were_never_filled_hold_the_canonical_empty(tmp_path: Path) -> None:
+def test_unset_cells_of_mat_73_are_empty(tmp_path: Path) -> None:
     path = write(tmp_path / "file.mat", "7.3", {"x": cell("a", NOTHING)})
     with h5py.File(path, "r+") as file:
         file["#refs#/r2"].attrs["MATLAB_class"] = np.bytes_("canonical empty")
@@ -213,7 +213,7 @@ def test_hdf5_without_the_block_of_matlab(tmp_path: Path) -> None:
 
 
 def refusal(path: Path, reader: Callable[[Path], object] = matfile.read) -> str:
-    """The message with which a file is refused: one line that names it."""
+    """Return the message of a refused file: one line with its path."""
     with pytest.raises(InputError) as error:
         reader(path)
     message = str(error.value)
@@ -222,7 +222,7 @@ def refusal(path: Path, reader: Callable[[Path], object] = matfile.read) -> str:
 
 
 @containers
-def test_a_file_cut_short_is_refused(tmp_path: Path, container: str) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, container: str) -> None:
     values = {"a": np.random.default_rng(0).normal(size=50), "b": cell("x", "y")}
     whole = write(tmp_path / "whole.mat", container, {"x": values}).read_bytes()
     cut = tmp_path / "cut.mat"
@@ -236,14 +236,14 @@ def test_a_file_cut_short_is_refused(tmp_path: Path, container: str) -> None:
     "content",
     [b"", b"<!DOCTYPE html>\n<html>\n<body>Not Found", b"PK\x03\x04", b"\0" * 1000, b"MATLAB 5"],
 )
-def test_what_is_no_mat_file_is_refused(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.mat"
     path.write_bytes(content)
     message = refusal(path)
     assert "expected a MAT file of level 5 or 7.3" in message and repr(content[:24]) in message
 
 
-def test_what_is_no_file_is_refused(tmp_path: Path) -> None:
+def test_missing_files_and_folders_are_refused(tmp_path: Path) -> None:
     assert "No such file" in refusal(tmp_path / "missing.mat")
     assert "Is a directory" in refusal(tmp_path)
 
@@ -264,7 +264,7 @@ BIASES = np.arange(4, dtype=np.float32).reshape(4, 1)
 MOMENTS = np.arange(8, dtype=np.float32).reshape(4, 2)
 NETWORK = {
     "vars": structs({"name": "data"}, {"name": "conv1/7x7"}),
-    # Not in the order of the layers, and one that no layer takes.
+    # Not in the order of the layers, and one without a layer.
     "params": structs(
         param("shift", BIASES),
         param("moments", MOMENTS),
@@ -340,7 +340,7 @@ NO_NETWORKS: dict[str, dict[str, Any]] = {
 
 @containers
 @pytest.mark.parametrize("name", NO_NETWORKS)
-def test_what_is_no_network_is_refused(tmp_path: Path, container: str, name: str) -> None:
+def test_other_content_is_not_a_network(tmp_path: Path, container: str, name: str) -> None:
     content = NO_NETWORKS[name]
     message = refusal(write(tmp_path / "net.mat", container, content), dagnn.read_dagnn)
     assert "expected a MatConvNet DagNN with layers and params" in message

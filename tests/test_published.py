@@ -1,4 +1,4 @@
-"""The published annotations as a dataset, against an importer written plainly with scipy."""
+"""Import of the published annotations, against a naive importer on scipy."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, EmovoxError, InputError
 from emovox.files import sha256_file
-from emovox.labelling.import_mat import EXPECTED, ImportResult, import_mat
+from emovox.labelling.import_mat import PUBLISHED, ImportResult, import_mat
 
 scipy_io = oracle("scipy.io")
 
@@ -81,7 +81,7 @@ def annotations(
     stray_ids: Sequence[float] = (),
     order: np.ndarray | None = None,
 ) -> dict[str, Any]:
-    """The variables of a file as it was published.
+    """Return the variables of a file in the published form.
 
     Args:
         utterances: entries of `images`.
@@ -116,7 +116,7 @@ def without(variables: dict[str, Any], *fields: str) -> dict[str, Any]:
 
 @pytest.fixture
 def meta(tmp_path: Path) -> Path:
-    """A folder with the table of names alone."""
+    """Folder with only the table of names."""
     lines = [f"{identity}\t{name}\tm\tIreland\tdev" for name, identity in PERSONS.items()]
     (tmp_path / "meta").mkdir()
     (tmp_path / "meta/vox1_meta.csv").write_text(
@@ -128,8 +128,8 @@ def meta(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lists(meta: Path) -> Path:
-    """The same with the official lists: Lee is unheard, one voice of Buckley is held back."""
-    sets = {BUCKLEY: 1, ZANDER: 2, LEE: 4}  # the lists lack Down
+    """The same folder with the official lists: Lee is unheard, one track of Buckley is heard_val."""
+    sets = {BUCKLEY: 1, ZANDER: 2, LEE: 4}  # Down is missing
     lines = "".join(f"{name} {number} \n" for name, number in sets.items())
     (meta / "identity_splits.txt").write_text(lines, encoding="utf-8")
     (meta / "veriflist_test_random_seenheard.txt").write_text(
@@ -140,7 +140,7 @@ def lists(meta: Path) -> Path:
 
 @dataclasses.dataclass
 class Importer:
-    """Writes a file and imports it; `out` is what came out."""
+    """Writer of a file and its import into the dataset `out`."""
 
     folder: Path
     meta: Path
@@ -163,14 +163,14 @@ class Importer:
         return {row["track_id"]: row for table in tables for row in table.to_pylist()}
 
     def indices(self) -> dict[str, list[int]]:
-        """Grid points of every track."""
+        """Return the grid points of every track."""
         found: dict[str, list[int]] = {}
         for row in self.frames():
             found.setdefault(row["track_id"], []).append(row["frame_index"])
         return found
 
     def logits(self) -> dict[str, np.ndarray]:
-        """Logits of every track."""
+        """Return the logits of every track."""
         found: dict[str, list[list[float]]] = {}
         for row in self.frames():
             found.setdefault(row["track_id"], []).append([row[name] for name in schema.LOGITS])
@@ -190,7 +190,7 @@ def importer(tmp_path: Path, meta: Path) -> Importer:
 
 
 def naive_numbers(images: Any, owner: float, count: int) -> list[int]:
-    """Grid point of every row of a track."""
+    """Return the grid point of every row of a track."""
     numbers = []
     for path, wav_id in zip(
         images["denseFrames"].ravel(), images["denseFramesWavIds"].ravel(), strict=True
@@ -203,7 +203,7 @@ def naive_numbers(images: Any, owner: float, count: int) -> list[int]:
 
 
 def naive(path: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
-    """Rows of each split as `(track_id, grid point, logits)`, and id and reason of the dropped."""
+    """Return rows per split `(track_id, grid point, logits)`, and ids and reasons of the dropped."""
     content = scipy_io.loadmat(path)
     images = content["images"][0, 0]
     identities = PERSONS | {name.rstrip("."): identity for name, identity in PERSONS.items()}
@@ -243,7 +243,7 @@ def as_naive(out: Path, split: str) -> list[Any]:
 
 
 def assert_tracks_describe(out: Path, split: str, rows: list[Any]) -> None:
-    """The table `tracks` against the rows of the naive importer."""
+    """Compare the table `tracks` with the rows of the naive importer."""
     described = read_table(out, "tracks", split).to_pylist()
     assert [t["track_id"] for t in described] == sorted({track_id for track_id, _, _ in rows})
     for track in described:
@@ -299,13 +299,13 @@ IDS = [
 
 
 @containers
-def test_as_the_naive_importer_has_it(importer: Importer, container: str) -> None:
+def test_rows_equal_those_of_the_naive_importer(importer: Importer, container: str) -> None:
     assert_as_naive(importer, annotations(UTTERANCES, stray_ids=[0, 1]), container)
     assert sorted(importer.tracks()) == sorted(IDS)
 
 
 def random_file(seed: int) -> dict[str, Any]:
-    """Gaps in ids, numbers and rows; odd entries; face images of all tracks mixed."""
+    """Return a file with gaps in ids, numbers and rows, invalid entries and mixed face images."""
     rng = np.random.default_rng(seed)
     unheard = {name for name in PERSONS if rng.random() < 0.3}
     utterances = []
@@ -327,7 +327,7 @@ def random_file(seed: int) -> dict[str, Any]:
             one.logits[-1, 3] = np.nan
         utterances.append(one)
     num_images = sum(len(u.images) for u in utterances) + 3
-    # Mixed among tracks, in order within each.
+    # Tracks are mixed; the images of each track stay in order.
     key = rng.random(num_images)
     start = 0
     for one in utterances:
@@ -337,7 +337,9 @@ def random_file(seed: int) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("seed", range(6))
-def test_random_files(importer: Importer, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_random_files_equal_the_naive_importer(
+    importer: Importer, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("emovox.labelling.import_mat.CHUNK_TRACKS", 3)
     assert_as_naive(importer, random_file(seed), ("5", "5-zlib", "7.3")[seed % 3])
 
@@ -372,7 +374,7 @@ def test_numbers_of_face_images_are_grid_points(
         importer.logits()["id10001/a/00001"], one.logits[np.argsort(indices)]
     )
     assert importer.tracks()["id10001/a/00001"]["n_expected"] == max(indices) + 1
-    assert result.notes == ["official lists not found: the splits of the file were not compared"]
+    assert result.notes == ["official lists not found; the splits of the file were not compared"]
 
 
 @pytest.mark.parametrize(
@@ -385,7 +387,7 @@ def test_numbers_of_face_images_are_grid_points(
         [],
     ],
 )
-def test_face_images_that_are_not_the_rows(importer: Importer, stems: list[str]) -> None:
+def test_face_images_that_do_not_match_the_rows(importer: Importer, stems: list[str]) -> None:
     odd = utterance(f"{BUCKLEY}/test/a_0000001.wav", 3, 1, images=stems)
     good = utterance(f"{BUCKLEY}/test/b_0000001.wav", 2, 2, images=["03", "05"])
     result = importer(annotations([odd, good]))
@@ -407,7 +409,7 @@ def test_face_images_that_are_not_the_rows(importer: Importer, stems: list[str])
         lambda x: x | {"images": x["images"] | {"denseFrames": cells([])}},
     ],
 )
-def test_a_file_that_does_not_number_its_face_images(importer: Importer, change: Any) -> None:
+def test_a_file_without_numbered_face_images(importer: Importer, change: Any) -> None:
     one = utterance(f"{BUCKLEY}/test/a_0000001.wav", 5, images=["1", "11", "2", "3", "4"])
     result = importer(change(annotations([one])))
     assert importer.indices() == {"id10001/a/00001": [0, 1, 2, 3, 4]}
@@ -435,7 +437,7 @@ def matlab_element(order: str, kind: int, data: bytes) -> bytes:
 
 
 def matlab_array(order: str, name: str, value: Any) -> bytes:
-    """A value as MATLAB itself lays it out: text with two bytes a character."""
+    """Return a value in the layout of MATLAB: text with two bytes per character."""
     body = [matlab_element(order, 1, name.encode())]
     if isinstance(value, str):
         kind, dims = 4, (1, len(value))
@@ -496,7 +498,7 @@ def test_paths_of_one_byte_characters_in_pieces(
     assert_as_naive(importer, annotations(UTTERANCES, stray_ids=[0]), "5-zlib")
 
 
-# Which cell belongs to which entry
+# Cells of the entries
 
 
 def test_ids_with_gaps_and_parallel_arrays(importer: Importer) -> None:
@@ -515,14 +517,14 @@ def assert_logits(importer: Importer, utterances: list[Utterance]) -> None:
 
 @pytest.mark.parametrize("order", [[2, 4, 1, 3], [4, 2], [3]])
 def test_ids_that_index_the_logits(importer: Importer, order: list[int]) -> None:
-    """`images` was sorted anew, or thinned out; `wavLogits` has a cell for every number."""
+    """`images` was sorted or filtered; `wavLogits` has a cell for every number."""
     utterances = [utterance(f"{LEE}/x/a_{i:07d}.wav", i, i) for i in range(1, 5)]
     chosen = [utterances[i - 1] for i in order]
     importer(annotations(chosen, [u.logits for u in utterances]))
     assert_logits(importer, chosen)
 
 
-def test_a_cell_that_an_id_points_at_is_the_one_that_is_judged(importer: Importer) -> None:
+def test_logits_are_checked_in_the_cell_of_the_id(importer: Importer) -> None:
     utterances = [utterance(f"{LEE}/x/a_{i:07d}.wav", i, i) for i in range(1, 5)]
     utterances[1].logits[1, 0] = np.nan
     chosen = [utterances[i - 1] for i in (2, 4, 1, 3)]
@@ -532,7 +534,7 @@ def test_a_cell_that_an_id_points_at_is_the_one_that_is_judged(importer: Importe
 
 
 def test_ids_that_could_index_the_logits_but_do_not(importer: Importer) -> None:
-    """The counts of face images tell that both were sorted anew."""
+    """The numbers of face images show that both were sorted."""
     utterances = [utterance(f"{LEE}/x/a_{i:07d}.wav", i, i) for i in (2, 4, 1, 3)]
     importer(annotations(utterances))
     assert_logits(importer, utterances)
@@ -563,7 +565,7 @@ def test_fields_of_different_length(importer: Importer, field: str) -> None:
         importer(variables)
 
 
-def test_a_column_is_as_good_as_a_row(importer: Importer) -> None:
+def test_columns_instead_of_rows(importer: Importer) -> None:
     variables = annotations(UTTERANCES, stray_ids=[0])
     images = {name: value.T for name, value in variables["images"].items()}
     assert_as_naive(importer, {"wavLogits": variables["wavLogits"].T, "images": images}, "5")
@@ -590,8 +592,8 @@ def test_sets_are_splits(importer: Importer) -> None:
     assert result.counts["tracks in the file, train"] == 1
 
 
-def test_another_split_than_listed_is_named(importer: Importer, lists: Path) -> None:
-    """`lists`: every voice of Buckley and Zander trains but `video` 2; Lee is unheard."""
+def test_a_split_that_differs_from_the_lists_is_reported(importer: Importer, lists: Path) -> None:
+    """In `lists`, tracks of Buckley and Zander are train except `video` 2; Lee is unheard."""
     utterances = [
         utterance(f"{BUCKLEY}/x/video_0000001.wav", 1, 1, 1),
         utterance(f"{BUCKLEY}/x/video_0000002.wav", 1, 2, 3),
@@ -609,23 +611,24 @@ def test_another_split_than_listed_is_named(importer: Importer, lists: Path) -> 
     provenance = json.loads((importer.out / schema.PROVENANCE).read_text())
     assert provenance["split_disagreements"] == named
     assert result.notes == [
-        *(f"{d['track_id']}: {d['file']} in the file, {d['lists']} listed" for d in named),
-        "3 tracks are in another split than in the official lists; provenance.json lists them",
+        *(
+            f"{d['track_id']}: {d['file']} in the file, {d['lists']} in the official lists"
+            for d in named
+        ),
+        "3 tracks have another split in the official lists; provenance.json lists them",
     ]
     assert importer.tracks()["id10001/video/00003"]["split"] == "heard_val"
     assert all(f"note      {note}" in result.summary() for note in result.notes)
 
 
-def test_many_disagreements_are_shortened_in_the_notes_alone(
-    importer: Importer, lists: Path
-) -> None:
+def test_many_differences_are_shortened_in_the_notes_only(importer: Importer, lists: Path) -> None:
     result = importer(annotations([utterance(f"{LEE}/x/a_{i:07d}.wav", 1, i) for i in range(1, 9)]))
-    assert len(result.notes) == 6 and result.notes[-1].startswith("8 tracks are in another split")
+    assert len(result.notes) == 6 and result.notes[-1].startswith("8 tracks have another split")
     provenance = json.loads((importer.out / schema.PROVENANCE).read_text())
     assert len(provenance["split_disagreements"]) == 8
 
 
-def test_agreement_needs_no_words(importer: Importer, lists: Path) -> None:
+def test_agreement_with_the_lists_gives_no_note(importer: Importer, lists: Path) -> None:
     result = importer(annotations([utterance(f"{LEE}/x/a_0000001.wav", 1, 1, 2)]))
     assert result.notes == []
     provenance = json.loads((importer.out / schema.PROVENANCE).read_text())
@@ -643,7 +646,7 @@ def test_a_split_that_leaks_is_refused(importer: Importer, other: int) -> None:
     assert_nothing_left(importer)
 
 
-def test_a_leak_by_a_track_without_rows_is_none(importer: Importer) -> None:
+def test_a_track_without_rows_cannot_leak(importer: Importer) -> None:
     utterances = [
         utterance(f"{LEE}/x/a_0000001.wav", 1, 1, 2),
         utterance(f"{LEE}/x/a_0000002.wav", 0, 2, 1),
@@ -657,7 +660,7 @@ def assert_nothing_left(importer: Importer) -> None:
     assert not left
 
 
-# Tracks that cannot be used
+# Unusable tracks
 
 
 def changed(value: float) -> np.ndarray:
@@ -688,7 +691,7 @@ BAD_LOGITS: dict[str, tuple[Any, str]] = {
 
 
 @containers
-def test_logits_that_cannot_be_used(importer: Importer, container: str) -> None:
+def test_invalid_logits_are_dropped(importer: Importer, container: str) -> None:
     utterances = [
         dataclasses.replace(utterance(f"{LEE}/x/bad_{i:07d}.wav", 3, i), logits=logits)
         for i, (logits, _) in enumerate(BAD_LOGITS.values(), start=1)
@@ -704,7 +707,7 @@ def test_logits_that_cannot_be_used(importer: Importer, container: str) -> None:
     assert result.reasons["decode: NoFrames"] == result.counts["tracks without frames"] == 6
 
 
-def test_values_of_every_kind_of_number(importer: Importer) -> None:
+def test_logits_of_other_number_types(importer: Importer) -> None:
     kinds = (np.float64, np.int8, np.uint16, bool)
     utterances = [
         dataclasses.replace(
@@ -729,7 +732,7 @@ def test_the_longest_track(importer: Importer) -> None:
 
 
 @pytest.mark.parametrize("width", [7, 9])
-def test_other_emotions_everywhere_are_refused(importer: Importer, width: int) -> None:
+def test_another_number_of_emotions_is_refused(importer: Importer, width: int) -> None:
     utterances = [
         dataclasses.replace(utterance(f"{LEE}/x/a_{i:07d}.wav", 2, i), logits=np.ones((2, width)))
         for i in (1, 2)
@@ -740,17 +743,18 @@ def test_other_emotions_everywhere_are_refused(importer: Importer, width: int) -
     assert_nothing_left(importer)
 
 
-def test_no_track_that_can_be_used(importer: Importer) -> None:
+def test_a_file_without_a_usable_track_is_refused(importer: Importer) -> None:
     utterances = [utterance(f"{LEE}/x/a_000000{i}.wav", 0, i) for i in (1, 2)]
     utterances.append(utterance("Nemo/x/a_0000001.wav", 2, 3))
-    with pytest.raises(InputError, match=r"no usable track \(2 x NoFrames, 1 x UnknownIdentity\)"):
+    words = r"no usable track \(2 x decode: NoFrames, 1 x plan: UnknownIdentity\)"
+    with pytest.raises(InputError, match=words):
         importer(annotations(utterances))
     assert_nothing_left(importer)
 
 
 @pytest.mark.parametrize("wrong", [2, 1.5, -3, np.nan, np.inf, 1e30])
-def test_ids_that_are_none(importer: Importer, wrong: float) -> None:
-    """Not whole, or another's too: neither has it, and the others are joined all the same."""
+def test_invalid_ids_are_dropped(importer: Importer, wrong: float) -> None:
+    """Tracks whose id is not an integer or not unique are dropped; the others are joined."""
     ids = [1, wrong, 2, 7]
     utterances = [
         utterance(f"{LEE}/x/a_{i:07d}.wav", 2, number, images=["02", "04"])
@@ -792,7 +796,7 @@ BAD_NAMES = {
 
 
 @pytest.mark.parametrize("container", ["5", "7.3"])
-def test_names_that_cannot_be_used(importer: Importer, container: str) -> None:
+def test_invalid_names_are_dropped(importer: Importer, container: str) -> None:
     utterances = [utterance(name, 2, i) for i, name in enumerate(BAD_NAMES, start=1)]
     good = utterance(f"{LEE}/x/a_0000001.wav", 3, 100)
     importer(annotations([*utterances, good]), container)
@@ -803,7 +807,7 @@ def test_names_that_cannot_be_used(importer: Importer, container: str) -> None:
     assert_logits(importer, [good])
 
 
-def test_of_two_with_the_same_name_the_first_counts(importer: Importer) -> None:
+def test_the_first_of_equal_names_is_kept(importer: Importer) -> None:
     names = [f"{LEE}/test/a_0000001.wav", f"{LEE}/a_1.wav", f"{LEE}/val/a_0000001.wav"]
     utterances = [utterance(name, 2, i) for i, name in enumerate(names, start=1)]
     result = importer(annotations(utterances))
@@ -814,8 +818,8 @@ def test_of_two_with_the_same_name_the_first_counts(importer: Importer) -> None:
     assert "dropped   2 x plan: DuplicateTrack" in result.summary()
 
 
-def test_names_of_persons_are_nowhere(importer: Importer, lists: Path) -> None:
-    """Neither in the bytes of a file nor in what is packed in it."""
+def test_names_of_persons_are_not_in_the_dataset(importer: Importer, lists: Path) -> None:
+    """Neither the bytes of a file nor its decompressed content contains one."""
     bad = [utterance(name, 2, i) for i, name in enumerate(BAD_NAMES, start=20)]
     odd = [
         dataclasses.replace(utterance(f"{LEE}/x/bad_{i:07d}.wav", 3, i), logits=logits, set=2)
@@ -841,7 +845,9 @@ def test_names_of_persons_are_nowhere(importer: Importer, lists: Path) -> None:
                 texts += [str(file["tracks/track_id"].asstr()[:].tolist()), str(dict(file.attrs))]
         else:
             texts.append(content.decode("utf-8"))
-        long = [word for word in words if len(word) > 3]  # three letters are in any packed bytes
+        long = [
+            word for word in words if len(word) > 3
+        ]  # compressed bytes contain any three letters
         assert not any(word.encode() in content.lower() for word in long)
     assert sum("id10001" in text for text in texts) >= 5
     for text in texts:
@@ -866,20 +872,30 @@ def test_counts_beside_the_published_ones(importer: Importer) -> None:
         "frames": 26,
         "identities": 4,
     }
-    assert result.counts.keys() == EXPECTED.keys()
+    assert result.counts.keys() == PUBLISHED.keys()
     lines = result.summary().splitlines()
-    table = {line[:34].strip(): line[34:].split() for line in lines[1 : 1 + len(EXPECTED)]}
+    table = {line[:34].strip(): line[34:].split() for line in lines[1 : 1 + len(PUBLISHED)]}
     for what, count in result.counts.items():
-        assert table[what] == [f"{count:,}", f"{EXPECTED[what]:,}", "differs"]
+        assert table[what] == [f"{count:,}", f"{PUBLISHED[what]:,}", "differs"]
     assert "dropped   1 x decode: NoFrames" in lines
     assert lines[-1] == f"dataset   {importer.out}"
 
 
-def test_counts_that_are_as_published_or_unknown(importer: Importer) -> None:
+def test_counts_that_equal_the_published_ones_or_are_unknown(importer: Importer) -> None:
     result = importer(without(annotations(UTTERANCES), "denseFramesWavIds"))
     assert re.search(r"\nface images +- +5,078,961\n", result.summary())
-    result.counts["frames"] = EXPECTED["frames"]
+    result.counts["frames"] = PUBLISHED["frames"]
     assert re.search(r"\nframes +5,077,744 +5,077,744\n", result.summary())
+
+
+def test_strings_as_paths_and_counts_as_a_data_frame(importer: Importer) -> None:
+    pytest.importorskip("pandas", reason="needs the extra build")
+    path = write(importer.folder / "file.mat", "5", annotations(UTTERANCES, stray_ids=[0]))
+    result = import_mat(str(path), str(importer.out), meta=str(importer.meta))
+    assert repr(result) == f"<ImportResult {importer.out}: 7 tracks, 26 frames>"
+    table = result.to_pandas().set_index("count")
+    assert table["found"].to_dict() == result.counts
+    assert table["published"].to_dict() == PUBLISHED
 
 
 # Files
@@ -897,7 +913,7 @@ def test_counts_that_are_as_published_or_unknown(importer: Importer) -> None:
     ],
 )
 @pytest.mark.parametrize("container", ["5-zlib", "7.3"])
-def test_what_is_missing_and_what_was_found(
+def test_missing_fields_are_reported_with_those_found(
     importer: Importer, container: str, change: Any, missing: str
 ) -> None:
     variables = change(annotations(UTTERANCES))
@@ -910,14 +926,14 @@ def test_what_is_missing_and_what_was_found(
     assert_nothing_left(importer)
 
 
-def test_a_file_with_something_else(importer: Importer) -> None:
+def test_a_file_with_other_variables_is_refused(importer: Importer) -> None:
     with pytest.raises(InputError, match=r"found net \(number 1 x 1\); pass all files"):
         importer({"net": 1.0})
 
 
 @containers
 @pytest.mark.parametrize("turned", [False, True])
-def test_two_files_that_hold_the_halves(importer: Importer, container: str, turned: bool) -> None:
+def test_two_files_with_one_half_each(importer: Importer, container: str, turned: bool) -> None:
     variables = annotations(UTTERANCES)
     files = [
         write(importer.folder / f"{name}.mat", container, {name: value})
@@ -934,8 +950,8 @@ def test_two_files_that_hold_the_halves(importer: Importer, container: str, turn
 
 
 @containers
-def test_names_elsewhere_in_the_file_are_left_aside(importer: Importer, container: str) -> None:
-    """Of classes, of a nested struct; `images` may itself lie in a struct."""
+def test_fields_of_other_structs_are_skipped(importer: Importer, container: str) -> None:
+    """Of classes or of a nested struct; `images` may be inside a struct itself."""
     other = {"name": cells(["neutral"] * 7), "id": np.ones((1, 7)), "set": np.ones((1, 7))}
     variables = annotations(UTTERANCES)
     images = {"camera": other, **variables["images"]}
@@ -945,7 +961,7 @@ def test_names_elsewhere_in_the_file_are_left_aside(importer: Importer, containe
 
 
 @containers
-def test_a_file_cut_short_leaves_nothing(importer: Importer, container: str) -> None:
+def test_a_truncated_file_leaves_nothing(importer: Importer, container: str) -> None:
     path = write(importer.folder / "whole.mat", container, annotations(UTTERANCES))
     whole = path.read_bytes()
     cut = importer.folder / "file.mat"
@@ -965,16 +981,16 @@ def test_a_missing_file_and_missing_names(importer: Importer) -> None:
     assert_nothing_left(importer)
 
 
-def test_what_is_there_is_not_touched(importer: Importer) -> None:
+def test_existing_files_are_not_changed(importer: Importer) -> None:
     importer.out.mkdir()
     (importer.out / "thesis.tex").write_text("precious")
     for out in (importer.out, importer.out / "thesis.tex"):
-        with pytest.raises(InputError, match="exists and is not empty; choose another --out"):
+        with pytest.raises(InputError, match="exists and is not empty; pass another --out"):
             import_mat([importer.folder / "file.mat"], out, meta=importer.meta)
     assert [path.name for path in importer.out.iterdir()] == ["thesis.tex"]
 
 
-def test_no_second_import_into_a_dataset(importer: Importer) -> None:
+def test_a_second_import_into_a_dataset_is_refused(importer: Importer) -> None:
     importer(annotations(UTTERANCES))
     before = {p: p.read_bytes() for p in importer.out.rglob("*") if p.is_file()}
     with pytest.raises(InputError, match="exists and is not empty"):
@@ -982,7 +998,7 @@ def test_no_second_import_into_a_dataset(importer: Importer) -> None:
     assert {p: p.read_bytes() for p in importer.out.rglob("*") if p.is_file()} == before
 
 
-def test_empty_and_missing_folders_are_made(importer: Importer) -> None:
+def test_empty_and_missing_folders_are_accepted(importer: Importer) -> None:
     importer.out.mkdir()
     importer(annotations(UTTERANCES))
     deep = importer.folder / "a/b/out"
@@ -1002,7 +1018,7 @@ def test_the_current_folder_may_be_the_dataset(
     assert {p.name for p in importer.folder.iterdir()} == {"file.mat", "meta", "out"}
 
 
-def test_what_a_killed_run_left_is_taken_away(importer: Importer) -> None:
+def test_files_of_a_killed_run_are_removed(importer: Importer) -> None:
     left = importer.folder / ".out.importing"
     (left / "frames").mkdir(parents=True)
     (left / "frames/train-00000-of-00001.parquet").write_text("half")
@@ -1012,7 +1028,7 @@ def test_what_a_killed_run_left_is_taken_away(importer: Importer) -> None:
     assert len(importer.tracks()) == 7
 
 
-def test_two_imports_into_one_folder(importer: Importer) -> None:
+def test_a_simultaneous_import_into_one_folder_is_refused(importer: Importer) -> None:
     path = write(importer.folder / "file.mat", "5", annotations(UTTERANCES))
     with FileLock(importer.folder / ".out.lock"):
         with pytest.raises(EmovoxError, match="out: another run is importing"):
@@ -1103,7 +1119,7 @@ def test_two_imports_have_the_same_content(importer: Importer) -> None:
 
 
 def scipy_content(path: Path, split: str) -> str:
-    """The content hash of a split from the arrays that scipy reads."""
+    """Return the content hash of a split from the arrays that scipy reads."""
     rows = naive(path)[0][split]
     index = np.array([k for _, k, _ in rows])
     values = np.array([logits for _, _, logits in rows], np.float32)
@@ -1148,7 +1164,7 @@ def test_command(importer: Importer) -> None:
     assert (manifest["name"], manifest["version"]) == ("mine", "3.0.0")
     assert (importer.out / schema.hdf5_file("train")).is_file()
     again = run(*arguments)
-    assert again.exit_code == 2 and "exists and is not empty; choose another --out" in again.stderr
+    assert again.exit_code == 2 and "exists and is not empty; pass another --out" in again.stderr
     assert again.stderr.count("\n") == 1 and again.stdout == ""
 
 
@@ -1162,12 +1178,12 @@ def test_command_finds_the_lists_in_the_cache(
     (importer.folder / "cache").mkdir()
     lists.rename(importer.folder / "cache/splits")
     result = run("import-mat", path, "--out", importer.out)
-    assert result.exit_code == 0 and "tracks are in another split" in result.stdout
+    assert result.exit_code == 0 and "tracks have another split" in result.stdout
     manifest = json.loads((importer.out / schema.MANIFEST).read_text())
     assert (manifest["name"], manifest["version"]) == ("emovoxceleb", "1.0.0")
 
 
-def test_command_takes_the_halves(importer: Importer) -> None:
+def test_command_accepts_several_files(importer: Importer) -> None:
     variables = annotations(UTTERANCES)
     halves = [
         write(importer.folder / f"{name}.mat", "5", {name: value})
@@ -1206,7 +1222,7 @@ def test_exit_codes(importer: Importer, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.mark.real
 def test_real_names_and_lists(tmp_path: Path, real_data: Path) -> None:
-    """A track of every person and every voice that is held back, sorted as the lists have them."""
+    """One track of every person and every track of heard_val, in the splits of the lists."""
     folder = real_data / "voxceleb-meta"
     rows = [line.split() for line in (folder / "identity_splits.txt").read_text().splitlines()]
     persons = {row[0]: row[1] for row in rows if row}
@@ -1251,4 +1267,4 @@ def test_command_fails_for_many_dropped_tracks(
     result = run("import-mat", path, "--out", importer.out, "--meta", importer.meta, *options)
     assert result.exit_code == code
     assert ("more tracks were dropped" in result.stderr) == (code == 1)
-    assert (importer.out / schema.MANIFEST).is_file(), "what could be used is there"
+    assert (importer.out / schema.MANIFEST).is_file(), "usable tracks are written"

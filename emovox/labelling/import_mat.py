@@ -22,7 +22,7 @@ from emovox.corpus.voxceleb import (
     read_official_split,
 )
 from emovox.dataset import schema
-from emovox.dataset.rows import Chunk, Dropped, TrackRow
+from emovox.dataset.rows import Chunk, Dropped, TrackRow, count_reasons
 from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError, TrackError
@@ -42,8 +42,8 @@ CHUNK_TRACKS = 4096
 TEACHER = "senet50-ferplus"
 ORIGIN = "Imported by emovox from the published annotations of EmoVoxCeleb (Albanie et al., 2018)."
 
-# Counts of the published file: the paper's Table 3 and the reference code.
-EXPECTED = {
+# Counts of the published file, from Table 3 of the paper and from the reference code.
+PUBLISHED = {
     "tracks in the file": 153_486,
     f"tracks in the file, {TRAIN}": 118_485,
     f"tracks in the file, {HEARD}": 4_505,
@@ -64,7 +64,7 @@ class ImportResult:
     Attributes:
         out: folder of the dataset.
         manifest: content of its manifest.json.
-        counts: with the keys of `EXPECTED`.
+        counts: with the keys of `PUBLISHED`.
         reasons: dropped tracks by stage and error.
         notes: lines about oddities.
     """
@@ -87,23 +87,23 @@ class ImportResult:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        rows = [(what, self.counts.get(what), expected) for what, expected in EXPECTED.items()]
+        rows = [(what, self.counts.get(what), count) for what, count in PUBLISHED.items()]
         return data_frame(rows, ["count", "found", "published"])
 
     @property
     def share_dropped(self) -> float:
-        """Share of all tracks that gave no rows."""
+        """Fraction of all tracks without rows."""
         totals = self.manifest["totals"]
         return float(totals["dropped"] / (totals["dropped"] + totals["tracks"]))
 
     def summary(self) -> str:
-        """Return the counts beside the published ones, then dropped tracks and notes."""
+        """Return the counts next to the published ones, then dropped tracks and notes."""
         lines = [f"{'':<34}{'this file':>12}{'published':>12}"]
-        for what, expected in EXPECTED.items():
+        for what, published in PUBLISHED.items():
             found = self.counts.get(what)
             shown = "-" if found is None else f"{found:,}"
-            mark = "" if found in (expected, None) else "  differs"
-            lines.append(f"{what:<34}{shown:>12}{expected:>12,}{mark}")
+            mark = "" if found in (published, None) else "  differs"
+            lines.append(f"{what:<34}{shown:>12}{published:>12,}{mark}")
         lines += [f"dropped   {count:,} x {why}" for why, count in self.reasons.most_common()]
         lines += [f"note      {note}" for note in self.notes]
         return "\n".join([*lines, f"dataset   {self.out}"])
@@ -121,13 +121,13 @@ def import_mat(
     """Convert the published annotations into a dataset.
 
     Args:
-        files: the MAT file, or several that contain `wavLogits` and `images` between them.
+        files: the MAT file, or several that together contain `wavLogits` and `images`.
         out: folder of the dataset, new or empty. It appears when it is complete.
-        meta: folder of vox1_meta.csv, which maps names to ids, and of the two official lists, with
-            which the splits of the file are compared if they exist. None: the folder of the first
+        meta: folder of vox1_meta.csv, which maps names to ids, and optionally of the two official
+            lists, with which the splits of the file are compared. None: the folder of the first
             file, or that of `emovox download splits`.
-        name: of the dataset.
-        version: of the dataset.
+        name: name of the dataset.
+        version: version of the dataset.
         hdf5: write each split as HDF5 too.
 
     Raises:
@@ -135,25 +135,25 @@ def import_mat(
         CheckError: the split of the file leaks.
 
     Example:
-        >>> import_mat("published/emovoxceleb.mat", "emovoxceleb")  # doctest: +SKIP
+        >>> import_mat("published/senet50-ferplus-logits.mat", "emovoxceleb")  # doctest: +SKIP
         <ImportResult emovoxceleb: 153,352 tracks, 5,077,744 frames>
     """
     given = [files] if isinstance(files, str | os.PathLike) else files
     paths, out = [Path(path) for path in given], Path(out)
+    where = ", ".join(map(str, paths))
     meta = lists_folder(None if meta is None else Path(meta), paths[0].parent)
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; choose another --out")
+        raise InputError(f"{out}: exists and is not empty; pass another --out")
     check_printable(out, "--out")
     names = read_names(meta)
     lists = read_official_split(meta) if (meta / SETS_LIST).is_file() else None
-    found = read_annotations(paths)
-    table = _Join(found, names, paths)
-    table.compare(lists)
-    audit(table.keys, table.splits)
-    if not table.keys:
-        reasons = Counter(d.error for d in table.dropped)
-        why = ", ".join(f"{n} x {error}" for error, n in reasons.items())
-        raise InputError(f"{', '.join(map(str, paths))}: no usable track ({why})")
+    tracks = _Tracks(read_annotations(paths), names, where)
+    tracks.compare(lists)
+    audit(tracks.keys, tracks.splits)
+    reasons = count_reasons(tracks.dropped)
+    if not tracks.keys:
+        why = ", ".join(f"{count} x {reason}" for reason, count in reasons.items())
+        raise InputError(f"{where}: no usable track ({why})")
     info = DatasetInfo(
         name=printable(name),
         version=printable(version),
@@ -166,24 +166,23 @@ def import_mat(
             "teacher": {"name": TEACHER, "sha256": None, "accuracy": ACCURACY[TEACHER]},
             "imported_from": [_fingerprint(path) for path in paths],
             "lists": [_fingerprint(meta / n) for n in LISTS if (meta / n).is_file()],
-            "split_disagreements": table.disagreements,
+            "split_disagreements": tracks.disagreements,
         },
         tables=("frames", "tracks"),
     )
     place = out.resolve()  # `out` may be a link or the current folder
     with new_folder(place, "importing") as building:
-        manifest = write_dataset(building, table.chunks(), table.dropped, info, hdf5=hdf5)
-    counts = table.counts | {"tracks": len(table.keys), "frames": manifest["totals"]["frames"]}
-    counts["identities"] = len({key.identity_id for key in table.keys})
-    reasons = Counter(f"{d.stage}: {d.error}" for d in table.dropped)
-    return ImportResult(out, manifest, counts, reasons, table.notes)
+        manifest = write_dataset(building, tracks.chunks(), tracks.dropped, info, hdf5=hdf5)
+    counts = tracks.counts | {"tracks": len(tracks.keys), "frames": manifest["totals"]["frames"]}
+    counts["identities"] = len({key.identity_id for key in tracks.keys})
+    return ImportResult(out, manifest, counts, reasons, tracks.notes)
 
 
 def _fingerprint(path: Path) -> dict[str, str]:
     return {"file": printable(path.name), "sha256": sha256_file(path)}
 
 
-def _own_numbers(ids: np.ndarray) -> np.ndarray:
+def _unique_ids(ids: np.ndarray) -> np.ndarray:
     """Return ids as int64, with a distinct negative number for each invalid or repeated id."""
     values = ids.astype(np.float64)
     whole = np.isfinite(values) & (values == np.round(values)) & (values >= 0) & (values < 2**53)
@@ -192,28 +191,27 @@ def _own_numbers(ids: np.ndarray) -> np.ndarray:
     return np.where(whole & (counts[kinds] == 1), numbers, -1 - np.arange(len(numbers)))
 
 
-class _Join:
+class _Tracks:
     """Tracks of the file, by id, and their rows.
 
     Attributes:
-        keys: those with rows, sorted by track_id; `splits` has the split of each.
-        dropped: the others, each with its reason.
-        counts: with the keys of `EXPECTED`.
+        keys: tracks with rows, sorted by track_id; `splits` has the split of each.
+        dropped: the other tracks, each with its reason.
+        counts: with keys of `PUBLISHED`.
         notes: lines about oddities.
         disagreements: tracks whose split in the file differs from the official lists.
     """
 
-    def __init__(self, found: Annotations, names: dict[str, str], files: list[Path]) -> None:
-        self._found, self._names = found, names
+    def __init__(self, found: Annotations, names: dict[str, str], where: str) -> None:
         assert found.ids is not None and found.sets is not None
-        self._where = ", ".join(map(str, files))
-        found.ids = _own_numbers(found.ids)
+        found.ids = _unique_ids(found.ids)
+        self._found, self._names, self._where = found, names, where
         self._ids, self._sets = found.ids, found.sets
         num = len(found.names)
         if len(self._ids) != num or len(self._sets) != num:
             raise InputError(
-                f"{self._where}: images.name, id and set differ in length: {num}, "
-                f"{len(self._ids)}, {len(self._sets)}"
+                f"{where}: images.name, id and set differ in length: {num}, {len(self._ids)}, "
+                f"{len(self._sets)}"
             )
         self.keys: list[TrackKey] = []
         self.splits: dict[str, str] = {}
@@ -222,9 +220,9 @@ class _Join:
         self.notes: list[str] = []
         self.disagreements: list[dict[str, str | None]] = []
         self._cells: dict[str, int] = {}  # position in wavLogits of every track with rows
-        self._frames = FaceImages(found)
+        self._faces = FaceImages(found)
         self._check_emotions()
-        for position, cell in enumerate(self._cell_of_each()):
+        for position, cell in enumerate(self._find_cells()):
             self._add(position, cell)
         self.keys.sort(key=lambda key: key.track_id)
         self._count()
@@ -237,31 +235,29 @@ class _Join:
                 f"{len(EMOTIONS)}: {', '.join(EMOTIONS)}"
             )
 
-    def _cell_of_each(self) -> np.ndarray:
-        """Return the cell of wavLogits for each entry of `images`.
+    def _find_cells(self) -> np.ndarray:
+        """Return the position in `wavLogits` of the logits of each entry of `images`.
 
         Ids are the original numbers of the utterances. If wavLogits has a cell for each of them,
-        the id is its position; if utterances were removed from both, they are parallel. If both
-        are possible, the counts of face images, which have ids, decide.
+        the id gives the position; if utterances were removed from both, they are parallel. If both
+        are possible, the numbers of face images, which have ids, decide.
         """
         ids, num_cells = self._ids, len(self._found.logits)
-        good = ids[ids >= 0]
-        parallel = len(ids) == num_cells
-        by_id = len(good) == len(ids) and ids.min() >= 1 and ids.max() <= num_cells
-        if not parallel and not by_id:
+        is_parallel = len(ids) == num_cells
+        is_by_id = ids.min() >= 1 and ids.max() <= num_cells
+        if not is_parallel and not is_by_id:
             raise InputError(
                 f"{self._where}: wavLogits has {num_cells:,} cells, images.id {len(ids):,} entries "
                 f"up to {ids.max():,}: cannot join them"
             )
         in_order = np.arange(len(ids))
-        if not (parallel and by_id) or np.array_equal(ids - 1, in_order):
-            return ids - 1 if by_id else in_order
-        num_rows = np.array([len(x) for x in self._found.logits])
-        expected = self._frames.counts
-        if expected is None:
+        if not (is_parallel and is_by_id) or np.array_equal(ids - 1, in_order):
+            return ids - 1 if is_by_id else in_order
+        if self._faces.counts is None:
             self.notes.append("wavLogits and images match by position and by id; joined by id")
             return ids - 1
-        misfits = [(num_rows[cells] != expected).sum() for cells in (ids - 1, in_order)]
+        num_rows = np.array([len(x) for x in self._found.logits])
+        misfits = [(num_rows[x] != self._faces.counts).sum() for x in (ids - 1, in_order)]
         return ids - 1 if misfits[0] <= misfits[1] else in_order
 
     def _add(self, position: int, cell: int) -> None:
@@ -282,14 +278,13 @@ class _Join:
                 message = f"images.set is {self._sets[position]}, expected 1, 2 or 3"
                 raise TrackError("split", "UnknownSet", message)
         except TrackError as error:
-            # Names of persons must not be released.
-            source = f"images.id {number}"
+            source = f"images.id {number}"  # its name is that of a person
             self.dropped.append(Dropped.of(track_id, source, error))
             return
         self.keys.append(key)
         self.splits[track_id] = split
         self._cells[track_id] = cell
-        self._frames.number(position, len(self._found.logits[cell]), track_id)
+        self._faces.number(position, len(self._found.logits[cell]), track_id)
 
     def _key(self, name: str) -> TrackKey:
         match = NAME.fullmatch(name)
@@ -320,27 +315,26 @@ class _Join:
             self.counts["face images"] = len(wav_ids)
             unclaimed = ~np.isin(wav_ids, self._ids)
             self.counts["face images of no track"] = int(unclaimed.sum())
-        self.notes += self._frames.notes()
+        self.notes += self._faces.notes()
 
     def compare(self, lists: OfficialSplit | None) -> None:
         """Compare the splits of the file with the official lists."""
         if lists is None:
-            self.notes.append("official lists not found: the splits of the file were not compared")
+            self.notes.append("official lists not found; the splits of the file were not compared")
             return
         for key in self.keys:
             listed, split = official_split(key, lists), self.splits[key.track_id]
             if listed != split:
-                self.disagreements.append(
-                    {"track_id": key.track_id, "file": split, "lists": listed}
-                )
-        for one in self.disagreements[:MAX_EXAMPLES]:
-            self.notes.append(
-                f"{one['track_id']}: {one['file']} in the file, {one['lists']} listed"
-            )
+                found = {"track_id": key.track_id, "file": split, "lists": listed}
+                self.disagreements.append(found)
+        self.notes += [
+            f"{one['track_id']}: {one['file']} in the file, {one['lists']} in the official lists"
+            for one in self.disagreements[:MAX_EXAMPLES]
+        ]
         if self.disagreements:
             self.notes.append(
-                f"{len(self.disagreements):,} tracks are in another split than in the official "
-                f"lists; {schema.PROVENANCE} lists them"
+                f"{len(self.disagreements):,} tracks have another split in the official lists; "
+                f"{schema.PROVENANCE} lists them"
             )
 
     def chunks(self) -> Iterator[Chunk]:
@@ -351,29 +345,26 @@ class _Join:
                 yield self._chunk(split, keys[start : start + CHUNK_TRACKS])
 
     def _chunk(self, split: str, keys: list[TrackKey]) -> Chunk:
-        cells = [self._found.logits[self._cells[key.track_id]] for key in keys]
-        numbered = [self._frames.order.get(key.track_id) for key in keys]
-        indices = [
-            np.arange(len(logits)) if numbers is None else np.sort(numbers)
-            for logits, numbers in zip(cells, numbered, strict=True)
-        ]
-        logits = np.concatenate(
-            [
-                logits if numbers is None else logits[np.argsort(numbers, kind="stable")]
-                for logits, numbers in zip(cells, numbered, strict=True)
-            ]
-        ).astype(np.float32, copy=False)
-        rows = [
-            TrackRow(key, len(x), int(index[-1]) + 1)
-            for key, x, index in zip(keys, cells, indices, strict=True)
-        ]
-        counts = np.array([len(x) for x in cells])
+        tracks, logits, indices = [], [], []
+        for key in keys:
+            rows = self._found.logits[self._cells[key.track_id]]
+            index = self._faces.order.get(key.track_id)
+            if index is None:
+                index = np.arange(len(rows))
+            else:
+                order = np.argsort(index)
+                rows, index = rows[order], index[order]
+            tracks.append(TrackRow(key, len(rows), int(index[-1]) + 1))
+            logits.append(rows)
+            indices.append(index)
         ids = pa.array([key.track_id for key in keys], pa.string())
-        index = np.concatenate(indices).astype(np.int16)
+        track_of_row = np.repeat(np.arange(len(keys)), [track.n_frames for track in tracks])
+        frame_index = np.concatenate(indices)
+        values = np.concatenate(logits).astype(np.float32, copy=False)
         columns = [
-            ids.take(pa.array(np.repeat(np.arange(len(keys)), counts))),
-            pa.array(index),
-            pa.array(index.astype(np.int32) * schema.STEP_MS),
-            *(pa.array(column) for column in np.ascontiguousarray(logits.T)),
+            ids.take(pa.array(track_of_row)),
+            pa.array(frame_index.astype(np.int16)),
+            pa.array(frame_index.astype(np.int32) * schema.STEP_MS),
+            *(pa.array(column) for column in np.ascontiguousarray(values.T)),
         ]
-        return Chunk(split, rows, pa.Table.from_arrays(columns, schema=schema.FRAMES))
+        return Chunk(split, tracks, pa.Table.from_arrays(columns, schema=schema.FRAMES))
