@@ -128,7 +128,7 @@ def meta(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def lists(meta: Path) -> Path:
-    """The same folder with the official lists: Lee is unheard, one track of Buckley is heard_val."""
+    """The same folder with the official lists: Lee is unheard, a track of Buckley is heard_val."""
     sets = {BUCKLEY: 1, ZANDER: 2, LEE: 4}  # Down is missing
     lines = "".join(f"{name} {number} \n" for name, number in sets.items())
     (meta / "identity_splits.txt").write_text(lines, encoding="utf-8")
@@ -203,7 +203,7 @@ def naive_numbers(images: Any, owner: float, count: int) -> list[int]:
 
 
 def naive(path: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
-    """Return rows per split `(track_id, grid point, logits)`, and ids and reasons of the dropped."""
+    """Return `(track_id, grid point, logits)` by split, and ids and reasons of dropped tracks."""
     content = scipy_io.loadmat(path)
     images = content["images"][0, 0]
     identities = PERSONS | {name.rstrip("."): identity for name, identity in PERSONS.items()}
@@ -1253,7 +1253,7 @@ def test_real_names_and_lists(tmp_path: Path, real_data: Path) -> None:
         tmp_path / "other",
         meta=folder,
     )
-    assert again.notes[0] == "id10001/v/00001: heard_val in the file, train listed"
+    assert again.notes[0] == "id10001/v/00001: heard_val in the file, train in the official lists"
 
 
 @pytest.mark.parametrize(("allowed", "code"), [(0.1, 1), (0.25, 0), (None, 1)])
