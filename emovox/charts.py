@@ -179,17 +179,19 @@ def draw_roc(
     Args:
         axes: of matplotlib.
         curves: by emotion.
-        areas: AUC by emotion, for the legend.
+        areas: AUC by emotion, for the legend; a missing one is shown as `-`.
         positives: number of examples by emotion, for the legend.
     """
     axes.plot([0, 1], [0, 1], ":", color=SOFT, linewidth=1)
     for emotion, curve in curves.items():
+        area = areas[emotion].value if emotion in areas else math.nan
+        score = "-" if math.isnan(area) else f"{area:.2f}"
         axes.plot(
             curve.false_rate,
             curve.true_rate,
             line_style(emotion),
             color=COLOURS[emotion],
-            label=f"{emotion} {areas[emotion].value:.2f} ({positives[emotion]:,})",
+            label=f"{emotion} {score} ({positives[emotion]:,})",
         )
     ticks = (0, 0.25, 0.5, 0.75, 1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")

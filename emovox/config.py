@@ -148,7 +148,7 @@ def read_config(
         for name, field in fields.items()
         if field.default is dataclasses.MISSING and name not in values
     ]:
-        raise ConfigError(f"missing {', '.join(missing)}; pass it as an option or in a recipe")
+        raise ConfigError(f"missing options: {', '.join(missing)}")
     return kind(**values)
 
 

@@ -15,8 +15,12 @@ A message is one line: where, what is wrong, and what to do.
 
 
 def first_line(error: BaseException | None) -> str:
-    """Return the first line of an exception's text, or its class name when it has no text."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """Return the reason of an exception in one line, or its class name when it has no text.
+
+    The reason of an error of the system is without its number and path.
+    """
+    text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
+    return str(text).splitlines()[0]
 
 
 class EmovoxError(Exception):

@@ -237,7 +237,7 @@ class RemotePath:
 
 def describe(error: OSError) -> str:
     """Return the reason of a failed read or write for a message; not for a dataset."""
-    reason = error.strerror or first_line(error)
+    reason = first_line(error)
     notes = getattr(error, "__notes__", [])
     return f"{reason} ({notes[0]})" if notes else reason
 

@@ -66,7 +66,7 @@ def commands(block: Block) -> list[str]:
 
 
 class Workplace:
-    """A folder that has whatever a command takes for granted.
+    """A folder with the inputs that a command needs.
 
     Args:
         root: empty.

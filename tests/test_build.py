@@ -628,7 +628,7 @@ def test_lock_of_a_killed_run_is_released(clips: Path, tmp_path: Path) -> None:
     assert third.returncode == 0 and "4 written, 0 dropped" in third.stdout, third.stderr
 
 
-class Meanwhile(InlineEngine):
+class InterruptedEngine(InlineEngine):
     """Engine that calls a function before the shard with a number."""
 
     def __init__(self, number: int, change: Callable[[], object]) -> None:
@@ -646,7 +646,7 @@ class Meanwhile(InlineEngine):
 
 
 def test_file_that_vanishes_after_the_plan_is_dropped(corpus: Path, tmp_path: Path) -> None:
-    engine = Meanwhile(0, (corpus / "mp4/id1/a/00002.mp4").unlink)
+    engine = InterruptedEngine(0, (corpus / "mp4/id1/a/00002.mp4").unlink)
     result = build(corpus, tmp_path / "out", engine)
     (row,) = dropped(tmp_path / "out")
     assert (row["track_id"], row["stage"], row["error"]) == ("id1/a/00002", "open", "FileNotFound")
@@ -657,7 +657,7 @@ def test_corpus_that_vanishes_ends_the_run_without_dropping_tracks(
     corpus: Path, tmp_path: Path
 ) -> None:
     whole = build(corpus, tmp_path / "whole" / "out", shard_tracks=1)
-    engine = Meanwhile(2, lambda: corpus.rename(tmp_path / "away"))
+    engine = InterruptedEngine(2, lambda: corpus.rename(tmp_path / "away"))
     with pytest.raises(InputError, match="folder not found any more; restore it and rerun"):
         build(corpus, tmp_path / "out", engine, shard_tracks=1)
     assert not (tmp_path / "out" / schema.MANIFEST).exists()

@@ -168,12 +168,18 @@ def test_too_many_dropped_tracks_give_exit_code_1(tmp_path: Path, in_process: No
     assert pq.read_table(tmp_path / "out" / schema.DROPPED_FILE).num_rows == 1
 
 
+def test_an_unknown_command_gives_one_line() -> None:
+    result = run("nonsense")
+    assert result.exit_code == 2
+    assert result.stderr == "emovox: error: No such command 'nonsense'; see 'emovox --help'\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["--layout", "nonsense", "--root", "."], "'nonsense' is not one of 'voxceleb2'"),
         (["--layout", "voxceleb2", "--root", "missing"], "missing: no such folder"),
-        (["--root", "."], "missing --layout"),
+        (["--root", "."], "missing options: --layout"),
         (["--layout", "voxceleb2", "--root", ".", "--teacher", "x"], "nor one of compact"),
         (["--layout", "folder", "--root", ".", "--jobs", "-1"], "jobs -1: must be at least 0"),
     ],

@@ -449,6 +449,21 @@ def test_evaluation_without_predictions(dataset: Path, run_folder: Path, tmp_pat
     assert "its predictions.parquet is missing" in found.summary()
 
 
+@pytest.mark.parametrize("area", [None, {"value": None, "low": None, "high": None}])
+def test_evaluation_without_the_area_of_a_curve(
+    dataset: Path, run_folder: Path, tmp_path: Path, area: dict[str, None] | None
+) -> None:
+    shutil.copytree(run_folder, tmp_path / "run")
+    content = json.loads((tmp_path / "run/evaluation.json").read_text())
+    del content["splits"][HEARD]["auc"]["anger"]
+    if area:
+        content["splits"][HEARD]["auc"]["anger"] = area
+    (tmp_path / "run/evaluation.json").write_text(json.dumps(content))
+    found = make_report(dataset, student=[tmp_path / "run"], figures=tmp_path / "figures")
+    assert (tmp_path / "figures/figure-5.svg").is_file()
+    assert re.search(r">anger - \(\d+\)<", render(found))
+
+
 def test_page_states_a_student_of_another_dataset(dataset: Path, tmp_path: Path) -> None:
     evaluation(name="elsewhere").write(tmp_path)
     words = page_of(dataset, student=[tmp_path]).words

@@ -43,7 +43,7 @@ class Commands(click.Group):
             click.echo(f"\nemovox: interrupted; rerun the same command{left}", err=True)
             context.exit(INTERRUPTED)
         except (click.UsageError, EmovoxError, ImportError, OSError) as error:
-            explained = _explain(error, str(context.invoked_subcommand))
+            explained = _explain(error, context.invoked_subcommand)
             if explained is None:
                 raise
             message, exit_code = explained
@@ -55,16 +55,16 @@ def _interrupt(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
-def _explain(error: Exception, command: str) -> tuple[str, int] | None:
+def _explain(error: Exception, command: str | None) -> tuple[str, int] | None:
     """Return the message and the exit code of a user's error, None for a bug."""
     match error:
         case EmovoxError():
             return str(error), error.exit_code
         case click.UsageError():
-            hint = f"see 'emovox {command} --help'"
+            hint = f"see '{' '.join(filter(None, ('emovox', command)))} --help'"
             return f"{error.format_message().removesuffix('.')}; {hint}", error.exit_code
         case ModuleNotFoundError():
-            missing = missing_package(error, command)
+            missing = missing_package(error, str(command))
             return (str(missing), missing.exit_code) if missing else None
         case OSError() if error.errno in FULL:
             reason = f"{os.strerror(error.errno)}; fix this and rerun the same command"

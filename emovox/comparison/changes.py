@@ -4,12 +4,15 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from emovox.emotions import EMOTIONS
-from emovox.packages import explained
+from emovox.packages import data_frame
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 RULE = {
     "major": "a track is removed or moved, a frame is removed, a common value differs, or the "
@@ -149,7 +152,7 @@ class Difference:
             f"{frames.changed:,} of {frames.common:,} common frames changed>"
         )
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "pd.DataFrame":
         """Return a DataFrame with one row per kind of change.
 
         Its columns are those of `Change`, with the first of `rows` as first_example.
@@ -157,11 +160,8 @@ class Difference:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        with explained("to_pandas"):
-            import pandas as pd
-        changes = pd.DataFrame([asdict(change) for change in self.changes])
-        changes["first_example"] = [next(iter(rows), None) for rows in changes.pop("rows")]
-        return changes
+        rows = [asdict(change) for change in self.changes]
+        return data_frame([r | {"first_example": next(iter(r.pop("rows")), None)} for r in rows])
 
     def as_dict(self) -> dict[str, Any]:
         """Return all differences as plain data."""

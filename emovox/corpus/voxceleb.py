@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emovox.cache import cache_folder
-from emovox.errors import InputError, TrackError
+from emovox.errors import InputError, TrackError, first_line
 from emovox.ids import TrackKey
 from emovox.paths import as_path, error_name
 
@@ -255,6 +255,6 @@ def _read_text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
-            f"{path}: cannot be read ({type(error).__name__}); pass the folder of the lists as "
+            f"{path}: cannot be read ({first_line(error)}); pass the folder of the lists as "
             "--meta, or run `emovox download splits`"
         ) from error

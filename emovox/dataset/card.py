@@ -184,7 +184,7 @@ def check_card(root: str | os.PathLike[str]) -> None:
     try:
         found = path.read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot read ({type(error).__name__})") from error
+        raise InputError(f"{path}: cannot read ({first_line(error)})") from error
     expected = card_of(root).splitlines()
     for number, (line, right) in enumerate(zip_longest(found, expected, fillvalue=""), start=1):
         if line != right:

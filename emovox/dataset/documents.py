@@ -18,13 +18,17 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
         name: file name, such as manifest.json.
 
     Raises:
-        InputError: the file is missing, unreadable or not a JSON object.
+        InputError: the folder or the file is missing, or the file is not a JSON object.
     """
     path = Path(root) / name
+    if not Path(root).is_dir():
+        raise InputError(f"{root}: folder not found; pass the folder of a dataset")
+    if not path.exists():
+        raise InputError(f"{root}: not a dataset: {name} is missing")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise InputError(f"{path}: cannot read: {error.strerror}") from error
+        raise InputError(f"{path}: cannot read: {first_line(error)}") from error
     except ValueError as error:
         raise InputError(f"{path}: not JSON ({first_line(error)})") from error
     if not isinstance(content, dict):
@@ -42,11 +46,7 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: the folder or the manifest is missing, or the manifest is not one of a dataset,
             of another contract version or of other emotions.
     """
-    if not Path(root).is_dir():
-        raise InputError(f"{root}: folder not found; pass the folder of a dataset")
     path = Path(root) / schema.MANIFEST
-    if not path.exists():
-        raise InputError(f"{root}: not a dataset: {schema.MANIFEST} is missing")
     manifest = read_document(root, schema.MANIFEST)
     try:
         version, emotions = manifest["schema_version"], manifest["emotions"]

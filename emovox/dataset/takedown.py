@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from emovox.dataset import schema
-from emovox.errors import InputError
+from emovox.errors import InputError, first_line
 
 HASH = re.compile("[0-9a-f]{64}")
 HEADER = "# SHA-256 of the identity_id of everyone whose rows were taken out.\n"
@@ -43,7 +43,7 @@ def read_list(path: str | os.PathLike[str]) -> frozenset[str]:
     try:
         lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot read ({type(error).__name__})") from error
+        raise InputError(f"{path}: cannot read ({first_line(error)})") from error
     hashes = set()
     for number, line in enumerate(lines, start=1):
         words = line.partition("#")[0].lower().split()

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from emovox.dataset import card, schema
 from emovox.dataset.documents import read_document, read_manifest
@@ -20,6 +20,9 @@ from emovox.publishing.croissant import write_croissant
 from emovox.publishing.takedown_release import Removal, find_removal
 from emovox.validation.outcomes import Validation, validate
 from emovox.validation.rules import RULES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Say = Callable[[str], None]
 
@@ -67,7 +70,7 @@ class Release:
             f"{totals['tracks']:,} tracks, {totals['frames']:,} frames, {self.out}>"
         )
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "pd.DataFrame":
         """Return the released files as a pandas DataFrame, one row per file of the manifest.
 
         Raises:

@@ -39,7 +39,8 @@ MAX_VOTES = 1000  # of one face for one emotion; there were ten annotators
 # Errors of a damaged or unusual zip file or table.
 READ_ERRORS = (
     *(csv.Error, zipfile.BadZipFile, zlib.error, struct.error, KeyError, OSError, EOFError),
-    # encryption; a compression that Python lacks; a header with impossible numbers
+    # zipfile raises these for encryption, for a compression that Python lacks, and for a header
+    # with impossible numbers.
     *(RuntimeError, NotImplementedError, ValueError),
 )
 

@@ -6,13 +6,16 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from emovox.packages import explained
+from emovox.packages import data_frame
 from emovox.validation.findings import MAX_EXAMPLES, Breach, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
 from emovox.validation.rule import ERROR, WARNING, Rule
 from emovox.validation.rules import RULES
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 
@@ -126,7 +129,7 @@ class Validation:
             ],
         }
 
-    def to_pandas(self) -> Any:
+    def to_pandas(self) -> "pd.DataFrame":
         """Return a DataFrame with one row per rule.
 
         Its columns are name, family, severity, outcome, count (of violations) and first_example.
@@ -134,12 +137,16 @@ class Validation:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        with explained("to_pandas"):
-            import pandas as pd
-        rules = pd.DataFrame(self.as_dict()["rules"]).rename(columns={"status": "outcome"})
-        first: Any = [next(map(str, o.breach.examples), None) for o in self.outcomes]
-        rules = rules[["name", "family", "severity", "outcome", "count"]]
-        return rules.assign(first_example=first)
+        columns = ["name", "family", "severity", "outcome", "count", "first_example"]
+        rows = [
+            (
+                *(outcome.rule.name, outcome.rule.family, outcome.rule.severity, outcome.status),
+                outcome.breach.count,
+                next(map(str, outcome.breach.examples), None),
+            )
+            for outcome in self.outcomes
+        ]
+        return data_frame(rows, columns)
 
 
 def validate(

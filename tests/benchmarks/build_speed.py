@@ -84,7 +84,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         root = Path(name) / "corpus"
         copy_clips(options.clips, root, options.repeat)
-        config = BuildConfig("voxceleb2", root, Path(name) / "out", options.teacher, shard_tracks=4)
+        config = BuildConfig("voxceleb2", root, Path(name) / "out", options.teacher)
         plan = make_plan(config, resolve_runtime)
 
         def jobs(folder: str) -> list[ShardJob]:

@@ -26,7 +26,7 @@ from emovox.dataset.rows import Chunk, TrackRow
 from emovox.dataset.writer import DatasetInfo, write_dataset
 from emovox.ids import TrackKey
 
-TRACK_COLUMNS = list(TrackRow.__dataclass_fields__)
+TRACK_COLUMNS = ["identity_id", "video_id", "track_num", "n_frames", "n_expected", "duration_ms"]
 TRACKS_PER_CHUNK = 4096
 
 
@@ -46,9 +46,7 @@ def changed_chunks(dataset: emovox.Dataset, rng: np.random.Generator) -> Iterato
             tracks = [
                 TrackRow(
                     TrackKey(row["identity_id"], row["video_id"], row["track_num"]),
-                    row["n_frames"],
-                    row["n_expected"],
-                    row["duration_ms"],
+                    *(row[name] for name in TRACK_COLUMNS[3:]),
                 )
                 for row in part
             ]

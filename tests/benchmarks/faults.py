@@ -161,7 +161,7 @@ def swap_atoms(data: bytes, draw: random.Random) -> bytes:
 
 
 def resized(data: bytes, start: int, end: int, content: bytes) -> bytes:
-    """Put `content` in the place of a range, and mend the sizes of the atoms around it."""
+    """Replace a range by `content`, and correct the sizes of the atoms around it."""
     changed = bytearray(data)
     for group in families(data):
         for atom in group:
