@@ -1,8 +1,14 @@
-"""The eight emotions, in the order of FER+ and EmoVoxCeleb.
+"""The eight emotions, in the order of FER+ and EmoVoxCeleb; the named outputs of a teacher.
 
 >>> EMOTIONS.index("anger")
 4
 """
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from emovox.errors import ConfigError
 
 EMOTIONS: tuple[str, ...] = (
     "neutral",
@@ -38,3 +44,40 @@ COLOURS_ON_DARK: dict[str, str] = {
     "fear": "#8351a7",
     "contempt": "#f6dbb3",
 }
+
+MAX_EMOTIONS = 64
+NAME = re.compile(r"[a-z][a-z0-9_]*")  # of an emotion or a value; it is part of a column's name
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Names of the outputs of a teacher or a student, and of the columns of a dataset.
+
+    Attributes:
+        emotions: names of the logits, 2 to 64, in order.
+        values: names of continuous outputs, such as valence; often none.
+
+    Raises:
+        ConfigError: a name is not valid, occurs twice, or there are too few or too many.
+
+    Example:
+        >>> Outputs(("neutral", "happiness"), ("valence",)).values
+        ('valence',)
+    """
+
+    emotions: tuple[str, ...] = EMOTIONS
+    values: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        names = (*self.emotions, *self.values)
+        if bad := [n for n in names if not (isinstance(n, str) and NAME.fullmatch(n))]:
+            raise ConfigError(f"invalid name {bad[0]!r}; use lower-case letters, digits and _")
+        if twice := [name for k, name in enumerate(names) if name in names[:k]]:
+            raise ConfigError(f"the name {twice[0]!r} occurs twice")
+        if not 2 <= len(self.emotions) <= MAX_EMOTIONS:
+            raise ConfigError(f"{len(self.emotions)} emotions; use 2 to {MAX_EMOTIONS}")
+
+    @classmethod
+    def of(cls, emotions: Iterable[str], values: Iterable[str] = ()) -> "Outputs":
+        """Return the outputs with these names, from any iterables."""
+        return cls(tuple(emotions), tuple(values))
