@@ -81,3 +81,6 @@ class Outputs:
     def of(cls, emotions: Iterable[str], values: Iterable[str] = ()) -> "Outputs":
         """Return the outputs with these names, from any iterables."""
         return cls(tuple(emotions), tuple(values))
+
+
+PUBLISHED = Outputs()  # those of EmoVoxCeleb

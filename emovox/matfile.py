@@ -127,7 +127,7 @@ def open_mat(path: Path) -> Iterator[Iterator[tuple[str, Node]]]:
         else:
             import h5py
 
-            with h5py.File(path) as file:
+            with h5py.File(path, locking=False) as file:
                 nodes = ((k, _Node73(v, file)) for k, v in file.items() if not k.startswith("#"))
                 yield nodes
     except DAMAGE as error:

@@ -106,7 +106,8 @@ def emotion_curves(labels: np.ndarray, scores: np.ndarray) -> dict[str, Curve]:
     }
 
 
-def confusion_matrix(labels: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Count examples by emotion of the label (rows) and of the prediction: int64 `[8, 8]`."""
-    num = len(EMOTIONS)
+def confusion_matrix(
+    labels: np.ndarray, predicted: np.ndarray, num: int = len(EMOTIONS)
+) -> np.ndarray:
+    """Count examples by emotion of the label (rows) and of the prediction: int64 `[E, E]`."""
     return np.bincount(num * labels + predicted, minlength=num * num).reshape(num, num)

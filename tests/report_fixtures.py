@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.labelling.run import build_dataset
@@ -77,7 +77,7 @@ def write(
         ("frames", "tracks"),
     )
     chunks = (_chunk(track) for track in tracks)
-    write_dataset(out, chunks, list(dropped), info, hdf5=False)
+    write_chunks(out, chunks, list(dropped), info, hdf5=False)
     return out
 
 
@@ -94,7 +94,9 @@ def _chunk(track: Made) -> Chunk:
         pa.array((track.index * schema.STEP_MS).astype(np.int32)),
         *map(pa.array, np.ascontiguousarray(track.logits.T)),
     ]
-    return Chunk(track.split, [track.row], pa.Table.from_arrays(columns, schema=schema.FRAMES))
+    return Chunk(
+        track.split, [track.row], pa.Table.from_arrays(columns, schema=schema.EIGHT.frames)
+    )
 
 
 def evaluation(num: int = 60, name: str = "small", version: str = "1.2.3") -> Evaluation:

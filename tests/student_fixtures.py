@@ -10,7 +10,7 @@ import soundfile
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE
@@ -106,7 +106,7 @@ def write_tables(
     teacher = {"name": "intention", "sha256": None}
     origin = {"origin": "tones with an assigned emotion"}
     info = DatasetInfo(name, "1.0.0", step_ms, teacher, origin, ("frames", "tracks"))
-    write_dataset(out, _chunks(found, step_ms), [], info, hdf5=False)
+    write_chunks(out, _chunks(found, step_ms), [], info, hdf5=False)
     return out
 
 
@@ -120,4 +120,6 @@ def _chunks(found: Iterable[Utterance], step_ms: int) -> Iterator[Chunk]:
             pa.array((index * step_ms).astype(np.int32)),
             *map(pa.array, np.ascontiguousarray(logits.T)),
         ]
-        yield Chunk(utterance.split, [row], pa.Table.from_arrays(columns, schema=schema.FRAMES))
+        yield Chunk(
+            utterance.split, [row], pa.Table.from_arrays(columns, schema=schema.EIGHT.frames)
+        )

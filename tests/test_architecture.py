@@ -16,8 +16,8 @@ PACKAGE = Path(emovox.__file__).parent
 
 # A module imports only from its own subpackage and from those on the lines above it.
 SUBPACKAGES = [
-    {"errors", "emotions"},
-    {"ids", "packages"},
+    {"errors"},
+    {"emotions", "ids", "packages"},
     {"paths"},
     {"cache", "config", "devices", "files", "matfile", "scores"},
     {"charts", "dagnn", "networks", "registry"},

@@ -22,6 +22,7 @@ import pytest
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
 from emovox.dataset import schema
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
+from emovox.emotions import PUBLISHED
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.files import sha256_file
 from emovox.labelling.build_config import BuildConfig
@@ -100,13 +101,13 @@ def test_tracks_point_at_their_rows_and_pool_them(clips: Path, tmp_path: Path) -
     seen = 0
     for split in schema.SPLITS:
         frames = read_table(tmp_path / "out", "frames", split)
-        logits = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
+        logits = np.stack([frames[name].to_numpy() for name in schema.EIGHT.logits], axis=1)
         for row in read_table(tmp_path / "out", "tracks", split).to_pylist():
             part = slice(row["row_offset"], row["row_offset"] + row["n_frames"])
             assert set(frames["track_id"][part].to_pylist()) == {row["track_id"]}
-            maxima = [row[name] for name in schema.MAXIMA]
+            maxima = [row[name] for name in schema.EIGHT.maxima]
             np.testing.assert_array_equal(logits[part].max(axis=0), maxima)
-            assert row["label"] == schema.MAXIMA[int(np.argmax(maxima))].removeprefix("max_")
+            assert row["label"] == schema.EIGHT.maxima[int(np.argmax(maxima))].removeprefix("max_")
             assert row["split"] == split
             seen += 1
     assert seen == len(NUM_FRAMES)
@@ -125,7 +126,7 @@ def test_logits_equal_a_naive_crop_and_teacher(tmp_path: Path) -> None:
         for i in (0, 6)
     ]
     frames = all_rows(tmp_path / "out")
-    logits = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
+    logits = np.stack([frames[name].to_numpy() for name in schema.EIGHT.logits], axis=1)
     np.testing.assert_allclose(logits, expected, atol=0.5)
 
 
@@ -136,7 +137,7 @@ def test_file_set_manifest_and_checksums(clips: Path, tmp_path: Path) -> None:
     assert manifest == result.manifest
     splits = manifest["totals"]["by_split"]
     assert set(splits) == {TRAIN, HEARD}
-    expected = {schema.table_file(t, s) for t in schema.TABLES for s in splits}
+    expected = {schema.table_file(t, s) for t in ("frames", "tracks", "faces") for s in splits}
     expected |= {schema.hdf5_file(s) for s in splits}
     expected |= {schema.DROPPED_FILE, schema.CARD, schema.PROVENANCE, schema.CHECKSUMS}
     assert {f["path"] for f in manifest["files"]} == expected
@@ -151,8 +152,8 @@ def test_file_set_manifest_and_checksums(clips: Path, tmp_path: Path) -> None:
     for split in splits:
         parquet = content(manifest)[schema.table_file("frames", split)]
         assert content(manifest)[schema.hdf5_file(split)] == parquet
-        again = ContentHash(schema.FRAMES)
-        for part in read_hdf5_frames(out / schema.hdf5_file(split)):
+        again = ContentHash(schema.EIGHT.frames)
+        for part in read_hdf5_frames(out / schema.hdf5_file(split), PUBLISHED):
             again.update(part)
         assert again.hexdigest() == parquet
 

@@ -15,7 +15,7 @@ from emovox.cli import main
 from emovox.dataset import schema
 from emovox.dataset.card import card_of, check_card
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
 from emovox.ids import TrackKey
@@ -35,12 +35,14 @@ def dataset(tmp_path: Path) -> Path:
         index = np.concatenate([np.arange(n) for n in sizes]).astype(np.int16)
         ids = np.repeat([t.track_id for t in tracks], sizes).tolist()
         columns = [ids, index, index.astype(np.int32) * 240, *rng.normal(0, 3, (8, len(index)))]
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema.FRAMES, strict=True)]
-        chunks.append(Chunk(split, tracks, pa.Table.from_arrays(arrays, schema=schema.FRAMES)))
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema.EIGHT.frames, strict=True)]
+        chunks.append(
+            Chunk(split, tracks, pa.Table.from_arrays(arrays, schema=schema.EIGHT.frames))
+        )
     provenance = {"origin": "Made up.", "teacher": {"accuracy": "99 % of nothing"}}
     teacher = {"name": "t", "sha256": "0" * 64}
     info = DatasetInfo("a: name", "1.2.3", 240, teacher, provenance, ("frames", "tracks"))
-    write_dataset(tmp_path / "d", chunks, [], info, hdf5=False)
+    write_chunks(tmp_path / "d", chunks, [], info, hdf5=False)
     return tmp_path / "d"
 
 
@@ -52,7 +54,7 @@ def test_counts_against_pandas(dataset: Path) -> None:
     for split in SIZES:
         frames = pd.read_parquet(dataset / schema.table_file("frames", split))
         tracks = pd.read_parquet(dataset / schema.table_file("tracks", split))
-        dominant = frames[list(schema.LOGITS)].to_numpy().argmax(1)
+        dominant = frames[list(schema.EIGHT.logits)].to_numpy().argmax(1)
         expected = [
             [len(tracks), len(frames), tracks["identity_id"].nunique()],
             [int((tracks["label"] == e).sum()) for e in EMOTIONS],

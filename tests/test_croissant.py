@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from validation_fixtures import SPEC, TRAIN, build, read_manifest, seal
+from validation_fixtures import COLUMNS, EMBEDDING_SIZE, SPEC, TRAIN, build, read_manifest, seal
 
 from emovox.dataset import card_text, schema
 from emovox.dataset.croissant_metadata import DATA_TYPES, differences, files_and_columns
@@ -45,18 +45,23 @@ def value_of(scalar: Any, data_type: pa.DataType) -> Any:
     """Value as mlcroissant returns it: text as bytes, a number with the type of its column."""
     if scalar is None:
         return None
+    if pa.types.is_fixed_size_list(data_type):
+        return [np.float16(number) for number in scalar]
     return scalar.encode() if pa.types.is_string(data_type) else data_type.to_pandas_dtype()(scalar)
 
 
 def expected(root: Path, table: str, split: str) -> list[dict[str, Any]]:
     rows = read_table(root, table, split).to_pylist()
-    kinds = {column.name: column.type for column in schema.SCHEMAS[table]}
+    kinds = {column.name: column.type for column in COLUMNS.of(table, EMBEDDING_SIZE)}
     more = {} if "split" in kinds else {f"{table}/split": split.encode()}
     return [{f"{table}/{k}": value_of(v, kinds[k]) for k, v in row.items()} | more for row in rows]
 
 
 def without_faces(manifest: dict[str, Any]) -> dict[str, Any]:
-    return manifest | {"files": [f for f in manifest["files"] if not f["path"].startswith("faces")]}
+    unwanted = ("faces", "embeddings")
+    return manifest | {
+        "files": [f for f in manifest["files"] if not f["path"].startswith(unwanted)]
+    }
 
 
 @pytest.mark.parametrize("case", ["whole", "empty split", "no tracks", "no faces", "odd name"])
@@ -93,12 +98,16 @@ def test_records_equal_the_rows(dataset: Path, table: str) -> None:
     in_order_of_names = sorted(schema.SPLITS)
     want = [row for split in in_order_of_names for row in expected(dataset, table, split)]
     assert found == want
-    for column in schema.SCHEMAS[table]:
+    for column in COLUMNS.of(table, EMBEDDING_SIZE):
         kinds = {type(row[f"{table}/{column.name}"]) for row in found} - {type(None)}
-        kind = bytes if pa.types.is_string(column.type) else column.type.to_pandas_dtype()
+        if pa.types.is_fixed_size_list(column.type):
+            kind: Any = list
+        else:
+            kind = bytes if pa.types.is_string(column.type) else column.type.to_pandas_dtype()
         assert kinds == {kind}, column.name
     nulls = {k for row in found for k, v in row.items() if v is None}
-    assert nulls == ({"tracks/duration_ms"} if table == "tracks" else set())
+    nullable = {f"tracks/{name}" for name in schema.NULLABLE if name != "score"}
+    assert nulls == (nullable if table == "tracks" else set())
 
 
 def test_dropped_tracks_are_records(dataset: Path) -> None:
@@ -142,13 +151,15 @@ def test_every_column_of_the_contract_has_a_field(dataset: Path) -> None:
     record_sets = {
         r["@id"]: r["field"] for r in files_and_columns(read_manifest(dataset))["recordSet"]
     }
-    for table, columns in schema.SCHEMAS.items():
+    for table in schema.ROWS:
+        columns = COLUMNS.of(table, EMBEDDING_SIZE)
         fields = {field["name"]: field for field in record_sets[table]}
         assert list(fields)[: len(columns)] == columns.names
         assert set(fields) - set(columns.names) <= {"split"}
         for column in columns:
-            assert fields[column.name]["dataType"] == DATA_TYPES[column.type]
-            assert fields[column.name]["description"] == schema.COLUMNS[column.name][1]
+            kind = column.type.value_type if column.name == "embedding" else column.type
+            assert fields[column.name]["dataType"] == DATA_TYPES[kind]
+            assert fields[column.name]["description"] == schema.description(column.name)
 
 
 def test_every_file_is_described(dataset: Path) -> None:

@@ -21,7 +21,8 @@ from emovox.comparison.changes import RULE
 from emovox.comparison.difference import diff
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.store import ContentHash
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.ids import TrackKey
@@ -52,15 +53,15 @@ def chunks(content: Content) -> Iterator[Chunk]:
     for split in schema.SPLITS:
         for number in sorted(n for n, s in content.splits.items() if s == split):
             frames = content.frames[number]
-            index = np.array(sorted(frames), np.int16)
+            index = np.array(sorted(frames), np.int32)
             logits = np.array([frames[k] for k in sorted(frames)], np.float32)
             rows: dict[str, Any] = {
                 "track_id": [name(number)] * len(index),
                 "frame_index": index,
                 "timestamp_ms": index.astype(np.int32) * content.step_ms,
-                **dict(zip(schema.LOGITS, np.ascontiguousarray(logits.T), strict=True)),
+                **dict(zip(schema.EIGHT.logits, np.ascontiguousarray(logits.T), strict=True)),
             }
-            kinds = {f.name: f.type for f in schema.FRAMES}
+            kinds = {f.name: f.type for f in schema.EIGHT.frames}
             if content.sharpness is not None:
                 rows |= {column: np.zeros(len(index)) for column in schema.FACES.names[2:]}
                 rows |= {"score": [None] * len(index), "sharpness": index + content.sharpness}
@@ -73,10 +74,10 @@ def chunks(content: Content) -> Iterator[Chunk]:
 
 
 def write(out: Path, content: Content) -> Path:
-    tables = ("frames", "tracks") if content.sharpness is None else schema.TABLES
+    tables = ("frames", "tracks", "faces")[: 2 if content.sharpness is None else 3]
     origin = {"origin": "Made by a test."}
     info = DatasetInfo("small", content.version, content.step_ms, content.teacher, origin, tables)
-    write_dataset(out, chunks(content), [], info, hdf5=content.hdf5)
+    write_chunks(out, chunks(content), [], info, hdf5=content.hdf5)
     return out
 
 
@@ -207,15 +208,15 @@ def test_differences_equal_those_found_with_loops(seed: int, tmp_path: Path) -> 
     terms = np.mean([kl(a, b) for *_, a, b in rows], axis=0)
     assert frames.divergence == pytest.approx(terms.sum())
     expected = np.stack([terms, np.abs(changes).mean(axis=0), np.abs(changes).max(axis=0)], axis=1)
-    assert list(frames.emotions) == list(EMOTIONS)
-    emotions = np.array([list(entry.values()) for entry in frames.emotions.values()], float)
+    assert list(frames.outputs) == list(EMOTIONS)
+    emotions = np.array([list(entry.values()) for entry in frames.outputs.values()], float)
     np.testing.assert_allclose(emotions, expected)
     assert frames.largest is not None
     row, emotion = np.unravel_index(np.abs(changes).argmax(), changes.shape)
     assert frames.largest == {
         "track_id": name(rows[row][0]),
         "frame_index": rows[row][1],
-        "emotion": EMOTIONS[emotion],
+        "output": EMOTIONS[emotion],
         "old": rows[row][2][emotion],
         "new": rows[row][3][emotion],
     }
@@ -274,7 +275,7 @@ def test_swapped_datasets_give_mirrored_differences(
     assert (one.frames.added, one.frames.removed) == (other.frames.removed, other.frames.added)
     for emotion in EMOTIONS:
         for key in ("mean_change", "largest_change"):
-            mine, theirs = one.frames.emotions[emotion], other.frames.emotions[emotion]
+            mine, theirs = one.frames.outputs[emotion], other.frames.outputs[emotion]
             assert mine[key] == pytest.approx(theirs[key])
 
 
@@ -363,7 +364,7 @@ def test_empty_datasets_and_empty_splits(tmp_path: Path) -> None:
     full = write(tmp_path / "full", SMALL)
     nothing = diff(empty, empty)
     assert nothing.bump.level == "none" and nothing.frames.divergence is None
-    assert nothing.frames.emotions["fear"]["mean_change"] is None
+    assert nothing.frames.outputs["fear"]["mean_change"] is None
     json.loads(nothing.json())
     assert diff(empty, full).tracks.added == [name(0), name(1), name(2)]
     assert diff(empty, full).bump.level == "minor"
@@ -385,13 +386,25 @@ def test_tracks_longer_than_a_row_group(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def rewrite(dataset: Path, table: str, change: dict[str, Any]) -> None:
-    """Replace columns of a table of train; the manifest keeps its hashes."""
+    """Replace columns of a table of train; of `tracks`, the manifest gets the new hash."""
     path = dataset / schema.table_file(table, "train")
     rows = pq.read_table(path)
     for column, values in change.items():
         place, kind = rows.column_names.index(column), rows.schema.field(column)
         rows = rows.set_column(place, kind, pa.array(values, kind.type))
     pq.write_table(rows, path)
+    if table == "tracks":
+        content = ContentHash(schema.EIGHT.tracks)
+        content.update(rows)
+        set_hash(dataset, table, content.hexdigest())
+
+
+def set_hash(dataset: Path, table: str, digest: str | None) -> None:
+    """Change the content hash of a table of train in the manifest."""
+    name = schema.table_file(table, "train")
+    files = json.loads((dataset / schema.MANIFEST).read_text())["files"]
+    files = [f | {"content_sha256": digest} if f["path"] == name else f for f in files]
+    edit_manifest(dataset, files=files)
 
 
 def edit_manifest(dataset: Path, **changes: Any) -> None:
@@ -403,8 +416,7 @@ def test_frames_with_equal_hashes_in_both_manifests_are_not_compared(tmp_path: P
     old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
     rewrite(new, "frames", {"logit_fear": [9.0, 9.0, 9.0]})
     assert diff(old, new).frames.changed == 0
-    files = json.loads((new / schema.MANIFEST).read_text())["files"]
-    edit_manifest(new, files=[{**file, "content_sha256": None} for file in files])
+    set_hash(new, "frames", None)
     assert diff(old, new).frames.changed == 3
     shutil.copy(new / schema.MANIFEST, old / schema.MANIFEST)  # no hashes at all
     assert diff(old, new).frames.changed == 3
@@ -412,13 +424,9 @@ def test_frames_with_equal_hashes_in_both_manifests_are_not_compared(tmp_path: P
 
 def test_other_hash_of_equal_columns_requires_a_major_bump(tmp_path: Path) -> None:
     old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
-    files = json.loads((new / schema.MANIFEST).read_text())["files"]
-    frames = schema.table_file("frames", "train")
-    edit_manifest(
-        new, files=[{**f, "content_sha256": "0" * 64} if f["path"] == frames else f for f in files]
-    )
+    set_hash(new, "frames", "0" * 64)
     bump = diff(old, new).bump
-    assert bump.level == "major" and frames in bump.reasons[0]
+    assert bump.level == "major" and schema.table_file("frames", "train") in bump.reasons[0]
 
 
 @pytest.mark.parametrize(
@@ -437,7 +445,7 @@ def test_tables_that_contradict_each_other_are_refused(
     table: str, change: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
     old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
-    edit_manifest(old, files=[])
+    set_hash(old, "frames", None)
     rewrite(new, table, change)
     with pytest.raises(InputError, match=words):
         diff(old, new)
@@ -448,7 +456,7 @@ def run(*arguments: object) -> Result:
 
 
 def break_schema(dataset: Path) -> None:
-    edit_manifest(dataset, schema_version=2)
+    edit_manifest(dataset, schema_version=1)
 
 
 def break_emotions(dataset: Path) -> None:
@@ -457,6 +465,10 @@ def break_emotions(dataset: Path) -> None:
 
 def break_files(dataset: Path) -> None:
     edit_manifest(dataset, files=[{"name": "x"}])
+
+
+def break_step(dataset: Path) -> None:
+    edit_manifest(dataset, step_ms="240")
 
 
 def break_frames(dataset: Path) -> None:
@@ -479,9 +491,10 @@ def remove_manifest(dataset: Path) -> None:
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (break_schema, "contract version 2; this emovox reads 1"),
-        (break_emotions, "emotions are"),
-        (break_files, "step_ms or files violate the contract"),
+        (break_schema, "contract version 1; this emovox reads 2"),
+        (break_emotions, "emotions or values: 1 emotions; use 2 to 64"),
+        (break_files, "files is not a list of files with a path"),
+        (break_step, "step_ms is '240'"),
         (break_frames, "frames/train-00000-of-00001.parquet"),
         (drop_column, "columns differ from the contract"),
         (remove, "folder not found"),
@@ -544,7 +557,7 @@ def test_repr_and_data_frame(tmp_path: Path) -> None:
     table = found.to_pandas()
     assert list(table.columns) == ["table", "change", "count", "bump", "first_example"]
     rows = table.set_index(["table", "change"])
-    assert rows.loc[("frames", "with other logits"), "count"] == 1
+    assert rows.loc[("frames", "with other logits or values"), "count"] == 1
     assert rows.loc[("files", "that differ"), "first_example"] == found.files[0]
 
 

@@ -24,7 +24,7 @@ from emovox import errors
 from emovox.corpus.splits import auto_split
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.demo import demo_build_config
 from emovox.demo.demo_corpus import FPS, DemoConfig, DemoTrack, plan_demo
 from emovox.emotions import EMOTIONS
@@ -93,7 +93,7 @@ def frames_of(tracks: Sequence[DemoTrack], split: str) -> Iterator[Chunk]:
             pa.array((index * schema.STEP_MS).astype(np.int32)),
             *map(pa.array, rng.normal(size=(len(EMOTIONS), count)).astype(np.float32)),
         ]
-        rows = pa.Table.from_arrays(columns, schema=schema.FRAMES)
+        rows = pa.Table.from_arrays(columns, schema=schema.EIGHT.frames)
         yield Chunk(split, [TrackRow(key, count, count)], rows)
 
 
@@ -116,7 +116,7 @@ def write_demo(root: Path) -> None:
     info = DatasetInfo(
         config.dataset_name, config.version, 240, teacher, provenance, ("frames", "tracks")
     )
-    write_dataset(config.out, chunks, [], info, hdf5=False)
+    write_chunks(config.out, chunks, [], info, hdf5=False)
     (root / "student").mkdir()
     student = VGGVox(StudentConfig(width=0.125), torch.Generator().manual_seed(0))
     student_checkpoint.save(root / "student/best.safetensors", student, {"by": "nobody"})

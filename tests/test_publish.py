@@ -177,7 +177,7 @@ def test_only_listed_files_are_released(copied: Path, out: Path) -> None:
 
 def test_a_dataset_without_hdf5_and_faces(tmp_path: Path, source: Path, out: Path) -> None:
     copied = Path(shutil.copytree(source, tmp_path / "less"))
-    for folder in ("hdf5", "faces"):
+    for folder in ("hdf5", "faces", "embeddings"):
         shutil.rmtree(copied / folder)
     seal(copied)
     text = (copied / schema.CARD).read_text()
@@ -431,7 +431,7 @@ def test_rows_of_listed_identities_are_removed(
     assert offsets == [(0, 6)]
     with h5py.File(out / "hdf5/train.h5") as file:
         frames = pq.read_table(out / schema.table_file("frames", "train"))
-        expected = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
+        expected = np.stack([frames[name].to_numpy() for name in schema.EIGHT.logits], axis=1)
         np.testing.assert_array_equal(file["frames/logits"][:], expected)
         assert file["tracks/track_id"].asstr()[:].tolist() == ["id10002/video0002/00001"]
         assert file["tracks/offset"][:].tolist() == [0]

@@ -24,7 +24,7 @@ from emovox import matfile
 from emovox.cli import main
 from emovox.dataset import schema
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
-from emovox.emotions import EMOTIONS
+from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import CheckError, EmovoxError, InputError
 from emovox.files import sha256_file
 from emovox.labelling.import_mat import PUBLISHED, ImportResult, import_mat
@@ -173,7 +173,9 @@ class Importer:
         """Return the logits of every track."""
         found: dict[str, list[list[float]]] = {}
         for row in self.frames():
-            found.setdefault(row["track_id"], []).append([row[name] for name in schema.LOGITS])
+            found.setdefault(row["track_id"], []).append(
+                [row[name] for name in schema.EIGHT.logits]
+            )
         return {track_id: np.array(rows, np.float32) for track_id, rows in found.items()}
 
     def dropped(self) -> list[tuple[str, str, str]]:
@@ -237,7 +239,7 @@ def naive(path: Path) -> tuple[dict[str, list[Any]], list[tuple[str, str]]]:
 def as_naive(out: Path, split: str) -> list[Any]:
     table = read_table(out, "frames", split)
     assert table["timestamp_ms"].to_pylist() == [240 * k for k in table["frame_index"].to_pylist()]
-    names = ("track_id", "frame_index", *schema.LOGITS)
+    names = ("track_id", "frame_index", *schema.EIGHT.logits)
     rows = zip(*(table[name].to_pylist() for name in names), strict=True)
     return [(track_id, index, logits) for track_id, index, *rest in rows if (logits := tuple(rest))]
 
@@ -250,18 +252,21 @@ def assert_tracks_describe(out: Path, split: str, rows: list[Any]) -> None:
         identity, video, number = track["track_id"].split("/")
         mine = [(place, *row) for place, row in enumerate(rows) if row[0] == track["track_id"]]
         maxima = [max(row[3][k] for row in mine) for k in range(8)]
+        tops = [row[3].index(max(row[3])) for row in mine]
         assert track == {
             "track_id": track["track_id"],
             "identity_id": identity,
             "video_id": video,
             "track_num": int(number),
             "split": split,
+            **dict.fromkeys(("source", "start_ms", "end_ms", "sound_offset_ms")),
             "n_frames": len(mine),
             "n_expected": mine[-1][2] + 1,
             "duration_ms": None,
             "row_offset": mine[0][0],
             "label": EMOTIONS[maxima.index(max(maxima))],
-            **dict(zip(schema.MAXIMA, maxima, strict=True)),
+            "majority": EMOTIONS[max(range(8), key=tops.count)],
+            **dict(zip(schema.EIGHT.maxima, maxima, strict=True)),
         }
 
 
@@ -383,7 +388,7 @@ def test_numbers_of_face_images_are_grid_points(
         ["01", "02"],
         ["01", "02", "03", "05"],
         ["01", "02", "02"],
-        ["1", "2", "32769"],
+        ["1", "2", "8947850"],  # its time in ms does not fit into int32
         [],
     ],
 )
@@ -691,7 +696,10 @@ BAD_LOGITS: dict[str, tuple[Any, str]] = {
 
 
 @containers
-def test_invalid_logits_are_dropped(importer: Importer, container: str) -> None:
+def test_invalid_logits_are_dropped(
+    importer: Importer, container: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(schema, "max_frame_index", lambda step_ms: 2**15 - 1)  # for "too-long"
     utterances = [
         dataclasses.replace(utterance(f"{LEE}/x/bad_{i:07d}.wav", 3, i), logits=logits)
         for i, (logits, _) in enumerate(BAD_LOGITS.values(), start=1)
@@ -1050,7 +1058,7 @@ def test_a_failure_leaves_nothing(
     if there:
         importer.out.mkdir()
     with monkeypatch.context() as patch:
-        patch.setattr("emovox.labelling.import_mat.write_dataset", fail)
+        patch.setattr("emovox.labelling.import_mat.write_chunks", fail)
         with pytest.raises(type(error)):
             importer(annotations(UTTERANCES))
     assert {p.name for p in importer.folder.iterdir()} - {"file.mat", "meta"} <= {"out"}
@@ -1128,8 +1136,8 @@ def scipy_content(path: Path, split: str) -> str:
         pa.array(index * 240, pa.int32()),
         *(pa.array(column) for column in values.T.copy()),
     ]
-    content = ContentHash(schema.FRAMES)
-    content.update(pa.Table.from_arrays(columns, schema=schema.FRAMES))
+    content = ContentHash(schema.EIGHT.frames)
+    content.update(pa.Table.from_arrays(columns, schema=schema.EIGHT.frames))
     return content.hexdigest()
 
 
@@ -1138,9 +1146,9 @@ def test_mat_parquet_and_hdf5_have_the_same_content(importer: Importer, split: s
     result = importer(annotations(UTTERANCES, stray_ids=[0]), hdf5=True)
     listed = {f["path"]: f["content_sha256"] for f in result.manifest["files"]}
     expected = scipy_content(importer.folder / "file.mat", split)
-    parquet, hdf5 = ContentHash(schema.FRAMES), ContentHash(schema.FRAMES)
+    parquet, hdf5 = ContentHash(schema.EIGHT.frames), ContentHash(schema.EIGHT.frames)
     parquet.update(read_table(importer.out, "frames", split))
-    for part in read_hdf5_frames(importer.out / schema.hdf5_file(split), rows=2):
+    for part in read_hdf5_frames(importer.out / schema.hdf5_file(split), Outputs(), rows=2):
         hdf5.update(part)
     assert parquet.hexdigest() == hdf5.hexdigest() == expected
     assert listed[schema.table_file("frames", split)] == expected

@@ -29,8 +29,8 @@ from emovox.cache import cache_folder
 from emovox.dataset import schema, store
 from emovox.dataset.names import POOLS, TIMINGS
 from emovox.dataset.reader import CONTAINERS, Dataset, load
-from emovox.dataset.writer import DatasetInfo, write_dataset
-from emovox.emotions import EMOTIONS
+from emovox.dataset.writer import DatasetInfo, write_chunks
+from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.labelling.import_mat import import_mat
 from emovox.testing import FakeTeacher, InlineEngine, read_code, write_clip
@@ -144,7 +144,9 @@ def rows_of(path: Path) -> dict[str, tuple[dict[str, Any], list[int], np.ndarray
         frames = plain(path, "frames", split).to_pylist()
         for track in plain(path, "tracks", split).to_pylist():
             mine = [row for row in frames if row["track_id"] == track["track_id"]]
-            logits = np.array([[row[name] for name in schema.LOGITS] for row in mine], np.float32)
+            logits = np.array(
+                [[row[name] for name in schema.EIGHT.logits] for row in mine], np.float32
+            )
             found[track["track_id"]] = (track, [row["frame_index"] for row in mine], logits)
     return found
 
@@ -166,9 +168,9 @@ def read_files(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         names.append("/".join(file.parts[-2:]).removesuffix("-00000-of-00001.parquet"))
         return whole(file, **options)
 
-    def read_hdf5(file: Path) -> Any:
+    def read_hdf5(file: Path, outputs: Outputs) -> Any:
         names.append(f"hdf5/{file.stem}")
-        return pieces(file)
+        return pieces(file, outputs)
 
     opened = pq.ParquetFile
 
@@ -197,7 +199,7 @@ def test_tables_equal_those_of_the_files(dataset: Dataset, path: Path) -> None:
     for split in dataset.splits:
         assert dataset.tracks[split].equals(plain(path, "tracks", split))
         assert dataset.frames[split].equals(plain(path, "frames", split))
-        assert dataset.frames[split].schema.equals(schema.FRAMES)
+        assert dataset.frames[split].schema.equals(schema.EIGHT.frames)
         assert dataset.frames[split] is dataset.frames[split]
     assert dict(dataset.tracks.items()).keys() == set(dataset.splits)
 
@@ -221,7 +223,7 @@ def test_to_pandas(dataset: Dataset, path: Path) -> None:
             pd.testing.assert_frame_equal(dataset.to_pandas(table, split), part)
         whole = pd.concat(parts, ignore_index=True)
         pd.testing.assert_frame_equal(dataset.to_pandas(table), whole, check_dtype=False)
-    assert list(dataset.to_pandas().columns) == schema.FRAMES.names
+    assert list(dataset.to_pandas().columns) == schema.EIGHT.frames.names
     assert dataset.to_pandas()["logit_anger"].dtype == np.float32
 
 
@@ -229,8 +231,8 @@ def test_to_numpy(dataset: Dataset, path: Path) -> None:
     for split in dataset.splits:
         frames = plain(path, "frames", split)
         logits, index = dataset.to_numpy(split)
-        assert logits.dtype == np.float32 and index.dtype == np.int16
-        expected = np.stack([frames[name].to_numpy() for name in schema.LOGITS], axis=1)
+        assert logits.dtype == np.float32 and index.dtype == np.int32
+        expected = np.stack([frames[name].to_numpy() for name in schema.EIGHT.logits], axis=1)
         np.testing.assert_array_equal(logits, expected)
         np.testing.assert_array_equal(index, frames["frame_index"].to_numpy())
 
@@ -244,7 +246,7 @@ def test_every_track_has_its_rows(dataset: Dataset, path: Path) -> None:
         assert type(found) is type(dataset.frame_index(track_id)) is np.ndarray
         assert found.dtype == np.float32 and found.shape == (len(index), 8)
         np.testing.assert_array_equal(found, logits)
-        assert dataset.frame_index(track_id).dtype == np.int16
+        assert dataset.frame_index(track_id).dtype == np.int32
         assert dataset.frame_index(track_id).tolist() == index
         assert dataset.times(track_id).dtype == np.float64
         np.testing.assert_allclose(dataset.times(track_id), [k * 6 / 25 for k in index], rtol=1e-15)
@@ -318,13 +320,13 @@ def test_the_repr_of_a_track_is_short(path: Path) -> None:
 
 def test_a_dataset_without_a_track(tmp_path: Path) -> None:
     info = DatasetInfo("e", "1", 240, {"name": "t", "sha256": None}, {"origin": "None."})
-    write_dataset(tmp_path / "empty", [], [], info, hdf5=False)
+    write_chunks(tmp_path / "empty", [], [], info, hdf5=False)
     dataset = load(tmp_path / "empty")
     assert len(dataset) == 0 and list(dataset) == [] and dataset.splits == ()
     assert repr(dataset).endswith("0 tracks, 0 frames, empty>")
     assert "x" not in dataset
     pytest.importorskip("pandas")
-    assert list(dataset.to_pandas("tracks").columns) == schema.TRACKS.names
+    assert list(dataset.to_pandas("tracks").columns) == schema.EIGHT.tracks.names
 
 
 # Laziness and the cache
@@ -364,7 +366,7 @@ def test_a_track_needs_the_frames_of_its_split_only(
     frames = [name for name in read_files if not name.startswith("tracks")]
     assert frames == [f"{folder}/{split}"]
     assert sorted(set(read_files)) == sorted(read_files)
-    assert len(list((cache / "frames").glob("*.npy"))) == 2
+    assert len(list((cache / "frames").glob("*.npy"))) == 4
 
 
 def test_the_cache_is_reused(path: Path, read_files: list[str], cache: Path) -> None:
@@ -381,7 +383,7 @@ def test_the_cache_is_reused(path: Path, read_files: list[str], cache: Path) -> 
     expected = {
         f"{hashes[schema.table_file('frames', split)]}.{part}.npy"
         for split in splits_of(path)
-        for part in ("logits", "frame_index")
+        for part in ("outputs", "frame_index", "starts", "names")
     }
     assert {p.name for p in (cache / "frames").glob("*.npy")} == expected
 
@@ -400,12 +402,12 @@ def test_other_content_is_cached_separately(copied: Path, paths: dict[str, Path]
     table = pq.read_table(file)
     column = table["logit_anger"].to_numpy() + 1
     place = table.schema.get_field_index("logit_anger")
-    table = table.set_column(place, schema.FRAMES.field("logit_anger"), pa.array(column))
+    table = table.set_column(place, schema.EIGHT.frames.field("logit_anger"), pa.array(column))
     pq.write_table(table, file)
     manifest = json.loads((copied / schema.MANIFEST).read_text())
     for entry in manifest["files"]:
         if entry["path"] == schema.table_file("frames", "train"):
-            content = store.ContentHash(schema.FRAMES)
+            content = store.ContentHash(schema.EIGHT.frames)
             content.update(table)
             entry["content_sha256"] = content.hexdigest()
     (copied / schema.MANIFEST).write_text(json.dumps(manifest))
@@ -420,7 +422,7 @@ def test_rows_that_differ_from_the_manifest(copied: Path, paths: dict[str, Path]
     table = pq.read_table(file)
     place = table.schema.get_field_index("logit_anger")
     column = pa.array(table["logit_anger"].to_numpy() + 1)
-    pq.write_table(table.set_column(place, schema.FRAMES.field("logit_anger"), column), file)
+    pq.write_table(table.set_column(place, schema.EIGHT.frames.field("logit_anger"), column), file)
     with pytest.raises(InputError, match=r"the frames of train differ from manifest\.json"):
         load(copied).logits(GAPS)
     right = rows_of(paths["imported"])[GAPS][2]
@@ -555,14 +557,16 @@ def leave_out(key: str) -> Any:
         (lambda manifest: "null", "not a JSON object"),
         (lambda manifest: "{", "not JSON"),
         (lambda manifest: "\udcff", "not JSON"),
-        (set_to(schema_version=2), "contract version 2; this emovox reads 1"),
-        (set_to(emotions=["joy"]), r"emotions are \['joy'\], expected \['neutral'"),
-        (set_to(emotions=sorted(EMOTIONS)), "emotions are "),
+        (set_to(schema_version=1), "contract version 1; this emovox reads 2"),
+        (set_to(emotions=["joy"]), "emotions or values: 1 emotions; use 2 to 64"),
+        (set_to(emotions=[*EMOTIONS, "neutral"]), "'neutral' occurs twice"),
+        (set_to(emotions=3), "emotions or values: "),
+        (set_to(values=["Valence"]), "invalid name 'Valence'"),
         (set_to(totals={}), "not the manifest of a dataset"),
         (set_to(totals=None), "not the manifest of a dataset"),
         *(
             (leave_out(key), rf"not the manifest of a dataset .*{key}")
-            for key in ("name", "step_ms", "files", "emotions", "schema_version")
+            for key in ("name", "step_ms", "files", "emotions", "values", "schema_version")
         ),
     ],
 )
@@ -591,7 +595,7 @@ def test_a_missing_or_damaged_table(copied: Path, table: str, content: bytes | N
 def test_a_table_without_a_column(copied: Path, table: str) -> None:
     file = copied / schema.table_file(table, "train")
     content = pq.read_table(file)
-    pq.write_table(content.drop_columns([schema.SCHEMAS[table].names[-1]]), file)
+    pq.write_table(content.drop_columns([schema.EIGHT.of(table).names[-1]]), file)
     assert f"{table} of train: " in refusal(copied)
 
 
@@ -847,7 +851,7 @@ def test_the_default_target_is_the_maximum_of_the_track(dataset: Dataset, path: 
     for track_id, (track, _, logits) in rows_of(path).items():
         target = dataset.target(track_id)
         np.testing.assert_array_equal(target, logits.max(axis=0))
-        assert target.tolist() == [track[name] for name in schema.MAXIMA]
+        assert target.tolist() == [track[name] for name in schema.EIGHT.maxima]
         assert EMOTIONS[target.argmax()] == track["label"]
 
 
@@ -895,3 +899,33 @@ def test_another_step(copied: Path) -> None:
     assert dataset.times(GAPS).tolist() == [0, 1, 2, 6, 7, 20]
     assert_takes(dataset, GAPS, 1.0, 6.0, [1, 2])
     assert_takes(dataset, GAPS, 1.5, 6.5, [1, 2, 3])
+
+
+@pytest.mark.parametrize("column", ["row_offset", "n_frames", "track_id", "label"])
+def test_tracks_that_do_not_belong_to_the_rows_are_refused(copied: Path, column: str) -> None:
+    """Also when the manifest has been made to fit the changed table."""
+    file = copied / schema.table_file("tracks", "train")
+    table = pq.read_table(file)
+    values = table[column].to_pylist()
+    values[0], values[1] = values[1], values[0]
+    if column == "label":
+        values[0] = next(emotion for emotion in EMOTIONS if emotion != values[0])
+    index = table.column_names.index(column)
+    field = table.schema.field(column)
+    table = table.set_column(index, field, pa.array(values, field.type))
+    pq.write_table(table, file)
+    with pytest.raises(InputError, match=r"tracks/train-.* differs from manifest\.json"):
+        _ = load(copied).tracks["train"]
+    manifest = json.loads((copied / schema.MANIFEST).read_text())
+    content = store.ContentHash(schema.EIGHT.tracks)
+    content.update(table)
+    for entry in manifest["files"]:
+        if entry["path"] == schema.table_file("tracks", "train"):
+            entry["content_sha256"] = content.hexdigest()
+    (copied / schema.MANIFEST).write_text(json.dumps(manifest))
+    dataset = load(copied)
+    if column == "label":
+        assert next(iter(dataset)).label == values[0]
+    else:
+        with pytest.raises(InputError, match="the tracks of train do not belong to its frames"):
+            next(iter(dataset))

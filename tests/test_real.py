@@ -39,7 +39,7 @@ def rows(out: Path, table: str) -> pa.Table:
 
 def logits(out: Path) -> np.ndarray:
     table = rows(out, "frames")
-    return np.stack([table[name].to_numpy() for name in schema.LOGITS], axis=1)
+    return np.stack([table[name].to_numpy() for name in schema.EIGHT.logits], axis=1)
 
 
 @pytest.fixture(scope="module")

@@ -495,5 +495,6 @@ def test_command_line(root: Any, bucket: str, store: Any, clips: Path, tmp_path:
     out: Any = as_path(f"{bucket}/out")
     totals = json.loads((out / schema.MANIFEST).read_text())["totals"]
     assert totals["tracks"] == len(NUM_FRAMES) and totals["dropped"] == 0
-    refused = CliRunner().invoke(main, ["build-dataset", "--root", "nonsense://x/y"])
+    elsewhere = ["build-dataset", "--layout", "voxceleb2", "--root", "nonsense://x/y"]
+    refused = CliRunner().invoke(main, [*elsewhere, "--out", str(tmp_path / "other")])
     assert refused.exit_code == 2 and "Protocol not known" in refused.output

@@ -128,7 +128,7 @@ def frames_of(folder: Path) -> pd.DataFrame:
     tracks, frames = (load(folder).to_pandas(table) for table in ("tracks", "frames"))
     columns = ["track_id", "identity_id", "video_id", "split"]
     frames = frames.merge(tracks[columns], on="track_id")
-    frames["dominant"] = frames[list(schema.LOGITS)].to_numpy().argmax(axis=1)
+    frames["dominant"] = frames[list(schema.EIGHT.logits)].to_numpy().argmax(axis=1)
     return frames
 
 
@@ -159,7 +159,7 @@ def test_counts_match_pandas(dataset: Path) -> None:
 
 def test_logit_statistics_match_numpy(dataset: Path) -> None:
     found = aggregate(load(dataset)).logits
-    values = frames_of(dataset)[list(schema.LOGITS)].to_numpy()
+    values = frames_of(dataset)[list(schema.EIGHT.logits)].to_numpy()
     np.testing.assert_allclose(found.mean, values.mean(axis=0), rtol=1e-5)
     np.testing.assert_allclose(found.deviation, values.std(axis=0), rtol=1e-5)
     expected = np.quantile(values, QUANTILES, axis=0).T

@@ -3,9 +3,13 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import emovox
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import describe_documents
+from emovox.emotions import Outputs
+from emovox.errors import ConfigError
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 
@@ -18,16 +22,48 @@ def test_published_schemas_are_the_code() -> None:
 
 def test_columns_are_those_of_the_contract() -> None:
     logits = [f"logit_{e}" for e in emovox.EMOTIONS]
-    assert schema.FRAMES.names == ["track_id", "frame_index", "timestamp_ms", *logits]
-    assert [str(t) for t in schema.FRAMES.types] == ["string", "int16", "int32", *["float"] * 8]
-    assert not any(field.nullable for field in schema.FRAMES)
-    nullable = {f.name for table in schema.SCHEMAS.values() for f in table if f.nullable}
-    assert nullable == {"duration_ms", "score"}
+    assert schema.EIGHT.frames.names == ["track_id", "frame_index", "timestamp_ms", *logits]
+    assert [str(t) for t in schema.EIGHT.frames.types] == [
+        "string",
+        "int32",
+        "int32",
+        *["float"] * 8,
+    ]
+    assert not any(field.nullable for field in schema.EIGHT.frames)
+    nullable = {f.name for table in schema.ROWS for f in schema.EIGHT.of(table) if f.nullable}
+    assert nullable == set(schema.NULLABLE)
+
+
+def test_columns_are_named_after_the_outputs() -> None:
+    columns = schema.columns(Outputs(("calm", "very_happy"), ("valence",)))
+    assert columns.frames.names[3:] == ["logit_calm", "logit_very_happy", "value_valence"]
+    assert columns.tracks.names[-3:] == ["max_calm", "max_very_happy", "mean_valence"]
+    assert schema.description("max_very_happy") == "Largest very_happy logit of the track."
+
+
+@pytest.mark.parametrize(
+    ("emotions", "values", "message"),
+    [
+        (("calm",), (), "1 emotions; use 2 to 64"),
+        (tuple(f"e{k}" for k in range(65)), (), "65 emotions"),
+        (("calm", "Happy"), (), "invalid name 'Happy'"),
+        (("calm", "happy"), ("calm",), "'calm' occurs twice"),
+        (("calm", "a b"), (), "invalid name"),
+        (("calm", 1), (), "invalid name"),
+    ],
+)
+def test_bad_names_are_refused(
+    emotions: tuple[str, ...], values: tuple[str, ...], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Outputs(emotions, values)
 
 
 def test_every_table_and_column_is_described() -> None:
-    assert schema.ROWS.keys() == schema.SCHEMAS.keys()
-    assert schema.COLUMNS.keys() == {f.name for table in schema.SCHEMAS.values() for f in table}
+    outputs = Outputs(values=("valence",))
+    for table in schema.ROWS:
+        for name in schema.columns(outputs).of(table, 4).names:
+            assert schema.description(name).endswith(".")
 
 
 def test_emotions_are_in_the_published_order() -> None:

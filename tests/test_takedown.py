@@ -191,10 +191,10 @@ def test_listed_identities_are_hidden_everywhere(
     for split in dataset.splits:
         sql = f"select * from '{valid / schema.table_file('frames', split)}'"
         frames = duckdb.sql(f"{sql} where not starts_with(track_id, '{gone}/')").to_arrow_table()
-        assert dataset.frames[split].schema.equals(schema.FRAMES)
+        assert dataset.frames[split].schema.equals(dataset.columns.frames)
         assert dataset.frames[split].to_pylist() == frames.to_pylist()
         tracks = dataset.tracks[split]
-        assert tracks.schema.equals(schema.TRACKS)
+        assert tracks.schema.equals(dataset.columns.tracks)
         logits, index = dataset.to_numpy(split)
         assert len(logits) == len(index) == len(frames)
         assert not logits.flags.writeable and not index.flags.writeable

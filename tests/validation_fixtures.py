@@ -20,8 +20,8 @@ from emovox.dataset import schema
 from emovox.dataset.card import card_of
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.dataset.store import create_table, write_hdf5
-from emovox.dataset.writer import DatasetInfo, write_dataset
-from emovox.emotions import EMOTIONS
+from emovox.dataset.writer import DatasetInfo, write_chunks
+from emovox.emotions import EMOTIONS, Outputs
 from emovox.files import sha256_file
 from emovox.ids import TrackKey
 from emovox.publishing.croissant import write_croissant
@@ -39,6 +39,9 @@ SPEC: Spec = [
     ("id10003", "video0005", 12, UNHEARD),
 ]
 NAMES = {"id10001": "A.J._Buckley", "id10002": "Aamir_Khan", "id10003": "Zulay_Henao"}
+OUTPUTS = Outputs(values=("valence", "arousal"))
+COLUMNS = schema.columns(OUTPUTS)
+EMBEDDING_SIZE = 4
 NUM_FRAMES = 6
 INDICES = np.array([0, 1, 2, 4, 5, 6])  # a frame without a face leaves a gap
 PROVENANCE: dict[str, Any] = {
@@ -81,30 +84,42 @@ def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
         step_ms=240,
         teacher=PROVENANCE["teacher"],
         provenance=PROVENANCE | provenance,
+        tables=schema.TABLES,
+        outputs=OUTPUTS,
+        embedding_size=EMBEDDING_SIZE,
     )
     chunks = [_chunk(*entry, seed) for seed, entry in enumerate(sorted(spec))]
-    write_dataset(root, chunks, DROPPED, info, hdf5=True)
+    write_chunks(root, chunks, DROPPED, info, hdf5=True)
     return root
 
 
 def _chunk(identity: str, video: str, number: int, split: str, seed: int) -> Chunk:
-    track = TrackRow(TrackKey(identity, video, number), NUM_FRAMES, 7, 1500 if seed % 2 else None)
-    logits = np.random.default_rng(seed).normal(size=(NUM_FRAMES, 8)).astype(np.float32)
+    known = (1500, f"video/{video}.mp4", 2000, 3500, -12.5) if seed % 2 else ()
+    track = TrackRow(TrackKey(identity, video, number), NUM_FRAMES, 7, *known)
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(NUM_FRAMES, 8)).astype(np.float32)
+    values = rng.normal(size=(NUM_FRAMES, 2)).astype(np.float32)
+    embeddings = rng.normal(size=NUM_FRAMES * EMBEDDING_SIZE).astype(np.float16)
     logits[:, 0] += 3
     numbers = {
         "frame_index": INDICES,
         "timestamp_ms": 240 * INDICES,
-        **dict(zip(schema.LOGITS, logits.T, strict=True)),
+        **dict(zip(COLUMNS.logits, logits.T, strict=True)),
+        **dict(zip(COLUMNS.values, values.T, strict=True)),
         "pts_ms": 240.0 * INDICES + 7,
         **dict.fromkeys(("box_x", "box_y", "box_w", "box_h"), np.full(NUM_FRAMES, 50)),
         "score": np.full(NUM_FRAMES, 0.99),
         "sharpness": np.full(NUM_FRAMES, 80),
+        "shot": np.zeros(NUM_FRAMES),
     }
-    fields = {field.name: field for table in (schema.FRAMES, schema.FACES) for field in table}
+    fields = {field.name: field for table in (COLUMNS.frames, schema.FACES) for field in table}
     columns = [pa.array([track.track_id] * NUM_FRAMES)]
     columns += [pa.array(v).cast(fields[name].type) for name, v in numbers.items()]
     kinds = pa.schema([fields[name] for name in ("track_id", *numbers)])
-    return Chunk(split, [track], pa.Table.from_arrays(columns, schema=kinds))
+    embedding = COLUMNS.of("embeddings", EMBEDDING_SIZE).field("embedding")
+    arrays = pa.FixedSizeListArray.from_arrays(pa.array(embeddings), type=embedding.type)
+    rows = pa.Table.from_arrays(columns, schema=kinds).append_column(embedding, arrays)
+    return Chunk(split, [track], rows)
 
 
 def _hashed(identity: str) -> str:
@@ -193,12 +208,13 @@ def edit(
     name = path_of(table, split)
     rows = pq.read_table(root / name).to_pylist()
     change(rows)
-    with create_table(root, table, "small", "" if table == "dropped" else split) as file:
-        file.write(pa.Table.from_pylist(rows, schema=schema.SCHEMAS[table]))
+    split_of_file = "" if table == "dropped" else split
+    with create_table(root, table, "small", OUTPUTS, split_of_file, EMBEDDING_SIZE) as file:
+        file.write(pa.Table.from_pylist(rows, schema=COLUMNS.of(table, EMBEDDING_SIZE)))
     if not hdf5:
         shutil.rmtree(root / "hdf5", ignore_errors=True)
     elif table in ("frames", "tracks") and (root / "hdf5").exists():
-        write_hdf5(root, split)
+        write_hdf5(root, split, OUTPUTS)
     seal(root)
 
 
@@ -210,9 +226,13 @@ def edit_frames(root: Path, change: Callable[[Rows], object], split: str = TRAIN
     def settle(tracks: Rows) -> None:
         for track in tracks:
             rows = [row for row in frames if row["track_id"] == track["track_id"]]
-            maxima = np.array([[row[name] for name in schema.LOGITS] for row in rows]).max(axis=0)
-            track |= dict(zip(schema.MAXIMA, maxima.tolist(), strict=True))
+            maxima = np.array([[row[name] for name in COLUMNS.logits] for row in rows]).max(axis=0)
+            track |= dict(zip(COLUMNS.maxima, maxima.tolist(), strict=True))
             track["label"] = EMOTIONS[int(maxima.argmax())]
+            tops = [EMOTIONS[np.argmax([row[name] for name in COLUMNS.logits])] for row in rows]
+            track["majority"] = max(EMOTIONS, key=tops.count)
+            for name in OUTPUTS.values:
+                track[f"mean_{name}"] = float(np.mean([row[f"value_{name}"] for row in rows]))
 
     edit(root, "tracks", settle, split)
     recount(root)
@@ -228,6 +248,7 @@ def edit_keys(root: Path, change: Callable[[Rows], object]) -> None:
                 row["timestamp_ms"] = 240 * row["frame_index"]
 
     edit(root, "faces", both)
+    edit(root, "embeddings", both)
     edit(root, "frames", both)
 
 
@@ -258,7 +279,7 @@ def store(
     """Rewrite a Parquet file with other columns, settings or metadata than the contract."""
     path = root / name
     kept = {k.decode(): v.decode() for k, v in pq.read_metadata(path).metadata.items()}
-    settings: dict[str, Any] = schema.PARQUET_OPTIONS | options
+    settings: dict[str, Any] = schema.PARQUET_OPTIONS | {"store_schema": False} | options
     with pq.ParquetWriter(path, table.schema, **settings) as writer:
         writer.write_table(table, row_group_size=row_group_size)
         writer.add_key_value_metadata(kept | (metadata or {}))
@@ -389,6 +410,11 @@ def _(root: Path) -> None:
     edit_frames(root, lambda rows: set_value(rows, 3, logit_fear=float("nan")))
 
 
+@breaks("finite-values")
+def _(root: Path) -> None:
+    edit_frames(root, lambda rows: set_value(rows, 3, value_arousal=float("inf")))
+
+
 @breaks("logit-range")
 def _(root: Path) -> None:
     edit_frames(root, lambda rows: set_value(rows, 3, logit_fear=-100.5))
@@ -398,21 +424,22 @@ def _(root: Path) -> None:
 def _(root: Path) -> None:
     def softmax(rows: Rows) -> None:
         for row in rows:
-            values = np.exp([row[name] for name in schema.LOGITS])
-            row |= dict(zip(schema.LOGITS, (values / values.sum()).tolist(), strict=True))
+            values = np.exp([row[name] for name in COLUMNS.logits])
+            row |= dict(zip(COLUMNS.logits, (values / values.sum()).tolist(), strict=True))
 
     edit_frames(root, softmax, HEARD)
 
 
 @breaks("constant-rows")
 def _(root: Path) -> None:
-    edit_frames(root, lambda rows: set_value(rows, 3, **dict.fromkeys(schema.LOGITS, 0.5)))
+    edit_frames(root, lambda rows: set_value(rows, 3, **dict.fromkeys(COLUMNS.logits, 0.5)))
 
 
 @breaks("repeated-rows")
 def _(root: Path) -> None:
     edit_frames(
-        root, lambda rows: set_value(rows, 3, **{name: rows[2][name] for name in schema.LOGITS})
+        root,
+        lambda rows: set_value(rows, 3, **{name: rows[2][name] for name in COLUMNS.logits}),
     )
 
 
@@ -467,6 +494,11 @@ def _(root: Path) -> None:
     edit(root, "tracks", lambda rows: set_value(rows, 0, duration_ms=15_000))
 
 
+@breaks("intervals")
+def _(root: Path) -> None:
+    edit(root, "tracks", lambda rows: set_value(rows, 1, end_ms=3000))
+
+
 @breaks("unique-tracks")
 def _(root: Path) -> None:
     edit(root, "tracks", lambda rows: rows.insert(0, rows[0]), hdf5=False)
@@ -506,6 +538,16 @@ def _(root: Path) -> None:
     edit(root, "tracks", lambda rows: set_value(rows, 1, max_neutral=50.0))
 
 
+@breaks("means")
+def _(root: Path) -> None:
+    edit(root, "tracks", lambda rows: set_value(rows, 1, mean_valence=0.5))
+
+
+@breaks("majority")
+def _(root: Path) -> None:
+    edit(root, "tracks", lambda rows: set_value(rows, 1, majority="fear"))
+
+
 @breaks("labels")
 def _(root: Path) -> None:
     edit(root, "tracks", lambda rows: set_value(rows, 1, label="fear"))
@@ -525,6 +567,11 @@ def _(root: Path) -> None:
 @breaks("faces-match-frames")
 def _(root: Path) -> None:
     edit(root, "faces", lambda rows: set_value(rows, -1, frame_index=7))
+
+
+@breaks("embeddings-match-frames")
+def _(root: Path) -> None:
+    edit(root, "embeddings", lambda rows: set_value(rows, -1, frame_index=7))
 
 
 @breaks("dropped-apart")
@@ -606,6 +653,11 @@ def _(root: Path) -> None:
 @breaks("no-absolute-paths")
 def _(root: Path) -> None:
     edit_provenance(root, lambda content: content["config"].update(root="/home/one/corpus"))
+
+
+@breaks("sources")
+def _(root: Path) -> None:
+    edit(root, "tracks", lambda rows: set_value(rows, 1, source="video/../../secret.mp4"))
 
 
 @breaks("no-machine-names")

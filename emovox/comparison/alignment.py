@@ -14,15 +14,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.dataset.documents import listed_hash
 from emovox.dataset.reader import Dataset, load
 from emovox.errors import InputError, first_line
 
-# Compared columns of each table, in addition to its keys.
-VALUES = {
-    "frames": schema.LOGITS,
-    "faces": tuple(name for name in schema.FACES.names if name not in ("track_id", "frame_index")),
-}
-HEADER = ("name", "version", "schema_version", "emotions", "step_ms", "teacher")
+KEYS = ("track_id", "frame_index", "timestamp_ms")  # columns that are not compared
+HEADER = ("name", "version", "schema_version", "emotions", "values", "step_ms", "teacher")
 NO_SCORE = -1  # in place of null; detectors give scores from 0 to 1
 INVALID = "run `emovox validate` for details"
 
@@ -45,21 +42,17 @@ class Side:
         self.path = path
         self.dataset: Dataset = load(path)
         tables = [self.dataset.tracks[split] for split in self.dataset.splits]
-        self.tracks = pa.concat_tables([schema.TRACKS.empty_table(), *tables]).combine_chunks()
+        self.tracks = pa.concat_tables(
+            [self.dataset.columns.tracks.empty_table(), *tables]
+        ).combine_chunks()
         numbers = [schema.SPLITS.index(split) for split in self.dataset.splits]
         self.split = np.repeat(np.array(numbers, int), [table.num_rows for table in tables])
         self.ids = self.tracks["track_id"]
         if len(self.ids.unique()) != len(self.ids):
             raise InputError(f"{path}: a track_id occurs more than once; {INVALID}")
         self.offset, self.count = (self.tracks[c].to_numpy() for c in ("row_offset", "n_frames"))
-        try:
-            self.files = {file["path"]: file for file in self.dataset.manifest["files"]}
-            self.step_ms = int(self.dataset.manifest["step_ms"])
-        except (KeyError, TypeError, ValueError) as error:
-            manifest = path / schema.MANIFEST
-            raise InputError(
-                f"{manifest}: step_ms or files violate the contract; {INVALID}"
-            ) from error
+        self.files = {file["path"]: file for file in self.dataset.manifest["files"]}
+        self.step_ms = int(self.dataset.manifest["step_ms"])
         self.rows = cache(self._rows)
 
     @property
@@ -74,11 +67,10 @@ class Side:
 
     def content(self, table: str, split: int) -> str | None:
         """Return the content hash of a split's table from the manifest."""
-        file = self.files.get(schema.table_file(table, schema.SPLITS[split]), {})
-        return file.get("content_sha256")
+        return listed_hash(self.dataset.manifest, schema.table_file(table, schema.SPLITS[split]))
 
     def _rows(self, table: str, split: int) -> "Rows":
-        rows = Rows(self.path, table, schema.SPLITS[split])
+        rows = Rows(self.path, table, schema.SPLITS[split], self.dataset.columns)
         chosen = self.split == split
         rows.check(self.ids.filter(pa.array(chosen)), self.offset[chosen], self.count[chosen])
         return rows
@@ -87,12 +79,15 @@ class Side:
 class Rows:
     """Grid points and values of one split's table; caches the row groups of the last read."""
 
-    def __init__(self, root: Path, table: str, split: str) -> None:
+    def __init__(self, root: Path, table: str, split: str, columns: schema.Columns) -> None:
         self._path = path = root / schema.table_file(table, split)
-        self._columns = ["frame_index", *VALUES[table]]
         with _reading(path):
             self._file = pq.ParquetFile(path, read_dictionary=["track_id"])
-        found, wanted = self._file.schema_arrow, schema.SCHEMAS[table]
+        found = self._file.schema_arrow
+        kind = found.types[-1]
+        size = kind.list_size if pa.types.is_fixed_size_list(kind) else 1
+        wanted = columns.of(table, size)
+        self._columns = ["frame_index", *(name for name in wanted.names if name not in KEYS)]
         if found.names != wanted.names or found.types[1:] != wanted.types[1:]:
             raise InputError(f"{path}: columns differ from the contract; {INVALID}")
         meta = self._file.metadata
@@ -137,7 +132,13 @@ class Rows:
         with _reading(self._path):
             rows = self._file.read_row_group(group, self._columns)
         nulls = any(rows[name].null_count for name in self._columns if name != "score")
-        values = np.stack([pc.fill_null(column, NO_SCORE).to_numpy() for column in rows.columns])
+        columns = [
+            pc.list_flatten(column).to_numpy().reshape(rows.num_rows, -1).T
+            if pa.types.is_fixed_size_list(column.type)
+            else pc.fill_null(column, NO_SCORE).to_numpy()[None]
+            for column in rows.columns
+        ]
+        values = np.concatenate(columns)
         if nulls or not np.isfinite(values).all():
             raise InputError(f"{self._path}: a value is null or not finite; {INVALID}")
         return values

@@ -12,13 +12,12 @@ from emovox.dataset import schema
 def find_bump(pair: Pair, changes: list[Change], files: list[str]) -> Bump:
     """Return the lowest bump that the differences allow, with its reasons."""
     old, new = pair.old.header, pair.new.header
-    has_faces = pair.old.has("faces"), pair.new.has("faces")
-    keys = ("schema_version", "emotions", "step_ms")
-    major = [f"{key} differs" for key in keys if old[key] != new[key]]
+    has = {table: (pair.old.has(table), pair.new.has(table)) for table in schema.TABLES}
+    major = ["step_ms differs"] if old["step_ms"] != new["step_ms"] else []
     major += ["teacher differs"] if _other_teacher(old["teacher"], new["teacher"]) else []
-    major += ["table faces removed"] if has_faces == (True, False) else []
+    major += [f"table {table} removed" for table in has if has[table] == (True, False)]
     major += _counted(changes, "major")
-    minor = ["table faces added"] if has_faces == (False, True) else []
+    minor = [f"table {table} added" for table in has if has[table] == (False, True)]
     minor += _counted(changes, "minor")
     if not major and not minor:
         major = _unseen(pair)

@@ -8,15 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from emovox.emotions import EMOTIONS
 from emovox.packages import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd
 
 RULE = {
-    "major": "a track is removed or moved, a frame is removed, a common value differs, or the "
-    "step, teacher, emotions or schema version differs",
+    "major": "a track, a frame or a table is removed, a track is moved, a common value differs, or "
+    "the step or the teacher differs",
     "minor": "tracks, frames or a table are added, and all common rows are equal",
     "patch": "only documents or containers differ",
     "none": "every file is equal",
@@ -36,7 +35,7 @@ class TrackChanges:
         other_frames: id of each common track whose grid points differ, with the added ones (as
             numbers of NEW) and the removed ones (as numbers of OLD).
         values: number of common tracks whose value differs, by column.
-        labels: int `[8, 8]`, common tracks by label in OLD and in NEW.
+        labels: int `[E, E]`, common tracks by label in OLD and in NEW.
         label_flips: id, and label in OLD and in NEW.
     """
 
@@ -56,15 +55,15 @@ class FrameChanges:
 
     Attributes:
         common: number of frames in both datasets.
-        changed: common frames with a logit that differs.
+        changed: common frames with a logit or a value that differs.
         argmax_flips: common frames whose largest logit is that of another emotion.
         added, removed: number of the other frames, including those of added and removed tracks.
         added_in_common_tracks, removed_in_common_tracks: those of common tracks only.
-        argmax: int `[8, 8]`, common frames by argmax in OLD and in NEW.
+        argmax: int `[E, E]`, common frames by argmax in OLD and in NEW.
         divergence: mean KL(softmax(old) || softmax(new)), nats.
-        emotions: for each emotion its term of the divergence, and the mean absolute and largest
-            change of its logit.
-        largest: position and values of the logit with the largest change.
+        outputs: for each emotion its term of the divergence, and for each emotion and value the
+            mean absolute and the largest change.
+        largest: position and values of the output with the largest change.
         worst_tracks: tracks with the highest mean KL, in descending order.
     """
 
@@ -77,7 +76,7 @@ class FrameChanges:
     removed_in_common_tracks: int
     argmax: list[list[int]]
     divergence: float | None
-    emotions: dict[str, dict[str, float | None]]
+    outputs: dict[str, dict[str, float | None]]
     largest: dict[str, Any] | None
     worst_tracks: list[dict[str, Any]]
 
@@ -126,7 +125,8 @@ class Difference:
         old, new: description of each dataset, from its manifest.
         header: keys of the description that differ.
         tracks, frames: differences between the rows.
-        faces_changed: number of common rows of `faces` that differ; None unless both have it.
+        faces_changed, embeddings_changed: number of common rows of the table that differ; None
+            unless both datasets have it.
         files: paths of files that differ or exist in one dataset only.
         bump: the version bump that the differences require.
         changes: number of rows by kind of change; not in the JSON.
@@ -138,6 +138,7 @@ class Difference:
     tracks: TrackChanges
     frames: FrameChanges
     faces_changed: int | None
+    embeddings_changed: int | None
     files: list[str]
     bump: Bump
     changes: list[Change]
@@ -200,18 +201,27 @@ class Difference:
         return "\n".join(lines)
 
     def _logits(self) -> Iterator[str]:
-        frames = self.frames
+        frames, emotions = self.frames, self.old["emotions"]
         if frames.argmax_flips:
-            yield _matrix("argmax of frames (rows: old, columns: new)", frames.argmax)
+            title = "argmax of frames (rows: old, columns: new)"
+            yield _matrix(title, frames.argmax, emotions)
         if self.tracks.label_flips:
-            yield _matrix("label of tracks (rows: old, columns: new)", self.tracks.labels)
+            title = "label of tracks (rows: old, columns: new)"
+            yield _matrix(title, self.tracks.labels, emotions)
         if frames.largest is not None:
-            values = {name: [*entry.values()] for name, entry in frames.emotions.items()}
-            terms, means, largest = np.array([*values.values()], float).T
-            values["all"] = [float(terms.sum()), float(means.mean()), float(largest.max())]
-            rows = [[name, *row] for name, row in values.items()]
-            yield _table(["logits", "KL term", "mean change", "largest change"], rows)
-            where = "{emotion} {old:.4f} -> {new:.4f} in frame {frame_index} of {track_id}"
+            rows: list[list[Any]] = [
+                [name, *entry.values()] for name, entry in frames.outputs.items()
+            ]
+            terms, means, largest = np.array([row[1:] for row in rows[: len(emotions)]]).T
+            every: list[Any] = [
+                "all logits",
+                float(terms.sum()),
+                float(means.mean()),
+                float(largest.max()),
+            ]
+            rows.insert(len(emotions), every)
+            yield _table(["outputs", "KL term", "mean change", "largest change"], rows)
+            where = "{output} {old:.4f} -> {new:.4f} in frame {frame_index} of {track_id}"
             yield _item("largest", where.format(**frames.largest))
             head = ["worst tracks", "mean KL", "frames", "changed", "argmax flips"]
             yield _table([*head, "largest change"], [[*t.values()] for t in frames.worst_tracks])
@@ -228,7 +238,11 @@ class Difference:
 
 
 def list_changes(
-    tracks: TrackChanges, frames: FrameChanges, faces_changed: int | None, files: list[str]
+    tracks: TrackChanges,
+    frames: FrameChanges,
+    faces_changed: int | None,
+    embeddings_changed: int | None,
+    files: list[str],
 ) -> list[Change]:
     """Return all kinds of changes between two datasets; arguments as in `Difference`."""
     moved = [f"{t['track_id']} {t['old']} -> {t['new']}" for t in tracks.moved]
@@ -250,9 +264,10 @@ def list_changes(
         Change("frames", "added in common tracks", frames.added_in_common_tracks),
         Change("frames", "removed", frames.removed, "major"),
         Change("frames", "removed in common tracks", frames.removed_in_common_tracks),
-        Change("frames", "with other logits", frames.changed, "major"),
+        Change("frames", "with other logits or values", frames.changed, "major"),
         Change("frames", "with another argmax", frames.argmax_flips),
         Change("faces", "with other values", faces_changed or 0, "major"),
+        Change("embeddings", "with other values", embeddings_changed or 0, "major"),
         Change("files", "that differ", len(files), "patch", files),
     ]
 
@@ -286,9 +301,9 @@ def _table(head: list[str], rows: list[list[Any]]) -> str:
 def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{round(value, 6) + 0.0:.6f}"  # + 0.0 turns -0 into 0
-    return f"{value:,}" if isinstance(value, int) else value
+    return f"{value:,}" if isinstance(value, int) else value or ""
 
 
-def _matrix(title: str, counts: list[list[int]]) -> str:
-    rows = [[name, *(n or "." for n in row)] for name, row in zip(EMOTIONS, counts, strict=True)]
-    return f"{title}\n{_table(['', *EMOTIONS], rows)}"
+def _matrix(title: str, counts: list[list[int]], emotions: Sequence[str]) -> str:
+    rows = [[name, *(n or "." for n in row)] for name, row in zip(emotions, counts, strict=True)]
+    return f"{title}\n{_table(['', *emotions], rows)}"

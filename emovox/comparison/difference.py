@@ -3,16 +3,15 @@
 Semantic versioning for data; `changes.RULE` is the short form that the output shows:
 
 - major: readers may get other values. A track is removed or moved to another split, a frame is
-  removed, a value of a common row differs, or the step, the teacher, the emotions or the schema
-  version differs.
-- minor: tracks, frames or the table of faces are added, and all common rows are equal.
+  removed, a value of a common row differs, or the step or the teacher differs.
+- minor: tracks, frames or a table are added, and all common rows are equal.
 - patch: only documents or containers differ: card, provenance, compression, HDF5, `dropped`.
 - none: every file is equal.
 
 `row_offset` and `n_frames` follow from other rows and are not compared; the maxima and `n_expected`
 are compared only for tracks with the same frames. A teacher whose checksum was unknown and is now
-known counts as the same teacher. Datasets of another schema version or with other emotions are
-refused: their rows cannot be compared.
+known counts as the same teacher. Datasets of another schema version, or with other emotions or
+values than each other, are refused: their rows cannot be compared.
 
 Frames are aligned by track_id and grid point (`frame_index`, or the time `step_ms * frame_index` if
 the steps differ), even if the track changed its split. Both files are sorted and are read in
@@ -22,6 +21,7 @@ split, only OLD's are read. The hashes are taken from the manifests; `emovox val
 
 import os
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,14 +32,12 @@ import pyarrow.compute as pc
 from emovox.comparison.alignment import HEADER, INVALID, Block, Pair, Side
 from emovox.comparison.bump import find_bump
 from emovox.comparison.changes import Difference, FrameChanges, TrackChanges, list_changes
-from emovox.dataset import schema
-from emovox.emotions import EMOTIONS
+from emovox.emotions import Outputs
 from emovox.errors import InputError
 from emovox.scores import confusion_matrix
 
 NUM_WORST = 20  # tracks
-TRACK_VALUES = ("identity_id", "video_id", "track_num", "duration_ms", "label")
-FRAME_SUMMARIES = ("n_expected", *schema.MAXIMA)  # may differ if the frames of a track do
+NOT_COMPARED = ("track_id", "split", "row_offset", "n_frames")  # columns of `tracks`
 
 
 def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference:
@@ -61,12 +59,15 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         ('none', 96, 0)
     """
     pair = Pair(Side(Path(old)), Side(Path(new)))
+    if (one := pair.old.dataset.outputs) != (other := pair.new.dataset.outputs):
+        raise InputError(f"{old} has {_shown(one)}; {new} has {_shown(other)}: cannot be compared")
     totals = _FrameTotals(pair)
     for block in pair.blocks("frames"):
         totals.add(block)
     tracks, frames = _track_changes(pair, totals), totals.changes()
-    faces, files = _count_changed_faces(pair), _changed_files(pair)
-    changes = list_changes(tracks, frames, faces, files)
+    faces, embeddings = (_count_changed(pair, table) for table in ("faces", "embeddings"))
+    files = _changed_files(pair)
+    changes = list_changes(tracks, frames, faces, embeddings, files)
     return Difference(
         old=pair.old.header,
         new=pair.new.header,
@@ -74,6 +75,7 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         tracks=tracks,
         frames=frames,
         faces_changed=faces,
+        embeddings_changed=embeddings,
         files=files,
         bump=find_bump(pair, changes, files),
         changes=changes,
@@ -85,8 +87,11 @@ class _FrameTotals:
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
-        self.argmax = np.zeros((len(EMOTIONS), len(EMOTIONS)), int)
-        self.terms, self.absolute, self.largest = np.zeros((3, len(EMOTIONS)))
+        outputs = pair.old.dataset.outputs
+        self._emotions, self._names = outputs.emotions, (*outputs.emotions, *outputs.values)
+        self.argmax = np.zeros((len(self._emotions), len(self._emotions)), int)
+        self.terms = np.zeros(len(self._emotions))
+        self.absolute, self.largest = np.zeros((2, len(self._names)))
         self.where: dict[str, Any] | None = None  # the largest change so far
         self.common, self.changed, self.flips = np.zeros((3, len(pair)), int)  # by track
         self.divergence, self.track_largest = np.zeros((2, len(pair)))
@@ -99,10 +104,11 @@ class _FrameTotals:
             for track, index in points.T.tolist():
                 lists[track].append(index)
         changed = (block.old != block.new).any(axis=0)
-        old = block.old.argmax(axis=0)
+        num = len(self._emotions)
+        old = block.old[:num].argmax(axis=0)
         new = old.copy()
-        new[changed] = block.new[:, changed].argmax(axis=0)
-        self.argmax += confusion_matrix(old, new)
+        new[changed] = block.new[:num, changed].argmax(axis=0)
+        self.argmax += confusion_matrix(old, new, num)
         num_tracks = len(block.tracks)
         self.common[block.tracks] += np.bincount(block.owner, minlength=num_tracks)
         self.changed[block.tracks] += np.bincount(block.owner[changed], minlength=num_tracks)
@@ -113,7 +119,8 @@ class _FrameTotals:
     def _add_changed(self, block: Block, changed: np.ndarray) -> None:
         old, new = block.old[:, changed].astype(float), block.new[:, changed].astype(float)
         owner, change = block.owner[changed], np.abs(new - old)
-        terms = _kl_terms(old, new)
+        num = len(self._emotions)
+        terms = _kl_terms(old[:num], new[:num])
         self.terms += terms.sum(axis=1)
         self.absolute += change.sum(axis=1)
         largest = change.max(axis=0)
@@ -121,13 +128,13 @@ class _FrameTotals:
         self.divergence[block.tracks] += np.bincount(owner, terms.sum(axis=0), len(block.tracks))
         if largest.max() > self.largest.max():
             row = int(largest.argmax())
-            emotion = int(change[:, row].argmax())
+            output = int(change[:, row].argmax())
             self.where = {
                 "track_id": self._pair.ids([block.tracks[owner[row]]])[0],
                 "frame_index": int(block.frame_index[changed][row]),
-                "emotion": EMOTIONS[emotion],
-                "old": float(old[emotion, row]),
-                "new": float(new[emotion, row]),
+                "output": self._names[output],
+                "old": float(old[output, row]),
+                "new": float(new[output, row]),
             }
         self.largest = np.maximum(self.largest, change.max(axis=1))
 
@@ -151,11 +158,10 @@ class _FrameTotals:
         """Return the totals and means."""
         pair, common = self._pair, int(self.common.sum())
         added, removed = (sum(map(len, lists.values())) for lists in (self.added, self.removed))
-        divergence, by_emotion = None, np.full((len(EMOTIONS), 3), None).tolist()
-        if common:
-            divergence = float((self.terms / common).sum())
-            means = [self.terms / common, self.absolute / common, self.largest]
-            by_emotion = np.stack(means, axis=1).tolist()
+        # A value has no term of the divergence.
+        terms = [*(self.terms / max(common, 1)), *[None] * (len(self._names) - len(self.terms))]
+        rows = zip(terms, self.absolute / max(common, 1), self.largest, strict=True)
+        by_output = [[None if x is None or not common else float(x) for x in row] for row in rows]
         keys = ("divergence", "mean_change", "largest_change")
         return FrameChanges(
             common=common,
@@ -166,10 +172,10 @@ class _FrameTotals:
             added_in_common_tracks=added,
             removed_in_common_tracks=removed,
             argmax=self.argmax.tolist(),
-            divergence=divergence,
-            emotions={
-                emotion: dict(zip(keys, values, strict=True))
-                for emotion, values in zip(EMOTIONS, by_emotion, strict=True)
+            divergence=float((self.terms / common).sum()) if common else None,
+            outputs={
+                name: dict(zip(keys, values, strict=True))
+                for name, values in zip(self._names, by_output, strict=True)
             },
             largest=self.where,
             worst_tracks=self._worst(),
@@ -192,7 +198,7 @@ class _FrameTotals:
 
 
 def _kl_terms(old: np.ndarray, new: np.ndarray) -> np.ndarray:
-    """Return the terms of KL(softmax(old) || softmax(new)) of logits `[8, n]`, by emotion."""
+    """Return the terms of KL(softmax(old) || softmax(new)) of logits `[E, n]`, by emotion."""
     old, new = (x - x.max(axis=0) for x in (old, new))
     old, new = (x - np.log(np.exp(x).sum(axis=0)) for x in (old, new))
     return np.exp(old) * (old - new)
@@ -201,10 +207,17 @@ def _kl_terms(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 def _track_changes(pair: Pair, totals: _FrameTotals) -> TrackChanges:
     old = pair.old.tracks.take(pa.array(pair.in_old))
     new = pair.new.tracks.take(pa.array(pair.in_new))
-    labels = [_label_numbers(side.path, t) for side, t in ((pair.old, old), (pair.new, new))]
-    values = {column: _differs(old, new, column) for column in TRACK_VALUES}
-    for column in FRAME_SUMMARIES:
-        values[column] = _differs(old, new, column) & totals.same_grid
+    outputs = pair.old.dataset.outputs
+    labels = [
+        _label_numbers(side.path, table, outputs.emotions)
+        for side, table in ((pair.old, old), (pair.new, new))
+    ]
+    compared = [name for name in old.column_names if name not in NOT_COMPARED]
+    values = {column: _differs(old, new, column) for column in compared}
+    columns = pair.old.dataset.columns
+    # These may differ if the frames of a track do.
+    for column in ("n_expected", "majority", *columns.maxima, *columns.means):
+        values[column] &= totals.same_grid
     return TrackChanges(
         common=len(pair),
         added=_others(pair.new, pair.in_new),
@@ -212,15 +225,19 @@ def _track_changes(pair: Pair, totals: _FrameTotals) -> TrackChanges:
         moved=_flips(old, new, "split"),
         other_frames=totals.other_frames(),
         values={column: int(differs.sum()) for column, differs in values.items() if differs.any()},
-        labels=confusion_matrix(*labels).tolist(),
+        labels=confusion_matrix(labels[0], labels[1], len(outputs.emotions)).tolist(),
         label_flips=_flips(old, new, "label"),
     )
 
 
-def _label_numbers(path: Path, tracks: pa.Table) -> np.ndarray:
-    numbers = pc.index_in(tracks["label"], value_set=pa.array(EMOTIONS))
+def _shown(outputs: Outputs) -> str:
+    return f"emotions and values {', '.join((*outputs.emotions, *outputs.values))}"
+
+
+def _label_numbers(path: Path, tracks: pa.Table, emotions: Sequence[str]) -> np.ndarray:
+    numbers = pc.index_in(tracks["label"], value_set=pa.array(emotions))
     if numbers.null_count:
-        raise InputError(f"{path}: a label is not one of {', '.join(EMOTIONS)}; {INVALID}")
+        raise InputError(f"{path}: a label is not one of {', '.join(emotions)}; {INVALID}")
     return numbers.to_numpy().astype(int)
 
 
@@ -243,10 +260,11 @@ def _flips(old: pa.Table, new: pa.Table, column: str) -> list[dict[str, str]]:
     return pa.table(values).filter(differs).sort_by("track_id").to_pylist()
 
 
-def _count_changed_faces(pair: Pair) -> int | None:
-    if not (pair.old.has("faces") and pair.new.has("faces")):
+def _count_changed(pair: Pair, table: str) -> int | None:
+    """Return the number of common rows of a table that differ; None unless both have it."""
+    if not (pair.old.has(table) and pair.new.has(table)):
         return None
-    blocks = pair.blocks("faces")
+    blocks = pair.blocks(table)
     return sum(int((block.old != block.new).any(axis=0).sum()) for block in blocks)
 
 

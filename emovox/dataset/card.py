@@ -4,7 +4,7 @@ import json
 import os
 from bisect import bisect
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import card_text, schema
-from emovox.dataset.documents import read_document, read_manifest
-from emovox.dataset.store import logits_of
-from emovox.emotions import EMOTIONS
+from emovox.dataset.documents import outputs_of, read_document, read_manifest
+from emovox.dataset.store import matrix_of
+from emovox.emotions import Outputs
 from emovox.errors import CheckError, InputError, first_line
 
 # Upper bounds, in rows, of Hugging Face's size categories, and their names.
@@ -32,24 +32,25 @@ class Counts:
     labels: Counter[str] = field(default_factory=Counter)
     frames: Counter[str] = field(default_factory=Counter)
 
-    def add(self, labels: list[str], logits: np.ndarray) -> None:
-        """Count more tracks, by their labels, and more frames, by their logits `[n, 8]`."""
+    def add(self, labels: list[str], logits: np.ndarray, emotions: Sequence[str]) -> None:
+        """Count more tracks, by their labels, and more frames, by their logits `[n, E]`."""
         self.labels.update(labels)
-        dominant = np.bincount(logits.argmax(axis=1), minlength=len(EMOTIONS))
-        self.frames.update(dict(zip(EMOTIONS, map(int, dominant), strict=True)))
+        dominant = np.bincount(logits.argmax(axis=1), minlength=len(emotions))
+        self.frames.update(dict(zip(emotions, map(int, dominant), strict=True)))
 
 
-def count(root: Path, splits: list[str]) -> dict[str, Counts]:
+def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, Counts]:
     """Count the rows of a dataset on disk, row group by row group."""
-    counted = {}
-    for split in splits:
+    counted, emotions = {}, outputs_of(manifest).emotions
+    columns = schema.columns(Outputs(emotions)).logits
+    for split in manifest["totals"]["by_split"]:
         counts = counted[split] = Counts()
         tracks = pq.read_table(root / schema.table_file("tracks", split), columns=["label"])
         counts.labels.update(tracks["label"].to_pylist())
         path = root / schema.table_file("frames", split)
         frames = pq.ParquetFile(path, pre_buffer=False)  # a buffer would hold the whole file
-        for batch in frames.iter_batches(schema.ROW_GROUP_ROWS, columns=list(schema.LOGITS)):
-            counts.add([], logits_of(batch))
+        for batch in frames.iter_batches(schema.ROW_GROUP_ROWS, columns=list(columns)):
+            counts.add([], matrix_of(batch, columns), emotions)
     return counted
 
 
@@ -68,6 +69,7 @@ def render_card(
     teacher, limits = manifest["teacher"], card_text.limits(provenance)
     digest = f", weights sha256 `{teacher['sha256']}`" if teacher["sha256"] else ""
     accuracy = provenance.get("teacher", {}).get("accuracy")
+    emotions = manifest["emotions"]
     lines = [
         *_front_matter(manifest, splits),
         f"# {manifest['name']} {manifest['version']}",
@@ -79,10 +81,11 @@ def render_card(
         "",
         "Tracks by label, the emotion with the largest logit over all frames of a track:",
         "",
-        *_emotions({split: counts[split].labels for split in splits}),
+        *_emotions({split: counts[split].labels for split in splits}, emotions),
         "Frames by dominant emotion:",
         "",
-        *_emotions({split: counts[split].frames for split in splits}),
+        *_emotions({split: counts[split].frames for split in splits}, emotions),
+        *card_text.values(manifest),
         "## Teacher",
         "",
         f"`{teacher['name']}`{digest}.",
@@ -151,11 +154,11 @@ def _splits(manifest: Mapping[str, Any], splits: list[str]) -> list[str]:
     return [*lines, ""]
 
 
-def _emotions(counts: Mapping[str, Counter[str]]) -> list[str]:
+def _emotions(counts: Mapping[str, Counter[str]], emotions: Sequence[str]) -> list[str]:
     """Return a table with a row for each split and a column for each emotion."""
-    lines = [f"| split | {' | '.join(EMOTIONS)} |", f"|---|{'---:|' * len(EMOTIONS)}"]
+    lines = [f"| split | {' | '.join(emotions)} |", f"|---|{'---:|' * len(emotions)}"]
     for split, by_emotion in counts.items():
-        lines.append(f"| {split} | {' | '.join(f'{by_emotion[e]:,}' for e in EMOTIONS)} |")
+        lines.append(f"| {split} | {' | '.join(f'{by_emotion[e]:,}' for e in emotions)} |")
     return [*lines, ""]
 
 
@@ -168,7 +171,7 @@ def card_of(root: str | os.PathLike[str]) -> str:
     root = Path(root)
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)
     try:
-        return render_card(manifest, provenance, count(root, list(manifest["totals"]["by_split"])))
+        return render_card(manifest, provenance, count(root, manifest))
     except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
         raise InputError(f"{root}: not a complete dataset ({first_line(error)})") from error
 

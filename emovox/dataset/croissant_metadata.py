@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from emovox.dataset import schema
+from emovox.dataset.documents import outputs_of
 
 Node = dict[str, Any]
 
@@ -21,9 +22,11 @@ DATA_TYPES = {
     pa.int16(): "cr:Int16",
     pa.int32(): "cr:Int32",
     pa.int64(): "cr:Int64",
+    pa.float16(): "cr:Float16",
     pa.float32(): "cr:Float32",
     pa.float64(): "cr:Float64",
 }
+EMBEDDING_SIZE = 1  # any: the metadata does not state it
 PARQUET = "application/x-parquet"  # the only spelling that mlcroissant reads
 FORMATS = {
     ".parquet": PARQUET,
@@ -53,8 +56,7 @@ def files_and_columns(manifest: Mapping[str, Any]) -> Node:
         ],
         "recordSet": [
             *([_split_records(splits)] if splits else []),
-            *(_table_records(table, splits) for table in tables),
-            _table_records("dropped", []),
+            *(_table_records(manifest, table, splits) for table in (*tables, "dropped")),
         ],
     }
 
@@ -98,15 +100,15 @@ def _split_records(splits: list[str]) -> Node:
     }
 
 
-def _table_records(table: str, splits: list[str]) -> Node:
-    columns = schema.SCHEMAS[table]
+def _table_records(manifest: Mapping[str, Any], table: str, splits: list[str]) -> Node:
+    columns = schema.columns(outputs_of(manifest)).of(table, EMBEDDING_SIZE)
     if table == "dropped":  # one file; its track_id may repeat
         source, key = {"fileObject": {"@id": schema.DROPPED_FILE}}, []
     else:
         source = {"fileSet": {"@id": f"{table}-files"}}
         key = [name for name in ("track_id", "frame_index") if name in columns.names]
     fields = [_column(table, column, source) for column in columns]
-    if "split" not in columns.names and splits:
+    if "split" not in columns.names and table != "dropped":
         fields.append(_split_of_file(table, splits, source))
     return {
         **_node("RecordSet", table),
@@ -118,9 +120,13 @@ def _table_records(table: str, splits: list[str]) -> Node:
 
 def _column(table: str, column: pa.Field, source: Node) -> Node:
     name = column.name
-    field = _field(table, name, DATA_TYPES[column.type], schema.COLUMNS[name][1])
+    is_list = pa.types.is_fixed_size_list(column.type)
+    kind = column.type.value_type if is_list else column.type
+    field = _field(table, name, DATA_TYPES[kind], schema.description(name))
     field["source"] = source | {"extract": {"column": name}}
-    if name == "track_id" and table in ("frames", "faces"):
+    if is_list:
+        field |= {"isArray": True, "arrayShape": "-1"}
+    if name == "track_id" and table in ("frames", "faces", "embeddings"):
         field["references"] = {"field": {"@id": "tracks/track_id"}}
     return field
 

@@ -2,12 +2,13 @@
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from emovox.dataset import schema
-from emovox.emotions import EMOTIONS
-from emovox.errors import InputError, first_line
+from emovox.emotions import Outputs
+from emovox.errors import ConfigError, InputError, first_line
 
 
 def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
@@ -43,20 +44,48 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
         root: folder of the dataset.
 
     Raises:
-        InputError: the folder or the manifest is missing, or the manifest is not one of a dataset,
-            of another contract version or of other emotions.
+        InputError: the folder or the manifest is missing, or the manifest is not one of a dataset
+            or of another contract version.
     """
     path = Path(root) / schema.MANIFEST
     manifest = read_document(root, schema.MANIFEST)
     try:
-        version, emotions = manifest["schema_version"], manifest["emotions"]
-        _ = manifest["name"], manifest["version"], manifest["step_ms"], manifest["files"]
+        version = manifest["schema_version"]
+        _ = manifest["name"], manifest["version"]
+        step_ms, files = manifest["step_ms"], manifest["files"]
         _ = manifest["totals"]["by_split"], manifest["totals"]["tracks"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not the manifest of a dataset ({first_line(error)})") from error
     if version != schema.SCHEMA_VERSION:
         expected = schema.SCHEMA_VERSION
         raise InputError(f"{path}: contract version {version}; this emovox reads {expected}")
-    if emotions != list(EMOTIONS):
-        raise InputError(f"{path}: emotions are {emotions}, expected {list(EMOTIONS)}")
+    if not isinstance(step_ms, int) or step_ms < 1:
+        raise InputError(f"{path}: step_ms is {step_ms!r}, expected a number of milliseconds")
+    if not (isinstance(files, list) and all(map(_is_entry, files))):
+        raise InputError(f"{path}: files is not a list of files with a path")
+    try:
+        outputs_of(manifest)
+    except KeyError as error:
+        raise InputError(f"{path}: not the manifest of a dataset ({error} is missing)") from error
+    except (TypeError, ConfigError) as error:
+        raise InputError(f"{path}: emotions or values: {first_line(error)}") from error
     return manifest
+
+
+def listed_hash(manifest: Mapping[str, Any], path: str) -> str | None:
+    """Return the content hash that a manifest lists for a file; None if it lists none."""
+    hashes = (f.get("content_sha256") for f in manifest["files"] if f["path"] == path)
+    return next(hashes, None)
+
+
+def _is_entry(file: Any) -> bool:
+    return isinstance(file, dict) and isinstance(file.get("path"), str)
+
+
+def outputs_of(manifest: Mapping[str, Any]) -> Outputs:
+    """Return the emotions and values that a manifest declares.
+
+    Raises:
+        KeyError, TypeError, ConfigError: they are missing or not valid.
+    """
+    return Outputs.of(manifest["emotions"], manifest["values"])

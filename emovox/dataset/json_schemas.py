@@ -8,7 +8,7 @@ from typing import Any
 from jsonschema import Draft202012Validator
 
 from emovox.dataset import schema
-from emovox.emotions import EMOTIONS
+from emovox.emotions import MAX_EMOTIONS, NAME
 
 Schema = dict[str, Any]
 
@@ -31,6 +31,13 @@ def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
+def _names(minimum: int, maximum: int | None = None) -> Schema:
+    """Return the schema of a list of names of emotions or values."""
+    names = _list({"type": "string", "pattern": f"^{NAME.pattern}$"})
+    limits = {"uniqueItems": True, "minItems": minimum}
+    return names | limits | ({} if maximum is None else {"maxItems": maximum})
+
+
 TEACHER = _object({"name": TEXT, "sha256": MAYBE_SHA256})
 
 MANIFEST = _object(
@@ -42,7 +49,8 @@ MANIFEST = _object(
             "type": "string",
             "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$",
         },
-        "emotions": {"const": list(EMOTIONS)},
+        "emotions": _names(2, MAX_EMOTIONS),
+        "values": _names(0),
         "step_ms": {"type": "integer", "minimum": 1},
         "teacher": TEACHER,
         "totals": _object(

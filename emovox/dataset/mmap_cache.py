@@ -5,31 +5,47 @@ were found to have that hash, so that every dataset with the same rows can use t
 """
 
 import contextlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import hashlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from emovox.cache import cache_folder
 from emovox.dataset import schema
-from emovox.dataset.store import ContentHash, logits_of, read_frames
+from emovox.dataset.documents import listed_hash, outputs_of
+from emovox.dataset.store import ContentHash, matrix_of, read_frames
+from emovox.emotions import Outputs
 from emovox.errors import InputError
 from emovox.files import remove_leftovers, replace_file
 
 
 @dataclass(frozen=True)
 class Arrays:
-    """Frames of one split.
+    """Frames of one split; all arrays are read-only.
 
     Attributes:
-        logits: float32 `[N, 8]`, read-only.
-        frame_index: int16 `[N]`, read-only.
+        outputs: float32 `[N, E + V]`: logits, then values.
+        frame_index: int32 `[N]`.
+        starts: int64 `[T]`, first row of each run of rows with the same track_id.
+        names: SHA-256 of the track_id of each run, see `hash_names`; uint8 `[32]`.
     """
 
-    logits: np.ndarray
+    outputs: np.ndarray
     frame_index: np.ndarray
+    starts: np.ndarray
+    names: np.ndarray
+
+
+def hash_names(track_ids: Iterable[str]) -> np.ndarray:
+    """Return a hash of names, in their order."""
+    whole = hashlib.sha256()
+    for name in track_ids:
+        whole.update(f"{name}\n".encode())
+    return np.frombuffer(whole.digest(), np.uint8)
 
 
 def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, Any]) -> Arrays:
@@ -40,59 +56,89 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
     Raises:
         InputError: the rows are missing, damaged, or differ from the manifest.
     """
-    hashes = {f["path"]: f["content_sha256"] for f in manifest["files"]}
-    digest = str(hashes.get(schema.table_file("frames", split)))
-    num_rows = int(manifest["totals"]["by_split"][split]["frames"])
+    digest = str(listed_hash(manifest, schema.table_file("frames", split)))
+    num_rows, outputs = int(manifest["totals"]["by_split"][split]["frames"]), outputs_of(manifest)
     folder = cache_folder() / "frames"
-    paths = [folder / f"{digest}.{array}.npy" for array in ("logits", "frame_index")]
-    if (mapped := _map(paths, num_rows)) is not None:
+    paths = [folder / f"{digest}.{field.name}.npy" for field in fields(Arrays)]
+    if (mapped := _map(paths, num_rows, outputs)) is not None:
         return mapped
     from filelock import FileLock  # takes longer to import than a dataset to open
 
+    def unpack() -> Arrays:
+        return _unpack(root, split, container, num_rows, digest, outputs)
+
     unpacked = None
-    with contextlib.suppress(OSError):  # the cache is not writable
+    # The cache is not writable, or its file system has no locks.
+    with contextlib.suppress(OSError, NotImplementedError):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{digest}.lock"):
-            if _map(paths, num_rows) is None:  # no other process was faster
-                unpacked = _unpack(root, split, container, num_rows, digest)
+            if _map(paths, num_rows, outputs) is None:  # no other process was faster
+                unpacked = unpack()
                 _write(unpacked, paths)
-    return _map(paths, num_rows) or unpacked or _unpack(root, split, container, num_rows, digest)
+    return _map(paths, num_rows, outputs) or unpacked or unpack()
 
 
-def _map(paths: list[Path], num_rows: int) -> Arrays | None:
+def _map(paths: list[Path], num_rows: int, outputs: Outputs) -> Arrays | None:
     """Return the arrays in the cache; None if they are missing or damaged."""
     try:
-        logits, index = (np.load(path, mmap_mode="r").view(np.ndarray) for path in paths)
+        arrays = Arrays(*(np.load(path, mmap_mode="r").view(np.ndarray) for path in paths))
     except (OSError, ValueError, EOFError):
         return None
-    is_complete = logits.shape == (num_rows, len(schema.LOGITS)) and index.shape == (num_rows,)
-    return Arrays(logits, index) if is_complete else None
+    shape = (num_rows, len(outputs.emotions) + len(outputs.values))
+    is_complete = arrays.outputs.shape == shape and arrays.frame_index.shape == (num_rows,)
+    return arrays if is_complete else None
 
 
-def _unpack(root: Path, split: str, container: str, num_rows: int, digest: str) -> Arrays:
-    logits = np.empty((num_rows, len(schema.LOGITS)), np.float32)
-    index = np.empty(num_rows, np.int16)
-    content, start = ContentHash(schema.FRAMES), 0
-    for table in read_frames(root, split, container):
+def _unpack(
+    root: Path, split: str, container: str, num_rows: int, digest: str, outputs: Outputs
+) -> Arrays:
+    columns = schema.columns(outputs)
+    names = columns.logits + columns.values
+    rows, index = np.empty((num_rows, len(names)), np.float32), np.empty(num_rows, np.int32)
+    content, start = ContentHash(columns.frames), 0
+    runs: list[str] = []
+    starts: list[np.ndarray] = []
+    for table in read_frames(root, split, container, outputs):
         stop = start + len(table)
         if stop > num_rows:
             break
         content.update(table)
-        logits[start:stop] = logits_of(table)
+        rows[start:stop] = matrix_of(table, names)
         index[start:stop] = table["frame_index"].to_numpy()
+        begins = _run_starts(table["track_id"])
+        track_ids = table["track_id"].take(pa.array(begins)).to_pylist()
+        if runs and track_ids and runs[-1] == track_ids[0]:  # goes on from the last piece
+            begins, track_ids = begins[1:], track_ids[1:]
+        runs += track_ids
+        starts.append(begins + start)
         start = stop
     if start != num_rows or content.hexdigest() != digest:
         raise InputError(
             f"{root}: the frames of {split} differ from {schema.MANIFEST}; "
             f"run: emovox validate {root}"
         )
-    logits.setflags(write=False)
-    index.setflags(write=False)
-    return Arrays(logits, index)
+    first_rows = np.concatenate([np.empty(0, np.int64), *starts])
+    arrays = Arrays(rows, index, first_rows, hash_names(runs))
+    for field in fields(arrays):
+        getattr(arrays, field.name).setflags(write=False)
+    return arrays
+
+
+def _run_starts(track_ids: pa.ChunkedArray) -> np.ndarray:
+    """Return the first row of each run of equal names, int64."""
+    import pyarrow.compute as pc  # takes longer to import than a dataset to open
+
+    if not len(track_ids):
+        return np.empty(0, np.int64)
+    names = track_ids.combine_chunks()
+    differs = pc.not_equal(names.slice(1), names.slice(0, len(names) - 1)).to_numpy(
+        zero_copy_only=False
+    )
+    return np.flatnonzero(np.concatenate([[True], differs]))
 
 
 def _write(arrays: Arrays, paths: list[Path]) -> None:
-    for array, path in zip((arrays.logits, arrays.frame_index), paths, strict=True):
+    for field, path in zip(fields(arrays), paths, strict=True):
         remove_leftovers(path)
         with replace_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, array)
+            np.save(file, getattr(arrays, field.name))

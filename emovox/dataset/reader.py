@@ -18,9 +18,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.documents import read_manifest
-from emovox.dataset.mmap_cache import open_arrays
-from emovox.dataset.store import read_frames
+from emovox.dataset.documents import listed_hash, outputs_of, read_manifest
+from emovox.dataset.mmap_cache import Arrays, hash_names, open_arrays
+from emovox.dataset.store import ContentHash, read_frames
 from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
 from emovox.dataset.targets import pool_window
 from emovox.errors import ConfigError, InputError, first_line
@@ -37,8 +37,9 @@ class TrackLogits:
 
     Attributes:
         track_id, identity_id, video_id, split, label: as in the table `tracks`.
-        logits: float32 `[n, 8]` in the order of `EMOTIONS`; memory-mapped, read-only.
-        frame_index: int16 `[n]`, grid points.
+        logits: float32 `[n, E]` in the order of the dataset's emotions; memory-mapped, read-only.
+        values: float32 `[n, V]` in the order of the dataset's values; memory-mapped, read-only.
+        frame_index: int32 `[n]`, grid points.
         times: float64 `[n]`, seconds from the start of the track.
     """
 
@@ -48,6 +49,7 @@ class TrackLogits:
     split: str
     label: str
     logits: np.ndarray
+    values: np.ndarray
     frame_index: np.ndarray
     times: np.ndarray
 
@@ -100,6 +102,7 @@ class Dataset:
         takedown: hashes of the hidden identities, of all lists.
         manifest: content of manifest.json; its totals include hidden identities.
         name, version: of the dataset.
+        outputs: names of its emotions and values.
         step: seconds between grid points.
         splits: splits with rows.
         tracks, frames: the tables `tracks` and `frames` of each split; read on first use.
@@ -119,6 +122,7 @@ class Dataset:
         self.path, self.container = Path(path), container
         self.manifest = read_manifest(self.path)
         self.name, self.version = str(self.manifest["name"]), str(self.manifest["version"])
+        self.outputs = outputs_of(self.manifest)
         self.step = self.manifest["step_ms"] / 1000
         by_split = self.manifest["totals"]["by_split"]
         self.splits = tuple(split for split in schema.SPLITS if split in by_split)
@@ -128,9 +132,7 @@ class Dataset:
             self._hide()
         self.tracks = _BySplit(self, self._read_tracks)
         self.frames = _BySplit(self, self._read_frames)
-        self._arrays = _BySplit(
-            self, lambda split: open_arrays(self.path, split, self.container, self.manifest)
-        )
+        self._arrays = _BySplit(self, self._open_arrays)
         self._bounds = _BySplit(self, self._find_bounds)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -143,6 +145,21 @@ class Dataset:
             f"{self.manifest['totals']['frames'] - num_hidden:,} frames, "
             f"{', '.join(self.splits) or 'empty'}>"
         )
+
+    @property
+    def emotions(self) -> tuple[str, ...]:
+        """Names of the logits, in order."""
+        return self.outputs.emotions
+
+    @property
+    def values(self) -> tuple[str, ...]:
+        """Names of the values, in order; often none."""
+        return self.outputs.values
+
+    @property
+    def columns(self) -> schema.Columns:
+        """Names and types of the columns of its tables."""
+        return schema.columns(self.outputs)
 
     def __len__(self) -> int:
         num_hidden = sum(view.num_hidden_tracks for view in self._views.values())
@@ -160,16 +177,16 @@ class Dataset:
         return self._track(*self._find(track_id))
 
     def logits(self, track_id: str) -> np.ndarray:
-        """Return the logits of a track, float32 `[n, 8]`; memory-mapped, read-only.
+        """Return the logits of a track, float32 `[n, E]`; memory-mapped, read-only.
 
         Raises:
             KeyError: the track is unknown.
         """
         split, row = self._find(track_id)
-        return self._arrays[split].logits[self._span(split, row)]
+        return self._arrays[split].outputs[self._span(split, row), : len(self.emotions)]
 
     def frame_index(self, track_id: str) -> np.ndarray:
-        """Return the grid points of a track's rows, int16 `[n]`; KeyError for an unknown track."""
+        """Return the grid points of a track's rows, int32 `[n]`; KeyError for an unknown track."""
         split, row = self._find(track_id)
         return self._arrays[split].frame_index[self._span(split, row)]
 
@@ -189,7 +206,7 @@ class Dataset:
         pool: str = "max",
         timing: str = "grid",
     ) -> np.ndarray:
-        """Pool the logits of a window of a track into one target, float32 `[8]`.
+        """Pool the logits of a window of a track into one target, float32 `[E]`.
 
         Args:
             track_id: the track.
@@ -234,10 +251,10 @@ class Dataset:
         chosen = [tables[s] for s in (self.splits if split is None else (split,))]
         with explained("to_pandas"):
             import pandas  # noqa: F401  pyarrow imports it and does not name its extra
-        return pa.concat_tables([schema.SCHEMAS[table].empty_table(), *chosen]).to_pandas()
+        return pa.concat_tables([self.columns.of(table).empty_table(), *chosen]).to_pandas()
 
     def to_numpy(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return the logits float32 `[N, 8]` and grid points int16 `[N]` of a split; read-only.
+        """Return the logits float32 `[N, E]` and grid points int32 `[N]` of a split; read-only.
 
         They are memory-mapped, unless a takedown list hides some of the stored rows. The rows of a
         track start at its `row_offset` in the table `tracks`.
@@ -246,7 +263,7 @@ class Dataset:
             ConfigError: the split is unknown.
         """
         arrays = self._arrays[split]
-        logits, index = arrays.logits, arrays.frame_index
+        logits, index = arrays.outputs[:, : len(self.emotions)], arrays.frame_index
         if view := self._views.get(split):
             logits, index = logits[view.frames], index[view.frames]
             logits.setflags(write=False)
@@ -304,7 +321,7 @@ class Dataset:
 
     def _read_frames(self, split: str) -> pa.Table:
         if self.container == "hdf5":
-            stored = pa.concat_tables(read_frames(self.path, split, "hdf5"))
+            stored = pa.concat_tables(read_frames(self.path, split, "hdf5", self.outputs))
         else:
             stored = self._read("frames", split)
         view = self._views.get(split)
@@ -312,7 +329,7 @@ class Dataset:
 
     def _read(self, table: str, split: str) -> pa.Table:
         """Return a Parquet table as it is stored, hidden identities included."""
-        file, columns = self.path / schema.table_file(table, split), schema.SCHEMAS[table]
+        file, columns = self.path / schema.table_file(table, split), self.columns.of(table)
         try:
             stored = pq.read_table(file, memory_map=True, page_checksum_verification=True)
             stored = stored.select(columns.names).cast(columns)
@@ -320,14 +337,47 @@ class Dataset:
             raise InputError(
                 f"{file}: cannot read {table} of {split}: {first_line(error)}"
             ) from error
+        if table == "tracks":
+            self._check_content(stored, split)
         return stored.replace_schema_metadata(None)
+
+    def _check_content(self, tracks: pa.Table, split: str) -> None:
+        """Raise InputError if the table `tracks` of a split differs from the manifest."""
+        content = ContentHash(self.columns.tracks)
+        content.update(tracks)
+        path = schema.table_file("tracks", split)
+        if content.hexdigest() != listed_hash(self.manifest, path):
+            raise InputError(
+                f"{self.path}: {path} differs from {schema.MANIFEST}; "
+                f"run: emovox validate {self.path}"
+            )
+
+    def _open_arrays(self, split: str) -> Arrays:
+        """Return the arrays of a split, after a check that its tracks belong to these rows."""
+        arrays = open_arrays(self.path, split, self.container, self.manifest)
+        # With hidden identities, the stored table has more rows than `self.tracks`.
+        tracks = self._read("tracks", split) if split in self._views else self.tracks[split]
+        starts, counts = (tracks[c].to_numpy() for c in ("row_offset", "n_frames"))
+        ends = np.append(arrays.starts[1:], len(arrays.outputs))
+        if not (
+            np.array_equal(starts, arrays.starts)
+            and np.array_equal(starts + counts, ends)
+            and np.array_equal(hash_names(tracks["track_id"].to_pylist()), arrays.names)
+        ):
+            raise InputError(
+                f"{self.path}: the tracks of {split} do not belong to its frames; "
+                f"run: emovox validate {self.path}"
+            )
+        return arrays
 
     def _track(self, split: str, row: int) -> TrackLogits:
         table, span, arrays = self.tracks[split], self._span(split, row), self._arrays[split]
+        num = len(self.emotions)
         names = ("track_id", "identity_id", "video_id", "split", "label")
         return TrackLogits(
             **{name: table[name][row].as_py() for name in names},
-            logits=arrays.logits[span],
+            logits=arrays.outputs[span, :num],
+            values=arrays.outputs[span, num:],
             frame_index=arrays.frame_index[span],
             times=arrays.frame_index[span] * self.step,
         )

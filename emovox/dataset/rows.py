@@ -21,12 +21,19 @@ class TrackRow:
         n_frames: number of its rows in `frames`.
         n_expected: number of its grid points.
         duration_ms: its length; None where the source gives none.
+        source: path of its media file below the corpus root; None if unknown.
+        start_ms, end_ms: its interval on the clock of the media file; None if unknown.
+        sound_offset_ms: first sample minus first picture of the file; None without sound.
     """
 
     key: TrackKey
     n_frames: int
     n_expected: int
     duration_ms: int | None = None
+    source: str | None = None
+    start_ms: int | None = None
+    end_ms: int | None = None
+    sound_offset_ms: float | None = None
 
     @property
     def track_id(self) -> str:
@@ -66,7 +73,7 @@ class Chunk:
     Attributes:
         split: one of `schema.SPLITS`.
         tracks: sorted by track_id.
-        rows: the columns of `frames`, and those of `faces` where there are any.
+        rows: the columns of `frames`, and those of the other tables with a row per frame.
     """
 
     split: str

@@ -1,4 +1,4 @@
-"""The dataset contract, version 1; no other module defines any of it.
+"""The dataset contract, version 2; no other module defines any of it.
 
 A dataset is a folder::
 
@@ -6,17 +6,21 @@ A dataset is a folder::
     frames/<split>-00000-of-00001.parquet    one row per grid point with a face
     tracks/<split>-00000-of-00001.parquet    one row per track
     faces/<split>-00000-of-00001.parquet     position of each face; built datasets only
+    embeddings/<split>-00000-of-00001.parquet  last hidden layer of the teacher, on request
     hdf5/<split>.h5                          copy of the frames, on request
     dropped.parquet                          tracks without rows, with the reason
     croissant.json                           metadata for other tools; in releases
     provenance.json  SHA256SUMS  manifest.json
     takedown.txt                             hashes of identities that must not be shown
 
-A split without rows has no files. The manifest lists every file except itself. croissant.json and
-takedown.txt may be added to a finished dataset. Tracks planned = rows of `tracks` + rows of
-`dropped`, not counting identities that a takedown list removed.
+The manifest declares the names of the emotions and of the values, if any: they are parts of the
+names of columns, see `columns`. A split without rows has no files. The manifest lists every file
+except itself. croissant.json and takedown.txt may be added to a finished dataset. Tracks planned =
+rows of `tracks` + rows of `dropped`, not counting identities that a takedown list removed.
 """
 
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -24,69 +28,168 @@ import pyarrow as pa
 from emovox.dataset.names import SPLITS as SPLITS
 from emovox.dataset.names import STEP_MS as STEP_MS
 from emovox.dataset.names import TABLES as TABLES
-from emovox.emotions import EMOTIONS
+from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
-LOGITS = tuple(f"logit_{emotion}" for emotion in EMOTIONS)
-MAXIMA = tuple(f"max_{emotion}" for emotion in EMOTIONS)
-
-# Type and description of each column, whichever tables have it.
+# Type and description of each column, whichever tables have it. Of a name that ends with an
+# underscore a table has one column per emotion or value.
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
     "track_id": (pa.string(), "Identity, video and number of the track, joined by slashes."),
     "identity_id": (pa.string(), "Id of the speaker in the source corpus."),
     "video_id": (pa.string(), "Id, in the source corpus, of the video that holds the track."),
     "track_num": (pa.int32(), "Number of the track within its video."),
     "split": (pa.string(), "Split of the track."),
-    "frame_index": (pa.int16(), "Grid point, from 0; a grid point without a face leaves a gap."),
+    "source": (
+        pa.string(),
+        "Path of the media file below the corpus root, with an id in place of a person's name.",
+    ),
+    "start_ms": (
+        pa.int64(),
+        "Start of the track in ms after the first picture of `source`, or its first sample if it "
+        "has no pictures.",
+    ),
+    "end_ms": (pa.int64(), "End of the track in ms, on the clock of `start_ms`."),
+    "sound_offset_ms": (
+        pa.float64(),
+        "First sample minus first picture of `source`, in ms; null without sound.",
+    ),
+    "frame_index": (pa.int32(), "Grid point, from 0; a grid point without a face leaves a gap."),
     "timestamp_ms": (pa.int32(), "Time of the grid point in ms: grid step times `frame_index`."),
-    **{f"logit_{name}": (pa.float32(), f"Raw logit of {name}.") for name in EMOTIONS},
+    "logit_": (pa.float32(), "Raw logit of {}."),
+    "value_": (pa.float32(), "Value of {}."),
     "n_frames": (pa.int32(), "Rows of the track in `frames`."),
     "n_expected": (pa.int32(), "Grid points of the track, with or without a face."),
     "duration_ms": (pa.int32(), "Length of the track in ms; null if the source gives none."),
     "row_offset": (pa.int64(), "First row of the track in the frames of its split, from 0."),
     "label": (pa.string(), "Emotion with the largest of the `max_` columns."),
-    **{f"max_{name}": (pa.float32(), f"Largest {name} logit of the track.") for name in EMOTIONS},
+    "majority": (pa.string(), "Emotion that is most often the largest logit of a frame."),
+    "max_": (pa.float32(), "Largest {} logit of the track."),
+    "mean_": (pa.float32(), "Mean {} over the frames of the track."),
     "pts_ms": (pa.float64(), "Presentation time of the decoded frame in its file, in ms."),
-    "box_x": (pa.float32(), "Left edge of the face, in pixels of the source frame."),
-    "box_y": (pa.float32(), "Upper edge of the face, in pixels of the source frame."),
-    "box_w": (pa.float32(), "Width of the face, in pixels of the source frame."),
-    "box_h": (pa.float32(), "Height of the face, in pixels of the source frame."),
+    "box_x": (pa.float32(), "Left edge of the face, in pixels of the displayed picture."),
+    "box_y": (pa.float32(), "Upper edge of the face, in pixels of the displayed picture."),
+    "box_w": (pa.float32(), "Width of the face, in pixels of the displayed picture."),
+    "box_h": (pa.float32(), "Height of the face, in pixels of the displayed picture."),
     "score": (pa.float32(), "Score of the face detector; null for given boxes."),
     "sharpness": (pa.float32(), "Variance of the Laplacian of the grey face."),
-    "source": (pa.string(), "Path of the track below the corpus root."),
+    "shot": (pa.int16(), "Number of the shot within the track, from 0."),
     "stage": (pa.string(), "Build step that failed."),
     "error": (pa.string(), "Kind of failure."),
     "message": (pa.string(), "Description of the failure."),
     "attempts": (pa.int32(), "Number of attempts."),
 }
-NULLABLE = ("duration_ms", "score")
+# Columns of `tracks` for which a source may have no value.
+NULLABLE = ("source", "start_ms", "end_ms", "sound_offset_ms", "duration_ms", "score")
 
 
-def _table(*names: str) -> pa.Schema:
-    return pa.schema([pa.field(name, COLUMNS[name][0], name in NULLABLE) for name in names])
+def _field(name: str, nullable: bool | None = None) -> pa.Field:
+    kind = COLUMNS[_pattern(name)][0]
+    return pa.field(name, kind, name in NULLABLE if nullable is None else nullable)
 
 
-FRAMES = _table("track_id", "frame_index", "timestamp_ms", *LOGITS)
-TRACKS = _table(
-    *("track_id", "identity_id", "video_id", "track_num", "split", "n_frames", "n_expected"),
-    *("duration_ms", "row_offset", "label", *MAXIMA),
-)
+def _pattern(name: str) -> str:
+    """Return the key of `COLUMNS` for a column's name."""
+    return name if name in COLUMNS else name[: name.index("_") + 1]
+
+
+def description(name: str) -> str:
+    """Return the description of a column."""
+    if name == "embedding":
+        return "Last hidden layer of the teacher."
+    key = _pattern(name)
+    return COLUMNS[key][1].replace("{}", name.removeprefix(key))
+
+
+def _table(*names: str, nullable: bool | None = None) -> pa.Schema:
+    return pa.schema([_field(name, nullable) for name in names])
+
+
 FACES = _table(
-    *("track_id", "frame_index", "pts_ms", "box_x", "box_y", "box_w", "box_h", "score", "sharpness")
+    *("track_id", "frame_index", "pts_ms", "box_x", "box_y", "box_w", "box_h", "score"),
+    *("sharpness", "shot"),
 )
-DROPPED = _table("track_id", "source", "stage", "error", "message", "attempts")
-SCHEMAS = {"frames": FRAMES, "tracks": TRACKS, "faces": FACES, "dropped": DROPPED}
+# `source` is never null here.
+DROPPED = _table("track_id", "source", "stage", "error", "message", "attempts", nullable=False)
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Columns of datasets with certain outputs; see `columns`.
+
+    Attributes:
+        outputs: names of the emotions and values.
+        logits, values: names of their columns in `frames`.
+        maxima, means: names of their columns in `tracks`.
+        frames, tracks: the tables' columns.
+    """
+
+    outputs: Outputs
+
+    @cached_property
+    def logits(self) -> tuple[str, ...]:
+        return tuple(f"logit_{name}" for name in self.outputs.emotions)
+
+    @cached_property
+    def values(self) -> tuple[str, ...]:
+        return tuple(f"value_{name}" for name in self.outputs.values)
+
+    @cached_property
+    def maxima(self) -> tuple[str, ...]:
+        return tuple(f"max_{name}" for name in self.outputs.emotions)
+
+    @cached_property
+    def means(self) -> tuple[str, ...]:
+        return tuple(f"mean_{name}" for name in self.outputs.values)
+
+    @cached_property
+    def frames(self) -> pa.Schema:
+        return _table("track_id", "frame_index", "timestamp_ms", *self.logits, *self.values)
+
+    @cached_property
+    def tracks(self) -> pa.Schema:
+        return _table(
+            *("track_id", "identity_id", "video_id", "track_num", "split", "source", "start_ms"),
+            *("end_ms", "sound_offset_ms", "n_frames", "n_expected", "duration_ms", "row_offset"),
+            *("label", "majority", *self.maxima, *self.means),
+        )
+
+    def of(self, table: str, embedding_size: int = 0) -> pa.Schema:
+        """Return the columns of a table; those of `embeddings` depend on their size."""
+        if table == "embeddings":
+            kind = pa.list_(pa.field("element", pa.float16(), False), embedding_size)
+            return _table("track_id", "frame_index").append(pa.field("embedding", kind, False))
+        return {
+            "frames": self.frames,
+            "tracks": self.tracks,
+            "faces": FACES,
+            "dropped": DROPPED,
+        }[table]
+
+
+@lru_cache
+def columns(outputs: Outputs) -> Columns:
+    """Return the columns of datasets with these outputs."""
+    return Columns(outputs)
+
+
+EIGHT = columns(PUBLISHED)  # emotions, no values
+
 
 # Description of each table.
 ROWS = {
     "frames": "One row per grid point of a track with a visible face.",
     "tracks": "One row per speaking-face track with frames.",
     "faces": "One row per row of `frames`: the position of the face.",
+    "embeddings": "One row per row of `frames`: the last hidden layer of the teacher.",
     "dropped": "One row per track without frames, with the reason.",
 }
 
-MAX_FRAME_INDEX = 2**15 - 1  # int16; 131 minutes at 0.24 s
+
+def max_frame_index(step_ms: int) -> int:
+    """Return the largest grid point whose time in ms fits into int32; 24 days."""
+    return (2**31 - 1) // step_ms
+
 
 ROW_GROUP_ROWS = 131_072
 PARQUET_OPTIONS = {
@@ -96,17 +199,16 @@ PARQUET_OPTIONS = {
     "write_statistics": True,
     "write_page_index": True,
     "write_page_checksum": True,
-    "store_schema": False,
 }
 
-# Column of each array of an HDF5 file, except frames/logits.
+# Column of each array of an HDF5 file, except frames/logits and, for values, frames/values.
 HDF5_FRAMES = {"frames/frame_index": "frame_index", "frames/timestamp_ms": "timestamp_ms"}
 HDF5_TRACKS = {
     "tracks/track_id": "track_id",
     "tracks/offset": "row_offset",
     "tracks/n_frames": "n_frames",
 }
-HDF5_CHUNK = (1024, len(EMOTIONS))  # rows and columns of the logits
+HDF5_CHUNK_ROWS = 1024  # of logits and values; a chunk has all columns
 HDF5_FILTERS = {"compression": "gzip", "compression_opts": 4, "shuffle": True, "fletcher32": True}
 
 MANIFEST = "manifest.json"
@@ -128,33 +230,57 @@ def hdf5_file(split: str) -> str:
     return f"hdf5/{split}.h5"
 
 
-def file_metadata(dataset: str, split: str, content_sha256: str) -> dict[str, str]:
+def file_metadata(
+    dataset: str, split: str, outputs: Outputs, content_sha256: str
+) -> dict[str, str]:
     """Return the key-value metadata of a Parquet file, or the attributes of an HDF5 file."""
     return {
         "emovox.schema_version": str(SCHEMA_VERSION),
         "emovox.dataset": dataset,
         "emovox.split": split,
-        "emovox.emotions": ",".join(EMOTIONS),
+        "emovox.emotions": ",".join(outputs.emotions),
+        "emovox.values": ",".join(outputs.values),
         "emovox.content_sha256": content_sha256,
     }
 
 
 def describe() -> dict[str, Any]:
-    """Return the tables as plain data; `schemas/` holds it as JSON for other languages."""
+    """Return the tables as plain data; `schemas/` holds it as JSON for other languages.
+
+    A column with `for_each` exists once per name in that list of the manifest; D is the size of the
+    embeddings.
+    """
+    some = columns(Outputs(EMOTIONS[:2], ("value",)))
     return {
         table: {
             "schema_version": SCHEMA_VERSION,
             "file": table_file(table, "<split>"),
-            "rows": ROWS[table],
+            "rows": text,
             "columns": [
-                {
-                    "name": field.name,
-                    "type": str(field.type),
-                    "nullable": field.nullable,
-                    "description": COLUMNS[field.name][1],
-                }
-                for field in columns
+                entry
+                for field in some.of(table, 1)
+                if (entry := _describe(field, some.outputs)) is not None
             ],
         }
-        for table, columns in SCHEMAS.items()
+        for table, text in ROWS.items()
     }
+
+
+def _describe(field: pa.Field, outputs: Outputs) -> dict[str, Any] | None:
+    """Return a column as plain data; None for all but the first emotion."""
+    name = field.name
+    entry = {
+        "name": name,
+        "type": str(field.type).replace("[1]", "[D]"),
+        "nullable": field.nullable,
+        "description": description(name),
+    }
+    if name == "embedding" or (prefix := _pattern(name)) == name:
+        return entry
+    one = name.removeprefix(prefix)
+    if one == outputs.emotions[1]:
+        return None
+    kind = "emotions" if one in outputs.emotions else "values"
+    placeholder = f"<{kind[:-1]}>"
+    text = COLUMNS[prefix][1].replace("{}", placeholder)
+    return entry | {"name": prefix + placeholder, "description": text, "for_each": kind}

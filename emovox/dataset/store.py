@@ -3,7 +3,7 @@
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import replace_file, sha256_file
 
@@ -28,13 +29,15 @@ class ContentHash:
 
     It does not depend on container, compression, row groups and chunks: the same rows from Parquet,
     HDF5 or MAT give the same digest. Numbers are hashed as little-endian bytes, strings as their
-    lengths and, separately, their UTF-8 bytes, nulls as a mask over zeros.
+    lengths and, separately, their UTF-8 bytes, nulls as a mask over zeros, lists of one size as
+    their numbers.
     """
 
     def __init__(self, table_schema: pa.Schema) -> None:
         self.schema = table_schema
         self._values = [hashlib.sha256() for _ in table_schema]
-        self._shapes = [hashlib.sha256() for _ in table_schema]  # lengths or null masks
+        self._lengths = [hashlib.sha256() for _ in table_schema]  # of strings
+        self._masks = [hashlib.sha256() for _ in table_schema]  # of nulls
 
     def update(self, table: pa.Table) -> None:
         """Add rows; the columns must be those of the schema, in its order."""
@@ -42,21 +45,25 @@ class ContentHash:
 
         for i, field in enumerate(self.schema):
             for chunk in table.column(i).chunks:
-                if pa.types.is_string(field.type):
-                    self._shapes[i].update(_numbers(pc.binary_length(chunk)).data)
+                is_text = pa.types.is_string(field.type)
+                if field.nullable:
+                    nulls = chunk.is_null().cast(pa.uint8())
+                    self._masks[i].update(_numbers(nulls).data)
+                    chunk = chunk.fill_null("" if is_text else 0)
+                if is_text:
+                    self._lengths[i].update(_numbers(pc.binary_length(chunk)).data)
                     self._values[i].update(_characters(chunk))
                 else:
-                    if field.nullable:
-                        nulls = chunk.is_null().cast(pa.uint8())
-                        self._shapes[i].update(_numbers(nulls).data)
-                        chunk = chunk.fill_null(0)
+                    if pa.types.is_fixed_size_list(field.type):
+                        chunk = chunk.flatten()
                     self._values[i].update(_numbers(chunk).data)
 
     def hexdigest(self) -> str:
         whole = hashlib.sha256()
-        for field, shape, values in zip(self.schema, self._shapes, self._values, strict=True):
-            line = f"{field.name}:{field.type}:{shape.hexdigest()}:{values.hexdigest()}\n"
-            whole.update(line.encode())
+        parts = zip(self.schema, self._lengths, self._masks, self._values, strict=True)
+        for field, *hashes in parts:
+            digests = ":".join(part.hexdigest() for part in hashes)
+            whole.update(f"{field.name}:{field.type}:{digests}\n".encode())
         return whole.hexdigest()
 
 
@@ -78,6 +85,7 @@ class ParquetTable:
     """Stream of rows into an open Parquet file of the contract, see `create_table`.
 
     Attributes:
+        names: its columns.
         num_rows: rows written so far.
         written: manifest entry of the file, once it is complete.
     """
@@ -86,6 +94,7 @@ class ParquetTable:
 
     def __init__(self, writer: pq.ParquetWriter, columns: pa.Schema) -> None:
         self._writer, self._columns = writer, columns
+        self.names: list[str] = columns.names
         self._content = ContentHash(columns)
         self._pending: list[pa.Table] = []
         self._num_pending = 0
@@ -118,18 +127,29 @@ class ParquetTable:
 
 
 @contextlib.contextmanager
-def create_table(root: Path, table: str, dataset: str, split: str = "") -> Iterator[ParquetTable]:
+def create_table(
+    root: Path,
+    table: str,
+    dataset: str,
+    outputs: Outputs,
+    split: str = "",
+    embedding_size: int = 0,
+) -> Iterator[ParquetTable]:
     """Yield a stream into a table's file, which appears on a clean exit.
 
     Args:
         root: folder of the dataset.
         table: name of the table.
         dataset: name of the dataset.
+        outputs: its emotions and values.
         split: split of the rows; none for `dropped`.
+        embedding_size: numbers per row of `embeddings`.
     """
-    columns, name = schema.SCHEMAS[table], schema.table_file(table, split)
+    name = schema.table_file(table, split)
+    columns = schema.columns(outputs).of(table, embedding_size)
     (root / name).parent.mkdir(parents=True, exist_ok=True)
-    options: dict[str, Any] = schema.PARQUET_OPTIONS
+    # Only the stored Arrow schema says that lists have one size.
+    options: dict[str, Any] = schema.PARQUET_OPTIONS | {"store_schema": table == "embeddings"}
     with (
         replace_file(root / name) as temporary,
         pq.ParquetWriter(temporary, columns, **options) as writer,
@@ -137,7 +157,7 @@ def create_table(root: Path, table: str, dataset: str, split: str = "") -> Itera
         stream = ParquetTable(writer, columns)
         yield stream
         digest = stream.finish()
-        writer.add_key_value_metadata(schema.file_metadata(dataset, split, digest))
+        writer.add_key_value_metadata(schema.file_metadata(dataset, split, outputs, digest))
     stream.written = describe_file(root, name, stream.num_rows, digest)
 
 
@@ -155,73 +175,98 @@ def describe_file(
     }
 
 
-def logits_of(rows: pa.Table | pa.RecordBatch) -> np.ndarray:
-    """Return the logits float32 `[n, 8]` of rows of `frames`."""
-    return np.stack([rows[name].to_numpy() for name in schema.LOGITS], axis=1)
+def matrix_of(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
+    """Return columns of rows as float32 `[n, len(names)]`."""
+    columns = [rows[name].to_numpy() for name in names]
+    return np.stack(columns, axis=1) if columns else np.empty((rows.num_rows, 0), np.float32)
 
 
-def write_hdf5(root: Path, split: str) -> FileEntry:
+def write_hdf5(root: Path, split: str, outputs: Outputs) -> FileEntry:
     """Copy the Parquet files `frames` and `tracks` of a split into its HDF5 file, by batches.
 
     Args:
         root: folder of the dataset.
         split: a split with rows.
+        outputs: emotions and values of the dataset.
     """
-    import h5py
-
     frames, tracks = (
         pq.ParquetFile(root / schema.table_file(table, split), pre_buffer=False)
         for table in ("frames", "tracks")
     )
     metadata = {k.decode(): v.decode() for k, v in frames.metadata.metadata.items()}
     num_rows, num_tracks = frames.metadata.num_rows, tracks.metadata.num_rows
+    matrices = matrices_of(outputs)
     name = schema.hdf5_file(split)
     (root / name).parent.mkdir(parents=True, exist_ok=True)
-    with replace_file(root / name) as temporary, h5py.File(temporary, "w", libver="v110") as file:
-        frame_arrays = {
-            "logits": file.create_dataset(
-                "frames/logits",
-                (num_rows, len(schema.LOGITS)),
+    with replace_file(root / name) as temporary, open_hdf5(temporary, "w", libver="v110") as file:
+        for path, names in matrices.items():
+            file.create_dataset(
+                path,
+                (num_rows, len(names)),
                 np.float32,
-                maxshape=(None, len(schema.LOGITS)),  # lets a short file keep the chunk's shape
-                chunks=schema.HDF5_CHUNK,
+                maxshape=(None, len(names)),  # lets a short file keep the chunk's shape
+                chunks=(schema.HDF5_CHUNK_ROWS, len(names)),
                 **schema.HDF5_FILTERS,
             )
-        }
         for path, column in schema.HDF5_FRAMES.items():
             kind = str(schema.COLUMNS[column][0])
-            frame_arrays[column] = file.create_dataset(
-                path, num_rows, kind, chunks=True, **schema.HDF5_FILTERS
-            )
-        _fill(frame_arrays, frames.iter_batches(schema.ROW_GROUP_ROWS))
-        track_arrays = {}
+            file.create_dataset(path, num_rows, kind, chunks=True, **schema.HDF5_FILTERS)
+        _fill(file, {**matrices, **schema.HDF5_FRAMES}, frames.iter_batches(schema.ROW_GROUP_ROWS))
         for path, column in schema.HDF5_TRACKS.items():
             kind = str(schema.COLUMNS[column][0])
-            dtype = h5py.string_dtype("utf-8") if kind == "string" else kind
-            track_arrays[column] = file.create_dataset(path, num_tracks, dtype)
-        _fill(track_arrays, tracks.iter_batches(TRACKS_PER_WRITE, columns=list(track_arrays)))
+            file.create_dataset(path, num_tracks, _hdf5_text() if kind == "string" else kind)
+        batches = tracks.iter_batches(TRACKS_PER_WRITE, columns=[*schema.HDF5_TRACKS.values()])
+        _fill(file, schema.HDF5_TRACKS, batches)
         file.attrs.update({k: v for k, v in metadata.items() if k.startswith("emovox.")})
     return describe_file(root, name, num_rows, metadata["emovox.content_sha256"])
 
 
-def _fill(arrays: Mapping[str, Any], batches: Iterable[pa.RecordBatch]) -> None:
-    """Copy the columns of all batches into HDF5 arrays; `logits` stands for all logit columns."""
+def matrices_of(outputs: Outputs) -> dict[str, tuple[str, ...]]:
+    """Return the columns of each two-dimensional array of an HDF5 file."""
+    columns = schema.columns(outputs)
+    values = {"frames/values": columns.values} if columns.values else {}
+    return {"frames/logits": columns.logits} | values
+
+
+def _hdf5_text() -> Any:
+    import h5py
+
+    return h5py.string_dtype("utf-8")
+
+
+def open_hdf5(path: Path, mode: str = "r", **options: Any) -> Any:
+    """Open an HDF5 file without a lock: some network file systems have none.
+
+    Files are written under a temporary name of this process, so nobody else opens them.
+
+    Raises:
+        OSError: the file is missing or not HDF5.
+    """
+    import h5py
+
+    return h5py.File(path, mode, locking=False, **options)
+
+
+def _fill(
+    file: Any, arrays: Mapping[str, str | Sequence[str]], batches: Iterable[pa.RecordBatch]
+) -> None:
+    """Copy all batches into HDF5 arrays: a column each, or several into a matrix."""
     start = 0
     for batch in batches:
         stop = start + batch.num_rows
-        for column, array in arrays.items():
-            if column == "logits":
-                array[start:stop] = logits_of(batch)
+        for path, names in arrays.items():
+            if isinstance(names, str):
+                file[path][start:stop] = batch[names].to_numpy(zero_copy_only=False)
             else:
-                array[start:stop] = batch[column].to_numpy(zero_copy_only=False)
+                file[path][start:stop] = matrix_of(batch, names)
         start = stop
 
 
-def read_hdf5_frames(path: Path, rows: int = schema.ROW_GROUP_ROWS) -> Iterator[pa.Table]:
-    """Yield the frames of an HDF5 file as tables of the `frames` schema, `rows` rows at a time."""
-    import h5py
-
-    with h5py.File(path, "r") as file:
+def read_hdf5_frames(
+    path: Path, outputs: Outputs, rows: int = schema.ROW_GROUP_ROWS
+) -> Iterator[pa.Table]:
+    """Yield the frames of an HDF5 file as tables of the contract, `rows` rows at a time."""
+    with open_hdf5(path) as file:
         ids = file["tracks/track_id"].asstr()[:]
         track_of_row = np.repeat(np.arange(len(ids)), file["tracks/n_frames"][:])
         names = pa.array(ids, pa.string())
@@ -229,11 +274,11 @@ def read_hdf5_frames(path: Path, rows: int = schema.ROW_GROUP_ROWS) -> Iterator[
             part = slice(start, start + rows)
             arrays = [
                 names.take(pa.array(track_of_row[part])),
-                pa.array(file["frames/frame_index"][part]),
-                pa.array(file["frames/timestamp_ms"][part]),
-                *map(pa.array, np.ascontiguousarray(file["frames/logits"][part].T)),
+                *(pa.array(file[array][part]) for array in schema.HDF5_FRAMES),
             ]
-            yield pa.Table.from_arrays(arrays, schema=schema.FRAMES)
+            for array in matrices_of(outputs):
+                arrays += map(pa.array, np.ascontiguousarray(file[array][part].T))
+            yield pa.Table.from_arrays(arrays, schema=schema.columns(outputs).frames)
 
 
 def read_pieces(path: Path) -> Iterator[pa.Table]:
@@ -243,7 +288,7 @@ def read_pieces(path: Path) -> Iterator[pa.Table]:
         yield pa.Table.from_batches([batch])
 
 
-def read_frames(root: Path, split: str, container: str) -> Iterator[pa.Table]:
+def read_frames(root: Path, split: str, container: str, outputs: Outputs) -> Iterator[pa.Table]:
     """Yield the frames of a split in pieces, from its `parquet` or `hdf5` file.
 
     Raises:
@@ -252,14 +297,16 @@ def read_frames(root: Path, split: str, container: str) -> Iterator[pa.Table]:
     is_hdf5 = container == "hdf5"
     path = root / (schema.hdf5_file(split) if is_hdf5 else schema.table_file("frames", split))
     try:
-        for piece in read_hdf5_frames(path) if is_hdf5 else read_pieces(path):
-            yield piece.cast(schema.FRAMES)
+        for piece in read_hdf5_frames(path, outputs) if is_hdf5 else read_pieces(path):
+            yield piece.cast(schema.columns(outputs).frames)
     except (*DAMAGED, pa.ArrowException) as error:
         kind = "HDF5" if is_hdf5 else "Parquet"
         raise InputError(f"{path}: cannot read as {kind} frames: {first_line(error)}") from error
 
 
-def read_table(root: str | os.PathLike[str], table: str, split: str) -> pa.Table:
+def read_table(
+    root: str | os.PathLike[str], table: str, split: str, outputs: Outputs = PUBLISHED
+) -> pa.Table:
     """Return one table of one split; empty if the split has no rows."""
     path = Path(root) / schema.table_file(table, split)
-    return pq.read_table(path) if path.exists() else schema.SCHEMAS[table].empty_table()
+    return pq.read_table(path) if path.exists() else schema.columns(outputs).of(table).empty_table()

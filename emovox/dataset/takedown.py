@@ -115,7 +115,7 @@ class SplitView:
         """Yield the remaining rows of `tracks`; their `row_offset` counts remaining frames."""
         counts = self.ends - self.starts
         offsets = counts.cumsum() - counts
-        field = schema.TRACKS.field("row_offset")
+        field = schema.EIGHT.tracks.field("row_offset")
         first = 0
         for table in _select_rows(tables, self.tracks):
             rows = pa.array(offsets[first : first + table.num_rows], field.type)

@@ -23,7 +23,7 @@ def pool_window(
 
     Args:
         logits: float32 `[n, E]` of the track.
-        frame_index: int16 `[n]`, ascending.
+        frame_index: int32 `[n]`, ascending.
         step: seconds between grid points.
         window: start and end in seconds from the start of the track.
         pool: one of `POOLS`.

@@ -14,11 +14,12 @@ from emovox.dataset import schema
 from emovox.dataset.card import Counts
 from emovox.dataset.manifest import write_documents, write_manifest
 from emovox.dataset.rows import Chunk, Dropped
-from emovox.dataset.store import FileEntry, ParquetTable, create_table, logits_of, write_hdf5
-from emovox.emotions import EMOTIONS
+from emovox.dataset.store import FileEntry, ParquetTable, create_table, matrix_of, write_hdf5
+from emovox.emotions import Outputs
 from emovox.files import remove_leftovers
 
 KEY_FIELDS = ("track_id", "identity_id", "video_id", "track_num")  # first columns of `tracks`
+SOURCE_FIELDS = ("source", "start_ms", "end_ms", "sound_offset_ms")
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,8 @@ class DatasetInfo:
         provenance: content of provenance.json; its `origin` is a sentence about the source of the
             rows, for the card.
         tables: those with a file for each split.
+        outputs: names of the emotions and values.
+        embedding_size: numbers per row of the table `embeddings`.
     """
 
     name: str
@@ -40,7 +43,9 @@ class DatasetInfo:
     step_ms: int
     teacher: Mapping[str, str | None]
     provenance: Mapping[str, Any]
-    tables: tuple[str, ...] = schema.TABLES
+    tables: tuple[str, ...] = ("frames", "tracks", "faces")
+    outputs: Outputs = field(default_factory=Outputs)
+    embedding_size: int = 0
 
 
 @dataclass
@@ -48,37 +53,52 @@ class _Split:
     """Open tables and counts of one split."""
 
     tables: dict[str, ParquetTable]
+    outputs: Outputs
     identities: set[str] = field(default_factory=set)
     counts: Counts = field(default_factory=Counts)
 
     def append(self, chunk: Chunk) -> None:
         """Write the rows of a chunk, and derive those of its tracks."""
-        tracks, rows = chunk.tracks, chunk.rows
-        counts = np.array([track.n_frames for track in tracks])
-        starts = np.concatenate([[0], counts.cumsum()[:-1]])
-        logits = logits_of(rows)
-        maxima = np.maximum.reduceat(logits, starts, axis=0)
-        labels = [EMOTIONS[k] for k in maxima.argmax(axis=1)]
-        columns: list[Any] = [
-            *([getattr(track.key, name) for track in tracks] for name in KEY_FIELDS),
-            [chunk.split] * len(tracks),
-            counts,
-            [track.n_expected for track in tracks],
-            [track.duration_ms for track in tracks],
-            starts + self.tables["frames"].num_rows,
-            labels,
-            *np.ascontiguousarray(maxima.T),
-        ]
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, schema.TRACKS, strict=True)]
-        self.tables["tracks"].write(pa.Table.from_arrays(arrays, schema=schema.TRACKS))
+        rows, columns = chunk.rows, schema.columns(self.outputs)
+        logits = matrix_of(rows, columns.logits)
+        first = self.tables["frames"].num_rows
+        tracks = _track_table(chunk, logits, matrix_of(rows, columns.values), first, columns)
         for name, table in self.tables.items():
-            if name != "tracks":
-                table.write(rows.select(schema.SCHEMAS[name].names))
-        self.identities.update(track.key.identity_id for track in tracks)
-        self.counts.add(labels, logits)
+            table.write(tracks if name == "tracks" else rows.select(table.names))
+        self.identities.update(track.key.identity_id for track in chunk.tracks)
+        self.counts.add(tracks["label"].to_pylist(), logits, self.outputs.emotions)
 
 
-def write_dataset(
+def _track_table(
+    chunk: Chunk, logits: np.ndarray, values: np.ndarray, first: int, columns: schema.Columns
+) -> pa.Table:
+    """Return the rows of `tracks` for a chunk whose frames begin at row `first` of their file."""
+    tracks, emotions = chunk.tracks, columns.outputs.emotions
+    counts = np.array([track.n_frames for track in tracks])
+    starts = np.concatenate([[0], counts.cumsum()[:-1]])
+    maxima = np.maximum.reduceat(logits, starts, axis=0)
+    # Frames of each track by the emotion of their largest logit, int `[T, E]`.
+    cells = np.repeat(np.arange(len(tracks)), counts) * len(emotions) + logits.argmax(axis=1)
+    votes = np.bincount(cells, minlength=len(tracks) * len(emotions)).reshape(-1, len(emotions))
+    means = np.add.reduceat(values.astype(float), starts, axis=0) / counts[:, None]
+    found: list[Any] = [
+        *([getattr(track.key, name) for track in tracks] for name in KEY_FIELDS),
+        [chunk.split] * len(tracks),
+        *([getattr(track, name) for track in tracks] for name in SOURCE_FIELDS),
+        counts,
+        [track.n_expected for track in tracks],
+        [track.duration_ms for track in tracks],
+        starts + first,
+        [emotions[k] for k in maxima.argmax(axis=1)],
+        [emotions[k] for k in votes.argmax(axis=1)],
+        *np.ascontiguousarray(maxima.T),
+        *np.ascontiguousarray(means.T),
+    ]
+    arrays = [pa.array(c, f.type) for c, f in zip(found, columns.tracks, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=columns.tracks)
+
+
+def write_chunks(
     out: Path, chunks: Iterable[Chunk], dropped: Sequence[Dropped], info: DatasetInfo, *, hdf5: bool
 ) -> dict[str, Any]:
     """Write a dataset into `out`, its manifest last; return the manifest.
@@ -96,17 +116,21 @@ def write_dataset(
         for chunk in chunks:
             if chunk.split not in splits:
                 tables = {
-                    table: stack.enter_context(create_table(out, table, info.name, chunk.split))
+                    table: stack.enter_context(
+                        create_table(
+                            out, table, info.name, info.outputs, chunk.split, info.embedding_size
+                        )
+                    )
                     for table in info.tables
                 }
-                splits[chunk.split] = _Split(tables)
+                splits[chunk.split] = _Split(tables, info.outputs)
             splits[chunk.split].append(chunk)
     splits = {split: splits[split] for split in schema.SPLITS if split in splits}
     files = [split.tables[table].written for table in info.tables for split in splits.values()]
     if hdf5:
-        files += [write_hdf5(out, split) for split in splits]
+        files += [write_hdf5(out, split, info.outputs) for split in splits]
     rows = sorted(map(asdict, dropped), key=lambda row: (row["track_id"], row["source"]))
-    with create_table(out, "dropped", info.name) as table:
+    with create_table(out, "dropped", info.name, info.outputs) as table:
         table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
     manifest = _manifest(info, splits, len(dropped), [*files, table.written])
     counts = {name: split.counts for name, split in splits.items()}
@@ -134,7 +158,8 @@ def _manifest(
         "name": info.name,
         "version": info.version,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        "emotions": list(EMOTIONS),
+        "emotions": list(info.outputs.emotions),
+        "values": list(info.outputs.values),
         "step_ms": info.step_ms,
         "teacher": dict(info.teacher),
         "totals": {

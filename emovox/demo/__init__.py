@@ -129,7 +129,7 @@ def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
 def _show_frames(dataset: Path) -> str:
     split = next(s for s in schema.SPLITS if (dataset / schema.table_file("frames", s)).exists())
     frames = read_table(dataset, "frames", split).slice(0, NUM_SHOWN).to_pandas()
-    logits = frames.set_index("timestamp_ms")[list(schema.LOGITS)]
+    logits = frames.set_index("timestamp_ms")[list(schema.EIGHT.logits)]
     logits.columns = EMOTIONS
     text = logits.to_string(float_format="{:.2f}".format)
     return f"First frames of {frames['track_id'][0]} ({split}), logits:\n{text}"

@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped
-from emovox.dataset.writer import DatasetInfo, dataset_files, write_dataset
+from emovox.dataset.writer import DatasetInfo, dataset_files, write_chunks
 from emovox.errors import CheckError
 from emovox.labelling.plan import BuildPlan
 from emovox.labelling.prefetch import OUR_OWN
@@ -51,11 +51,12 @@ def finish(
         version=config.version,
         step_ms=plan.settings.step_ms,
         teacher={"name": plan.settings.teacher_name, "sha256": plan.settings.teacher_sha256},
+        outputs=plan.settings.outputs,
         provenance=provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
     )
     with _local_folder(config.out, check) as folder:
         chunks = _chunks(state, reports, plan.assigned)
-        manifest = write_dataset(folder, chunks, dropped, info, hdf5=config.hdf5)
+        manifest = write_chunks(folder, chunks, dropped, info, hdf5=config.hdf5)
     check()
     record_dataset(config.out, state, fingerprint, manifest)
     return manifest

@@ -23,7 +23,7 @@ from emovox.corpus.voxceleb import (
 )
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped, TrackRow, count_reasons
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError, TrackError
 from emovox.files import new_folder, sha256_file
@@ -172,7 +172,7 @@ def import_mat(
     )
     place = out.resolve()  # `out` may be a link or the current folder
     with new_folder(place, "importing") as building:
-        manifest = write_dataset(building, tracks.chunks(), tracks.dropped, info, hdf5=hdf5)
+        manifest = write_chunks(building, tracks.chunks(), tracks.dropped, info, hdf5=hdf5)
     counts = tracks.counts | {"tracks": len(tracks.keys), "frames": manifest["totals"]["frames"]}
     counts["identities"] = len({key.identity_id for key in tracks.keys})
     return ImportResult(out, manifest, counts, reasons, tracks.notes)
@@ -301,10 +301,12 @@ class _Tracks:
             raise TrackError("decode", "NoFrames", "wavLogits has no rows for it")
         if logits.ndim != 2 or logits.shape[1] != len(EMOTIONS):
             shape = " x ".join(map(str, logits.shape))
-            raise TrackError("decode", "BadShape", f"its logits are {shape}, expected n x 8")
+            raise TrackError(
+                "decode", "BadShape", f"its logits are {shape}, expected n x {len(EMOTIONS)}"
+            )
         if not (np.abs(logits) <= np.finfo(np.float32).max).all():
             raise TrackError("decode", "NotFinite", "a logit is NaN, infinite or beyond float32")
-        if len(logits) > schema.MAX_FRAME_INDEX + 1:
+        if len(logits) > schema.max_frame_index(schema.STEP_MS) + 1:
             raise TrackError("time", "TooLong", f"{len(logits):,} frames")
 
     def _count(self) -> None:
@@ -363,8 +365,8 @@ class _Tracks:
         values = np.concatenate(logits).astype(np.float32, copy=False)
         columns = [
             ids.take(pa.array(track_of_row)),
-            pa.array(frame_index.astype(np.int16)),
+            pa.array(frame_index.astype(np.int32)),
             pa.array(frame_index.astype(np.int32) * schema.STEP_MS),
             *(pa.array(column) for column in np.ascontiguousarray(values.T)),
         ]
-        return Chunk(split, tracks, pa.Table.from_arrays(columns, schema=schema.FRAMES))
+        return Chunk(split, tracks, pa.Table.from_arrays(columns, schema=schema.EIGHT.frames))

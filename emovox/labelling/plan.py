@@ -13,6 +13,7 @@ from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.dataset.rows import count_reasons
 from emovox.dataset.schema import SCHEMA_VERSION
 from emovox.devices import Runtime
+from emovox.emotions import Outputs
 from emovox.errors import InputError
 from emovox.ids import printable
 from emovox.labelling.build_config import BuildConfig
@@ -35,6 +36,7 @@ class ShardSettings:
         device: type of its device, with an index if the user gave one.
         precision: `fp32` or `bf16`.
         compiled: True if it runs through torch.compile.
+        outputs: names of its emotions and values.
     """
 
     step_ms: int
@@ -43,6 +45,7 @@ class ShardSettings:
     device: str
     precision: str
     compiled: bool
+    outputs: Outputs = field(default_factory=Outputs)
 
 
 @dataclass(frozen=True)

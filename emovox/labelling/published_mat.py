@@ -168,7 +168,7 @@ class FaceImages:
         index = numbers - (0 if numbers.min() == 0 else 1)
         if np.array_equal(index, np.arange(num_rows)):
             return
-        if len(np.unique(index)) < num_rows or index.max() > schema.MAX_FRAME_INDEX:
+        if len(np.unique(index)) < num_rows or index.max() > schema.max_frame_index(schema.STEP_MS):
             self._num_misfits += 1
         else:
             self.order[track_id] = index

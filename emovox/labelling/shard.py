@@ -15,9 +15,9 @@ from emovox.dataset import schema
 from emovox.dataset.rows import Dropped, TrackRow
 from emovox.errors import InputError, TrackError
 from emovox.labelling.face_boxes import locate
-from emovox.labelling.plan import ShardJob
+from emovox.labelling.plan import ShardJob, ShardSettings
 from emovox.labelling.prefetch import Sources
-from emovox.labelling.shard_report import ROWS, ShardReport, write_shard
+from emovox.labelling.shard_report import ShardReport, row_columns, write_shard
 from emovox.labelling.teacher_client import BATCH, Feed
 from emovox.media import faces
 from emovox.media.ffmpeg import FfmpegTrack, find_program
@@ -48,7 +48,7 @@ def build_shard(
     """
     cv2.setNumThreads(1)
     report = ShardReport(job.shard.fingerprint)
-    rows = _Rows(feed, job.settings.step_ms)
+    rows = _Rows(feed, job.settings)
     began, waited, taught = time.perf_counter(), feed.wait_seconds, feed.teacher_seconds
     get_detector = cache(detector)
     with Sources(job.root, job.shard.tracks) as sources:
@@ -136,10 +136,10 @@ def _build_track(
         media = FfmpegTrack(path, step, start, end, deadline, program=program)
     else:
         media = VideoTrack(path, step, start, end, deadline)
-    count = 0
+    count, most = 0, schema.max_frame_index(job.settings.step_ms)
     for frame, box in locate(media, track, boxes, detector):
-        if frame.index > schema.MAX_FRAME_INDEX:
-            message = f"more than {schema.MAX_FRAME_INDEX} grid points; cut it into shorter tracks"
+        if frame.index > most:
+            message = f"more than {most} grid points; cut it into shorter tracks"
             raise TrackError("time", "TooLong", message)
         rows.add(ordinal, frame, box)
         count += 1
@@ -150,15 +150,25 @@ def _build_track(
             FaceSource.BOXES: "no box lies inside a frame of the video",
         }
         raise TrackError("faces", "NoFace", reasons.get(track.faces, "no frame shows the face"))
-    return TrackRow(track.key, count, media.num_expected, round(media.duration * 1000))
+    begin = start or 0.0
+    return TrackRow(
+        track.key,
+        count,
+        media.num_expected,
+        round(media.duration * 1000),
+        source=track.shown(track.source),
+        start_ms=round(begin * 1000),
+        end_ms=round((begin + media.duration) * 1000),
+    )
 
 
 class _Rows:
     """Crops of many tracks in batches for the teacher, and the rows of the shard."""
 
-    def __init__(self, feed: Feed, step_ms: int) -> None:
+    def __init__(self, feed: Feed, settings: ShardSettings) -> None:
         feed.drain()  # discards what a failed shard left
-        self._feed, self._step_ms = feed, step_ms
+        self._feed, self._step_ms = feed, settings.step_ms
+        self._columns = row_columns(settings.outputs)
         self._crops, self._num_crops = feed.buffer(), 0
         self._rows: list[tuple[int, int, float, faces.Box, float]] = []
         self._forgotten: set[int] = set()
@@ -179,22 +189,23 @@ class _Rows:
         self._forgotten.add(ordinal)
 
     def finish(self, tracks: tuple[Track, ...]) -> pa.Table:
-        """Return the rows of all tracks that were not discarded, with the schema `ROWS`."""
+        """Return the rows of all tracks that were not discarded, see `row_columns`."""
         if self._num_crops:
             self._feed.put(self._num_crops)
         keep = [i for i, row in enumerate(self._rows) if row[0] not in self._forgotten]
         rows = [self._rows[i] for i in keep]
         logits = self._feed.drain()[keep]
-        indices = np.array([row[1] for row in rows], np.int16)
+        indices = np.array([row[1] for row in rows], np.int32)
         columns: list[Any] = [
             [tracks[row[0]].track_id for row in rows],
             indices,
-            indices.astype(np.int32) * self._step_ms,
+            indices * self._step_ms,
             *np.ascontiguousarray(logits.T),
             [row[2] for row in rows],
             *([getattr(row[3], side) for row in rows] for side in "xywh"),
             [row[3].score for row in rows],
             [row[4] for row in rows],
+            [0] * len(rows),
         ]
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, ROWS, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=ROWS)
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, self._columns, strict=True)]
+        return pa.Table.from_arrays(arrays, schema=self._columns)

@@ -12,12 +12,16 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Dropped, TrackRow
+from emovox.emotions import Outputs
 from emovox.files import replace_file, write_text
 from emovox.ids import TrackKey
 from emovox.paths import file_state, is_remote
 
-# Rows of a shard's file: frames and faces side by side.
-ROWS = pa.schema([*schema.FRAMES, *(f for f in schema.FACES if f.name not in schema.FRAMES.names)])
+
+def row_columns(outputs: Outputs) -> pa.Schema:
+    """Return the columns of a shard's file: those of frames, then those of faces."""
+    frames = schema.columns(outputs).frames
+    return pa.schema([*frames, *(f for f in schema.FACES if f.name not in frames.names)])
 
 
 @dataclass
@@ -77,7 +81,7 @@ def write_shard(state: Path, table: pa.Table, report: ShardReport) -> None:
 
     Args:
         state: folder of finished shards.
-        table: rows with the schema `ROWS`.
+        table: rows, see `row_columns`.
         report: of the shard; its `rows_bytes` is set.
     """
     with replace_file(rows_file(state, report.fingerprint)) as temporary:

@@ -201,7 +201,7 @@ def video_features(
         )
         rows = [row for table in dataset.tracks.values() for row in table.to_pylist()]
         dropped = pq.read_table(dataset.path / schema.DROPPED_FILE).to_pylist()
-    maxima = {row["track_id"]: [row[name] for name in schema.MAXIMA] for row in rows}
+    maxima = {row["track_id"]: [row[name] for name in schema.EIGHT.maxima] for row in rows}
     reasons = {row["track_id"]: row for row in dropped}
     found = Features()
     for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):

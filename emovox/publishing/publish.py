@@ -178,7 +178,7 @@ def _write(
     if removal.listed:
         write_text(out / schema.TAKEDOWN, format_list(removal.listed))
         list_documents(out, manifest, schema.TAKEDOWN)
-    counts = card.count(out, list(manifest["totals"]["by_split"]))
+    counts = card.count(out, manifest)
     history = [*provenance.get("released_from", []), origin]
     provenance = {**removal.provenance(provenance), "released_from": history}
     write_documents(out, manifest, provenance, counts)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.dataset.documents import outputs_of
 from emovox.dataset.store import FileEntry, create_table, read_pieces, write_hdf5
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, SplitView, mentions_listed, view_without
 from emovox.files import copy_file
@@ -87,16 +88,23 @@ class Removal:
             if not view.tracks.any():
                 return None
             if table == "hdf5":
-                return write_hdf5(out, split)
+                return write_hdf5(out, split, outputs_of(self.manifest))
             select = view.select_tracks if table == "tracks" else view.select_frames
-            return self._store(select(read_pieces(self.source / name)), out, table, split)
+            pieces = read_pieces(self.source / name)
+            size = 0
+            if table == "embeddings":
+                size = pq.read_schema(self.source / name).field("embedding").type.list_size
+            return self._store(select(pieces), out, table, split, size)
         if name == schema.DROPPED_FILE and self.dropped is not None:
             return self._store([self.dropped], out, "dropped")
         copy_file(self.source / name, out / name)
         return entry
 
-    def _store(self, rows: Iterable[pa.Table], out: Path, table: str, split: str = "") -> FileEntry:
-        with create_table(out, table, self.manifest["name"], split) as file:
+    def _store(
+        self, rows: Iterable[pa.Table], out: Path, table: str, split: str = "", size: int = 0
+    ) -> FileEntry:
+        name, outputs = self.manifest["name"], outputs_of(self.manifest)
+        with create_table(out, table, name, outputs, split, size) as file:
             for piece in rows:
                 file.write(piece)
         return file.written

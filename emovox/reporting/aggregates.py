@@ -162,7 +162,7 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     edges = logit_edges([dataset]) if edges is None else edges
     counts, dominants = zip(*(_split(dataset, split) for split in schema.SPLITS), strict=True)
     tables = [dataset.tracks[split] for split in dataset.splits]
-    tracks = pa.concat_tables([schema.TRACKS.empty_table(), *tables])
+    tracks = pa.concat_tables([schema.EIGHT.tracks.empty_table(), *tables])
     n_frames, dominant = tracks["n_frames"].to_numpy(), np.concatenate(dominants)
     return Aggregates(
         dataset.name,
@@ -229,7 +229,7 @@ def _videos(tracks: pa.Table) -> pa.ChunkedArray:
 
 def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
     """Return the counts of a split, and the dominant emotion of each of its frames."""
-    tracks, dominant = schema.TRACKS.empty_table(), np.empty(0, np.int64)
+    tracks, dominant = schema.EIGHT.tracks.empty_table(), np.empty(0, np.int64)
     if split in dataset.splits:
         tracks, dominant = dataset.tracks[split], dominant_of(dataset.to_numpy(split)[0])
     if tracks["n_frames"].to_numpy().sum() != len(dominant):

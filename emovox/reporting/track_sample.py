@@ -151,7 +151,7 @@ def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
     lengths = tracks["n_frames"].to_numpy()
     kinds = {
         f"strongest {emotion}": tracks[column].to_numpy()
-        for emotion, column in zip(EMOTIONS, schema.MAXIMA, strict=True)
+        for emotion, column in zip(EMOTIONS, schema.EIGHT.maxima, strict=True)
     }
     kinds["changes most often"] = np.concatenate(
         [_changes(dataset.to_numpy(split)[0], dataset.tracks[split]) for split in dataset.splits]

@@ -21,11 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.documents import read_document
+from emovox.dataset.documents import outputs_of, read_document
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_pieces
-from emovox.emotions import EMOTIONS
-from emovox.errors import EmovoxError, InputError, first_line
+from emovox.errors import ConfigError, EmovoxError, InputError, first_line
 from emovox.files import sha256_file
 from emovox.validation.findings import (
     MAX_EXAMPLES,
@@ -42,21 +41,19 @@ Result = TypeVar("Result")
 
 MEMORY_LIMIT = "1GB"  # of DuckDB, which writes larger intermediate results to disk
 NUM_HASHERS = 2  # threads in addition to those of DuckDB
+MEAN_TOLERANCE = 1e-5  # of means of values, which depend on the order of summation
 
-LARGEST = f"greatest({', '.join(schema.LOGITS)})"
-ARGMAX = " ".join(f"when logit_{name} = {LARGEST} then '{name}'" for name in EMOTIONS)
-# Summaries of `frames` that several rules query.
+# Summaries of `frames` that several rules query; see `_terms` for the names in braces.
 SUMMARIES = {
-    "per_track": f"""
+    "per_track": """
         select split, track_id, count(*) as num_rows, min(row) as first_row, max(row) as last_row,
-            max(frame_index) as last_index,
-            {", ".join(f"max({name}) as {name}" for name in schema.LOGITS)}
+            max(frame_index) as last_index, [{votes}] as votes, {summaries}
         from frames group by split, track_id""",
-    "argmax_counts": f"""
-        select split, case {ARGMAX} end as emotion, count(*) as num_frames
+    "argmax_counts": """
+        select split, {argmax} as emotion, count(*) as num_frames
         from frames group by split, emotion""",
 }
-TABLES_OF_QUERY = re.compile(rf"\b(?:from|join) ({'|'.join([*SUMMARIES, *schema.SCHEMAS])})")
+TABLES_OF_QUERY = re.compile(rf"\b(?:from|join) ({'|'.join([*SUMMARIES, *schema.ROWS])})")
 # SQL for the text that identifies a row.
 ROW_KEYS = {
     "frames": "track_id || ' frame ' || frame_index",
@@ -72,7 +69,8 @@ class RowTest:
     Attributes:
         table: `frames`, `tracks` or `faces`.
         where: true for a row that violates the rule. It may use `previous_<column>`, the value in
-            the previous row of the file; `row`, the row number; and `{step_ms}` of the manifest.
+            the previous row of the file; `row`, the row number; and the names in braces of
+            `Inspection.sql`.
         shows: text of an example, after the row's key.
         share: fraction of a file's rows that may fail.
     """
@@ -158,6 +156,32 @@ class Inspection:
         return self.raw_manifest
 
     @property
+    def contract(self) -> schema.Columns:
+        """The columns of the dataset; UnavailableError if the manifest does not declare them."""
+        try:
+            return schema.columns(outputs_of(self.raw_manifest))
+        except (KeyError, TypeError, ConfigError) as error:
+            raise UnavailableError(f"{schema.MANIFEST}: emotions or values: {error}") from error
+
+    def expected(self, table: str, name: str) -> pa.Schema:
+        """Return the columns that the file of a table should have."""
+        size = 1
+        if table == "embeddings":
+            found = self.columns(name)
+            index = found.get_field_index("embedding")
+            kind = found.field(index).type if index >= 0 else pa.null()
+            size = kind.list_size if pa.types.is_fixed_size_list(kind) else 1
+        return self.contract.of(table, size)
+
+    def sql(self, text: str) -> str:
+        """Return SQL with the names in braces replaced by columns of the dataset, see `_terms`."""
+        if "{step_ms}" in text:
+            text = text.replace("{step_ms}", str(self.manifest["step_ms"]))
+        if "{" not in text:
+            return text
+        return text.format(**self._once("terms", lambda: _terms(self.contract)))
+
+    @property
     def entries(self) -> dict[str, dict[str, Any]]:
         """Entries of the manifest's `files`, by path."""
         return {entry["path"]: entry for entry in self.manifest["files"]}
@@ -192,7 +216,9 @@ class Inspection:
 
     def columns(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""
-        return self.footer(name).schema.to_arrow_schema()
+        self.footer(name)
+        with reading(name, "Parquet"):
+            return self._once(f"columns {name}", lambda: pq.read_schema(self.root / name))
 
     def metadata(self, name: str) -> dict[str, str]:
         """Return the key-value metadata of a Parquet file."""
@@ -214,12 +240,13 @@ class Inspection:
             return self._hashes[kind, name].result()
 
     def _hash_content(self, name: str) -> str:
-        columns, pieces = schema.FRAMES, read_hdf5_frames(self.root / name)
+        columns = self.contract.frames
+        pieces = read_hdf5_frames(self.root / name, self.contract.outputs)
         if name.endswith(".parquet"):
             table = next((table for table, _, path in self.tables if path == name), None)
-            if table is None or not self.columns(name).equals(schema.SCHEMAS[table]):
+            if table is None or not self.columns(name).equals(self.expected(table, name)):
                 raise OtherColumnsError(f"{name}: columns differ from the contract")
-            columns, pieces = schema.SCHEMAS[table], read_pieces(self.root / name)
+            columns, pieces = self.expected(table, name), read_pieces(self.root / name)
         content = ContentHash(columns)
         for rows in pieces:
             content.update(rows)
@@ -236,10 +263,11 @@ class Inspection:
         return self._execute(sql)
 
     def query(self, sql: str) -> Breach:
-        """Run a query that returns `split` and `text` of every violation.
+        """Run a query that returns `split` and `text` of every violation, see `sql`.
 
         An example's file is that of the first table in the query.
         """
+        sql = self.sql(sql)
         ((count,),) = self.rows(f"select count(*) from ({sql})")
         if not count:
             return Breach()
@@ -249,7 +277,7 @@ class Inspection:
 
     def failures(self, test: RowTest) -> Breach:
         """Return the rows that fail a test."""
-        self._where(test)  # unavailable if it needs a manifest that is invalid
+        self.sql(test.where)  # unavailable if it needs a manifest that is invalid
         return self._once(f"scan {test.table}", partial(self._scan, test.table))[test]
 
     def _scan(self, table: str) -> dict[RowTest, Breach]:
@@ -258,8 +286,11 @@ class Inspection:
         tests: dict[RowTest, str] = {}
         for test in (test for test in self._tests if test.table == table):
             with contextlib.suppress(UnavailableError):  # `failures` raises it again
-                tests[test] = self._where(test)
-        counts = ", ".join(_count_failures(test, where) for test, where in tests.items())
+                tests[test] = self.sql(test.where)
+        counts = ", ".join(
+            _count_failures(test.table, where, self.sql(test.shows))
+            for test, where in tests.items()
+        )
         # A window over the whole of one file streams: memory stays constant.
         previous = sorted(set(re.findall(r"\bprevious_(\w+)", counts)))
         lags = "".join(f", lag({name}) over () as previous_{name}" for name in previous)
@@ -274,28 +305,21 @@ class Inspection:
                     breaches[test] += Breach(count, tuple(examples))
         return breaches
 
-    def _where(self, test: RowTest) -> str:
-        if "{step_ms}" not in test.where:
-            return test.where
-        return test.where.replace("{step_ms}", str(self.manifest["step_ms"]))
-
     def _make_table(self, name: str) -> None:
         if name in SUMMARIES:
             self._once("table frames", partial(self._make_table, "frames"))
-            self._execute(f"create table {name} as {SUMMARIES[name]}")
+            self._execute(f"create table {name} as {self.sql(SUMMARIES[name])}")
             return
         files = {split: path for table, split, path in self.tables if table == name}
         splits = [""] if name == "dropped" else self.splits
         missing = [file_of(name, split) for split in splits if split not in files]
-        if missing and (files or name != "faces"):  # imported datasets have no faces
+        if missing and (files or name in ("frames", "tracks", "dropped")):
             raise UnavailableError(f"{missing[0]}: missing")
         for path in files.values():
             self._check_types(name, path)
-        self._database.register(f"no_{name}", schema.SCHEMAS[name].empty_table())
-        columns = ", ".join(
-            "split as stated_split" if column == "split" else column
-            for column in schema.SCHEMAS[name].names
-        )
+        names = self._queried(name).names
+        self._database.register(f"no_{name}", self._queried(name).empty_table())
+        columns = ", ".join("split as stated_split" if c == "split" else c for c in names)
         parts = []
         for split in [""] if name == "dropped" else schema.SPLITS:
             row, source = "0::bigint", f"no_{name}"
@@ -309,13 +333,18 @@ class Inspection:
             )
             parts.append(f"select * from {name}_{split}")
         # Most rules query tracks, which are few and read once. Frames and faces stay on disk.
-        kind = "view" if name in ("frames", "faces") else "table"
+        kind = "table" if name in ("tracks", "dropped") else "view"
         self._execute(f"create {kind} {name} as {' union all '.join(parts)}")
+
+    def _queried(self, table: str) -> pa.Schema:
+        """Return the columns that SQL sees: of embeddings only the keys."""
+        columns = self.contract.of(table, 1)
+        return columns.remove(len(columns) - 1) if table == "embeddings" else columns
 
     def _check_types(self, table: str, name: str) -> None:
         """Check for the contract's columns and types; order and nullability do not matter here."""
         found = self.columns(name)
-        for column in schema.SCHEMAS[table]:
+        for column in self._queried(table):
             types = [field.type for field in found if field.name == column.name]
             if types != [column.type]:
                 shown = " and ".join(map(str, types)) or "missing"
@@ -335,9 +364,48 @@ class Inspection:
             raise UnavailableError(first_line(error)) from error
 
 
-def _count_failures(test: RowTest, where: str) -> str:
+def _terms(columns: schema.Columns) -> dict[str, str]:
+    """Return the SQL that stands for the names in braces, for the columns of a dataset."""
+    emotions, logits, values = columns.outputs.emotions, columns.logits, columns.values
+    largest, smallest = (f"{f}({', '.join(logits)})" for f in ("greatest", "least"))
+    names = ", ".join(f"'{emotion}'" for emotion in emotions)
+    maxima = ", ".join(columns.maxima)
+    top = f"list_position([{', '.join(logits)}], {largest})"  # from 1
+    other_means = [
+        f"isfinite({value}) and "
+        f"not (abs({mean} - {value}) <= {MEAN_TOLERANCE} * (1 + abs({value})))"
+        for mean, value in zip(columns.means, values, strict=True)
+    ]
+    return {
+        "logits": ", ".join(logits),
+        "largest": largest,
+        "smallest": smallest,
+        "sum": " + ".join(logits),
+        "finite": " and ".join(f"isfinite({name})" for name in logits),
+        "values": ", ".join(values) or "null",
+        "finite_values": " and ".join(f"isfinite({name})" for name in values) or "true",
+        "repeated": " and ".join(f"{name} = previous_{name}" for name in logits),
+        "argmax": f"list_extract([{names}], {top})",
+        "maxima": maxima,
+        "other_maxima": " or ".join(
+            f"{one} is distinct from {other}"
+            for one, other in zip(columns.maxima, logits, strict=True)
+        ),
+        "label": f"list_extract([{names}], list_position([{maxima}], greatest({maxima})))",
+        "votes": ", ".join(f"count(*) filter ({top} = {k})" for k in range(1, len(emotions) + 1)),
+        "majority": f"list_extract([{names}], list_position(votes, list_max(votes)))",
+        "means": ", ".join(columns.means) or "null",
+        "other_means": " or ".join(other_means) or "false",
+        "summaries": ", ".join(
+            [f"max({name}) as {name}" for name in logits]
+            + [f"avg({name}) as {name}" for name in values]
+        ),
+    }
+
+
+def _count_failures(table: str, where: str, shows: str) -> str:
     """Return two SQL columns: the number of rows that fail a test, and texts of the first."""
-    text = ROW_KEYS[test.table] + (f" || ': ' || {test.shows}" if test.shows else "")
+    text = ROW_KEYS[table] + (f" || ': ' || {shows}" if shows else "")
     text = f"coalesce({text}, 'row ' || row)"  # a null makes the whole text null
     first = f"arg_min(case when {where} then {text} end, row, {MAX_EXAMPLES})"
     return f"count(*) filter ({where}), {first}"

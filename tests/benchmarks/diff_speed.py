@@ -23,7 +23,7 @@ import pyarrow as pa
 import emovox
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.ids import TrackKey
 
 TRACK_COLUMNS = ["identity_id", "video_id", "track_num", "n_frames", "n_expected", "duration_ms"]
@@ -38,9 +38,9 @@ def changed_chunks(dataset: emovox.Dataset, rng: np.random.Generator) -> Iterato
             part = [row for row in rows[start : start + TRACKS_PER_CHUNK] if rng.random() > 0.01]
             spans = [range(row["row_offset"], row["row_offset"] + row["n_frames"]) for row in part]
             kept = frames.take(pa.array(np.concatenate(spans)))
-            columns = [kept[name] for name in schema.FRAMES.names]
-            for index, name in enumerate(schema.FRAMES.names):
-                if name in schema.LOGITS:
+            columns = [kept[name] for name in schema.EIGHT.frames.names]
+            for index, name in enumerate(schema.EIGHT.frames.names):
+                if name in schema.EIGHT.logits:
                     noise = rng.normal(0, 0.05, len(kept)).astype(np.float32)
                     columns[index] = pa.array(kept[name].to_numpy() + noise)
             tracks = [
@@ -51,7 +51,7 @@ def changed_chunks(dataset: emovox.Dataset, rng: np.random.Generator) -> Iterato
                 for row in part
             ]
             whole = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in columns]
-            yield Chunk(split, tracks, pa.Table.from_arrays(whole, schema=schema.FRAMES))
+            yield Chunk(split, tracks, pa.Table.from_arrays(whole, schema=schema.EIGHT.frames))
 
 
 def main() -> None:
@@ -70,7 +70,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         copy = Path(folder) / "changed"
         chunks = changed_chunks(emovox.load(arguments.dataset), np.random.default_rng(0))
-        write_dataset(copy, chunks, [], info, hdf5=False)
+        write_chunks(copy, chunks, [], info, hdf5=False)
         paths = [str(arguments.dataset), str(copy)]
         command = [sys.executable, "-m", "emovox", "diff", *paths, "--format", "json"]
         for _ in range(arguments.runs):

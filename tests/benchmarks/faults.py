@@ -384,7 +384,7 @@ def written_rows(out: Path) -> dict[str, list[tuple[float, ...]]]:
 
 
 def logit_lists(frames: pa.Table) -> list[list[float]]:
-    return [frames[name].to_pylist() for name in schema.LOGITS]
+    return [frames[name].to_pylist() for name in schema.EIGHT.logits]
 
 
 def difference(rows: list[tuple[float, ...]], expected: list[tuple[float, ...]]) -> str:

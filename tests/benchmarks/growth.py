@@ -27,10 +27,11 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.rows import TrackRow
+from emovox.emotions import PUBLISHED
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.plan import ShardJob
 from emovox.labelling.run import build_dataset
-from emovox.labelling.shard_report import ROWS, ShardReport, write_shard
+from emovox.labelling.shard_report import ShardReport, row_columns, write_shard
 from emovox.testing import write_clip
 
 FRAMES_PER_TRACK = 33
@@ -108,14 +109,16 @@ class FakeMedia:
         index = np.tile(np.arange(FRAMES_PER_TRACK), len(ids))
         columns = {
             "track_id": pa.array(ids).take(pa.array(np.repeat(np.arange(len(ids)), 33))),
-            "frame_index": index.astype(np.int16),
+            "frame_index": index.astype(np.int32),
             "timestamp_ms": index.astype(np.int32) * schema.STEP_MS,
             "pts_ms": index * float(schema.STEP_MS),
+            "shot": np.zeros(num_rows, np.int16),
         }
-        for field in ROWS:
+        wanted = row_columns(PUBLISHED)
+        for field in wanted:
             if field.name not in columns:
                 columns[field.name] = self.random.standard_normal(num_rows, np.float32)
-        table = pa.table([pa.array(columns[f.name], f.type) for f in ROWS], schema=ROWS)
+        table = pa.table([pa.array(columns[f.name], f.type) for f in wanted], schema=wanted)
         write_shard(job.state, table, report)
         return report
 

@@ -24,7 +24,7 @@ import torch
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.student import student_checkpoint
@@ -82,7 +82,7 @@ def chunks(found: dict[str, list[tuple[Path, list[str]]]]) -> Iterator[Chunk]:
                 pa.array((index * schema.STEP_MS).astype(np.int32)),
                 *map(pa.array, logits),
             ]
-            yield Chunk(split, [row], pa.Table.from_arrays(columns, schema=schema.FRAMES))
+            yield Chunk(split, [row], pa.Table.from_arrays(columns, schema=schema.EIGHT.frames))
 
 
 def main() -> None:
@@ -96,7 +96,7 @@ def main() -> None:
     info = DatasetInfo(
         "ravdess", "1.0.0", schema.STEP_MS, teacher, {"origin": origin}, ("frames", "tracks")
     )
-    write_dataset(arguments.out / "dataset", chunks(found), [], info, hdf5=False)
+    write_chunks(arguments.out / "dataset", chunks(found), [], info, hdf5=False)
     untrained = VGGVox(StudentConfig(width=0.25), torch.Generator().manual_seed(0)).eval()
     student_checkpoint.save(arguments.out / "untrained.safetensors", untrained, {})
     for split, utterances in found.items():

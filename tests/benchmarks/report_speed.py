@@ -21,7 +21,7 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 
@@ -63,7 +63,7 @@ def frames(rows: list[TrackRow], counts: np.ndarray, rng: np.random.Generator) -
     )
     columns = [ids, index.astype(np.int16), (index * schema.STEP_MS).astype(np.int32)]
     arrays = [*map(pa.array, columns), *map(pa.array, np.ascontiguousarray(logits.T))]
-    return pa.Table.from_arrays(arrays, schema=schema.FRAMES)
+    return pa.Table.from_arrays(arrays, schema=schema.EIGHT.frames)
 
 
 def measure(command: list[str], cache: Path) -> tuple[float, float, float]:
@@ -92,7 +92,7 @@ def main() -> None:
                 "made", "1.0.0", schema.STEP_MS, {"name": "none", "sha256": None},
                 {"origin": "Made by a benchmark."}, ("frames", "tracks"),
             )  # fmt: skip
-            manifest = write_dataset(dataset, chunks(arguments.frames), [], info, hdf5=False)
+            manifest = write_chunks(dataset, chunks(arguments.frames), [], info, hdf5=False)
             totals = manifest["totals"]
             print(f"{totals['frames']:,} frames of {totals['tracks']:,} tracks")
         command = [sys.executable, "-m", "emovox", "report", str(dataset), "--out", str(page)]

@@ -26,7 +26,7 @@ import torch
 from emovox.dataset import schema
 from emovox.dataset.reader import load
 from emovox.dataset.rows import Chunk, TrackRow
-from emovox.dataset.writer import DatasetInfo, write_dataset
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
@@ -73,13 +73,13 @@ def segments_of(audio: Path, folder: Path, config: StudentTrainConfig) -> TrainS
                 pa.array((index * schema.STEP_MS).astype(np.int32)),
                 *map(pa.array, rng.normal(size=(len(EMOTIONS), row.n_frames)).astype(np.float32)),
             ]
-            yield Chunk("train", [row], pa.Table.from_arrays(columns, schema=schema.FRAMES))
+            yield Chunk("train", [row], pa.Table.from_arrays(columns, schema=schema.EIGHT.frames))
 
     teacher = {"name": "noise", "sha256": None}
     info = DatasetInfo(
         "noise", "1.0.0", schema.STEP_MS, teacher, {"origin": "noise"}, ("frames", "tracks")
     )
-    write_dataset(folder, chunks(), [], info, hdf5=False)
+    write_chunks(folder, chunks(), [], info, hdf5=False)
     clips = [
         Clip(row.track_id, path, seconds)
         for row, path, seconds in zip(rows, paths, durations, strict=True)

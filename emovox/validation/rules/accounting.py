@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from typing import Any
 
 from emovox.dataset import schema
-from emovox.emotions import EMOTIONS
 from emovox.validation.findings import Example, UnavailableError
 from emovox.validation.front_matter import tables
 from emovox.validation.inspection import Inspection
@@ -51,10 +50,11 @@ def card_numbers(dataset: Inspection) -> Iterator[Example]:
     rows = [row for table in tables(dataset.text(schema.CARD)) for row in table if "split" in row]
     by_size = [row for row in rows if row.keys() >= set(COUNTED)]
     yield from _check_sizes({row["split"]: row for row in by_size}, dataset)
-    for row in (row for row in rows if row.keys() >= set(EMOTIONS)):
-        split, counts = row["split"], [_number(row[emotion]) for emotion in EMOTIONS]
+    emotions = dataset.contract.outputs.emotions
+    for row in (row for row in rows if row.keys() >= set(emotions)):
+        split, counts = row["split"], [_number(row[emotion]) for emotion in emotions]
         if split in schema.SPLITS and counts not in _count_emotions(dataset, split):
-            numbers = ", ".join(row[emotion] for emotion in EMOTIONS)
+            numbers = ", ".join(row[emotion] for emotion in emotions)
             yield Example(
                 schema.CARD, f"{split}: counts by emotion differ from the data: {numbers}"
             )
@@ -79,7 +79,7 @@ def _count_emotions(dataset: Inspection, split: str) -> Iterator[list[int | None
         f"emotion, num_frames from argmax_counts where split = '{split}'",
     ):
         counts = dict(dataset.rows(f"select {source}"))
-        yield [counts.get(emotion, 0) for emotion in EMOTIONS]
+        yield [counts.get(emotion, 0) for emotion in dataset.contract.outputs.emotions]
 
 
 def _number(cell: str) -> int | None:

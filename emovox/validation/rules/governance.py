@@ -13,7 +13,7 @@ from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, mentions_li
 from emovox.errors import InputError
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError, file_of
 from emovox.validation.front_matter import headings
-from emovox.validation.inspection import Inspection
+from emovox.validation.inspection import Inspection, RowTest
 from emovox.validation.rule import WARNING, Family
 
 RULES = Family("governance")
@@ -47,7 +47,7 @@ def card_licence(dataset: Inspection) -> Iterator[Example]:
 
 
 def _lines(dataset: Inspection) -> Iterator[tuple[str, str]]:
-    """Yield file and text of every line of the readable documents and every dropped track."""
+    """Yield file and text of every line of the readable documents, every source and drop."""
     for name in DOCUMENTS:
         try:
             yield from ((name, line) for line in dataset.text(name).splitlines())
@@ -56,6 +56,8 @@ def _lines(dataset: Inspection) -> Iterator[tuple[str, str]]:
     sql = "select concat_ws(' ', track_id, source, message) from dropped"
     for (line,) in dataset.rows(sql):
         yield schema.DROPPED_FILE, line
+    for split, source in dataset.rows("select split, source from tracks where source is not null"):
+        yield file_of("tracks", split), source
 
 
 def _identities(dataset: Inspection) -> Iterator[tuple[str, str]]:
@@ -64,11 +66,22 @@ def _identities(dataset: Inspection) -> Iterator[tuple[str, str]]:
         yield file_of("tracks", split), identity
 
 
-@RULES.check("no-absolute-paths", "No document and no dropped track contains an absolute path.")
+@RULES.check("no-absolute-paths", "No document, source or dropped track has an absolute path.")
 def no_absolute_paths(dataset: Inspection) -> Iterator[Example]:
     for name, line in _lines(dataset):
         for match in ABSOLUTE_PATH.finditer(line):
             yield Example(name, match[0])
+
+
+RULES.rows(
+    "sources",
+    "source is a path below the corpus root.",
+    RowTest(
+        "tracks",
+        r"source = '' or regexp_matches(source, '^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|\x00')",
+        "source",
+    ),
+)
 
 
 @RULES.check("no-machine-names", "No document contains the name of a user or a host.")

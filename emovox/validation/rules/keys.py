@@ -54,6 +54,16 @@ RULES.rows(
         "n_expected || ' grid points in ' || duration_ms || ' ms'",
     ),
 )
+RULES.rows(
+    "intervals",
+    "start_ms and end_ms are both known or neither, and end_ms - start_ms is duration_ms.",
+    RowTest(
+        "tracks",
+        "(start_ms is null) <> (end_ms is null) or end_ms < start_ms or "
+        "abs(end_ms - start_ms - duration_ms) > 1",
+        "concat('from ', start_ms, ' to ', end_ms, ' ms, ', duration_ms, ' ms long')",
+    ),
+)
 RULES.query(
     "unique-tracks",
     "No two rows of tracks, in any split, have the same track_id.",

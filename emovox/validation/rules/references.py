@@ -1,22 +1,16 @@
 """Rules about references between tables, containers and hashes."""
 
 from collections.abc import Iterator
+from functools import partial
 
 from emovox.dataset import schema
-from emovox.emotions import EMOTIONS
+from emovox.dataset.documents import listed_hash
 from emovox.validation import hdf5
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection, RowTest
 from emovox.validation.rule import Family
 
 RULES = Family("references")
-
-MAXIMA = ", ".join(schema.MAXIMA)
-NAMES = ", ".join(f"'{emotion}'" for emotion in EMOTIONS)
-LABEL = f"list_extract([{NAMES}], list_position([{MAXIMA}], greatest({MAXIMA})))"
-OTHER_MAXIMA = " or ".join(
-    f"max_{emotion} is distinct from logit_{emotion}" for emotion in EMOTIONS
-)
 
 RULES.query(
     "frames-have-tracks",
@@ -47,17 +41,33 @@ RULES.query(
 RULES.query(
     "maxima",
     "max_* of a track is the largest logit over its frames.",
-    f"""select split, track_id || ': ' || concat_ws(', ', {MAXIMA}) || ' in tracks, ' ||
-            concat_ws(', ', {", ".join(schema.LOGITS)}) || ' in frames' as text
-        from tracks join per_track using (split, track_id) where {OTHER_MAXIMA}""",
+    """select split, track_id || ': ' || concat_ws(', ', {maxima}) || ' in tracks, ' ||
+            concat_ws(', ', {logits}) || ' in frames' as text
+        from tracks join per_track using (split, track_id) where {other_maxima}""",
+)
+RULES.query(
+    "means",
+    "mean_* of a track is the mean of the value over its frames.",
+    """select split, track_id || ': ' || concat_ws(', ', {means}) || ' in tracks, ' ||
+            concat_ws(', ', {values}) || ' in frames' as text
+        from tracks join per_track using (split, track_id) where {other_means}""",
+)
+RULES.query(
+    "majority",
+    "majority is the emotion that is most often the largest logit of a frame; of several the "
+    "first.",
+    """select split, track_id || ': ' || majority || ', but most frames show ' ||
+            {majority} as text
+        from tracks join per_track using (split, track_id)
+        where majority is distinct from {majority}""",
 )
 RULES.rows(
     "labels",
     "label is the emotion with the largest max_*.",
     RowTest(
         "tracks",
-        f"label is distinct from {LABEL}",
-        f"label || ', but the largest is ' || {LABEL}",
+        "label is distinct from {label}",
+        "label || ', but the largest is ' || {label}",
     ),
 )
 RULES.rows(
@@ -77,26 +87,27 @@ RULES.rows(
 )
 
 
-def _compare_keys(dataset: Inspection) -> str:
-    """Return SQL that finds rows of `faces` with other keys than the same row of `frames`."""
-    splits = [split for table, split, _ in dataset.tables if table == "faces"]
+def _compare_keys(dataset: Inspection, other: str) -> str:
+    """Return SQL that finds rows of a table with other keys than the same row of `frames`."""
+    splits = [split for table, split, _ in dataset.tables if table == other]
     if not splits:
-        raise NotApplicableError("the dataset has no table faces")
+        raise NotApplicableError(f"the dataset has no table {other}")
     return " union all ".join(
         f"""select '{split}' as split, concat('row ', row, ': ', track_id, ' frame ', frame_index,
-            ' in frames, ', face_id, ' frame ', face_index, ' in faces') as text
-        from (select track_id as face_id, frame_index as face_index from faces_{split})
+            ' in frames, ', face_id, ' frame ', face_index, ' in {other}') as text
+        from (select track_id as face_id, frame_index as face_index from {other}_{split})
             positional join (select row, track_id, frame_index from frames_{split})
         where track_id is distinct from face_id or frame_index is distinct from face_index"""
         for split in splits
     )
 
 
-RULES.query(
-    "faces-match-frames",
-    "faces has the same keys as frames, in the same order.",
-    _compare_keys,
-)
+for _table in ("faces", "embeddings"):
+    RULES.query(
+        f"{_table}-match-frames",
+        f"{_table} has the same keys as frames, in the same order.",
+        partial(_compare_keys, other=_table),
+    )
 RULES.query(
     "dropped-apart",
     "No track is in both tracks and dropped, except as a duplicate of a written track.",
@@ -140,11 +151,10 @@ def hdf5_tracks(dataset: Inspection) -> Iterator[Example]:
             if values != [value for (value,) in rows]:
                 yield Example(name, f"{column} differs from the table tracks")
         metadata = dataset.metadata(schema.table_file("frames", split))
-        for key in schema.file_metadata("", split, ""):
+        for key in schema.file_metadata("", split, dataset.contract.outputs, ""):
             if attributes.get(key) != metadata.get(key, ""):
                 yield Example(name, f"attribute {key} is {attributes.get(key)!r}")
 
 
 def _listed_hash(dataset: Inspection, name: str) -> str:
-    """Return the content hash that the manifest gives for a file."""
-    return dataset.entries.get(name, {}).get("content_sha256") or "missing"
+    return listed_hash(dataset.manifest, name) or "missing"

@@ -146,7 +146,7 @@ def _readable_tables(dataset: Inspection) -> Iterator[tuple[str, str, str]]:
 @RULES.check("columns", "Tables have the columns of the contract: order, type, nullability.")
 def columns(dataset: Inspection) -> Iterator[Example]:
     for table, _, name in _readable_tables(dataset):
-        found, expected = dataset.columns(name), schema.SCHEMAS[table]
+        found, expected = dataset.columns(name), dataset.expected(table, name)
         if found.names != expected.names:
             yield Example(name, f"columns are {', '.join(found.names)}")
             continue
@@ -188,13 +188,14 @@ def storage(dataset: Inspection) -> Iterator[Example]:
                 yield Example(name, f"{path} has no page index")
 
 
-@RULES.check("metadata", "Each table has metadata: version, dataset, split, emotions and hash.")
+@RULES.check("metadata", "Each table has metadata: version, dataset, split, outputs and hash.")
 def metadata(dataset: Inspection) -> Iterator[Example]:
-    dataset_name = dataset.manifest["name"]
+    dataset_name, outputs = dataset.manifest["name"], dataset.contract.outputs
     for _, split, name in _readable_tables(dataset):
         found = dataset.metadata(name)
         digest = found.get("emovox.content_sha256", "")  # its value is checked by content-hashes
-        for key, value in schema.file_metadata(dataset_name, split, digest or "a hash").items():
+        expected = schema.file_metadata(dataset_name, split, outputs, digest or "a hash")
+        for key, value in expected.items():
             if found.get(key) != value:
                 yield Example(name, f"{key} is {found.get(key)!r}, expected {value!r}")
 
@@ -212,5 +213,5 @@ def no_pandas(dataset: Inspection) -> Iterator[Example]:
 @RULES.check("hdf5-layout", "HDF5 files have the contract's arrays, types, chunks and filters.")
 def hdf5_layout(dataset: Inspection) -> Iterator[Example]:
     for _, name in dataset.hdf5_files:
-        for fault in layout_faults(dataset.root, name):
+        for fault in layout_faults(dataset.root, name, dataset.contract.outputs):
             yield Example(name, fault)

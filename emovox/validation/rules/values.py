@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Iterator
 
 from emovox.dataset import schema
-from emovox.emotions import EMOTIONS
-from emovox.validation.findings import Example
-from emovox.validation.inspection import LARGEST, Inspection, RowTest
+from emovox.validation.findings import Example, NotApplicableError
+from emovox.validation.inspection import Inspection, RowTest
 from emovox.validation.rule import WARNING, Family
 
 RULES = Family("values")
@@ -15,19 +14,15 @@ MAX_LOGIT = 100
 MAX_SHARE_OF_PROBABILITIES = 0.01
 MAX_SHARE_OF_RARE = 0.2  # of disgust and contempt together
 
-LOGITS = ", ".join(schema.LOGITS)
-SMALLEST = f"least({LOGITS})"
-FINITE = " and ".join(f"isfinite({name})" for name in schema.LOGITS)
-REPEATED = " and ".join(f"{name} = previous_{name}" for name in schema.LOGITS)
-SHOW_LOGITS = f"concat_ws(', ', {LOGITS})"
+SHOW_LOGITS = "concat_ws(', ', {logits})"
 
 
-@RULES.check("no-nulls", "No value is null, except in duration_ms and score.")
+@RULES.check("no-nulls", "No value is null, except in columns that may be.")
 def no_nulls(dataset: Inspection) -> Iterator[Example]:
     for table, split, name in dataset.tables:
         # Only columns that Parquet declares nullable can contain a null.
         nullable = {field.name for field in dataset.columns(name) if field.nullable}
-        for field in schema.SCHEMAS[table]:
+        for field in dataset.expected(table, name):
             if field.nullable or field.name not in nullable:
                 continue
             column = "stated_split" if field.name == "split" else field.name
@@ -39,37 +34,42 @@ def no_nulls(dataset: Inspection) -> Iterator[Example]:
 RULES.rows(
     "finite-logits",
     "No logit is NaN or infinite.",
-    RowTest("frames", f"not ({FINITE})", SHOW_LOGITS),
+    RowTest("frames", "not ({finite})", SHOW_LOGITS),
+)
+RULES.rows(
+    "finite-values",
+    "No value is NaN or infinite.",
+    RowTest("frames", "not ({finite_values})", "concat_ws(', ', {values})"),
 )
 RULES.rows(
     "logit-range",
     f"Every logit is between -{MAX_LOGIT} and {MAX_LOGIT}.",
     RowTest(
         "frames",
-        f"{FINITE} and ({LARGEST} > {MAX_LOGIT} or {SMALLEST} < -{MAX_LOGIT})",
+        f"{{finite}} and ({{largest}} > {MAX_LOGIT} or {{smallest}} < -{MAX_LOGIT})",
         SHOW_LOGITS,
     ),
 )
 RULES.rows(
     "logits-not-probabilities",
-    "Logits are raw scores, not probabilities: eight values from 0 to 1 whose sum is 1.",
+    "Logits are raw scores, not probabilities: numbers from 0 to 1 whose sum is 1.",
     RowTest(
         "frames",
-        f"{SMALLEST} >= 0 and abs({' + '.join(schema.LOGITS)} - 1) < 1e-3",
+        "{smallest} >= 0 and abs({sum} - 1) < 1e-3",
         SHOW_LOGITS,
         share=MAX_SHARE_OF_PROBABILITIES,
     ),
 )
 RULES.rows(
     "constant-rows",
-    "No frame has eight equal logits.",
-    RowTest("frames", f"{LARGEST} = {SMALLEST}", SHOW_LOGITS),
+    "No frame has equal logits for all emotions.",
+    RowTest("frames", "{largest} = {smallest}", SHOW_LOGITS),
     WARNING,
 )
 RULES.rows(
     "repeated-rows",
     "No frame has exactly the logits of the previous frame of its track.",
-    RowTest("frames", f"{REPEATED} and track_id = previous_track_id"),
+    RowTest("frames", "{repeated} and track_id = previous_track_id"),
     WARNING,
 )
 
@@ -78,12 +78,15 @@ RULES.rows(
     "emotion-order", "Neutral is the most frequent argmax, disgust and contempt are rare.", WARNING
 )
 def emotion_order(dataset: Inspection) -> Iterator[Example]:
+    emotions = dataset.contract.outputs.emotions
+    if not {"neutral", "disgust", "contempt"} <= {*emotions}:
+        raise NotApplicableError("the dataset has other emotions")
     counts: Counter[str] = Counter()
     for emotion, num_frames in dataset.rows("select emotion, num_frames from argmax_counts"):
         counts[emotion] += num_frames
     if not counts:
         return
-    shares = {emotion: counts[emotion] / counts.total() for emotion in EMOTIONS}
+    shares = {emotion: counts[emotion] / counts.total() for emotion in emotions}
     shown = ", ".join(f"{emotion} {share:.1%}" for emotion, share in shares.items())
     if shares["neutral"] < max(shares.values()):
         yield Example(schema.MANIFEST, f"neutral is not the most frequent argmax: {shown}")
@@ -93,12 +96,12 @@ def emotion_order(dataset: Inspection) -> Iterator[Example]:
 
 RULES.rows(
     "face-values",
-    "Times, boxes, scores and sharpness of faces are finite, and boxes have an area.",
+    "Times, boxes, scores and sharpness of faces are finite, boxes have an area, shots a number.",
     RowTest(
         "faces",
         "not (isfinite(pts_ms) and isfinite(box_x) and isfinite(box_y) and isfinite(box_w) "
         "and isfinite(box_h) and box_w > 0 and box_h > 0 and isfinite(coalesce(score, 0)) and "
-        "isfinite(sharpness) and sharpness >= 0)",
-        "concat_ws(', ', pts_ms, box_x, box_y, box_w, box_h, score, sharpness)",
+        "isfinite(sharpness) and sharpness >= 0 and shot >= 0)",
+        "concat_ws(', ', pts_ms, box_x, box_y, box_w, box_h, score, sharpness, shot)",
     ),
 )
