@@ -18,11 +18,13 @@ Each command of the command line, except demo, card and schema, is a function::
 
 They return a result with the method `to_pandas`. Their options are keyword arguments, or a config:
 BuildConfig, DownloadConfig, ReportConfig, TeacherTrainConfig, TeacherEvaluateConfig,
-StudentTrainConfig, EvaluateConfig, ProbeConfig, PredictConfig. Every path may be a string.
+StudentTrainConfig, EvaluateConfig, ProbeConfig, PredictConfig, WriteConfig. Every path may be a
+string.
 
 To use datasets and networks directly::
 
     load(path)                      open a dataset: its tables, and the logits of any track
+    write_dataset(out, tracks)      write labels and values of your own as a dataset
     audio_path(root, track_id)      find the sound file of a track
     read_audio(path)                read sound as 16 kHz mono, float32 [L]
     spectrogram(samples)            compute the input of a student, float32 [512, T]
@@ -60,6 +62,8 @@ if TYPE_CHECKING:  # what `_HOMES` loads, for type checkers
     from emovox.downloads.published_files import download as download
     from emovox.labelling.build_config import BuildConfig as BuildConfig
     from emovox.labelling.import_mat import import_mat as import_mat
+    from emovox.labelling.own_labels import WriteConfig as WriteConfig
+    from emovox.labelling.own_labels import write_dataset as write_dataset
     from emovox.labelling.result import BuildResult as BuildResult
     from emovox.labelling.run import build_dataset as build_dataset
     from emovox.media.audio import read_audio as read_audio
@@ -95,6 +99,7 @@ _HOMES = {
     "emovox.downloads.published_files": ("download",),
     "emovox.labelling.build_config": ("BuildConfig",),
     "emovox.labelling.import_mat": ("import_mat",),
+    "emovox.labelling.own_labels": ("WriteConfig", "write_dataset"),
     "emovox.labelling.result": ("BuildResult",),
     "emovox.labelling.run": ("build_dataset",),
     "emovox.media.audio": ("read_audio",),

@@ -9,7 +9,8 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from emovox.errors import EmovoxError
+from emovox.errors import EmovoxError, InputError
+from emovox.ids import check_printable
 from emovox.paths import is_remote
 
 
@@ -40,6 +41,13 @@ def remove_leftovers(path: Path) -> None:
     """Remove temporary files of `replace_file(path)` that a killed process left behind."""
     for temporary in path.parent.glob(f".{path.name}.*.tmp"):
         temporary.unlink(missing_ok=True)
+
+
+def check_vacant(out: Path) -> None:
+    """Raise InputError unless a path is free or an empty folder, and can be written in messages."""
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists and is not empty; pass another --out")
+    check_printable(out, "--out")
 
 
 @contextlib.contextmanager

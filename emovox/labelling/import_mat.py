@@ -26,8 +26,8 @@ from emovox.dataset.rows import Chunk, Dropped, TrackRow, count_reasons
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError, TrackError
-from emovox.files import new_folder, sha256_file
-from emovox.ids import TrackKey, check_printable, printable
+from emovox.files import check_vacant, new_folder, sha256_file
+from emovox.ids import TrackKey, printable
 from emovox.labelling.published_mat import Annotations, FaceImages, read_annotations
 from emovox.packages import data_frame, software
 from emovox.teacher import ACCURACY
@@ -142,9 +142,7 @@ def import_mat(
     paths, out = [Path(path) for path in given], Path(out)
     where = ", ".join(map(str, paths))
     meta = lists_folder(None if meta is None else Path(meta), paths[0].parent)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise InputError(f"{out}: exists and is not empty; pass another --out")
-    check_printable(out, "--out")
+    check_vacant(out)
     names = read_names(meta)
     lists = read_official_split(meta) if (meta / SETS_LIST).is_file() else None
     tracks = _Tracks(read_annotations(paths), names, where)

@@ -32,9 +32,9 @@ RULES.query(
 RULES.query(
     "videos-in-one-split",
     "All tracks of a video are in one split.",
-    """select max(split) as split, video_id || ': in ' ||
+    """select max(split) as split, identity_id || '/' || video_id || ': in ' ||
             string_agg(distinct split, ', ' order by split) as text
-        from tracks group by video_id having count(distinct split) > 1""",
+        from tracks group by identity_id, video_id having count(distinct split) > 1""",
     WARNING,
 )
 

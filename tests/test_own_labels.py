@@ -1,0 +1,170 @@
+"""Datasets of a user's own labels and values."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import emovox
+from emovox.dataset import schema
+from emovox.emotions import EMOTIONS
+from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
+
+LABELS = {
+    "track_id": ["ann/talk/1", "ann/talk/2", "bob/lecture/00001", "cat/song/3"],
+    "label": ["anger", "neutral", "calm", "anger"],
+    "split": ["train", "train", "heard_val", "unheard_val"],
+    "duration_ms": [1000, None, 480, 0],
+}
+
+
+def frames_of(tracks: dict[str, list[Any]], **more: Any) -> dict[str, list[Any]]:
+    """Rows in a mixed order: grid points 3, 0 and 1 of each track."""
+    rows = [(track_id, k) for k in (3, 0, 1) for track_id in tracks["track_id"]]
+    values = np.random.default_rng(0).normal(size=(5, len(rows))).astype(np.float32)
+    names = ("logit_happy", "logit_sad", "logit_other", "value_arousal", "value_power")
+    columns: dict[str, Any] = {
+        "track_id": [r[0] for r in rows],
+        "frame_index": [r[1] for r in rows],
+    }
+    return columns | dict(zip(names, values.tolist(), strict=True)) | more
+
+
+def test_labels_of_tracks_become_a_valid_dataset(tmp_path: Path) -> None:
+    dataset = emovox.write_dataset(tmp_path / "own", LABELS, name="own", hdf5=True)
+    assert emovox.validate(tmp_path / "own").valid
+    # The published emotions come first, in their order.
+    assert dataset.emotions == ("neutral", "anger", "calm") and dataset.values == ()
+    track = dataset["ann/talk/00001"]
+    assert track.logits.tolist() == [[0, 6, 0]] * 5 and track.label == "anger"
+    assert track.times.tolist() == [0.0, 0.24, 0.48, 0.72, 0.96]
+    lengths = {t.track_id: len(t.logits) for t in dataset}
+    assert list(lengths.values()) == [5, 1, 3, 1]
+    assert dataset.tracks["heard_val"]["split"].to_pylist() == ["heard_val"]
+    assert "logit_disgust" not in dataset.frames["train"].column_names
+
+
+def test_frames_are_sorted_and_kept_to_the_bit(tmp_path: Path) -> None:
+    tracks = {"track_id": LABELS["track_id"], "split": LABELS["split"]}
+    given = frames_of(tracks)
+    dataset = emovox.write_dataset(tmp_path / "own", tracks, pa.table(given))
+    assert emovox.validate(tmp_path / "own").valid
+    assert dataset.emotions == ("happy", "sad", "other") and dataset.values == ("arousal", "power")
+    for name in tracks["track_id"]:
+        identity, video, number = name.split("/")
+        track = dataset[f"{identity}/{video}/{int(number):05d}"]
+        assert track.frame_index.tolist() == [0, 1, 3]
+        rows = [i for k in (0, 1, 3) for i in range(12)
+                if given["track_id"][i] == name and given["frame_index"][i] == k]  # fmt: skip
+        for column, found in zip(("happy", "sad", "other"), track.logits.T, strict=True):
+            expected = [np.float32(given[f"logit_{column}"][i]) for i in rows]
+            np.testing.assert_array_equal(found, expected)
+        expected = [np.float32(given["value_power"][i]) for i in rows]
+        np.testing.assert_array_equal(track.values[:, 1], expected)
+        row = next(
+            r for r in dataset.tracks[track.split].to_pylist() if r["track_id"] == track.track_id
+        )
+        assert row["mean_power"] == pytest.approx(np.mean(expected), abs=1e-6)
+
+
+def test_data_frames_times_embeddings_and_faces(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    tracks = {"track_id": LABELS["track_id"], "source": [f"media/{k}.mp4" for k in range(4)]}
+    tracks |= {"start_ms": [0, 1000, 0, 0], "end_ms": [960, 1960, 960, 960]}
+    tracks["sound_offset_ms"] = [0.0, None, -23.2, 5.0]
+    given = frames_of(tracks)
+    given["timestamp_ms"] = [k * 240 for k in given.pop("frame_index")]
+    given["embedding"] = [[0.5 * k, 1.0] for k in range(12)]
+    numbers = dict.fromkeys(schema.FACES.names[2:], [1.0] * 12)
+    given |= numbers | {"pts_ms": [float(t) for t in given["timestamp_ms"]], "shot": [0] * 12}
+    frames = pd.DataFrame(given).set_index(pd.Index(range(100, 112)))
+    dataset = emovox.write_dataset(tmp_path / "own", pd.DataFrame(tracks), frames)
+    validation = emovox.validate(tmp_path / "own")
+    assert validation.valid and not [o.rule.name for o in validation.outcomes if o.blocked]
+    split = dataset.splits[0]
+    embeddings = pq.read_table(tmp_path / "own" / schema.table_file("embeddings", split))
+    first = dataset.tracks[split]["track_id"][0].as_py()
+    names = [f"{i}/{v}/{int(n):05d}" for i, v, n in (t.split("/") for t in tracks["track_id"])]
+    assert embeddings["embedding"][0].as_py() == [0.5 * (4 + names.index(first)), 1.0]
+    row = dataset.tracks[split].to_pylist()[0]
+    assert row["source"] == f"media/{names.index(first)}.mp4" and row["duration_ms"] == 960
+    assert row["n_expected"] == 5 and row["n_frames"] == 3
+
+
+def test_unusable_tracks_are_dropped_with_their_reason(tmp_path: Path) -> None:
+    names = ["a/v/1", "a/v/01", "no id", "b/v/1", "c/v/1", "d/v/1", "e/v/1", "f/v/1"]
+    labels = ["anger", "anger", "anger", "joy", None, "fear", "fear", "fear"]
+    tracks = {"track_id": names, "label": labels, "split": [*["train"] * 5, "test", "train", None]}
+    tracks["duration_ms"] = [None] * 6 + [-5, float("nan")]
+    dataset = emovox.write_dataset(tmp_path / "own", tracks, emotions=EMOTIONS)
+    rows = pq.read_table(tmp_path / "own" / schema.DROPPED_FILE).to_pylist()
+    assert {(r["track_id"], r["error"]) for r in rows} == {
+        ("a/v/01", "DuplicateTrack"),
+        ("no id", "BadName"),
+        ("b/v/00001", "BadLabel"),
+        ("c/v/00001", "BadLabel"),
+        ("d/v/00001", "NoSplit"),
+        ("e/v/00001", "BadTime"),
+    }
+    assert len(dataset) + len(rows) == len(names)
+    assert emovox.validate(tmp_path / "own").valid
+
+
+@pytest.mark.parametrize(
+    ("tracks", "frames", "options", "kind", "words"),
+    [
+        ({"label": ["anger"]}, None, {}, InputError, "tracks: the column track_id is missing"),
+        ({"track_id": ["a/v/1"]}, None, {}, InputError, "neither columns logit_<emotion> nor"),
+        ({"track_id": ["a/v/1"], "label": ["joy"]}, None, {}, ConfigError, "1 emotions"),
+        (
+            {"track_id": ["a/v/1"], "label": ["Joy", ]},
+            None, {"emotions": ("Joy", "sad")}, ConfigError, "invalid name 'Joy'",
+        ),
+        ({"track_id": ["a/v/1"]}, {"track_id": ["a/v/1"]}, {}, InputError, "a column frame_index"),
+        (
+            {"track_id": ["a/v/1"]},
+            {"track_id": ["a/v/2"], "frame_index": [0], "logit_a": [1.0], "logit_b": [1.0]},
+            {}, InputError, "frames: track_id 'a/v/2' is not in tracks",
+        ),
+        (
+            {"track_id": ["a/v/1"]},
+            {"track_id": ["a/v/1"], "frame_index": [0], "logit_a": [1.0], "logit_b": ["x"]},
+            {}, InputError, "the column logit_b holds no numbers",
+        ),
+        (
+            {"track_id": ["a/v/1"]},
+            {"track_id": ["a/v/1"], "timestamp_ms": [100], "logit_a": [1.0], "logit_b": [0]},
+            {}, InputError, "timestamp_ms 100 is not a multiple of 240",
+        ),
+        (
+            {"track_id": ["a/v/1"]},
+            {"track_id": ["a/v/1"], "frame_index": [0.5], "logit_a": [1.0], "logit_b": [0]},
+            {}, InputError, "frame_index holds a number that is missing or not whole",
+        ),
+        (
+            {"track_id": ["a/v/1"]},
+            {"track_id": ["a/v/1"], "frame_index": [-1], "logit_a": [1.0], "logit_b": [0]},
+            {}, CheckError, "no usable track; the first: a frame_index is negative",
+        ),
+        ({"track_id": ["a/v/1"], "label": ["anger", "x"]}, None, {}, InputError, "not a table"),
+        (17, None, {}, InputError, "tracks: not a table"),
+        ({"track_id": [], "label": []}, None, {"emotions": EMOTIONS}, CheckError, "no usable"),
+    ],
+)  # fmt: skip
+def test_bad_tables_give_one_line(
+    tmp_path: Path, tracks: Any, frames: Any, options: Any, kind: type, words: str
+) -> None:
+    with pytest.raises(EmovoxError, match=words) as caught:
+        emovox.write_dataset(tmp_path / "own", tracks, frames, **options)
+    assert type(caught.value) is kind and "\n" not in str(caught.value)
+    assert not (tmp_path / "own").exists()
+
+
+def test_an_existing_folder_is_kept(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("mine")
+    with pytest.raises(InputError, match="exists and is not empty"):
+        emovox.write_dataset(tmp_path, LABELS)
+    assert [p.name for p in tmp_path.iterdir()] == ["file"]
