@@ -1,6 +1,7 @@
 """Files and folders that are either complete or absent: temporary name, fsync, rename."""
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -12,6 +13,9 @@ from pathlib import Path
 from emovox.errors import EmovoxError, InputError
 from emovox.ids import check_printable
 from emovox.paths import is_remote
+
+# Errors of a file system without locks, such as NFS without lockd.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextlib.contextmanager
@@ -51,6 +55,53 @@ def check_vacant(out: Path) -> None:
 
 
 @contextlib.contextmanager
+def exclusive(lock: Path, busy: str, timeout: float = 0) -> Iterator[None]:
+    """Hold a lock file.
+
+    Args:
+        lock: the file.
+        busy: message of the error if another process holds it.
+        timeout: seconds to wait for it; -1 for ever.
+
+    Raises:
+        EmovoxError: another process holds it, or the file system has no locks.
+    """
+    from filelock import FileLock, Timeout  # slower to import than a dataset to open
+
+    _check_locks(lock.parent)
+    held = FileLock(lock, timeout=timeout)
+    try:
+        held.acquire()
+    except Timeout:
+        raise EmovoxError(busy) from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _check_locks(folder: Path) -> None:
+    """Raise EmovoxError if the file system of a folder has no locks.
+
+    filelock would use the existence of the lock file instead, which outlives a killed process.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows, whose file systems have locks
+        return
+    with tempfile.TemporaryFile(dir=folder) as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            raise EmovoxError(
+                f"{folder}: the file system has no locks; use a folder on another disk, or mount "
+                "it with locks (NFS: lockd; Lustre: -o flock)"
+            ) from error
+
+
+@contextlib.contextmanager
 def new_folder(place: Path, doing: str) -> Iterator[Path]:
     """Yield a hidden folder beside `place`; on success rename it to `place`, on failure remove it.
 
@@ -63,24 +114,20 @@ def new_folder(place: Path, doing: str) -> Iterator[Path]:
     Raises:
         EmovoxError: another process is writing the same folder.
     """
-    from filelock import FileLock, Timeout  # slower to import than a dataset to open
-
     building = place.parent / f".{place.name}.{doing}"
     place.parent.mkdir(parents=True, exist_ok=True)
     lock = place.parent / f".{place.name}.lock"
     lock.touch()  # raises where FileLock would wait: missing permissions, a full disk
-    try:
-        with FileLock(lock, timeout=0):
+    busy = f"{place}: another run is {doing}; wait until it has finished"
+    with exclusive(lock, busy):
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir()
+        try:
+            yield building
+            building.rename(place)
+        finally:
             shutil.rmtree(building, ignore_errors=True)
-            building.mkdir()
-            try:
-                yield building
-                building.rename(place)
-            finally:
-                shutil.rmtree(building, ignore_errors=True)
-                lock.unlink(missing_ok=True)
-    except Timeout:
-        raise EmovoxError(f"{place}: another run is {doing}; wait until it has finished") from None
+            lock.unlink(missing_ok=True)
 
 
 def copy_file(source: Path, target: Path) -> None:

@@ -9,10 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock, Timeout
-
-from emovox.errors import ConfigError, EmovoxError, InputError
-from emovox.files import remove_leftovers, replace_file, write_text
+from emovox.errors import ConfigError, InputError
+from emovox.files import exclusive, remove_leftovers, replace_file, write_text
 from emovox.packages import data_frame, explained
 
 if TYPE_CHECKING:
@@ -67,11 +65,8 @@ def read_result(out: Path) -> TrainingResult:
 @contextlib.contextmanager
 def locked(out: Path) -> Iterator[None]:
     """Lock `out` for this process; EmovoxError if another process trains there."""
-    try:
-        with FileLock(out / "lock", timeout=0):
-            yield
-    except Timeout:
-        raise EmovoxError(f"{out}: another run is training there; wait for it to end") from None
+    with exclusive(out / "lock", f"{out}: another run is training there; wait for it to end"):
+        yield
 
 
 def write_or_match_config(out: Path, recipe: Mapping[str, Any]) -> None:

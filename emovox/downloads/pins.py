@@ -8,11 +8,9 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from filelock import FileLock
-
 from emovox.cache import cache_folder
 from emovox.errors import InputError
-from emovox.files import write_text
+from emovox.files import exclusive, write_text
 
 
 @dataclass(frozen=True)
@@ -57,7 +55,7 @@ def write_pin(name: str, sha256: str, source: str) -> None:
     """Pin a file; an earlier pin is replaced."""
     path = pins_file()
     path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_suffix(".lock")):
+    with exclusive(path.with_suffix(".lock"), "", timeout=-1):
         pin = Pin(sha256, source, datetime.date.today().isoformat())
         pins = {n: asdict(p) for n, p in sorted((read_pins() | {name: pin}).items())}
         write_text(path, json.dumps(pins, indent=2) + "\n")

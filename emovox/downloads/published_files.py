@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from filelock import FileLock, Timeout
-
 from emovox.cache import cache_folder
 from emovox.config import read_config
 from emovox.downloads.content import FORMS, find_fault
@@ -21,7 +19,7 @@ from emovox.downloads.mirrors import TARGETS, PublishedFile, find_files
 from emovox.downloads.pins import pins_file, read_pins, write_pin
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
-from emovox.files import remove_leftovers, replace_file, sha256_file
+from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file
 from emovox.packages import data_frame
 
 if TYPE_CHECKING:
@@ -164,15 +162,13 @@ class FileDownload:
         locks = cache_folder() / "locks"
         for folder in (self.folder, locks):
             folder.mkdir(parents=True, exist_ok=True)
-        try:
-            with FileLock(locks / f"{self.file.name}.lock", timeout=0):
-                remove_leftovers(self.path)
-                if self.config.copy is not None:
-                    return self._install(self.config.copy)
-                return self._existing() or self._fetch()
-        except Timeout:
-            name = self.file.name
-            raise EmovoxError(f"{name}: another download is running; wait for it") from None
+        name = self.file.name
+        busy = f"{name}: another download is running; wait for it"
+        with exclusive(locks / f"{name}.lock", busy):
+            remove_leftovers(self.path)
+            if self.config.copy is not None:
+                return self._install(self.config.copy)
+            return self._existing() or self._fetch()
 
     def _existing(self) -> DownloadedFile | None:
         """Return the file if it exists and is complete; pin it if it has no known checksum."""

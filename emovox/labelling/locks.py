@@ -7,9 +7,8 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from emovox.errors import EmovoxError
+from emovox.files import exclusive
 from emovox.paths import RemotePath, is_remote
 
 REFRESH_SECONDS = 5.0  # between two heartbeats of a remote lock
@@ -31,19 +30,12 @@ def held(state: Path, out: Path) -> Iterator[Callable[[], None]]:
         with Lease(state / "lock", out) as lease:
             yield lease.check
         return
-    lock = FileLock(state / "lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise _busy(out) from None
-    try:
+    with exclusive(state / "lock", _busy(out)):
         yield lambda: None
-    finally:
-        lock.release()
 
 
-def _busy(out: Path) -> EmovoxError:
-    return EmovoxError(f"{out}: another run is building this dataset; wait for it")
+def _busy(out: Path) -> str:
+    return f"{out}: another run is building this dataset; wait for it"
 
 
 class Lease:
@@ -74,7 +66,7 @@ class Lease:
             self._write()
             time.sleep(REFRESH_SECONDS)  # lets a simultaneous takeover finish
         if not self._is_ours():
-            raise _busy(self._out)
+            raise EmovoxError(_busy(self._out))
         self._thread.start()
         return self
 
@@ -111,7 +103,7 @@ class Lease:
             time.sleep(REFRESH_SECONDS)
             now = self._read()
             if now and now != before:
-                raise _busy(self._out)
+                raise EmovoxError(_busy(self._out))
 
     def _keep(self) -> None:
         while not self._ended.wait(REFRESH_SECONDS) and not self._lost:
