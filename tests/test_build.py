@@ -19,6 +19,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import emovox
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
 from emovox.dataset import schema
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
@@ -211,8 +212,12 @@ def test_another_teacher_or_step_rebuilds_everything(
         tensors = load_file(EMBEDDED["compact"])
         save_file(tensors, tmp_path / "t.safetensors", header | {"training": "{}"})
         change = {"teacher": str(tmp_path / "t.safetensors")}
-    build(clips, tmp_path / "out", precision="bf16")
-    result = build(clips, tmp_path / "out", **({"precision": "bf16"} | change))
+    before = build(clips, tmp_path / "out", precision="bf16")
+    options = {"precision": "bf16"} | change
+    with pytest.raises(InputError, match=r"would change the dataset there: .*; pass --replace"):
+        build(clips, tmp_path / "out", **options)
+    assert json.loads((tmp_path / "out" / schema.MANIFEST).read_text()) == before.manifest
+    result = build(clips, tmp_path / "out", replace=True, **options)
     assert result.num_built == result.num_shards > 1
     left = {p.stem for p in (tmp_path / "out" / STATE).glob("*.json")} - {"finished"}
     assert len(left) == result.num_shards, "shards of the other configuration are gone"
@@ -301,16 +306,16 @@ def test_missing_dataset_file_is_written_again(clips: Path, tmp_path: Path) -> N
     assert content(first.manifest) == content(again.manifest)
 
 
-def test_kill_while_finishing_leaves_no_manifest(
-    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("function", ["write_documents", "dataset_files"])
+def test_kill_while_finishing_keeps_the_old_dataset(
+    clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, function: str
 ) -> None:
     whole = build(clips, tmp_path / "out")
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr("emovox.dataset.writer.write_documents", raise_interrupt)
+        patch.setattr(f"emovox.dataset.writer.{function}", raise_interrupt)
         build(clips, tmp_path / "out", hdf5=True)
-    assert not (tmp_path / "out" / schema.MANIFEST).exists(), (
-        "an unfinished dataset has no manifest"
-    )
+    assert emovox.validate(tmp_path / "out").valid
+    assert not (tmp_path / "out/.unfinished").exists()
     again = build(clips, tmp_path / "out")
     assert content(again.manifest) == content(whole.manifest)
 
@@ -572,7 +577,9 @@ def test_splits_change_without_new_shards(clips: Path, tmp_path: Path) -> None:
     build(clips, tmp_path / "out")
     splits = tmp_path / "splits.csv"
     splits.write_text("identity_id,split\nid1,train\nid2,unheard_val\n")
-    result = build(clips, tmp_path / "out", splits=str(splits))
+    with pytest.raises(InputError, match=r"1 track \(id2/c/00001\) moved to another split"):
+        build(clips, tmp_path / "out", splits=str(splits))
+    result = build(clips, tmp_path / "out", splits=str(splits), replace=True)
     assert result.num_built == 0
     assert result.manifest["totals"]["by_split"][UNHEARD]["tracks"] == 1
     assert result.manifest["totals"]["by_split"][TRAIN]["tracks"] == 3
@@ -743,10 +750,63 @@ def test_wrong_root_does_not_touch_a_finished_dataset(clips: Path, tmp_path: Pat
 def test_replacing_an_earlier_build_is_noted(clips: Path, tmp_path: Path) -> None:
     first = build(clips, tmp_path / "out")
     assert first.notes == []
-    second = build(clips, tmp_path / "out", step_ms=480)
+    second = build(clips, tmp_path / "out", step_ms=480, replace=True)
     assert second.notes == [
         f"replaced {first.num_shards} shards of an earlier build with other tracks or settings"
     ]
+
+
+def test_tracks_of_a_dataset_are_not_lost_by_mistake(clips: Path, tmp_path: Path) -> None:
+    root, out = Path(shutil.copytree(clips, tmp_path / "clips")), tmp_path / "out"
+    before = build(root, out)
+    write_clip(root / "mp4/id3/new/00001.mp4", 30)
+    more = build(root, out)  # more tracks are welcome
+    assert more.manifest["totals"]["tracks"] == before.manifest["totals"]["tracks"] + 1
+    (root / "mp4/id3/new/00001.mp4").rename(tmp_path / "away.mp4")
+    with pytest.raises(InputError, match=r"1 track \(id3/new/00001\) of 5 lost; pass --replace"):
+        build(root, out)
+    (root / "mp4/id3/new/00001.mp4").write_bytes((tmp_path / "away.mp4").read_bytes()[:900])
+    with pytest.raises(InputError, match=r"1 track \(id3/new/00001\) of 5 lost"):
+        build(root, out)  # the file is damaged now, which is known after labelling
+    assert json.loads((out / schema.MANIFEST).read_text()) == more.manifest
+    assert emovox.validate(out).valid
+    fewer = build(root, out, replace=True)
+    assert fewer.manifest["totals"]["dropped"] == 1
+
+
+def test_another_root_replaces_nothing(clips: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    build(clips, out)
+    moved = Path(shutil.copytree(clips, tmp_path / "moved"))  # copytree keeps times
+    again = build(moved, out)
+    assert again.num_built == 0
+    other = tmp_path / "other"
+    for path in clips.rglob("*.mp4"):
+        write_clip(other / path.relative_to(clips), 40)
+    with pytest.raises(InputError, match="labelled again with another root; pass --replace"):
+        build(other, out)
+    assert build(other, out, replace=True).num_built > 0
+
+
+@pytest.mark.parametrize("version", [1, 3, "x", None])
+def test_a_dataset_of_another_contract_is_not_replaced(
+    clips: Path, tmp_path: Path, version: object
+) -> None:
+    build(clips, tmp_path / "out")
+    path = tmp_path / "out" / schema.MANIFEST
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": version}))
+    with pytest.raises(InputError, match=f"contract version {version}, and this emovox writes 2"):
+        build(clips, tmp_path / "out")
+    build(clips, tmp_path / "out", replace=True)
+    assert emovox.validate(tmp_path / "out").valid
+
+
+def test_the_state_of_a_newer_emovox_is_kept(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    record = tmp_path / "out" / STATE / "finished.json"
+    record.write_text(json.dumps(json.loads(record.read_text()) | {"version": 99}))
+    with pytest.raises(InputError, match=r"state of a newer emovox \(version 99\)"):
+        build(clips, tmp_path / "out")
 
 
 def test_dataset_without_its_state_is_not_overwritten(clips: Path, tmp_path: Path) -> None:

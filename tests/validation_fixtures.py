@@ -78,6 +78,7 @@ def write_valid(folder: Path) -> Path:
 
 def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
     """Write a dataset with the tracks of `spec`; it is valid if they are."""
+    shutil.rmtree(root, ignore_errors=True)
     info = DatasetInfo(
         name="small",
         version="1.0.0",

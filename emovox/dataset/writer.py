@@ -104,13 +104,12 @@ def write_chunks(
     """Write a dataset into `out`, its manifest last; return the manifest.
 
     Args:
-        out: folder; an earlier dataset in it is removed first.
+        out: new folder.
         chunks: rows, sorted by track within each split; read one at a time.
         dropped: tracks without frames.
         info: description of the dataset.
         hdf5: write each split as HDF5 too.
     """
-    clear(out)
     splits: dict[str, _Split] = {}
     with ExitStack() as stack:
         for chunk in chunks:
@@ -172,14 +171,20 @@ def _manifest(
     }
 
 
-def clear(out: Path) -> None:
-    """Remove an earlier dataset, its manifest first, so that the rest is not taken for a dataset.
+def replace_dataset(out: Path, new: Path) -> None:
+    """Move a finished dataset from a folder on the same disk to `out`, in place of the one there.
 
-    takedown.txt is kept: it is not part of the dataset being replaced.
+    The manifest of the old dataset is removed first and the new one moved last, so that what a
+    killed process leaves behind is not taken for a dataset. takedown.txt is kept: it is not part
+    of the dataset being replaced.
     """
     for name in dataset_files():
         (out / name).unlink(missing_ok=True)
         remove_leftovers(out / name)
+    for name in reversed(dataset_files()):
+        if (new / name).exists():
+            (out / name).parent.mkdir(exist_ok=True)
+            (new / name).rename(out / name)
     for folder in (*schema.TABLES, "hdf5"):
         if (out / folder).is_dir() and not any((out / folder).iterdir()):
             (out / folder).rmdir()

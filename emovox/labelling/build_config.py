@@ -52,6 +52,7 @@ class BuildConfig:
         shard_tracks: Approximate number of tracks per shard.
         hdf5: Write HDF5 files in addition to Parquet.
         retry_dropped: Rebuild shards that contain dropped tracks.
+        replace: Replace the dataset at OUT even if tracks are lost or change.
         synthetic: Mark the dataset as synthetic in its card.
     """
 
@@ -81,6 +82,7 @@ class BuildConfig:
     shard_tracks: int = option(16, least=1, most=MAX_SHARD_TRACKS)
     hdf5: bool = False
     retry_dropped: bool = False
+    replace: bool = False
     synthetic: bool = False
 
     def __post_init__(self) -> None:

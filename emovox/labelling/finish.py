@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -16,18 +17,25 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped
-from emovox.dataset.writer import DatasetInfo, dataset_files, write_chunks
+from emovox.dataset.writer import DatasetInfo, dataset_files, replace_dataset, write_chunks
 from emovox.errors import CheckError
 from emovox.labelling.plan import BuildPlan
 from emovox.labelling.prefetch import OUR_OWN
 from emovox.labelling.provenance import build_provenance
+from emovox.labelling.replacement import Existing
 from emovox.labelling.shard_report import ShardReport, marker_file, rows_file
 from emovox.labelling.state import record_dataset, reuse_or_begin
 from emovox.paths import is_remote, local_copy, map_ahead
 
+UNFINISHED = ".unfinished"  # folder in `out` for a dataset that is being written
+
 
 def finish(
-    plan: BuildPlan, state: Path, reports: Sequence[ShardReport], check: Callable[[], None]
+    plan: BuildPlan,
+    state: Path,
+    reports: Sequence[ShardReport],
+    existing: Existing | None,
+    check: Callable[[], None],
 ) -> dict[str, Any]:
     """Write the dataset of finished shards, unless it exists already; return its manifest.
 
@@ -35,17 +43,22 @@ def finish(
         plan: of the build.
         state: folder of the shards.
         reports: of every shard, in the order of the dataset.
+        existing: dataset at `out` that must not lose tracks.
         check: raises if another run has taken over the build.
 
     Raises:
+        InputError: `existing` would lose tracks.
         CheckError: the rows of a shard are damaged; its marker is removed, so that the next run
             builds it again.
     """
     config, provenance = plan.config, build_provenance(plan)
     dropped = [*plan.corpus.dropped, *(d for report in reports for d in report.dropped)]
     fingerprint = _fingerprint(provenance, dropped, plan.assigned)
-    if (existing := reuse_or_begin(config.out, state, fingerprint)) is not None:
-        return existing
+    if existing is not None:
+        tracks = (track.track_id for report in reports for track in report.tracks)
+        existing.check_result({track_id: plan.assigned[track_id] for track_id in tracks})
+    if (finished := reuse_or_begin(config.out, state, fingerprint)) is not None:
+        return finished
     info = DatasetInfo(
         name=config.dataset_name,
         version=config.version,
@@ -58,7 +71,7 @@ def finish(
         chunks = _chunks(state, reports, plan.assigned)
         manifest = write_chunks(folder, chunks, dropped, info, hdf5=config.hdf5)
     check()
-    record_dataset(config.out, state, fingerprint, manifest)
+    record_dataset(plan, state, fingerprint, manifest)
     return manifest
 
 
@@ -75,13 +88,21 @@ def _fingerprint(
 
 @contextlib.contextmanager
 def _local_folder(out: Path, check: Callable[[], None]) -> Iterator[Path]:
-    """Yield the local folder to write a dataset into; a remote `out` is replaced on success.
+    """Yield a new local folder to write a dataset into; on success it replaces the one at `out`.
 
     The manifest of an earlier dataset is removed first and the new one is put last, so that an
-    unfinished upload is not a dataset.
+    unfinished replacement is not a dataset.
     """
     if not is_remote(out):
-        yield out
+        folder = out / UNFINISHED
+        shutil.rmtree(folder, ignore_errors=True)
+        folder.mkdir(parents=True)
+        try:
+            yield folder
+            check()
+            replace_dataset(out, folder)
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
         return
     with tempfile.TemporaryDirectory(prefix="emovox-") as name:
         folder = Path(name)

@@ -14,8 +14,8 @@ from emovox.teacher import ACCURACY
 LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
 
 # Options that change how a build runs, not what it makes.
-LEFT_OUT = {"out", "state", "jobs", "retry_dropped", "timeout", "engine", "ray_address"}
-LEFT_OUT |= {"actor_cpus", "actor_gpus"}
+LEFT_OUT = {"out", "state", "jobs", "retry_dropped", "replace", "timeout", "engine"}
+LEFT_OUT |= {"ray_address", "actor_cpus", "actor_gpus"}
 
 
 def build_provenance(plan: BuildPlan) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from emovox.labelling.engine import Engine, local_engine
 from emovox.labelling.finish import finish
 from emovox.labelling.plan import make_plan
 from emovox.labelling.progress import with_progress
+from emovox.labelling.replacement import find_existing
 from emovox.labelling.result import BuildResult, summarize
 from emovox.labelling.state import completed, held_state, remove_stale
 from emovox.packages import require
@@ -38,7 +39,8 @@ def build_dataset(
         **options: fields of `BuildConfig`, which override `config`.
 
     Raises:
-        ConfigError, InputError: an option or an input is not valid.
+        ConfigError, InputError: an option or an input is not valid; or the dataset at `out` would
+            lose or change tracks, and `replace` is not set.
         CheckError: the split leaks.
         NetworkError: the service behind a URL does not answer, or refuses access.
         EmovoxError: the disk is full, or another run is building `out`.
@@ -63,14 +65,18 @@ def build_dataset(
     plan = make_plan(config, resolve)
     try:
         with held_state(config.out, config.state) as (state, check):
+            existing = None if config.replace else find_existing(config.out, state)
             reports = completed(state, plan.shards, retry_dropped=config.retry_dropped)
             jobs = plan.jobs(state, reports)
+            if existing is not None:
+                existing.check_plan(plan, {t.track_id for job in jobs for t in job.shard.tracks})
             running = (engine or local_engine(config, jobs)).run(jobs)
             num_tracks, done = len(plan.corpus.tracks), [*reports.values()]
             for report in with_progress(running, num_tracks, done, show_progress):
                 check()
                 reports[report.fingerprint] = report
-            manifest = finish(plan, state, [reports[s.fingerprint] for s in plan.shards], check)
+            in_order = [reports[shard.fingerprint] for shard in plan.shards]
+            manifest = finish(plan, state, in_order, existing, check)
             if num_stale := remove_stale(state, plan.shards):
                 plan.corpus.note(
                     f"replaced {num_stale} shards of an earlier build with other tracks or settings"

@@ -11,12 +11,13 @@ from emovox.dataset import schema
 from emovox.errors import InputError
 from emovox.files import write_text
 from emovox.labelling.locks import held
-from emovox.labelling.plan import Shard
+from emovox.labelling.plan import ROWS_VERSION, BuildPlan, Shard
 from emovox.labelling.shard_report import ShardReport, marker_file, read_report, rows_file
 from emovox.paths import NOT_FETCHED, file_state, is_remote, map_ahead
 
 STATE = ".emovox"  # default folder of the state, inside the dataset but not a part of it
 RECORD = "finished.json"  # the dataset that this state was last used for
+RECORD_VERSION = 2
 
 
 @contextlib.contextmanager
@@ -125,16 +126,19 @@ def reuse_or_begin(out: Path, state: Path, fingerprint: str) -> dict[str, Any] |
             files = record["files"].items()
             if all(file_state(out / name) == tuple(known) for name, known in files):
                 return dict(json.loads((out / schema.MANIFEST).read_text(encoding="utf-8")))
-    if _is_inside(out, state):
-        (state / RECORD).unlink(missing_ok=True)
-    else:
-        write_text(state / RECORD, json.dumps({"out": _absolute(out)}))
+    begun = {"version": RECORD_VERSION, "out": _absolute(out), "inputs": recorded_inputs(state)}
+    write_text(state / RECORD, json.dumps(begun))
     return None
 
 
-def record_dataset(out: Path, state: Path, fingerprint: str, manifest: Mapping[str, Any]) -> None:
-    """Record a finished dataset: the fingerprint of its inputs and the state of its files."""
+def record_dataset(
+    plan: BuildPlan, state: Path, fingerprint: str, manifest: Mapping[str, Any]
+) -> None:
+    """Record a finished dataset: its inputs, and the state of its files."""
+    out = plan.config.out
     content = {
+        "version": RECORD_VERSION,
+        "inputs": inputs_of(plan),
         "fingerprint": fingerprint,
         "manifest": _manifest_sha256(out),
         "files": {f["path"]: file_state(out / f["path"]) for f in manifest["files"]},
@@ -142,12 +146,35 @@ def record_dataset(out: Path, state: Path, fingerprint: str, manifest: Mapping[s
     write_text(state / RECORD, json.dumps(content))
 
 
+def inputs_of(plan: BuildPlan) -> dict[str, Any]:
+    """Return the inputs of a build on which the rows of all its tracks depend, by name."""
+    settings = plan.settings
+    return {
+        "root": _absolute(plan.config.root),
+        "device": settings.device,
+        "precision": settings.precision,
+        "compile": settings.compiled,
+        "version of emovox": ROWS_VERSION,
+    }
+
+
+def recorded_inputs(state: Path) -> dict[str, Any]:
+    """Return `inputs_of` the last finished build; empty if unknown."""
+    return dict(_read_record(state).get("inputs") or {})
+
+
 def _read_record(state: Path) -> dict[str, Any]:
     try:
         record = json.loads((state / RECORD).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return record if isinstance(record, dict) else {}
+    if not isinstance(record, dict):
+        return {}
+    if (version := record.get("version", 0)) > RECORD_VERSION:
+        raise InputError(
+            f"{state}: state of a newer emovox (version {version}); use that one, or another --out"
+        )
+    return record
 
 
 def _manifest_sha256(out: Path) -> str | None:
