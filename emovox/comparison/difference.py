@@ -16,7 +16,7 @@ values than each other, are refused: their rows cannot be compared.
 Frames are aligned by track_id and grid point (`frame_index`, or the time `step_ms * frame_index` if
 the steps differ), even if the track changed its split. Both files are sorted and are read in
 parallel, one row group at a time. If both manifests give the same content hash for the frames of a
-split, only OLD's are read. The hashes are taken from the manifests; `emovox validate` checks them.
+split, only OLD's are read. Sizes and SHA-256 of all files are checked first.
 """
 
 import os
@@ -32,8 +32,10 @@ import pyarrow.compute as pc
 from emovox.comparison.alignment import HEADER, INVALID, Block, Pair, Side
 from emovox.comparison.bump import find_bump
 from emovox.comparison.changes import Difference, FrameChanges, TrackChanges, list_changes
+from emovox.dataset import schema
+from emovox.dataset.documents import changed_files, read_manifest
 from emovox.emotions import Outputs
-from emovox.errors import InputError
+from emovox.errors import CheckError, InputError
 from emovox.scores import confusion_matrix
 
 NUM_WORST = 20  # tracks
@@ -52,12 +54,14 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
     Raises:
         InputError: a folder is not a dataset of this contract version, or its tables contradict
             each other.
+        CheckError: files of a dataset differ from its manifest; the message lists them.
 
     Example:
         >>> found = diff("emovox-demo/dataset", "emovox-demo/dataset")
         >>> found.bump.level, found.tracks.common, found.frames.changed
         ('none', 96, 0)
     """
+    _check_files(old, new)
     pair = Pair(Side(Path(old)), Side(Path(new)))
     if (one := pair.old.dataset.outputs) != (other := pair.new.dataset.outputs):
         raise InputError(f"{old} has {_shown(one)}; {new} has {_shown(other)}: cannot be compared")
@@ -80,6 +84,20 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         bump=find_bump(pair, changes, files),
         changes=changes,
     )
+
+
+def _check_files(*paths: str | os.PathLike[str]) -> None:
+    """Raise CheckError if a file of a dataset differs from its manifest."""
+    changed = [
+        f"{Path(path) / name}"
+        for path in paths
+        for name in changed_files(path, read_manifest(path))
+    ]
+    if changed:
+        raise CheckError(
+            f"not compared: {', '.join(changed)}: differ from {schema.MANIFEST}; "
+            "run `emovox validate` for details"
+        )
 
 
 class _FrameTotals:

@@ -9,6 +9,7 @@ from typing import Any
 from emovox.dataset import schema
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
+from emovox.files import sha256_file
 
 
 def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
@@ -80,6 +81,21 @@ def listed_hash(manifest: Mapping[str, Any], path: str) -> str | None:
 
 def _is_entry(file: Any) -> bool:
     return isinstance(file, dict) and isinstance(file.get("path"), str)
+
+
+def changed_files(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[str]:
+    """Return the files whose size or SHA-256 differs from the manifest, or that are missing."""
+    changed = []
+    for entry in manifest["files"]:
+        path = Path(root) / entry["path"]
+        try:
+            same = path.stat().st_size == entry.get("bytes")
+            same = same and sha256_file(path) == entry.get("sha256")
+        except OSError:
+            same = False
+        if not same:
+            changed.append(entry["path"])
+    return changed
 
 
 def outputs_of(manifest: Mapping[str, Any]) -> Outputs:
