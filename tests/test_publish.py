@@ -410,7 +410,11 @@ def test_a_second_release_to_the_same_folder_is_refused(source: Path, out: Path)
 def test_rows_of_listed_identities_are_removed(
     source: Path, out: Path, list_of: Callable[..., Path]
 ) -> None:
-    made = release(source, out, version="2.0.0", takedown=list_of("id10001", "id99999"))
+    listed = list_of("id10001", "id99999")
+    with pytest.raises(CheckError, match="1 of 2 hashes to take down match no identity"):
+        release(source, out, version="2.0.0", takedown=listed)
+    assert nothing_left(out)
+    made = release(source, out, version="2.0.0", takedown=listed, allow_unknown=True)
     assert made.removed == {"identities": 1, "tracks": 3, "frames": 18, "dropped": 0}
     assert "1 of 2 listed identities had rows; removed 3 tracks, 18 frames" in made.summary()
     for table in ("frames", "tracks", "faces"):
@@ -510,11 +514,32 @@ def test_totals_are_remaining_plus_removed_rows(
 def test_listed_identities_without_rows(
     source: Path, out: Path, list_of: Callable[..., Path]
 ) -> None:
-    result = run(source, "--version", "1.0.0", "--out", out, "--takedown", list_of("id7", "id8"))
+    arguments = [source, "--version", "1.0.0", "--out", out, "--takedown", list_of("id7", "id8")]
+    refused = run(*arguments)
+    assert refused.exit_code == 1 and "--allow-unknown" in refused.stderr and not out.exists()
+    result = run(*arguments, "--allow-unknown")
     assert result.exit_code == 0
     assert "takedown  0 of 2 listed identities had rows; removed 0 tracks" in result.stdout
     assert digest("id7") in (out / schema.TAKEDOWN).read_text()  # for later releases
     assert validate(out).valid
+
+
+def test_a_hash_with_a_trailing_newline_does_not_release_the_person(
+    source: Path, tmp_path: Path, out: Path
+) -> None:
+    """`echo id10001 | sha256sum` hashes the newline too."""
+    path = tmp_path / "list.txt"
+    path.write_text(hashlib.sha256(b"id10001\n").hexdigest() + "  -\n")
+    with pytest.raises(CheckError, match="match no identity"):
+        release(source, out, version="1.0.0", takedown=path)
+    line = CliRunner().invoke(main, ["hash-identity", "id10001"]).stdout
+    assert line == hashlib.sha256(b"id10001").hexdigest() + "\n"
+    path.write_text(line)
+    first = release(source, out, version="1.0.0", takedown=path)
+    assert first.removed["identities"] == 1
+    # A release made from it has the list already.
+    again = release(out, tmp_path / "again", version="1.0.1", takedown=path)
+    assert again.removed["identities"] == 0
 
 
 def test_a_list_of_all_identities_is_refused(

@@ -25,6 +25,7 @@ from emovox.dataset.reader import CONTAINERS, Dataset, load
 from emovox.dataset.takedown import (
     format_list,
     hash_identity,
+    listed_in,
     mentions_listed,
     read_list,
     view_without,
@@ -117,6 +118,7 @@ def test_paths_may_be_strings(tmp_path: Path) -> None:
     [
         *("Jane Doe", "Jane Doe/video/00001", "mp4/Jane Doe/video/1.mp4", "Jane Doe.mp4"),
         *("no Jane", "'Jane' is not", "x: Jane: y", "a\\Jane\\b", "Jane."),
+        *("videos/Jane.tar.mp4", "x/Jane_0001.mp4", "(in Jane:3)", "no face in Jane-2.mov"),
     ],
 )
 def test_ids_are_found_in_paths_and_messages(text: str) -> None:
@@ -124,6 +126,15 @@ def test_ids_are_found_in_paths_and_messages(text: str) -> None:
     assert mentions_listed(text, listed)
     assert not mentions_listed(text, {hash_identity("Jan")})
     assert not mentions_listed(text, ())
+
+
+@pytest.mark.parametrize("identity", ["id10001", "anna-maria_de.la", "Zoë Ω", "a+b"])
+def test_any_id_is_found_at_word_boundaries(identity: str) -> None:
+    listed = {hash_identity(identity)}
+    for text in (f"x/{identity}_0001.mp4", f"(in {identity}:3)", f"{identity}, {identity}"):
+        assert listed_in(text, listed) == listed
+    assert not mentions_listed(f"x/{identity}1.mp4", listed)
+    assert not mentions_listed(f"y{identity[1:]}", listed)
 
 
 @given(

@@ -106,6 +106,9 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
 @click.option("--version", required=True, help="Version of the release: MAJOR.MINOR.PATCH.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the release; must not exist.")
 @click.option("--takedown", type=FILE, help="List of SHA-256 of identities to remove.")
+@click.option(
+    "--allow-unknown", is_flag=True, help="Accept hashes that match no identity of the dataset."
+)
 @META
 @click.option("--push", metavar="ORG/NAME", help="Upload to this repository on Hugging Face.")
 @click.option(
@@ -136,6 +139,19 @@ def release(
     click.echo(released.summary())
     if repository:
         click.echo(f"pushed    {repository.upload(out)}, tag {version}")
+
+
+@click.command()
+@click.argument("identities", nargs=-1, required=True, metavar="ID...")
+def hash_identity(identities: tuple[str, ...]) -> None:
+    """Print the line of a takedown list for each identity_id.
+
+    Write the lines to a file and pass it to `emovox release --takedown`.
+    """
+    from emovox.dataset.takedown import hash_identity
+
+    for identity in identities:
+        click.echo(hash_identity(identity))
 
 
 @click.command()

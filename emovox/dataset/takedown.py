@@ -5,6 +5,7 @@ it can be published. Every reader applies the list `takedown.txt` in a dataset's
 """
 
 import hashlib
+import itertools
 import os
 import re
 from collections.abc import Collection, Iterable, Iterator
@@ -20,7 +21,8 @@ from emovox.errors import InputError, first_line
 HASH = re.compile("[0-9a-f]{64}")
 HEADER = "# SHA-256 of the identity_id of everyone whose rows were taken out.\n"
 COLUMNS_WITH_IDS = ("track_id", "source", "message")  # of `dropped`: may hold an identity_id
-SEPARATORS = re.compile(r"[/\\'\"\s]+")
+PIECES = re.compile(r"[^\W_]+|[\W_]")  # words, and signs one by one
+MAX_PIECES = 9  # of an identity_id in a text, such as `anna-maria_de.la-x`
 
 
 def hash_identity(identity_id: str) -> str:
@@ -53,7 +55,7 @@ def read_list(path: str | os.PathLike[str]) -> frozenset[str]:
         if not HASH.fullmatch(words[0]) or words[1:] not in ([], ["-"]):
             raise InputError(
                 f"{path}: line {number} is not a SHA-256 in hex; compute it from the identity_id "
-                "with emovox.dataset.takedown.hash_identity"
+                "with `emovox hash-identity`"
             )
         hashes.add(words[0])
     return frozenset(hashes)
@@ -70,13 +72,24 @@ def format_list(hashes: Iterable[str]) -> str:
     return HEADER + "".join(f"{digest}\n" for digest in sorted(hashes))
 
 
-def mentions_listed(text: str, listed: Collection[str]) -> bool:
-    """Return True if a path or a message contains a listed identity_id, as a word or file stem."""
+def listed_in(text: str, listed: Collection[str]) -> set[str]:
+    """Return the hashes of a list whose identity_id occurs in a path or a message.
+
+    The ids are unknown, so everything that begins and ends at a word boundary is tried: parts of
+    the path, and runs of up to `MAX_PIECES` words and signs.
+    """
     if not listed:
-        return False
-    words = {*text.split("/"), *SEPARATORS.split(text)}
-    stems = {word.rpartition(".")[0] for word in words} | {word.strip(".,:;()") for word in words}
-    return any(hash_identity(word) in listed for word in words | stems)
+        return set()
+    pieces = PIECES.findall(text)
+    tried = {*text.split("/")}
+    for start, length in itertools.product(range(len(pieces)), range(1, MAX_PIECES + 1)):
+        tried.add("".join(pieces[start : start + length]))
+    return {digest for digest in map(hash_identity, tried) if digest in listed}
+
+
+def mentions_listed(text: str, listed: Collection[str]) -> bool:
+    """Return True if a path or a message contains a listed identity_id."""
+    return bool(listed_in(text, listed))
 
 
 @dataclass(frozen=True)

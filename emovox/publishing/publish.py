@@ -102,6 +102,7 @@ def release(
     *,
     version: str | None = None,
     takedown: str | os.PathLike[str] | None = None,
+    allow_unknown: bool = False,
     meta: str | os.PathLike[str] | None = None,
     resume: bool = False,
     say: Say = lambda line: None,
@@ -117,6 +118,7 @@ def release(
             higher version.
         takedown: list of identities to remove, in addition to the list in the dataset's folder;
             see `emovox.dataset.takedown`.
+        allow_unknown: accept hashes that match no identity of the dataset.
         meta: folder of vox1_meta.csv and the official lists, for the rules that need them.
         resume: accept an existing `out` if it is the same release.
         say: called with each line of progress.
@@ -125,7 +127,8 @@ def release(
         ConfigError: `version` or `out` is not valid.
         InputError: `dataset` is not a dataset, `out` exists, or a list is unreadable.
         NotValidError: the dataset breaks a rule.
-        CheckError: no track would remain.
+        CheckError: no track would remain; or a hash of a list matches no identity, and
+            `allow_unknown` is not set.
 
     Example:
         >>> release("emovox-demo/dataset", "releases/1.0.0", version="1.0.0")
@@ -148,6 +151,14 @@ def release(
     )
     _check_order(version, manifest, provenance)
     removal = find_removal(source, manifest, listed)
+    # Rows of the list in a release were removed when it was made.
+    known = removal.matched | (own_list(source) if "released_from" in provenance else frozenset())
+    if (unknown := sorted(listed - known)) and not allow_unknown:
+        raise CheckError(
+            f"{source}: {len(unknown)} of {len(listed)} hashes to take down match no identity, for "
+            f"example {unknown[0]}; make each with `emovox hash-identity ID`, or pass "
+            "--allow-unknown if they belong to other datasets"
+        )
     if removal.views and not removal.totals["tracks"]:
         raise CheckError(f"{source}: nothing to release: every identity is on a takedown list")
     with new_folder(place, "releasing") as building:

@@ -11,7 +11,14 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.documents import outputs_of
 from emovox.dataset.store import FileEntry, create_table, read_pieces, write_hdf5
-from emovox.dataset.takedown import COLUMNS_WITH_IDS, SplitView, mentions_listed, view_without
+from emovox.dataset.takedown import (
+    COLUMNS_WITH_IDS,
+    SplitView,
+    hash_identity,
+    listed_in,
+    mentions_listed,
+    view_without,
+)
 from emovox.files import copy_file
 
 # Files that every release writes itself.
@@ -33,6 +40,7 @@ class Removal:
         listed: hashes of identities.
         views: remaining rows of each split with listed identities.
         dropped: remaining rows of `dropped`; None if all remain.
+        matched: listed hashes of which the dataset has a row or a mention.
     """
 
     source: Path
@@ -40,6 +48,7 @@ class Removal:
     listed: Collection[str]
     views: Mapping[str, SplitView]
     dropped: pa.Table | None
+    matched: frozenset[str] = frozenset()
 
     @property
     def removed(self) -> dict[str, int]:
@@ -122,6 +131,9 @@ def find_removal(source: Path, manifest: Mapping[str, Any], listed: Collection[s
             views[split] = view
     dropped = pq.read_table(source / schema.DROPPED_FILE)
     texts = zip(*(dropped[name].to_pylist() for name in COLUMNS_WITH_IDS), strict=True)
-    remains = [not any(mentions_listed(text, listed) for text in row) for row in texts]
-    remaining = None if all(remains) else dropped.filter(pa.array(remains, pa.bool_()))
-    return Removal(source, manifest, listed, views, remaining)
+    mentions = [set().union(*(listed_in(text, listed) for text in row)) for row in texts]
+    remains = pa.array([not found for found in mentions], pa.bool_())
+    remaining = dropped.filter(remains) if any(mentions) else None
+    identities = frozenset().union(*(view.identities for view in views.values()))
+    matched = {hash_identity(identity) for identity in identities}.union(*mentions)
+    return Removal(source, manifest, listed, views, remaining, frozenset(matched))
