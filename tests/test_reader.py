@@ -395,6 +395,18 @@ def test_a_missing_file_of_the_cache_is_rebuilt(path: Path, cache: Path) -> None
     np.testing.assert_array_equal(load(path).to_numpy("train")[1], expected)
 
 
+@pytest.mark.parametrize("array", ["outputs", "frame_index", "starts"])
+def test_a_changed_file_of_the_cache_is_rebuilt(path: Path, cache: Path, array: str) -> None:
+    """Of the right shape: a disk that lost a page, or another program."""
+    expected = {track.track_id: track.logits.copy() for track in load(path)}
+    for file in (cache / "frames").glob(f"*.{array}.npy"):
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+    for track in load(path):
+        np.testing.assert_array_equal(track.logits, expected[track.track_id])
+
+
 def test_other_content_is_cached_separately(copied: Path, paths: dict[str, Path]) -> None:
     """The copy has the same name and version, and one other logit."""
     old = load(paths["imported"]).logits(GAPS).copy()

@@ -1,7 +1,8 @@
 """Frames of a split as memory-mapped arrays in the cache, shared by all processes.
 
 The files carry the content hash of the manifest in their name and are written only after the rows
-were found to have that hash, so that every dataset with the same rows can use them.
+were found to have that hash, so that every dataset with the same rows can use them. Their checksums
+are compared whenever they are opened.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from emovox.dataset.documents import listed_hash, outputs_of
 from emovox.dataset.store import ContentHash, matrix_of, read_frames
 from emovox.emotions import Outputs
 from emovox.errors import InputError
-from emovox.files import remove_leftovers, replace_file
+from emovox.files import remove_leftovers, replace_file, sha256_file, write_text
 
 
 @dataclass(frozen=True)
@@ -79,14 +80,24 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
 
 
 def _map(paths: list[Path], num_rows: int, outputs: Outputs) -> Arrays | None:
-    """Return the arrays in the cache; None if they are missing or damaged."""
+    """Return the arrays in the cache; None if they are missing or differ from their checksums."""
     try:
+        if _sums_file(paths).read_text() != _sums(paths):
+            return None
         arrays = Arrays(*(np.load(path, mmap_mode="r").view(np.ndarray) for path in paths))
     except (OSError, ValueError, EOFError):
         return None
     shape = (num_rows, len(outputs.emotions) + len(outputs.values))
     is_complete = arrays.outputs.shape == shape and arrays.frame_index.shape == (num_rows,)
     return arrays if is_complete else None
+
+
+def _sums_file(paths: list[Path]) -> Path:
+    return paths[0].with_suffix("").with_suffix(".sums")
+
+
+def _sums(paths: list[Path]) -> str:
+    return "".join(f"{sha256_file(path)}  {path.name}\n" for path in paths)
 
 
 def _unpack(
@@ -142,3 +153,4 @@ def _write(arrays: Arrays, paths: list[Path]) -> None:
         remove_leftovers(path)
         with replace_file(path) as temporary, temporary.open("wb") as file:
             np.save(file, getattr(arrays, field.name))
+    write_text(_sums_file(paths), _sums(paths))
