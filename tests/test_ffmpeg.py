@@ -42,8 +42,10 @@ def assert_same(path: Path, program: str, start: float | None, end: float | None
         assert (b.pts, b.time) == pytest.approx((a.pts, a.time), abs=tolerance, rel=1e-12)
         assert np.array_equal(a.image, b.image)
         assert b.image.flags.c_contiguous
-    for name in ("num_decoded", "num_expected", "duration"):
+    for name in ("num_decoded", "num_expected", "duration", "start_time", "end_time"):
         assert getattr(child, name) == pytest.approx(getattr(ours, name), abs=tolerance)
+    assert child.sound_offset == pytest.approx(ours.sound_offset, abs=1e-4)
+    assert child.notes == ours.notes
 
 
 def write_coded(
@@ -97,6 +99,100 @@ def test_rotated_video(tmp_path: Path, program: str, rotation: int) -> None:
     plain, path = write_coded(tmp_path / "plain.mp4", 9), tmp_path / "turned.mp4"
     run_ffmpeg("-display_rotation", str(rotation), "-i", plain, "-c", "copy", path)
     assert_same(path, program, None, None)
+
+
+@pytest.mark.parametrize("flips", ["-display_hflip", "-display_vflip"])
+@pytest.mark.parametrize("rotation", [0, 90, 180, 270])
+def test_mirrored_video(tmp_path: Path, program: str, rotation: int, flips: str) -> None:
+    plain, path = write_coded(tmp_path / "plain.mp4", 9), tmp_path / "turned.mp4"
+    run_ffmpeg("-display_rotation", str(rotation), flips, "-i", plain, "-c", "copy", path)
+    assert_same(path, program, None, None)
+
+
+@pytest.mark.parametrize("aspect", ["16/15", "64/45", "8/9", "40/33", "2", "1/100", "100"])
+@pytest.mark.parametrize("rotation", [0, 90])
+def test_pixels_that_are_not_square(
+    tmp_path: Path, program: str, rotation: int, aspect: str
+) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (7, 64, 96, 3), np.uint8)
+    plain, path = write_clip(tmp_path / "plain.mp4", noise), tmp_path / "a.mp4"
+    run_ffmpeg("-i", plain, "-vf", f"setsar={aspect}", tmp_path / "wide.mp4")
+    turn = ("-display_rotation", str(rotation)) if rotation else ()
+    run_ffmpeg(*turn, "-i", tmp_path / "wide.mp4", "-c", "copy", path)
+    assert_same(path, program, None, None)
+
+
+def with_sound(path: Path, video: Path, *more: str | Path, sound: str = "sine=d=3") -> Path:
+    """Write a video again, with sound and the streams and options in `more`."""
+    run_ffmpeg("-i", video, "-f", "lavfi", "-i", sound, "-map", "0:v", "-map", "1:a", *more, path)
+    return path
+
+
+@pytest.mark.parametrize("ending", ["mp4", "mkv", "ts", "flv", "avi", "mpg", "mov"])
+@pytest.mark.parametrize("seconds", ["0", "0.7", "-0.5"])
+def test_sound_offset(tmp_path: Path, program: str, ending: str, seconds: str) -> None:
+    plain = write_coded(tmp_path / "plain.mp4", 50)
+    path, sound = tmp_path / f"a.{ending}", ("-f", "lavfi", "-i", "sine=r=44100:d=2")
+    video = ("-itsoffset", seconds[1:]) if seconds.startswith("-") else ()
+    delay = ("-itsoffset", seconds) if not seconds.startswith("-") else ()
+    codec = "mpeg2video" if ending == "mpg" else "libx264"
+    options = ("-c:v", codec, "-fps_mode", "passthrough", "-enc_time_base", "1/25")
+    run_ffmpeg(*video, "-i", plain, *delay, *sound, *options, path)
+    assert_same(path, program, None, None)
+    list(track := VideoTrack(path, STEP))
+    if ending != "avi":  # has no times
+        assert track.sound_offset == pytest.approx(float(seconds), abs=0.1)
+    assert_same(path, program, 0.5, 99.0)
+
+
+def test_edit_list_with_sound(tmp_path: Path, program: str) -> None:
+    whole, path = write_coded(tmp_path / "whole.mp4", 100), tmp_path / "cut.mp4"
+    with_sound(tmp_path / "sound.mp4", whole, "-c:v", "copy")
+    run_ffmpeg("-ss", "1.13", "-i", tmp_path / "sound.mp4", "-c", "copy", path)
+    assert_same(path, program, None, None)
+
+
+@pytest.mark.parametrize("default", ["0", "1", "2", None])
+def test_several_streams(tmp_path: Path, program: str, default: str | None) -> None:
+    """The default stream is used, else the largest."""
+    paths = [write_coded(tmp_path / f"{k}.mp4", 9 + k) for k in range(3)]
+    inputs = [word for path in paths for word in ("-i", path)]
+    tones = ("-f", "lavfi", "-i", "sine=d=1", "-f", "lavfi", "-i", "anullsrc=d=1")
+    maps = [word for k in range(5) for word in ("-map", str(k))]
+    marks = ["-disposition:v", "0", "-disposition:a", "0"]
+    marks += [] if default is None else [f"-disposition:v:{default}", "default"]
+    size = ("-s:v:1", "128x96", "-t", "0.5")
+    path = tmp_path / "a.mkv"
+    run_ffmpeg(*inputs, *tones, *maps, *size, *marks, "-default_mode", "passthrough", path)
+    list(track := VideoTrack(path, STEP))
+    assert track.num_decoded == 9 + int(default or 1)
+    reason = "largest" if default is None else "default"
+    assert track.notes == [
+        f"3 video streams; used the {reason} one",
+        "2 audio streams; used the first one",
+    ]
+    assert_same(path, program, None, None)
+
+
+def test_a_cover_picture_in_front(tmp_path: Path, program: str) -> None:
+    plain = write_coded(tmp_path / "plain.mp4", 9)
+    path, cover = tmp_path / "a.mkv", tmp_path / "cover.png"
+    run_ffmpeg("-f", "lavfi", "-i", "color=red:s=640x480", "-frames:v", "1", cover)
+    maps = ("-map", "1", "-map", "0", "-c", "copy", "-disposition:v:0", "attached_pic")
+    run_ffmpeg("-i", plain, "-i", cover, *maps, path.with_suffix(".mp4"))
+    list(track := VideoTrack(path.with_suffix(".mp4"), STEP))
+    assert (track.num_decoded, track.notes) == (9, [])
+    assert_same(path.with_suffix(".mp4"), program, None, None)
+    run_ffmpeg("-i", plain, "-i", cover, "-map", "1", *maps[4:], tmp_path / "cover.mp4")
+    assert failure(tmp_path / "cover.mp4", program) == ("open", "NoVideo")
+
+
+@pytest.mark.parametrize("name", ["-a.mp4", "a: 10:30.mp4", "100%d 50%.mp4", "Zo\udceb.mp4"])
+def test_names(tmp_path: Path, program: str, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_coded(tmp_path / "plain.mp4", 9).rename(tmp_path / name)
+    assert_same(Path(name), program, None, None)
+    assert_same(tmp_path / name, program, None, None)
 
 
 def test_edit_list_that_begins_between_key_frames(tmp_path: Path, program: str) -> None:

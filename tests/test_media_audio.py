@@ -1,10 +1,12 @@
 """Tests of reading audio: levels, channels, rates, parts of files, and bad files."""
 
+import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
 
 import av
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
+from emovox.media.containers import AUDIO_ENDINGS, MEDIA_ENDINGS
 
 
 def speechlike(num_samples: int, rate: int, num_channels: int = 1) -> np.ndarray:
@@ -156,8 +159,67 @@ def test_resample_false_keeps_the_samples(tmp_path: Path) -> None:
     samples = speechlike(48_000, 48_000)
     soundfile.write(tmp_path / "a.wav", samples, 48_000, "FLOAT")
     np.testing.assert_array_equal(read_audio(tmp_path / "a.wav", resample=False), samples[:, 0])
-    part = read_audio(tmp_path / "a.wav", 0.5, 0.25, resample=False)
+    part = read_audio(tmp_path / "a.wav", 0.5, 0.75, resample=False)
     np.testing.assert_array_equal(part, samples[8000:12_000, 0])
+
+
+# Containers and codecs
+
+
+WAV_CODECS = ("g726", "adpcm_ms", "adpcm_ima_wav", "libmp3lame", "ac3", "wmav2", "g722", "flac")
+
+
+def run_ffmpeg(*arguments: str | Path) -> bytes:
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-y", *map(str, arguments)]
+    return subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout
+
+
+@pytest.mark.parametrize("name", [*(f"{codec}.wav" for codec in WAV_CODECS), "pcm.avi", "mp3.avi"])
+def test_sound_by_content(tmp_path: Path, name: str) -> None:
+    """A RIFF file may be a WAV of any codec or an AVI; ffmpeg gives the expected samples."""
+    codec, ending = name.split(".")
+    codec = {"pcm": "pcm_s16le", "mp3": "libmp3lame"}.get(codec, codec)
+    rate = "48000" if codec in ("ac3", "wmav2") else "8000"
+    tone = ("-f", "lavfi", "-i", "aevalsrc='0.3*sin(2*PI*(200+100*t)*t)':d=3:s=16000")
+    picture = ("-f", "lavfi", "-i", "color=s=64x64:r=25:d=3") if ending == "avi" else ()
+    run_ffmpeg(*tone, *picture, "-c:a", codec, "-ar", rate, path := tmp_path / f"a.{ending}")
+    raw = run_ffmpeg("-i", path, "-f", "f32le", "-ac", "1", "-ar", "16000", "-")
+    expected, found = np.frombuffer(raw, np.float32), read_audio(path)
+    assert abs(len(found) - len(expected)) <= 2
+    num = min(len(found), len(expected))
+    error = found[:num] - expected[:num]
+    assert np.sqrt(np.mean(error**2)) < 0.01
+
+
+@pytest.mark.parametrize("marked", [None, 0, 1])
+def test_the_default_stream_of_sound(tmp_path: Path, marked: int | None) -> None:
+    tones = [w for k in (1, 2) for w in ("-f", "lavfi", "-i", f"aevalsrc='0.{k}':d=1:s=16000")]
+    marks = ["-disposition:a", "0"]
+    marks += [] if marked is None else [f"-disposition:a:{marked}", "default"]
+    path = tmp_path / "a.mka"
+    passed = ("-map", "0", "-map", "1", "-c:a", "flac", "-default_mode", "passthrough")
+    run_ffmpeg(*tones, *passed, *marks, path)
+    assert read_audio(path)[8000] == pytest.approx(0.1 * (1 + (marked or 0)), abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "name", ["-a", "a: 10:30", "100%d 50%", "Zo\udceb", "concat:a|b", "file:a"]
+)
+@pytest.mark.parametrize("ending", ["wav", "m4a", "flac", "mp3"])
+def test_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ending: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_ffmpeg("-f", "lavfi", "-i", "sine=r=16000:d=1", tmp_path / f"a.{ending}")
+    path = (tmp_path / f"a.{ending}").rename(tmp_path / f"{name}.{ending}")
+    for found in (path, Path(path.name)):
+        assert len(read_audio(found)) == pytest.approx(16_000, abs=2000)
+        assert audio_duration(found) == pytest.approx(1, abs=0.1)
+
+
+def test_endings_of_media() -> None:
+    assert {".mp4", ".mts", ".m2ts", ".vob", ".3gp", ".asf", ".ogv", ".ts"} <= MEDIA_ENDINGS
+    assert {".wav", ".flac", ".m4a", ".opus", ".wma", ".aiff"} <= AUDIO_ENDINGS
+    assert not MEDIA_ENDINGS & AUDIO_ENDINGS
+    assert all(ending == ending.lower() for ending in MEDIA_ENDINGS | AUDIO_ENDINGS)
 
 
 # Parts of a file
@@ -190,22 +252,22 @@ def test_part_of_a_coded_file_equals_a_slice_of_the_whole(
 def check_part(path: Path, start: float, duration: float | None, tolerance: float = 1e-6) -> None:
     whole = read_audio(path)
     first = round(start * SAMPLE_RATE)
-    last = None if duration is None else first + max(1, round(duration * SAMPLE_RATE))
-    part = read_audio(path, start, duration)
+    last = None if duration is None else max(first + 1, round((start + duration) * SAMPLE_RATE))
+    part = read_audio(path, start, None if duration is None else start + duration)
     np.testing.assert_allclose(part, whole[first:last], rtol=0, atol=tolerance)
 
 
 def test_damage_elsewhere_does_not_affect_a_part(tmp_path: Path) -> None:
     samples = speechlike(60 * 16_000, 16_000)
     path = encode(tmp_path / "a.m4a", "aac", 16_000, samples, aac_pns="0")
-    expected = read_audio(path, 30, 4)
+    expected = read_audio(path, 30, 34)
     data = bytearray(path.read_bytes())
     for start, end in ((0.1, 0.45), (0.6, 0.9)):
         damaged = slice(int(start * len(data)), int(end * len(data)))
         data[damaged] = np.random.default_rng(0).bytes(damaged.stop - damaged.start)
     path.write_bytes(data)
     assert refusal(path)
-    np.testing.assert_array_equal(read_audio(path, 30, 4), expected)
+    np.testing.assert_array_equal(read_audio(path, 30, 34), expected)
 
 
 @pytest.mark.parametrize("part", [(-1.0, None), (0.0, 0.0), (0.0, -1.0), (float("nan"), None)])
@@ -285,7 +347,7 @@ def test_a_fast_start_file_cut_short(tmp_path: Path) -> None:
     assert len(read_audio(path)) >= 48_000
     path.write_bytes(whole[: len(whole) * 2 // 3])
     assert "cut short" in refusal(path)
-    assert len(read_audio(path, 0.2, 0.5)) == 8000, "a part before the damage is readable"
+    assert len(read_audio(path, 0.2, 0.7)) == 8000, "a part before the damage is readable"
 
 
 def test_a_streamed_wav_is_not_cut_short(tmp_path: Path) -> None:

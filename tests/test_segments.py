@@ -143,9 +143,9 @@ def test_every_track_is_drawn_once_per_pass(
 ) -> None:
     drawn: list[Path] = []
 
-    def silence(path: Path, start: float, duration: float) -> np.ndarray:
+    def silence(path: Path, start: float, end: float) -> np.ndarray:
         drawn.append(path)
-        return np.zeros(round(duration * SAMPLE_RATE), np.float32)
+        return np.zeros(round((end - start) * SAMPLE_RATE), np.float32)
 
     monkeypatch.setattr("emovox.student.segments.read_audio", silence)
     for position in range(2 * len(TRACKS)):

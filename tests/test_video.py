@@ -1,4 +1,5 @@
 import errno
+import math
 import os
 import struct
 import subprocess
@@ -202,17 +203,40 @@ def test_a_seek_avoids_decoding_earlier_frames(tmp_path: Path, options: dict[str
     assert deadline.count < 80
 
 
-def test_points_beyond_the_video_are_expected_but_not_found(tmp_path: Path) -> None:
-    track = VideoTrack(write_coded(tmp_path / "a.mp4", 50), STEP, start=1.0, end=3.0)
+def test_an_end_beyond_the_video_is_its_end(tmp_path: Path) -> None:
+    path = write_coded(tmp_path / "a.mp4", 50)
+    track = VideoTrack(path, STEP, start=1.0, end=99.0)
     assert codes(track) == [(0, 25), (1, 31), (2, 37), (3, 43), (4, 49)]
-    assert track.num_expected == 9
-    assert track.duration == pytest.approx(2.0)
+    assert (track.num_expected, track.start_time) == (5, 1.0)
+    assert [track.duration, track.end_time] == pytest.approx([1.0, 2.0])
+    assert track.notes == ["end 99 s is past the end of the file; used 2.000 s"]
+    whole, beyond = VideoTrack(path, 0.3), VideoTrack(path, 0.3, end=2.2)
+    assert codes(whole) == codes(beyond), "no point after the last frame"
+    assert whole.num_expected == beyond.num_expected == 7
+    assert not whole.notes
 
 
 def test_an_absurd_end_is_an_error(tmp_path: Path) -> None:
     path = write_coded(tmp_path / "a.mp4", 13)
     with pytest.raises(TrackError, match="time: TooLong"):
         list(VideoTrack(path, STEP, end=1e12))
+
+
+@pytest.mark.parametrize(
+    ("start", "end"),
+    [(math.nan, None), (-1.0, 2.0), (1.5, 0.5), (0.0, math.nan), (math.inf, None), (1e300, 2e300)],
+)
+def test_bad_times_are_errors(tmp_path: Path, start: float, end: float | None) -> None:
+    path = write_coded(tmp_path / "a.mp4", 50)
+    with pytest.raises(TrackError, match=r"time: (BadTimes|TooLong)"):
+        list(VideoTrack(path, STEP, start, end))
+
+
+@pytest.mark.parametrize("start", [2.0, 2.05, 9.0])
+def test_a_start_just_beyond_the_video_is_an_error(tmp_path: Path, start: float) -> None:
+    path = write_coded(tmp_path / "a.mp4", 50)
+    with pytest.raises(TrackError, match="decode: NoFrames"):
+        list(VideoTrack(path, STEP, start, 10.0))
 
 
 def test_a_start_beyond_the_video_is_an_error(tmp_path: Path) -> None:

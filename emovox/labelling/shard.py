@@ -150,15 +150,20 @@ def _build_track(
             FaceSource.BOXES: "no box lies inside a frame of the video",
         }
         raise TrackError("faces", "NoFace", reasons.get(track.faces, "no frame shows the face"))
-    begin = start or 0.0
+    for note in media.notes:
+        several = "media files with several streams of a kind"
+        what = several if " streams; " in note else "tracks that end after their file"
+        report.note(what, f"{track.track_id}, {note}")
+    offset = media.sound_offset
     return TrackRow(
         track.key,
         count,
         media.num_expected,
         round(media.duration * 1000),
         source=track.shown(track.source),
-        start_ms=round(begin * 1000),
-        end_ms=round((begin + media.duration) * 1000),
+        start_ms=round(media.start_time * 1000),
+        end_ms=round(media.end_time * 1000),
+        sound_offset_ms=None if offset is None else offset * 1000,
     )
 
 

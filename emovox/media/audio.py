@@ -1,8 +1,8 @@
-"""Audio of any format as 16 kHz mono, whole or in part.
+"""Audio of any format as 16 kHz mono, whole or in part, on the clock of the pictures.
 
-libsndfile reads WAV and FLAC, and seeks to the start of the part. FFmpeg decodes everything else:
-MP4 and related containers from shortly before the start; other containers, whose times are not
-exact to the sample, from the beginning.
+libsndfile reads WAV, AIFF, AU and FLAC, and seeks to the start of the part. FFmpeg decodes
+everything else, and what libsndfile refuses: MP4 and related containers from shortly before the
+start; other containers, whose times are not exact to the sample, from the beginning.
 """
 
 import os
@@ -20,6 +20,9 @@ import soundfile
 
 from emovox.errors import InputError
 from emovox.media.containers import open_media
+from emovox.media.streams import choose_stream
+from emovox.media.truncation import STREAMED, missing_end
+from emovox.media.video import first_picture
 
 SAMPLE_RATE = 16_000  # samples per second
 MAX_PEAK = 16.0  # times full scale; larger floats are on another scale
@@ -32,58 +35,78 @@ RESAMPLER_REACH = 128  # samples of the lower rate on which an output sample dep
 
 SEEK_MARGIN = 0.5  # seconds to decode before the start, for codecs that depend on earlier frames
 SEEKABLE = "mp4"  # in the names of containers whose index is exact to the sample
-EXACT_DURATIONS = ("mp4", "matroska", "ogg")  # containers that do not estimate their duration
+EXACT_DURATIONS = ("mp4", "matroska")  # do not estimate it; an Ogg may be several in a row
 
-SNDFILE_MAGIC = (b"RIFF", b"RF64", b"fLaC")
-STREAMED = 0x7FFFFF00  # bytes of a WAV; writers that do not know the size give more
-WAV_DATA = re.compile(r"^data\s*: (\d+) \(should be (\d+)\)", re.MULTILINE)  # libsndfile's log
+# Sizes in libsndfile's log: of the data, or of the file where the log has no other.
+SNDFILE_SIZES = re.compile(
+    r"^ *(?:data|SSND|Riff size|riff|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
+)
+
+# Containers that give the time of the first picture in its packet; in others it is decoded.
+PACKET_TIMES = ("mp4", "matroska", "flv")
+
+# First bytes of the files that libsndfile reads.
+SNDFILE_MAGIC = re.compile(rb"(RIFF|RIFX|RF64)....WAVE|fLaC|FORM....AIF|\.snd|riff", re.DOTALL)
+
+# A sample whose time differs by more than this from its place after the samples before it is moved
+# there, if the difference is no more than a plausible gap or overlap; in seconds.
+MAX_DRIFT = 0.02
+MAX_GAP = 3600.0
+MAX_OVERLAP = 1.0
+MAX_SECONDS = 10**7  # of a file; a later time is after the end of every file
 
 Channels = Literal["mean", "left"]
 
 
 def read_audio(
     path: str | os.PathLike[str],
-    start: float = 0.0,
-    duration: float | None = None,
+    start: float | None = None,
+    end: float | None = None,
     *,
     channels: Channels = "mean",
     resample: bool = True,
 ) -> np.ndarray:
     """Read audio as float32 `[L]`, mono, 16 kHz, within -1..1.
 
-    Samples beyond full scale are clipped, as in 16-bit audio.
+    Times count from the first displayed picture of a video, and from the first sample of a file
+    without pictures. Sound that starts after the first picture is preceded by zeros; sound before
+    it is left out. Samples beyond full scale are clipped, as in 16-bit audio.
 
     Args:
         path: an audio file, or a video with sound.
-        start: seconds after the first sample.
-        duration: seconds; None for the rest of the file. The result is shorter if the file ends
+        start: seconds; None for 0.
+        end: seconds; None for the end of the sound. The result is shorter if the sound ends
             earlier.
         channels: `mean` of all channels, or the `left` (first) one.
         resample: convert to 16 kHz. False uses the samples as if their rate were 16 kHz, as the
-            reference code does; `start` and `duration` then count 16,000 samples per second.
+            reference code does; `start` and `end` then count 16,000 samples per second.
 
     Raises:
         InputError: the file is missing, unreadable, cut short, without sound, or contains samples
-            that are not finite; or it ends before `start`.
+            that are not finite; or its sound ends before `start`.
+        ValueError: `start` is negative or not a number, or `end` is not after it.
 
     Example:
         >>> soundfile.write("tone.wav", np.sin(np.arange(48_000) / 20), 48_000)
         >>> read_audio("tone.wav").shape
         (16000,)
-        >>> read_audio("tone.wav", start=0.5, duration=0.1).shape
+        >>> read_audio("tone.wav", start=0.5, end=0.6).shape
         (1600,)
     """
     path = Path(path)
     if channels not in get_args(Channels):
         raise ValueError(f"channels {channels!r} is not one of {', '.join(get_args(Channels))}")
-    if not start >= 0 or not (duration is None or duration > 0):
-        raise ValueError(f"start {start}, duration {duration}: not a valid part of a file")
-    first = round(start * SAMPLE_RATE)
-    last = None if duration is None else first + max(1, round(duration * SAMPLE_RATE))
+    start = 0.0 if start is None else start
+    if not start >= 0 or not (end is None or end > start):
+        raise ValueError(f"start {start}, end {end}: not a valid part of a file")
+    first = round(min(start, MAX_SECONDS) * SAMPLE_RATE)
+    last = None
+    if end is not None and end < MAX_SECONDS:
+        last = max(first + 1, round(end * SAMPLE_RATE))
     with _open(path) as source:
         rate = source.rate if resample else SAMPLE_RATE
-        before, begin, end = _window(first, last, rate)
-        samples = _to_mono(source.read(begin, end), channels, path)
+        before, begin, stop = _window(first, last, rate)
+        samples = _to_mono(source.read(begin, stop), channels, path)
     samples = _resampled(samples, rate)[first - before :][: None if last is None else last - first]
     if not len(samples):
         raise InputError(f"{path}: holds no sound" + (f" from {start:g} s on" if start else ""))
@@ -91,9 +114,10 @@ def read_audio(
 
 
 def audio_duration(path: str | os.PathLike[str]) -> float:
-    """Return the seconds of sound in a file.
+    """Return the time at which the sound of a file ends, in seconds on the clock of `read_audio`.
 
-    The header gives them, except in formats that only estimate the duration: these are decoded.
+    For a file without pictures these are the seconds of sound in it. The header gives them, except
+    in formats that only estimate the duration: these are decoded.
 
     Args:
         path: an audio file, or a video with sound.
@@ -160,12 +184,24 @@ def _to_mono(samples: np.ndarray, channels: Channels, path: Path) -> np.ndarray:
 def _open(path: Path) -> "_SndFile | _AvFile":
     try:
         with path.open("rb") as file:
-            magic = file.read(4)
+            magic = file.read(12)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
     if not magic:
         raise InputError(f"{path}: the file is empty")
-    return _SndFile(path) if magic in SNDFILE_MAGIC else _AvFile(path)
+    if not SNDFILE_MAGIC.match(magic):
+        return _AvFile(path)
+    try:
+        return _SndFile(path)
+    except (
+        soundfile.LibsndfileError,
+        _NotSeekableError,
+    ):  # for example, it does not know the codec
+        return _AvFile(path)
+
+
+class _NotSeekableError(Exception):
+    """libsndfile cannot go to every sample of a file."""
 
 
 class _SndFile(ExitStack):
@@ -178,15 +214,15 @@ class _SndFile(ExitStack):
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
-        try:
-            self._file = self.enter_context(soundfile.SoundFile(path))
-        except soundfile.LibsndfileError as error:
-            raise InputError(f"{path}: cannot be read ({error.error_string})") from error
+        self._file = self.enter_context(soundfile.SoundFile(os.fsencode(path)))
         self.rate: int = self._file.samplerate
-        if data := WAV_DATA.search(self._file.extra_info):
-            claimed, found = map(int, data.groups())
-            if found < claimed < STREAMED:
-                raise InputError(f"{path}: cut short: {found} of {claimed} bytes of sound")
+        length = self._file.frames / self.rate
+        if not self._file.seekable() or length > MAX_SECONDS or "MPEG" in self._file.subtype:
+            self.close()
+            raise _NotSeekableError
+        for claimed, found in SNDFILE_SIZES.findall(self._file.extra_info):
+            if int(found) < int(claimed) < STREAMED:
+                raise InputError(f"{path}: cut short: {found} of {claimed} bytes")
 
     def read(self, begin: int, end: int | None) -> np.ndarray:
         """Return the samples from `begin` to `end`, or to the end of the file, float32 `[L, C]`."""
@@ -206,11 +242,16 @@ class _SndFile(ExitStack):
 
 
 class _AvFile(ExitStack):
-    """A file that FFmpeg decodes; its attributes and methods are those of `_SndFile`."""
+    """A file that FFmpeg decodes; its attributes and methods are those of `_SndFile`.
+
+    Positions are samples on the clock of the file, so the first sample may have any position.
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__()
         self.path = path
+        self._origin: float | None = None  # time of the first picture in the file
+        self._lead = 0  # position of the first sample
         self._stream = self._open()
         self._formats = self._stream.container.format.name
         self.rate: int = self._stream.codec_context.sample_rate
@@ -222,9 +263,9 @@ class _AvFile(ExitStack):
             container = self.enter_context(open_media(self.path))
         except (av.error.FFmpegError, OSError) as error:
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
-        if not container.streams.audio:
+        stream, _ = choose_stream(container, "audio")
+        if stream is None:
             raise InputError(f"{self.path}: holds no audio stream")
-        stream = container.streams.audio[0]
         if stream.codec_context is None:
             raise InputError(f"{self.path}: no decoder for its audio stream")
         stream.codec_context.thread_count = 1
@@ -234,21 +275,34 @@ class _AvFile(ExitStack):
 
     def read(self, begin: int, end: int | None) -> np.ndarray:
         pieces = [np.empty((0, 1), np.float32)]
+        filled = begin
         for position, samples in self._samples_from(begin):
-            if end is not None and position >= end:
+            stop = position + len(samples) if end is None else end
+            if silent := max(0, min(position, stop) - filled):
+                pieces.append(np.zeros((silent, samples.shape[1]), np.float32))
+                filled += silent
+            new = samples[max(0, filled - position) : max(0, stop - position)]
+            pieces.append(new)
+            filled += len(new)
+            if end is not None and filled >= end:
                 break
-            last = None if end is None else end - position
-            pieces.append(samples[max(0, begin - position) : last])
         return np.concatenate(pieces[1:] or pieces)
 
     def seconds(self) -> float:
         stream, container = self._stream, self._stream.container
+        duration: float | None = None
         if any(name in self._formats for name in EXACT_DURATIONS):
             if stream.duration is not None:
-                return float(stream.duration * stream.time_base)
-            if container.duration is not None and len(container.streams) == 1:
-                return container.duration / av.time_base
-        return sum(len(samples) for _, samples in self._samples_from(0)) / self.rate
+                duration = float(stream.duration * stream.time_base)
+            elif container.duration is not None and len(container.streams) == 1:
+                duration = container.duration / av.time_base
+        position, end = 0, 0
+        for position, samples in self._samples_from(0):
+            end = position + len(samples)
+            if duration is not None:
+                self._check_end()
+                return duration + self._lead / self.rate
+        return end / self.rate
 
     def _samples_from(self, begin: int) -> Iterator[tuple[int, np.ndarray]]:
         """Yield positions and samples `[n, C]` of decoded frames, from `begin` or earlier on."""
@@ -263,25 +317,60 @@ class _AvFile(ExitStack):
             raise InputError(f"{self.path}: cut short or damaged ({error.strerror})") from error
 
     def _frames_from(self, begin: int) -> Iterator[tuple[int, av.AudioFrame]]:
-        frames = self._decode(self._stream)
+        frames = self._decode(self._packets_from_start())
         first = next(frames, None)
         if first is None:
             return
-        position = 0
-        if SEEKABLE in self._formats and begin > SEEK_MARGIN * self.rate:
+        position = self._lead = self._place(first) or 0
+        if SEEKABLE in self._formats and begin - position > SEEK_MARGIN * self.rate:
             position, frames = self._seek(first, begin)
         else:
             frames = chain([first], frames)
         longest = 0
         for frame in frames:
+            place = self._place(frame)
+            if place is not None:
+                jump = (place - position) / self.rate
+                if abs(jump) > MAX_DRIFT and -MAX_OVERLAP < jump < MAX_GAP:
+                    position = place
             yield position, frame
             position += frame.samples
             longest = max(longest, frame.samples)
+        self._check_end()
         duration = self._stream.duration
         if SEEKABLE in self._formats and duration is not None:
-            missing = duration * self._stream.time_base - Fraction(position, self.rate)
+            found = Fraction(position - self._lead, self.rate)
+            missing = duration * self._stream.time_base - found
             if missing * self.rate > 2 * longest:  # the last frames may be padding
                 raise InputError(f"{self.path}: cut short: {float(missing):.2f} s are missing")
+
+    def _check_end(self) -> None:
+        if reason := missing_end(self.path):
+            raise InputError(f"{self.path}: {reason}")
+
+    def _place(self, frame: av.AudioFrame) -> int | None:
+        """Return the position of a frame by its time; None if it has none, or without pictures."""
+        if self._origin is None or frame.time is None:
+            return None
+        return round((frame.time - self._origin) * self.rate)
+
+    def _packets_from_start(self) -> Iterator[av.Packet]:
+        """Find the time of the first picture; return all packets of the sound."""
+        container = self._stream.container
+        pictures, _ = choose_stream(container, "video")
+        before: list[av.Packet] = []  # the packets of the sound that are stored before the picture
+        if pictures is not None:
+            for packet in container.demux(pictures, self._stream):
+                if packet.stream_index != pictures.index:
+                    before.append(packet)
+                    continue
+                self._origin = None if packet.pts is None else float(packet.pts * packet.time_base)
+                known = any(name in self._formats for name in PACKET_TIMES) and packet.is_keyframe
+                if self._origin is None or not known or packet.is_discard:
+                    decoded = first_picture(self.path)
+                    self._origin = self._origin if decoded is None else decoded
+                break
+        return chain(before, container.demux(self._stream))
 
     def _seek(self, first: av.AudioFrame, begin: int) -> tuple[int, Iterator[av.AudioFrame]]:
         """Decode from shortly before `begin`, or from the first frame if the seek fails.
@@ -293,25 +382,29 @@ class _AvFile(ExitStack):
         ticks_per_sample = 1 / (stream.time_base * self.rate)
         margin = int(SEEK_MARGIN * self.rate)
         if first.pts is not None and ticks_per_sample >= 1:
-            wanted = first.pts + int((begin - margin) * ticks_per_sample)
+            wanted = first.pts + int((begin - self._lead - margin) * ticks_per_sample)
             stream.container.seek(wanted, stream=stream, backward=True)
-            frames = self._decode(stream)
+            frames = self._decode(stream.container.demux(stream))
             head = next(frames, None)
             if head is not None and head.pts is not None:
-                position = round((head.pts - first.pts) / ticks_per_sample)
+                position = self._lead + round((head.pts - first.pts) / ticks_per_sample)
                 if position <= begin - margin // 2:
                     return position, chain([head], frames)
-        return 0, self._decode(self._open())
+        self._stream = self._open()
+        return self._lead, self._decode(self._stream.container.demux(self._stream))
 
-    def _decode(self, stream: "av.AudioStream") -> Iterator[av.AudioFrame]:
-        for packet in stream.container.demux(stream):
+    def _decode(self, packets: Iterator[av.Packet]) -> Iterator[av.AudioFrame]:
+        for packet in packets:
             if packet.is_corrupt:
                 raise InputError(f"{self.path}: cut short inside a packet")
-            yield from packet.decode()
+            if packet.size or packet.dts is None:  # to the decoder, an empty one would be the end
+                yield from packet.decode()
 
 
 def _to_floats(frame: av.AudioFrame) -> np.ndarray:
     """Return the samples float32 `[n, C]` of a decoded frame, full scale 1."""
+    if frame.format.name == "fltp" and len(frame.planes) == 1:  # to_ndarray is slow
+        return np.frombuffer(frame.planes[0], np.float32, frame.samples)[:, None]
     values: np.ndarray = frame.to_ndarray()
     values = values.T if frame.format.is_planar else values.reshape(frame.samples, -1)
     if values.dtype == np.uint8:

@@ -26,7 +26,9 @@ class ImageTrack:
         self.path, self.step, self.deadline = path, step, deadline
         self.num_decoded = 0
         self.num_expected = 0
-        self.duration = 0.0
+        self.start_time = self.end_time = self.duration = 0.0
+        self.sound_offset: float | None = None
+        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[GridFrame]:
         numbered = self._numbered()
@@ -37,7 +39,7 @@ class ImageTrack:
             image = _read(numbered[number])
             self.num_decoded += 1
             self.num_expected = index + 1
-            self.duration = self.num_expected * self.step
+            self.duration = self.end_time = self.num_expected * self.step
             yield GridFrame(index, index * self.step, index * self.step, image)
 
     def _numbered(self) -> dict[int, Path]:

@@ -8,22 +8,28 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
 from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import av
 import numpy as np
-from av.video.reformatter import VideoReformatter
 
 from emovox.errors import TrackError
 from emovox.media import grid
 from emovox.media.containers import open_media
+from emovox.media.display import Display
+from emovox.media.streams import choose_stream, edit_shift, first_sound
+from emovox.media.truncation import missing_end
 from emovox.paths import error_name
 
 MAX_PIXELS = 8192 * 8192  # per frame; a header that gives more is wrong
 MAX_SECONDS = 10**6  # of a track; a later time is wrong
 SEEK_MARGIN = 0.5  # seconds to decode before the first frame that is used
+CUT_ANYWHERE = ("mpegts", "mpeg")  # may begin between key frames; the first frames refer to others
+END_TOLERANCE = 0.001  # seconds; containers round times
 
 # Errors in the log of FFmpeg's MP4 reader that healthy files cause as well: edit lists that begin
 # between key frames.
@@ -37,8 +43,8 @@ class GridFrame:
     Attributes:
         index: grid index k, from 0.
         pts: presentation time of the frame in the file, in seconds.
-        time: seconds from the first frame of the video; box files use this time.
-        image: uint8 `[H, W, 3]` RGB, upright.
+        time: seconds from the first displayed frame of the video; box files use this time.
+        image: uint8 `[H, W, 3]` RGB, as a player displays it.
     """
 
     index: int
@@ -79,16 +85,20 @@ class VideoTrack:
     Attributes:
         path: the video.
         step: seconds between grid points.
-        start: start of the track in seconds after the first frame of the video; None: that frame.
-        end: end of the track in seconds after the first frame; None: the last frame.
+        start: start of the track in seconds after the first displayed frame; None: that frame.
+        end: end of the track in seconds after the first frame; None: the end of the video.
         deadline: checked at every decoded frame.
         num_decoded: decoded frames from one step before the track to one step after it.
-        num_expected: grid points of the track, known after iterating.
-        duration: seconds, known after iterating.
+        num_expected: grid points of the track, known after iterating, as all that follow.
+        start_time: start of the track on the clock of the file, which is 0 at the first frame.
+        end_time: end of the track on that clock, never past the end of the video.
+        duration: seconds.
+        sound_offset: seconds from the first frame to the first sample; None without sound.
+        notes: remarks on the file and the track, one line each.
 
     Raises:
-        TrackError: while iterating: the file is missing, damaged, cut short, not a video, or takes
-            too long.
+        TrackError: while iterating: the file is missing, damaged, cut short, not a video, takes
+            too long, or ends before the start; or start and end are not valid times.
     """
 
     path: Path
@@ -98,10 +108,16 @@ class VideoTrack:
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
     num_decoded: int = field(default=0, init=False)
     num_expected: int = field(default=0, init=False)
+    start_time: float = field(default=0.0, init=False)
+    end_time: float = field(default=0.0, init=False)
     duration: float = field(default=0.0, init=False)
+    sound_offset: float | None = field(default=None, init=False)
+    notes: list[str] = field(default_factory=list, init=False)
     _stage: str = field(default="open", init=False)
     _frame_seconds: float = field(default=0.0, init=False)
-    _reformatter: VideoReformatter = field(default_factory=VideoReformatter, init=False)
+    _aspect: Fraction | None = field(default=None, init=False)
+    _edit_shift: float = field(default=0.0, init=False)
+    _display: Display = field(default_factory=Display, init=False)
 
     def __iter__(self) -> Iterator[GridFrame]:
         try:
@@ -114,9 +130,6 @@ class VideoTrack:
                 raise  # not an error of the track
             reason = error.strerror or "unknown reason"
             raise TrackError(self._stage, error_name(error), reason) from error
-        if not self.num_decoded:
-            where = f" from {self.start:g} s on" if self.start else ""
-            raise TrackError("decode", "NoFrames", f"no frame could be decoded{where}")
 
     def check_kind(self) -> None:
         """Raise `TrackError` if the path is a folder, a pipe or a device."""
@@ -124,13 +137,12 @@ class VideoTrack:
             raise TrackError("open", "NotAFile", "is a folder or a device")
 
     def _grid_frames(self, files: ExitStack) -> Iterator[GridFrame]:
+        start, end = self._interval()
         origin, frames = self._frames_from_start(files)
-        start = self.start or 0.0
-        end = None if self.end is None else self.end - start
-        last, interval = 0.0, self._frame_seconds
+        last, interval, at_end = 0.0, self._frame_seconds, False
 
         def in_track() -> Iterator[tuple[float, Any]]:
-            nonlocal last, interval
+            nonlocal last, interval, at_end
             for pts, frame in frames:
                 moment = pts - origin - start
                 if end is not None and moment > end + self.step:
@@ -142,20 +154,53 @@ class VideoTrack:
                 last = moment
                 self.num_decoded += 1
                 yield moment, frame
+            at_end = True
 
         for index, moment, frame in grid.nearest(in_track(), self.step, end):
+            beyond = at_end and end is not None and end > last + interval + END_TOLERANCE
+            if beyond and index * self.step > last + interval / 2:
+                break
             seconds = moment + start
             yield GridFrame(index, seconds + origin, seconds, self._picture(frame))
-        reach = last + interval / 2 if end is None else end
-        self.num_expected = grid.num_points(reach, self.step) if self.num_decoded else 0
-        self.duration = last + interval if end is None else end
-        if self.duration > MAX_SECONDS:
-            message = f"{self.duration:.0f} s is longer than {MAX_SECONDS} s"
+        if at_end and (reason := missing_end(self.path)):
+            raise TrackError("decode", "Truncated", reason)
+        video_end = last + interval
+        if not self.num_decoded or (at_end and video_end <= 0):
+            where = f" from {self.start:g} s on" if self.start else ""
+            raise TrackError("decode", "NoFrames", f"no frame could be decoded{where}")
+        reach = end
+        if end is None or (at_end and end > video_end + END_TOLERANCE):
+            if end is not None:
+                fact = f"end {self.end:g} s is past the end of the file"
+                self.notes.append(f"{fact}; used {start + video_end:.3f} s")
+            reach, end = last + interval / 2, video_end
+        self.num_expected = grid.num_points(end if reach is None else reach, self.step)
+        self.duration, self.start_time, self.end_time = end, start, start + end
+        self._check_length(end)
+        sound, notes = self._first_sound()
+        self.sound_offset = None if sound is None else sound - origin - self._edit_shift
+        self.notes += notes
+
+    def _interval(self) -> tuple[float, float | None]:
+        """Return the start, and the end in seconds after it; `TrackError` for invalid times."""
+        start = 0.0 if self.start is None else self.start
+        end = None if self.end is None else self.end - start
+        if not start >= 0 or not (end is None or end > 0):
+            message = f"start {self.start}, end {self.end}: not an interval of a file"
+            raise TrackError("time", "BadTimes", message)
+        self._check_length(max(start, end or 0.0))
+        return start, end
+
+    def _check_length(self, seconds: float) -> None:
+        if seconds > MAX_SECONDS:
+            message = f"{seconds:.0f} s is longer than {MAX_SECONDS} s"
             raise TrackError("time", "TooLong", message)
 
+    def _first_sound(self) -> tuple[float | None, list[str]]:
+        return first_sound(self.path, self.deadline.seconds)
+
     def _picture(self, frame: Any) -> np.ndarray:
-        picture = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
-        return upright(picture, frame.rotation)
+        return self._display(frame, self._aspect)
 
     def _frames_from_start(self, files: ExitStack) -> tuple[float, Iterator[tuple[float, Any]]]:
         """Return the time of the video's first frame, and the frames from before the start on."""
@@ -184,9 +229,9 @@ class VideoTrack:
         with _error_log() as log:
             opened = open_media(self.path, timeout=self.deadline.seconds, options=options)
         container = files.enter_context(opened)
-        if not container.streams.video:
+        stream, self.notes = choose_stream(container, "video")
+        if stream is None:
             raise TrackError("open", "NoVideo", "holds no video stream")
-        stream = container.streams.video[0]
         for other in container.streams:
             if other is not stream:  # damage in another stream would stop reading
                 other.discard = av.stream.Discard.all
@@ -199,6 +244,9 @@ class VideoTrack:
         stream.codec_context.options = options | {"err_detect": "explode"}
         if stream.average_rate:
             self._frame_seconds = float(1 / stream.average_rate)
+        self._aspect = stream.sample_aspect_ratio
+        if "mp4" in container.format.name and len(stream.index_entries):
+            self._edit_shift = edit_shift(self.path) if stream.index_entries[0].is_discard else 0.0
         self._stage = "decode"
         return stream
 
@@ -224,7 +272,13 @@ class VideoTrack:
         last: float | None = None
         timed = False  # the file gave the last time
         for packet in _packets(stream):
-            for frame in packet.decode():
+            try:
+                frames = packet.decode()
+            except av.error.InvalidDataError:
+                if last is None and stream.container.format.name in CUT_ANYWHERE:
+                    continue
+                raise
+            for frame in frames:
                 self.deadline.check()
                 if frame.is_corrupt:
                     raise TrackError("decode", "Corrupt", "a frame is damaged")
@@ -243,10 +297,12 @@ def _packets(stream: "av.VideoStream") -> Iterator[av.Packet]:
     leading = False  # only frames that are shown before the key frame have followed it
     read: int | None = None  # decoding time of the last packet
     for packet in stream.container.demux(stream):
-        if packet.is_corrupt:
+        if packet.is_corrupt and read is not None:  # the first may be cut in a stream
             raise TrackError("decode", "Truncated", "the file ends inside a frame")
         if packet.dts is not None:
             read = packet.dts
+            if not packet.size:
+                continue  # repeats the last frame; to the decoder it would be the end
         if key is None and packet.is_keyframe:
             key, leading = packet.pts, True
         if leading and key is not None and packet.pts is not None:
@@ -265,10 +321,24 @@ def check_order(last: float | None, moment: float) -> None:
         raise TrackError("decode", "BadTimes", message)
 
 
-def upright(picture: np.ndarray, rotation: float) -> np.ndarray:
-    """Rotate a picture counterclockwise by degrees, rounded to quarter turns."""
-    quarters = round(rotation / 90)
-    return np.ascontiguousarray(np.rot90(picture, quarters)) if quarters else picture
+def first_picture(path: Path) -> float | None:
+    """Return the time of a file's first displayed picture, in seconds, as its sound has times.
+
+    None if no picture can be decoded; attached pictures do not count.
+    """
+    status = path.stat()
+    return _first_picture(path, status.st_size, status.st_mtime_ns)
+
+
+@lru_cache(maxsize=2**16)
+def _first_picture(path: Path, *_version: int) -> float | None:
+    track = VideoTrack(path, 1.0)
+    try:
+        with ExitStack() as files:
+            first = next(track._decode(track._open(files)), None)
+    except (av.error.FFmpegError, OSError, TrackError):
+        return None
+    return None if first is None else first[0] + track._edit_shift
 
 
 _LogLine = tuple[int, str, str]  # level, component, message

@@ -170,7 +170,7 @@ def _sound(track: ReportTrack, source: Track | None, root: Path) -> tuple[str | 
         if path is None:
             return None, "sound file not found"
         length = SOUND_SECONDS if track.duration is None else min(track.duration, SOUND_SECONDS)
-        samples = read_audio(path, start, length)
+        samples = read_audio(path, start, start + length)
     except InputError:
         return None, "cannot read the sound"  # the message of the error has paths in it
     if not len(samples):

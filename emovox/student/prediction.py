@@ -239,7 +239,7 @@ def _student_logits(
     logits = []
     for first in range(0, len(starts), CHUNK):
         chunk = starts[first : first + CHUNK]
-        samples = read_audio(path, chunk[0], chunk[-1] - chunk[0] + length / SAMPLE_RATE)
+        samples = read_audio(path, chunk[0], chunk[-1] + length / SAMPLE_RATE)
         offsets = [round((start - chunk[0]) * SAMPLE_RATE) for start in chunk]
         logits.append(student([samples[offset : offset + length] for offset in offsets]))
     return np.concatenate(logits)

@@ -132,7 +132,7 @@ def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrai
     """
     start = round(start * SAMPLE_RATE) / SAMPLE_RATE
     duration = min(config.num_samples / SAMPLE_RATE, clip.duration - start)
-    samples = read_audio(clip.path, start, duration)
+    samples = read_audio(clip.path, start, start + duration)
     padded = np.zeros(config.num_samples, np.float32)
     padded[: len(samples)] = samples
     end = start + config.seconds
