@@ -14,6 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -480,6 +481,24 @@ def test_detected_faces_and_tracks_without_faces(clips: Path, tmp_path: Path) ->
     assert reasons == {("faces", "NoFace")} and len(dropped(tmp_path / "nobody")) == 4
 
 
+def test_tracks_of_several_shots_are_noted(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scenes = [cv2.resize(rng.integers(0, 256, (9, 9, 3), np.uint8), (224, 224)) for _ in range(3)]
+    for name, numbers in (("one", [0]), ("two", [1, 2]), ("three", [0, 1, 2])):
+        pictures = [scenes[k] for k in numbers for _ in range(24)]
+        write_clip(tmp_path / f"root/mp4/id1/{name}/00001.mp4", pictures)
+    result = build(tmp_path / "root", tmp_path / "out")
+    shots: dict[str, list[int]] = {}
+    for row in all_rows(tmp_path / "out", "faces").to_pylist():
+        shots.setdefault(row["track_id"], []).append(row["shot"])
+    assert shots == {
+        "id1/one/00001": [0] * 4,
+        "id1/three/00001": [0] * 4 + [1] * 4 + [2] * 4,
+        "id1/two/00001": [0] * 4 + [1] * 4,
+    }
+    assert result.notes == ["2 tracks hold several shots: id1/three/00001"]
+
+
 BOX_HEADER = (
     "Identity  : \tid00017\nReference : \t5MkXgwdrmJw\nOffset    : \t3\n\nFRAME \tX \tY \tW \tH\n"
 )
@@ -502,7 +521,9 @@ def test_box_files_give_time_and_position(tmp_path: Path) -> None:
     frames = np.array([13, 19, 25, 31, 37])
     np.testing.assert_allclose(faces["pts_ms"].to_numpy(), frames * 40.0)
     np.testing.assert_allclose(faces["box_x"].to_numpy(), 10.0 + frames)
-    assert result.notes == []
+    # Coded frames 31 and 37 are two scenes: all stripes with a digit of either change.
+    assert faces["shot"].to_pylist() == [0, 0, 0, 0, 1]
+    assert result.notes == ["1 tracks hold several shots: id10001/abc/00001"]
 
 
 def test_broken_box_row_is_interpolated_and_noted(tmp_path: Path) -> None:

@@ -226,3 +226,27 @@ def test_mtcnn_boxes_are_in_pixels_of_a_large_frame(mtcnn: Mtcnn) -> None:
 
 def test_mtcnn_with_only_empty_frames(mtcnn: Mtcnn) -> None:
     assert mtcnn([np.full((120, 160, 3), 90, np.uint8)] * 2) == [[], []]
+
+
+def test_smallest_face_that_is_found(mtcnn: Mtcnn) -> None:
+    """A face of 50 pixels in 1080p needs `min_face`; its box is in pixels of the frame."""
+    small = cv2.resize(drawn_face(), (88, 88), interpolation=cv2.INTER_AREA)
+    frame = np.full((1080, 1920, 3), 90, np.uint8)
+    frame[500:588, 900:988] = small
+    assert mtcnn([frame]) == [[]]
+    ((box,),) = Mtcnn(torch.device("cpu"), 60)([frame])
+    assert box.x + box.w / 2 == pytest.approx(900 + 44, abs=6)
+    assert box.y + box.h / 2 == pytest.approx(500 + 33, abs=10)
+    assert 40 < box.h < 75
+
+
+def test_min_face_of_the_default_scale_gives_the_default_boxes(mtcnn: Mtcnn) -> None:
+    frame = np.full((640, 640, 3), 90, np.uint8)
+    frame[300:524, 300:524] = drawn_face()
+    assert Mtcnn(torch.device("cpu"), 40)([frame]) == mtcnn([frame])
+    assert Mtcnn(torch.device("cpu"), 5000)([frame]) == [[]]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (39, 39), (40, 40), (30, 1920)])
+def test_frames_too_small_for_a_face(mtcnn: Mtcnn, size: tuple[int, int]) -> None:
+    assert mtcnn([np.full((*size, 3), 90, np.uint8)] * 2) == [[], []]

@@ -460,6 +460,11 @@ def _(root: Path) -> None:
     edit(root, "faces", lambda rows: set_value(rows, 2, box_w=0))
 
 
+@breaks("shots")
+def _(root: Path) -> None:
+    edit(root, "faces", lambda rows: set_value(rows, 5, shot=1))
+
+
 @breaks("unique-frames")
 def _(root: Path) -> None:
     edit_keys(root, lambda rows: set_value(rows, 2, frame_index=1))

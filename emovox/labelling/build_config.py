@@ -45,6 +45,8 @@ class BuildConfig:
             the corpus is large enough to benefit. Compiled rows differ in the last digits, so pass
             on or off for a corpus that will grow.
         step_ms: Milliseconds between grid points.
+        min_face: Smallest face that the detector searches for, in pixels of the picture; half the
+            size takes about four times as long.
         timeout: Time limit for one track, in seconds.
         max_dropped: Largest fraction of dropped tracks; above it the exit code is 1.
         unheard_fraction: Fraction of identities in unheard_val, if splits is auto.
@@ -75,6 +77,7 @@ class BuildConfig:
     precision: str = option("auto", choices=PRECISIONS)
     compile: str = option("auto", choices=COMPILE_MODES)
     step_ms: int = option(STEP_MS, least=1, most=MAX_STEP_MS)
+    min_face: int | None = option(None, least=20, shown="1/16 of the longer side, at least 40")
     timeout: float = option(300.0, least=0.001, most=MAX_TIMEOUT)
     max_dropped: float = option(0.05, least=0, most=1)
     unheard_fraction: float = option(UNHEARD_FRACTION, least=0, most=1)

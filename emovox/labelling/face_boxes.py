@@ -1,11 +1,12 @@
 """The square around the face in every frame of a track, given or detected."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.corpus.voxceleb import Boxes
 from emovox.media import faces
 from emovox.media.images import ImageTrack
+from emovox.media.shots import number_shots
 from emovox.media.video import GridFrame, VideoTrack
 
 DETECT_BATCH = 16  # frames per call of the detector
@@ -16,8 +17,8 @@ def locate(
     track: Track,
     boxes: Boxes | None,
     detector: Callable[[], faces.Detector],
-) -> Iterator[tuple[GridFrame, faces.Box]]:
-    """Yield the frames that show the face, each with the square around it.
+) -> Iterator[tuple[GridFrame, faces.Box, int]]:
+    """Yield the frames that show the face, each with the square around it and its shot, from 0.
 
     Args:
         media: grid frames of the track.
@@ -25,14 +26,15 @@ def locate(
         boxes: box file of the track, for `FaceSource.BOXES`.
         detector: returns the detector, for `FaceSource.DETECT`.
     """
+    numbered = number_shots(media)
     if track.faces is FaceSource.DETECT:
-        located = _detect(media, detector)
+        located = _detect(numbered, detector)
     else:
-        located = ((frame, _given_box(frame, track.faces, boxes)) for frame in media)
-    for frame, box in located:
+        located = ((f, _given_box(f, track.faces, boxes), shot) for f, shot in numbered)
+    for frame, box, shot in located:
         height, width = frame.image.shape[:2]
         if box is not None and faces.is_visible(box, width, height):
-            yield frame, faces.square(box)
+            yield frame, faces.square(box), shot
 
 
 def _given_box(frame: GridFrame, kind: FaceSource, boxes: Boxes | None) -> faces.Box | None:
@@ -47,19 +49,24 @@ def _given_box(frame: GridFrame, kind: FaceSource, boxes: Boxes | None) -> faces
 
 
 def _detect(
-    frames: "VideoTrack | ImageTrack", detector: Callable[[], faces.Detector]
-) -> Iterator[tuple[GridFrame, faces.Box | None]]:
-    follow = faces.Follower()
-    batch: list[GridFrame] = []
+    numbered: Iterable[tuple[GridFrame, int]], detector: Callable[[], faces.Detector]
+) -> Iterator[tuple[GridFrame, faces.Box | None, int]]:
+    follow, current = faces.Follower(), 0
+    batch: list[tuple[GridFrame, int]] = []
 
-    def located() -> Iterator[tuple[GridFrame, faces.Box | None]]:
-        for frame, found in zip(batch, detector()([f.image for f in batch]), strict=True):
-            yield frame, follow(found, frame.time)
+    def located() -> Iterator[tuple[GridFrame, faces.Box | None, int]]:
+        nonlocal follow, current
+        found = detector()([frame.image for frame, _ in batch])
+        for (frame, shot), boxes in zip(batch, found, strict=True):
+            if shot != current:  # the face of the last shot is another person's, or elsewhere
+                follow, current = faces.Follower(), shot
+            yield frame, follow(boxes, frame.time), shot
 
-    for frame in frames:
-        if batch and (len(batch) == DETECT_BATCH or batch[0].image.shape != frame.image.shape):
+    for frame, shot in numbered:
+        shape = batch[0][0].image.shape if batch else None
+        if batch and (len(batch) == DETECT_BATCH or shape != frame.image.shape):
             yield from located()
             batch = []
-        batch.append(frame)
+        batch.append((frame, shot))
     if batch:
         yield from located()

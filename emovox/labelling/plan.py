@@ -37,6 +37,7 @@ class ShardSettings:
         precision: `fp32` or `bf16`.
         compiled: True if it runs through torch.compile.
         outputs: names of its emotions and values.
+        min_face: of the face detector, see `BuildConfig`.
     """
 
     step_ms: int
@@ -46,6 +47,7 @@ class ShardSettings:
     precision: str
     compiled: bool
     outputs: Outputs = field(default_factory=Outputs)
+    min_face: int | None = None
 
 
 @dataclass(frozen=True)
@@ -158,6 +160,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         runtime.device,
         runtime.precision,
         runtime.compiled,
+        min_face=config.min_face,
     )
     shards = list(plan_shards(corpus.files, corpus.tracks, settings, config.shard_tracks))
     return BuildPlan(config, corpus, assigned, teacher.path, runtime, settings, shards)

@@ -136,12 +136,13 @@ def _build_track(
         media = FfmpegTrack(path, step, start, end, deadline, program=program)
     else:
         media = VideoTrack(path, step, start, end, deadline)
-    count, most = 0, schema.max_frame_index(job.settings.step_ms)
-    for frame, box in locate(media, track, boxes, detector):
+    count, most, shots = 0, schema.max_frame_index(job.settings.step_ms), set()
+    for frame, box, shot in locate(media, track, boxes, detector):
         if frame.index > most:
             message = f"more than {most} grid points; cut it into shorter tracks"
             raise TrackError("time", "TooLong", message)
-        rows.add(ordinal, frame, box)
+        rows.add(ordinal, frame, box, shot)
+        shots.add(shot)
         count += 1
     report.num_decoded += media.num_decoded
     if not count:
@@ -154,6 +155,8 @@ def _build_track(
         several = "media files with several streams of a kind"
         what = several if " streams; " in note else "tracks that end after their file"
         report.note(what, f"{track.track_id}, {note}")
+    if len(shots) > 1:
+        report.note("tracks hold several shots", track.track_id)
     offset = media.sound_offset
     return TrackRow(
         track.key,
@@ -175,16 +178,16 @@ class _Rows:
         self._feed, self._step_ms = feed, settings.step_ms
         self._columns = row_columns(settings.outputs)
         self._crops, self._num_crops = feed.buffer(), 0
-        self._rows: list[tuple[int, int, float, faces.Box, float]] = []
+        self._rows: list[tuple[int, int, float, faces.Box, float, int]] = []
         self._forgotten: set[int] = set()
 
-    def add(self, ordinal: int, frame: GridFrame, box: faces.Box) -> None:
+    def add(self, ordinal: int, frame: GridFrame, box: faces.Box, shot: int) -> None:
         """Add a frame of the track with this number in the shard."""
         face = faces.cut(frame.image, box)
         self._crops[self._num_crops] = faces.resize(face, self._feed.input_size)
         self._num_crops += 1
         pts_ms = round(frame.pts * 1000, 6)
-        self._rows.append((ordinal, frame.index, pts_ms, box, faces.sharpness(face)))
+        self._rows.append((ordinal, frame.index, pts_ms, box, faces.sharpness(face), shot))
         if self._num_crops == BATCH:
             self._feed.put(BATCH)
             self._crops, self._num_crops = self._feed.buffer(), 0
@@ -210,7 +213,7 @@ class _Rows:
             *([getattr(row[3], side) for row in rows] for side in "xywh"),
             [row[3].score for row in rows],
             [row[4] for row in rows],
-            [0] * len(rows),
+            [min(row[5], 2**15 - 1) for row in rows],  # int16
         ]
         arrays = [pa.array(c, f.type) for c, f in zip(columns, self._columns, strict=True)]
         return pa.Table.from_arrays(arrays, schema=self._columns)

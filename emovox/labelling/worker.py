@@ -9,7 +9,7 @@ import tempfile
 import threading
 import time
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 
@@ -74,7 +74,8 @@ def run_shard(job: ShardJob, context: WorkerContext) -> ShardReport:
 
         try:
             feed = feed_of(job.settings, job.teacher_path, context)
-            return build_shard(job, feed, lambda: load_detector(context.device), on_track)
+            detector = partial(load_detector, context.device, job.settings.min_face)
+            return build_shard(job, feed, detector, on_track)
         except TeacherLostError:
             _remote_feed.cache_clear()
             raise
@@ -149,11 +150,11 @@ def _remote_feed(address: str) -> RemoteFeed:
 
 
 @lru_cache(maxsize=1)
-def load_detector(device: str) -> Detector:
+def load_detector(device: str, min_face: int | None = None) -> Detector:
     """Return MTCNN on the device; it is loaded once per process."""
     import torch
 
     from emovox.media.mtcnn import Mtcnn
 
     torch.set_num_threads(1)
-    return Mtcnn(torch.device(device))
+    return Mtcnn(torch.device(device), min_face)

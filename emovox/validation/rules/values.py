@@ -105,3 +105,10 @@ RULES.rows(
         "concat_ws(', ', pts_ms, box_x, box_y, box_w, box_h, score, sharpness, shot)",
     ),
 )
+RULES.query(
+    "shots",
+    "The faces of a track are of one shot, so probably of one person.",
+    """select split, track_id || ': ' || count(distinct shot) || ' shots' as text
+        from faces group by split, track_id having min(shot) <> max(shot)""",
+    WARNING,
+)
