@@ -27,6 +27,7 @@ To use datasets and networks directly::
     write_dataset(out, tracks)      write labels and values of your own as a dataset
     audio_path(root, track_id)      find the sound file of a track
     read_audio(path)                read sound as 16 kHz mono, float32 [L]
+    track_audio(dataset, id, root)  read the sound of a track, whatever the layout of the corpus
     spectrogram(samples)            compute the input of a student, float32 [512, T]
     load_teacher(name)              load a network: face crops uint8 [N, S, S, 3] to logits [N, 8]
     load_student(name)              load a network: 16 kHz samples [L] to logits [N, 8]
@@ -55,6 +56,7 @@ __version__ = "0.1.0"  # pyproject.toml reads it
 if TYPE_CHECKING:  # what `_HOMES` loads, for type checkers
     from emovox.comparison.difference import diff as diff
     from emovox.corpus.sound_files import audio_path as audio_path
+    from emovox.corpus.sound_files import track_audio as track_audio
     from emovox.dataset.reader import Dataset as Dataset
     from emovox.dataset.reader import load as load
     from emovox.dataset.takedown import hash_identity as hash_identity
@@ -92,7 +94,7 @@ if TYPE_CHECKING:  # what `_HOMES` loads, for type checkers
 # Public names, by the module that is imported when one of them is first used.
 _HOMES = {
     "emovox.comparison.difference": ("diff",),
-    "emovox.corpus.sound_files": ("audio_path",),
+    "emovox.corpus.sound_files": ("audio_path", "track_audio"),
     "emovox.dataset.reader": ("Dataset", "load"),
     "emovox.dataset.takedown": ("hash_identity",),
     "emovox.downloads.download_config": ("DownloadConfig",),

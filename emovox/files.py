@@ -149,6 +149,19 @@ def sha256_file(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+LFS_POINTER = "version https://git-lfs"  # beginning of the text that stands for a file
+LFS_HINT = "a Git LFS pointer, not the file; run `git lfs pull` where it was cloned"
+
+
+def is_lfs_pointer(path: Path) -> bool:
+    """Return True if a local file is a Git LFS pointer; False for a file that cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return file.read(len(LFS_POINTER)) == LFS_POINTER.encode()
+    except OSError:
+        return False
+
+
 # First bytes of a file -> its kind.
 MAGIC = {
     b"MATLAB 5.0 MAT-file": "a MAT 5 file",
@@ -159,7 +172,7 @@ MAGIC = {
     b"\x80\x02": "a pickle",
     b"\x89PNG": "a PNG picture",
     b"\xff\xd8\xff": "a JPEG picture",
-    b"version https://git-lfs": "a Git LFS pointer",
+    LFS_POINTER.encode(): "a Git LFS pointer",
 }
 
 

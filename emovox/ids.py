@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from emovox.errors import InputError, TrackError
 
 MAX_TRACK_NUMBER = 2**31 - 1  # `track_num` is an int32 column
-TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]+)")
+TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]{1,400})")  # int() refuses thousands of digits
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,14 +1,21 @@
 """The audio of a track in every known tree."""
 
-from collections.abc import Callable
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import emovox
 from emovox.corpus import sound_files
 from emovox.corpus.layouts import read_corpus
-from emovox.corpus.sound_files import ENDINGS, audio_path
+from emovox.corpus.sound_files import PREFERRED, AudioTree, Sound, audio_path
+from emovox.corpus.tracks import Corpus
 from emovox.errors import InputError
 
 TRACK = "id10001/Y8hIVOBuels/00001"
@@ -49,16 +56,15 @@ def put(path: Path) -> Path:
 
 @pytest.fixture
 def looks(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
-    """Every path at which a file of a track is searched for."""
+    """Every folder that is listed to find a file of a track."""
     places: list[Path] = []
-    is_file: Callable[[Path], bool] = Path.is_file
+    scandir = os.scandir
 
-    def look(path: Path) -> bool:
-        if path.suffix in ENDINGS:
-            places.append(path)
-        return is_file(path)
+    def look(folder: Path) -> Iterator[os.DirEntry[str]]:
+        places.append(folder)
+        return scandir(folder)
 
-    monkeypatch.setattr(Path, "is_file", look)
+    monkeypatch.setattr(os, "scandir", look)
     return places
 
 
@@ -167,8 +173,8 @@ def test_another_table_is_an_error(root: Path) -> None:
 
 
 def test_order_of_endings(root: Path) -> None:
-    paths = [put(root / f"id10001/v/00001{ending}") for ending in ENDINGS]
-    assert [path.suffix for path in paths] == [".wav", ".flac", ".m4a", ".mp4"]
+    assert PREFERRED == (".wav", ".flac", ".m4a")
+    paths = [put(root / f"id10001/v/00001{ending}") for ending in (*PREFERRED, ".mp3", ".mp4")]
     for path in paths:
         sound_files._tree.cache_clear()
         assert audio_path(root, "id10001/v/00001") == path
@@ -197,6 +203,164 @@ def test_layout_folder_uses_the_sound_of_the_video(root: Path) -> None:
     assert audio_path(root, "ann/talk/00001", missing_ok=True) is None
 
 
+def test_every_file_that_a_layout_takes_is_found(root: Path) -> None:
+    """Numbers without zeros, capitals, other containers, folders one deep, names with blanks."""
+    names = [
+        "ann/talks/3.mp4",
+        "ann/talks/00004.mov",
+        "bob/talks/00005.MP4",
+        "bob/talks/day one.mov",
+    ]
+    names += ["bob/a+b/c.MTS", "bob/a/b+c d.webm", "x+y/1/2/3.avi", "7/7/007.3gp", "mp4/wav.mkv"]
+    names += ["bob/12/3456789012.mp4", "é/é.mp4", "lone file.MPG", "test/dev/1.mov", "a/b/0.vob"]
+    for name in names:
+        put(root / name)
+    corpus = read_corpus("folder", root)
+    assert sorted(t.source for t in corpus.tracks) == sorted(names)
+    for track in corpus.tracks:
+        assert audio_path(root, track.track_id) == root / track.source, track.track_id
+    for name in ("mp4/id00001/vidA/1.mp4", "dev/mp4/id1/v/00002.MP4", "test/mp4/id2/v/3.mov"):
+        put(root / "vox2" / name)
+    tracks = read_corpus("voxceleb2", root / "vox2").tracks
+    assert len(tracks) == 3
+    for track in tracks:
+        assert audio_path(root / "vox2", track.track_id) == root / "vox2" / track.source
+
+
+PART = st.sampled_from(["a", "b", "a+b", "+", "a+", "1", "01", "0", "c d", "1.5"])
+ENDING = st.sampled_from([".mp4", ".MOV", ".mts"])
+
+
+@given(st.lists(st.tuples(st.lists(PART, min_size=1, max_size=4), ENDING), max_size=12))
+def test_the_search_is_the_inverse_of_the_layout_folder(files: list[tuple[list[str], str]]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        for parts, ending in files:
+            put(Path(folder, *parts[:-1], parts[-1] + ending))
+        corpus = Corpus(Path(folder)) if not files else read_corpus("folder", folder)
+        tree = AudioTree(Path(folder))
+        for track in corpus.tracks:
+            found = tree.find(track.track_id)
+            assert found == Path(folder, track.source), (track.track_id, files)
+        taken = {track.track_id for track in corpus.tracks}
+        for missing in {"a/b/00000", "a/a+b/00000", "a/b/00001", "a+b/a+b/00000"} - taken:
+            assert tree.find(missing) is None, (missing, files)
+
+
+def test_names_that_are_too_long_are_missing(root: Path) -> None:
+    put(root / "ann" / "x" / f"{'a' * 200}.mp4")
+    (put(root / "ann" / ("b" * 150) / ("c" * 150) / "d.mp4"))
+    tracks = read_corpus("folder", root).tracks
+    assert max(len(track.key.video_id) for track in tracks) > 255
+    for track in tracks:
+        assert audio_path(root, track.track_id) == root / track.source
+    assert audio_path(root, f"ann/{'d' * 300}/00001", missing_ok=True) is None
+    assert AudioTree(root).locate("ann/d/00001", "e" * 300, 0, 1) is None
+
+
+# The source of a track in a dataset
+
+
+def test_a_part_of_the_source(root: Path) -> None:
+    talk = put(root / "talks/day one.MOV")
+    tree = AudioTree(root)
+    found = tree.locate("ann/talk/00002", "talks/day one.MOV", 2500, 7000)
+    assert found == Sound(talk, 2.5, 7.0)
+    assert tree.locate("ann/talk/00002", "talks/gone.MOV", 2500, 7000) is None
+    assert tree.locate("ann/talk/00002") is None
+    folder = put(root / "Ann/1.6/v/1/01.jpg").parent
+    assert tree.locate("ann/v/00001", folder.relative_to(root).as_posix(), 0, None) is None
+
+
+def test_sound_files_of_a_track_are_preferred_to_its_source(root: Path) -> None:
+    video = put(root / "video/v.mp4")
+    second = ("id10001/v/00002", "video/v.mp4", 500, 900)
+    assert AudioTree(root).locate(*second) == Sound(video, 0.5, 0.9)
+    beside = put(root / "video/v.wav")  # the sound of the whole source
+    assert AudioTree(root).locate(*second) == Sound(beside, 0.5, 0.9)
+    own = put(root / "wav/id10001/v/00002.wav")  # of VoxCeleb1: the utterance alone
+    assert AudioTree(root).locate(*second) == Sound(own)
+    assert AudioTree(root).locate("id10001/v/00003", "video/v.mp4", 900, 950) == Sound(
+        beside, 0.9, 0.95
+    )
+
+
+def test_sound_beside_another_source_is_not_that_of_the_track(root: Path) -> None:
+    """Files 1 and 2 are recordings; the tracks 1 and 2 are parts of the first."""
+    put(root / "ann/talk/2.wav")
+    first = put(root / "ann/talk/1.mp4")
+    assert AudioTree(root).locate("ann/talk/00002", "ann/talk/1.mp4", 5000, 8000) == Sound(
+        first, 5.0, 8.0
+    )
+
+
+def test_a_mirrored_tree_of_sound(root: Path) -> None:
+    talk = put(root / "talks/ann.flac")
+    assert AudioTree(root).locate("ann/a/00001", "talks/ann.mp4", 0, 4000) == Sound(talk, 0.0, 4.0)
+
+
+def test_a_source_with_an_id_in_place_of_a_name(root: Path, meta: Path) -> None:
+    path = put(root / "Ann_Lee/talk.mp4")
+    found = AudioTree(root, meta).locate("id10004/talk/00001", "id10004/talk.mp4", 1000, 2000)
+    assert found == Sound(path, 1.0, 2.0)
+
+
+@pytest.mark.parametrize(
+    "source", ["/etc/passwd", "../a.mp4", "a/../../b.mp4", "..", "", "a\0.mp4"]
+)
+def test_a_source_never_leaves_the_root(root: Path, source: str) -> None:
+    put(root.parent / "a.mp4")
+    with pytest.raises(InputError, match="not a path below the corpus"):
+        AudioTree(root).locate("ann/a/00001", source, 0, 1000)
+
+
+def test_links_in_the_corpus_are_followed(root: Path, tmp_path: Path) -> None:
+    """As the layouts do: a corpus is often a folder of links to another disk."""
+    put(tmp_path / "disk/ann.mp4")
+    (root / "talks").symlink_to(tmp_path / "disk")
+    found = AudioTree(root).locate("ann/a/00001", "talks/ann.mp4", 0, 1000)
+    assert found == Sound(root / "talks/ann.mp4", 0.0, 1.0)
+
+
+@dataclass
+class FakeDataset:
+    place: tuple[str | None, int | None, int | None]
+
+    def source(self, track_id: str) -> tuple[str | None, int | None, int | None]:
+        return self.place
+
+
+def test_track_audio_counts_from_the_start_of_the_track(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("av")
+    put(root / "talk.mp4")
+    put(root / "ann/other/00001.wav")
+    calls: list[tuple[str, float | None, float | None]] = []
+
+    def read(path: Path, start: float | None, end: float | None) -> str:
+        calls.append((path.name, start, end))
+        return "samples"
+
+    monkeypatch.setattr("emovox.media.audio.read_audio", read)
+    part: Any = FakeDataset(("talk.mp4", 2500, 7000))
+    for limits in ((), (1.0,), (1.0, 2.0), (None, 99.0), (-1.0, 2.0)):
+        assert emovox.track_audio(part, "ann/talk/00001", root, *limits) == "samples"
+    assert calls == [
+        ("talk.mp4", 2.5, 7.0),
+        ("talk.mp4", 3.5, 7.0),
+        ("talk.mp4", 3.5, 4.5),
+        ("talk.mp4", 2.5, 7.0),
+        ("talk.mp4", 2.5, 4.5),
+    ]
+    calls.clear()
+    whole: Any = FakeDataset((None, None, None))
+    emovox.track_audio(whole, "ann/other/00001", str(root))
+    emovox.track_audio(whole, "ann/other/00001", root, 0.5, 1.5)
+    assert calls == [("00001.wav", 0.0, None), ("00001.wav", 0.5, 1.5)]
+    with pytest.raises(InputError, match="no audio of ann/gone/00001"):
+        emovox.track_audio(whole, "ann/gone/00001", root)
+
+
 def test_a_folder_is_not_a_file(root: Path) -> None:
     (root / "id10001/v/00001.wav").mkdir(parents=True)
     path = put(root / "id10001/v/00001.m4a")
@@ -209,7 +373,14 @@ def test_a_folder_is_not_a_file(root: Path) -> None:
 def test_only_existing_folders_are_searched(root: Path, looks: list[Path]) -> None:
     path = put(root / "test/voxceleb1_wav/id10001/v/00001.mp4")
     assert audio_path(root, "id10001/v/00001") == path
-    assert len(looks) == len(set(looks)) == 3 * 4, "root, test, test/voxceleb1_wav"
+    assert len(looks) == len(set(looks)) == 4, "root, test, test/voxceleb1_wav and its video"
+
+
+def test_a_folder_is_listed_once(root: Path, looks: list[Path]) -> None:
+    paths = [put(root / f"id10001/v/{number:05d}.wav") for number in range(1, 20)]
+    for number, path in enumerate(paths, start=1):
+        assert audio_path(root, f"id10001/v/{number}") == path
+    assert looks == [root / "id10001", root / "id10001/v"]
 
 
 def test_results_do_not_depend_on_earlier_calls(root: Path, meta: Path) -> None:
@@ -260,11 +431,10 @@ def test_the_message_lists_the_searched_names(root: Path, meta: Path) -> None:
     put(root / "wav/id10004/v/00002.wav")
     with pytest.raises(InputError) as error:
         audio_path(root, "id10004/v/00001", meta)
-    stems = ["id10004/v/00001", "Ann_Lee/v_0000001", "Ann_Lee/train/v_0000001"]
-    stems += ["Ann_Lee/val/v_0000001", "Ann_Lee/test/v_0000001"]
+    stems = ["id10004/v/00001", "Ann_Lee/v_0000001"]
     assert str(error.value) == (
-        f"{root}: no audio of id10004/v/00001; searched for {' and '.join(stems)} with "
-        ".wav, .flac, .m4a, .mp4, in this folder and wav, aac, mp4, voxceleb1_wav, dev, test"
+        f"{root}: no audio of id10004/v/00001; searched for {' and '.join(stems)} with any ending "
+        "of sound or video, in this folder and wav, aac, mp4, voxceleb1_wav, dev, test"
     )
     assert error.value.exit_code == 2
 
@@ -273,9 +443,9 @@ def test_the_message_mentions_vox1_meta(root: Path) -> None:
     with pytest.raises(InputError) as error:
         audio_path(root, TRACK)
     assert str(error.value) == (
-        f"{root}: no audio of {TRACK}; searched for {TRACK} with .wav, .flac, .m4a, .mp4, in this "
-        "folder and wav, aac, mp4, voxceleb1_wav, dev, test; a tree with names of persons needs "
-        "vox1_meta.csv"
+        f"{root}: no audio of {TRACK}; searched for {TRACK} with any ending of sound or video, in "
+        "this folder and wav, aac, mp4, voxceleb1_wav, dev, test; a tree with names of persons "
+        "needs vox1_meta.csv"
     )
 
 

@@ -26,7 +26,7 @@ from emovox.dataset import schema
 from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
 from emovox.emotions import PUBLISHED
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
-from emovox.files import sha256_file
+from emovox.files import LFS_HINT, sha256_file
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.plan import ShardJob
 from emovox.labelling.result import BuildResult
@@ -37,6 +37,10 @@ from emovox.media.faces import Box
 from emovox.testing import FakeDetector, FakeTeacher, InlineEngine, coded_frame, write_clip
 
 NUM_FRAMES = {"id1/a/00001": 25, "id1/a/00002": 7, "id1/b/00001": 1, "id2/c/00001": 49}
+NO_VALIDATION = (
+    "heard_val, unheard_val: no track was drawn; add videos, or change --unheard-fraction or "
+    "--heard-fraction"
+)
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +108,7 @@ def test_every_track_has_its_rows(clips: Path, tmp_path: Path) -> None:
 
 
 def test_tracks_point_at_their_rows_and_pool_them(clips: Path, tmp_path: Path) -> None:
-    build(clips, tmp_path / "out", unheard_fraction=0.0, heard_fraction=0.5)
+    build(clips, tmp_path / "out", unheard_fraction=0.0, heard_fraction=0.3)
     seen = 0
     for split in schema.SPLITS:
         frames = read_table(tmp_path / "out", "frames", split)
@@ -139,7 +143,7 @@ def test_logits_equal_a_naive_crop_and_teacher(tmp_path: Path) -> None:
 
 def test_file_set_manifest_and_checksums(clips: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    result = build(clips, out, hdf5=True, unheard_fraction=0.0, heard_fraction=0.5)
+    result = build(clips, out, hdf5=True, unheard_fraction=0.0, heard_fraction=0.3)
     manifest = json.loads((out / schema.MANIFEST).read_text())
     assert manifest == result.manifest
     splits = manifest["totals"]["by_split"]
@@ -523,7 +527,7 @@ def test_box_files_give_time_and_position(tmp_path: Path) -> None:
     np.testing.assert_allclose(faces["box_x"].to_numpy(), 10.0 + frames)
     # Coded frames 31 and 37 are two scenes: all stripes with a digit of either change.
     assert faces["shot"].to_pylist() == [0, 0, 0, 0, 1]
-    assert result.notes == ["1 tracks hold several shots: id10001/abc/00001"]
+    assert result.notes == [NO_VALIDATION, "1 tracks hold several shots: id10001/abc/00001"]
 
 
 def test_broken_box_row_is_interpolated_and_noted(tmp_path: Path) -> None:
@@ -531,7 +535,8 @@ def test_broken_box_row_is_interpolated_and_noted(tmp_path: Path) -> None:
     result = build(voxceleb1(tmp_path / "root", rows), tmp_path / "out", layout="voxceleb1")
     faces = all_rows(tmp_path / "out", "faces")
     np.testing.assert_allclose(faces["box_x"].to_numpy(), [10, 22, 34])
-    assert result.notes == ["1 box files with unreadable rows: id10001/abc/00001, line 7"]
+    bad_row = "1 box files with unreadable rows: id10001/abc/00001, line 7"
+    assert result.notes == [NO_VALIDATION, bad_row]
 
 
 @pytest.mark.parametrize(
@@ -773,12 +778,33 @@ def test_wrong_root_does_not_touch_a_finished_dataset(clips: Path, tmp_path: Pat
     assert {p: p.read_bytes() for p in before} == before
 
 
+def test_git_lfs_pointers_and_copies(clips: Path, corpus: Path, tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+    for number in range(5):
+        (corpus / f"mp4/id1/a/{number + 10}.mp4").write_text(pointer)
+    (corpus / "mp4/id3/d").mkdir(parents=True)
+    shutil.copyfile(corpus / "mp4/id1/a/00001.mp4", corpus / "mp4/id3/d/00001.MP4")
+    result = build(corpus, tmp_path / "out")
+    assert result.manifest["totals"]["tracks"] == len(NUM_FRAMES) + 1
+    assert result.reasons == {"open: GitLfsPointer": 5}
+    assert {row["message"] for row in dropped(tmp_path / "out")} == {LFS_HINT}
+    copies = "1 files are copies of a file of another identity or video, for example "
+    copies += "mp4/id3/d/00001.MP4 of mp4/id1/a/00001.mp4; remove them, or they may leak "
+    pointers = "5 media files: Git LFS pointers; run `git lfs pull` and rerun"
+    assert result.notes == [NO_VALIDATION, pointers, copies + "between splits"]
+    for path in corpus.rglob("*.[mM][pP]4"):
+        path.write_text(pointer)
+    with pytest.raises(InputError, match="10 x open: GitLfsPointer; the first: a Git LFS pointer"):
+        build(corpus, tmp_path / "none")
+
+
 def test_replacing_an_earlier_build_is_noted(clips: Path, tmp_path: Path) -> None:
     first = build(clips, tmp_path / "out")
-    assert first.notes == []
+    assert first.notes == [NO_VALIDATION]
     second = build(clips, tmp_path / "out", step_ms=480, replace=True)
     assert second.notes == [
-        f"replaced {first.num_shards} shards of an earlier build with other tracks or settings"
+        NO_VALIDATION,
+        f"replaced {first.num_shards} shards of an earlier build with other tracks or settings",
     ]
 
 

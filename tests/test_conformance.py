@@ -28,7 +28,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("corpus")
     for identity in range(9):
         for number in range(3):
-            path = root / f"mp4/id{identity:05d}/v{identity}/{number:05d}.mp4"
+            path = root / f"mp4/id{identity:05d}/v{identity}x{number}/00001.mp4"
             write_clip(path, 7 + 6 * number)
     out = root / "dataset"
     config = BuildConfig(

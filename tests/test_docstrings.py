@@ -101,14 +101,14 @@ def write_demo(root: Path) -> None:
     """Write the files of `emovox demo` with random logits, which takes no half minute."""
     config = demo_build_config(root / "corpus", root / "dataset")
     by_split: dict[str, list[DemoTrack]] = {split: [] for split in schema.SPLITS}
+    keys = [track.key for track in plan_demo(DemoConfig())]
+    assigned = auto_split(keys, config.unheard_fraction, config.heard_fraction)
     for track in plan_demo(DemoConfig()):
         clip = config.root / f"mp4/{track.track_id}.mp4"
         clip.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(0).normal(0, 0.1, round(track.seconds * 16_000))
         soundfile.write(clip, noise, 16_000, format="WAV")  # readers go by the content
-        key = track.key
-        split = auto_split(key, config.unheard_fraction, config.heard_fraction)
-        by_split[split].append(track)
+        by_split[assigned[track.track_id]].append(track)
     chunks = (chunk for split, tracks in by_split.items() for chunk in frames_of(tracks, split))
     teacher = {"name": "random", "sha256": None}
     source = {"file": "random", "sha256": "0" * 64}

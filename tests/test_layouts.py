@@ -1,16 +1,22 @@
 import os
 from dataclasses import replace
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from emovox.corpus.contents import check_contents
 from emovox.corpus.layouts import LAYOUTS, read_corpus
 from emovox.corpus.splits import assign
 from emovox.corpus.tracks import Corpus, FaceSource, Track
-from emovox.errors import ConfigError, InputError
+from emovox.corpus.voxceleb import read_boxes, read_names
+from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey, printable
+from emovox.media.endings import MEDIA_ENDINGS
 
 VOX1_META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n" + "".join(
     f"{identity}\t{name}\tf\tIreland\tdev\n"
@@ -195,7 +201,9 @@ def test_a_folder_that_cannot_be_listed_is_noted(
     monkeypatch.setattr("os.scandir", refuse)
     corpus = read_corpus("voxceleb2", tmp_path)
     assert ids(corpus) == ["id2/a/00001"]
-    assert corpus.notes == ["mp4/id\\udcff: cannot be listed (Permission denied)"]
+    assert corpus.notes == [
+        "left out 1 folders that cannot be listed (Permission denied), for example mp4/id\\udcff"
+    ]
 
 
 # voxceleb1
@@ -232,9 +240,10 @@ def test_voxceleb1_skipped_entries_are_noted(tmp_path: Path) -> None:
     corpus = read_corpus("voxceleb1", tmp_path)
     assert ids(corpus) == ["id10001/aaa/00001"]
     assert corpus.dropped == []
-    files, videos = corpus.notes
-    assert files.startswith("2 files below txt/")
-    assert videos.startswith("1 videos without a box file")
+    others, files, videos = corpus.notes
+    assert others == "left out 1 files without a video ending (1 .srt), for example video/aaa.srt"
+    assert files.startswith("left out 2 files below txt/ that are not <id>/<video>/<n>.txt (1 ")
+    assert videos.startswith("left out 1 videos without a box file")
     assert "bbb.mp4" in videos
 
 
@@ -298,8 +307,10 @@ def test_dense_frames(tmp_path: Path) -> None:
     ]
     assert corpus.tracks[0].source == "Anna_Secret/1.6/a_b/1"
     assert sorted(dropped.error for dropped in corpus.dropped) == ["DuplicateTrack", "UnknownName"]
-    (note,) = corpus.notes
-    assert note.startswith("3 folders of JPEGs")
+    files, folders, repeated = corpus.notes
+    assert files.startswith("left out 1 files that are not JPEGs (1 .csv), for example unknown-")
+    assert folders.startswith("left out 3 folders of JPEGs")
+    assert repeated.startswith("dropped 1 tracks with the track_id of another one, for example id1")
 
 
 def test_dense_frames_print_and_release_no_name(
@@ -349,6 +360,120 @@ def test_names_without_vox1_meta_are_an_input_error(tmp_path: Path, layout: str,
 def test_ids_need_no_vox1_meta(tmp_path: Path) -> None:
     touch(tmp_path, "id10001/1.6/a/1/01.jpg")
     assert ids(read_corpus("dense-frames", tmp_path)) == ["id10001/a/00001"]
+
+
+# What is left out
+
+
+CAMCORDER = ["ann/talk.mp4", "bob/00001.MTS", "bob/00002.m2ts", "cat/VTS_01_1.vob", "dan/phone.3gp"]
+CAMCORDER += ["eve/talk.asf", "fay/talk.ogv"]
+
+
+def test_containers_of_cameras_are_taken(tmp_path: Path) -> None:
+    touch(tmp_path, *CAMCORDER)
+    corpus = read_corpus("folder", tmp_path)
+    assert sorted(track.source for track in corpus.tracks) == sorted(CAMCORDER)
+    assert (corpus.dropped, corpus.notes) == ([], [])
+
+
+@pytest.mark.parametrize("ending", sorted(MEDIA_ENDINGS))
+def test_every_layout_takes_every_container_in_any_case(tmp_path: Path, ending: str) -> None:
+    for number, spelt in enumerate((ending, ending.upper())):
+        touch(tmp_path, f"vox2/mp4/id1/v/{number}{spelt}", f"mine/ann/v{number}{spelt}")
+        touch(tmp_path, f"vox1/video/v{number}{spelt}", f"vox1/txt/id10001/v{number}/1.TXT")
+    for layout, root in (("voxceleb2", "vox2"), ("folder", "mine"), ("voxceleb1", "vox1")):
+        corpus = read_corpus(layout, tmp_path / root)
+        assert len(corpus.tracks) == 2, layout
+        assert (corpus.dropped, corpus.notes) == ([], [])
+
+
+@pytest.mark.parametrize("layout", ["voxceleb2", "folder"])
+def test_files_left_out_are_counted_by_ending(tmp_path: Path, layout: str) -> None:
+    touch(tmp_path, "id1/v/1.mp4", *(f"id1/v/{n}.txt" for n in range(2000)), "id1/v/1.srt")
+    touch(tmp_path, "id1/v/README", ".git/a.mp4", "id1/v/._1.mp4", "id1/v/.DS_Store")
+    corpus = read_corpus(layout, tmp_path)
+    assert ids(corpus) == ["id1/v/00001"]
+    hidden, others = corpus.notes
+    assert hidden == "left out 2 hidden files and folders (1 other, 1 .mp4), for example .git"
+    assert others == (
+        "left out 2,002 files without a video ending (2,000 .txt, 1 .srt, 1 other), for example "
+        "id1/v/0.txt"
+    )
+
+
+def test_two_files_of_one_track_are_noted_once(tmp_path: Path) -> None:
+    touch(tmp_path, *(f"ann/{n}.{ending}" for n in range(50) for ending in ("avi", "mp4")))
+    corpus = read_corpus("folder", tmp_path)
+    assert len(corpus.tracks) == len(corpus.dropped) == 50
+    (note,) = corpus.notes
+    assert note.startswith(
+        "dropped 50 tracks with the track_id of another one, for example ann/9.mp4"
+    )
+    assert "ann/9.avi has the same track_id and comes first" in note
+
+
+# Content of the files
+
+
+def write(root: Path, name: str, content: bytes) -> None:
+    touch(root, name)
+    (root / name).write_bytes(content)
+
+
+def test_the_same_file_under_two_identities_is_noted(tmp_path: Path) -> None:
+    same, other = os.urandom(9000), os.urandom(9000)
+    for name in ("ann/a.mp4", "bob/b.mp4", "cat/c.mp4", "cat/d.mp4"):
+        write(tmp_path, name, same)
+    write(tmp_path, "dan/e.mp4", other)
+    write(tmp_path, "eve/f.mp4", same[:4500] + other[4500:])
+    write(tmp_path, "fay/g.mp4", other[:-1] + b"x")  # the same size, and middle
+    touch(tmp_path, "gus/empty.mp4", "hal/empty.mp4")
+    corpus = read_corpus("folder", tmp_path)
+    check_contents(corpus)
+    assert len(corpus.tracks) == 9
+    (note,) = corpus.notes
+    assert note.startswith("3 files are copies of a file of another identity or video, for example")
+    assert "bob/b.mp4 of ann/a.mp4" in note
+
+
+def test_tracks_that_share_a_video_are_no_copies(tmp_path: Path) -> None:
+    write(tmp_path, "video/v.mp4", os.urandom(9000))
+    touch(tmp_path, "txt/id10001/v/1.txt", "txt/id10002/v/2.txt")
+    corpus = read_corpus("voxceleb1", tmp_path)
+    check_contents(corpus)
+    write(tmp_path, "mp4/id1/v/1.mp4", b"a" * 9000)
+    write(tmp_path, "mp4/id1/v/2.mp4", b"a" * 9000)  # of one video, which is in one split
+    same_video = read_corpus("voxceleb2", tmp_path)
+    check_contents(same_video)
+    assert (corpus.notes, same_video.notes) == ([], [])
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 12345\n"
+
+
+def test_git_lfs_pointers_are_dropped_and_noted_once(tmp_path: Path) -> None:
+    for number in range(40):
+        write(tmp_path, f"ann/{number}.mp4", POINTER)
+    write(tmp_path, "bob/1.mp4", b"version of another kind")
+    corpus = read_corpus("folder", tmp_path)
+    check_contents(corpus)
+    assert [track.source for track in corpus.tracks] == ["bob/1.mp4"]
+    assert {(d.stage, d.error) for d in corpus.dropped} == {("open", "GitLfsPointer")}
+    assert len(corpus.dropped) == 40 and "git lfs pull" in corpus.dropped[0].message
+    (note,) = corpus.notes
+    assert note.startswith("40 media files: Git LFS pointers; run `git lfs pull` and rerun")
+
+
+def test_git_lfs_pointers_of_lists(tmp_path: Path) -> None:
+    for name in ("t.csv", "t.parquet", "vox1_meta.csv", "b.txt"):
+        write(tmp_path, name, POINTER)
+    for name in ("t.csv", "t.parquet"):
+        with pytest.raises(InputError, match="a Git LFS pointer, not the file; run `git lfs pull`"):
+            read_corpus("table", tmp_path, table=tmp_path / name)
+    with pytest.raises(InputError, match="a Git LFS pointer"):
+        read_names(tmp_path)
+    with pytest.raises(TrackError, match="GitLfsPointer"):
+        read_boxes(tmp_path / "b.txt", "b.txt")
 
 
 # folder
@@ -460,6 +585,109 @@ def test_a_bad_row_is_dropped_and_the_others_are_kept(
         assert f"t.{ending}, row 2:" in dropped.message
 
 
+@pytest.mark.parametrize("column", ["start", "end"])
+@pytest.mark.parametrize(
+    "time",
+    ["nan", "-inf", "1e300", "1e999", "-0.1", "9" * 5000, "0:05", "true", "2021-01-01T00:00:00"],
+)
+def test_a_bad_time_in_text_drops_its_row(tmp_path: Path, column: str, time: str) -> None:
+    rows = [{**ROWS[0], "track_id": "anna/talk/9", column: time}, ROWS[1]]
+    for ending in ("csv", "tsv"):
+        table = write_table(tmp_path / "t.csv", rows)
+        if ending == "tsv":
+            table = tmp_path / "t.tsv"
+            table.write_text((tmp_path / "t.csv").read_text().replace(",", "\t"))
+        corpus = read_corpus("table", tmp_path, table=table)
+        assert ids(corpus) == ["anna/talk/00002"]
+        (dropped,) = corpus.dropped
+        assert dropped.error == "BadTime" and len(dropped.message) < 200
+
+
+def test_names_of_thousands_of_digits_drop_their_row(tmp_path: Path) -> None:
+    rows = [{**ROWS[0], "track_id": f"anna/talk/{'9' * 5000}"}, ROWS[1]]
+    corpus = read_corpus("table", tmp_path, table=write_table(tmp_path / "t.csv", rows))
+    assert ids(corpus) == ["anna/talk/00002"]
+    assert [dropped.error for dropped in corpus.dropped] == ["BadName"]
+    assert len(corpus.dropped[0].message) < 200
+
+
+NOW = datetime(2021, 1, 1, 1, 1, 1, 7)
+ODD_COLUMNS: dict[str, pa.Array] = {
+    "list": pa.array([[1.0], [2.0]]),
+    "struct": pa.array([{"a": 1}, {"a": 2}]),
+    "bool": pa.array([True, False]),
+    "date": pa.array([NOW.date()] * 2),
+    "timestamp": pa.array([NOW] * 2, pa.timestamp("ns")),
+    "far timestamp": pa.array([2**62, 1], pa.timestamp("us")),
+    "time": pa.array([NOW.time()] * 2),
+    "duration": pa.array([1, 2], pa.duration("ns")),
+    "not UTF-8": pa.array([b"\xff", b"\xff"], pa.binary()),
+    "damaged text": pa.StringArray.from_buffers(
+        2, pa.py_buffer(b"\0\0\0\0\1\0\0\0\2\0\0\0"), pa.py_buffer(b"\xff\xff")
+    ),
+}
+TEXT = {"track_id": "anna/talk/1", "video": "v.mp4", "identity": "anna", "split": "train"}
+
+
+def table_of(path: Path, **columns: pa.Array) -> Path:
+    """Write a table of two rows, of which some columns are replaced."""
+    texts = [TEXT, {**TEXT, "track_id": "anna/talk/2"}]
+    plain = {name: pa.array([row.get(name) for row in texts], pa.string()) for name in COLUMNS}
+    pq.write_table(pa.table({**plain, **columns}), path)
+    return path
+
+
+@pytest.mark.parametrize("kind", ODD_COLUMNS)
+@pytest.mark.parametrize("column", COLUMNS)
+def test_a_column_of_another_type_drops_rows_or_is_one_message(
+    tmp_path: Path, column: str, kind: str
+) -> None:
+    table = table_of(tmp_path / "t.parquet", **{column: ODD_COLUMNS[kind]})
+    if kind in ("bool", "date", "timestamp", "far timestamp", "time"):  # have a text
+        corpus = read_corpus("table", tmp_path, table=table)
+        wrong = {"start": "BadTime", "end": "BadTime", "track_id": "BadName", "identity": "BadName"}
+        assert [d.error for d in corpus.dropped] == ([wrong[column]] * 2 if column in wrong else [])
+        return
+    with pytest.raises(InputError) as caught:
+        read_corpus("table", tmp_path, table=table)
+    assert len(str(caught.value).splitlines()) == 1
+    assert "t.parquet: " in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", [kind for kind in ODD_COLUMNS if "UTF" not in kind][:-1])
+def test_an_unused_column_may_have_any_type(tmp_path: Path, kind: str) -> None:
+    table = table_of(tmp_path / "t.parquet", extra=ODD_COLUMNS[kind])
+    assert len(read_corpus("table", tmp_path, table=table).tracks) == 2
+
+
+def test_two_columns_of_one_name(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("track_id,video,identity,start,end,start\na/b/1,v.mp4,a,,,1\n")
+    with pytest.raises(InputError, match="has 2 columns start; keep one"):
+        read_corpus("table", tmp_path, table=tmp_path / "t.csv")
+
+
+def test_columns_of_related_types(tmp_path: Path) -> None:
+    """Decimals, halves, integers, dictionaries, large and binary text, and nulls are usual."""
+    halves = pa.array(np.array([1.5, 0.5], np.float16))
+    numbers = {
+        "start": [halves, pa.array([1, 0], pa.uint8()), pa.array([Decimal("1.50"), Decimal(0)])],
+        "end": [
+            pa.array([9, 8], pa.int64()),
+            pa.array([Decimal("9.25")] * 2, pa.decimal256(50, 2)),
+        ],
+        "split": [pa.array(["train"] * 2).dictionary_encode(), pa.nulls(2)],
+        "video": [pa.array(["v.mp4"] * 2, pa.large_string()), pa.array([b"v.mp4"] * 2)],
+    }
+    for column, arrays in numbers.items():
+        for array in arrays:
+            table = table_of(tmp_path / "t.parquet", **{column: array})
+            corpus = read_corpus("table", tmp_path, table=table)
+            assert ids(corpus) == ["anna/talk/00001", "anna/talk/00002"], (column, array.type)
+            assert corpus.tracks[0].source == "v.mp4"
+    table_of(tmp_path / "t.parquet", start=halves)
+    assert read_corpus("table", tmp_path, table=table).tracks[0].start == 1.5
+
+
 def test_a_time_that_is_text_is_dropped(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("track_id,video,identity,start,end\na/b/1,v.mp4,a,soon,\na/b/2,v.mp4,a,,\n")
@@ -549,6 +777,7 @@ def test_voxceleb1_notes_skipped_videos(tmp_path: Path) -> None:
     corpus = read_corpus("voxceleb1", tmp_path)
     assert [track.source for track in corpus.tracks] == ["video/abc.mkv"]
     assert [dropped.error for dropped in corpus.dropped] == ["FileNotFound"]
-    assert any("video/abc.mp4: skipped; video/abc.mkv" in note for note in corpus.notes)
-    assert any("1 videos in folders below video/" in note for note in corpus.notes)
+    twice, deep = corpus.notes
+    assert "1 videos with the id of another one (1 .mp4), for example video/abc.mp4" in twice
+    assert "1 files in folders below video/" in deep
     assert "Some_Body" not in repr(corpus.notes) + repr(corpus.dropped) + repr(corpus.tracks)

@@ -2,7 +2,9 @@
 
 import copy
 import errno
+import os
 import pickle
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from uuid import uuid4
 import fsspec
 import pytest
 
+from emovox.cache import cache_folder, user_name
 from emovox.corpus.listing import Entry, files_below
 from emovox.errors import ConfigError, NetworkError
 from emovox.paths import (
@@ -49,7 +52,7 @@ def test_local_paths_import_no_fsspec(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from emovox.paths import as_path, local_copy;"
         "from emovox.corpus.listing import files_below;"
-        f"list(files_below(as_path('file://{tmp_path}')).walk('', print, str));"
+        f"list(files_below(as_path('file://{tmp_path}')).walk('', print));"
         "assert 'fsspec' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -173,13 +176,13 @@ def test_a_url_and_the_same_folder_have_the_same_listing(folder: Any, tmp_path: 
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
         (folder / name).write_text(name)
-    notes: list[str] = []
+    notes: list[tuple[str, str]] = []
     local, remote = files_below(tmp_path), files_below(folder)
     for below in ("", "x"):
-        expected = list(local.walk(below, notes.append, str))
-        assert list(remote.walk(below, notes.append, str)) == expected
+        expected = list(local.walk(below, lambda *left: notes.append(left)))
+        assert list(remote.walk(below, lambda *left: notes.append(left))) == expected
         assert Entry("x/1.mp4", is_file=True) in expected
-    assert not notes
+    assert notes == [("hidden files and folders", ".git")] * 2  # local and remote
     for name in ("", "x", "x/y", "film.mp4", "none", "a.mp4"):
         assert remote.is_dir(name) == local.is_dir(name)
         assert remote.is_file(name) == local.is_file(name)
@@ -202,3 +205,43 @@ def test_map_ahead_keeps_the_order_and_stops_at_an_error() -> None:
     with pytest.raises(ZeroDivisionError):
         list(map_ahead(lambda n: 1 // (5 - n), items()))
     assert len(taken) < 100
+
+
+def test_an_account_without_home_and_name(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(*_: object) -> None:
+        raise RuntimeError("Could not determine home directory.")
+
+    def nameless() -> None:
+        raise KeyError("getpwuid(): uid not found: 12345")
+
+    for name in ("EMOVOX_CACHE", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("pathlib.Path.home", absent)
+    monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("os.getuid", lambda: 12345)
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert cache_folder() == tmp_path / "emovox_12345"
+    assert user_name() == "12345"
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / "emovox"
+    monkeypatch.setattr("pathlib.Path.expanduser", absent)
+    monkeypatch.setenv("EMOVOX_CACHE", "~/cache")
+    assert cache_folder() == tmp_path / "emovox_12345"
+
+
+@pytest.mark.skipif(not shutil.which("unshare"), reason="unshare is not installed")
+def test_commands_of_an_account_without_home_and_name() -> None:
+    """In a container, a user is often a number without an entry in /etc/passwd."""
+    account = ["unshare", "--user", "--map-user=12345"]
+    if subprocess.run([*account, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("user namespaces are not allowed here")
+    names = {"HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "EMOVOX_CACHE"}
+    environment = {key: value for key, value in os.environ.items() if key not in names}
+    code = (
+        "import runpy, sys; from emovox.cache import cache_folder; print(cache_folder());"
+        "sys.argv = ['emovox', 'demo', '--help']; runpy.run_module('emovox', run_name='__main__')"
+    )
+    command = [*account, sys.executable, "-c", code]
+    run = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert "emovox_12345" in run.stdout and "Usage:" in run.stdout

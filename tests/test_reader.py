@@ -941,3 +941,12 @@ def test_tracks_that_do_not_belong_to_the_rows_are_refused(copied: Path, column:
     else:
         with pytest.raises(InputError, match="the tracks of train do not belong to its frames"):
             next(iter(dataset))
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "tracks/train-00000-of-00001.parquet"])
+def test_a_dataset_that_git_lfs_has_not_fetched(path: Path, tmp_path: Path, name: str) -> None:
+    clone = Path(shutil.copytree(path, tmp_path / "clone"))
+    (clone / name).write_text("version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n")
+    for read in (load, emovox.validate):
+        with pytest.raises(InputError, match="a Git LFS pointer, not the file; run `git lfs pull`"):
+            read(clone)

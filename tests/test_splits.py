@@ -16,8 +16,8 @@ from emovox.errors import CheckError, InputError
 from emovox.ids import TrackKey
 
 
-def track(identity: str, number: int = 1, split: str | None = None) -> Track:
-    key = TrackKey(identity, "video", number)
+def track(identity: str, number: int = 1, split: str | None = None, video: str = "video") -> Track:
+    key = TrackKey(identity, video, number)
     return Track(key, f"{identity}.mp4", FaceSource.VOXCELEB2, split=split)
 
 
@@ -26,8 +26,11 @@ def corpus_of(*tracks: Track, root: Path = Path("root")) -> Corpus:
 
 
 IDENTITIES = st.text(st.characters(exclude_categories=["C"], exclude_characters="/"), min_size=1)
+VIDEOS = st.sampled_from("abcdef")  # few, so that identities have several
 TRACKS = st.lists(
-    st.builds(track, IDENTITIES, st.integers(0, 50)), unique_by=lambda t: t.track_id, max_size=20
+    st.builds(track, IDENTITIES | st.sampled_from(["ann", "bob"]), st.integers(0, 9), video=VIDEOS),
+    unique_by=lambda t: t.track_id,
+    max_size=30,
 )
 
 
@@ -43,11 +46,41 @@ def test_fraction_is_the_blake2b_hash() -> None:
     )
 
 
-@given(TRACKS, TRACKS)
-def test_adding_data_moves_no_track(old: list[Track], new: list[Track]) -> None:
-    before = assign(corpus_of(*old), "auto")
-    after = assign(corpus_of(*new, *old), "auto")
+@given(TRACKS, TRACKS, st.floats(0, 1))
+def test_new_identities_and_tracks_of_known_videos_move_nothing(
+    old: list[Track], new: list[Track], heard: float
+) -> None:
+    identities = {t.key.identity_id for t in old}
+    videos = {(t.key.identity_id, t.key.video_id) for t in old}
+    new = [
+        t
+        for t in new
+        if t.key.identity_id not in identities or (t.key.identity_id, t.key.video_id) in videos
+    ]
+    before = assign(corpus_of(*old), "auto", heard=heard)
+    after = assign(corpus_of(*new, *old), "auto", heard=heard)
     assert before == {track_id: after[track_id] for track_id in before}
+
+
+@given(TRACKS, st.floats(0, 1), st.floats(0, 1))
+def test_auto_by_its_definition(tracks: list[Track], unheard: float, heard: float) -> None:
+    """Compare with the rule written naively; no video is split, and every heard identity trains."""
+    assigned = auto_split((t.key for t in tracks), unheard, heard)
+    by_video: dict[tuple[str, str], set[str]] = {}
+    for t in tracks:
+        video = (t.key.identity_id, t.key.video_id)
+        by_video.setdefault(video, set()).add(assigned[t.track_id])
+    assert all(len(found) == 1 for found in by_video.values())
+    for identity in {t.key.identity_id for t in tracks}:
+        found = {video: next(iter(s)) for (i, video), s in by_video.items() if i == identity}
+        if fraction(identity) < unheard:
+            expected = dict.fromkeys(found, "unheard_val")
+        else:
+            drawn = [video for video in found if fraction(f"{identity}/{video}") < heard]
+            drawn = [] if len(drawn) == len(found) else drawn
+            expected = {v: "heard_val" if v in drawn else "train" for v in found}
+            assert "train" in found.values()
+        assert found == expected
 
 
 @given(TRACKS, st.floats(0, 1), st.floats(0, 1))
@@ -65,20 +98,37 @@ def test_auto_never_leaks_and_keeps_every_track(
 
 
 def test_auto_fractions_are_close_to_the_options() -> None:
-    tracks = [track(f"speaker{i}", n) for i in range(1500) for n in range(4)]
-    counts = Counter(auto_split(t.key) for t in tracks)
+    tracks = [track(f"speaker{i}", video=video) for i in range(1500) for video in "abcd"]
+    counts = Counter(auto_split(t.key for t in tracks).values())
     assert counts["unheard_val"] / 6000 == pytest.approx(0.2, abs=0.04)
     assert counts["heard_val"] / (6000 - counts["unheard_val"]) == pytest.approx(0.04, abs=0.01)
-    counts = Counter(auto_split(t.key, 0.5, 0.5) for t in tracks)
+    counts = Counter(auto_split((t.key for t in tracks), 0.5, 0.5).values())
     assert counts["unheard_val"] / 6000 == pytest.approx(0.5, abs=0.04)
-    assert counts["heard_val"] / 6000 == pytest.approx(0.25, abs=0.04)
+    # One identity in 16 would keep no training video, and keeps all.
+    assert counts["heard_val"] / 6000 == pytest.approx(0.25 - 0.5 / 16, abs=0.04)
 
 
 def test_auto_with_fractions_zero_and_one() -> None:
-    tracks = [track(f"speaker{i}") for i in range(50)]
-    assert {auto_split(t.key, 1.0, 0.0) for t in tracks} == {"unheard_val"}
-    assert {auto_split(t.key, 0.0, 1.0) for t in tracks} == {"heard_val"}
-    assert {auto_split(t.key, 0.0, 0.0) for t in tracks} == {"train"}
+    keys = [track(f"speaker{i}", video=video).key for i in range(50) for video in "ab"]
+    assert set(auto_split(keys, 1.0, 0.0).values()) == {"unheard_val"}
+    assert set(auto_split(keys, 0.0, 1.0).values()) == {"train"}
+    assert set(auto_split(keys, 0.0, 0.0).values()) == {"train"}
+
+
+def test_an_empty_split_is_noted() -> None:
+    def notes(*tracks: Track, unheard: float = 0.2, heard: float = 0.04) -> list[str]:
+        corpus = corpus_of(*tracks)
+        assign(corpus, None, unheard=unheard, heard=heard)
+        return corpus.notes
+
+    one_video_each = [track(f"speaker{i}", n) for i in range(30) for n in range(20)]
+    change = "no track was drawn; add videos, or change --unheard-fraction or --heard-fraction"
+    assert notes(*one_video_each) == [f"heard_val: {change}"]
+    assert notes(*one_video_each, heard=0.0) == []
+    assert notes(*one_video_each, unheard=0.999, heard=0.0) == [f"train: {change}"]
+    assert notes(track("id10001")) == [f"heard_val, unheard_val: {change}"]  # its fraction is 0.46
+    many = [track(f"speaker{i}", video=f"v{n}") for i in range(30) for n in range(20)]
+    assert notes(*many) == []
 
 
 # official
@@ -229,13 +279,13 @@ def test_the_column_of_the_table_is_the_default() -> None:
 def test_auto_is_the_default_without_a_column() -> None:
     tracks = [track(f"speaker{i}") for i in range(40)]
     assigned = assign(corpus_of(*tracks), None)
-    assert assigned == {t.track_id: auto_split(t.key) for t in tracks}
+    assert assigned == auto_split(t.key for t in tracks)
     assert set(assigned.values()) <= set(SPLITS)
 
 
 def test_auto_overrides_the_column() -> None:
     tracks = [track(f"speaker{i}", 1, "heard_val") for i in range(40)]
-    assert assign(corpus_of(*tracks), "auto") == {t.track_id: auto_split(t.key) for t in tracks}
+    assert assign(corpus_of(*tracks), "auto") == auto_split(t.key for t in tracks)
 
 
 # The audit

@@ -14,14 +14,15 @@ from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
 
-from emovox.corpus.listing import VIDEO_ENDINGS, Entry
+from emovox.corpus.listing import Entry, ending_of, is_video
 from emovox.corpus.tracks import Corpus, FaceSource, Track
-from emovox.corpus.voxceleb import IDENTITY, lists_folder, read_names
+from emovox.corpus.voxceleb import IDENTITY, LISTS, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey
 from emovox.paths import as_path, is_remote
 
 IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
+NOT_VIDEO = "files without a video ending"
 
 
 @dataclass(frozen=True)
@@ -94,15 +95,15 @@ def _voxceleb2(location: CorpusLocation) -> Corpus:
     for base in bases or [""]:
         for entry in corpus.walk(base):
             below = entry.name if not base else entry.name.removeprefix(f"{base}/")
-            match below.split("/"):
-                case [identity, video, file] if file.lower().endswith(".mp4"):
-                    _add_numbered(corpus, entry, identity, video, file[:-4])
-                case _ if below.lower().endswith(".mp4"):
-                    corpus.drop(
-                        below[:-4],
-                        entry.name,
-                        TrackError("plan", "BadName", "expected <id>/<video>/<number>.mp4"),
-                    )
+            stem, _, ending = below.rpartition(".")
+            match stem.split("/"):
+                case _ if not is_video(below):
+                    corpus.leave_out(NOT_VIDEO, entry.name)
+                case [identity, video, number]:
+                    _add_numbered(corpus, entry, identity, video, number)
+                case _:
+                    message = f"expected <id>/<video>/<number>.{ending}"
+                    corpus.drop(stem, entry.name, TrackError("plan", "BadName", message))
     return corpus
 
 
@@ -127,21 +128,19 @@ def _voxceleb1(location: CorpusLocation) -> Corpus:
             )
     identify = _Identities(location)
     videos: dict[str, str] = {}
-    num_deep = num_odd = 0
     for entry in corpus.walk("video", lambda path: identify.mask(path, 1)):
         path = Path(entry.name)
-        if path.suffix.lower() not in VIDEO_ENDINGS:
-            continue
         if len(path.parts) != 2:  # its folder may be a person's name
-            num_deep += 1
-        elif (taken := videos.setdefault(path.stem, entry.name)) != entry.name:
-            corpus.note(f"{entry.name}: skipped; {taken} has the same id")
-    if num_deep:
-        corpus.note(f"{num_deep} videos in folders below video/ were skipped; move them to video/")
+            what = "files in folders below video/; move videos to video/"
+            corpus.leave_out(what, identify.mask(entry.name, 1))
+        elif not is_video(entry.name):
+            corpus.leave_out(NOT_VIDEO, entry.name)
+        elif videos.setdefault(path.stem, entry.name) != entry.name:
+            corpus.leave_out("videos with the id of another one", entry.name)
     used = set()
     for entry in corpus.walk("txt", lambda path: identify.mask(path, 1)):
         match entry.name.split("/"):
-            case ["txt", who, video, file] if re.fullmatch(r"[0-9]+\.txt", file):
+            case ["txt", who, video, file] if re.fullmatch(r"(?i)[0-9]+\.txt", file):
                 number = int(file[:-4])
                 try:
                     identity = identify(who)
@@ -157,27 +156,23 @@ def _voxceleb1(location: CorpusLocation) -> Corpus:
                 key = TrackKey(identity, video, number)
                 track = Track(key, videos[video], FaceSource.BOXES, entry.name, person=who)
                 corpus.add(track)
-            case _ if entry.name.endswith(".txt"):
-                num_odd += 1
-    if num_odd:
-        corpus.note(f"{num_odd} files below txt/ were skipped: not <id>/<video>/<n>.txt")
-    if unused := sorted(set(videos) - used):
-        corpus.note(
-            f"{len(unused)} videos without a box file in txt/ were skipped, "
-            f"for example {Path(videos[unused[0]]).name}"
-        )
+            case _:
+                what = "files below txt/ that are not <id>/<video>/<n>.txt"
+                corpus.leave_out(what, identify.mask(entry.name, 1))
+    for video in sorted(set(videos) - used):
+        corpus.leave_out("videos without a box file in txt/", videos[video])
     return corpus
 
 
 def _dense_frames(location: CorpusLocation) -> Corpus:
     corpus = Corpus(location.root)
     identify = _Identities(location)
-    folders = {
-        entry.name.rpartition("/")[0]
-        for entry in corpus.walk(shown=identify.mask)
-        if Path(entry.name).suffix.lower() in IMAGE_ENDINGS
-    }
-    num_odd = 0
+    folders = set()
+    for entry in corpus.walk(shown=identify.mask):
+        if ending_of(entry.name) in IMAGE_ENDINGS:
+            folders.add(entry.name.rpartition("/")[0])
+        elif entry.name not in LISTS:
+            corpus.leave_out("files that are not JPEGs", identify.mask(entry.name))
     for folder in sorted(folders):
         match folder.split("/"):
             case [who, "1.6", video, number] if re.fullmatch(r"[0-9]+", number):
@@ -189,9 +184,8 @@ def _dense_frames(location: CorpusLocation) -> Corpus:
                     track_id = TrackKey(masked, video, int(number)).track_id
                     corpus.drop(track_id, f"{masked}/1.6/{video}/{number}", error)
             case _:
-                num_odd += 1
-    if num_odd:
-        corpus.note(f"{num_odd} folders of JPEGs were skipped: not <name>/1.6/<video>/<track>")
+                what = "folders of JPEGs that are not <name>/1.6/<video>/<track>"
+                corpus.leave_out(what, identify.mask(folder))
     return corpus
 
 
@@ -229,21 +223,33 @@ class _Identities:
 def _folder(location: CorpusLocation) -> Corpus:
     corpus = Corpus(location.root)
     for entry in corpus.walk():
-        path = Path(entry.name)
-        if path.suffix.lower() not in VIDEO_ENDINGS:
+        if not is_video(entry.name):
+            corpus.leave_out(NOT_VIDEO, entry.name)
             continue
-        *parents, stem = entry.name[: -len(path.suffix)].split("/")
-        identity, inner = (parents[0], parents[1:]) if parents else (stem, [])
-        if len(inner) == 1 and re.fullmatch(r"[0-9]{1,9}", stem):
-            video, number = inner[0], int(stem)
-        else:
-            video, number = "+".join([*inner, stem]), 0
+        key = folder_key(entry.name)
         if entry.is_file:
-            corpus.add(Track(TrackKey(identity, video, number), entry.name, FaceSource.DETECT))
+            corpus.add(Track(key, entry.name, FaceSource.DETECT))
         else:
             error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
-            corpus.drop(TrackKey(identity, video, number).track_id, entry.name, error)
+            corpus.drop(key.track_id, entry.name, error)
     return corpus
+
+
+def folder_key(name: str) -> TrackKey:
+    """Return the key of a file in the layout `folder`.
+
+    Args:
+        name: path below the root, with an ending.
+
+    Example:
+        >>> [folder_key(name).track_id for name in ("ann/talk/3.mp4", "ann/may/talk.mp4", "bo.mp4")]
+        ['ann/talk/00003', 'ann/may+talk/00000', 'bo/bo/00000']
+    """
+    *parents, stem = name.rpartition(".")[0].split("/")
+    identity, inner = (parents[0], parents[1:]) if parents else (stem, [])
+    if len(inner) == 1 and re.fullmatch(r"[0-9]{1,9}", stem):
+        return TrackKey(identity, inner[0], int(stem))
+    return TrackKey(identity, "+".join([*inner, stem]), 0)
 
 
 def _table(location: CorpusLocation) -> Corpus:

@@ -10,11 +10,8 @@ from pathlib import Path
 from typing import Protocol
 
 from emovox.errors import InputError, NetworkError
+from emovox.media.endings import MEDIA_ENDINGS
 from emovox.paths import FileState, describe, file_state, is_remote
-
-VIDEO_ENDINGS = frozenset(
-    (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".flv", ".wmv")
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,17 +55,15 @@ class Files:
             return [(path.name, file_state(path)) for path in paths]
         return None
 
-    def walk(
-        self, below: str, note: Callable[[str], None], shown: Callable[[str], str]
-    ) -> Iterator[Entry]:
+    def walk(self, below: str, leave_out: Callable[[str, str], None]) -> Iterator[Entry]:
         """Yield every file below a folder, and folders whose name ends like a video.
 
         Hidden names are skipped; symbolic links are followed unless they lead back up.
 
         Args:
             below: folder below the root.
-            note: called with a line for each folder that cannot be listed.
-            shown: returns a folder's name as it may be printed.
+            leave_out: called with a description and the name of each hidden video or folder, and
+                of each folder that cannot be listed.
         """
         stack = [below]
         while stack:
@@ -76,30 +71,42 @@ class Files:
             try:
                 listing = self._list(folder)
             except OSError as error:
-                name = shown(folder) if folder else "the root"
-                note(f"{name}: cannot be listed ({error.strerror})")
+                leave_out(f"folders that cannot be listed ({error.strerror})", folder)
                 continue
             for entry in listing:
                 name = f"{folder}/{entry.name}" if folder else entry.name
                 if entry.name.startswith("."):
-                    continue
-                if _is(entry.is_dir):
-                    if Path(entry.name).suffix.lower() in VIDEO_ENDINGS:
+                    if is_video(entry.name) or safely(entry.is_dir):
+                        leave_out("hidden files and folders", name)
+                elif safely(entry.is_dir):
+                    if is_video(entry.name):
                         yield Entry(name, is_file=False)
                     elif not _leads_up(entry):
                         stack.append(name)
                 else:
-                    yield Entry(name, is_file=_is(entry.is_file))
+                    yield Entry(name, is_file=safely(entry.is_file))
 
     def _list(self, folder: str) -> Sequence[DirEntry]:
         with os.scandir(self.root / folder) as entries:
             return sorted(entries, key=lambda e: e.name)
 
 
-def _is(kind: Callable[[], bool]) -> bool:
+def ending_of(name: str) -> str:
+    """Return the ending of a file in lower case, with its dot; faster than `Path.suffix`."""
+    _, dot, ending = name.rpartition(".")
+    return (dot + ending).lower()
+
+
+def is_video(name: str) -> bool:
+    """Return True if a file name has an ending of `MEDIA_ENDINGS`, in any case of letters."""
+    return ending_of(name) in MEDIA_ENDINGS
+
+
+def safely(test: Callable[[], bool]) -> bool:
+    """Return the result of a test of a path; False for one that cannot be looked up."""
     try:
-        return kind()
-    except OSError:  # a link to itself, or no permission
+        return test()
+    except OSError:  # a link to itself, no permission, or a name that is too long
         return False
 
 

@@ -1,24 +1,39 @@
-"""Location of a track's sound, in every tree that VoxCeleb is distributed as."""
+"""Location of a track's sound: files with the names of the track, or its part of the source."""
 
+import contextlib
 import os
+import re
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from typing import overload
+from pathlib import Path, PurePath
+from typing import TYPE_CHECKING, Any, overload
 
-from emovox.corpus.listing import VIDEO_ENDINGS
+from emovox.corpus.layouts import folder_key
+from emovox.corpus.listing import Files, ending_of, safely
 from emovox.corpus.voxceleb import META, lists_folder, read_names
 from emovox.errors import InputError
-from emovox.ids import parse_track_id
+from emovox.ids import TrackKey, parse_track_id
+from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 
-ENDINGS = (".wav", ".flac", ".m4a", ".mp4")  # in order of preference
-FILMS = (*ENDINGS, *sorted(VIDEO_ENDINGS - set(ENDINGS)))
-FILM_ENDINGS = (*FILMS, *(ending.upper() for ending in FILMS))  # cameras write capitals
+if TYPE_CHECKING:
+    import numpy as np
+
+    from emovox.dataset.reader import Dataset
+
+PREFERRED = (".wav", ".flac", ".m4a")  # then other sound, then video
+VIDEO = len(PREFERRED) + 1  # rank of video files
 
 StrPath = str | os.PathLike[str]
 
 # Folders between the root and the identities or persons.
 BETWEEN = ("", "wav", "aac", "mp4", "voxceleb1_wav")
 PARTS = ("", "dev", "test")
+
+NUMBERED = re.compile(r"(.+)_([0-9]+)", re.DOTALL)  # below a person
+MAX_KEPT = 256  # folders of identities; neighbours in a dataset share one
 
 
 @overload
@@ -33,9 +48,10 @@ def audio_path(
     """Return the path of a track's sound file, or of the video that contains it.
 
     Finds `<identity>/<video>/<00001>` (VoxCeleb1 since 2019, and VoxCeleb2) and
-    `<person>/<video>_<0000001>` (earlier VoxCeleb1, with or without a folder for the set), below
-    the root or its folders wav, aac, mp4, voxceleb1_wav, dev and test; and the files of the layout
-    `folder`, which are one track each.
+    `<person>/<video>_<0000001>` (earlier VoxCeleb1, with or without a folder for the set), with
+    any number of zeros and any ending of sound or video, below the root or its folders wav, aac,
+    mp4, voxceleb1_wav, dev and test; and the files of the layout `folder`, which are one track
+    each. The sound of a track that is a part of a longer video needs `track_audio`.
 
     Args:
         root: folder of the corpus.
@@ -52,13 +68,50 @@ def audio_path(
         >>> audio_path("emovox-demo/corpus", "demo00/scene00x00/00001").as_posix()
         'emovox-demo/corpus/mp4/demo00/scene00x00/00001.mp4'
     """
-    tree = _tree(Path(root), None if meta is None else Path(meta))
-    path = tree.find(track_id)
-    if path is None:
-        _tree.cache_clear()  # a folder or the table may exist next time
-        if not missing_ok:
-            raise tree.missing(track_id)
+    place = Path(root), None if meta is None else Path(meta)
+    path = _look(place, lambda tree: tree.find(track_id))
+    if path is None and not missing_ok:
+        raise _tree(*place).missing(track_id)
     return path
+
+
+def track_audio(
+    dataset: "Dataset | StrPath",
+    track_id: str,
+    root: StrPath,
+    start: float | None = None,
+    end: float | None = None,
+) -> "np.ndarray":
+    """Read the sound of a track as float32 `[L]`, mono, 16 kHz, whatever the layout.
+
+    Args:
+        dataset: the dataset, or its folder.
+        track_id: a track of it.
+        root: folder of the corpus that it was built from, or of the sound of its tracks.
+        start: seconds from the start of the track, which is the time of its first picture; None:
+            the start.
+        end: seconds from the start of the track; None: its end.
+
+    Raises:
+        KeyError: the track is unknown.
+        InputError: the sound is missing or unreadable.
+
+    Example:
+        >>> demo, track_id = "emovox-demo", "demo00/scene00x00/00001"
+        >>> track_audio(f"{demo}/dataset", track_id, f"{demo}/corpus", 1, 2).shape
+        (16000,)
+    """
+    from emovox.dataset.reader import load
+    from emovox.media.audio import read_audio
+
+    if isinstance(dataset, str | os.PathLike):
+        dataset = load(dataset)
+    source = dataset.source(track_id)
+    sound = _look((Path(root), None), lambda tree: tree.locate(track_id, *source))
+    if sound is None:
+        raise _tree(Path(root), None).missing(track_id)
+    ends = [e for e in (sound.end, None if end is None else sound.start + end) if e is not None]
+    return read_audio(sound.path, sound.start + max(start or 0.0, 0.0), min(ends, default=None))
 
 
 @lru_cache(maxsize=8)
@@ -66,8 +119,31 @@ def _tree(root: Path, meta: Path | None) -> "AudioTree":
     return AudioTree(root, meta)
 
 
+def _look(tree: tuple[Path, Path | None], search: Callable[["AudioTree"], Any]) -> Any:
+    """Search a tree, and if the file is missing once more without the kept names."""
+    if (found := search(_tree(*tree))) is None:
+        _tree.cache_clear()
+        found = search(_tree(*tree))
+    return found
+
+
+@dataclass(frozen=True)
+class Sound:
+    """A file with the sound of a track, and the track's part of it.
+
+    Attributes:
+        path: audio file, or video with sound.
+        start: seconds on the file's clock where the track starts.
+        end: seconds where it ends; None: the file ends with it.
+    """
+
+    path: Path
+    start: float = 0.0
+    end: float | None = None
+
+
 class AudioTree:
-    """A corpus folder and the known folders in it, for many lookups.
+    """A corpus folder, for many lookups; the names of the latest identities' files are kept.
 
     Args:
         root: folder of the corpus.
@@ -84,46 +160,129 @@ class AudioTree:
         self.root = root
         self._persons = _persons(lists_folder(meta, root))
         prefixes = [f"{part}{folder}" for part in _prefixes(PARTS) for folder in _prefixes(BETWEEN)]
-        self._folders = [root / prefix for prefix in prefixes if (root / prefix).is_dir()]
+        self._bases = [prefix for prefix in prefixes if (root / prefix).is_dir()]
+        self._files, self._lock = Files(root), threading.Lock()
+        self._index = lru_cache(MAX_KEPT)(self._read_index)
+        self._stems = lru_cache(MAX_KEPT)(self._read_stems)
 
     def find(self, track_id: str) -> Path | None:
-        """Return the first existing file, by folder, then by ending; None if the track has none."""
-        names = [f"{stem}{ending}" for ending in ENDINGS for stem in self._stems(track_id)]
-        names += [f"{stem}{ending}" for stem in _whole_files(track_id) for ending in FILM_ENDINGS]
-        paths = (folder / name for folder in self._folders for name in names)
-        return next((path for path in paths if path.is_file()), None)
+        """Return the first file with the track's names, by folder, then by ending, or None."""
+        key = _parse(track_id)
+        return self._first(name for base in self._bases for name in self._named(base, key))
+
+    def locate(
+        self,
+        track_id: str,
+        source: str | None = None,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+    ) -> Sound | None:
+        """Return the sound of a track of a dataset; None if it is missing.
+
+        It is the first that exists: a sound file with the track's names; a sound file with the name
+        of the source; the source; a video with the track's names.
+
+        Args:
+            track_id: the track.
+            source: as in the table `tracks`, like `start_ms` and `end_ms`.
+            start_ms: milliseconds of the source where the track starts.
+            end_ms: milliseconds of the source where it ends.
+
+        Raises:
+            InputError: the source is not a path below the root.
+        """
+        key = _parse(track_id)
+        sources = [] if source is None else self._spelt(source, key)
+        # Files beside the source are other recordings, whatever their numbers.
+        beside = {name.rpartition("/")[0] for name in sources}
+        named = [name for base in self._bases for name in self._named(base, key)]
+        sounds = (n for n in named if _rank(n) < VIDEO and n.rpartition("/")[0] not in beside)
+        if sources and (path := self._first(sounds)):
+            return Sound(path)
+        if path := self._first(name for each in sources for name in self._sound_of(each)):
+            return Sound(path, (start_ms or 0) / 1000, None if end_ms is None else end_ms / 1000)
+        path = self._first(named)
+        return Sound(path) if path else None
 
     def missing(self, track_id: str) -> InputError:
-        """Return the error for a missing track, which lists the searched names."""
+        """Return the error for a missing track, which states the searched names."""
+        key = _parse(track_id)
+        people = self._persons.get(key.identity_id, [])
+        names = [key.track_id, *(f"{p}/{key.video_id}_{key.track_num:07d}" for p in people)]
         known = "" if self._persons else f"; a tree with names of persons needs {META}"
-        stems = self._stems(track_id) + _whole_files(track_id)
         return InputError(
-            f"{self.root}: no audio of {track_id}; searched for "
-            f"{' and '.join(stems)} with {', '.join(ENDINGS)}, in this folder and "
-            f"{', '.join(BETWEEN[1:] + PARTS[1:])}{known}"
+            f"{self.root}: no audio of {track_id}; searched for {' and '.join(names)} with any "
+            f"ending of sound or video, in this folder and {', '.join(BETWEEN[1:] + PARTS[1:])}"
+            f"{known}"
         )
 
-    def _stems(self, track_id: str) -> list[str]:
-        key = parse_track_id(track_id)
-        if key is None or ".." in track_id.split("/"):
-            raise InputError(f"{track_id!r} is not a track_id: <identity>/<video>/<number>")
-        video, number = key.video_id, key.track_num
-        stems = [key.track_id]
-        for person in self._persons.get(key.identity_id, ()):
-            stems += [
-                f"{person}/{folder}{video}_{number:07d}"
-                for folder in _prefixes(("", "train", "val", "test"))
-            ]
-        return stems
+    def _first(self, names: Iterable[str]) -> Path | None:
+        """Return the first name that is a file now: the kept names may be older."""
+        paths = (self.root / name for name in names)
+        return next((path for path in paths if safely(path.is_file)), None)
+
+    def _named(self, base: str, key: TrackKey) -> list[str]:
+        """Return the files with the names of a track below a folder, best ending first."""
+        with self._lock:  # threads look for tracks of the same identity
+            found = self._index(base, key.identity_id, None).get(key, [])
+            for person in self._persons.get(key.identity_id, ()):
+                found = found + self._index(base, person, key.identity_id).get(key, [])
+            if key == TrackKey(key.identity_id, key.identity_id, 0):
+                found = self._stems(base).get(key.identity_id, []) + found
+        return sorted(found, key=_rank)
+
+    def _read_index(
+        self, base: str, folder: str, identity: str | None
+    ) -> dict[TrackKey, list[str]]:
+        """Return the media files below a folder by track; `identity` is that of a person's name."""
+        found: dict[TrackKey, list[str]] = defaultdict(list)
+        for entry in self._files.walk(f"{base}{folder}", lambda *_: None):
+            if _rank(entry.name) > VIDEO:
+                continue
+            if identity is None:
+                found[folder_key(entry.name.removeprefix(base))].append(entry.name)
+            elif match := NUMBERED.fullmatch(PurePath(entry.name).stem):
+                found[TrackKey(identity, match[1], int(match[2]))].append(entry.name)
+        return {key: sorted(names) for key, names in found.items()}
+
+    def _read_stems(self, folder: str) -> dict[str, list[str]]:
+        """Return the media files of a folder by their name without ending."""
+        found: dict[str, list[str]] = defaultdict(list)
+        with contextlib.suppress(OSError):
+            for path in sorted((self.root / folder).iterdir()):
+                if _rank(path.name) <= VIDEO:
+                    found[path.stem].append(f"{folder}{path.name}")
+        return dict(found)
+
+    def _spelt(self, source: str, key: TrackKey) -> list[str]:
+        """Return the possible paths of a source, in which an id may replace a person's name."""
+        parts = source.split("/")
+        if not parts[0] or ".." in parts or "\0" in source:
+            raise InputError(f"source {source!r} of {key.track_id}: not a path below the corpus")
+        persons = self._persons.get(key.identity_id, [])
+        names = ([who if p == key.identity_id else p for p in parts] for who in persons)
+        return list(dict.fromkeys([source, *map("/".join, names)]))
+
+    def _sound_of(self, source: str) -> list[str]:
+        """Return the sound files with the name of a source, best ending first, and the source."""
+        folder, slash, name = source.rpartition("/")
+        same = self._stems(folder + slash).get(PurePath(name).stem, [])
+        return [*sorted((n for n in same if _rank(n) < VIDEO), key=_rank), source]
 
 
-def _whole_files(track_id: str) -> list[str]:
-    """Return the possible names, without ending, of a track's file in the layout `folder`."""
-    identity, video, number = track_id.split("/")
-    if int(number):
-        return []
-    inner = f"{identity}/{video}", f"{identity}/{video.replace('+', '/')}"
-    return list(dict.fromkeys([*inner, *([video] if video == identity else [])]))
+def _parse(track_id: str) -> TrackKey:
+    key = parse_track_id(track_id)
+    if key is None or {".", ".."}.intersection(track_id.split("/")):
+        raise InputError(f"{track_id!r} is not a track_id: <identity>/<video>/<number>")
+    return key
+
+
+def _rank(name: str) -> int:
+    """Return the place of a file's ending in the order of preference; above `VIDEO` for others."""
+    ending = ending_of(name)
+    if ending in PREFERRED:
+        return PREFERRED.index(ending)
+    return VIDEO - 1 if ending in AUDIO_ENDINGS else VIDEO + (ending not in MEDIA_ENDINGS)
 
 
 def _persons(folder: Path) -> dict[str, list[str]]:

@@ -1,6 +1,6 @@
 """Splits: training, heard validation and unheard validation.
 
-auto       drawn by hash of identities and tracks, so that new data never moves a track
+auto       drawn by hash of identities and videos
 official   the published lists of EmoVoxCeleb
 a file     CSV or Parquet with `split` and either `track_id` or `identity_id`
 """
@@ -20,7 +20,7 @@ from emovox.errors import CheckError, InputError, TrackError
 from emovox.ids import TrackKey, parse_track_id
 
 UNHEARD_FRACTION = 0.2  # of identities
-HEARD_FRACTION = 0.04  # of the other identities' tracks
+HEARD_FRACTION = 0.04  # of the other identities' videos
 
 TRAIN, HEARD, UNHEARD = SPLITS
 
@@ -36,23 +36,33 @@ def fraction(name: str) -> float:
 
 
 def auto_split(
-    key: TrackKey, unheard: float = UNHEARD_FRACTION, heard: float = HEARD_FRACTION
-) -> str:
-    """Draw the split of a track from its names alone.
+    keys: Iterable[TrackKey], unheard: float = UNHEARD_FRACTION, heard: float = HEARD_FRACTION
+) -> dict[str, str]:
+    """Draw the split of tracks from their names alone; return `{track_id: split}`.
+
+    A video is in one split as a whole, and every identity outside unheard validation trains: one
+    whose videos were all drawn for heard validation keeps them for training. So new identities and
+    new tracks of a known video move nothing; a new video may move its identity's others.
 
     Args:
-        key: names of the track.
+        keys: names of all tracks.
         unheard: share of identities for unheard validation.
-        heard: share of the other identities' tracks for heard validation.
+        heard: share of the other identities' videos for heard validation.
 
     Example:
-        >>> keys = [TrackKey(f"id{k}", "v", 1) for k in range(1000)]
-        >>> sum(auto_split(key) == "unheard_val" for key in keys)  # about a fifth
-        206
+        >>> keys = [TrackKey(f"id{k}", video, 1) for k in range(1000) for video in "ab"]
+        >>> list(auto_split(keys).values()).count("unheard_val")  # about a fifth
+        412
     """
-    if fraction(key.identity_id) < unheard:
-        return UNHEARD
-    return HEARD if fraction(key.track_id) < heard else TRAIN
+    videos = {key.track_id: (key.identity_id, key.video_id) for key in keys}
+    drawn = {video for video in set(videos.values()) if fraction("/".join(video)) < heard}
+    train = {identity for identity, video in videos.values() if (identity, video) not in drawn}
+    held = {identity for identity, _ in set(videos.values()) if fraction(identity) < unheard}
+    splits = {}
+    for track_id, video in videos.items():
+        split = HEARD if video in drawn and video[0] in train else TRAIN
+        splits[track_id] = UNHEARD if video[0] in held else split
+    return splits
 
 
 def official_split(key: TrackKey, lists: OfficialSplit) -> str | None:
@@ -81,7 +91,7 @@ def assign(
             corpus has one, else `auto`.
         meta: folder of the official lists; the corpus root if None.
         unheard: share of identities that `auto` puts into unheard validation.
-        heard: share of the other identities' tracks that `auto` puts into heard validation.
+        heard: share of the other identities' videos that `auto` puts into heard validation.
 
     Raises:
         InputError: a list is missing or malformed.
@@ -90,7 +100,12 @@ def assign(
     if splits is None:
         splits = OWN_COLUMN if any(track.split for track in corpus.tracks) else "auto"
     if splits == "auto":
-        assigned = {t.track_id: auto_split(t.key, unheard, heard) for t in corpus.tracks}
+        assigned = auto_split((t.key for t in corpus.tracks), unheard, heard)
+        wanted = zip(SPLITS, (unheard < 1, unheard < 1 and heard, unheard), strict=True)
+        empty = [split for split, share in wanted if share and split not in assigned.values()]
+        if empty and corpus.tracks:
+            change = "add videos, or change --unheard-fraction or --heard-fraction"
+            corpus.note(f"{', '.join(empty)}: no track was drawn; {change}")
     elif splits == "official":
         lists = read_official_split(lists_folder(meta, corpus.root))
         known = ((t, official_split(t.key, lists)) for t in corpus.tracks)

@@ -1,8 +1,8 @@
 """Tables of users: lists of tracks and of splits, as CSV or Parquet."""
 
+import contextlib
 import os
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.csv
@@ -10,17 +10,22 @@ import pyarrow.parquet as pq
 
 from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.errors import InputError, TrackError, first_line
+from emovox.files import LFS_HINT, is_lfs_pointer
 from emovox.ids import parse_track_id, printable
 from emovox.paths import as_path, local_copy
 
 TRACK_COLUMNS = ("track_id", "video", "identity", "start", "end")
 OPTIONAL_COLUMNS = ("split", "boxes")
+MAX_SECONDS = 2**31 / 1000  # 24 days; `duration_ms` is an int32 column
+MAX_SHOWN = 60  # characters of a wrong value
 
 
 def read_table(
     name: str | os.PathLike[str], required: tuple[str, ...], hint: str = ""
-) -> list[dict[str, Any]]:
-    """Read a CSV, TSV (header in the first line, UTF-8) or Parquet file as rows.
+) -> list[dict[str, str | None]]:
+    """Read a CSV, TSV (header in the first line, UTF-8) or Parquet file as rows of text and None.
+
+    Columns that are not text, such as lists, are left out.
 
     Args:
         name: path or URL; a name that ends in neither .parquet nor .tsv is CSV.
@@ -36,15 +41,33 @@ def read_table(
     suffix = path.suffix.lower()
     try:
         with local_copy(path) as local:
+            if is_lfs_pointer(local):
+                raise InputError(f"{path}: {LFS_HINT}")
             table = pq.read_table(local) if suffix == ".parquet" else _read_csv(local, suffix)
+        names = table.column_names
+        texts = {name: _as_text(column) for name, column in zip(names, table.columns, strict=True)}
     except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
         reason = first_line(error)
         raise InputError(f"{path}: not readable as CSV or Parquet: {reason}") from error
-    if missing := [c for c in required if c not in table.column_names]:
-        raise InputError(
-            f"{path}: missing columns {', '.join(missing)}; found {', '.join(table.column_names)}"
-        )
-    return table.to_pylist()
+    if missing := [c for c in required if c not in names]:
+        raise InputError(f"{path}: missing columns {', '.join(missing)}; found {', '.join(names)}")
+    for column in (*required, *OPTIONAL_COLUMNS):
+        if names.count(column) > 1:
+            raise InputError(f"{path}: has {names.count(column)} columns {column}; keep one")
+        if column in names and texts[column] is None:
+            kind = table.schema.field(column).type
+            raise InputError(f"{path}: column {column} is {kind}; expected text or numbers")
+    columns = {name: values for name, values in texts.items() if values is not None}
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _as_text(column: pa.ChunkedArray) -> list[str | None] | None:
+    """Return the values of a column as text; None for a column that has no text."""
+    with contextlib.suppress(pa.ArrowNotImplementedError):
+        if not pa.types.is_duration(column.type):  # would be numbers of any unit
+            values: list[str | None] = column.cast(pa.string()).to_pylist()
+            return values
+    return None
 
 
 def _read_csv(path: Path, suffix: str) -> pa.Table:
@@ -76,7 +99,7 @@ def read_track_table(path: Path, root: Path) -> Corpus:
     """
     corpus = Corpus(root)
     for number, row in enumerate(read_table(path, TRACK_COLUMNS), start=2):
-        track_id, video = str(row["track_id"] or ""), str(row["video"] or "")
+        track_id, video = row["track_id"] or "", row["video"] or ""
         try:
             corpus.add(_track(row, track_id, video))
         except TrackError as error:
@@ -86,12 +109,12 @@ def read_track_table(path: Path, root: Path) -> Corpus:
     return corpus
 
 
-def _track(row: dict[str, Any], track_id: str, video: str) -> Track:
+def _track(row: dict[str, str | None], track_id: str, video: str) -> Track:
     key = parse_track_id(track_id)
-    if key is None or key.identity_id != str(row["identity"]):
-        message = f"track_id {printable(track_id)!r} is not <identity>/<video>/<number>"
+    if key is None or key.identity_id != row["identity"]:
+        message = f"track_id {printable(track_id)[:MAX_SHOWN]!r} is not <identity>/<video>/<number>"
         raise TrackError("plan", "BadName", message)
-    boxes = str(row.get("boxes") or "") or None
+    boxes = row.get("boxes") or None
     for name in (video, boxes):
         if name is not None and (not name or _leaves_root(name)):
             message = "video and boxes are paths below the corpus root"
@@ -110,16 +133,17 @@ def _track(row: dict[str, Any], track_id: str, video: str) -> Track:
     )
 
 
-def _seconds(row: dict[str, Any], column: str) -> float | None:
-    value = row[column]
-    if value is None or value == "":
+def _seconds(row: dict[str, str | None], column: str) -> float | None:
+    value = (row[column] or "").strip()
+    if not value:
         return None
     try:
         seconds = float(value)
-    except (TypeError, ValueError):
+    except ValueError:
         seconds = float("nan")
-    if not 0 <= seconds < float("inf"):
-        raise TrackError("plan", "BadTime", f"{column} {value!r} is not a time in seconds")
+    if not 0 <= seconds <= MAX_SECONDS:
+        message = f"{column} {value[:MAX_SHOWN]!r} is not a time in seconds"
+        raise TrackError("plan", "BadTime", message)
     return seconds
 
 

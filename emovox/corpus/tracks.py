@@ -1,5 +1,6 @@
 """The track of a corpus: one speaking-face utterance, and the media that show it."""
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -10,6 +11,8 @@ from emovox.corpus.listing import Entry, Files, files_below
 from emovox.dataset.rows import Dropped
 from emovox.errors import TrackError
 from emovox.ids import TrackKey, printable
+
+MAX_ENDINGS = 5  # counted one by one in a note
 
 
 class FaceSource(StrEnum):
@@ -66,13 +69,15 @@ class Corpus:
         root: the folder that every `source` and `boxes` is relative to.
         tracks: sorted by `track_id`, which is unique.
         dropped: entries that look like a track but cannot be one.
-        notes: lines for the user about things that were skipped.
+        notes: lines for the user about things that were left out.
+        left_out: an example and the endings of things for which `finish` adds a note each.
     """
 
     root: Path
     tracks: list[Track] = field(default_factory=list)
     dropped: list[Dropped] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    left_out: dict[str, tuple[str, Counter[str]]] = field(default_factory=dict)
 
     @cached_property
     def files(self) -> Files:
@@ -80,8 +85,13 @@ class Corpus:
         return files_below(self.root)
 
     def walk(self, below: str = "", shown: Callable[[str], str] = str) -> Iterator[Entry]:
-        """Yield the files below a folder, see `Files.walk`; unreadable folders become notes."""
-        return self.files.walk(below, self.note, shown)
+        """Yield the files below a folder, see `Files.walk`; what it skips becomes notes.
+
+        Args:
+            below: folder below the root.
+            shown: returns a name as it may be printed.
+        """
+        return self.files.walk(below, lambda what, name: self.leave_out(what, shown(name)))
 
     def add(self, track: Track) -> None:
         """Add a track, or drop it if its names cannot be written into the tables."""
@@ -92,6 +102,16 @@ class Corpus:
         else:
             self.tracks.append(track)
 
+    def leave_out(self, what: str, name: str) -> None:
+        """Count something that gives no track; `finish` makes one note of all with this reason.
+
+        Args:
+            what: description in the plural, such as `files without a video ending`.
+            name: path below the root, as it may be printed.
+        """
+        _, endings = self.left_out.setdefault(what, (name or "the root", Counter()))
+        endings[Path(name).suffix.lower()] += 1
+
     def note(self, line: str) -> None:
         """Add a line for the user."""
         self.notes.append(printable(line))
@@ -101,16 +121,29 @@ class Corpus:
         self.dropped.append(Dropped.of(track_id, source, error))
 
     def finish(self) -> "Corpus":
-        """Sort the tracks, and drop all but the first of those that share a `track_id`."""
+        """Sort the tracks, drop all but the first of a `track_id`, and add the notes."""
+        for what, (example, endings) in self.left_out.items():
+            counts = [f"{n:,} {end or 'other'}" for end, n in endings.most_common(MAX_ENDINGS)]
+            shown = f" ({', '.join(counts)})" if any(endings) else ""
+            self.note(f"left out {endings.total():,} {what}{shown}, for example {example}")
+        self.left_out.clear()
         self.tracks.sort(key=lambda track: (track.track_id, track.source))
         unique: list[Track] = []
+        repeated = 0
         for track in self.tracks:
             if unique and unique[-1].track_id == track.track_id:
                 first = unique[-1].shown(unique[-1].source)
                 message = f"{first} has the same track_id and comes first"
                 error = TrackError("plan", "DuplicateTrack", message)
                 self.drop(track.track_id, track.shown(track.source), error)
+                repeated += 1
             else:
                 unique.append(track)
+        if repeated:
+            last = self.dropped[-1]
+            self.note(
+                f"dropped {repeated:,} tracks with the track_id of another one, for example "
+                f"{last.source}: {last.message}; rename them to keep both"
+            )
         self.tracks = unique
         return self

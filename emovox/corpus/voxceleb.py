@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError, first_line
+from emovox.files import LFS_HINT, LFS_POINTER
 from emovox.ids import TrackKey
 from emovox.paths import as_path, error_name
 
@@ -96,6 +97,8 @@ def read_boxes(path: Path, name: str) -> Boxes:
     except OSError as error:
         fault = error_name(error, path)
         raise TrackError("boxes", fault, f"{name}: {error.strerror}") from error
+    if lines and lines[0].startswith(LFS_POINTER):
+        raise TrackError("boxes", "GitLfsPointer", f"{name}: {LFS_HINT}")
     import numpy as np
 
     rows: dict[int, list[float]] = {}
@@ -252,9 +255,12 @@ def _read_lines(path: Path) -> list[str]:
 
 def _read_text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(
             f"{path}: cannot be read ({first_line(error)}); pass the folder of the lists as "
             "--meta, or run `emovox download splits`"
         ) from error
+    if text.startswith(LFS_POINTER):
+        raise InputError(f"{path}: {LFS_HINT}")
+    return text

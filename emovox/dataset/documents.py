@@ -9,7 +9,7 @@ from typing import Any
 from emovox.dataset import schema
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
-from emovox.files import sha256_file
+from emovox.files import LFS_HINT, is_lfs_pointer, sha256_file
 
 
 def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
@@ -20,13 +20,17 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
         name: file name, such as manifest.json.
 
     Raises:
-        InputError: the folder or the file is missing, or the file is not a JSON object.
+        InputError: the folder or the file is missing, the file is not a JSON object, or Git LFS has
+            not fetched the dataset.
     """
     path = Path(root) / name
     if not Path(root).is_dir():
         raise InputError(f"{root}: folder not found; pass the folder of a dataset")
     if not path.exists():
         raise InputError(f"{root}: not a dataset: {name} is missing")
+    for file in (path, *Path(root).glob("[!.]*/*.parquet")):
+        if is_lfs_pointer(file):
+            raise InputError(f"{file}: {LFS_HINT}")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:

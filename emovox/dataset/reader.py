@@ -198,6 +198,17 @@ class Dataset:
         """
         return self.frame_index(track_id) * self.step
 
+    def source(self, track_id: str) -> tuple[str | None, int | None, int | None]:
+        """Return `source`, `start_ms` and `end_ms` of a track, see the table `tracks`.
+
+        Raises:
+            KeyError: the track is unknown.
+        """
+        split, row = self._find(track_id)
+        names = ("source", "start_ms", "end_ms")
+        source, start, end = (self.tracks[split][name][row].as_py() for name in names)
+        return source, start, end
+
     def target(
         self,
         track_id: str,

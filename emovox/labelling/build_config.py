@@ -50,7 +50,7 @@ class BuildConfig:
         timeout: Time limit for one track, in seconds.
         max_dropped: Largest fraction of dropped tracks; above it the exit code is 1.
         unheard_fraction: Fraction of identities in unheard_val, if splits is auto.
-        heard_fraction: Fraction of the other identities' tracks in heard_val, if splits is auto.
+        heard_fraction: Fraction of the other identities' videos in heard_val, if splits is auto.
         shard_tracks: Approximate number of tracks per shard.
         hdf5: Write HDF5 files in addition to Parquet.
         retry_dropped: Rebuild shards that contain dropped tracks.

@@ -213,7 +213,7 @@ class _Labels:
         self._find_rows()
         self.tracks: dict[str, list[TrackRow]] = {}
         keys = {i: parse_track_id(i) for i in self._place}
-        auto = {i: auto_split(key) for i, key in keys.items() if key}
+        auto = auto_split(key for key in keys.values() if key)
         for track_id in sorted(self._place):
             row = given[self._place[track_id]]
             try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
+from emovox.corpus.contents import check_contents
 from emovox.corpus.layouts import read_corpus
 from emovox.corpus.listing import Files
 from emovox.corpus.splits import assign, fraction
@@ -144,6 +145,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
     assigned = assign(
         corpus, config.splits, config.meta, config.unheard_fraction, config.heard_fraction
     )
+    check_contents(corpus)
     if not corpus.tracks:
         reasons = ", ".join(f"{n} x {why}" for why, n in count_reasons(corpus.dropped).items())
         raise InputError(

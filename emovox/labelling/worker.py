@@ -1,7 +1,6 @@
 """Code of the processes of a build: shards in a worker, the teacher in its server."""
 
 import faulthandler
-import getpass
 import os
 import shutil
 import signal
@@ -13,6 +12,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 
+from emovox.cache import user_name
 from emovox.errors import InputError
 from emovox.labelling.plan import ShardJob, ShardSettings
 from emovox.labelling.shard import build_shard
@@ -48,7 +48,7 @@ def start_worker(driver: int, folder: Path) -> None:
         folder: for temporary files; removed when the driver is gone.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    compiled = Path(tempfile.gettempdir(), f"torchinductor_{getpass.getuser()}")
+    compiled = Path(tempfile.gettempdir(), f"torchinductor_{user_name()}")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))  # must outlast `folder`
     tempfile.tempdir = str(folder)
 

@@ -6,17 +6,14 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path, PurePosixPath
 
-from emovox.corpus.listing import VIDEO_ENDINGS
 from emovox.corpus.track_table import read_table
 from emovox.corpus.tracks import Corpus
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.ids import printable
+from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 from emovox.probing.filenames import LAYOUTS, PARSERS, TABLE, Name
 
-AUDIO_ENDINGS = frozenset(
-    (".wav", ".flac", ".mp3", ".m4a", ".aac", ".ogg", ".opus", ".aif", ".aiff", ".wma")
-)
 VARIANTS = ("ravdess-song",)  # layouts that share the file names of another; never detected
 MIN_MATCHES = 0.95  # fraction of the media files that must match a layout for its detection
 
@@ -157,7 +154,7 @@ def _choose(corpus: SpeechCorpus, named: list[tuple[PurePosixPath, Name]], video
 
     def rank(item: tuple[PurePosixPath, Name]) -> tuple[str, bool, PurePosixPath]:
         path, name = item
-        return name.recording, (path.suffix.lower() in VIDEO_ENDINGS) != video, path
+        return name.recording, (path.suffix.lower() in MEDIA_ENDINGS) != video, path
 
     copies = []
     for _, group in groupby(sorted(named, key=rank), lambda item: item[1].recording):
@@ -229,4 +226,4 @@ def _skip_audio(corpus: SpeechCorpus, path: Path) -> None:
 
 
 def _is_media(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in AUDIO_ENDINGS | VIDEO_ENDINGS
+    return path.suffix.lower() in AUDIO_ENDINGS | MEDIA_ENDINGS
