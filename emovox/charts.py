@@ -15,7 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from emovox.emotions import COLOURS, EMOTIONS
+from emovox.colours import colours_of, line_style
 from emovox.files import replace_file
 from emovox.ids import printable
 from emovox.scores import Curve, Interval
@@ -151,20 +151,16 @@ def _short_number(match: re.Match[str]) -> str:
     return f"{float(match[0]):.1f}".removesuffix(".0")
 
 
-def line_style(emotion: str) -> str:
-    """Return the line style of an emotion: dashed for rare ones, as colours alone are similar."""
-    return "--" if emotion in EMOTIONS[5:] else "-"
-
-
-def emotion_rows(axes: Any, *, grid: bool = False) -> None:
+def emotion_rows(axes: Any, emotions: Sequence[str], *, grid: bool = False) -> None:
     """Name the rows of a chart with one row per emotion, from the top.
 
     Args:
         axes: of matplotlib.
+        emotions: names of the rows.
         grid: whether each row has a line.
     """
-    axes.set_yticks(range(len(EMOTIONS)), EMOTIONS, color=INK)
-    axes.set_ylim(len(EMOTIONS) - 0.5, -0.5)
+    axes.set_yticks(range(len(emotions)), emotions, color=INK)
+    axes.set_ylim(len(emotions) - 0.5, -0.5)
     axes.grid(visible=grid, axis="y")
 
 
@@ -180,17 +176,19 @@ def draw_roc(
         axes: of matplotlib.
         curves: by emotion.
         areas: AUC by emotion, for the legend; a missing one is shown as `-`.
-        positives: number of examples by emotion, for the legend.
+        positives: number of examples by emotion, for all emotions in order.
     """
     axes.plot([0, 1], [0, 1], ":", color=SOFT, linewidth=1)
-    for emotion, curve in curves.items():
+    for k, (emotion, colour) in enumerate(zip(positives, colours_of([*positives]), strict=True)):
+        if (curve := curves.get(emotion)) is None:
+            continue
         area = areas[emotion].value if emotion in areas else math.nan
         score = "-" if math.isnan(area) else f"{area:.2f}"
         axes.plot(
             curve.false_rate,
             curve.true_rate,
-            line_style(emotion),
-            color=COLOURS[emotion],
+            line_style(k),
+            color=colour,
             label=f"{emotion} {score} ({positives[emotion]:,})",
         )
     ticks = (0, 0.25, 0.5, 0.75, 1)
@@ -200,13 +198,16 @@ def draw_roc(
         axes.legend(loc="lower right", title="AUC (positives)", title_fontsize=9)
 
 
-def draw_counts(axes: Any, series: Sequence[tuple[str, np.ndarray]], unit: str) -> None:
+def draw_counts(
+    axes: Any, emotions: Sequence[str], series: Sequence[tuple[str, np.ndarray]], unit: str
+) -> None:
     """Draw the number of occurrences of each emotion, on a log axis (paper, Figure 4).
 
     Args:
         axes: of matplotlib.
-        series: one or two arrays `[8]` with their names: counts, or shares of 1 as float. The
-            second is drawn as outlines.
+        emotions: their names.
+        series: one or two arrays `[E]` with their names: counts, or shares of 1 as float, or NaN.
+            The second is drawn as outlines.
         unit: label of the log axis.
     """
     values = np.stack([row for _, row in series])
@@ -215,8 +216,8 @@ def draw_counts(axes: Any, series: Sequence[tuple[str, np.ndarray]], unit: str) 
     low, high = _log_range(values, is_share=is_share)
     height = 0.7 / len(series)
     for k, (name, row) in enumerate(series):
-        places = np.arange(len(EMOTIONS)) + height * (k - (len(series) - 1) / 2)
-        colours = list(COLOURS.values())
+        places = np.arange(len(emotions)) + height * (k - (len(series) - 1) / 2)
+        colours = colours_of(emotions)
         bars = axes.barh(
             places,
             np.maximum(row, low) - low,
@@ -231,7 +232,7 @@ def draw_counts(axes: Any, series: Sequence[tuple[str, np.ndarray]], unit: str) 
     axes.set(xscale="log", xlim=(low, high), xlabel=unit)
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(percent_tick if is_share else count_formatter())
-    emotion_rows(axes)
+    emotion_rows(axes, emotions)
     if len(series) > 1:
         axes.figure.legend(loc="outside upper left")
 

@@ -12,11 +12,10 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialise
 from torch import Tensor
 
-from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.files import kind_of_file, remove_leftovers, replace_file
 from emovox.networks import Network
-from emovox.registry import Weights
+from emovox.registry import Weights, outputs_of
 
 MAX_WEIGHTS = 10**9
 
@@ -28,7 +27,7 @@ Architectures = Mapping[str, tuple[type, type[AnyNetwork]]]
 def save(
     path: Path, net: Network, training: Mapping[str, Any], dtype: torch.dtype = torch.float16
 ) -> None:
-    """Write weights as `dtype`, with the network's shape and a record of the training."""
+    """Write weights as `dtype`, with the network's shape, its outputs, and its training."""
     tensors = {
         name: tensor.detach().cpu().to(dtype).contiguous()
         for name, tensor in net.state_dict().items()
@@ -37,7 +36,8 @@ def save(
     header = {
         "architecture": net.architecture,
         "config": json.dumps(dataclasses.asdict(net.config)),
-        "emotions": json.dumps(EMOTIONS),
+        "emotions": json.dumps(net.outputs.emotions),
+        "values": json.dumps(net.outputs.values),
         "training": json.dumps(dict(training)),
     }
     with replace_file(path) as temporary:
@@ -148,17 +148,18 @@ def _network(
         )
     make_config, make_network = architectures[found]
     try:
-        emotions = json.loads(header["emotions"])
+        outputs = outputs_of(header)
         shape = {
             key: tuple(value) if isinstance(value, list) else value
             for key, value in json.loads(header["config"]).items()
         }
         config = make_config(**shape)
         with torch.device("meta"):  # no memory is allocated, whatever the header says
-            num_weights = sum(p.numel() for p in make_network(config).parameters())
+            net = make_network(config, outputs=outputs)
+            num_weights = sum(p.numel() for p in net.parameters())
         if num_weights > MAX_WEIGHTS:
             raise ValueError(f"{num_weights:,} weights")
-        net = make_network(config)
+        net = make_network(config, outputs=outputs)
     except (
         LookupError,
         TypeError,
@@ -168,6 +169,4 @@ def _network(
         ArithmeticError,
     ) as error:
         raise InputError(f"{path}: the header does not describe a network ({error})") from error
-    if emotions != list(EMOTIONS):
-        raise InputError(f"{path}: emotions are {emotions}, expected {list(EMOTIONS)}")
     return net

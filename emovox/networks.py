@@ -7,6 +7,7 @@ from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from emovox.devices import resolve_device, resolve_precision
+from emovox.emotions import PUBLISHED, Outputs
 
 
 class Network(nn.Module):
@@ -14,11 +15,13 @@ class Network(nn.Module):
 
     Attributes:
         architecture: its name in checkpoints.
-        config: frozen dataclass of its shape; `type(self)(config)` builds it again.
+        config: frozen dataclass of its shape.
+        outputs: names of its outputs; `type(self)(config, outputs=outputs)` builds it again.
     """
 
     architecture: ClassVar[str]
     config: Any
+    outputs: Outputs = PUBLISHED
 
 
 def prepare(

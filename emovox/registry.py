@@ -3,12 +3,15 @@
 Nothing here imports torch.
 """
 
+import contextlib
+import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from emovox.cache import cache_folder
+from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.files import sha256_file
 
@@ -29,6 +32,12 @@ class Weights:
     path: Path
     sha256: str
     converted: Path | None = None
+
+    def read_outputs(self) -> Outputs:
+        """Return the names of the network's outputs; the published ones if the file states none."""
+        with contextlib.suppress(LookupError, TypeError, ValueError):  # loading it reports them
+            return outputs_of(read_header(self.path))
+        return PUBLISHED
 
     @property
     def is_released(self) -> bool:
@@ -95,3 +104,19 @@ class Registry:
             f"{self.kind} {name}: weights not found; run `{download}`, put {names} into "
             f"{self._folder}, or pass the path of the file"
         )
+
+
+def read_header(path: Path) -> dict[str, str]:
+    """Return the header of a checkpoint; empty for another file."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError):
+        return {}
+
+
+def outputs_of(header: Mapping[str, str]) -> Outputs:
+    """Return the names of the outputs in the header of a checkpoint."""
+    return Outputs.of(json.loads(header["emotions"]), json.loads(header.get("values", "[]")))

@@ -1,12 +1,10 @@
 """Scores of a classifier: softmax, ROC curves and areas, confusion matrices, intervals."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
-
-from emovox.emotions import EMOTIONS
 
 CURVE_POINTS = 160  # most points of a ROC curve; a chart cannot show more
 
@@ -43,7 +41,7 @@ class Curve:
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
-    """Return the probabilities `[N, 8]` of logits `[N, 8]`, in the same float type."""
+    """Return the probabilities `[N, E]` of logits `[N, E]`, in the same float type."""
     exponents = np.exp(logits - logits.max(axis=1, keepdims=True))
     return np.asarray(exponents / exponents.sum(axis=1, keepdims=True))
 
@@ -89,25 +87,26 @@ def roc_curve(positive: np.ndarray, scores: np.ndarray) -> Curve:
     return Curve(false_rate, true_rate)
 
 
-def emotion_curves(labels: np.ndarray, scores: np.ndarray) -> dict[str, Curve]:
+def emotion_curves(
+    labels: np.ndarray, scores: np.ndarray, emotions: Sequence[str]
+) -> dict[str, Curve]:
     """Return the ROC curve of each emotion against the rest, by emotion.
 
     Args:
         labels: numbers of the emotions, int `[N]`.
-        scores: float `[N, 8]`.
+        scores: float `[N, E]`.
+        emotions: their names.
 
     Returns:
         Curves of the emotions that some, but not all, of the examples have.
     """
     return {
         emotion: roc_curve(labels == k, scores[:, k])
-        for k, emotion in enumerate(EMOTIONS)
+        for k, emotion in enumerate(emotions)
         if 0 < (labels == k).sum() < len(labels)
     }
 
 
-def confusion_matrix(
-    labels: np.ndarray, predicted: np.ndarray, num: int = len(EMOTIONS)
-) -> np.ndarray:
-    """Count examples by emotion of the label (rows) and of the prediction: int64 `[E, E]`."""
+def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num: int) -> np.ndarray:
+    """Count examples by label (rows) and prediction, numbers below `num`: int64 `[num, num]`."""
     return np.bincount(num * labels + predicted, minlength=num * num).reshape(num, num)

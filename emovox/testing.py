@@ -26,9 +26,10 @@ CODE_BITS = 12  # numbers of coded frames are below 4096
 
 
 class FakeTeacher:
-    """A `Teacher` without a network: its logits are the mean red values of eight strips of a face.
+    """A `Teacher` without a network: its outputs are the mean red values of strips of a face.
 
     Attributes:
+        emotions, values: names of the outputs, one strip each; the published eight by default.
         input_size: side of the crops in pixels.
         num_crops: number of crops so far.
 
@@ -39,17 +40,20 @@ class FakeTeacher:
     """
 
     name = "fake"
-    emotions = EMOTIONS
     sha256 = "0" * 64
     batch_size = 64
 
-    def __init__(self, input_size: int = 16) -> None:
+    def __init__(
+        self, input_size: int = 16, emotions: Sequence[str] = EMOTIONS, values: Sequence[str] = ()
+    ) -> None:
+        self.emotions, self.values = tuple(emotions), tuple(values)
         self.input_size = input_size
         self.num_crops = 0
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
         self.num_crops += len(crops)
-        rows = np.array_split(crops[..., 0].astype(np.float32), len(EMOTIONS), axis=1)
+        num_outputs = len(self.emotions) + len(self.values)
+        rows = np.array_split(crops[..., 0].astype(np.float32), num_outputs, axis=1)
         return np.stack([part.mean(axis=(1, 2)) for part in rows], axis=1)
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
@@ -82,7 +86,7 @@ class InlineEngine:
     """An `Engine` that runs shards one after another in this process.
 
     Attributes:
-        teacher: used instead of the teacher of the build.
+        teacher: used instead of the teacher of the build; it has the same outputs.
         detector: detector of faces, for a corpus without boxes; a `FakeDetector` by default.
         num_shards: number of shards so far.
 

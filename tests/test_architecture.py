@@ -19,7 +19,7 @@ SUBPACKAGES = [
     {"errors"},
     {"emotions", "ids", "packages"},
     {"paths"},
-    {"cache", "config", "devices", "files", "matfile", "scores"},
+    {"cache", "colours", "config", "devices", "files", "matfile", "scores"},
     {"charts", "dagnn", "networks", "registry"},
     {"dataset"},
     {"checkpoints", "runs"},

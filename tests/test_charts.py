@@ -19,7 +19,8 @@ EVIL = "<b>$x &amp; </svg>"
 def draw(name: str = "frames", counts: np.ndarray | None = None) -> str:
     counts = 10 ** np.arange(8) - 1 if counts is None else counts
     with charts.new_figure(5, 4) as figure:
-        charts.draw_counts(figure.subplots(), [(name, counts), (name, counts[::-1])], name)
+        series = [(name, counts), (name, counts[::-1])]
+        charts.draw_counts(figure.subplots(), EMOTIONS, series, name)
         return charts.inline_svg(figure, "key", name, {charts.INK: "var(--ink)"})
 
 
@@ -73,7 +74,7 @@ def test_files_are_deterministic(tmp_path: Path) -> None:
     for form in ("png", "svg"):
         for name in ("a", "b"):
             with charts.chart_file(tmp_path / f"{name}.{form}", EVIL, 4, 4) as axes:
-                curves = emotion_curves(labels, scores)
+                curves = emotion_curves(labels, scores, EMOTIONS)
                 charts.draw_roc(axes, curves, areas, dict.fromkeys(EMOTIONS, 7))
         assert (tmp_path / f"a.{form}").read_bytes() == (tmp_path / f"b.{form}").read_bytes()
     assert "&lt;b&gt;$x" in (tmp_path / "a.svg").read_text()

@@ -13,7 +13,7 @@ from emovox.dataset import schema
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 
-LABELS = {
+LABELS: dict[str, list[Any]] = {
     "track_id": ["ann/talk/1", "ann/talk/2", "bob/lecture/00001", "cat/song/3"],
     "label": ["anger", "neutral", "calm", "anger"],
     "split": ["train", "train", "heard_val", "unheard_val"],
@@ -48,7 +48,7 @@ def test_labels_of_tracks_become_a_valid_dataset(tmp_path: Path) -> None:
 
 
 def test_frames_are_sorted_and_kept_to_the_bit(tmp_path: Path) -> None:
-    tracks = {"track_id": LABELS["track_id"], "split": LABELS["split"]}
+    tracks: dict[str, list[Any]] = {name: LABELS[name] for name in ("track_id", "split")}
     given = frames_of(tracks)
     dataset = emovox.write_dataset(tmp_path / "own", tracks, pa.table(given))
     assert emovox.validate(tmp_path / "own").valid
@@ -72,7 +72,8 @@ def test_frames_are_sorted_and_kept_to_the_bit(tmp_path: Path) -> None:
 
 def test_data_frames_times_embeddings_and_faces(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
-    tracks = {"track_id": LABELS["track_id"], "source": [f"media/{k}.mp4" for k in range(4)]}
+    tracks: dict[str, list[Any]] = {"track_id": LABELS["track_id"]}
+    tracks |= {"source": [f"media/{k}.mp4" for k in range(4)]}
     tracks |= {"start_ms": [0, 1000, 0, 0], "end_ms": [960, 1960, 960, 960]}
     tracks["sound_offset_ms"] = [0.0, None, -23.2, 5.0]
     given = frames_of(tracks)

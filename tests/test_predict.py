@@ -1,10 +1,15 @@
 """Predictions: windows, scores of sound and faces, output formats, the Python function."""
 
+import csv
+import io
 import json
+import os
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 import soundfile
 import torch
@@ -12,12 +17,12 @@ from click.testing import CliRunner, Result
 
 from emovox.cli import main
 from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
-from emovox.emotions import EMOTIONS
+from emovox.emotions import EMOTIONS, PUBLISHED
 from emovox.errors import ConfigError, InputError
 from emovox.media.audio import read_audio
 from emovox.media.spectrogram import num_samples
 from emovox.student import load_student, student_checkpoint
-from emovox.student.prediction import SCHEMA, predict, window_starts
+from emovox.student.prediction import predict, prediction_schema, window_starts
 from emovox.student.student_config import PredictConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
 
@@ -87,7 +92,7 @@ def test_video_is_scored_by_both_networks(student: Path, tmp_path: Path, in_proc
     result = emovox(video, "--student", student, "--seconds", 1, "--out", out, "--jobs", 1)
     assert result.exit_code == 0, result.output
     table = pd.read_parquet(out)
-    assert list(table.columns) == SCHEMA.names
+    assert list(table.columns) == prediction_schema(PUBLISHED, PUBLISHED).names
     assert len(table) == 2 and table.notna().all(axis=None)
     for who in ("student", "teacher"):
         scores = table[[f"{who}_{emotion}" for emotion in EMOTIONS]].to_numpy()
@@ -136,7 +141,9 @@ def test_function_returns_a_table(student: Path, noise: Path, tmp_path: Path) ->
     assert len(predictions) == 2 and not predictions.unusable and not predictions.problems
     assert repr(predictions) == "<Predictions: 2 windows of 1 files>"
     table = predictions.to_pandas()
-    assert list(table.columns) == SCHEMA.names and list(table["start"]) == [0, 4]
+    assert list(table.columns) == prediction_schema(PUBLISHED, PUBLISHED).names and list(
+        table["start"]
+    ) == [0, 4]
     records = list(predictions)
     assert [record["student"] for record in records] == list(table["student"])
     assert json.loads(json.dumps(records)) == records and "teacher" not in records[0]
@@ -163,3 +170,60 @@ def test_invalid_paths(student: Path, tmp_path: Path) -> None:
         predict(tmp_path / "missing.wav", student=student)
     with pytest.raises(InputError, match="is a folder; pass the files in it"):
         predict(tmp_path, student=student)
+
+
+AWKWARD = (b"Zo\xeb: 1.wav", b"talk: 10:30.wav", b'a,"b".wav', b"new\nline.wav")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".json", ".parquet", ""])
+def test_awkward_names_in_every_format(
+    suffix: str, student: Path, noise: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    names = [os.fsdecode(name) for name in AWKWARD]
+    for name in names:
+        shutil.copy(noise, name)
+    Path("cut.mp4").write_bytes(b"\0\0\0\x18ftypmp42")
+    out = os.fsdecode(b"r\xeb: 1") + suffix
+    result = emovox(
+        names[0], "cut.mp4", *names[1:], "--student", student, *(["--out", out] if suffix else [])
+    )
+    assert result.exit_code == 1 and result.stderr.count("emovox: cut.mp4: ") == 1
+    if suffix == ".parquet":
+        found = pq.read_table(io.BytesIO(Path(out).read_bytes()))["path"].to_pylist()
+    elif suffix == ".csv":
+        found = [row["path"] for row in csv.DictReader(Path(out).read_text().splitlines())]
+    else:
+        lines = Path(out).read_text() if suffix else result.stdout
+        found = [json.loads(line)["path"] for line in lines.splitlines()]
+    shown = [r"Zo\udceb: 1.wav", "talk: 10:30.wav", 'a,"b".wav', r"new\x0aline.wav"]
+    assert found == [name for name in shown for _ in range(2)]
+
+
+def test_reasons_of_all_files_when_none_is_usable(student: Path, tmp_path: Path) -> None:
+    bad = [tmp_path / name for name in ("a: b.mp3", "c.wav", os.fsdecode(b"\xeb.mp4"))]
+    for path in bad:
+        path.write_bytes(b"neither sound nor pictures")
+    result = emovox(*bad, "--student", student)
+    assert result.exit_code == 1 and "Traceback" not in result.stderr
+    for name in ("a: b.mp3", "c.wav", r"\udceb.mp4"):
+        assert result.stderr.count(f"{name}: ") == 1
+
+
+@pytest.mark.parametrize("name", [b"Zo\xeb.mp4", b"talk: 10:30.mp4"])
+def test_pictures_of_awkward_names(
+    name: bytes,
+    student: Path,
+    tmp_path: Path,
+    in_process: None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    video = write_track(tmp_path, plan_demo(DemoConfig(1, 1, 1, 2.0, 2.5))[0])
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(video, os.fsdecode(name))
+    expected, found = (
+        predict(path, student=student, seconds=1, device="cpu", jobs=1).table
+        for path in (video, os.fsdecode(name))
+    )
+    assert found.drop(["path"]).equals(expected.drop(["path"]))
+    assert found["teacher"].null_count == 0

@@ -32,11 +32,12 @@ from sklearn.metrics import auc, roc_auc_score
 
 from emovox.charts import percent
 from emovox.cli import main
+from emovox.colours import COLOURS, COLOURS_ON_DARK, colours_of
 from emovox.dataset import schema
 from emovox.dataset.reader import load
 from emovox.dataset.rows import Dropped
 from emovox.dataset.takedown import format_list, hash_identity
-from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
+from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.probing.classifiers import FeatureScores, FoldScores
@@ -334,7 +335,7 @@ def test_most_changes_are_counted_within_tracks(tmp_path: Path) -> None:
 def test_packed_logits_are_unpacked(dataset: Path) -> None:
     data = load(dataset)
     for track in choose(data, 30):
-        packed = json.loads(json.dumps(pack(track)))
+        packed = json.loads(json.dumps(pack(track, EMOTIONS)))
         levels = np.frombuffer(base64.b64decode(packed["logits"]), "<i2").reshape(-1, 8)
         np.testing.assert_allclose(levels / LEVELS, data.logits(track.track_id), atol=0.00501)
         index = packed.get("index", list(range(len(levels))))
@@ -345,7 +346,7 @@ def test_peaks_are_of_dominant_emotions() -> None:
     logits = np.zeros((5, 8), np.float32)
     logits[:, 0] = 1
     logits[2, 4], logits[3, 4], logits[4, 1] = 5, 6, 0.5
-    peaks = peaks_of(logits, np.array([0, 1, 2, 7, 8]))
+    peaks = peaks_of(logits, np.array([0, 1, 2, 7, 8]), EMOTIONS)
     assert [(p.emotion, p.frame_index, p.logit) for p in peaks] == [
         ("neutral", 0, 1),
         ("anger", 7, 6),
@@ -434,7 +435,7 @@ def test_two_datasets_are_compared(dataset: Path, tmp_path: Path) -> None:
 
 def test_two_datasets_of_the_same_version_are_compared(dataset: Path, tmp_path: Path) -> None:
     same = write(tmp_path / "same", [made(TRAIN, "ida", "v", 1, 50)])
-    picture = emotions_figure(aggregate(load(dataset)), aggregate(load(same))).picture
+    picture = emotions_figure(aggregate(load(dataset)), aggregate(load(same))).picture(EMOTIONS)
     assert len(re.findall(r">[0-9.]+ %<", picture)) > 2 * len(EMOTIONS)
 
 
@@ -738,6 +739,22 @@ def test_colours_are_distinct_under_colour_blindness() -> None:
     assert least_difference(dict(zip(EMOTIONS, okabe_ito, strict=True))) < 0.09
 
 
+def test_colours_of_other_emotions_are_distinct() -> None:
+    seven = ("calm", "joy", "awe", "pride", "guilt", "envy", "love")
+    mixed = ("neutral", "joy", "anger", "awe", "fear", "calm", "sadness")
+    for dark in (False, True):
+        assert colours_of(EMOTIONS, dark=dark) == list((COLOURS, COLOURS_ON_DARK)[dark].values())
+        for names in (seven, mixed):
+            found = dict(zip(names, colours_of(names, dark=dark), strict=True))
+            assert least_difference(found) > 0.08 and colours_of(names, dark=dark) == [
+                *found.values()
+            ]
+        own = (COLOURS, COLOURS_ON_DARK)[dark]
+        assert all(found[name] == own[name] for name in mixed if name in own)
+        many = colours_of([f"e{k}" for k in range(64)], dark=dark)
+        assert len(set(many)) == 64 and all(re.fullmatch("#[0-9a-f]{6}", c) for c in many)
+
+
 def test_percentages() -> None:
     shares = [percent(v) for v in (0, 1, 0.99999, 0.5, 0.0123456, 1e-7, np.nan)]
     assert shares == ["0 %", "100 %", "99.9 %", "50 %", "1.23 %", "1e-05 %", "-"]
@@ -748,7 +765,7 @@ def test_split_with_a_single_label_has_no_curves() -> None:
     positives = dict.fromkeys(EMOTIONS, 0) | {"neutral": 3}
     areas = {"neutral": Interval(np.nan)}
     found = SplitResult(HEARD, 3, 1, positives, areas, {}, np.eye(8, dtype=int))
-    assert "aria-label" in roc_figure(found).picture
+    assert "aria-label" in roc_figure(found).picture(EMOTIONS)
 
 
 def run(*arguments: object) -> Result:

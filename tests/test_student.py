@@ -12,6 +12,7 @@ from scipy.io import savemat
 from torch import Tensor
 
 from emovox import EMOTIONS, load_student, spectrogram
+from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
 from emovox.student import find_student, inference, released_student, student_checkpoint
@@ -196,12 +197,14 @@ def test_checkpoint_of_another_network(tmp_path: Path) -> None:
     assert "the weights do not fit emovox.vggvox: bn2.bias is [8], expected [16]" in message
 
 
-def test_checkpoint_with_other_emotions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("emovox.checkpoints.EMOTIONS", EMOTIONS[::-1])
-    student_checkpoint.save(tmp_path / "a.safetensors", random_net(), {})
-    monkeypatch.undo()
-    message = refusal(tmp_path / "a.safetensors")
-    assert "emotions are ['contempt'" in message and "expected ['neutral'" in message
+def test_checkpoint_with_other_emotions(tmp_path: Path) -> None:
+    path, emotions = tmp_path / "a.safetensors", ("calm", "joy", "awe")
+    net = VGGVox(StudentConfig(width=1 / 16), outputs=Outputs(emotions))
+    student_checkpoint.save(path, net, {})
+    student = load_student(path, "cpu", "fp32")
+    assert student.emotions == emotions and student.values == ()
+    assert student([np.ones(16_000), np.ones(20_000)]).shape == (2, 3)
+    assert find_student(path).name == "a" and load_student(path).emotions == emotions
 
 
 # The published network

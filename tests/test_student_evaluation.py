@@ -138,7 +138,7 @@ def test_figures_are_drawn(evaluation: Evaluation, tmp_path: Path) -> None:
 def test_figures_of_extreme_inputs(tmp_path: Path) -> None:
     """A single class has no curve; `$` in a name is not math."""
     labels, scores = np.zeros(5, int), np.eye(8, dtype=np.float32)[:5]
-    found = score_split("heard_val", labels, scores, np.arange(5))
+    found = score_split("heard_val", labels, scores, np.arange(5), EMOTIONS)
     write_figures(tmp_path, "a $b on c_d", labels, scores, found)
     assert (tmp_path / "roc-heard_val.png").stat().st_size > 5000
 

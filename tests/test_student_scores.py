@@ -92,7 +92,7 @@ def test_area_of_perfect_reversed_and_constant_scores() -> None:
 def test_split_against_scikit_learn(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
-    found = score_split("unheard_val", labels, scores, identities)
+    found = score_split("unheard_val", labels, scores, identities, EMOTIONS)
     expected = [roc_auc_score(labels == k, scores[:, k]) for k in range(6)]
     for k in range(6):
         assert found.auc[EMOTIONS[k]].value == pytest.approx(expected[k])
@@ -110,8 +110,8 @@ def test_an_absent_emotion_counts_as_0_in_the_reference(
 ) -> None:
     present = labels != 4
     chosen = labels[present], scores[present], identities[present]
-    left_out = score_split("unheard_val", *chosen)
-    legacy = score_split("unheard_val", *chosen, absent=0.0)
+    left_out = score_split("unheard_val", *chosen, EMOTIONS)
+    legacy = score_split("unheard_val", *chosen, EMOTIONS, absent=0.0)
     assert math.isnan(left_out.auc["anger"].value) and legacy.auc["anger"].value == 0
     assert left_out.auc[MEAN_PAPER].value == pytest.approx(legacy.auc[MEAN_PAPER].value * 5 / 4)
     assert legacy.auc[MEAN_ALL].value == pytest.approx(left_out.auc[MEAN_ALL].value * 5 / 8)
@@ -147,7 +147,7 @@ def naive_bootstrap(
 def test_intervals_against_a_plain_bootstrap(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
-    found = score_split("unheard_val", labels, scores, identities)
+    found = score_split("unheard_val", labels, scores, identities, EMOTIONS)
     expected = naive_bootstrap(labels, scores, identities, 600)
     for name, samples in expected.items():
         interval = found.auc[name]
@@ -165,9 +165,9 @@ def test_copies_of_tracks_do_not_narrow_intervals(labels: np.ndarray) -> None:
     draw = np.random.default_rng(3)
     few = draw.normal(0, 1, (NUM_TRACKS, 8))
     people = np.array([f"id{k:05d}" for k in range(NUM_TRACKS)])
-    plain = score_split("unheard_val", labels, few, people)
-    fivefold = [np.repeat(x, 5, axis=0) for x in (labels, few, people)]
-    copied = score_split("unheard_val", fivefold[0], fivefold[1], fivefold[2])
+    plain = score_split("unheard_val", labels, few, people, EMOTIONS)
+    fivefold = [np.repeat(x, 5, axis=0) for x in (labels, few, people, EMOTIONS)]
+    copied = score_split("unheard_val", fivefold[0], fivefold[1], fivefold[2], EMOTIONS)
     assert copied.auc[MEAN_PAPER] == plain.auc[MEAN_PAPER]
 
 
@@ -175,7 +175,8 @@ def test_seed_fixes_the_samples(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
     first, again, other = (
-        score_split("unheard_val", labels, scores, identities, seed=seed) for seed in (0, 0, 1)
+        score_split("unheard_val", labels, scores, identities, EMOTIONS, seed=seed)
+        for seed in (0, 0, 1)
     )
     np.testing.assert_array_equal(first.samples, again.samples)
     assert not np.array_equal(first.samples, other.samples)
@@ -185,14 +186,14 @@ def test_heard_minus_unheard(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
     blind = np.random.default_rng(4).normal(0, 1, scores.shape)
-    heard = score_split("heard_val", labels, scores, identities)
-    unheard = score_split("unheard_val", labels, blind, identities)
+    heard = score_split("heard_val", labels, scores, identities, EMOTIONS)
+    unheard = score_split("unheard_val", labels, blind, identities, EMOTIONS)
     gap = difference(heard, unheard)
     assert gap.value == pytest.approx(heard.auc[MEAN_PAPER].value - unheard.auc[MEAN_PAPER].value)
     assert 0 < gap.low < gap.value < gap.high
     spread = math.hypot(heard.samples.std(), unheard.samples.std())
     assert (gap.high - gap.low) / spread == pytest.approx(2 * 1.96, rel=0.1)
-    same = difference(heard, score_split("unheard_val", labels, scores, identities))
+    same = difference(heard, score_split("unheard_val", labels, scores, identities, EMOTIONS))
     assert same.value == 0
     assert same.low < 0 < same.high, "bootstraps of the splits are independent"
 
@@ -206,7 +207,7 @@ def strict(found: SplitScores) -> dict[str, object]:
 def test_json_has_emotions_and_no_nan(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
-    plain = strict(score_split("heard_val", labels, scores, identities))
+    plain = strict(score_split("heard_val", labels, scores, identities, EMOTIONS))
     assert list(plain["positives"]) == list(EMOTIONS)  # type: ignore[call-overload]
     auc = plain["auc"]
     assert isinstance(auc, dict) and list(auc) == [*EMOTIONS, MEAN_PAPER, MEAN_ALL]
@@ -221,10 +222,12 @@ def test_interval_is_read_back() -> None:
 
 
 def test_single_emotion_and_single_identity(scores: np.ndarray, identities: np.ndarray) -> None:
-    same = score_split("heard_val", np.zeros(NUM_TRACKS, int), scores, identities)
+    same = score_split("heard_val", np.zeros(NUM_TRACKS, int), scores, identities, EMOTIONS)
     assert all(math.isnan(interval.value) for interval in same.auc.values())
     strict(same)
     assert math.isnan(difference(same, same).value)
-    alone = score_split("heard_val", np.arange(NUM_TRACKS) % 5, scores, np.full(NUM_TRACKS, "a"))
+    alone = score_split(
+        "heard_val", np.arange(NUM_TRACKS) % 5, scores, np.full(NUM_TRACKS, "a"), EMOTIONS
+    )
     interval = alone.auc[MEAN_PAPER]
     assert interval.low == pytest.approx(interval.value) == interval.high

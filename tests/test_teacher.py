@@ -1,5 +1,6 @@
 """Teachers: finding, loading and inference."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,10 +10,18 @@ from safetensors.torch import save_file
 
 import emovox
 from emovox.devices import resolve_compile, teacher_devices
+from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.networks import fold_batch_norm
-from emovox.teacher import EMBEDDED, ferplus, find_teacher, load_teacher, teacher_checkpoint
+from emovox.teacher import (
+    EMBEDDED,
+    ferplus,
+    find_teacher,
+    load_teacher,
+    teacher_checkpoint,
+)
 from emovox.teacher.compact import CompactConfig, CompactNet
+from emovox.teacher.evaluation import predict
 from emovox.teacher.inference import BATCH, TorchTeacher
 from emovox.teacher.teacher_scores import score
 
@@ -178,7 +187,32 @@ def test_a_file_of_another_kind_is_rejected(tmp_path: Path) -> None:
     save_file(tensors, path, header)
     check_message("the weights do not fit emovox.compact: no classifier.bias")
     save_file(tensors, path, header | {"emotions": '["happy"]'})
-    check_message("emotions are ['happy']")
+    check_message("the header does not describe a network (1 emotions; use 2 to 64)")
+    seven = json.dumps(EMOTIONS[:7])
+    whole = random_net()
+    teacher_checkpoint.save(path, whole, {}, torch.float32)
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    save_file(tensors, path, header | {"emotions": seven})
+    check_message("classifier.weight is [8, 16], expected [7, 16]")
+
+
+def test_a_teacher_of_other_outputs(tmp_path: Path) -> None:
+    outputs = Outputs(("calm", "joy", "awe"), ("valence", "arousal"))
+    net = CompactNet(CompactConfig(8, (8, 16), (1, 2)), outputs).eval()
+    path = tmp_path / "t.safetensors"
+    teacher_checkpoint.save(path, net, {})
+    teacher = load_teacher(path, "cpu")
+    assert (teacher.emotions, teacher.values) == (outputs.emotions, outputs.values)
+    assert find_teacher(path).read_outputs() == outputs
+    assert find_teacher("compact").read_outputs() == PUBLISHED
+    crops = np.random.default_rng(0).integers(0, 256, (70, 48, 48, 3), np.uint8)
+    assert teacher(crops).shape == (70, 5) and teacher(crops[:0]).shape == (0, 5)
+    with torch.inference_mode():
+        expected = net(net.preprocess(torch.from_numpy(crops))).numpy()
+    np.testing.assert_allclose(teacher(crops), expected, atol=1e-4)
+    with pytest.raises(InputError, match="teacher t: emotions are calm, joy, awe; FERPlus has neu"):
+        predict(teacher, crops[..., 0])
 
 
 def test_unknown_names_list_the_known_ones() -> None:

@@ -160,9 +160,9 @@ def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
     """Label audio and video files with emotions.
 
     Scores every window of each file MEDIA: the student by its sound, the teacher by its faces. A
-    row has the path, start and end in seconds, and for both the most probable emotion and eight
-    probabilities. Without --out, rows are JSON lines on stdout. Files that cannot be used are
-    listed on stderr, and the exit code is 1.
+    row has the path, start and end in seconds, and for both the most probable emotion and the
+    probabilities of all. Without --out, rows are JSON lines on stdout. Files that cannot be used
+    are listed on stderr, and the exit code is 1.
     """
     from emovox.student.prediction import check_suffix, predict
 

@@ -129,10 +129,10 @@ def _look(tree: tuple[Path, Path | None], search: Callable[["AudioTree"], Any]) 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file with the sound of a track, and the track's part of it.
+    """A file with the sound or the pictures of a track, and the track's part of it.
 
     Attributes:
-        path: audio file, or video with sound.
+        path: audio file, video, or folder of JPEGs.
         start: seconds on the file's clock where the track starts.
         end: seconds where it ends; None: the file ends with it.
     """
@@ -202,6 +202,26 @@ class AudioTree:
         if path := self._first(name for each in sources for name in self._sound_of(each)):
             return Sound(path, (start_ms or 0) / 1000, None if end_ms is None else end_ms / 1000)
         path = self._first(named)
+        return Sound(path) if path else None
+
+    def find_pictures(
+        self,
+        track_id: str,
+        source: str | None = None,
+        start_ms: int | None = None,
+        end_ms: int | None = None,
+    ) -> Sound | None:
+        """Return the video, or the folder of JPEGs, that shows a track; arguments as in `locate`.
+
+        It is the source, or else a video with the track's names; None if both are missing.
+        """
+        key = _parse(track_id)
+        for name in [] if source is None else self._spelt(source, key):
+            if safely((self.root / name).exists):
+                end = None if end_ms is None else end_ms / 1000
+                return Sound(self.root / name, (start_ms or 0) / 1000, end)
+        named = [name for base in self._bases for name in self._named(base, key)]
+        path = self._first(name for name in named if _rank(name) == VIDEO)
         return Sound(path) if path else None
 
     def missing(self, track_id: str) -> InputError:

@@ -10,7 +10,6 @@ from emovox.config import RECIPES, read_config
 from emovox.dataset import schema
 from emovox.dataset.store import read_table
 from emovox.demo.demo_corpus import DemoConfig, DemoTrack, write_demo_corpus
-from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, InputError
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.result import BuildResult
@@ -50,8 +49,8 @@ class DemoResult:
         dataset = self.build.out
         texts = [
             f"corpus    {self.corpus}\n{self.build.summary()}",
-            _show_frames(dataset),
-            _show_labels(dataset, self.tracks),
+            _show_frames(dataset, self.build.manifest["emotions"]),
+            _show_labels(dataset, self.tracks, self.build.manifest["emotions"]),
         ]
         if self.student:
             folder = dataset.parent / STUDENT
@@ -126,21 +125,21 @@ def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
     return result
 
 
-def _show_frames(dataset: Path) -> str:
+def _show_frames(dataset: Path, emotions: list[str]) -> str:
     split = next(s for s in schema.SPLITS if (dataset / schema.table_file("frames", s)).exists())
     frames = read_table(dataset, "frames", split).slice(0, NUM_SHOWN).to_pandas()
-    logits = frames.set_index("timestamp_ms")[list(schema.EIGHT.logits)]
-    logits.columns = EMOTIONS
+    logits = frames.set_index("timestamp_ms")[[f"logit_{name}" for name in emotions]]
+    logits.columns = emotions
     text = logits.to_string(float_format="{:.2f}".format)
     return f"First frames of {frames['track_id'][0]} ({split}), logits:\n{text}"
 
 
-def _show_labels(dataset: Path, tracks: list[DemoTrack]) -> str:
+def _show_labels(dataset: Path, tracks: list[DemoTrack], emotions: list[str]) -> str:
     import pandas as pd
 
     rows = pd.concat(read_table(dataset, "tracks", split).to_pandas() for split in schema.SPLITS)
     acted = rows["track_id"].map({track.track_id: track.emotion for track in tracks})
     counts = pd.crosstab(acted.fillna("unknown"), rows["label"])
-    counts = counts.reindex(columns=EMOTIONS, fill_value=0).rename_axis(index=None, columns=None)
+    counts = counts.reindex(columns=emotions, fill_value=0).rename_axis(index=None, columns=None)
     title = "Tracks by acted emotion (rows) and by the teacher's label (columns):"
     return f"{title}\n{counts.to_string()}"

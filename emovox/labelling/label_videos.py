@@ -33,11 +33,14 @@ def label_videos(
     Returns:
         The dataset and the track id of each video. Videos without rows are in its table `dropped`.
     """
-    root = Path(paths[0].resolve().anchor)
-    track_ids = [f"video/{number:09d}/00000" for number in range(len(paths))]
+    # Links have names that every table and decoder takes.
+    links = [folder / f"{number:09d}" for number in range(len(paths))]
+    for link, path in zip(links, paths, strict=True):
+        link.symlink_to(path.resolve())
+    track_ids = [f"video/{link.name}/00000" for link in links]
     columns = {
         "track_id": track_ids,
-        "video": [path.resolve().relative_to(root).as_posix() for path in paths],
+        "video": [link.name for link in links],
         "identity": ["video"] * len(paths),
         "start": pa.nulls(len(paths), pa.float64()),
         "end": pa.nulls(len(paths), pa.float64()),
@@ -45,7 +48,7 @@ def label_videos(
     pq.write_table(pa.table(columns), folder / "tracks.parquet")
     config = BuildConfig(
         layout="table",
-        root=root,
+        root=folder,
         table=folder / "tracks.parquet",
         out=folder / "dataset",
         teacher=teacher,

@@ -17,7 +17,7 @@ from emovox.corpus.splits import auto_split
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
-from emovox.dataset.writer import SOURCE_FIELDS, DatasetInfo, write_chunks
+from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import CheckError, InputError, TrackError, first_line
 from emovox.files import check_vacant, new_folder
@@ -207,7 +207,7 @@ class _Labels:
         self.dropped: list[Dropped] = []
         self._output = self._read_outputs()
         given = rows.tracks.to_pylist()
-        self._place = {}  # row in `tracks` of each usable id
+        self._place: dict[str, int] = {}  # row in `tracks` of each usable id
         for place, row in enumerate(given):
             self._add(place, row)
         self._find_rows()
@@ -321,8 +321,7 @@ class _Labels:
         offset = row.get("sound_offset_ms")
         source = row.get("source")
         source = None if source is None else printable(str(source))
-        given = dict(zip(SOURCE_FIELDS, (source, start, end, offset), strict=True))
-        return TrackRow(key, count, expected, duration, **given)
+        return TrackRow(key, count, expected, duration, source, start, end, offset)
 
     def fingerprint(self) -> str:
         """Return a hash of all labels and values."""

@@ -162,7 +162,8 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         runtime.device,
         runtime.precision,
         runtime.compiled,
-        min_face=config.min_face,
+        teacher.read_outputs(),
+        config.min_face,
     )
     shards = list(plan_shards(corpus.files, corpus.tracks, settings, config.shard_tracks))
     return BuildPlan(config, corpus, assigned, teacher.path, runtime, settings, shards)

@@ -103,7 +103,7 @@ def find_existing(out: Path, state: Path) -> Existing | None:
             f"{out}: holds a dataset of contract version {version}, and this emovox writes "
             f"{schema.SCHEMA_VERSION}; {advice}"
         )
-    splits = {}
+    splits: dict[str, str] = {}
     try:
         for split in manifest["totals"]["by_split"]:
             with local_copy(out / schema.table_file("tracks", split)) as path:

@@ -1,4 +1,4 @@
-"""Feeds: crops to a teacher, logits back.
+"""Feeds: crops to a teacher, its outputs back.
 
 A worker either holds the teacher itself or shares one that runs in another process: each GPU has
 one such process. Crops lie in memory that both processes map; only the number of a buffer goes
@@ -18,7 +18,7 @@ from typing import Protocol
 
 import numpy as np
 
-from emovox.emotions import EMOTIONS
+from emovox.emotions import Outputs
 from emovox.errors import EmovoxError
 from emovox.teacher import Teacher
 
@@ -31,17 +31,19 @@ class TeacherLostError(EmovoxError):
 
 
 class Feed(Protocol):
-    """Sends crops to a teacher in batches, and returns all their logits at the end.
+    """Sends crops to a teacher in batches, and returns all its outputs at the end.
 
     Attributes:
         input_size: side S of the crops, in pixels.
         sha256: SHA-256 of the teacher's weights.
+        outputs: names of the teacher's outputs.
         teacher_seconds: time that the teacher has spent on the crops.
         wait_seconds: time that the caller has waited for it.
     """
 
     input_size: int
     sha256: str
+    outputs: Outputs
     teacher_seconds: float
     wait_seconds: float
 
@@ -54,7 +56,7 @@ class Feed(Protocol):
         ...
 
     def drain(self) -> np.ndarray:
-        """Return the logits float32 `[N, 8]` of all crops sent since the last call, in order."""
+        """Return the outputs float32 `[N, E + V]` of all crops since the last call, in order."""
         ...
 
 
@@ -63,6 +65,7 @@ class InlineFeed:
 
     def __init__(self, teacher: Teacher) -> None:
         self.input_size, self.sha256 = teacher.input_size, teacher.sha256
+        self.outputs = Outputs(teacher.emotions, teacher.values)
         self.teacher_seconds = self.wait_seconds = 0.0
         self._teacher = teacher
         self._crops = crops_in(None, teacher.input_size)
@@ -78,7 +81,7 @@ class InlineFeed:
         self.wait_seconds = self.teacher_seconds
 
     def drain(self) -> np.ndarray:
-        logits, self._logits = _joined(self._logits), []
+        logits, self._logits = _joined(self._logits, self.outputs), []
         return logits
 
 
@@ -93,7 +96,7 @@ class RemoteFeed:
         self.teacher_seconds = self.wait_seconds = 0.0
         with _or_lost():
             self._server: Connection = Client(address, "AF_UNIX")
-            self.sha256, self.input_size = self._server.recv()
+            self.sha256, self.input_size, self.outputs = self._server.recv()
             descriptor = _shared_memory(memory_bytes(self.input_size))
             memory = mmap.mmap(descriptor, memory_bytes(self.input_size))
             _send_descriptor(self._server, descriptor)
@@ -117,7 +120,7 @@ class RemoteFeed:
     def drain(self) -> np.ndarray:
         while self._in_progress:
             self._receive()
-        logits, self._logits = _joined(self._logits), []
+        logits, self._logits = _joined(self._logits, self.outputs), []
         return logits
 
     def close(self) -> None:
@@ -169,8 +172,8 @@ def _send_descriptor(connection: Connection, descriptor: int) -> None:
         socket.send_fds(channel, [b"\0"], [descriptor])
 
 
-def _joined(logits: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate([np.empty((0, len(EMOTIONS)), np.float32), *logits])
+def _joined(logits: list[np.ndarray], outputs: Outputs) -> np.ndarray:
+    return np.concatenate([np.empty((0, len(outputs)), np.float32), *logits])
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from typing import Protocol
 
 import numpy as np
 
+from emovox.emotions import Outputs
 from emovox.labelling.teacher_client import NUM_BUFFERS, crops_in, memory_bytes
 
 NUM_LAUNCHED = 2  # batches on the device: one runs, one is queued
@@ -25,6 +26,8 @@ class BatchTeacher(Protocol):
 
     input_size: int
     sha256: str
+    emotions: tuple[str, ...]
+    values: tuple[str, ...]
     batch_size: int
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
@@ -168,7 +171,8 @@ class TeacherServer:
         if self._ended:
             _hang_up(client)
         try:
-            client.send((self._teacher.sha256, size))
+            outputs = Outputs(self._teacher.emotions, self._teacher.values)
+            client.send((self._teacher.sha256, size, outputs))
             memory = _receive_memory(client, memory_bytes(size))
             buffers = [crops_in(memory, size, number) for number in range(NUM_BUFFERS)]
             while True:

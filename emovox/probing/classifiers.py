@@ -1,6 +1,6 @@
 """Classifiers that read the labels of a corpus out of features, and their cross-validation.
 
-The features are usually the eight logits of a network, used as an embedding.
+The features are usually the logits of a network, used as an embedding.
 """
 
 import warnings

@@ -16,6 +16,7 @@ from emovox.labelling.label_videos import label_videos
 from emovox.media.audio import SAMPLE_RATE
 from emovox.packages import explained
 from emovox.probing.corpora import SpeechCorpus, Utterance
+from emovox.registry import read_header
 from emovox.student import STUDENTS
 from emovox.student.clips import MIN_DURATION, read_ahead
 from emovox.student.evaluation import read_utterance
@@ -64,7 +65,7 @@ def kind_of_model(name_or_path: str) -> str:
 
     known = dict.fromkeys(student_checkpoint.ARCHITECTURES, STUDENT)
     known |= dict.fromkeys(teacher_checkpoint.ARCHITECTURES, TEACHER)
-    architecture = _architecture(path)
+    architecture = read_header(path).get("architecture", "")
     if architecture in known:
         return known[architecture]
     raise InputError(
@@ -73,17 +74,6 @@ def kind_of_model(name_or_path: str) -> str:
         else f"{path}: is {kind_of_file(path)} that does not state its network; keep the original "
         f"file name of published weights: {', '.join(files)}"
     )
-
-
-def _architecture(path: Path) -> str:
-    """Return the architecture in the header of a checkpoint; empty for another file."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return (file.metadata() or {}).get("architecture", "")
-    except (SafetensorError, OSError):
-        return ""
 
 
 def audio_features(
@@ -201,7 +191,8 @@ def video_features(
         )
         rows = [row for table in dataset.tracks.values() for row in table.to_pylist()]
         dropped = pq.read_table(dataset.path / schema.DROPPED_FILE).to_pylist()
-    maxima = {row["track_id"]: [row[name] for name in schema.EIGHT.maxima] for row in rows}
+    columns = [f"max_{emotion}" for emotion in dataset.emotions]
+    maxima = {row["track_id"]: [row[name] for name in columns] for row in rows}
     reasons = {row["track_id"]: row for row in dropped}
     found = Features()
     for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):

@@ -1,7 +1,7 @@
 """Probes: usefulness of a network's outputs on labelled corpora.
 
 Each utterance is scored as a whole. An affine map and a softmax then predict its label from the
-eight logits, as in the paper's external evaluation.
+logits, as in the paper's external evaluation.
 """
 
 import os

@@ -11,10 +11,8 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
 from emovox.dataset.takedown import mentions_listed
-from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 
-NUM_EMOTIONS = len(EMOTIONS)
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 LOGIT_BINS = 72
 REACH = 0.0005  # share of logits beyond either end of the axis of the histograms
@@ -30,8 +28,9 @@ class SplitCounts:
     Attributes:
         num_expected: grid points, with or without a face.
         seconds: of all tracks; None if the duration of a track is unknown.
-        frames: frames by dominant emotion, int64 `[8]`.
-        labels: tracks by label, int64 `[8]`.
+        frames: frames by dominant emotion, int64 `[E]`.
+        labels: tracks by label, int64 `[E]`.
+        values: mean and deviation of each value over the frames, float64 `[V, 2]`.
     """
 
     split: str
@@ -43,6 +42,7 @@ class SplitCounts:
     seconds: float | None
     frames: np.ndarray
     labels: np.ndarray
+    values: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -51,10 +51,10 @@ class Logits:
 
     Attributes:
         edges: of the bins, `[B + 1]`; logits beyond them count in the outermost bins.
-        counts: histograms, int64 `[8, B]`.
-        mean: `[8]`.
-        deviation: standard deviation, `[8]`.
-        quantiles: `[8, 5]`, at `QUANTILES`.
+        counts: histograms, int64 `[E, B]`.
+        mean: `[E]`.
+        deviation: standard deviation, `[E]`.
+        quantiles: `[E, 5]`, at `QUANTILES`.
         num_bad: frames with a logit that is not finite; they are excluded from all distributions.
     """
 
@@ -76,10 +76,10 @@ class Skew:
         gini: Gini coefficient: 0 for groups of equal size, near 1 if one group has all frames.
         largest: share of frames in the largest group.
         tenth: share of frames in the largest tenth of the groups.
-        having: groups in which an emotion is dominant at least once, `[8]`.
-        top: share of an emotion's frames in the group with the most of them, `[8]`; NaN for an
+        having: groups in which an emotion is dominant at least once, `[E]`.
+        top: share of an emotion's frames in the group with the most of them, `[E]`; NaN for an
             emotion without frames.
-        shares: quantiles over the groups of the share of an emotion in their frames, `[8, 5]`.
+        shares: quantiles over the groups of the share of an emotion in their frames, `[E, 5]`.
     """
 
     num_groups: int
@@ -121,6 +121,8 @@ class Aggregates:
 
     name: str
     version: str
+    emotions: tuple[str, ...]
+    value_names: tuple[str, ...]
     splits: tuple[SplitCounts, ...]
     logits: Logits
     coverage: Coverage
@@ -145,8 +147,13 @@ class Aggregates:
 
     @property
     def frames(self) -> np.ndarray:
-        """Frames by dominant emotion, int64 `[8]`."""
+        """Frames by dominant emotion, int64 `[E]`."""
         return np.sum([split.frames for split in self.splits], axis=0)
+
+    def frames_of(self, emotions: Sequence[str]) -> list[int | None]:
+        """Return frames by dominant emotion, None for an emotion that the dataset does not have."""
+        counts = dict(zip(self.emotions, self.frames.tolist(), strict=True))
+        return [counts.get(emotion) for emotion in emotions]
 
 
 def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
@@ -162,16 +169,18 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     edges = logit_edges([dataset]) if edges is None else edges
     counts, dominants = zip(*(_split(dataset, split) for split in schema.SPLITS), strict=True)
     tables = [dataset.tracks[split] for split in dataset.splits]
-    tracks = pa.concat_tables([schema.EIGHT.tracks.empty_table(), *tables])
+    tracks = pa.concat_tables([dataset.columns.tracks.empty_table(), *tables])
     n_frames, dominant = tracks["n_frames"].to_numpy(), np.concatenate(dominants)
     return Aggregates(
         dataset.name,
         dataset.version,
+        dataset.emotions,
+        dataset.values,
         counts,
         _logits(dataset, edges),
         _coverage(n_frames, tracks["n_expected"].to_numpy()),
-        _skew(tracks["identity_id"], n_frames, dominant),
-        _skew(_videos(tracks), n_frames, dominant),
+        _skew(tracks["identity_id"], n_frames, dominant, len(dataset.emotions)),
+        _skew(_videos(tracks), n_frames, dominant, len(dataset.emotions)),
         dropped_reasons(dataset),
     )
 
@@ -229,7 +238,7 @@ def _videos(tracks: pa.Table) -> pa.ChunkedArray:
 
 def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
     """Return the counts of a split, and the dominant emotion of each of its frames."""
-    tracks, dominant = schema.EIGHT.tracks.empty_table(), np.empty(0, np.int64)
+    tracks, dominant = dataset.columns.tracks.empty_table(), np.empty(0, np.int64)
     if split in dataset.splits:
         tracks, dominant = dataset.tracks[split], dominant_of(dataset.to_numpy(split)[0])
     if tracks["n_frames"].to_numpy().sum() != len(dominant):
@@ -237,7 +246,7 @@ def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
             f"{dataset.path}: tables `tracks` and `frames` of {split} do not match; run "
             "`emovox validate` for details"
         )
-    labels = pc.index_in(tracks["label"], pa.array(EMOTIONS)).drop_null().to_numpy()
+    labels = pc.index_in(tracks["label"], pa.array(dataset.emotions)).drop_null().to_numpy()
     duration = tracks["duration_ms"]
     return SplitCounts(
         split,
@@ -247,19 +256,30 @@ def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
         len(dominant),
         int(tracks["n_expected"].to_numpy().sum()),
         None if duration.null_count else float(duration.to_numpy().sum() / 1000),
-        np.bincount(dominant[dominant >= 0], minlength=NUM_EMOTIONS),
-        np.bincount(labels, minlength=NUM_EMOTIONS),
+        np.bincount(dominant[dominant >= 0], minlength=len(dataset.emotions)),
+        np.bincount(labels, minlength=len(dataset.emotions)),
+        _value_moments(dataset, split),
     ), dominant
+
+
+def _value_moments(dataset: Dataset, split: str) -> np.ndarray:
+    """Return mean and deviation of each value of a split, float64 `[V, 2]`; NaN without frames."""
+    moments = np.full((len(dataset.values), 2), np.nan)
+    for k, name in enumerate(dataset.values if split in dataset.splits else ()):
+        column = dataset.frames[split][f"value_{name}"]
+        moments[k] = pc.mean(column).as_py(), pc.stddev(column).as_py()
+    return moments
 
 
 def _logits(dataset: Dataset, edges: np.ndarray) -> Logits:
     parts = [dataset.to_numpy(split)[0] for split in dataset.splits]
     bad = [~np.isfinite(part.sum(axis=1, dtype=np.float64)) for part in parts]
-    counts = np.zeros((NUM_EMOTIONS, len(edges) - 1), np.int64)
-    mean, deviation = np.full((2, NUM_EMOTIONS), np.nan)
-    quantiles = np.full((NUM_EMOTIONS, len(QUANTILES)), np.nan)
+    num = len(dataset.emotions)
+    counts = np.zeros((num, len(edges) - 1), np.int64)
+    mean, deviation = np.full((2, num), np.nan)
+    quantiles = np.full((num, len(QUANTILES)), np.nan)
     scale = (len(edges) - 1) / (edges[-1] - edges[0])
-    for k in range(NUM_EMOTIONS):
+    for k in range(num):
         columns = [p[~b, k] if b.any() else p[:, k] for p, b in zip(parts, bad, strict=True)]
         values = np.concatenate([np.empty(0, np.float32), *columns])
         if not len(values):
@@ -281,25 +301,28 @@ def _coverage(n_frames: np.ndarray, n_expected: np.ndarray) -> Coverage:
     return Coverage(counts, int((share >= 1).sum()))
 
 
-def _skew(groups: pa.ChunkedArray, n_frames: np.ndarray, dominant: np.ndarray) -> Skew:
+def _skew(
+    groups: pa.ChunkedArray, n_frames: np.ndarray, dominant: np.ndarray, num_emotions: int
+) -> Skew:
     """Return the distribution of frames over groups.
 
     Args:
         groups: group of each track.
         n_frames: frames of each track, int `[T]`.
         dominant: dominant emotion of each frame, int `[N]`.
+        num_emotions: number of emotions.
     """
     encoded = pc.dictionary_encode(groups).combine_chunks()
     codes = encoded.indices.to_numpy().astype(np.int64)
     num_groups = len(encoded.dictionary)
     if not num_groups:
-        empty = np.full(NUM_EMOTIONS, np.nan)
-        quantiles = np.full((NUM_EMOTIONS, len(QUANTILES)), np.nan)
-        return Skew(0, np.zeros(LORENZ_POINTS), 0.0, 0.0, 0.0, np.zeros(8, int), empty, quantiles)
-    of_frame = np.repeat(codes * NUM_EMOTIONS, n_frames)
+        having, empty = np.zeros(num_emotions, int), np.full(num_emotions, np.nan)
+        quantiles = np.full((num_emotions, len(QUANTILES)), np.nan)
+        return Skew(0, np.zeros(LORENZ_POINTS), 0.0, 0.0, 0.0, having, empty, quantiles)
+    of_frame = np.repeat(codes * num_emotions, n_frames)
     known = dominant >= 0
-    table = np.bincount((of_frame + dominant)[known], minlength=num_groups * NUM_EMOTIONS)
-    table = table.reshape(num_groups, NUM_EMOTIONS)
+    table = np.bincount((of_frame + dominant)[known], minlength=num_groups * num_emotions)
+    table = table.reshape(num_groups, num_emotions)
     sizes = np.bincount(codes, n_frames, num_groups)
     rising = np.sort(sizes)
     held = np.concatenate([[0], rising.cumsum() / max(rising.sum(), 1)])
@@ -320,6 +343,7 @@ def _skew(groups: pa.ChunkedArray, n_frames: np.ndarray, dominant: np.ndarray) -
     )
 
 
-def as_shares(counts: np.ndarray) -> np.ndarray:
-    """Return counts as shares of their sum; zeros if the sum is 0."""
-    return np.asarray(counts / max(counts.sum(), 1))
+def as_shares(counts: Sequence[int | None]) -> np.ndarray:
+    """Return counts as shares of their sum, zeros if the sum is 0; NaN for None."""
+    known = np.array(counts, np.float64)
+    return np.asarray(known / max(np.nansum(known), 1))

@@ -15,12 +15,13 @@ from markupsafe import Markup
 
 from emovox import charts
 from emovox.charts import percent
+from emovox.colours import PER_STYLE, colours_of
 from emovox.config import read_config
 from emovox.dataset import card_text, schema
 from emovox.dataset.reader import Dataset
-from emovox.emotions import COLOURS, COLOURS_ON_DARK, EMOTIONS
 from emovox.files import write_text
 from emovox.reporting import page_charts
+from emovox.reporting.aggregates import Aggregates
 from emovox.reporting.paper_figures import write_figures
 from emovox.reporting.paper_tables import probe_rows, splits_table
 from emovox.reporting.report_config import ReportConfig
@@ -83,8 +84,12 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": page_charts.cell, "commas": "{:,}".format}
+    emotions = report.aggregates.emotions
     style = environment.get_template("report.css").render(
-        light=COLOURS, dark=COLOURS_ON_DARK, charts=charts
+        light=colours_of(emotions),
+        dark=colours_of(emotions, dark=True),
+        per_style=PER_STYLE,
+        charts=charts,
     )
     script = environment.get_template("report.js").render()
     policy = POLICY.format(script=_digest(script), style=_digest(style))
@@ -107,7 +112,8 @@ def as_script_json(content: Any) -> Markup:
 def _context(report: Report) -> dict[str, Any]:
     found = report.aggregates
     return vars(report) | {
-        "emotions": EMOTIONS,
+        "emotions": found.emotions,
+        "value_rows": _value_rows(found),
         "facts": _facts(report),
         "split_rows": _split_rows(report),
         "frames_by_split": [(s.split, *s.frames) for s in found.splits],
@@ -153,6 +159,15 @@ def _split_rows(report: Report) -> list[Sequence[Any]]:
     ]
 
 
+def _value_rows(found: Aggregates) -> list[Sequence[Any]]:
+    """Return the rows of the table of values: name, then mean and deviation for each split."""
+    splits = [split for split in found.splits if split.num_frames]
+    return [
+        (name, *(f"{split.values[k, 0]:z.3f} ± {split.values[k, 1]:.3f}" for split in splits))
+        for k, name in enumerate(found.value_names)
+    ]
+
+
 def _student_context(report: Report) -> dict[str, Any]:
     results = report.results
     splits = results.student.splits if results.student else ()
@@ -167,11 +182,11 @@ def _student_context(report: Report) -> dict[str, Any]:
 
 def _track_data(report: Report) -> dict[str, Any]:
     return {
-        "emotions": list(EMOTIONS),
+        "emotions": list(report.dataset.emotions),
         "step": report.dataset.step,
         "levels": LEVELS,
         "media": report.media is not None,
-        "tracks": [pack(track) for track in report.tracks],
+        "tracks": [pack(track, report.dataset.emotions) for track in report.tracks],
     }
 
 

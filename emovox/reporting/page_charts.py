@@ -9,14 +9,15 @@ import numpy as np
 
 from emovox import charts
 from emovox.charts import percent
-from emovox.emotions import COLOURS, EMOTIONS
-from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Logits, Skew, as_shares
+from emovox.colours import COLOURS, colours_of
+from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Skew, as_shares
 from emovox.reporting.run_results import SplitResult
 
 Row = Sequence[Any]
 
 WIDTH = 5.4  # inches of a chart; its text of 10 points is then as large as the text of the page
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
+ROW_HEIGHT = 0.3625  # inches of a chart per emotion
 RIDGE = 1.3  # height of the tallest histogram, in rows
 ALT_ROWS = 10  # most rows of the table in the description of a chart
 # Style and colour of lines that are not of an emotion.
@@ -28,7 +29,6 @@ PAGE_COLOURS = {
     charts.SOFT: "var(--soft)",
     charts.GRID: "var(--grid)",
     charts.BAR: "var(--bar)",
-    **{colour: f"var(--e{k})" for k, colour in enumerate(COLOURS.values())},
 }
 
 
@@ -50,14 +50,14 @@ class PageFigure:
     draw: Callable[[Any], None]
     height: float = 3.5
 
-    @property
-    def picture(self) -> str:
-        """The chart as SVG, with the first column of the numbers as its description."""
+    def picture(self, emotions: Sequence[str]) -> str:
+        """Return the chart as SVG for a page with CSS colours of these emotions."""
+        css = {colour: f"var(--e{k})" for k, colour in enumerate(colours_of(emotions))}
         numbers = (f"{row[0]} {cell(row[1])}" for row in self.rows[-ALT_ROWS:])
         with charts.new_figure(WIDTH, self.height) as figure:
             self.draw(figure.subplots())
             alt = f"Chart of {self.header[1]}: {'; '.join(numbers)}"
-            return charts.inline_svg(figure, self.key, alt, PAGE_COLOURS)
+            return charts.inline_svg(figure, self.key, alt, css | PAGE_COLOURS)
 
 
 def cell(value: Any) -> str:
@@ -73,10 +73,10 @@ def dataset_figures(found: Aggregates, compared: Aggregates | None) -> dict[str,
     """Return the figures of a dataset by key; another one is plotted over its distributions."""
     figures = (
         emotions_figure(found, compared),
-        logits_figure(found.logits, compared.logits if compared else None),
+        logits_figure(found, compared),
         coverage_figure(found.coverage),
         skew_figure(found.identities, found.videos),
-        people_figure(found.identities, found.videos),
+        people_figure(found),
     )
     return {figure.key: figure for figure in figures}
 
@@ -84,44 +84,51 @@ def dataset_figures(found: Aggregates, compared: Aggregates | None) -> dict[str,
 def emotions_figure(found: Aggregates, compared: Aggregates | None) -> PageFigure:
     """Show the frames by dominant emotion, or their shares in two datasets (paper, Figure 4)."""
     datasets = [each for each in (found, compared) if each]
+    emotions = list(dict.fromkeys(name for each in datasets for name in each.emotions))
     header = ["emotion"]
-    rows: list[list[Any]] = [[emotion] for emotion in EMOTIONS]
+    rows: list[list[Any]] = [[emotion] for emotion in emotions]
     for each in datasets:
         header += [f"frames, {each.title}", "share"]
-        for row, count, share in zip(rows, each.frames, as_shares(each.frames), strict=True):
+        counts = each.frames_of(emotions)
+        for row, count, share in zip(rows, counts, as_shares(counts), strict=True):
             row += [count, percent(share)]
 
     def draw(axes: Any) -> None:
         if compared:
-            shares = [(each.title, as_shares(each.frames)) for each in datasets]
-            charts.draw_counts(axes, shares, "share of frames")
+            shares = [(each.title, as_shares(each.frames_of(emotions))) for each in datasets]
+            charts.draw_counts(axes, emotions, shares, "share of frames")
         else:
-            charts.draw_counts(axes, [(found.title, found.frames)], "frames")
+            charts.draw_counts(axes, emotions, [(found.title, found.frames)], "frames")
 
-    return PageFigure("emotions", header, rows, draw, height=4.8 if compared else 3.5)
+    height = ROW_HEIGHT * len(emotions) * (1.45 if compared else 1) + 0.6
+    return PageFigure("emotions", header, rows, draw, height=height)
 
 
-def logits_figure(found: Logits, compared: Logits | None) -> PageFigure:
+def logits_figure(shown: Aggregates, compared: Aggregates | None) -> PageFigure:
     """Show the distribution of each emotion's logits as a ridge."""
+    found, emotions = shown.logits, shown.emotions
     centres = (found.edges[1:] + found.edges[:-1]) / 2
 
     def draw(axes: Any) -> None:
-        ridges, *others = [_as_densities(logits.counts) for logits in (found, compared) if logits]
-        scale = RIDGE / (max(float(each.max(initial=0)) for each in (ridges, *others)) or 1.0)
-        for k, colour in enumerate(COLOURS.values()):
+        ridges = _as_densities(found.counts)
+        others: dict[str, np.ndarray] = {}
+        if compared:
+            others |= zip(compared.emotions, _as_densities(compared.logits.counts), strict=True)
+        scale = RIDGE / (max(float(np.max(each)) for each in (ridges, *others.values())) or 1.0)
+        for k, (emotion, colour) in enumerate(zip(emotions, colours_of(emotions), strict=True)):
             line = k - scale * ridges[k]
             axes.fill([centres[0], *centres, centres[-1]], [k, *line, k], color=colour, alpha=0.88)
-            for densities in others:
-                axes.plot(centres, k - scale * densities[k], color=charts.INK, linewidth=1)
+            if emotion in others:
+                axes.plot(centres, k - scale * others[emotion], color=charts.INK, linewidth=1)
             median = found.quantiles[k, 2]
             axes.plot([median, median], [k - 0.16, k + 0.12], color=charts.INK)
-        charts.emotion_rows(axes, grid=True)
-        axes.set(xlim=found.edges[[0, -1]], ylim=(len(EMOTIONS) - 0.6, -RIDGE), xlabel="logit")
+        charts.emotion_rows(axes, emotions, grid=True)
+        axes.set(xlim=found.edges[[0, -1]], ylim=(len(emotions) - 0.6, -RIDGE), xlabel="logit")
 
     header = ["emotion", "mean", "deviation", *(f"{100 * q:g} %" for q in QUANTILES)]
     values = np.column_stack([found.mean, found.deviation, found.quantiles])
-    rows = [(emotion, *row) for emotion, row in zip(EMOTIONS, values.tolist(), strict=True)]
-    return PageFigure("logits", header, rows, draw, height=4)
+    rows = [(emotion, *row) for emotion, row in zip(emotions, values.tolist(), strict=True)]
+    return PageFigure("logits", header, rows, draw, height=ROW_HEIGHT * len(emotions) + 1.1)
 
 
 def coverage_figure(found: Coverage) -> PageFigure:
@@ -169,25 +176,26 @@ def skew_figure(identities: Skew, videos: Skew) -> PageFigure:
     return PageFigure("skew", ("", "Gini", "largest", "largest tenth", "groups"), rows, draw)
 
 
-def people_figure(identities: Skew, videos: Skew) -> PageFigure:
+def people_figure(found: Aggregates) -> PageFigure:
     """Show how the share of each emotion differs between identities."""
+    emotions, identities, videos = found.emotions, found.identities, found.videos
     low, inner_low, median, inner_high, high = identities.shares.T
 
     def draw(axes: Any) -> None:
-        places, colours = np.arange(len(EMOTIONS)), list(COLOURS.values())
+        places, colours = np.arange(len(emotions)), colours_of(emotions)
         axes.barh(places, high - low, 0.1, left=low, color=colours, alpha=0.5)
         axes.barh(places, inner_high - inner_low, 0.5, left=inner_low, color=colours)
         axes.vlines(median, places - 0.32, places + 0.32, color=charts.INK)
-        charts.emotion_rows(axes)
+        charts.emotion_rows(axes, emotions)
         axes.set(xlim=(0, 1), xticks=QUARTERS, xlabel="share of an identity's frames")
         axes.xaxis.set_major_formatter(charts.percent_tick)
 
     header = ("emotion", "median share", "identities", "top identity", "videos", "top video")
     rows = []
-    for k, emotion in enumerate(EMOTIONS):
+    for k, emotion in enumerate(emotions):
         spread = [(skew.having[k], percent(skew.top[k])) for skew in (identities, videos)]
         rows.append((emotion, percent(median[k]), *spread[0], *spread[1]))
-    return PageFigure("people", header, rows, draw)
+    return PageFigure("people", header, rows, draw, height=ROW_HEIGHT * len(emotions) + 0.6)
 
 
 def roc_figure(found: SplitResult) -> PageFigure:
@@ -227,5 +235,5 @@ def losses_figure(training: Sequence[Mapping[str, Any]]) -> PageFigure:
 
 
 def _as_densities(counts: np.ndarray) -> np.ndarray:
-    """Return histograms `[8, B]` whose bins sum to 1 each, or to 0 without values."""
+    """Return histograms `[E, B]` whose bins sum to 1 each, or to 0 without values."""
     return np.asarray(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emovox import charts
-from emovox.emotions import COLOURS, EMOTIONS
+from emovox.colours import colours_of, line_style
 from emovox.files import write_text
 from emovox.reporting.aggregates import as_shares, dominant_of
 from emovox.reporting.page_charts import emotions_figure
@@ -49,40 +49,42 @@ def _figure_2(report: Report, folder: Path) -> str:
     track = max(report.tracks, key=_num_changes)
     pictures = _read_faces(report, track)
     step, dominant = report.dataset.step, dominant_of(track.logits)
+    emotions = report.dataset.emotions
+    colours = colours_of(emotions)
     times = track.frame_index * step
     ratios = [*([1.3] if pictures else []), 4, 0.35]
     with charts.new_figure(7.5, 5.2 if pictures else 3.9) as figure:
         *faces, logits, strip = figure.subplots(len(ratios), 1, height_ratios=ratios)
         for axes in faces:
             _draw_faces(axes, pictures, step)
-        for k, emotion in enumerate(EMOTIONS):
-            style = charts.line_style(emotion)
-            logits.plot(times, track.logits[:, k], style, color=COLOURS[emotion], label=emotion)
+        for k, emotion in enumerate(emotions):
+            line = track.logits[:, k]
+            logits.plot(times, line, line_style(k), color=colours[k], label=emotion)
         logits.set(ylabel="logit", xticklabels=[])
         logits.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         known = dominant >= 0
-        colours = [COLOURS[EMOTIONS[k]] for k in dominant[known]]
-        strip.bar(times[known], 1, step, align="edge", color=colours)
+        strip.bar(times[known], 1, step, align="edge", color=[colours[k] for k in dominant[known]])
         strip.set(yticks=[], ylim=(0, 1), xlabel="seconds")
         for axes in (logits, strip):
             axes.set_xlim(0, times[-1] + step)
         figure.suptitle(f"{track.track_id} ({track.split})", fontsize=10)
-        numbers: Table = [["frame_index", "time_s", *EMOTIONS, "dominant"]]
+        numbers: Table = [["frame_index", "time_s", *emotions, "dominant"]]
         for index, row, k in zip(track.frame_index.tolist(), track.logits, dominant, strict=True):
             values = (f"{value:.4f}" for value in row)
-            numbers.append([index, round(index * step, 3), *values, EMOTIONS[k] if k >= 0 else ""])
+            numbers.append([index, round(index * step, 3), *values, emotions[k] if k >= 0 else ""])
         return _save(figure, folder, "figure-2", numbers)
 
 
 def _figure_4(report: Report, folder: Path) -> str:
     """Draw the frames by dominant emotion."""
-    datasets = [found for found in (report.aggregates, report.compared) if found]
-    titles = [f"{word}, {found.title}" for found in datasets for word in ("frames", "share")]
-    numbers: Table = [["emotion", *titles]]
-    for k, emotion in enumerate(EMOTIONS):
-        pairs = [(int(d.frames[k]), round(float(as_shares(d.frames)[k]), 6)) for d in datasets]
-        numbers.append([emotion, *(value for pair in pairs for value in pair)])
     chart = emotions_figure(report.aggregates, report.compared)
+    emotions = [row[0] for row in chart.rows]
+    numbers: Table = [["emotion"], *([emotion] for emotion in emotions)]
+    for found in filter(None, (report.aggregates, report.compared)):
+        counts = found.frames_of(emotions)
+        numbers[0] += [f"frames, {found.title}", f"share, {found.title}"]
+        for row, count, share in zip(numbers[1:], counts, as_shares(counts), strict=True):
+            row += ["", ""] if count is None else [count, round(float(share), 6)]
     with charts.new_figure(6, chart.height) as figure:
         chart.draw(figure.subplots())
         return _save(figure, folder, "figure-4", numbers)
@@ -97,7 +99,8 @@ def _figure_5(report: Report, folder: Path) -> list[str]:
         why = "no student was given" if student is None else "its predictions.parquet is missing"
         return [_line("figure-5", f"not written: {why}")]
     rates: Table = [["split", "emotion", "false_positive_rate", "true_positive_rate"]]
-    counts: Table = [["split", "teacher", *(f"student_{emotion}" for emotion in EMOTIONS)]]
+    emotions = list(known[0][0].positives)
+    counts: Table = [["split", "teacher", *(f"student_{emotion}" for emotion in emotions)]]
     width = 5 * len(known)
     with charts.new_figure(width, 5) as roc, charts.new_figure(width, 4.8) as confusions:
         panels = roc.subplots(1, len(known), squeeze=False)[0]
@@ -105,12 +108,12 @@ def _figure_5(report: Report, folder: Path) -> list[str]:
         for axes, matrix, (split, counted) in zip(panels, matrices, known, strict=True):
             charts.draw_roc(axes, split.curves, split.areas, split.positives)
             axes.set_title(split.split)
-            charts.draw_confusion(matrix, counted, EMOTIONS, "teacher (tracks)", "student")
+            charts.draw_confusion(matrix, counted, emotions, "teacher (tracks)", "student")
             matrix.set_title(f"{split.split}, % of the teacher's (count)")
             for emotion, curve in split.curves.items():
                 for pair in zip(curve.false_rate, curve.true_rate, strict=True):
                     rates.append([split.split, emotion, *(f"{rate:.5f}" for rate in pair)])
-            for emotion, row in zip(EMOTIONS, counted.tolist(), strict=True):
+            for emotion, row in zip(emotions, counted.tolist(), strict=True):
                 counts.append([split.split, emotion, *row])
         return [
             _save(roc, folder, "figure-5", rates),

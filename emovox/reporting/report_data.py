@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 from emovox.dataset import schema
 from emovox.dataset.documents import read_document
 from emovox.dataset.reader import Dataset, load
-from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.packages import data_frame, explained
 from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
@@ -52,7 +51,7 @@ class Report:
         return "\n".join(self.written)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with one row per split: counts, and frames and labels by emotion.
+        """Return a table with one row per split: counts, frames and labels by emotion, values.
 
         Raises:
             MissingPackageError: pandas is not installed.
@@ -60,10 +59,13 @@ class Report:
         rows = []
         for split in self.aggregates.splits:
             row = dataclasses.asdict(split)
-            for name in ("frames", "labels"):
-                row |= {
-                    f"{name}_{e}": n for e, n in zip(EMOTIONS, row.pop(name).tolist(), strict=True)
-                }
+            found = {"frames": row.pop("frames"), "labels": row.pop("labels")}
+            for name, counts in found.items():
+                by_emotion = zip(self.aggregates.emotions, counts.tolist(), strict=True)
+                row |= {f"{name}_{emotion}": count for emotion, count in by_emotion}
+            moments = zip(self.aggregates.value_names, row.pop("values").tolist(), strict=True)
+            for name, (mean, deviation) in moments:
+                row |= {f"mean_{name}": mean, f"deviation_{name}": deviation}
             rows.append(row)
         return data_frame(rows)
 
@@ -103,7 +105,7 @@ def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
         compared[0] if compared else None,
         results,
         tracks,
-        collect_media(dataset, provenance, tracks, config.media) if config.media else None,
+        collect_media(dataset, tracks, config.media) if config.media else None,
     )
 
 

@@ -16,7 +16,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.scores import Curve, Interval, confusion_matrix, emotion_curves
 
@@ -34,10 +33,10 @@ class SplitResult:
         split: name of the split.
         num_tracks: number of scored tracks.
         num_identities: number of their identities.
-        positives: tracks by emotion of the label.
+        positives: tracks by emotion of the label, for all emotions in order.
         areas: AUC by emotion, and the means by their names.
         curves: ROC curves by emotion; empty without predictions.
-        confusion: tracks by the teacher's label (rows) and the student's (columns), int64 `[8, 8]`;
+        confusion: tracks by the teacher's label (rows) and the student's (columns), int64 `[E, E]`;
             None without predictions.
     """
 
@@ -205,17 +204,19 @@ def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentS
 
 def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) -> SplitResult:
     curves, confusion = {}, None
+    positives = {str(emotion): int(num) for emotion, num in found["positives"].items()}
+    emotions = list(positives)
     if predictions is not None:
         rows = predictions.filter(pc.equal(predictions["split"], name))
-        labels = np.array(pc.index_in(rows["label"], pa.array(EMOTIONS)).to_pylist(), np.int64)
-        scores = np.stack([rows[f"score_{emotion}"].to_numpy() for emotion in EMOTIONS], axis=1)
-        curves = emotion_curves(labels, scores)
-        confusion = confusion_matrix(labels, scores.argmax(axis=1))
+        labels = np.array(pc.index_in(rows["label"], pa.array(emotions)).to_pylist(), np.int64)
+        scores = np.stack([rows[f"score_{emotion}"].to_numpy() for emotion in emotions], axis=1)
+        curves = emotion_curves(labels, scores, emotions)
+        confusion = confusion_matrix(labels, scores.argmax(axis=1), len(emotions))
     return SplitResult(
         str(name),
         int(found["tracks"]),
         int(found["identities"]),
-        {emotion: int(found["positives"][emotion]) for emotion in EMOTIONS},
+        positives,
         {str(key): Interval.from_json(area) for key, area in found["auc"].items()},
         curves,
         confusion,

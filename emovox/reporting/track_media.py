@@ -4,7 +4,7 @@ import base64
 import io
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,19 +15,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from tqdm import tqdm
 
-from emovox.corpus.layouts import LAYOUTS, read_corpus
-from emovox.corpus.sound_files import audio_path
-from emovox.corpus.tracks import FaceSource, Track
-from emovox.corpus.voxceleb import read_boxes
+from emovox.corpus.sound_files import AudioTree, Sound
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
-from emovox.errors import EmovoxError, InputError, TrackError
-from emovox.ids import TrackKey
+from emovox.errors import InputError, TrackError
 from emovox.media import faces
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.media.images import ImageTrack
 from emovox.media.video import Deadline, VideoTrack
 from emovox.reporting.track_sample import ReportTrack
+from emovox.student.clips import Place
 
 SOUND_SECONDS = 60.0  # most of one track
 SIDE = 144  # pixels of a face
@@ -38,7 +35,6 @@ NUM_EVEN_FACES = 5  # faces at even distances in a track, in addition to those o
 # Encoders whose sound all browsers play, the smaller first; some FFmpegs lack the first.
 SOUNDS = (("libmp3lame", "mp3", "audio/mpeg"), ("flac", "flac", "audio/flac"))
 BIT_RATE = 32_000
-VIDEO_FOLDERS = ("", "mp4/", "dev/mp4/", "test/mp4/", "dev/", "test/")  # of VoxCeleb2
 
 Boxes = Mapping[tuple[str, int], faces.Box]
 
@@ -62,14 +58,11 @@ class TrackMedia:
         return {"sound": self.sound, "pictures": {str(k): v for k, v in self.pictures.items()}}
 
 
-def collect_media(
-    dataset: Dataset, provenance: Mapping[str, Any], tracks: Sequence[ReportTrack], root: Path
-) -> list[TrackMedia]:
+def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -> list[TrackMedia]:
     """Read the sound and some faces of tracks from their corpus.
 
     Args:
         dataset: the dataset of the tracks.
-        provenance: content of its provenance.json, with the layout of the corpus.
         tracks: tracks to read.
         root: folder of the corpus.
 
@@ -79,13 +72,15 @@ def collect_media(
     """
     if not root.is_dir():
         raise InputError(f"{root}: folder not found; pass the folder of the corpus with --media")
-    boxes = _read_boxes(dataset, [track.track_id for track in tracks])
-    sources = _find_sources(provenance, tracks, root)
+    places = {track.track_id: dataset.source(track.track_id) for track in tracks}
+    boxes = _read_boxes(dataset, list(places))
+    tree = AudioTree(root)
 
     def collect(track: ReportTrack) -> TrackMedia:
-        source = sources.get(track.track_id)
-        sound, sound_problem = _sound(track, source, root)
-        pictures, picture_problem = _pictures(track, source, root, boxes, dataset.step)
+        place = places[track.track_id]
+        sound, sound_problem = _sound(track, tree.locate(track.track_id, *place))
+        frames = _open_pictures(tree, track.track_id, place, dataset.step)
+        pictures, picture_problem = _pictures(track, frames, boxes)
         return TrackMedia(sound, pictures, tuple(filter(None, (sound_problem, picture_problem))))
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -125,52 +120,25 @@ def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _find_sources(
-    provenance: Mapping[str, Any], tracks: Sequence[ReportTrack], root: Path
-) -> dict[str, Track]:
-    """Return the media of tracks: VoxCeleb2's files, or those of the layout of the dataset."""
-    wanted = {track.track_id for track in tracks}
-    found: dict[str, Track] = {}
-    for track_id in wanted:
-        names = [f"{folder}{track_id}.mp4" for folder in VIDEO_FOLDERS]
-        name = next((name for name in names if (root / name).is_file()), None)
-        if name is not None and ".." not in track_id.split("/"):
-            identity, video, number = track_id.split("/")
-            key = TrackKey(identity, video, int(number))
-            found[track_id] = Track(key, name, FaceSource.VOXCELEB2)
-    config = provenance.get("config")
-    layout = str(config.get("layout")) if isinstance(config, dict) else ""
-    if layout in LAYOUTS and layout != "table" and wanted - set(found):
-        try:
-            corpus = read_corpus(layout, root)
-        except EmovoxError:
-            return found  # of another layout; it may still have the sound
-        found |= {track.track_id: track for track in corpus.tracks if track.track_id in wanted}
-    return {track_id: _timed(track, root) for track_id, track in found.items()}
+def _open_pictures(
+    tree: AudioTree, track_id: str, place: Place, step: float
+) -> VideoTrack | ImageTrack | None:
+    """Return the grid frames of a track, from its source or a video with its names, or None."""
+    found, deadline = tree.find_pictures(track_id, *place), Deadline(TIMEOUT)
+    if found is None:
+        return None
+    if found.path.is_dir():
+        return ImageTrack(found.path, step, deadline)
+    return VideoTrack(found.path, step, found.start, found.end, deadline)
 
 
-def _timed(track: Track, root: Path) -> Track:
-    """Return a track with the start and end of its box file."""
-    if track.boxes is None:
-        return track
-    try:
-        boxes = read_boxes(root / track.boxes, track.boxes)
-    except TrackError:
-        return track
-    start = boxes.start if track.start is None else track.start
-    return replace(track, start=start, end=boxes.end if track.end is None else track.end)
-
-
-def _sound(track: ReportTrack, source: Track | None, root: Path) -> tuple[str | None, str]:
+def _sound(track: ReportTrack, place: Sound | None) -> tuple[str | None, str]:
     """Return the sound of a track as a data URI, and the problem if there is none."""
+    if place is None:
+        return None, "sound file not found"
+    length = SOUND_SECONDS if track.duration is None else min(track.duration, SOUND_SECONDS)
     try:
-        path, start = audio_path(root, track.track_id, missing_ok=True), 0.0
-        if path is None and source is not None and source.faces is not FaceSource.DENSE:
-            path, start = root / source.source, source.start or 0.0
-        if path is None:
-            return None, "sound file not found"
-        length = SOUND_SECONDS if track.duration is None else min(track.duration, SOUND_SECONDS)
-        samples = read_audio(path, start, start + length)
+        samples = read_audio(place.path, place.start, place.start + length)
     except InputError:
         return None, "cannot read the sound"  # the message of the error has paths in it
     if not len(samples):
@@ -179,20 +147,14 @@ def _sound(track: ReportTrack, source: Track | None, root: Path) -> tuple[str | 
 
 
 def _pictures(
-    track: ReportTrack, source: Track | None, root: Path, boxes: Boxes | None, step: float
+    track: ReportTrack, frames: VideoTrack | ImageTrack | None, boxes: Boxes | None
 ) -> tuple[dict[int, str], str]:
     """Return faces of a track as data URIs by frame index, and the problem if some are missing."""
     if boxes is None:
         return {}, ""
-    if source is None:
+    if frames is None:
         return {}, "video not found"
     wanted = _picture_frames(track)
-    path, deadline = root / source.source, Deadline(TIMEOUT)
-    frames = (
-        ImageTrack(path, step, deadline)
-        if source.faces is FaceSource.DENSE
-        else VideoTrack(path, step, source.start, source.end, deadline)
-    )
     found: dict[int, str] = {}
     try:
         for frame in frames:

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
-from emovox.emotions import EMOTIONS
 from emovox.reporting.aggregates import dominant_of
 
 FRAMES_IN_ALL = 100_000  # of all tracks shown; 2.2 MB of the page
@@ -46,7 +44,7 @@ class ReportTrack:
 
     Attributes:
         track_id, identity_id, split, label: as in the table `tracks`.
-        logits: float32 `[n, 8]`; only the first frames of a long track.
+        logits: float32 `[n, E]`; only the first frames of a long track.
         frame_index: int `[n]`.
         num_frames: of the whole track.
         num_expected: grid points of the whole track.
@@ -102,12 +100,15 @@ def water_level(lengths: Sequence[int], total: int) -> int:
     return max(1, fitting)
 
 
-def peaks_of(logits: np.ndarray, frame_index: np.ndarray) -> tuple[Peak, ...]:
+def peaks_of(
+    logits: np.ndarray, frame_index: np.ndarray, emotions: Sequence[str]
+) -> tuple[Peak, ...]:
     """Return the peaks of a track: the strongest frame of each emotion that is dominant somewhere.
 
     Args:
-        logits: float `[n, 8]`.
+        logits: float `[n, E]`.
         frame_index: int `[n]`.
+        emotions: names of the logits.
 
     Returns:
         At most `NUM_PEAKS` peaks, those with the largest logits, in the order of time.
@@ -117,12 +118,12 @@ def peaks_of(logits: np.ndarray, frame_index: np.ndarray) -> tuple[Peak, ...]:
     for k in np.unique(dominant[dominant >= 0]):
         rows = np.flatnonzero(dominant == k)
         row = rows[logits[rows, k].argmax()]
-        found.append(Peak(EMOTIONS[k], int(frame_index[row]), float(logits[row, k])))
+        found.append(Peak(emotions[k], int(frame_index[row]), float(logits[row, k])))
     strongest = sorted(found, key=lambda peak: -peak.logit)[:NUM_PEAKS]
     return tuple(sorted(strongest, key=lambda peak: peak.frame_index))
 
 
-def pack(track: ReportTrack) -> dict[str, Any]:
+def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
     """Return a track as JSON; logits are base64 of little-endian int16 hundredths, by row."""
     finite = np.nan_to_num(track.logits.astype(np.float64), posinf=0.0, neginf=0.0)
     levels = np.clip(np.rint(finite * LEVELS), -32767, 32767).astype("<i2")
@@ -130,13 +131,13 @@ def pack(track: ReportTrack) -> dict[str, Any]:
         "id": track.track_id,
         "who": track.identity_id,
         "split": track.split,
-        "label": EMOTIONS.index(track.label) if track.label in EMOTIONS else -1,
+        "label": emotions.index(track.label) if track.label in emotions else -1,
         "frames": track.num_frames,
         "expected": track.num_expected,
         "seconds": track.duration,
         "why": list(track.reasons),
         "peaks": [
-            [EMOTIONS.index(p.emotion), p.frame_index, round(p.logit, 2)] for p in track.peaks
+            [emotions.index(p.emotion), p.frame_index, round(p.logit, 2)] for p in track.peaks
         ],
         "logits": base64.b64encode(levels.tobytes()).decode(),
     }
@@ -150,8 +151,7 @@ def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
     """Yield rows of notable tracks with the reason: the best of each kind, the second best, ..."""
     lengths = tracks["n_frames"].to_numpy()
     kinds = {
-        f"strongest {emotion}": tracks[column].to_numpy()
-        for emotion, column in zip(EMOTIONS, schema.EIGHT.maxima, strict=True)
+        f"strongest {emotion}": tracks[f"max_{emotion}"].to_numpy() for emotion in dataset.emotions
     }
     kinds["changes most often"] = np.concatenate(
         [_changes(dataset.to_numpy(split)[0], dataset.tracks[split]) for split in dataset.splits]
@@ -210,6 +210,6 @@ def _report_track(
         track["n_frames"],
         track["n_expected"],
         None if duration is None else duration / 1000,
-        peaks_of(logits, index),
+        peaks_of(logits, index, dataset.emotions),
         tuple(reasons),
     )

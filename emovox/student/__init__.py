@@ -26,16 +26,18 @@ class Student(Protocol):
 
     Attributes:
         name: short name for results.
-        emotions: order of the logits; always `emovox.EMOTIONS`.
+        emotions: names of the logits, in order: those of the dataset that it learned from.
+        values: names of further outputs; none today.
         sha256: SHA-256 of its weights file.
     """
 
     name: str
     emotions: tuple[str, ...]
+    values: tuple[str, ...]
     sha256: str
 
     def __call__(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":
-        """Return logits float32 `[N, 8]` of N utterances; an array is one utterance."""
+        """Return logits float32 `[N, E]` of N utterances; an array is one utterance."""
         ...
 
     def embed(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":

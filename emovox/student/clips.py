@@ -18,6 +18,7 @@ from emovox.media.audio import audio_duration
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+Place = tuple[str | None, int | None, int | None]
 
 MIN_DURATION = 0.24  # seconds; one step of the grid
 MAX_MISSING = 1.0  # seconds by which the sound may end before the last frame
@@ -33,11 +34,14 @@ class Clip:
         track_id: id of the track.
         path: audio file, or video file with sound.
         duration: seconds from the start for which there are both sound and frames.
+        start, end: of the track, in seconds of the file's clock; None: to the end of the file.
     """
 
     track_id: str
     path: Path
     duration: float
+    start: float = 0.0
+    end: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,8 @@ def find_clips(dataset: Dataset, track_ids: Sequence[str], root: Path) -> Scan:
     Args:
         dataset: dataset with the tracks.
         track_ids: tracks, in the order of the result.
-        root: folder of the audio, in any layout that `audio_path` supports.
+        root: folder of the audio, in any layout that `audio_path` supports, or of the media that
+            the dataset names as the source of its tracks.
 
     Raises:
         InputError: the folder is missing.
@@ -93,8 +98,9 @@ def find_clips(dataset: Dataset, track_ids: Sequence[str], root: Path) -> Scan:
     check_root(root)
     look = partial(_look, AudioTree(root), dataset.step)
     ends = [float(dataset.times(track_id)[-1]) for track_id in track_ids]
+    places = [dataset.source(track_id) for track_id in track_ids]
     with ThreadPoolExecutor(NUM_THREADS) as pool:
-        results = pool.map(look, track_ids, ends)
+        results = pool.map(look, track_ids, ends, places)
         shown = {"desc": "audio", "unit": " tracks", "disable": None, "leave": False}
         found = list(tqdm(results, total=len(track_ids), **shown))
     return Scan(
@@ -150,19 +156,21 @@ def _dropped(
     return Dropped(track_id, path.relative_to(root).as_posix(), stage, error, message)
 
 
-def _look(tree: AudioTree, step: float, track_id: str, end: float) -> Clip | Dropped:
+def _look(tree: AudioTree, step: float, track_id: str, end: float, place: Place) -> Clip | Dropped:
     """Return the clip of a track whose last frame is at `end` seconds, or its row of `dropped`."""
-    root, path = tree.root, tree.find(track_id)
-    if path is None:
+    root, sound = tree.root, tree.locate(track_id, *place)
+    if sound is None:
         return Dropped(track_id, "", "open", "FileNotFound", "audio file not found")
+    path = sound.path
     try:
-        duration = audio_duration(path)
+        last = audio_duration(path) if sound.end is None else min(audio_duration(path), sound.end)
     except InputError as error:
         return unreadable(track_id, path, root, error)
+    duration = last - sound.start
     if duration < MIN_DURATION:
         message = f"{duration:.2f} s of audio, shorter than {MIN_DURATION} s"
         return _dropped(track_id, path, root, "time", "TooShort", message)
     if duration < end - MAX_MISSING:
         message = f"{duration:.2f} s of audio, but frames up to {end:.2f} s"
         return _dropped(track_id, path, root, "time", "EndsBeforeFrames", message)
-    return Clip(track_id, path, min(duration, end + step))
+    return Clip(track_id, path, min(duration, end + step), sound.start, sound.end)

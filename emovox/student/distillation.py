@@ -9,7 +9,7 @@ from emovox.student.student_config import StudentTrainConfig
 def distillation_loss(
     student: torch.Tensor, teacher: torch.Tensor, config: StudentTrainConfig
 ) -> torch.Tensor:
-    """Return the loss of each segment, `[B]`, from logits `[B, 8]` (paper, section 3.2).
+    """Return the loss of each segment, `[B]`, from logits `[B, E]` (paper, section 3.2).
 
     As in the paper, cross-entropy has no factor T squared; euclidean and huber are summed over the
     emotions.

@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 from emovox.config import read_config
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
-from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.media.audio import read_audio
@@ -26,12 +25,12 @@ from emovox.student.student_config import EvaluateConfig
 from emovox.student.student_figures import write_figures
 from emovox.student.student_scores import (
     CONFIDENCE,
-    MEAN_ALL,
     MEAN_PAPER,
     PAPER_EMOTIONS,
     ROUNDS,
     SplitScores,
     difference,
+    main_mean,
     score_split,
 )
 
@@ -57,7 +56,8 @@ class SplitPredictions:
         track_ids: tracks, `[N]`.
         identities: identity of each track, `[N]`.
         labels: index of the teacher's emotion, int64 `[N]`.
-        scores: probabilities of the student, float32 `[N, 8]`.
+        scores: probabilities of the student, float32 `[N, E]`.
+        values: means of the teacher's values over each track, float32 `[N]` by name; not scored.
         dropped: tracks without usable audio.
     """
 
@@ -67,6 +67,7 @@ class SplitPredictions:
     labels: np.ndarray
     scores: np.ndarray
     dropped: list[Dropped]
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +80,8 @@ class Evaluation:
         protocol: protocol of reading sound.
         timing: mapping from seconds to frames.
         splits: scores by split.
-        heard_minus_unheard: difference of the paper's mean AUC; None if a split is missing.
+        heard_minus_unheard: difference of the mean AUC, see `main_mean`; None if a split is
+            missing.
         predictions: predictions by split.
     """
 
@@ -92,9 +94,10 @@ class Evaluation:
     predictions: Mapping[str, SplitPredictions]
 
     def __repr__(self) -> str:
-        means = (f"{name} {s.auc[MEAN_PAPER]}" for name, s in self.splits.items())
+        mean = main_mean(self.emotions)
+        means = (f"{name} {s.auc[mean]}" for name, s in self.splits.items())
         title = f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}"
-        return f"<Evaluation of {title}: {MEAN_PAPER}: {', '.join(means)}>"
+        return f"<Evaluation of {title}: {mean}: {', '.join(means)}>"
 
     def to_pandas(self) -> "pd.DataFrame":
         """Return the ROC AUCs as a table, one row per split and emotion or mean.
@@ -114,6 +117,11 @@ class Evaluation:
         return data_frame(rows, columns).astype({"positives": "Int64"})
 
     @property
+    def emotions(self) -> tuple[str, ...]:
+        """Names of the emotions, in the order of the scores."""
+        return tuple(next(iter(self.splits.values())).positives)
+
+    @property
     def published(self) -> Mapping[str, float]:
         """Mean AUC of the paper by split; empty for another dataset."""
         return PUBLISHED if self.dataset["name"] == PUBLISHED_DATASET else {}
@@ -130,7 +138,7 @@ class Evaluation:
             f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}: ROC AUC",
             _line("", self.splits),
         ]
-        for name in (*EMOTIONS, MEAN_PAPER, MEAN_ALL):
+        for name in next(iter(splits)).auc:
             counts = (f"{s.positives[name]:,}" if name in s.positives else "" for s in splits)
             areas = (str(s.auc[name]) for s in splits)
             lines.append(_line(name, map("{}{:>7}".format, areas, counts)))
@@ -149,8 +157,14 @@ class Evaluation:
             f"intervals: {CONFIDENCE:.0%} of {ROUNDS:,} bootstrap samples of identities, followed "
             "by the number of positives"
         ]
+        counted_in_mean: Sequence[str] = PAPER_EMOTIONS
+        if unknown := [name for name in PAPER_EMOTIONS if name not in self.emotions]:
+            counted_in_mean = self.emotions
+            notes.append(f"{MEAN_PAPER}: not computed; the dataset has no {', '.join(unknown)}")
+        if values := next(iter(self.predictions.values())).values:
+            notes.append(f"values ({', '.join(values)}): not scored; a student learns emotions")
         for split, scores in self.splits.items():
-            if absent := [name for name in PAPER_EMOTIONS if not scores.positives[name]]:
+            if absent := [name for name in counted_in_mean if not scores.positives[name]]:
                 legacy = self.protocol == "legacy"
                 counted = "AUC 0, as in the reference code" if legacy else "not in the mean"
                 notes.append(f"no track of {split} has the label {', '.join(absent)}: {counted}")
@@ -170,6 +184,7 @@ class Evaluation:
             "dataset": dict(self.dataset),
             "protocol": self.protocol,
             "timing": self.timing,
+            "emotions": list(self.emotions),
             "splits": {split: scores.as_json() for split, scores in self.splits.items()},
             "heard_minus_unheard": gap.as_json() if gap else None,
             "published": published if self.published else None,
@@ -182,7 +197,8 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
         with replace_file(folder / "predictions.parquet") as temporary:
-            pq.write_table(pa.concat_tables(map(_table, self.predictions.values())), temporary)
+            tables = [_table(found, self.emotions) for found in self.predictions.values()]
+            pq.write_table(pa.concat_tables(tables), temporary)
         for split, found in self.predictions.items():
             title = f"{self.student['name']} on {split} of {self.dataset['name']}"
             write_figures(folder, title, found.labels, found.scores, self.splits[split])
@@ -203,13 +219,14 @@ def evaluate(
     Args:
         checkpoint: checkpoint of the student, or a registered name.
         dataset: folder of the dataset.
-        audio: folder with the tracks' audio, see `emovox.audio_path`.
+        audio: folder with the tracks' audio, see `emovox.audio_path`, or of the dataset's sources.
         config: options of the evaluation, or a recipe with them.
         options: fields of `EvaluateConfig`, which override `config`.
 
     Raises:
         ConfigError: unknown protocol or timing, or the dataset has no validation split.
-        InputError: the checkpoint, the dataset or the folder of audio is missing.
+        InputError: the checkpoint, the dataset or the folder of audio is missing, or the checkpoint
+            has other emotions than the dataset.
         CheckError: too many tracks have no usable audio.
 
     Example:
@@ -225,10 +242,16 @@ def evaluate(
         names = " or ".join(VALIDATION)
         raise ConfigError(f"{data.path}: no validation split; use a dataset with {names}")
     student = load_student(checkpoint, config.device, config.precision)
+    if student.emotions != data.emotions:
+        raise InputError(
+            f"{checkpoint}: its emotions are {', '.join(student.emotions)}; those of {data.path} "
+            f"are {', '.join(data.emotions)}; use a student of this dataset"
+        )
     predictions = {split: _predict(student, data, split, root, config) for split in splits}
     absent = 0.0 if config.protocol == "legacy" else np.nan
+    how = data.emotions, config.seed, absent
     scores = {
-        split: score_split(split, p.labels, p.scores, p.identities, config.seed, absent)
+        split: score_split(split, p.labels, p.scores, p.identities, *how)
         for split, p in predictions.items()
     }
     return Evaluation(
@@ -242,11 +265,13 @@ def evaluate(
     )
 
 
-def read_utterance(path: Path, protocol: str = "standard") -> np.ndarray:
-    """Read the samples of a whole file under a protocol; InputError if this is not possible."""
+def read_utterance(
+    path: Path, protocol: str = "standard", start: float = 0.0, end: float | None = None
+) -> np.ndarray:
+    """Read the samples of a file or a part under a protocol; InputError if this is not possible."""
     if protocol == "legacy":
-        return read_audio(path, channels="left", resample=False)
-    return read_audio(path)
+        return read_audio(path, start, end, channels="left", resample=False)
+    return read_audio(path, start, end)
 
 
 def _predict(
@@ -258,12 +283,12 @@ def _predict(
         CheckError: too many tracks have no usable audio.
     """
     scan = find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
-    scores = [np.empty((0, len(EMOTIONS)), np.float32)]
+    scores = [np.empty((0, len(data.emotions)), np.float32)]
     failures: dict[str, Dropped] = {}
 
     def read(clip: Clip) -> np.ndarray | Dropped:
         try:
-            return read_utterance(clip.path, config.protocol)
+            return read_utterance(clip.path, config.protocol, clip.start, clip.end)
         except InputError as error:
             return unreadable(clip.track_id, clip.path, root, error)
 
@@ -281,6 +306,10 @@ def _predict(
         np.array([_label(data, clip, config.timing) for clip in scan.clips], np.int64),
         np.concatenate(scores),
         scan.dropped,
+        {
+            name: np.array([data[clip.track_id].values[:, k].mean() for clip in scan.clips])
+            for k, name in enumerate(data.values)
+        },
     )
 
 
@@ -290,15 +319,15 @@ def _label(data: Dataset, clip: Clip, timing: str) -> int:
     return int(data.target(clip.track_id, 0.0, end, timing=timing).argmax())
 
 
-def _table(found: SplitPredictions) -> pa.Table:
+def _table(found: SplitPredictions, emotions: Sequence[str]) -> pa.Table:
     columns: dict[str, Any] = {
         "track_id": pa.array(found.track_ids.tolist(), pa.string()),
         "split": pa.array([found.split] * len(found.labels), pa.string()),
-        "label": pa.array([EMOTIONS[k] for k in found.labels], pa.string()),
+        "label": pa.array([emotions[k] for k in found.labels], pa.string()),
     }
-    for k, emotion in enumerate(EMOTIONS):
+    for k, emotion in enumerate(emotions):
         columns[f"score_{emotion}"] = pa.array(found.scores[:, k], pa.float32())
-    return pa.table(columns)
+    return pa.table(columns | {f"value_{name}": mean for name, mean in found.values.items()})
 
 
 def _line(name: str, cells: Iterable[str]) -> str:

@@ -6,7 +6,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emovox.emotions import EMOTIONS
 from emovox.media.spectrogram import (
     BUCKETS,
     batch_spectrogram,
@@ -32,8 +31,6 @@ class TorchStudent:
         precision: as for `load_student`.
     """
 
-    emotions = EMOTIONS
-
     def __init__(
         self,
         name: str,
@@ -43,11 +40,12 @@ class TorchStudent:
         precision: str = "auto",
     ) -> None:
         self.name, self.sha256 = name, sha256
+        self.emotions, self.values = net.outputs.emotions, net.outputs.values
         self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
         self._net = net
 
     def __call__(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
-        return self._run(self._net, samples, len(EMOTIONS))
+        return self._run(self._net, samples, len(self.emotions))
 
     def embed(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
         return self._run(self._net.embed, samples, self._net.embedding_size)

@@ -5,7 +5,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,10 +16,12 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from emovox.config import read_config
+from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
-from emovox.emotions import EMOTIONS
+from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import replace_file
+from emovox.ids import printable
 from emovox.labelling.label_videos import label_videos
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
@@ -34,23 +36,22 @@ from emovox.student.student_config import (
     NO_TEACHER,
     PredictConfig,
 )
+from emovox.teacher import find_teacher
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".json", ".parquet")
 
-SCHEMA = pa.schema(
-    [
-        ("path", pa.string()),
-        ("start", pa.float64()),  # seconds
-        ("end", pa.float64()),
-        ("student", pa.string()),  # emotion with the largest score
-        *((f"student_{emotion}", pa.float32()) for emotion in EMOTIONS),
-        ("teacher", pa.string()),
-        *((f"teacher_{emotion}", pa.float32()) for emotion in EMOTIONS),
-    ]
-)
+
+def prediction_schema(student: Outputs, teacher: Outputs) -> pa.Schema:
+    """Return the columns of the predictions of two networks with these outputs."""
+    columns = [("path", pa.string()), ("start", pa.float64()), ("end", pa.float64())]  # seconds
+    for who, outputs in (("student", student), ("teacher", teacher)):
+        columns.append((who, pa.string()))  # emotion with the largest score
+        names = (*outputs.emotions, *outputs.values)
+        columns += [(f"{who}_{name}", pa.float32()) for name in names]
+    return pa.schema(columns)
 
 
 @dataclass(frozen=True, repr=False)
@@ -60,7 +61,8 @@ class Predictions:
     Iterating yields one record per window: a dict of JSON values without the missing ones.
 
     Attributes:
-        table: one row per window, with the columns of `SCHEMA`.
+        table: one row per window, with the columns of `prediction_schema`; what is not UTF-8 in a
+            path is escaped.
         problems: one line per file, or part of a file, that could not be used.
         unusable: files without rows.
     """
@@ -86,12 +88,12 @@ class Predictions:
             }
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the table with the columns of `SCHEMA`.
+        """Return the table with the columns of `prediction_schema`.
 
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        return data_frame({name: self.table[name].to_numpy() for name in SCHEMA.names})
+        return data_frame({name: self.table[name].to_numpy() for name in self.table.column_names})
 
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV, JSON lines or Parquet file, by its suffix.
@@ -101,20 +103,19 @@ class Predictions:
         """
         path = Path(path)
         check_suffix(path)
-        with replace_file(path) as temporary:
+        with replace_file(path) as temporary, temporary.open("wb") as file:  # any name
             if path.suffix == ".parquet":
-                pq.write_table(self.table, temporary)
+                pq.write_table(self.table, file)
             elif path.suffix == ".csv":
-                pyarrow.csv.write_csv(self.table, temporary)
+                pyarrow.csv.write_csv(self.table, file)
             else:
-                lines = "".join(json.dumps(record) + "\n" for record in self)
-                temporary.write_text(lines, encoding="utf-8")
+                file.writelines(json.dumps(record).encode() + b"\n" for record in self)
 
 
 def check_suffix(path: Path) -> None:
     """Raise ConfigError unless predictions can be written to a file with this name."""
     if path.suffix not in SUFFIXES:
-        raise ConfigError(f"{path}: must end in one of {', '.join(SUFFIXES)}")
+        raise ConfigError(f"{printable(str(path))}: must end in one of {', '.join(SUFFIXES)}")
 
 
 def predict(
@@ -125,8 +126,9 @@ def predict(
     """Predict the emotions in every window of audio and video files.
 
     The student's probabilities are the softmax of its logits on the sound. The teacher's are the
-    softmax of the largest logits over the frames of the window (paper, section 3.2). The
-    values of a network are missing for files without sound or pictures and windows without a face.
+    softmax of the largest logits over the frames of the window (paper, section 3.2); its values,
+    such as valence, are means over these frames. The results of a network are missing for files
+    without sound or pictures and windows without a face.
 
     Args:
         paths: one file, or several.
@@ -137,7 +139,7 @@ def predict(
     Raises:
         ConfigError: no file, or unknown student or teacher.
         InputError: a file is missing or is a folder.
-        CheckError: none of the files could be used.
+        CheckError: none of the files could be used; the message has a line for each.
 
     Example:
         >>> import soundfile
@@ -152,21 +154,26 @@ def predict(
         1  noise.wav    4.0  5.0
     """
     config = read_config(PredictConfig, config, options)
+    if config.teacher == NO_TEACHER:
+        config = replace(config, teacher=None)
     files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not files:
         raise ConfigError("no files; pass at least one audio or video file")
     for path in files:
         if not path.is_file():
             problem = "is a folder; pass the files in it" if path.is_dir() else "not found"
-            raise InputError(f"{path}: {problem}")
+            raise InputError(f"{printable(str(path))}: {problem}")
     student = load_student(config.student, config.device, config.precision)
     problems: list[str] = []
     with tempfile.TemporaryDirectory(prefix="emovox-predict-") as folder:
         videos = _label_videos(files, config, Path(folder), problems)
-        tables = [_predict_one(p, student, videos.get(p), config, problems) for p in files]
+        teacher = find_teacher(config.teacher).read_outputs() if config.teacher else PUBLISHED
+        columns = prediction_schema(Outputs(student.emotions), teacher)
+        tables = [_predict_one(p, student, videos.get(p), config, columns, problems) for p in files]
+    problems = list(map(printable, problems))
     usable = [table for table in tables if table is not None]
     if not usable:
-        raise CheckError(f"none of the files could be used: {problems[0]}")
+        raise CheckError("\n  ".join(["none of the files could be used:", *problems]))
     unusable = tuple(path for path, table in zip(files, tables, strict=True) if table is None)
     return Predictions(pa.concat_tables(usable), tuple(problems), unusable)
 
@@ -189,12 +196,14 @@ class _Video:
         """Seconds up to the end of the last frame."""
         return float(self.dataset.times(self.track_id)[-1]) + self.dataset.step
 
-    def logits(self, start: float, end: float) -> np.ndarray:
-        """Return the largest logits of a window, float32 `[8]`; NaN without a face."""
-        times = self.dataset.times(self.track_id)
-        if not ((times + self.dataset.step > start) & (times < end)).any():
-            return np.full(len(EMOTIONS), np.nan, np.float32)
-        return self.dataset.target(self.track_id, start, end)
+    def outputs(self, start: float, end: float) -> np.ndarray:
+        """Return largest logits and mean values of a window, float32 `[E + V]`; NaN if unseen."""
+        track = self.dataset[self.track_id]
+        seen = (track.times + self.dataset.step > start) & (track.times < end)
+        if not seen.any():
+            return np.full(len(self.dataset.outputs), np.nan, np.float32)
+        logits = self.dataset.target(self.track_id, start, end)
+        return np.concatenate([logits, track.values[seen].mean(axis=0)])
 
 
 def _predict_one(
@@ -202,46 +211,47 @@ def _predict_one(
     student: Student,
     video: _Video | None,
     config: PredictConfig,
+    columns: pa.Schema,
     problems: list[str],
 ) -> pa.Table | None:
     """Return the rows of one file; None if it has no sound and no labelled pictures."""
-    duration, has_sound = 0.0, True
+    seconds, hop = config.seconds, config.hop or config.seconds
+    found: dict[str, Any] = {}
     try:
         duration = audio_duration(path)
+        starts = window_starts(duration, seconds, hop)
+        logits = _student_logits(path, student, starts, seconds)
+        found = _columns("student", Outputs(student.emotions), logits)
     except InputError as error:
+        problems.append(f"{error}; scored by its pictures only" if video else str(error))
         if video is None:
-            problems.append(str(error))
             return None
-        problems.append(f"{error}; scored by its pictures only")
-        duration, has_sound = video.duration, False
-    starts = window_starts(duration, config.seconds, config.hop or config.seconds)
-    ends = [min(start + config.seconds, duration) for start in starts]
-    columns: dict[str, Any] = {"path": [str(path)] * len(starts), "start": starts, "end": ends}
-    if has_sound:
-        try:
-            columns |= _columns("student", _student_logits(path, student, starts, config.seconds))
-        except InputError as error:
-            problems.append(str(error))
-            return None
+        duration = video.duration
+        starts = window_starts(duration, seconds, hop)
+    ends = [min(start + seconds, duration) for start in starts]
+    found |= {"path": [printable(str(path))] * len(starts), "start": starts, "end": ends}
     if video is not None:
-        logits = [video.logits(*window) for window in zip(starts, ends, strict=True)]
-        columns |= _columns("teacher", np.stack(logits))
+        outputs = [video.outputs(*window) for window in zip(starts, ends, strict=True)]
+        found |= _columns("teacher", video.dataset.outputs, np.stack(outputs))
     missing = [None] * len(starts)
-    arrays = [pa.array(columns.get(f.name, missing), f.type, from_pandas=True) for f in SCHEMA]
-    return pa.table(arrays, SCHEMA)  # from_pandas: NaN is missing
+    arrays = [pa.array(found.get(f.name, missing), f.type, from_pandas=True) for f in columns]
+    return pa.table(arrays, columns)  # from_pandas: NaN is missing
 
 
 def _student_logits(
     path: Path, student: Student, starts: Sequence[float], seconds: float
 ) -> np.ndarray:
-    """Return logits float32 `[N, 8]` of windows."""
+    """Return logits float32 `[N, E]` of windows; NaN for those after the end of the sound."""
     length = num_samples(round(seconds * FRAMES_PER_SECOND))
     logits = []
     for first in range(0, len(starts), CHUNK):
         chunk = starts[first : first + CHUNK]
         samples = read_audio(path, chunk[0], chunk[-1] + length / SAMPLE_RATE)
         offsets = [round((start - chunk[0]) * SAMPLE_RATE) for start in chunk]
-        logits.append(student([samples[offset : offset + length] for offset in offsets]))
+        heard = [samples[offset : offset + length] for offset in offsets if offset < len(samples)]
+        logits.append(student(heard))
+        after = len(chunk) - len(heard)
+        logits.append(np.full((after, len(student.emotions)), np.nan, np.float32))
     return np.concatenate(logits)
 
 
@@ -249,23 +259,26 @@ def _label_videos(
     paths: Sequence[Path], config: PredictConfig, folder: Path, problems: list[str]
 ) -> dict[Path, _Video]:
     """Run the teacher on the files with pictures; return those in which it found faces."""
-    teacher = None if config.teacher == NO_TEACHER else config.teacher
-    videos = [path for path in paths if teacher and _has_pictures(path)]
-    if not (teacher and videos):
+    videos = [path for path in paths if config.teacher and _has_pictures(path)]
+    if not (config.teacher and videos):
         return {}
     dataset, track_ids = label_videos(
         videos,
-        teacher,
+        config.teacher,
         folder,
         device=config.device,
         precision=config.precision,
         num_jobs=config.jobs,
     )
-    labelled = dict(zip(videos, track_ids, strict=True))
-    for path in [path for path, track_id in labelled.items() if track_id not in dataset]:
-        problems.append(f"{path}: no face found; scored by its sound only")
-        del labelled[path]
-    return {path: _Video(dataset, track_id) for path, track_id in labelled.items()}
+    dropped = pq.read_table(dataset.path / schema.DROPPED_FILE).to_pylist()
+    reasons = {row["track_id"]: row["message"] for row in dropped}
+    found = {}
+    for path, track_id in zip(videos, track_ids, strict=True):
+        if track_id in dataset:
+            found[path] = _Video(dataset, track_id)
+        else:
+            problems.append(f"{path}: its pictures are not used: {reasons[track_id]}")
+    return found
 
 
 def _has_pictures(path: Path) -> bool:
@@ -278,11 +291,10 @@ def _has_pictures(path: Path) -> bool:
         return False  # reading its sound reports the error
 
 
-def _columns(name: str, logits: np.ndarray) -> dict[str, Any]:
-    """Return the label and the probabilities of a network; None and NaN where logits are NaN."""
-    scores = softmax(logits)
-    labels = [None if np.isnan(row).any() else EMOTIONS[row.argmax()] for row in scores]
-    columns: dict[str, Any] = {name: labels}
-    for emotion, column in zip(EMOTIONS, scores.T, strict=True):
-        columns[f"{name}_{emotion}"] = column
-    return columns
+def _columns(name: str, outputs: Outputs, rows: np.ndarray) -> dict[str, Any]:
+    """Return label, probabilities and values of a network; None and NaN where rows are NaN."""
+    num, names = len(outputs.emotions), (*outputs.emotions, *outputs.values)
+    scores = softmax(rows[:, :num])
+    labels = [None if np.isnan(row).any() else names[row.argmax()] for row in scores]
+    columns = zip(names, np.concatenate([scores, rows[:, num:]], axis=1).T, strict=True)
+    return {name: labels, **{f"{name}_{output}": column for output, column in columns}}

@@ -19,7 +19,6 @@ from torch.utils.data import Dataset as TorchDataset
 
 from emovox.dataset.reader import Dataset
 from emovox.dataset.rows import Dropped
-from emovox.emotions import EMOTIONS
 from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student.clips import Clip, unreadable
@@ -37,7 +36,7 @@ class Segment:
 
     Attributes:
         samples: float32 `[L]`, 16 kHz; empty if no track could be read.
-        target: pooled logits of the teacher, float32 `[8]`; empty without samples.
+        target: pooled logits of the teacher, float32 `[E]`; empty without samples.
         failures: tracks that were drawn for this segment and could not be read.
     """
 
@@ -48,7 +47,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments together: samples float32 `[B, L]`, targets float32 `[B, 8]`, all failures.
+    """Segments together: samples float32 `[B, L]`, targets float32 `[B, E]`, all failures.
 
     Workers send arrays through a pipe; tensors would use /dev/shm, which is small in many
     containers.
@@ -131,12 +130,12 @@ def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrai
         InputError: the audio cannot be read.
     """
     start = round(start * SAMPLE_RATE) / SAMPLE_RATE
-    duration = min(config.num_samples / SAMPLE_RATE, clip.duration - start)
-    samples = read_audio(clip.path, start, start + duration)
+    end = min(start + config.num_samples / SAMPLE_RATE, clip.duration)
+    samples = read_audio(clip.path, clip.start + start, clip.start + end)
     padded = np.zeros(config.num_samples, np.float32)
     padded[: len(samples)] = samples
-    end = start + config.seconds
-    target = dataset.target(clip.track_id, start, end, config.pool, config.timing)
+    window = start, start + config.seconds
+    target = dataset.target(clip.track_id, *window, config.pool, config.timing)
     return Segment(padded, target)
 
 
@@ -201,7 +200,7 @@ def _collate(items: Iterable[Segment | EmovoxError]) -> Batch | EmovoxError:
     samples = np.array([segment.samples for segment in heard], np.float32)
     targets = np.array([segment.target for segment in heard], np.float32)
     failures = tuple(failure for segment in segments for failure in segment.failures)
-    return Batch(samples, targets.reshape(-1, len(EMOTIONS)), failures)
+    return Batch(samples, targets, failures)
 
 
 def _start_worker(worker: int) -> None:

@@ -5,7 +5,6 @@ from pathlib import Path
 import numpy as np
 
 from emovox.charts import chart_file, draw_counts, draw_roc
-from emovox.emotions import EMOTIONS
 from emovox.scores import emotion_curves
 from emovox.student.student_scores import SplitScores
 
@@ -19,11 +18,13 @@ def write_figures(
         folder: existing folder of the figures.
         title: above each figure.
         labels: numbers of the teacher's emotions, int `[N]`.
-        scores: of the student, float `[N, 8]`.
+        scores: of the student, float `[N, E]`.
         found: the areas of the same tracks.
     """
+    emotions = list(found.positives)
     with chart_file(folder / f"roc-{found.split}.png", title, 6, 6) as axes:
-        draw_roc(axes, emotion_curves(labels, scores), found.auc, found.positives)
+        draw_roc(axes, emotion_curves(labels, scores, emotions), found.auc, found.positives)
     with chart_file(folder / f"labels-{found.split}.png", title, 6, 5) as axes:
-        counts = [np.bincount(k, minlength=len(EMOTIONS)) for k in (labels, scores.argmax(axis=1))]
-        draw_counts(axes, [("teacher", counts[0]), ("student", counts[1])], "tracks")
+        counts = [np.bincount(k, minlength=len(emotions)) for k in (labels, scores.argmax(axis=1))]
+        series = [("teacher", counts[0]), ("student", counts[1])]
+        draw_counts(axes, emotions, series, "tracks")

@@ -1,6 +1,6 @@
 """ROC AUC of a student, each emotion against the rest, with bootstrap intervals."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from emovox.emotions import EMOTIONS
 from emovox.scores import Interval, roc_auc
 
-# The paper's mean excludes the rare emotions (section 5.2).
+# The paper's mean excludes the rare emotions (section 5.2). It is NaN where one has no name.
 PAPER_EMOTIONS = EMOTIONS[:5]
 MEAN_PAPER, MEAN_ALL = "mean of the paper's five", "mean of all that occur"
 ROUNDS = 1000  # of the bootstrap
@@ -25,9 +25,9 @@ class SplitScores:
         split: name of the split.
         num_tracks: number of scored tracks.
         num_identities: number of their identities.
-        positives: tracks per emotion of the label.
+        positives: tracks per emotion of the label, for all emotions in order.
         auc: of each emotion, and the two means.
-        samples: bootstrap samples of the paper's mean, float64 `[rounds]`.
+        samples: bootstrap samples of the mean `main_mean(positives)`, float64 `[rounds]`.
     """
 
     split: str
@@ -47,11 +47,17 @@ class SplitScores:
         }
 
 
+def main_mean(emotions: Iterable[str]) -> str:
+    """Return the name of the mean to compare: of the paper's five if the dataset has all five."""
+    return MEAN_PAPER if set(PAPER_EMOTIONS) <= set(emotions) else MEAN_ALL
+
+
 def score_split(
     split: str,
     labels: np.ndarray,
     scores: np.ndarray,
     identities: np.ndarray,
+    emotions: Sequence[str],
     seed: int = 0,
     absent: float = np.nan,
 ) -> SplitScores:
@@ -62,40 +68,44 @@ def score_split(
     Args:
         split: name.
         labels: numbers of the emotions, int `[N]`.
-        scores: of the student, float `[N, 8]`.
+        scores: of the student, float `[N, E]`.
         identities: of the tracks, `[N]`.
+        emotions: their names.
         seed: of the bootstrap.
         absent: AUC of an emotion that no track has. NaN excludes it from the means; the reference
             code uses 0.
     """
     names, numbers = np.unique(identities, return_inverse=True)
-    present = np.bincount(labels, minlength=len(EMOTIONS))
+    present = np.bincount(labels, minlength=len(emotions))
     generator = np.random.default_rng([seed, *split.encode()])  # independent between splits
     parts = [_areas(labels, scores, np.ones((1, len(labels))), absent)]
     for start in range(0, ROUNDS, CHUNK):
         drawn = generator.integers(len(names), size=(min(CHUNK, ROUNDS - start), len(names)))
         counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
         parts.append(_areas(labels, scores, counts[:, numbers], absent))
-    areas = np.concatenate(parts)  # [1 + ROUNDS, 8]; the first row is of the tracks themselves
-    five = _mean(areas[:, : len(PAPER_EMOTIONS)])
-    columns = dict(zip(EMOTIONS, areas.T, strict=True))
+    areas = np.concatenate(parts)  # [1 + ROUNDS, E]; the first row is of the tracks themselves
+    columns = dict(zip(emotions, areas.T, strict=True))
+    five = np.full(len(areas), np.nan)
+    if main_mean(emotions) == MEAN_PAPER:
+        five = _mean(np.stack([columns[name] for name in PAPER_EMOTIONS], axis=1))
     columns |= {MEAN_PAPER: five, MEAN_ALL: _mean(areas)}
     return SplitScores(
         split,
         len(labels),
         len(names),
-        dict(zip(EMOTIONS, present.tolist(), strict=True)),
+        dict(zip(emotions, present.tolist(), strict=True)),
         {name: _interval(column[0], column[1:]) for name, column in columns.items()},
-        five[1:],
+        columns[main_mean(emotions)][1:],
     )
 
 
 def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
-    """Return the paper's mean AUC on heard minus that on unheard identities.
+    """Return the mean AUC (`main_mean`) on heard minus that on unheard identities.
 
     It is clearly above 0 for a student that recognises people instead of emotions.
     """
-    value = heard.auc[MEAN_PAPER].value - unheard.auc[MEAN_PAPER].value
+    mean = main_mean(heard.positives)
+    value = heard.auc[mean].value - unheard.auc[mean].value
     return _interval(value, heard.samples - unheard.samples)
 
 
@@ -103,7 +113,7 @@ def _areas(
     labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, absent: float
 ) -> np.ndarray:
     areas = np.stack(
-        [roc_auc(labels == k, scores[:, k], weights) for k in range(len(EMOTIONS))], axis=1
+        [roc_auc(labels == k, scores[:, k], weights) for k in range(scores.shape[1])], axis=1
     )
     return np.where(np.isnan(areas), absent, areas)
 

@@ -13,6 +13,7 @@ from tqdm import tqdm
 from emovox import runs
 from emovox.dataset.rows import Dropped
 from emovox.devices import resolve_compile, resolve_precision
+from emovox.emotions import Outputs
 from emovox.errors import ConfigError, EmovoxError
 from emovox.media.spectrogram import batch_spectrogram, normalise
 from emovox.student.distillation import distillation_loss
@@ -28,13 +29,14 @@ class Trainer:
     Args:
         config: recipe.
         processes: this process, and those that share each batch.
+        outputs: names of the logits of the student.
 
     Raises:
         ConfigError: `batch_size` is not a multiple of the number of processes, or unknown device,
             precision or compile mode.
     """
 
-    def __init__(self, config: StudentTrainConfig, processes: Processes) -> None:
+    def __init__(self, config: StudentTrainConfig, processes: Processes, outputs: Outputs) -> None:
         if config.batch_size % processes.count:
             raise ConfigError(
                 f"batch_size {config.batch_size} is not a multiple of {processes.count} processes"
@@ -43,7 +45,7 @@ class Trainer:
         self.device = device = processes.device
         self.precision = resolve_precision(config.precision, str(device))
         shape = StudentConfig(config.width, config.conv3, config.conv4)
-        self.model = VGGVox(shape, torch.Generator().manual_seed(config.seed))
+        self.model = VGGVox(shape, torch.Generator().manual_seed(config.seed), outputs)
         processes.synchronise(self.model)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         on_gpu = device.type == "cuda"  # on a CPU compiling made no difference in measurements

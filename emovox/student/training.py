@@ -18,6 +18,7 @@ from emovox.config import read_config
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
+from emovox.emotions import Outputs
 from emovox.errors import EmovoxError
 from emovox.files import replace_file
 from emovox.student import student_checkpoint
@@ -49,7 +50,7 @@ def train_student(
 
     Args:
         dataset: folder of the dataset.
-        audio: folder with the tracks' audio, see `emovox.audio_path`.
+        audio: folder with the tracks' audio, see `emovox.audio_path`, or of the dataset's sources.
         out: folder of the training; see `train_epochs` for its files.
         config: recipe of the training: a config, or name or path of a recipe file.
         tensorboard: also write curves to `out/tensorboard`.
@@ -99,7 +100,7 @@ def train_epochs(
     with join_processes(config.device) as processes, contextlib.ExitStack() as stack:
         check_root(root)
         _check_splits(data, config)
-        run = Trainer(config, processes)
+        run = Trainer(config, processes, Outputs(data.emotions))
 
         def prepare() -> tuple[dict[str, Scan], Record, Record | None]:
             out.mkdir(parents=True, exist_ok=True)
@@ -112,6 +113,8 @@ def train_epochs(
             _write_dropped(out, scans, run.failures)
             for split, scan in scans.items():
                 say(f"{split}: {scan.summary()}")
+            if data.values:
+                say(f"values ({', '.join(data.values)}): not learned; a student learns emotions")
             if run.epoch >= config.epochs:
                 say(f"{out / runs.BEST_FILE}: training is already complete")
             return scans, recipe, state
@@ -216,6 +219,7 @@ def _recipe(
         "dataset": {
             "name": data.name,
             "version": data.version,
+            "emotions": list(data.emotions),
             "frames_sha256": [
                 file["content_sha256"]
                 for file in data.manifest["files"]

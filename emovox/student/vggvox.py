@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emovox.emotions import EMOTIONS
+from emovox.emotions import Outputs
 from emovox.media.spectrogram import BUCKETS, NUM_BINS
 from emovox.networks import Network
 
@@ -38,21 +38,26 @@ class StudentConfig:
 
 
 class VGGVox(Network):
-    """Network from normalised spectrograms float32 `[B, 512, T >= 100]` to logits `[B, 8]`.
+    """Network from normalised spectrograms float32 `[B, 512, T >= 100]` to logits `[B, E]`.
 
     Its first weights are He normal, the biases 0.
 
     Args:
         config: shape of the network.
         generator: source of the weights; None for torch's default generator.
+        outputs: names of the logits.
     """
 
     architecture = "emovox.vggvox"
 
     def __init__(
-        self, config: StudentConfig | None = None, generator: torch.Generator | None = None
+        self,
+        config: StudentConfig | None = None,
+        generator: torch.Generator | None = None,
+        outputs: Outputs = Network.outputs,
     ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.config = config = config or StudentConfig()
         widths = (96, 256, config.conv3, config.conv4, 256, 4096, 1024)
         conv1, conv2, conv3, conv4, conv5, fc6, fc7 = map(config.channels, widths)
@@ -70,7 +75,7 @@ class VGGVox(Network):
         self.bn6: nn.Module = nn.BatchNorm2d(fc6)
         self.fc7: nn.Module = nn.Conv2d(fc6, fc7, 1)
         self.bn7: nn.Module = nn.BatchNorm2d(fc7)
-        self.fc8 = nn.Conv2d(fc7, len(EMOTIONS), 1)
+        self.fc8 = nn.Conv2d(fc7, len(outputs), 1)
         self.embedding_size = fc7
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):

@@ -1,4 +1,4 @@
-"""Teachers: networks that map face crops to eight emotion logits.
+"""Teachers: networks that map face crops to emotion logits, and to values such as valence.
 
 Importing this module loads neither numpy nor torch.
 """
@@ -34,18 +34,20 @@ class Teacher(Protocol):
 
     Attributes:
         name: short name for the manifest.
-        emotions: order of the logits; always `emovox.EMOTIONS`.
+        emotions: names of the logits, in order; `emovox.EMOTIONS` for those of this package.
+        values: names of further outputs, such as valence; often none.
         input_size: side S of its crops, in pixels.
         sha256: SHA-256 of its weights file.
     """
 
     name: str
     emotions: tuple[str, ...]
+    values: tuple[str, ...]
     input_size: int
     sha256: str
 
     def __call__(self, crops: "np.ndarray") -> "np.ndarray":
-        """Return logits float32 `[N, 8]` of RGB face crops uint8 `[N, S, S, 3]`."""
+        """Return logits, then values, float32 `[N, E + V]`, of RGB crops uint8 `[N, S, S, 3]`."""
         ...
 
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emovox.emotions import EMOTIONS
+from emovox.emotions import Outputs
 from emovox.teacher.face_network import FaceNetwork, to_grey
 
 MIN_DEVIATION = 1.0  # grey levels; avoids division by 0 for a face of one colour
@@ -79,13 +79,16 @@ class Block(nn.Module):
 
 
 class CompactNet(FaceNetwork):
-    """Network from standardised grey faces `[N, 1, 48, 48]` to logits `[N, 8]`."""
+    """Network from standardised grey faces `[N, 1, 48, 48]` to logits `[N, E]`."""
 
     architecture = "emovox.compact"
     input_size = 48
 
-    def __init__(self, config: CompactConfig | None = None) -> None:
+    def __init__(
+        self, config: CompactConfig | None = None, outputs: Outputs = FaceNetwork.outputs
+    ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.config = config = config or CompactConfig()
         self.stem = nn.Sequential(
             nn.Conv2d(1, config.stem, 3, 1, 1, bias=False),
@@ -100,7 +103,7 @@ class CompactNet(FaceNetwork):
                 inputs = width
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(config.dropout)
-        self.classifier = nn.Linear(inputs, len(EMOTIONS))
+        self.classifier = nn.Linear(inputs, len(outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.blocks(self.stem(x)).float().mean(dim=(2, 3))

@@ -160,12 +160,15 @@ def predict(teacher: Teacher, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
     """Return logits float32 `[N, 8]` of grey faces uint8 `[N, H, W]`, and of their mirror images.
 
     Raises:
-        InputError: a logit is NaN or infinite.
+        InputError: the teacher has other emotions than FERPlus, or a logit is NaN or infinite.
     """
+    if teacher.emotions != EMOTIONS:
+        found, expected = ", ".join(teacher.emotions), ", ".join(EMOTIONS)
+        raise InputError(f"teacher {teacher.name}: emotions are {found}; FERPlus has {expected}")
     plain, mirrored = [], []
     for chunk in _chunks(teacher, images):
-        plain.append(teacher(chunk))
-        mirrored.append(teacher(np.ascontiguousarray(chunk[:, :, ::-1])))
+        plain.append(teacher(chunk)[:, : len(EMOTIONS)])
+        mirrored.append(teacher(np.ascontiguousarray(chunk[:, :, ::-1]))[:, : len(EMOTIONS)])
     logits = np.concatenate(plain), np.concatenate(mirrored)
     if not np.isfinite(logits).all():
         raise InputError(f"teacher {teacher.name}: logits are not finite")

@@ -1,4 +1,4 @@
-"""Inference of teachers: crops uint8 in, fixed batch shapes, logits float32 out."""
+"""Inference of teachers: crops uint8 in, fixed batch shapes, outputs float32 out."""
 
 import logging
 from collections.abc import Callable
@@ -7,7 +7,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emovox.emotions import EMOTIONS
 from emovox.errors import EmovoxError, first_line
 from emovox.networks import prepare
 from emovox.teacher.face_network import FaceNetwork
@@ -36,8 +35,6 @@ class TorchTeacher:
         EmovoxError: `torch.compile` fails on this machine.
     """
 
-    emotions = EMOTIONS
-
     def __init__(
         self,
         name: str,
@@ -49,6 +46,7 @@ class TorchTeacher:
         compiled: bool = False,
     ) -> None:
         self.name, self.sha256 = name, sha256
+        self.emotions, self.values = net.outputs.emotions, net.outputs.values
         self.input_size = net.input_size
         self.device, self.precision, dtype = prepare(net, net.classifier, device, precision)
         self.compiled = compiled
@@ -88,7 +86,7 @@ class TorchTeacher:
             )
         starts = range(0, len(crops), self.batch_size)
         running = [self.launch(crops[start : start + self.batch_size]) for start in starts]
-        empty = np.empty((0, len(EMOTIONS)), np.float32)
+        empty = np.empty((0, len(self.emotions) + len(self.values)), np.float32)
         return np.concatenate([empty, *(logits() for logits in running)])
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
@@ -101,7 +99,7 @@ class TorchTeacher:
                 can be overwritten when this returns.
 
         Returns:
-            A function that waits for the logits and returns them, float32 `[N, 8]`.
+            A function that waits for the outputs and returns them, float32 `[N, E + V]`.
         """
         slot = self._slots[self._num_batches % NUM_SLOTS]
         self._num_batches += 1

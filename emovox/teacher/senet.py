@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emovox.emotions import EMOTIONS
+from emovox.emotions import Outputs
 from emovox.teacher.face_network import FaceNetwork, to_grey
 
 MEAN_RGB = (131.0912, 103.8827, 91.4953)  # grey levels; mean of VGGFace2
@@ -34,13 +34,16 @@ class SenetConfig:
 
 
 class Senet(FaceNetwork):
-    """Network from mean-subtracted RGB `[N, 3, 224, 224]` to logits `[N, 8]`."""
+    """Network from mean-subtracted RGB `[N, 3, 224, 224]` to logits `[N, E]`."""
 
     architecture = "emovox.senet"
     input_size = 224
 
-    def __init__(self, config: SenetConfig | None = None) -> None:
+    def __init__(
+        self, config: SenetConfig | None = None, outputs: Outputs = FaceNetwork.outputs
+    ) -> None:
         super().__init__()
+        self.outputs = outputs
         self.config = config or SenetConfig()
         self.blocks: list[tuple[str, bool]] = []  # name prefix; True if the shortcut is projected
         self._convolution("conv1_7x7_s2", 3, 64, 7, stride=2)
@@ -50,7 +53,7 @@ class Senet(FaceNetwork):
                 stride = 2 if block == 1 and stage > 2 else 1
                 self._block(f"conv{stage}_{block}", inputs, width, stride, projected=block == 1)
                 inputs = width * EXPANSION
-        self.classifier = nn.Conv2d(inputs, len(EMOTIONS), 1)
+        self.classifier = nn.Conv2d(inputs, len(outputs), 1)
 
     def _convolution(self, name: str, inputs: int, outputs: int, size: int, stride: int) -> None:
         layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)

@@ -51,7 +51,7 @@ def score(logits: np.ndarray, targets: np.ndarray) -> Scores:
     """Compare logits `[N, 8]` with vote distributions `[N, 8]`."""
     logits, targets = logits.astype(np.float64), targets.astype(np.float64)
     labels, predicted = targets.argmax(axis=1), logits.argmax(axis=1)
-    confusion = confusion_matrix(labels, predicted)
+    confusion = confusion_matrix(labels, predicted, targets.shape[1])
     counts = confusion.sum(axis=1)
     recall = np.where(counts, confusion.diagonal() / np.maximum(counts, 1), np.nan)
     probabilities = softmax(logits)

@@ -21,6 +21,7 @@ import soundfile
 import torch
 
 import emovox
+from emovox.emotions import Outputs
 from emovox.student import student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 
@@ -81,8 +82,9 @@ def main() -> None:
         teacher="intention",
         origin="The acted emotions of RAVDESS; no teacher was run on faces.",
     )
-    config = StudentConfig(width=0.25, emotions=dataset.emotions)
-    untrained = VGGVox(config, torch.Generator().manual_seed(0)).eval()
+    outputs = Outputs(dataset.emotions)
+    net = VGGVox(StudentConfig(width=0.25), torch.Generator().manual_seed(0), outputs)
+    untrained = net.eval()
     student_checkpoint.save(arguments.out / "untrained.safetensors", untrained, {})
     for split in dataset.splits:
         print(f"{split:12} {dataset.tracks[split].num_rows:5,} utterances")

@@ -219,7 +219,7 @@
     const lengthOfTick = [1, 2, 5, 10, 20, 50, 100].find((size) => span / size <= 6) || 200;
     const svg = shape("svg", { viewBox: `0 0 ${width} ${height}`, height, role: "img" });
     const most = emotions.map((e, k) => [track.top.filter((v) => v === k).length, e]).sort((a, b) => b[0] - a[0]);
-    svg.setAttribute("aria-label", `Eight logits over ${seconds(track.end)}; dominant: `
+    svg.setAttribute("aria-label", `${N} logits over ${seconds(track.end)}; dominant: `
       + most.filter(([n]) => n).map(([n, e]) => `${e} in ${n} frames`).join(", "));
     const label = (text, tx, ty, anchor) => {
       const element = shape("text", { x: tx, y: ty, "text-anchor": anchor });
