@@ -23,10 +23,10 @@ import numpy as np
 from emovox.errors import TrackError
 from emovox.media.containers import media_url
 from emovox.media.display import SQUARE_PIXELS
+from emovox.media.ffmpeg_log import HARMLESS
 from emovox.media.streams import StreamInfo, choose
 from emovox.media.video import (
     CUT_ANYWHERE,
-    HARMLESS,
     MAX_PIXELS,
     SEEK_MARGIN,
     Deadline,

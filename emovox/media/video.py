@@ -2,11 +2,9 @@
 
 import errno
 import math
-import re
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -21,6 +19,7 @@ from emovox.errors import TrackError
 from emovox.media import grid
 from emovox.media.containers import open_media
 from emovox.media.display import Display
+from emovox.media.ffmpeg_log import complaint, error_log
 from emovox.media.streams import choose_stream, edit_shift, first_sound
 from emovox.media.truncation import missing_end
 from emovox.paths import error_name
@@ -30,10 +29,6 @@ MAX_SECONDS = 10**6  # of a track; a later time is wrong
 SEEK_MARGIN = 0.5  # seconds to decode before the first frame that is used
 CUT_ANYWHERE = ("mpegts", "mpeg")  # may begin between key frames; the first frames refer to others
 END_TOLERANCE = 0.001  # seconds; containers round times
-
-# Errors in the log of FFmpeg's MP4 reader that healthy files cause as well: edit lists that begin
-# between key frames.
-HARMLESS = ("Missing key frame while searching", "Cannot find an index entry before")
 
 
 @dataclass(frozen=True)
@@ -226,7 +221,7 @@ class VideoTrack:
     def _open(self, files: ExitStack) -> "av.VideoStream":
         self.check_kind()
         options = {"max_pixels": str(MAX_PIXELS)}
-        with _error_log() as log:
+        with error_log() as log:
             opened = open_media(self.path, timeout=self.deadline.seconds, options=options)
         container = files.enter_context(opened)
         stream, self.notes = choose_stream(container, "video")
@@ -237,8 +232,8 @@ class VideoTrack:
                 other.discard = av.stream.Discard.all
         if stream.codec_context is None:
             raise TrackError("open", "UnknownCodec", "no decoder for its video stream")
-        if complaint := _complaint(stream, log):
-            raise TrackError("open", "BadHeader", complaint)
+        if reason := complaint(stream, log):
+            raise TrackError("open", "BadHeader", reason)
         stream.codec_context.thread_count = 1
         # Fail on a damaged frame instead of concealing the damage.
         stream.codec_context.options = options | {"err_detect": "explode"}
@@ -339,42 +334,6 @@ def _first_picture(path: Path, *_version: int) -> float | None:
     except (av.error.FFmpegError, OSError, TrackError):
         return None
     return None if first is None else first[0] + track._edit_shift
-
-
-_LogLine = tuple[int, str, str]  # level, component, message
-_log_lock = threading.Lock()
-
-
-@contextmanager
-def _error_log() -> Iterator[list[_LogLine]]:
-    """Collect the errors that FFmpeg logs in this thread; some damage is reported only there.
-
-    One thread at a time, since PyAV has one log level for all threads.
-    """
-    with _log_lock:
-        level, skip_repeated = av.logging.get_level(), av.logging.get_skip_repeated()
-        av.logging.set_level(max(level or 0, av.logging.ERROR))
-        av.logging.set_skip_repeated(False)
-        try:
-            with av.logging.Capture() as log:
-                yield log
-        finally:
-            av.logging.set_level(level)
-            av.logging.set_skip_repeated(skip_repeated)
-
-
-def _complaint(stream: "av.VideoStream", log: list[_LogLine]) -> str:
-    """Return the first logged error of the container or of this stream; empty if none."""
-    for level, name, message in log:
-        about = re.match(r"stream (\d+), ", message)
-        if (
-            level <= av.logging.ERROR
-            and name in (stream.container.format.name, "IMGUTILS")
-            and not message.startswith(HARMLESS)
-            and (about is None or int(about[1]) == stream.index)
-        ):
-            return message.strip()
-    return ""
 
 
 def _ends_early(stream: "av.VideoStream", read: int | None) -> bool:
