@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -500,7 +501,38 @@ def test_tracks_of_several_shots_are_noted(tmp_path: Path) -> None:
         "id1/three/00001": [0] * 4 + [1] * 4 + [2] * 4,
         "id1/two/00001": [0] * 4 + [1] * 4,
     }
-    assert result.notes == ["2 tracks hold several shots: id1/three/00001"]
+    several = "2 tracks hold several shots: id1/three/00001"
+    assert result.notes == [NO_VALIDATION, several]
+
+
+def test_the_sound_of_a_table_is_cut_from_its_source(tmp_path: Path) -> None:
+    """The pitch of the video changes from 300 to 1,000 Hz where the second track begins."""
+    video, change = tmp_path / "root/talks/day one.MOV", 2.52
+    video.parent.mkdir(parents=True)
+    sound = f"aevalsrc=sin(2*PI*t*if(lt(t\\,{change})\\,300\\,1000)):s=44100:d=6"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "lavfi", "-i"]
+    command += ["testsrc2=s=96x96:r=25:d=6", "-f", "lavfi", "-i", sound, "-c:a", "pcm_s16le"]
+    subprocess.run([*command, str(video)], check=True)
+    table = tmp_path / "tracks.csv"
+    rows = [f"ann/talk/{row}" for row in (f"1,{{}},ann,,{change}", f"2,{{}},ann,{change},")]
+    lines = ["track_id,video,identity,start,end", *(r.format("talks/day one.MOV") for r in rows)]
+    table.write_text("\n".join([*lines, ""]))
+    engine = InlineEngine(FakeTeacher(), FakeDetector())
+    build(tmp_path / "root", tmp_path / "out", engine=engine, layout="table", table=table)
+
+    def pitch(samples: np.ndarray) -> float:
+        return float(np.abs(np.fft.rfft(samples)).argmax() * 16_000 / len(samples))
+
+    whole = emovox.read_audio(video)
+    for number, begin, end, expected in ((1, 0.0, change, 300), (2, change, 6.0, 1000)):
+        track_id = f"ann/talk/{number:05d}"
+        samples = emovox.track_audio(tmp_path / "out", track_id, tmp_path / "root")
+        assert len(samples) == pytest.approx((end - begin) * 16_000, abs=80)
+        for part in (samples[160:1760], samples[-1760:-160], samples):
+            assert pitch(part) == pytest.approx(expected, abs=10)
+        part = emovox.track_audio(tmp_path / "out", track_id, str(tmp_path / "root"), 0.5, 1.5)
+        first = round((begin + 0.5) * 16_000)
+        np.testing.assert_allclose(part, whole[first : first + 16_000], atol=1e-3)
 
 
 BOX_HEADER = (

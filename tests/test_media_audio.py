@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
-from emovox.media.containers import AUDIO_ENDINGS, MEDIA_ENDINGS
+from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 
 
 def speechlike(num_samples: int, rate: int, num_channels: int = 1) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Media files as FFmpeg opens them, and the endings of their names."""
+"""Media files as FFmpeg opens them, the same in every release of PyAV."""
 
 from pathlib import Path
 from typing import Any
@@ -8,18 +8,6 @@ import av
 # The tags of a file need not be UTF-8. PyAV 19 always reads them; earlier releases fail without
 # this option.
 TAGS = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors": "replace"}
-
-_MEDIA = (
-    "3g2 3gp amv asf avi divx dv f4v flv m2t m2ts m2v m4v mj2 mkv mod mov mp4 mpe mpeg mpg mts mxf "
-    "nut ogm ogv ogx qt rm rmvb tod ts vob webm wmv"
-)
-_AUDIO = (
-    "aac ac3 aif aifc aiff amr au caf eac3 flac m4a m4b mka mp2 mp3 oga ogg opus rf64 snd sph w64 "
-    "wav wave weba wma wv"
-)
-# Endings of names, in lower case, of files that may hold pictures and of files of sound alone.
-MEDIA_ENDINGS = frozenset(f".{name}" for name in _MEDIA.split())
-AUDIO_ENDINGS = frozenset(f".{name}" for name in _AUDIO.split())
 
 
 def media_url(path: Path) -> str:
