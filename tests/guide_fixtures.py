@@ -23,6 +23,7 @@ from test_published import utterance as published_utterance
 from validation_fixtures import SPEC, build, write_valid
 
 from emovox.dataset.rows import TrackRow
+from emovox.dataset.takedown import hash_identity
 from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
 from emovox.ids import TrackKey
 from emovox.student import student_checkpoint
@@ -200,7 +201,7 @@ def _ferplus(work: Workplace, path: Path) -> None:
 
 
 def _takedown(work: Workplace, path: Path) -> None:
-    path.write_text("0" * 64 + "\n")
+    path.write_text(hash_identity("id10001") + "\n")
 
 
 # Writers of the inputs of the pages, by name.

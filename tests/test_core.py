@@ -116,6 +116,7 @@ CORE = [
     "validate dataset --format json",
     "card dataset",
     "card dataset --check",
+    "hash-identity id10001",
     "diff dataset dataset",
     "release dataset --version 2.0.0 --out released",
     "report dataset --out page.html --figures figures",

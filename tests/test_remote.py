@@ -128,7 +128,7 @@ def test_resume(root: Any, bucket: str) -> None:
     next(p for p in state.iterdir() if p.name == f"{Path(markers[1].name).stem}.parquet").unlink()
     third = build(root, out, shard_tracks=1)
     assert third.num_built == 2 and third.manifest == first.manifest
-    fourth = build(root, out, shard_tracks=1, step_ms=480)
+    fourth = build(root, out, shard_tracks=1, step_ms=480, replace=True)
     assert fourth.num_built == fourth.num_shards
     assert any("replaced" in note for note in fourth.notes)
     left = {p.name for p in state.iterdir() if p.suffix == ".parquet"}
@@ -399,7 +399,7 @@ def test_separate_state(root: Any, bucket: str, clips: Path, tmp_path: Path) -> 
         names = {path.name for path in out.iterdir()}
         assert schema.MANIFEST in names and STATE not in names
         assert build(corpus, out, state=state).num_built == 0
-        build(corpus, out, state=state, step_ms=480)  # the same build
+        build(corpus, out, state=state, step_ms=480, replace=True)  # the same build
         with pytest.raises(InputError, match="holds a dataset, but not the state of its build"):
             build(corpus, out)
         with pytest.raises(InputError, match="belongs to another build"):
@@ -418,7 +418,7 @@ def test_relative_folders(clips: Path, tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for out, state in ((Path("one"), None), (Path("two"), Path("state"))):
         build(clips, out, state=state)
-        result = build(clips, out, state=state and tmp_path / state, step_ms=480)
+        result = build(clips, out, state=state and tmp_path / state, step_ms=480, replace=True)
         assert result.num_built == result.num_shards
 
 
