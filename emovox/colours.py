@@ -5,7 +5,7 @@ vision and for protanopia, deuteranopia and tritanopia (tests/test_report.py com
 names get the colours that differ most from these and from each other.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from colorsys import hls_to_rgb
 from functools import lru_cache
 from itertools import product
@@ -36,7 +36,7 @@ STYLES = ("-", "--", ":", "-.")  # of lines; colours alone are similar
 PER_STYLE = 5  # emotions with the same line style
 
 GROUNDS = ("#ffffff", "#1d2026")  # light and dark
-LIGHTNESS = ((0.2, 0.7), (0.4, 0.9))  # of colours that stand out from these; in HLS
+LIGHTNESS = ((0.25, 0.8), (0.54, 0.95))  # in OKLab, of colours that stand out from these
 # Rows of matrices: linear RGB to OKLab in two steps (Ottosson, 2020), and linear RGB as seen with
 # normal vision, protanopia, deuteranopia and tritanopia (Machado et al., 2009).
 TO_LMS = (0.4122, 0.5363, 0.0514, 0.2119, 0.6807, 0.1074, 0.0883, 0.2817, 0.6300)
@@ -63,11 +63,13 @@ def line_style(number: int) -> str:
 def _colours_of(emotions: tuple[str, ...], dark: bool) -> list[str]:
     known = COLOURS_ON_DARK if dark else COLOURS
     found = {name: known[name] for name in emotions if name in known}
-    axes = range(48), np.linspace(*LIGHTNESS[dark], 9), (0.25, 0.5, 0.75, 1.0)
+    axes = range(48), np.linspace(0.1, 0.95, 12), (0.25, 0.5, 0.75, 1.0)
     rgb = [hls_to_rgb(hue / 48, light, vivid) for hue, light, vivid in product(*axes)]
-    candidates = [
-        f"#{round(255 * r):02x}{round(255 * g):02x}{round(255 * b):02x}" for r, g, b in rgb
-    ]
+    codes = [[round(255 * value) for value in colour] for colour in rgb]
+    candidates = np.array([f"#{bytes(code).hex()}" for code in codes])
+    low, high = LIGHTNESS[dark]
+    lightness = _seen(candidates)[0, :, 0]
+    candidates = candidates[(lightness > low) & (lightness < high)]
     seen = _seen(candidates)
     nearest = np.full(len(candidates), np.inf)
     for colour in (*known.values(), GROUNDS[dark]):
@@ -75,12 +77,12 @@ def _colours_of(emotions: tuple[str, ...], dark: bool) -> list[str]:
     for name in emotions:
         if name not in found:
             best = int(nearest.argmax())
-            found[name] = candidates[best]
+            found[name] = str(candidates[best])
             nearest = np.minimum(nearest, _difference(seen, seen[:, best : best + 1]))
     return [found[name] for name in emotions]
 
 
-def _seen(colours: Sequence[str]) -> np.ndarray:
+def _seen(colours: Iterable[str]) -> np.ndarray:
     """Return colours `#rrggbb` in OKLab as each of `SIGHTS` sees them, `[S, N, 3]`."""
     rgb = np.array([list(bytes.fromhex(colour[1:])) for colour in colours]) / 255
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
