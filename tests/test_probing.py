@@ -1,11 +1,14 @@
 """Probes: folds, classifiers compared with scikit-learn, and the command."""
 
 import csv
+import itertools
 import json
+import subprocess
 import sys
 from pathlib import Path
 
 import cv2
+import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
@@ -430,3 +433,44 @@ def test_quoted_rows_are_marked(tmp_path: Path, student: None) -> None:
     assert result.exit_code == 0
     assert "* student (Albanie et al. 2018)" in result.stdout and "49.7 +- 5.4" in result.stdout
     assert "rows marked * are quoted from papers" in result.stdout
+
+
+AVI_NAMES = {
+    "enterface": "subject {speaker}/{word}/sentence {number}/s{speaker}_{code}_{number}.avi",
+    "rml": "s{speaker}/Mandarin/{code}{number}.avi",
+    "afew": "{part}/{Word}/00{speaker}{number}.avi",
+}
+
+
+@pytest.fixture(scope="module")
+def avi(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """One AVI with pictures and a tone per emotion, as these corpora are distributed."""
+    folder = tmp_path_factory.mktemp("avi")
+    for code, pitch in (("an", 200), ("sa", 900)):
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-loglevel", "error", "-f", "lavfi", "-i"]
+        command += ["testsrc2=s=64x48:r=25:d=1", "-f", "lavfi", "-i", f"sine={pitch}:r=48000:d=1"]
+        command += ["-c:v", "mpeg4", "-c:a", "pcm_s16le", str(folder / f"{code}.avi")]
+        subprocess.run(command, check=True)
+    return {path.stem: path for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("corpus", AVI_NAMES)
+def test_corpora_of_avi_files(
+    corpus: str, avi: dict[str, Path], tmp_path: Path, student: None
+) -> None:
+    for speaker, number in itertools.product(range(1, 4), range(1, 4)):
+        for code, word in (("an", "anger"), ("sa", "sadness")):
+            name = AVI_NAMES[corpus].format(
+                speaker=speaker,
+                number=number,
+                code=code,
+                word=word,
+                Word={"an": "Angry", "sa": "Sad"}[code],
+                part="Train" if number < 3 else "Val",
+            )
+            (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / name).write_bytes(avi[code].read_bytes())
+    result = run("pitch", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.startswith(f"{corpus}: 18 utterances")
+    assert "100.0" in result.stdout and "dropped" not in result.stdout
