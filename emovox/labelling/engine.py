@@ -13,7 +13,8 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
-from itertools import chain, islice
+from functools import partial
+from itertools import count, islice
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -56,11 +57,7 @@ class Engine(Protocol):
 
 
 class Process:
-    """A loky process that is replaced when it dies.
-
-    Args:
-        folder: for its temporary files.
-    """
+    """A loky process that is replaced when it dies; `folder` is for its temporary files."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -74,19 +71,14 @@ class Process:
             raise EmovoxError(ENDED)
         if self._pool is not None:
             return self._pool.submit(call, *arguments)
-        with (
-            _start_lock
-        ):  # one pool starts at a time: the new child processes are those of this pool
+        # One pool starts at a time: the new child processes are those of this pool.
+        with _start_lock:
             before = set(multiprocessing.active_children())
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             # Silences the warning of loky's resource tracker when workers are killed.
             os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
-            self._pool = ProcessPoolExecutor(
-                1,
-                initializer=start_worker,
-                initargs=(os.getpid(), self._folder),
-                env=one_thread,
-            )
+            start = partial(start_worker, os.getpid(), self._folder)
+            self._pool = ProcessPoolExecutor(1, initializer=start, env=one_thread)
             future: Future[Result] = self._pool.submit(call, *arguments)
             self._started = [p for p in multiprocessing.active_children() if p not in before]
         return future
@@ -119,14 +111,19 @@ class Process:
 
 
 class Server(Process):
-    """Process of a teacher that several workers share; it is restarted when it dies."""
+    """Process of a teacher that several workers share; it is restarted when it dies.
+
+    Attributes:
+        num_failures: how often it failed since a shard was finished with it.
+    """
 
     def __init__(self, job: ShardJob, device: str, socket: Path) -> None:
         super().__init__(socket.parent)
-        self._job, self._device, self._socket = job, device, socket
+        self.num_failures = 0
+        self._job, self._device = job, device
+        self._addresses = (socket.with_suffix(f".{start}") for start in count(1))
+        self._address = socket
         self._lock = threading.Lock()
-        self._num_starts = 0
-        self._num_failures = 0  # since it last served a shard
         self._serving: Future[None] | None = None
 
     def address(self) -> str:
@@ -136,49 +133,34 @@ class Server(Process):
             EmovoxError: the teacher cannot be loaded, or failed `MAX_FAILURES` times in a row.
         """
         with self._lock:
-            address = self._address()
-            while self._serving is None or self._serving.done() or not address.exists():
+            while self._serving is None or self._serving.done() or not self._address.exists():
                 if self._closed:
                     raise EmovoxError(ENDED)
-                if self._serving is not None and self._serving.done():
-                    self._handle_end(self._serving)
-                    self._serving = None
-                if self._serving is None:
-                    self._num_starts += 1
-                    address = self._address()
-                    job = self._job
-                    self._serving = self.submit(
-                        serve_teacher, str(address), job.teacher_path, job.settings, self._device
-                    )
+                if self._serving is None or self._serving.done():
+                    self._start()
                 time.sleep(POLL)
-            return str(address)
+            return str(self._address)
 
-    def has_served(self) -> None:
-        """Reset the count of failures: a shard was finished with this teacher."""
-        self._num_failures = 0
-
-    def _address(self) -> Path:
-        return self._socket.with_suffix(f".{self._num_starts}")
-
-    def _handle_end(self, serving: "Future[None]") -> None:
-        error = serving.exception()
-        self.end()
-        if isinstance(error, EmovoxError):
-            raise error
-        self._num_failures += 1
-        if self._num_failures == MAX_FAILURES:
-            reason = first_line(error)
-            raise EmovoxError(f"the teacher failed on {self._device}: {reason}") from error
+    def _start(self) -> None:
+        if self._serving is not None:
+            error = self._serving.exception()
+            self.end()
+            if isinstance(error, EmovoxError):
+                raise error
+            self.num_failures += 1
+            if self.num_failures == MAX_FAILURES:
+                reason = first_line(error)
+                raise EmovoxError(f"the teacher failed on {self._device}: {reason}") from error
+        self._address = next(self._addresses)
+        path, settings = self._job.teacher_path, self._job.settings
+        address = str(self._address)
+        self._serving = self.submit(serve_teacher, address, path, settings, self._device)
 
 
 class Worker(Process):
     """A process that runs shards, and is replaced when it dies.
 
-    Args:
-        work: function that runs one shard.
-        context: journal and device of the worker.
-        server: process of the teacher; None if the worker holds the teacher itself.
-        turns: limits how many workers run a shard at a time.
+    Without a `server` it holds the teacher itself.
     """
 
     def __init__(
@@ -204,8 +186,7 @@ class Worker(Process):
             TeacherLostError: the shard lost its connection to the teacher `MAX_LOST` times.
             EmovoxError: workers die before their first track.
         """
-        deaths: Counter[str] = Counter()
-        kills: Counter[str] = Counter()
+        deaths, kills = Counter[str](), Counter[str]()
         num_lost = 0  # connections to the teacher
         while True:
             self._context.journal.unlink(missing_ok=True)
@@ -216,7 +197,7 @@ class Worker(Process):
                         context = replace(context, address=self._server.address())
                     report = self.submit(self._work, job, context).result()
                 if self._server is not None:
-                    self._server.has_served()
+                    self._server.num_failures = 0
                 return report
             except TeacherLostError:
                 num_lost += 1
@@ -226,17 +207,19 @@ class Worker(Process):
             except BrokenProcessPool as error:
                 code = self.exit_code()
                 self.end()
-                track_id = _read(self._context.journal)
-                count, limit = (kills, MAX_KILLS) if code in KILLED else (deaths, MAX_DEATHS)
-                count[track_id] += 1
-                if count[track_id] < limit:
+                track_id = ""
+                with contextlib.suppress(OSError):  # it died before its first track
+                    track_id = self._context.journal.read_text(encoding="utf-8")
+                losses, limit = (kills, MAX_KILLS) if code in KILLED else (deaths, MAX_DEATHS)
+                losses[track_id] += 1
+                if losses[track_id] < limit:
                     continue
                 if not track_id:
                     raise EmovoxError(
                         f"workers died {limit} times before their first track; if memory is "
                         "short, pass a smaller --jobs"
                     ) from error
-                job = replace(job, lost={**job.lost, track_id: count[track_id]})
+                job = replace(job, lost={**job.lost, track_id: losses[track_id]})
 
 
 class Turns:
@@ -249,11 +232,7 @@ class Turns:
 
     @contextlib.contextmanager
     def take(self, *, alone: bool) -> Iterator[None]:
-        """Wait for a turn and hold it.
-
-        Args:
-            alone: wait until no other worker runs, and let none start.
-        """
+        """Wait for a turn and hold it; `alone`: until no other worker runs, and let none start."""
         num_permits = self._number if alone else 1
         with self._all if alone else contextlib.nullcontext():
             for _ in range(num_permits):
@@ -281,11 +260,25 @@ class LokyEngine:
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         """Yield the report of each shard as it finishes."""
-        remaining = iter(jobs)
-        if (first := next(remaining, None)) is None:
+        if not (jobs := list(jobs)):
             return
-        with started_workers(first, self.num_workers, self.devices, self.work) as workers:
-            yield from _run(workers, chain([first], remaining), self.num_workers)
+        remaining = iter(jobs)
+        workers = Workers(jobs[0], self.num_workers, self.devices, self.work)
+        running: set[Future[ShardReport]] = set()
+        # Closed before the threads are waited for, and again for processes that started meanwhile.
+        with (
+            contextlib.closing(workers),
+            ThreadPoolExecutor(self.num_workers) as threads,
+            contextlib.closing(workers),
+        ):
+            while True:
+                for job in islice(remaining, QUEUE_PER_WORKER * self.num_workers - len(running)):
+                    running.add(threads.submit(workers.build, job))
+                if not running:
+                    return
+                finished, running = wait(running, return_when=FIRST_COMPLETED)
+                for future in finished:
+                    yield future.result()
 
 
 def local_engine(config: BuildConfig, jobs: Sequence[ShardJob]) -> LokyEngine:
@@ -305,13 +298,25 @@ def local_engine(config: BuildConfig, jobs: Sequence[ShardJob]) -> LokyEngine:
 
 
 class Workers:
-    """Workers of one machine, for any number of threads."""
+    """Workers of one machine for the teacher and the settings of a job; any thread may use them."""
 
-    def __init__(self, workers: Sequence[Worker]) -> None:
-        self._workers = workers
+    def __init__(
+        self, job: ShardJob, num_workers: int, devices: tuple[str, ...], work: Work = run_shard
+    ) -> None:
+        self._temporary = tempfile.TemporaryDirectory(prefix="emovox-", ignore_cleanup_errors=True)
+        folder, turns = Path(self._temporary.name), Turns(num_workers)
+        servers = [
+            Server(job, device, folder / f"teacher-{number}")
+            for number, device in enumerate(devices)
+        ]
+        self._workers = []
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        for worker in workers:
-            self._free.put(worker)
+        for number in range(num_workers):
+            server = servers[number % len(servers)] if servers else None
+            device = devices[number % len(devices)] if devices else job.settings.device
+            context = WorkerContext(folder / f"track-{number}", device)
+            self._workers.append(Worker(work, context, server, turns))
+            self._free.put(self._workers[-1])
 
     def build(self, job: ShardJob) -> ShardReport:
         """Run a shard with the next free worker."""
@@ -325,53 +330,4 @@ class Workers:
         """End all processes; running shards fail."""
         for worker in self._workers:
             worker.close()
-
-
-@contextlib.contextmanager
-def started_workers(
-    job: ShardJob, num_workers: int, devices: tuple[str, ...], work: Work = run_shard
-) -> Iterator[Workers]:
-    """Yield workers for the teacher and the settings of a job; their processes end on exit."""
-    with tempfile.TemporaryDirectory(prefix="emovox-") as name:
-        folder, turns = Path(name), Turns(num_workers)
-        servers = [
-            Server(job, device, folder / f"teacher-{number}")
-            for number, device in enumerate(devices)
-        ]
-        members = []
-        for number in range(num_workers):
-            server = servers[number % len(servers)] if servers else None
-            device = devices[number % len(devices)] if devices else job.settings.device
-            context = WorkerContext(folder / f"track-{number}", device)
-            members.append(Worker(work, context, server, turns))
-        workers = Workers(members)
-        try:
-            yield workers
-        finally:
-            workers.close()
-
-
-def _run(workers: Workers, jobs: Iterator[ShardJob], num_workers: int) -> Iterator[ShardReport]:
-    running: set[Future[ShardReport]] = set()
-    with ThreadPoolExecutor(num_workers) as threads:
-        try:
-            while True:
-                for job in islice(jobs, QUEUE_PER_WORKER * num_workers - len(running)):
-                    running.add(threads.submit(workers.build, job))
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
-        except BaseException:
-            for future in running:
-                future.cancel()
-            workers.close()
-            raise
-
-
-def _read(journal: Path) -> str:
-    try:
-        return journal.read_text(encoding="utf-8")
-    except OSError:
-        return ""
+        self._temporary.cleanup()

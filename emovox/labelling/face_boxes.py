@@ -1,6 +1,7 @@
 """The square around the face in every frame of a track, given or detected."""
 
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby, islice
 
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.corpus.voxceleb import Boxes
@@ -20,11 +21,7 @@ def locate(
 ) -> Iterator[tuple[GridFrame, faces.Box, int]]:
     """Yield the frames that show the face, each with the square around it and its shot, from 0.
 
-    Args:
-        media: grid frames of the track.
-        track: its `faces` says how the face is found.
-        boxes: box file of the track, for `FaceSource.BOXES`.
-        detector: returns the detector, for `FaceSource.DETECT`.
+    `track.faces` says how the face is found: BOXES needs `boxes`, DETECT calls `detector`.
     """
     numbered = number_shots(media)
     if track.faces is FaceSource.DETECT:
@@ -52,21 +49,10 @@ def _detect(
     numbered: Iterable[tuple[GridFrame, int]], detector: Callable[[], faces.Detector]
 ) -> Iterator[tuple[GridFrame, faces.Box | None, int]]:
     follow, current = faces.Follower(), 0
-    batch: list[tuple[GridFrame, int]] = []
-
-    def located() -> Iterator[tuple[GridFrame, faces.Box | None, int]]:
-        nonlocal follow, current
-        found = detector()([frame.image for frame, _ in batch])
-        for (frame, shot), boxes in zip(batch, found, strict=True):
-            if shot != current:  # the face of the last shot is another person's, or elsewhere
-                follow, current = faces.Follower(), shot
-            yield frame, follow(boxes, frame.time), shot
-
-    for frame, shot in numbered:
-        shape = batch[0][0].image.shape if batch else None
-        if batch and (len(batch) == DETECT_BATCH or shape != frame.image.shape):
-            yield from located()
-            batch = []
-        batch.append((frame, shot))
-    if batch:
-        yield from located()
+    for _, same in groupby(numbered, lambda pair: pair[0].image.shape):
+        while batch := list(islice(same, DETECT_BATCH)):
+            found = detector()([frame.image for frame, _ in batch])
+            for (frame, shot), boxes in zip(batch, found, strict=True):
+                if shot != current:  # the face of the last shot is another person's, or elsewhere
+                    follow, current = faces.Follower(), shot
+                yield frame, follow(boxes, frame.time), shot

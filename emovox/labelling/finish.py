@@ -8,6 +8,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
@@ -19,15 +20,21 @@ from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped
 from emovox.dataset.writer import DatasetInfo, dataset_files, replace_dataset, write_chunks
 from emovox.errors import CheckError
+from emovox.ids import printable
 from emovox.labelling.plan import BuildPlan
 from emovox.labelling.prefetch import OUR_OWN
-from emovox.labelling.provenance import build_provenance
-from emovox.labelling.replacement import Existing
 from emovox.labelling.shard_report import ShardReport, marker_file, rows_file
-from emovox.labelling.state import record_dataset, reuse_or_begin
-from emovox.paths import is_remote, local_copy, map_ahead
+from emovox.labelling.state import Existing, record_dataset, reuse_or_begin
+from emovox.packages import software
+from emovox.paths import RemotePath, is_remote, local_copy, map_ahead
+from emovox.teacher import ACCURACY
 
 UNFINISHED = ".unfinished"  # folder in `out` for a dataset that is being written
+LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
+
+# Options that change how a build runs, not what it makes.
+LEFT_OUT = {"out", "state", "jobs", "retry_dropped", "replace", "timeout", "engine"}
+LEFT_OUT |= {"ray_address", "actor_cpus", "actor_gpus"}
 
 
 def finish(
@@ -39,24 +46,20 @@ def finish(
 ) -> dict[str, Any]:
     """Write the dataset of finished shards, unless it exists already; return its manifest.
 
-    Args:
-        plan: of the build.
-        state: folder of the shards.
-        reports: of every shard, in the order of the dataset.
-        existing: dataset at `out` that must not lose tracks.
-        check: raises if another run has taken over the build.
+    `existing` is a dataset at `out` that must not lose tracks; `check` raises if another run has
+    taken over the build.
 
     Raises:
         InputError: `existing` would lose tracks.
         CheckError: the rows of a shard are damaged; its marker is removed, so that the next run
             builds it again.
     """
-    config, provenance = plan.config, build_provenance(plan)
+    config, provenance = plan.config, _provenance(plan)
     dropped = [*plan.corpus.dropped, *(d for report in reports for d in report.dropped)]
     fingerprint = _fingerprint(provenance, dropped, plan.assigned)
     if existing is not None:
         tracks = (track.track_id for report in reports for track in report.tracks)
-        existing.check_result({track_id: plan.assigned[track_id] for track_id in tracks})
+        existing.check_tracks({track_id: plan.assigned[track_id] for track_id in tracks})
     if (finished := reuse_or_begin(config.out, state, fingerprint)) is not None:
         return finished
     info = DatasetInfo(
@@ -73,6 +76,37 @@ def finish(
     check()
     record_dataset(plan, state, fingerprint, manifest)
     return manifest
+
+
+def _provenance(plan: BuildPlan) -> dict[str, Any]:
+    """Return the content of provenance.json except the date; no path of this machine is in it."""
+    config, settings = plan.config, plan.settings
+    resolved = {
+        key: printable(value.name) if isinstance(value, Path | RemotePath) else value
+        for key, value in asdict(config).items()
+        if key not in LEFT_OUT
+    }
+    for key in ("teacher", "splits"):
+        resolved[key] = resolved[key] and printable(Path(resolved[key]).name)
+    resolved |= {
+        "device": settings.device,
+        "precision": settings.precision,
+        "compile": "on" if settings.compiled else "off",
+    }
+    source = hashlib.sha256("".join(shard.fingerprint for shard in plan.shards).encode())
+    corpus = "a synthetic corpus" if config.synthetic else "a corpus"
+    return {
+        **software(*LIBRARIES),
+        "config": resolved,
+        "origin": f"Built by emovox from {corpus} of layout `{config.layout}`.",
+        "teacher": {
+            "name": settings.teacher_name,
+            "sha256": settings.teacher_sha256,
+            "accuracy": ACCURACY.get(config.teacher),  # None for a checkpoint, whatever its name
+        },
+        "source_fingerprint": source.hexdigest(),
+        "device": plan.runtime.device_name,
+    }
 
 
 def _fingerprint(
@@ -124,11 +158,8 @@ def _chunks(
     state: Path, reports: Sequence[ShardReport], assigned: Mapping[str, str]
 ) -> Iterator[Chunk]:
     """Yield the rows of all shards, cut into runs of tracks of the same split."""
-
-    def read(report: ShardReport) -> pa.Table:
-        return _read_rows(state, report.fingerprint)
-
-    tables = (map_ahead if is_remote(state) else map)(read, reports)
+    fingerprints = [report.fingerprint for report in reports]
+    tables = (map_ahead if is_remote(state) else map)(partial(_read_rows, state), fingerprints)
     for report, rows in zip(reports, tables, strict=True):
         start = 0
         for split, run in groupby(report.tracks, lambda track: assigned[track.track_id]):
@@ -140,17 +171,11 @@ def _chunks(
 
 def _read_rows(state: Path, fingerprint: str) -> pa.Table:
     path = rows_file(state, fingerprint)
-    damage: Exception
-    try:
-        with local_copy(path) as local:
-            try:
-                return pq.read_table(local, page_checksum_verification=True)
-            except (pa.ArrowException, OSError) as error:
-                if getattr(error, "errno", None) in OUR_OWN:
-                    raise
-                damage = error
-    except FileNotFoundError as error:
-        damage = error
+    with contextlib.suppress(FileNotFoundError), local_copy(path) as local:
+        try:
+            return pq.read_table(local, page_checksum_verification=True)
+        except (pa.ArrowException, OSError) as error:
+            if getattr(error, "errno", None) in OUR_OWN:
+                raise
     marker_file(state, fingerprint).unlink(missing_ok=True)
-    message = f"{path}: missing or damaged; rerun the same command to rebuild its tracks"
-    raise CheckError(message) from damage
+    raise CheckError(f"{path}: missing or damaged; rerun the same command to rebuild its tracks")

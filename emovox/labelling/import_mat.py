@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import pyarrow as pa
 
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD, audit, official_split
 from emovox.corpus.voxceleb import (
@@ -28,6 +27,7 @@ from emovox.emotions import EMOTIONS
 from emovox.errors import InputError, TrackError
 from emovox.files import check_vacant, new_folder, sha256_file
 from emovox.ids import TrackKey, printable
+from emovox.labelling.own_labels import CHUNK_TRACKS, frame_table
 from emovox.labelling.published_mat import Annotations, FaceImages, read_annotations
 from emovox.packages import data_frame, software
 from emovox.teacher import ACCURACY
@@ -38,7 +38,6 @@ if TYPE_CHECKING:
 SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
 NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
 MAX_EXAMPLES = 5
-CHUNK_TRACKS = 4096
 TEACHER = "senet50-ferplus"
 ORIGIN = "Imported by emovox from the published annotations of EmoVoxCeleb (Albanie et al., 2018)."
 
@@ -168,11 +167,10 @@ def import_mat(
         },
         tables=("frames", "tracks"),
     )
-    place = out.resolve()  # `out` may be a link or the current folder
-    with new_folder(place, "importing") as building:
+    # `out` may be a link or the current folder.
+    with new_folder(out.resolve(), "importing") as building:
         manifest = write_chunks(building, tracks.chunks(), tracks.dropped, info, hdf5=hdf5)
-    counts = tracks.counts | {"tracks": len(tracks.keys), "frames": manifest["totals"]["frames"]}
-    counts["identities"] = len({key.identity_id for key in tracks.keys})
+    counts = tracks.counts | {"frames": manifest["totals"]["frames"]}
     return ImportResult(out, manifest, counts, reasons, tracks.notes)
 
 
@@ -187,6 +185,19 @@ def _unique_ids(ids: np.ndarray) -> np.ndarray:
     numbers = np.where(whole, values, 0).astype(np.int64)
     _, kinds, counts = np.unique(numbers, return_inverse=True, return_counts=True)
     return np.where(whole & (counts[kinds] == 1), numbers, -1 - np.arange(len(numbers)))
+
+
+def _check_logits(logits: np.ndarray) -> None:
+    if not logits.size:
+        raise TrackError("decode", "NoFrames", "wavLogits has no rows for it")
+    if logits.ndim != 2 or logits.shape[1] != len(EMOTIONS):
+        shape = " x ".join(map(str, logits.shape))
+        message = f"its logits are {shape}, expected n x {len(EMOTIONS)}"
+        raise TrackError("decode", "BadShape", message)
+    if not (np.abs(logits) <= np.finfo(np.float32).max).all():
+        raise TrackError("decode", "NotFinite", "a logit is NaN, infinite or beyond float32")
+    if len(logits) > schema.max_frame_index(schema.STEP_MS) + 1:
+        raise TrackError("time", "TooLong", f"{len(logits):,} frames")
 
 
 class _Tracks:
@@ -205,33 +216,30 @@ class _Tracks:
         found.ids = _unique_ids(found.ids)
         self._found, self._names, self._where = found, names, where
         self._ids, self._sets = found.ids, found.sets
-        num = len(found.names)
-        if len(self._ids) != num or len(self._sets) != num:
+        lengths = [len(column) for column in (found.names, found.ids, found.sets)]
+        if len(set(lengths)) > 1:
             raise InputError(
-                f"{where}: images.name, id and set differ in length: {num}, {len(self._ids)}, "
-                f"{len(self._sets)}"
+                f"{where}: images.name, id and set differ in length: {', '.join(map(str, lengths))}"
+            )
+        widths = Counter(x.shape[1] for x in found.logits if x.ndim == 2 and x.size)
+        if widths and len(EMOTIONS) not in widths:
+            raise InputError(
+                f"{where}: wavLogits has {widths.most_common(1)[0][0]} columns, expected "
+                f"{len(EMOTIONS)}: {', '.join(EMOTIONS)}"
             )
         self.keys: list[TrackKey] = []
         self.splits: dict[str, str] = {}
         self.dropped: list[Dropped] = []
-        self.counts: dict[str, int] = {"tracks in the file": num}
         self.notes: list[str] = []
         self.disagreements: list[dict[str, str | None]] = []
-        self._cells: dict[str, int] = {}  # position in wavLogits of every track with rows
+        # Position in wavLogits and frame indices of every track with rows.
+        self._rows: dict[str, tuple[int, np.ndarray | None]] = {}
         self._faces = FaceImages(found)
-        self._check_emotions()
         for position, cell in enumerate(self._find_cells()):
             self._add(position, cell)
         self.keys.sort(key=lambda key: key.track_id)
-        self._count()
-
-    def _check_emotions(self) -> None:
-        widths = Counter(x.shape[1] for x in self._found.logits if x.ndim == 2 and x.size)
-        if widths and len(EMOTIONS) not in widths:
-            raise InputError(
-                f"{self._where}: wavLogits has {widths.most_common(1)[0][0]} columns, expected "
-                f"{len(EMOTIONS)}: {', '.join(EMOTIONS)}"
-            )
+        self.notes += self._faces.notes()
+        self.counts = self._count()
 
     def _find_cells(self) -> np.ndarray:
         """Return the position in `wavLogits` of the logits of each entry of `images`.
@@ -259,63 +267,50 @@ class _Tracks:
         return ids - 1 if misfits[0] <= misfits[1] else in_order
 
     def _add(self, position: int, cell: int) -> None:
-        name, number = self._found.names[position], int(self._ids[position])
+        number, split = int(self._ids[position]), SETS.get(float(self._sets[position]))
         track_id = f"images/{number}"
+        logits = self._found.logits[cell]
         try:
             if number < 0:
-                message = "its images.id is not a unique integer"
-                raise TrackError("plan", "BadId", message)
-            key = self._key(name)
-            key.check()
+                raise TrackError("plan", "BadId", "its images.id is not a unique integer")
+            key = self._key(self._found.names[position])
             track_id = key.track_id
             if track_id in self.splits:
                 raise TrackError("plan", "DuplicateTrack", "another entry has the same track_id")
-            self._check_logits(self._found.logits[cell])
-            split = SETS.get(float(self._sets[position]))
+            _check_logits(logits)
             if split is None:
                 message = f"images.set is {self._sets[position]}, expected 1, 2 or 3"
                 raise TrackError("split", "UnknownSet", message)
         except TrackError as error:
             source = f"images.id {number}"  # its name is that of a person
             self.dropped.append(Dropped.of(track_id, source, error))
-            return
-        self.keys.append(key)
-        self.splits[track_id] = split
-        self._cells[track_id] = cell
-        self._faces.number(position, len(self._found.logits[cell]), track_id)
+        else:
+            self.keys.append(key)
+            self.splits[track_id] = split
+            self._rows[track_id] = cell, self._faces.index(position, len(logits))
 
     def _key(self, name: str) -> TrackKey:
         match = NAME.fullmatch(name)
         if match is None or {".", ".."} & {*name.split("/"), match[2]}:
-            raise TrackError(
-                "plan", "BadName", "the name is not <person>/<set>/<video>_<track>.wav"
-            )
+            message = "the name is not <person>/<set>/<video>_<track>.wav"
+            raise TrackError("plan", "BadName", message)
         if match[1] not in self._names:
             raise TrackError("plan", "UnknownIdentity", "vox1_meta.csv does not list the person")
-        return TrackKey(self._names[match[1]], match[2], int(match[3]))
+        key = TrackKey(self._names[match[1]], match[2], int(match[3]))
+        key.check()
+        return key
 
-    def _check_logits(self, logits: np.ndarray) -> None:
-        if not logits.size:
-            raise TrackError("decode", "NoFrames", "wavLogits has no rows for it")
-        if logits.ndim != 2 or logits.shape[1] != len(EMOTIONS):
-            shape = " x ".join(map(str, logits.shape))
-            raise TrackError(
-                "decode", "BadShape", f"its logits are {shape}, expected n x {len(EMOTIONS)}"
-            )
-        if not (np.abs(logits) <= np.finfo(np.float32).max).all():
-            raise TrackError("decode", "NotFinite", "a logit is NaN, infinite or beyond float32")
-        if len(logits) > schema.max_frame_index(schema.STEP_MS) + 1:
-            raise TrackError("time", "TooLong", f"{len(logits):,} frames")
-
-    def _count(self) -> None:
-        sets = Counter(SETS.get(float(value), "") for value in self._sets)
-        self.counts |= {f"tracks in the file, {s}": sets[s] for s in SETS.values()}
-        self.counts["tracks without frames"] = sum(d.error == "NoFrames" for d in self.dropped)
+    def _count(self) -> dict[str, int]:
+        counts = {"tracks in the file": len(self._ids)}
+        sets = Counter(SETS.get(float(value)) for value in self._sets)
+        counts |= {f"tracks in the file, {split}": sets[split] for split in SETS.values()}
+        counts["tracks without frames"] = sum(d.error == "NoFrames" for d in self.dropped)
         if (wav_ids := self._found.wav_ids) is not None:
-            self.counts["face images"] = len(wav_ids)
-            unclaimed = ~np.isin(wav_ids, self._ids)
-            self.counts["face images of no track"] = int(unclaimed.sum())
-        self.notes += self._faces.notes()
+            counts["face images"] = len(wav_ids)
+            counts["face images of no track"] = int((~np.isin(wav_ids, self._ids)).sum())
+        counts["tracks"] = len(self.keys)
+        counts["identities"] = len({key.identity_id for key in self.keys})
+        return counts
 
     def compare(self, lists: OfficialSplit | None) -> None:
         """Compare the splits of the file with the official lists."""
@@ -325,12 +320,13 @@ class _Tracks:
         for key in self.keys:
             listed, split = official_split(key, lists), self.splits[key.track_id]
             if listed != split:
-                found = {"track_id": key.track_id, "file": split, "lists": listed}
-                self.disagreements.append(found)
-        self.notes += [
-            f"{one['track_id']}: {one['file']} in the file, {one['lists']} in the official lists"
-            for one in self.disagreements[:MAX_EXAMPLES]
-        ]
+                self.disagreements.append(
+                    {"track_id": key.track_id, "file": split, "lists": listed}
+                )
+                if len(self.disagreements) <= MAX_EXAMPLES:
+                    self.notes.append(
+                        f"{key.track_id}: {split} in the file, {listed} in the official lists"
+                    )
         if self.disagreements:
             self.notes.append(
                 f"{len(self.disagreements):,} tracks have another split in the official lists; "
@@ -347,24 +343,15 @@ class _Tracks:
     def _chunk(self, split: str, keys: list[TrackKey]) -> Chunk:
         tracks, logits, indices = [], [], []
         for key in keys:
-            rows = self._found.logits[self._cells[key.track_id]]
-            index = self._faces.order.get(key.track_id)
+            cell, index = self._rows[key.track_id]
+            rows = self._found.logits[cell]
             if index is None:
                 index = np.arange(len(rows))
-            else:
-                order = np.argsort(index)
-                rows, index = rows[order], index[order]
-            tracks.append(TrackRow(key, len(rows), int(index[-1]) + 1))
-            logits.append(rows)
-            indices.append(index)
-        ids = pa.array([key.track_id for key in keys], pa.string())
-        track_of_row = np.repeat(np.arange(len(keys)), [track.n_frames for track in tracks])
-        frame_index = np.concatenate(indices)
-        values = np.concatenate(logits).astype(np.float32, copy=False)
-        columns = [
-            ids.take(pa.array(track_of_row)),
-            pa.array(frame_index.astype(np.int32)),
-            pa.array(frame_index.astype(np.int32) * schema.STEP_MS),
-            *(pa.array(column) for column in np.ascontiguousarray(values.T)),
-        ]
-        return Chunk(split, tracks, pa.Table.from_arrays(columns, schema=schema.EIGHT.frames))
+            order = np.argsort(index)
+            tracks.append(TrackRow(key, len(rows), int(index[order[-1]]) + 1))
+            logits.append(rows[order])
+            indices.append(index[order])
+        outputs = np.concatenate(logits).astype(np.float32, copy=False)
+        index = np.concatenate(indices)
+        table = frame_table(tracks, index, outputs, schema.STEP_MS, schema.EIGHT)
+        return Chunk(split, tracks, table)

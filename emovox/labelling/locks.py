@@ -44,11 +44,7 @@ class Lease:
     The owner writes its token and a counter that grows. Another run watches by its own clock
     whether the object changes, and takes over one that does not. Creating the object only if it is
     absent is not enough: the lock of a killed run would stay for ever. If two runs take over at the
-    same time, the last write wins, and the other finds a foreign token.
-
-    Args:
-        path: the object.
-        out: dataset that the messages name.
+    same time, the last write wins, and the other finds a foreign token. Messages name `out`.
     """
 
     def __init__(self, path: RemotePath, out: Path) -> None:
@@ -61,7 +57,13 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def __enter__(self) -> "Lease":
-        if not self._create():
+        try:
+            is_free = not self._read()  # not every file system refuses to replace a file
+            if is_free:
+                self._write(new=True)
+        except FileExistsError:
+            is_free = False
+        if not is_free:
             self._wait_until_dead()
             self._write()
             time.sleep(REFRESH_SECONDS)  # lets a simultaneous takeover finish
@@ -86,15 +88,6 @@ class Lease:
                 f"{self._out}: another run took over this build, because this one gave no sign of "
                 "life; this one stops"
             )
-
-    def _create(self) -> bool:
-        if self._read():  # not every file system refuses to replace a file
-            return False
-        try:
-            self._write(new=True)
-        except FileExistsError:
-            return False
-        return True
 
     def _wait_until_dead(self) -> None:
         """Return once the owner counts as dead; raise `EmovoxError` if it is alive."""

@@ -101,13 +101,12 @@ def write_dataset(
     """
     config, out = read_config(WriteConfig, config, options), Path(out)
     check_vacant(out)
-    rows = _Rows(_arrow(tracks, "tracks"), None if frames is None else _arrow(frames, "frames"))
-    found = _Labels(rows, config)
-    if not found.tracks:
-        first = f"; the first: {found.dropped[0].message}" if found.dropped else ""
+    given, points = _arrow(tracks, "tracks"), None if frames is None else _arrow(frames, "frames")
+    labels = _Labels(given, points, config)
+    if not any(labels.tracks.values()):
+        first = f"; the first: {labels.dropped[0].message}" if labels.dropped else ""
         raise CheckError(f"tracks: no usable track{first}")
     teacher = {"name": printable(config.teacher), "sha256": None}
-    options = {**asdict(config), "emotions": found.outputs.emotions, "values": found.outputs.values}
     info = DatasetInfo(
         name=printable(config.name),
         version=printable(config.version),
@@ -117,16 +116,16 @@ def write_dataset(
             **software("numpy", "pyarrow", "h5py"),
             "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "origin": config.origin,
-            "config": options,
+            "config": asdict(config) | asdict(labels.outputs),
             "teacher": teacher,
-            "source_fingerprint": found.fingerprint(),
+            "source_fingerprint": labels.fingerprint(),
         },
-        tables=tuple(rows.tables),
-        outputs=found.outputs,
-        embedding_size=rows.embedding_size,
+        tables=tuple(labels.tables),
+        outputs=labels.outputs,
+        embedding_size=labels.embedding_size,
     )
     with new_folder(out.resolve(), "writing") as building:
-        write_chunks(building, found.chunks(), found.dropped, info, hdf5=config.hdf5)
+        write_chunks(building, labels.chunks(), labels.dropped, info, hdf5=config.hdf5)
     return load(out)
 
 
@@ -134,193 +133,101 @@ def _arrow(data: Any, what: str) -> pa.Table:
     """Return a table that the caller gave as Arrow; integer column names become text."""
     try:
         if isinstance(data, Mapping):
-            return pa.table(dict(data))
-        if hasattr(data, "to_parquet") and hasattr(data, "index"):  # a DataFrame of pandas
-            return pa.Table.from_pandas(data, preserve_index=False)
-        return pa.table(data)
+            table = pa.table(dict(data))
+        elif hasattr(data, "to_parquet") and hasattr(data, "index"):  # a DataFrame of pandas
+            table = pa.Table.from_pandas(data, preserve_index=False)
+        else:
+            table = pa.table(data)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what}: not a table ({first_line(error)})") from error
-
-
-class _Rows:
-    """The given tables, with one row per grid point in `frames`.
-
-    Attributes:
-        tracks, frames: the tables; `frames` is None where labels are per track.
-        tables: names of the tables that the dataset gets.
-        embedding_size: numbers per embedding; 0 without embeddings.
-    """
-
-    def __init__(self, tracks: pa.Table, frames: pa.Table | None) -> None:
-        self.tracks, self.frames = tracks, frames
-        for what, table in (("tracks", tracks), ("frames", frames)):
-            if table is not None and "track_id" not in table.column_names:
-                raise InputError(f"{what}: the column track_id is missing")
-        names = [] if frames is None else frames.column_names
-        if frames is not None and not {"frame_index", "timestamp_ms"} & {*names}:
-            raise InputError("frames: a column frame_index or timestamp_ms is missing")
-        self.tables = ["frames", "tracks"]
-        if set(schema.FACES.names[2:]) <= {*names}:
-            self.tables.append("faces")
-        self.embedding_size = 0
-        if frames is not None and "embedding" in names:
-            self.tables.append("embeddings")
-            self.embedding_size = _list_size(frames["embedding"])
-
-    @property
-    def labelled(self) -> pa.Table:
-        """The table with the labels."""
-        return self.tracks if self.frames is None else self.frames
-
-    def names(self, prefix: str) -> list[str]:
-        """Return the names behind a prefix, in the order of the columns."""
-        columns = self.labelled.column_names
-        return [name.removeprefix(prefix) for name in columns if name.startswith(prefix)]
-
-
-def _list_size(column: pa.ChunkedArray) -> int:
-    try:
-        lengths = pc.unique(pc.list_value_length(column)).to_pylist()
-    except pa.ArrowException as error:
-        raise InputError("frames: embedding is not a column of lists") from error
-    if len(lengths) != 1 or not lengths[0]:
-        raise InputError(f"frames: embeddings have the sizes {lengths}; use one size for all")
-    return int(lengths[0])
+    if "track_id" not in table.column_names:
+        raise InputError(f"{what}: the column track_id is missing")
+    return table
 
 
 class _Labels:
-    """Usable tracks, sorted, with their rows, and the dropped ones.
+    """Usable tracks with their labels, and the dropped ones.
 
     Attributes:
         outputs: names of the emotions and values.
-        tracks: rows of `tracks` by split, in order.
+        tables: names of the tables that the dataset gets.
+        embedding_size: numbers per embedding; 0 without embeddings.
+        tracks: rows of `tracks` by split, sorted.
         dropped: the other tracks, with the reason.
     """
 
-    def __init__(self, rows: _Rows, config: WriteConfig) -> None:
-        self._rows, self._config = rows, config
+    def __init__(self, given: pa.Table, frames: pa.Table | None, config: WriteConfig) -> None:
+        self._frames, self._step = frames, config.step_ms
+        labelled = given if frames is None else frames
+        self.tables, self.embedding_size = _find_tables(frames)
         self.outputs = Outputs.of(
-            config.emotions or self._find_emotions(),
-            config.values or rows.names("value_"),
+            config.emotions or _find_emotions(labelled),
+            config.values or _names(labelled, "value_"),
         )
         self._columns = schema.columns(self.outputs)
+        self._output = _read_outputs(labelled, self._columns, config.label_logit)
+        if frames is None:
+            owner, self._index = np.arange(len(given)), np.zeros(len(given), np.int64)
+        else:
+            owner, self._index = _find_owners(frames, given), _read_index(frames, self._step)
+        self._order = np.lexsort((self._index, owner))
+        bounds = np.searchsorted(owner[self._order], np.arange(len(given) + 1))
+        self._rows: dict[str, np.ndarray] = {}  # labelled rows of each track, by grid point
+        self.tracks: dict[str, list[TrackRow]] = {split: [] for split in schema.SPLITS}
         self.dropped: list[Dropped] = []
-        self._output = self._read_outputs()
-        given = rows.tracks.to_pylist()
-        self._place: dict[str, int] = {}  # row in `tracks` of each usable id
+        self._find_tracks(given.to_pylist(), bounds)
+
+    def _find_tracks(self, given: list[dict[str, Any]], bounds: np.ndarray) -> None:
+        places: dict[TrackKey, int] = {}
+        usable: list[tuple[TrackRow, str | None]] = []
         for place, row in enumerate(given):
-            self._add(place, row)
-        self._find_rows()
-        self.tracks: dict[str, list[TrackRow]] = {}
-        keys = {i: parse_track_id(i) for i in self._place}
-        auto = auto_split(key for key in keys.values() if key)
-        for track_id in sorted(self._place):
-            row = given[self._place[track_id]]
+            name, split = str(row["track_id"]), row.get("split") or None
             try:
-                split = row.get("split") or auto[track_id]
-                track = self._track(keys[track_id], row)
-                if split not in schema.SPLITS:
+                if (key := parse_track_id(name)) is None:
+                    message = "track_id is not <identity>/<video>/<number>"
+                    raise TrackError("plan", "BadName", message)
+                key.check()
+                if (first := places.setdefault(key, place)) != place:
+                    message = f"row {first} has the same track_id and comes first"
+                    raise TrackError("plan", "DuplicateTrack", message)
+                name = key.track_id
+                self._rows[name] = self._order[bounds[place] : bounds[place + 1]]
+                track = self._track(key, row)
+                if split not in (None, *schema.SPLITS):
                     message = f"split {split!r} is not one of {', '.join(schema.SPLITS)}"
                     raise TrackError("split", "NoSplit", message)
+                usable.append((track, split))
             except TrackError as error:
-                self.dropped.append(Dropped.of(track_id, str(row.get("source") or ""), error))
-            else:
-                self.tracks.setdefault(split, []).append(track)
+                self.dropped.append(Dropped.of(name, str(row.get("source") or ""), error))
+        auto = auto_split(places)
+        for track, split in sorted(usable, key=lambda pair: pair[0].track_id):
+            self.tracks[split or auto[track.track_id]].append(track)
 
-    def _find_emotions(self) -> list[str]:
-        if names := self._rows.names("logit_"):
-            return names
-        if "label" not in self._rows.labelled.column_names:
-            raise InputError("labels: neither columns logit_<emotion> nor a column label found")
-        found = {str(label) for label in self._rows.labelled["label"].unique().to_pylist() if label}
-        return [e for e in EMOTIONS if e in found] + sorted(found.difference(EMOTIONS))
-
-    def _read_outputs(self) -> np.ndarray:
-        """Return logits and values of the labelled rows, float32 `[n, E + V]`; NaN if missing."""
-        table, emotions = self._rows.labelled, self.outputs.emotions
-        if self._rows.names("logit_"):
-            logits = _matrix(table, self._columns.logits)
-        else:
-            codes = pc.index_in(table["label"].cast(pa.string()), pa.array(emotions)).to_numpy()
-            logits = np.zeros((table.num_rows, len(emotions)), np.float32)
-            known = np.isfinite(codes)
-            logits[known, codes[known].astype(int)] = self._config.label_logit
-            logits[~known] = np.nan
-        values = _matrix(table, self._columns.values)
-        return np.concatenate([logits, values], axis=1)
-
-    def _add(self, place: int, row: Mapping[str, Any]) -> None:
-        """Note the place of a usable track, or drop it."""
-        name = str(row["track_id"])
-        key = parse_track_id(name)
-        try:
-            if key is None:
-                message = "track_id is not <identity>/<video>/<number>"
-                raise TrackError("plan", "BadName", message)
-            key.check()
-            if self._place.setdefault(key.track_id, place) != place:
-                message = f"row {self._place[key.track_id]} has the same track_id and comes first"
-                raise TrackError("plan", "DuplicateTrack", message)
-        except TrackError as error:
-            self.dropped.append(Dropped.of(name, str(row.get("source") or ""), error))
-
-    def _find_rows(self) -> None:
-        """Sort the labelled rows by track and grid point; `_bounds` has those of each track."""
-        table, step = self._rows.labelled, self._config.step_ms
-        ids = {i: n for n, i in enumerate(self._rows.tracks["track_id"].to_pylist())}
-        if self._rows.frames is None:
-            self._index = np.zeros(table.num_rows, np.int64)
-            self._order = np.arange(table.num_rows)
-            self._starts, self._ends = self._order, self._order + 1
-            return
-        codes = [ids.get(i, -1) for i in table["track_id"].to_pylist()]
-        if -1 in codes:
-            unknown = table["track_id"][codes.index(-1)].as_py()
-            raise InputError(f"frames: track_id {printable(str(unknown))!r} is not in tracks")
-        if "frame_index" in table.column_names:
-            self._index = _integers(table, "frame_index")
-        else:
-            times = _integers(table, "timestamp_ms")
-            self._index = times // step
-            if len(off := np.flatnonzero(times % step)):
-                time_ms = times[off[0]]
-                raise InputError(f"frames: timestamp_ms {time_ms} is not a multiple of {step}")
-        track = np.array(codes)
-        self._order = np.lexsort((self._index, track))
-        numbers = np.arange(len(ids) and max(ids.values()) + 1)
-        self._starts = np.searchsorted(track[self._order], numbers)
-        self._ends = np.searchsorted(track[self._order], numbers, "right")
-
-    def _track(self, key: TrackKey | None, row: Mapping[str, Any]) -> TrackRow:
+    def _track(self, key: TrackKey, row: Mapping[str, Any]) -> TrackRow:
         """Return the row of a track; TrackError if its rows are missing or not valid."""
-        assert key is not None
-        place = self._place[key.track_id]
-        rows = self._order[self._starts[place] : self._ends[place]]
+        rows = self._rows[key.track_id]
         if not len(rows):
             raise TrackError("labels", "NoFrames", "frames has no row of it")
         if not np.isfinite(self._output[rows]).all():
             message = "a label is not one of the emotions, or a number is missing or not finite"
             raise TrackError("labels", "BadLabel", message)
-        index = self._index[rows]
-        most = schema.max_frame_index(self._config.step_ms)
+        index, most = self._index[rows], schema.max_frame_index(self._step)
         if index[0] < 0 or index[-1] > most or (np.diff(index) == 0).any():
             message = f"a frame_index is negative, above {most:,} or occurs twice"
             raise TrackError("labels", "BadIndex", message)
-        interval = [_whole(row, name) for name in ("duration_ms", "start_ms", "end_ms")]
-        duration, start, end = interval
+        times = ("duration_ms", "start_ms", "end_ms", "n_expected")
+        duration, start, end, expected = (_whole(row, name) for name in times)
         if start is not None and end is not None and duration is None:
             duration = end - start
         if (duration is not None and duration < 0) or (start is None) != (end is None):
             message = "start_ms and end_ms hold no time, or one of them is missing"
             raise TrackError("labels", "BadTime", message)
-        expected = _whole(row, "n_expected")
         if expected is None:
-            known = 1 if duration is None else num_points(duration, self._config.step_ms)
+            known = 1 if duration is None else num_points(duration, self._step)
             expected = max(int(index[-1]) + 1, known)
-        count = expected if self._rows.frames is None else len(rows)
+        count = expected if self._frames is None else len(rows)
+        source = None if row.get("source") is None else printable(str(row["source"]))
         offset = row.get("sound_offset_ms")
-        source = row.get("source")
-        source = None if source is None else printable(str(source))
         return TrackRow(key, count, expected, duration, source, start, end, offset)
 
     def fingerprint(self) -> str:
@@ -328,64 +235,138 @@ class _Labels:
         whole = hashlib.sha256(self._output.tobytes())
         for part in (self._index, self._order):
             whole.update(part.tobytes())
-        for track_id in sorted(self._place):
+        for track_id in sorted(self._rows):
             whole.update(f"{track_id}\n".encode())
         return whole.hexdigest()
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows of all tracks, sorted within each split."""
-        for split in schema.SPLITS:
-            tracks = self.tracks.get(split, [])
+        for split, tracks in self.tracks.items():
             for start in range(0, len(tracks), CHUNK_TRACKS):
                 yield self._chunk(split, tracks[start : start + CHUNK_TRACKS])
 
     def _chunk(self, split: str, tracks: list[TrackRow]) -> Chunk:
-        counts = [track.n_frames for track in tracks]
-        places = [self._place[track.track_id] for track in tracks]
-        if self._rows.frames is None:
-            rows = np.repeat(places, counts)
-            index = np.concatenate([np.arange(count) for count in counts])
+        rows = np.concatenate([self._rows[track.track_id] for track in tracks])
+        if self._frames is None:
+            rows = rows.repeat([track.n_frames for track in tracks])
+            index = np.concatenate([np.arange(track.n_frames) for track in tracks])
         else:
-            parts = [self._order[self._starts[p] : self._ends[p]] for p in places]
-            rows = np.concatenate(parts)
             index = self._index[rows]
-        ids = pa.array([track.track_id for track in tracks], pa.string())
-        columns: list[Any] = [
-            ids.take(pa.array(np.repeat(np.arange(len(tracks)), counts))),
-            index,
-            index * self._config.step_ms,
-            *np.ascontiguousarray(self._output[rows].T),
-        ]
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, self._columns.frames, strict=True)]
-        table = pa.Table.from_arrays(arrays, schema=self._columns.frames)
+        table = frame_table(tracks, index, self._output[rows], self._step, self._columns)
         return Chunk(split, tracks, self._with_others(table, rows))
 
     def _with_others(self, table: pa.Table, rows: np.ndarray) -> pa.Table:
         """Append the columns of faces and embeddings."""
-        frames, tables = self._rows.frames, self._rows.tables
-        if "faces" in tables:
-            assert frames is not None
-            for field in list(schema.FACES)[2:]:
-                column = frames[field.name].take(pa.array(rows))
-                table = table.append_column(field, column.cast(field.type))
-        if "embeddings" in tables:
-            assert frames is not None
-            size = self._rows.embedding_size
-            field = self._columns.of("embeddings", size).field("embedding")
-            numbers = pc.list_flatten(frames["embedding"].take(pa.array(rows))).to_numpy()
-            array = pa.array(numbers.astype(np.float16))
-            table = table.append_column(
-                field, pa.FixedSizeListArray.from_arrays(array, type=field.type)
-            )
+        if self._frames is None:
+            return table
+        for field in list(schema.FACES)[2:] if "faces" in self.tables else []:
+            column = self._frames[field.name].take(pa.array(rows))
+            table = table.append_column(field, column.cast(field.type))
+        if "embeddings" in self.tables:
+            field = self._columns.of("embeddings", self.embedding_size).field("embedding")
+            column = self._frames["embedding"].take(pa.array(rows))
+            numbers = pa.array(pc.list_flatten(column).to_numpy().astype(np.float16))
+            lists = pa.FixedSizeListArray.from_arrays(numbers, type=field.type)
+            table = table.append_column(field, lists)
         return table
 
 
-def _matrix(table: pa.Table, names: Sequence[str]) -> np.ndarray:
-    """Return columns as float32 `[n, len(names)]`; null becomes NaN."""
+def frame_table(
+    tracks: Sequence[TrackRow],
+    index: np.ndarray,
+    outputs: np.ndarray,
+    step_ms: int,
+    columns: schema.Columns,
+) -> pa.Table:
+    """Return the rows of `frames` of some tracks, one after the other.
+
+    `index` has the `frame_index` of every row, `outputs` its logits and values, float32
+    `[n, E + V]`.
+    """
+    ids = pa.array([track.track_id for track in tracks], pa.string())
+    track_of_row = np.repeat(np.arange(len(tracks)), [track.n_frames for track in tracks])
+    found = [ids.take(pa.array(track_of_row)), index, index * step_ms]
+    found += [*np.ascontiguousarray(outputs.T)]
+    arrays = [pa.array(c, f.type) for c, f in zip(found, columns.frames, strict=True)]
+    return pa.Table.from_arrays(arrays, schema=columns.frames)
+
+
+def _names(table: pa.Table, prefix: str) -> list[str]:
+    """Return the names behind a prefix, in the order of the columns."""
+    return [n.removeprefix(prefix) for n in table.column_names if n.startswith(prefix)]
+
+
+def _find_tables(frames: pa.Table | None) -> tuple[list[str], int]:
+    """Return the names of the tables that can be written, and the size of the embeddings."""
+    tables, size = ["frames", "tracks"], 0
+    if frames is None:
+        return tables, size
+    names = set(frames.column_names)
+    if not {"frame_index", "timestamp_ms"} & names:
+        raise InputError("frames: a column frame_index or timestamp_ms is missing")
+    if names.issuperset(schema.FACES.names[2:]):
+        tables.append("faces")
+    if "embedding" in names:
+        tables.append("embeddings")
+        try:
+            sizes = pc.unique(pc.list_value_length(frames["embedding"])).to_pylist()
+        except pa.ArrowException as error:
+            raise InputError("frames: embedding is not a column of lists") from error
+        if len(sizes) != 1 or not sizes[0]:
+            raise InputError(f"frames: embeddings have the sizes {sizes}; use one size for all")
+        size = int(sizes[0])
+    return tables, size
+
+
+def _find_emotions(table: pa.Table) -> list[str]:
+    if names := _names(table, "logit_"):
+        return names
+    if "label" not in table.column_names:
+        raise InputError("labels: neither columns logit_<emotion> nor a column label found")
+    found = {str(label) for label in table["label"].unique().to_pylist() if label}
+    return [e for e in EMOTIONS if e in found] + sorted(found.difference(EMOTIONS))
+
+
+def _read_outputs(table: pa.Table, columns: schema.Columns, label_logit: float) -> np.ndarray:
+    """Return the logits and values of all rows, float32 `[n, E + V]`; NaN where missing."""
+    names, labels = columns.values, []
+    if _names(table, "logit_"):
+        names = columns.logits + names
+    else:
+        emotions = columns.outputs.emotions
+        codes = pc.index_in(table["label"].cast(pa.string()), pa.array(emotions)).to_numpy()
+        logits = label_logit * (codes[:, None] == np.arange(len(emotions)))
+        labels = [*np.where(np.isfinite(codes), logits.T, np.nan)]
     if missing := [name for name in names if name not in table.column_names]:
         raise InputError(f"labels: the column {missing[0]} is missing")
-    columns = [_numbers(table, name).astype(np.float32) for name in names]
-    return np.stack(columns, axis=1) if columns else np.empty((table.num_rows, 0), np.float32)
+    numbers = [*labels, *(_numbers(table, name) for name in names)]
+    return np.stack(numbers, axis=1, dtype=np.float32, casting="same_kind")
+
+
+def _find_owners(frames: pa.Table, tracks: pa.Table) -> np.ndarray:
+    """Return the row in `tracks` of each row of `frames`; of equal tracks, the first."""
+    ids = tracks["track_id"].to_pylist()
+    places = {track_id: place for place, track_id in reversed([*enumerate(ids)])}
+    owners = [places.get(track_id, -1) for track_id in frames["track_id"].to_pylist()]
+    if -1 in owners:
+        unknown = frames["track_id"][owners.index(-1)].as_py()
+        raise InputError(f"frames: track_id {printable(str(unknown))!r} is not in tracks")
+    return np.array(owners)
+
+
+def _read_index(frames: pa.Table, step_ms: int) -> np.ndarray:
+    """Return the grid point of each row of `frames`."""
+    name = "frame_index" if "frame_index" in frames.column_names else "timestamp_ms"
+    numbers = _numbers(frames, name)
+    if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (abs(numbers) < 2**53)).all():
+        raise InputError(f"frames: {name} holds a number that is missing or not whole")
+    index = numbers.astype(np.int64)
+    if name == "frame_index":
+        return index
+    if len(off := np.flatnonzero(index % step_ms)):
+        time_ms = index[off[0]]
+        raise InputError(f"frames: timestamp_ms {time_ms} is not a multiple of {step_ms}")
+    return index // step_ms
 
 
 def _numbers(table: pa.Table, name: str) -> np.ndarray:
@@ -393,13 +374,6 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
         return table[name].cast(pa.float64()).to_numpy()
     except pa.ArrowException as error:
         raise InputError(f"labels: the column {name} holds no numbers") from error
-
-
-def _integers(table: pa.Table, name: str) -> np.ndarray:
-    numbers = _numbers(table, name)
-    if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (abs(numbers) < 2**53)).all():
-        raise InputError(f"frames: {name} holds a number that is missing or not whole")
-    return numbers.astype(np.int64)
 
 
 def _whole(row: Mapping[str, Any], name: str) -> int | None:

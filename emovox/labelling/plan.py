@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -69,11 +69,7 @@ class ShardJob:
     """Input of a worker.
 
     Attributes:
-        shard: the tracks.
-        settings: decide their rows.
-        root: folder of the corpus.
-        state: folder of finished shards.
-        teacher_path: file of weights.
+        root, state: folders of the corpus and of finished shards.
         timeout: seconds per track; None for no limit.
         lost: number of workers that died, by the track they were working on. These tracks are
             decoded once more, in a child process; a key that ends with `shard.IN_CHILD` counts
@@ -94,12 +90,7 @@ class BuildPlan:
     """Everything known before the first frame is decoded.
 
     Attributes:
-        config: options of the build.
-        corpus: its tracks, and what cannot be one.
         assigned: split of every track, by track_id.
-        teacher_path: file of weights.
-        runtime: device and arithmetic of the teacher.
-        settings: decide the rows.
         shards: in the order of the dataset.
     """
 
@@ -111,18 +102,13 @@ class BuildPlan:
     settings: ShardSettings
     shards: list[Shard]
 
-    def jobs(self, state: Path, done: Iterable[str]) -> list[ShardJob]:
-        """Return the shards that are left, large ones first so that none of them ends last.
-
-        Args:
-            state: folder of finished shards.
-            done: fingerprints of the finished shards.
-        """
+    def jobs(self, state: Path, done: Container[str]) -> list[ShardJob]:
+        """Return the shards that are not in `done`, large ones first so that none ends last."""
         # Workers have their own working folders: paths must be absolute.
         root, state = (
             p.absolute() if isinstance(p, Path) else p for p in (self.config.root, state)
         )
-        missing = [shard for shard in self.shards if shard.fingerprint not in set(done)]
+        missing = [shard for shard in self.shards if shard.fingerprint not in done]
         return [
             ShardJob(shard, self.settings, root, state, self.teacher_path, self.config.timeout)
             for shard in sorted(missing, key=lambda shard: -len(shard.tracks))
@@ -132,9 +118,7 @@ class BuildPlan:
 def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runtime]) -> BuildPlan:
     """List the tracks of a corpus, assign their splits and group them into shards.
 
-    Args:
-        config: options of the build.
-        resolve: resolves device, precision and compile mode where the teacher will run.
+    `resolve` resolves device, precision and compile mode where the teacher will run.
 
     Raises:
         ConfigError, InputError: an option or an input is not valid.

@@ -21,10 +21,6 @@ class Sources:
 
     Local media stay where they are. A remote file is kept until a track needs the next one, so
     that a video with many tracks is fetched once.
-
-    Args:
-        root: folder or URL of the corpus.
-        tracks: of the shard.
     """
 
     def __init__(self, root: Path, tracks: Iterable[Track]) -> None:

@@ -130,12 +130,10 @@ class FaceImages:
     text: names of different length are not in the order of their numbers. Numbers may have gaps.
 
     Attributes:
-        order: track_id -> frame index of every row, for tracks where it is not 0, 1, 2 ...
         counts: face images of each entry of `images`; None if the file does not give them.
     """
 
     def __init__(self, found: Annotations) -> None:
-        self.order: dict[str, np.ndarray] = {}
         self.counts: np.ndarray | None = None
         self._numbers: np.ndarray | None = None
         self._num_misfits = 0
@@ -150,28 +148,21 @@ class FaceImages:
         if found.numbers is not None and len(found.numbers) == len(by_id):
             self._numbers = found.numbers[by_id]
 
-    def number(self, position: int, num_rows: int, track_id: str) -> None:
-        """Add the frame indices of a track to `order` if they are not 0, 1, 2 ...
-
-        Args:
-            position: of its entry in `images`.
-            num_rows: of its logits.
-            track_id: its key in `order`.
-        """
+    def index(self, position: int, num_rows: int) -> np.ndarray | None:
+        """Return the frame index of each row of an entry of `images`; None for 0, 1, 2 ..."""
         if self.counts is None or self._numbers is None:
-            return
+            return None
         start = self._starts[position]
         numbers = self._numbers[start : start + self.counts[position]]
-        if len(numbers) != num_rows:
-            self._num_misfits += 1
-            return
-        index = numbers - (0 if numbers.min() == 0 else 1)
-        if np.array_equal(index, np.arange(num_rows)):
-            return
-        if len(np.unique(index)) < num_rows or index.max() > schema.max_frame_index(schema.STEP_MS):
-            self._num_misfits += 1
-        else:
-            self.order[track_id] = index
+        if len(numbers) == num_rows:
+            index = numbers - (0 if numbers.min() == 0 else 1)
+            if np.array_equal(index, np.arange(num_rows)):
+                return None
+            is_unique = len(np.unique(index)) == num_rows
+            if is_unique and index.max() <= schema.max_frame_index(schema.STEP_MS):
+                return index
+        self._num_misfits += 1
+        return None
 
     def notes(self) -> list[str]:
         """Return lines for the user on tracks whose frames could not be numbered."""

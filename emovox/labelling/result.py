@@ -1,7 +1,7 @@
 """Result of a build, and the summary that it prints."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +14,8 @@ from emovox.packages import data_frame
 
 if TYPE_CHECKING:
     import pandas as pd
+
+COUNTS = ("tracks", "frames", "identities")  # of each split
 
 
 @dataclass(repr=False)
@@ -58,7 +60,7 @@ class BuildResult:
         """
         splits = self.manifest["totals"]["by_split"]
         rows = [{"split": split} | splits[split] for split in schema.SPLITS if split in splits]
-        return data_frame(rows, ["split", "tracks", "frames", "identities"])
+        return data_frame(rows, ["split", *COUNTS])
 
     def summary(self) -> str:
         """Return the lines that a build ends with."""
@@ -69,16 +71,10 @@ class BuildResult:
             f"frames    {totals['frames']:,}",
         ]
         for split in schema.SPLITS:
-            counts = totals["by_split"].get(split)
-            text = "empty"
-            if counts:
-                text = (
-                    f"{counts['tracks']:,} tracks, {counts['frames']:,} frames, "
-                    f"{counts['identities']:,} identities"
-                )
+            counts = totals["by_split"].get(split, {})
+            text = ", ".join(f"{counts[n]:,} {n}" for n in COUNTS if counts) or "empty"
             lines.append(f"  {split:<12}{text}")
-        for reason, count in self.reasons.most_common():
-            lines.append(f"dropped   {count:,} x {reason}")
+        lines += [f"dropped   {count:,} x {why}" for why, count in self.reasons.most_common()]
         lines += [f"note      {note}" for note in self.notes]
         lines.append(
             f"shards    {self.num_built:,} built, {self.num_shards - self.num_built:,} reused, "
@@ -100,21 +96,12 @@ class BuildResult:
 
 def summarize(
     plan: BuildPlan,
-    reports: Iterable[ShardReport],
+    reports: Collection[ShardReport],
     manifest: dict[str, Any],
     num_built: int,
     seconds: float,
 ) -> BuildResult:
-    """Sum up a build.
-
-    Args:
-        plan: of the build.
-        reports: of all its shards, whichever run built them.
-        manifest: of the dataset.
-        num_built: number of shards that this run built.
-        seconds: duration of the run.
-    """
-    reports = list(reports)
+    """Sum up the reports of all shards of a build; for the others see `BuildResult`."""
     totals: Counter[str] = Counter()
     dropped, notes = list(plan.corpus.dropped), list(plan.corpus.notes)
     repeated: dict[str, list[Any]] = {}

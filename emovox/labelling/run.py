@@ -1,9 +1,12 @@
 """The whole build: plan, run the missing shards, finish the dataset."""
 
 import os
+import sys
 import time
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from tqdm import tqdm
 
 from emovox.config import read_config
 from emovox.devices import Runtime, resolve_runtime
@@ -12,15 +15,13 @@ from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.engine import Engine, local_engine
 from emovox.labelling.finish import finish
 from emovox.labelling.plan import make_plan
-from emovox.labelling.progress import with_progress
-from emovox.labelling.replacement import find_existing
 from emovox.labelling.result import BuildResult, summarize
-from emovox.labelling.state import completed, held_state, remove_stale
+from emovox.labelling.shard_report import ShardReport
+from emovox.labelling.state import completed, find_existing, held_state, remove_stale
 from emovox.packages import require
 from emovox.paths import URL, describe
 
-if TYPE_CHECKING:
-    from emovox.labelling.cluster import RayEngine
+LOG_SECONDS = 30.0  # between lines of progress where stderr is not a terminal
 
 
 def build_dataset(
@@ -60,7 +61,11 @@ def build_dataset(
     config = read_config(BuildConfig, config, options)
     resolve: Callable[[str, str, str, bool], Runtime] = resolve_runtime
     if engine is None and config.engine == "ray":
-        engine = cluster = _ray_engine(config)
+        from emovox.labelling.cluster import RayEngine
+
+        engine = cluster = RayEngine(
+            config.ray_address, config.actor_cpus, config.actor_gpus, config.jobs
+        )
         resolve = cluster.resolve
     plan = make_plan(config, resolve)
     try:
@@ -71,8 +76,9 @@ def build_dataset(
             if existing is not None:
                 existing.check_plan(plan, {t.track_id for job in jobs for t in job.shard.tracks})
             running = (engine or local_engine(config, jobs)).run(jobs)
-            num_tracks, done = len(plan.corpus.tracks), [*reports.values()]
-            for report in with_progress(running, num_tracks, done, show_progress):
+            num_seen = sum(report.num_tracks for report in reports.values())
+            num_tracks = len(plan.corpus.tracks)
+            for report in _with_progress(running, num_tracks, num_seen, show_progress):
                 check()
                 reports[report.fingerprint] = report
             in_order = [reports[shard.fingerprint] for shard in plan.shards]
@@ -91,7 +97,28 @@ def build_dataset(
     return summarize(plan, reports.values(), manifest, len(jobs), seconds)
 
 
-def _ray_engine(config: BuildConfig) -> "RayEngine":
-    from emovox.labelling.cluster import RayEngine
+def _with_progress(
+    running: Iterator[ShardReport], num_tracks: int, num_seen: int, show: bool
+) -> Iterator[ShardReport]:
+    """Yield reports unchanged; show tracks, frames per second and time left on stderr.
 
-    return RayEngine(config.ray_address, config.actor_cpus, config.actor_gpus, config.jobs)
+    A terminal gets a bar, everything else a line from time to time. An earlier run has built
+    `num_seen` tracks of `num_tracks`.
+    """
+    num_frames, began = 0, time.perf_counter()
+    logged = began
+    disable = None if show else True  # None: unless stderr is a terminal
+    with tqdm(
+        total=num_tracks, initial=num_seen, unit="track", disable=disable, dynamic_ncols=True
+    ) as bar:
+        for report in running:
+            num_frames += report.num_frames
+            num_seen += report.num_tracks
+            rate = num_frames / (time.perf_counter() - began)
+            bar.set_postfix_str(f"{rate:,.0f} frames/s", refresh=False)
+            bar.update(report.num_tracks)
+            if bar.disable and show and time.perf_counter() - logged >= LOG_SECONDS:
+                logged = time.perf_counter()
+                line = f"{num_seen:,} of {num_tracks:,} tracks, {rate:,.0f} frames/s\n"
+                sys.stderr.write(line)
+            yield report

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from emovox.corpus.tracks import FaceSource, Track
-from emovox.corpus.voxceleb import read_boxes
+from emovox.corpus.voxceleb import Boxes, read_boxes
 from emovox.dataset import schema
 from emovox.dataset.rows import Dropped, TrackRow
 from emovox.errors import InputError, TrackError
@@ -27,6 +28,10 @@ from emovox.paths import is_remote
 
 # Suffix of a track_id while a child process decodes the track; no track_id contains it.
 IN_CHILD = "\n(in a child process)"
+NO_FACE = {
+    FaceSource.DETECT: "no face was found in any frame",
+    FaceSource.BOXES: "no box lies inside a frame of the video",
+}
 
 
 def build_shard(
@@ -37,11 +42,8 @@ def build_shard(
 ) -> ShardReport:
     """Turn the tracks of a shard into rows, and write them and the marker.
 
-    Args:
-        job: the shard.
-        feed: passes crops to a teacher.
-        detector: makes the face detector; called once, for the first track that needs it.
-        on_track: called with each `track_id` before its work begins, and with "" at the end.
+    `detector` is called once, for the first track that needs it; `on_track` with each `track_id`
+    before its work begins, and with "" at the end.
 
     Raises:
         InputError: the root of the corpus has disappeared.
@@ -52,13 +54,13 @@ def build_shard(
     began, waited, taught = time.perf_counter(), feed.wait_seconds, feed.teacher_seconds
     get_detector = cache(detector)
     with Sources(job.root, job.shard.tracks) as sources:
-        for ordinal, track in enumerate(job.shard.tracks):
+        for track in job.shard.tracks:
             in_child = track.track_id in job.lost
             on_track(track.track_id + IN_CHILD * in_child)
             try:
                 if in_child:
                     _check_child(job, track)
-                row = _build_track(job, track, ordinal, rows, get_detector, report, sources)
+                row = _build_track(job, track, rows, get_detector, report, sources)
             except TrackError as error:
                 if not is_remote(job.root) and not job.root.is_dir():
                     raise InputError(
@@ -66,16 +68,16 @@ def build_shard(
                     ) from error
                 if in_child and error.stage in ("open", "decode", "time"):
                     error = _worker_died(error)
-                rows.forget(ordinal)
-                source, attempts = track.shown(track.source), _num_attempts(job, track)
-                report.dropped.append(Dropped.of(track.track_id, source, error, attempts))
+                track_id, source = track.track_id, track.shown(track.source)
+                attempts = sum(job.lost.get(k, 0) for k in (track_id, track_id + IN_CHILD)) or 1
+                report.dropped.append(Dropped.of(track_id, source, error, attempts))
             else:
                 report.tracks.append(row)
                 if in_child:
                     what = "tracks were decoded in a child process after their decoder died"
                     report.note(what, track.track_id)
     on_track("")
-    table = rows.finish(job.shard.tracks)
+    table = rows.finish({track.track_id for track in report.tracks})
     report.wait_seconds = feed.wait_seconds - waited
     report.teacher_seconds = feed.teacher_seconds - taught
     report.media_seconds = time.perf_counter() - began - report.wait_seconds
@@ -104,53 +106,32 @@ def _worker_died(error: TrackError) -> TrackError:
     return TrackError("decode", "WorkerDied", message)
 
 
-def _num_attempts(job: ShardJob, track: Track) -> int:
-    in_worker = job.lost.get(track.track_id, 0)
-    return in_worker + job.lost.get(track.track_id + IN_CHILD, 0) or 1
-
-
 def _build_track(
     job: ShardJob,
     track: Track,
-    ordinal: int,
     rows: "_Rows",
     detector: Callable[[], faces.Detector],
     report: ShardReport,
     sources: Sources,
 ) -> TrackRow:
     boxes = None
-    start, end = track.start, track.end
     if track.boxes is not None:
         boxes = read_boxes(job.root / track.boxes, track.shown(track.boxes))
         if boxes.bad_lines:
             where = f"{track.track_id}, line {boxes.bad_lines[0]}"
             report.note("box files with unreadable rows", where)
-        start = boxes.start if start is None else start
-        end = boxes.end if end is None else end
-
-    path, deadline, step = sources.local(track), Deadline(job.timeout), job.settings.step_ms / 1000
-    media: VideoTrack | ImageTrack
-    if track.faces is FaceSource.DENSE:
-        media = ImageTrack(path, step, deadline)
-    elif track.track_id in job.lost and (program := find_program()):
-        media = FfmpegTrack(path, step, start, end, deadline, program=program)
-    else:
-        media = VideoTrack(path, step, start, end, deadline)
+    media = _open(job, track, boxes, sources.local(track))
     count, most, shots = 0, schema.max_frame_index(job.settings.step_ms), set()
     for frame, box, shot in locate(media, track, boxes, detector):
         if frame.index > most:
             message = f"more than {most} grid points; cut it into shorter tracks"
             raise TrackError("time", "TooLong", message)
-        rows.add(ordinal, frame, box, shot)
+        rows.add(track.track_id, frame, box, shot)
         shots.add(shot)
         count += 1
     report.num_decoded += media.num_decoded
     if not count:
-        reasons = {
-            FaceSource.DETECT: "no face was found in any frame",
-            FaceSource.BOXES: "no box lies inside a frame of the video",
-        }
-        raise TrackError("faces", "NoFace", reasons.get(track.faces, "no frame shows the face"))
+        raise TrackError("faces", "NoFace", NO_FACE.get(track.faces, "no frame shows the face"))
     for note in media.notes:
         several = "media files with several streams of a kind"
         what = several if " streams; " in note else "tracks that end after their file"
@@ -170,6 +151,19 @@ def _build_track(
     )
 
 
+def _open(job: ShardJob, track: Track, boxes: Boxes | None, path: Path) -> VideoTrack | ImageTrack:
+    deadline, step = Deadline(job.timeout), job.settings.step_ms / 1000
+    if track.faces is FaceSource.DENSE:
+        return ImageTrack(path, step, deadline)
+    start, end = track.start, track.end
+    if boxes is not None:
+        start = boxes.start if start is None else start
+        end = boxes.end if end is None else end
+    if track.track_id in job.lost and (program := find_program()):
+        return FfmpegTrack(path, step, start, end, deadline, program=program)
+    return VideoTrack(path, step, start, end, deadline)
+
+
 class _Rows:
     """Crops of many tracks in batches for the teacher, and the rows of the shard."""
 
@@ -178,34 +172,28 @@ class _Rows:
         self._feed, self._step_ms = feed, settings.step_ms
         self._columns = row_columns(settings.outputs)
         self._crops, self._num_crops = feed.buffer(), 0
-        self._rows: list[tuple[int, int, float, faces.Box, float, int]] = []
-        self._forgotten: set[int] = set()
+        self._rows: list[tuple[str, int, float, faces.Box, float, int]] = []
 
-    def add(self, ordinal: int, frame: GridFrame, box: faces.Box, shot: int) -> None:
-        """Add a frame of the track with this number in the shard."""
+    def add(self, track_id: str, frame: GridFrame, box: faces.Box, shot: int) -> None:
         face = faces.cut(frame.image, box)
         self._crops[self._num_crops] = faces.resize(face, self._feed.input_size)
         self._num_crops += 1
         pts_ms = round(frame.pts * 1000, 6)
-        self._rows.append((ordinal, frame.index, pts_ms, box, faces.sharpness(face), shot))
+        self._rows.append((track_id, frame.index, pts_ms, box, faces.sharpness(face), shot))
         if self._num_crops == BATCH:
             self._feed.put(BATCH)
             self._crops, self._num_crops = self._feed.buffer(), 0
 
-    def forget(self, ordinal: int) -> None:
-        """Discard all rows of a track that failed."""
-        self._forgotten.add(ordinal)
-
-    def finish(self, tracks: tuple[Track, ...]) -> pa.Table:
-        """Return the rows of all tracks that were not discarded, see `row_columns`."""
+    def finish(self, kept: set[str]) -> pa.Table:
+        """Return the rows of the tracks to keep, see `row_columns`."""
         if self._num_crops:
             self._feed.put(self._num_crops)
-        keep = [i for i, row in enumerate(self._rows) if row[0] not in self._forgotten]
+        keep = [i for i, row in enumerate(self._rows) if row[0] in kept]
         rows = [self._rows[i] for i in keep]
         logits = self._feed.drain()[keep]
         indices = np.array([row[1] for row in rows], np.int32)
         columns: list[Any] = [
-            [tracks[row[0]].track_id for row in rows],
+            [row[0] for row in rows],
             indices,
             indices * self._step_ms,
             *np.ascontiguousarray(logits.T),

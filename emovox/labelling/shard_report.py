@@ -15,7 +15,7 @@ from emovox.dataset.rows import Dropped, TrackRow
 from emovox.emotions import Outputs
 from emovox.files import replace_file, write_text
 from emovox.ids import TrackKey
-from emovox.paths import file_state, is_remote
+from emovox.paths import is_remote
 
 
 def row_columns(outputs: Outputs) -> pa.Schema:
@@ -77,13 +77,7 @@ def marker_file(state: Path, fingerprint: str) -> Path:
 
 
 def write_shard(state: Path, table: pa.Table, report: ShardReport) -> None:
-    """Write the rows of a shard, then its marker.
-
-    Args:
-        state: folder of finished shards.
-        table: rows, see `row_columns`.
-        report: of the shard; its `rows_bytes` is set.
-    """
+    """Write the rows of a shard, see `row_columns`, then its marker; set `rows_bytes` of it."""
     with replace_file(rows_file(state, report.fingerprint)) as temporary:
         pq.write_table(
             table, temporary, compression="zstd", store_schema=False, write_page_checksum=True
@@ -95,21 +89,13 @@ def write_shard(state: Path, table: pa.Table, report: ShardReport) -> None:
     write_text(marker_file(state, report.fingerprint), json.dumps(marker))
 
 
-def read_report(state: Path, fingerprint: str, rows_bytes: int | None = None) -> ShardReport | None:
-    """Read the marker of a shard; None if it is unfinished, damaged or of another run.
-
-    Args:
-        state: folder of finished shards.
-        fingerprint: of the shard.
-        rows_bytes: size of its file of rows; None: it is looked up.
-    """
+def read_report(state: Path, fingerprint: str, rows_bytes: int) -> ShardReport | None:
+    """Read the marker of a shard; None if it is damaged or its rows are not `rows_bytes` long."""
     try:
         marker = json.loads(marker_file(state, fingerprint).read_text(encoding="utf-8"))
         marker["tracks"] = [TrackRow(TrackKey(*key), *rest) for key, *rest in marker["tracks"]]
         marker["dropped"] = [Dropped(*values) for values in marker["dropped"]]
         report = ShardReport(**marker)
-        if rows_bytes is None:
-            rows_bytes = (file_state(rows_file(state, fingerprint)) or (0,))[0]
     except OSError as error:
         if is_remote(state) and error.errno != errno.ENOENT:
             raise  # a store that does not answer says nothing about the shard

@@ -1,32 +1,35 @@
-"""State of a build: its finished shards, and a record of the dataset made from them."""
+"""State of a build: its finished shards, the dataset made from them, and its protection."""
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from emovox.dataset import schema
-from emovox.errors import InputError
+from emovox.dataset.store import DAMAGED
+from emovox.errors import InputError, first_line
 from emovox.files import write_text
+from emovox.ids import printable
 from emovox.labelling.locks import held
 from emovox.labelling.plan import ROWS_VERSION, BuildPlan, Shard
 from emovox.labelling.shard_report import ShardReport, marker_file, read_report, rows_file
-from emovox.paths import NOT_FETCHED, file_state, is_remote, map_ahead
+from emovox.paths import NOT_FETCHED, file_state, is_remote, local_copy, map_ahead
 
 STATE = ".emovox"  # default folder of the state, inside the dataset but not a part of it
 RECORD = "finished.json"  # the dataset that this state was last used for
 RECORD_VERSION = 2
+MAX_EXAMPLES = 3  # track ids in a message
 
 
 @contextlib.contextmanager
 def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[], None]]]:
-    """Hold the state of a build, and check that the build may write `out`.
-
-    Args:
-        out: folder of the dataset.
-        state: folder of the state; None: `STATE` inside `out`.
+    """Hold the state of a build (None: `STATE` inside `out`), which may then write `out`.
 
     Yields:
         The folder of the state, and a function that raises once another run has taken it over.
@@ -46,7 +49,7 @@ def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[
 
 def refuse_foreign(out: Path, state: Path) -> None:
     """Raise `InputError` if `out` holds anything that was not built from `state`."""
-    is_inside = _is_inside(out, state)
+    is_inside = _absolute(state) == _absolute(out / STATE)
     if is_inside and state.is_dir():
         return
     try:
@@ -72,29 +75,25 @@ def completed(
 ) -> dict[str, ShardReport]:
     """Return the reports of shards that need not be built, by fingerprint.
 
-    Shards with files that could not be fetched are not among them.
-
-    Args:
-        state: folder of the state.
-        shards: of the plan.
-        retry_dropped: leave out every shard with a dropped track.
+    Those with files that could not be fetched are left out; with `retry_dropped`, those with any
+    dropped track.
     """
-    sizes = {n: size for n, (size, *_) in state.files().items()} if is_remote(state) else None
+    if is_remote(state):
+        sizes = {name: size for name, (size, *_) in state.files().items()}
+    else:
+        sizes = {path.name: path.stat().st_size for path in state.iterdir()}
+    built = [s.fingerprint for s in shards if marker_file(state, s.fingerprint).name in sizes]
 
-    def read(shard: Shard) -> ShardReport | None:
-        if sizes is None:
-            return read_report(state, shard.fingerprint)
-        if marker_file(state, shard.fingerprint).name not in sizes:
-            return None
-        rows_bytes = sizes.get(rows_file(state, shard.fingerprint).name, 0)
-        return read_report(state, shard.fingerprint, rows_bytes)
+    def read(fingerprint: str) -> ShardReport | None:
+        rows_bytes = sizes.get(rows_file(state, fingerprint).name, 0)
+        return read_report(state, fingerprint, rows_bytes)
 
     def is_final(report: ShardReport) -> bool:
         if retry_dropped:
             return not report.dropped
         return not any(d.error == NOT_FETCHED for d in report.dropped)
 
-    found = map(read, shards) if sizes is None else map_ahead(read, shards)
+    found = (map_ahead if is_remote(state) else map)(read, built)
     return {report.fingerprint: report for report in found if report and is_final(report)}
 
 
@@ -113,11 +112,6 @@ def reuse_or_begin(out: Path, state: Path, fingerprint: str) -> dict[str, Any] |
     """Return the manifest of a finished dataset whose inputs and files have not changed.
 
     If `out` has none, return None and record that a dataset is being written there.
-
-    Args:
-        out: folder of the dataset.
-        state: folder of the state.
-        fingerprint: hash of all inputs of the dataset.
     """
     refuse_foreign(out, state)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
@@ -126,7 +120,7 @@ def reuse_or_begin(out: Path, state: Path, fingerprint: str) -> dict[str, Any] |
             files = record["files"].items()
             if all(file_state(out / name) == tuple(known) for name, known in files):
                 return dict(json.loads((out / schema.MANIFEST).read_text(encoding="utf-8")))
-    begun = {"version": RECORD_VERSION, "out": _absolute(out), "inputs": recorded_inputs(state)}
+    begun = {"version": RECORD_VERSION, "out": _absolute(out), "inputs": _recorded_inputs(state)}
     write_text(state / RECORD, json.dumps(begun))
     return None
 
@@ -138,7 +132,7 @@ def record_dataset(
     out = plan.config.out
     content = {
         "version": RECORD_VERSION,
-        "inputs": inputs_of(plan),
+        "inputs": _inputs_of(plan),
         "fingerprint": fingerprint,
         "manifest": _manifest_sha256(out),
         "files": {f["path"]: file_state(out / f["path"]) for f in manifest["files"]},
@@ -146,7 +140,7 @@ def record_dataset(
     write_text(state / RECORD, json.dumps(content))
 
 
-def inputs_of(plan: BuildPlan) -> dict[str, Any]:
+def _inputs_of(plan: BuildPlan) -> dict[str, Any]:
     """Return the inputs of a build on which the rows of all its tracks depend, by name."""
     settings = plan.settings
     return {
@@ -158,9 +152,96 @@ def inputs_of(plan: BuildPlan) -> dict[str, Any]:
     }
 
 
-def recorded_inputs(state: Path) -> dict[str, Any]:
-    """Return `inputs_of` the last finished build; empty if unknown."""
+def _recorded_inputs(state: Path) -> dict[str, Any]:
+    """Return `_inputs_of` the last finished build; empty if unknown."""
     return dict(_read_record(state).get("inputs") or {})
+
+
+@dataclass(frozen=True)
+class Existing:
+    """The dataset that a build finds at its `out`.
+
+    Attributes:
+        splits: split of every track with rows.
+        inputs: of the build that made it, see `_inputs_of`; empty if unknown.
+    """
+
+    out: Path
+    manifest: Mapping[str, Any]
+    splits: Mapping[str, str]
+    inputs: Mapping[str, Any]
+
+    def check_plan(self, plan: BuildPlan, pending: Collection[str]) -> None:
+        """Raise `InputError` if a build would change or lose tracks, before it labels any.
+
+        Args:
+            plan: of the build.
+            pending: track_id of all tracks that it will label.
+        """
+        settings, changes = plan.settings, []
+        if (step := self.manifest.get("step_ms")) != settings.step_ms:
+            changes.append(f"the step of {step} ms becomes {settings.step_ms} ms")
+        before = self.manifest.get("teacher") or {}
+        if before.get("sha256") != settings.teacher_sha256:
+            name = printable(str(before.get("name")))
+            changes.append(f"teacher {name} becomes {settings.teacher_name}, or has other weights")
+        inputs = _inputs_of(plan)
+        other = [key for key, value in self.inputs.items() if value != inputs.get(key)]
+        again = sorted(self.splits.keys() & set(pending))
+        if other and again:
+            changes.append(f"{_some(again)} labelled again with another {' and '.join(other)}")
+        self.check_tracks(plan.assigned, changes)
+
+    def check_tracks(self, assigned: Mapping[str, str], changes: Iterable[str] = ()) -> None:
+        """Raise `InputError` if a track is not in `assigned`, or in another split.
+
+        Args:
+            assigned: split of every track, by track_id.
+            changes: other reasons to raise it.
+        """
+        changes = [*changes]
+        if lost := sorted(self.splits.keys() - assigned.keys()):
+            changes.append(f"{_some(lost)} of {len(self.splits):,} lost")
+        moved = sorted(i for i, split in self.splits.items() if assigned.get(i, split) != split)
+        if moved:
+            changes.append(f"{_some(moved)} moved to another split")
+        if changes:
+            raise InputError(
+                f"{self.out}: this run would change the dataset there: {'; '.join(changes)}; "
+                "pass --replace to do so, or another --out"
+            )
+
+
+def find_existing(out: Path, state: Path) -> Existing | None:
+    """Return the dataset at `out`; None if there is none.
+
+    Raises:
+        InputError: it is of another contract version, or damaged.
+    """
+    advice = "pass --replace to replace it, or another --out"
+    try:
+        manifest = json.loads((out / schema.MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValueError as error:
+        raise InputError(f"{out}: {schema.MANIFEST} is not JSON; {advice}") from error
+    version = manifest.get("schema_version") if isinstance(manifest, dict) else None
+    if version != schema.SCHEMA_VERSION:
+        raise InputError(
+            f"{out}: holds a dataset of contract version {version}, and this emovox writes "
+            f"{schema.SCHEMA_VERSION}; {advice}"
+        )
+    splits: dict[str, str] = {}
+    try:
+        for split in manifest["totals"]["by_split"]:
+            with local_copy(out / schema.table_file("tracks", split)) as path:
+                ids = pq.read_table(path, columns=["track_id"])["track_id"].to_pylist()
+            splits |= dict.fromkeys(ids, split)
+    except (*DAMAGED, pa.ArrowException) as error:
+        raise InputError(
+            f"{out}: holds a damaged dataset ({first_line(error)}); {advice}"
+        ) from error
+    return Existing(out, manifest, splits, _recorded_inputs(state))
 
 
 def _read_record(state: Path) -> dict[str, Any]:
@@ -184,10 +265,10 @@ def _manifest_sha256(out: Path) -> str | None:
         return None
 
 
-def _is_inside(out: Path, state: Path) -> bool:
-    """Return True if the state is at its default place."""
-    return _absolute(state) == _absolute(out / STATE)
-
-
 def _absolute(path: Path) -> str:
     return str(path if is_remote(path) else path.resolve())
+
+
+def _some(names: list[str]) -> str:
+    shown = ", ".join(names[:MAX_EXAMPLES]) + (", ..." if len(names) > MAX_EXAMPLES else "")
+    return f"{len(names):,} track{'s' * (len(names) != 1)} ({shown})"

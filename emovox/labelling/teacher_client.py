@@ -8,13 +8,14 @@ through the socket.
 import contextlib
 import mmap
 import os
-import socket
 import tempfile
 import time
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
 from multiprocessing.connection import Client, Connection
-from typing import Protocol
+from multiprocessing.reduction import send_handle
+from typing import IO
 
 import numpy as np
 
@@ -30,7 +31,7 @@ class TeacherLostError(EmovoxError):
     """The teacher's process ended; the shard must be built again."""
 
 
-class Feed(Protocol):
+class Feed(ABC):
     """Sends crops to a teacher in batches, and returns all its outputs at the end.
 
     Attributes:
@@ -41,35 +42,34 @@ class Feed(Protocol):
         wait_seconds: time that the caller has waited for it.
     """
 
-    input_size: int
-    sha256: str
-    outputs: Outputs
-    teacher_seconds: float
-    wait_seconds: float
+    def __init__(self, sha256: str, input_size: int, outputs: Outputs) -> None:
+        self.sha256, self.input_size, self.outputs = sha256, input_size, outputs
+        self.teacher_seconds = self.wait_seconds = 0.0
+        self._logits: list[np.ndarray] = []
 
+    @abstractmethod
     def buffer(self) -> np.ndarray:
         """Return memory for the next crops, uint8 `[BATCH, S, S, 3]`; `put` sends it."""
-        ...
 
+    @abstractmethod
     def put(self, num_crops: int) -> None:
         """Send the first `num_crops` crops of the buffer."""
-        ...
 
     def drain(self) -> np.ndarray:
         """Return the outputs float32 `[N, E + V]` of all crops since the last call, in order."""
-        ...
+        logits = [np.empty((0, len(self.outputs)), np.float32), *self._logits]
+        self._logits = []
+        return np.concatenate(logits)
 
 
-class InlineFeed:
+class InlineFeed(Feed):
     """Feed of a teacher in this process; `put` returns when its logits are computed."""
 
     def __init__(self, teacher: Teacher) -> None:
-        self.input_size, self.sha256 = teacher.input_size, teacher.sha256
-        self.outputs = Outputs(teacher.emotions, teacher.values)
-        self.teacher_seconds = self.wait_seconds = 0.0
+        outputs = Outputs(teacher.emotions, teacher.values)
+        super().__init__(teacher.sha256, teacher.input_size, outputs)
         self._teacher = teacher
-        self._crops = crops_in(None, teacher.input_size)
-        self._logits: list[np.ndarray] = []
+        self._crops = np.empty((BATCH, self.input_size, self.input_size, 3), np.uint8)
 
     def buffer(self) -> np.ndarray:
         return self._crops
@@ -80,12 +80,8 @@ class InlineFeed:
         self.teacher_seconds += time.perf_counter() - started
         self.wait_seconds = self.teacher_seconds
 
-    def drain(self) -> np.ndarray:
-        logits, self._logits = _joined(self._logits, self.outputs), []
-        return logits
 
-
-class RemoteFeed:
+class RemoteFeed(Feed):
     """Feed of the `TeacherServer` at an address.
 
     Raises:
@@ -93,18 +89,15 @@ class RemoteFeed:
     """
 
     def __init__(self, address: str) -> None:
-        self.teacher_seconds = self.wait_seconds = 0.0
         with _or_lost():
             self._server: Connection = Client(address, "AF_UNIX")
-            self.sha256, self.input_size, self.outputs = self._server.recv()
-            descriptor = _shared_memory(memory_bytes(self.input_size))
-            memory = mmap.mmap(descriptor, memory_bytes(self.input_size))
-            _send_descriptor(self._server, descriptor)
-        os.close(descriptor)
-        self._buffers = [crops_in(memory, self.input_size, i) for i in range(NUM_BUFFERS)]
+            super().__init__(*self._server.recv())
+            with _unnamed_file() as file:
+                file.truncate(memory_bytes(self.input_size))
+                send_handle(self._server, file.fileno(), None)
+                self._buffers = map_buffers(file.fileno(), self.input_size)
         self._free = deque(range(NUM_BUFFERS))
         self._in_progress: deque[int] = deque()
-        self._logits: list[np.ndarray] = []
 
     def buffer(self) -> np.ndarray:
         if not self._free:
@@ -120,8 +113,7 @@ class RemoteFeed:
     def drain(self) -> np.ndarray:
         while self._in_progress:
             self._receive()
-        logits, self._logits = _joined(self._logits, self.outputs), []
-        return logits
+        return super().drain()
 
     def close(self) -> None:
         """Disconnect; the server discards the crops in progress."""
@@ -137,18 +129,10 @@ class RemoteFeed:
         self.teacher_seconds += seconds
 
 
-def crops_in(memory: mmap.mmap | None, size: int, number: int = 0) -> np.ndarray:
-    """Return the batch of crops with this number in `memory`, or a new one, uint8.
-
-    Args:
-        memory: shared memory; None: allocate.
-        size: side of a crop, in pixels.
-        number: of the buffer within the memory.
-    """
-    shape = (BATCH, size, size, 3)
-    if memory is None:
-        return np.empty(shape, np.uint8)
-    return np.ndarray(shape, np.uint8, memory, offset=number * BATCH * size**2 * 3)
+def map_buffers(descriptor: int, size: int) -> np.ndarray:
+    """Return the buffers in a file of `memory_bytes`, uint8 `[NUM_BUFFERS, BATCH, S, S, 3]`."""
+    memory = mmap.mmap(descriptor, memory_bytes(size))
+    return np.ndarray((NUM_BUFFERS, BATCH, size, size, 3), np.uint8, memory)
 
 
 def memory_bytes(size: int) -> int:
@@ -156,24 +140,11 @@ def memory_bytes(size: int) -> int:
     return NUM_BUFFERS * BATCH * size**2 * 3
 
 
-def _shared_memory(num_bytes: int) -> int:
-    """Open an unnamed file: it disappears with the last process that has it open."""
+def _unnamed_file() -> IO[bytes]:
+    """Open a file that disappears with the last process that has it open, in memory on Linux."""
     if hasattr(os, "memfd_create"):
-        descriptor = os.memfd_create("emovox")
-    else:
-        with tempfile.TemporaryFile() as file:
-            descriptor = os.dup(file.fileno())
-    os.truncate(descriptor, num_bytes)
-    return descriptor
-
-
-def _send_descriptor(connection: Connection, descriptor: int) -> None:
-    with socket.socket(fileno=os.dup(connection.fileno())) as channel:
-        socket.send_fds(channel, [b"\0"], [descriptor])
-
-
-def _joined(logits: list[np.ndarray], outputs: Outputs) -> np.ndarray:
-    return np.concatenate([np.empty((0, len(outputs)), np.float32), *logits])
+        return os.fdopen(os.memfd_create("emovox"), "r+b")
+    return tempfile.TemporaryFile()
 
 
 @contextlib.contextmanager

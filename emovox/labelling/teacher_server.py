@@ -1,33 +1,29 @@
 """The teacher's process: crops of many workers in, shared batches, logits out."""
 
 import contextlib
-import mmap
 import os
 import queue
 import socket
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from multiprocessing.connection import Connection, Listener
-from typing import Protocol
+from multiprocessing.reduction import recv_handle
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from emovox.emotions import Outputs
-from emovox.labelling.teacher_client import NUM_BUFFERS, crops_in, memory_bytes
+from emovox.labelling.teacher_client import map_buffers
+from emovox.teacher import Teacher
 
 NUM_LAUNCHED = 2  # batches on the device: one runs, one is queued
 MAX_CLIENTS = 1024
 
 
-class BatchTeacher(Protocol):
+class BatchTeacher(Teacher, Protocol):
     """Teacher that launches batches without waiting; `teacher.inference.TorchTeacher` is one."""
 
-    input_size: int
-    sha256: str
-    emotions: tuple[str, ...]
-    values: tuple[str, ...]
     batch_size: int
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
@@ -35,16 +31,14 @@ class BatchTeacher(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class _Request:
+class _Request(NamedTuple):
     """Crops of a client that waits for their logits."""
 
     crops: np.ndarray
     client: Connection
 
 
-@dataclass(frozen=True)
-class _Launched:
+class _Launched(NamedTuple):
     """Requests of one batch, its start time, and the functions that wait for its logits."""
 
     requests: list[_Request]
@@ -56,11 +50,8 @@ class TeacherServer:
     """Runs a teacher for every `RemoteFeed` that connects to an address.
 
     Crops of several clients share a batch, and the next batch is launched while one runs. A client
-    waits when its buffers are full, which bounds the queue.
-
-    Args:
-        load: loads the teacher; called after clients can connect.
-        address: path of the Unix socket to create.
+    waits when its buffers are full, which bounds the queue. The address is the path of a Unix
+    socket to create; clients can connect to it before `load` loads the teacher.
     """
 
     def __init__(self, load: Callable[[], BatchTeacher], address: str) -> None:
@@ -95,25 +86,22 @@ class TeacherServer:
         for client in list(self._clients):
             _hang_up(client)
 
-    def _next_batch(self, first: _Request | None) -> tuple[list[_Request], _Request | None]:
-        """Return the queued requests that fit into one batch, and the first that does not."""
-        requests = [first or self._next(wait=True)]
-        num_crops = len(requests[0].crops)
+    def _next_batch(self, left: _Request | None) -> tuple[list[_Request], _Request | None]:
+        """Return requests, `left` first, that fit into one batch, and the first that does not."""
+        requests: list[_Request] = []
+        num_crops = 0
         while True:
             try:
-                request = self._next(wait=False)
+                request = left or self._requests.get(block=not requests)
             except queue.Empty:
                 return requests, None
+            if isinstance(request, BaseException):
+                raise request
             num_crops += len(request.crops)
-            if num_crops > self._teacher.batch_size:
+            if requests and num_crops > self._teacher.batch_size:
                 return requests, request
             requests.append(request)
-
-    def _next(self, *, wait: bool) -> _Request:
-        request = self._requests.get(block=wait)
-        if isinstance(request, BaseException):
-            raise request
-        return request
+            left = None
 
     def _launch(self, requests: list[_Request]) -> list[Callable[[], np.ndarray]]:
         size = self._teacher.batch_size
@@ -123,36 +111,26 @@ class TeacherServer:
         return [self._teacher.launch(crops[i : i + size]) for i in range(0, len(crops), size)]
 
     def _answer(self) -> None:
-        """Send logits to clients as they arrive; pass a failure on to serve(), which raises it."""
+        """Send each client its logits and its share of the time, as batches finish.
+
+        A failure is passed on to serve(), which raises it.
+        """
+        ended = 0.0  # time at which the previous batch was finished
         try:
-            ended = 0.0
             while True:
-                ended = self._answer_one(self._launched.get(), ended)
+                launched = self._launched.get()
+                logits = np.concatenate([wait() for wait in launched.logits])
+                started, ended = max(ended, launched.started), time.perf_counter()
+                per_crop = (ended - started) / len(logits)
+                stop = 0
+                for crops, client in launched.requests:
+                    start, stop = stop, stop + len(crops)
+                    with contextlib.suppress(OSError):  # its reader notices that it is gone
+                        client.send((logits[start:stop], per_crop * len(crops)))
         except BaseException as error:
             self._requests.put(error)
             while True:  # serve() may be waiting to queue one more
                 self._launched.get()
-
-    def _answer_one(self, launched: _Launched, ended: float) -> float:
-        """Wait for a batch, and send each client its logits and its share of the time.
-
-        Args:
-            launched: the batch.
-            ended: time at which the previous batch was finished.
-
-        Returns:
-            Time at which this batch was finished.
-        """
-        logits = np.concatenate([wait() for wait in launched.logits])
-        started, ended = max(ended, launched.started), time.perf_counter()
-        per_crop = (ended - started) / len(logits)
-        stop = 0
-        for request in launched.requests:
-            start, stop = stop, stop + len(request.crops)
-            answer = logits[start:stop], per_crop * (stop - start)
-            with contextlib.suppress(OSError):  # its reader thread notices that the client is gone
-                request.client.send(answer)
-        return ended
 
     def _accept(self) -> None:
         while True:
@@ -173,8 +151,11 @@ class TeacherServer:
         try:
             outputs = Outputs(self._teacher.emotions, self._teacher.values)
             client.send((self._teacher.sha256, size, outputs))
-            memory = _receive_memory(client, memory_bytes(size))
-            buffers = [crops_in(memory, size, number) for number in range(NUM_BUFFERS)]
+            descriptor = recv_handle(client)
+            try:
+                buffers = map_buffers(descriptor, size)
+            finally:
+                os.close(descriptor)
             while True:
                 number, num_crops = client.recv()
                 self._requests.put(_Request(buffers[number][:num_crops], client))
@@ -187,14 +168,3 @@ def _hang_up(client: Connection) -> None:
     """Shut a connection down; unlike closing it, this wakes a thread that reads from it."""
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(client.fileno())) as channel:
         channel.shutdown(socket.SHUT_RDWR)
-
-
-def _receive_memory(client: Connection, num_bytes: int) -> mmap.mmap:
-    with socket.socket(fileno=os.dup(client.fileno())) as channel:
-        _, descriptors, _, _ = socket.recv_fds(channel, 1, 1)
-    if not descriptors:
-        raise EOFError
-    try:
-        return mmap.mmap(descriptors[0], num_bytes)
-    finally:
-        os.close(descriptors[0])

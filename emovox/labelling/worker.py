@@ -7,6 +7,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -41,12 +42,7 @@ class WorkerContext:
 
 
 def start_worker(driver: int, folder: Path) -> None:
-    """Ignore Ctrl-C, which the driver handles, and exit when the driver is gone.
-
-    Args:
-        driver: process id.
-        folder: for temporary files; removed when the driver is gone.
-    """
+    """Ignore Ctrl-C, which the driver handles; remove `folder` and exit when the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     compiled = Path(tempfile.gettempdir(), f"torchinductor_{user_name()}")
     os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))  # must outlast `folder`
@@ -102,11 +98,9 @@ def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str
     """Run the teacher for all workers that connect to the address, until the process ends."""
     from emovox.labelling.teacher_server import BatchTeacher, TeacherServer
 
-    def load() -> BatchTeacher:
-        teacher = load_teacher(path, device, settings.precision, compiled=settings.compiled)
-        return cast(BatchTeacher, teacher)
-
-    TeacherServer(load, address).serve()
+    precision, compiled = settings.precision, settings.compiled
+    load = partial(load_teacher, path, device, precision, compiled=compiled)
+    TeacherServer(cast("Callable[[], BatchTeacher]", load), address).serve()
 
 
 class Watchdog:
@@ -144,9 +138,7 @@ def _inline_feed(path: str, device: str, precision: str, compiled: bool) -> Inli
     return InlineFeed(load_teacher(path, device, precision, compiled=compiled))
 
 
-@lru_cache(maxsize=1)
-def _remote_feed(address: str) -> RemoteFeed:
-    return RemoteFeed(address)
+_remote_feed = lru_cache(maxsize=1)(RemoteFeed)
 
 
 @lru_cache(maxsize=1)
