@@ -51,12 +51,7 @@ SETTINGS: Any = {
 
 @contextlib.contextmanager
 def new_figure(width: float, height: float) -> Iterator["Figure"]:
-    """Yield an empty figure to draw and save, with the settings of all charts.
-
-    Args:
-        width: inches.
-        height: inches.
-    """
+    """Yield an empty figure to draw and save, with the settings of all charts; sizes in inches."""
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
@@ -85,25 +80,19 @@ def save(figure: "Figure", path: Path) -> None:
 
 
 def inline_svg(figure: "Figure", key: str, alt: str, colours: Mapping[str, str]) -> str:
-    """Return a figure as an SVG element for an HTML page.
+    """Return a figure as an SVG element for an HTML page, which may forbid inline styles.
 
-    The page's font and colours apply, and the page may forbid inline styles.
-
-    Args:
-        figure: to show.
-        key: makes the ids of its elements unique in the page.
-        alt: description for screen readers.
-        colours: CSS colours that replace those of the figure, by `#rrggbb`.
+    The font of the page applies, and `colours` replace those of the figure, by `#rrggbb`. `key`
+    makes the ids unique in the page; screen readers read `alt`.
     """
     figure.set_frameon(False)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
     svg = ElementTree.fromstring(buffer.getvalue())
-    for parent in list(svg.iter()):
-        for child in list(parent):
+    for element in list(svg.iter()):
+        for child in list(element):
             if _local(child.tag) in ("metadata", "style"):
-                parent.remove(child)
-    for element in svg.iter():
+                element.remove(child)
         element.tag = _local(element.tag)
         attributes = {_local(name): value for name, value in element.attrib.items()}
         element.attrib = _inline_attributes(element.tag, attributes, key, colours)
@@ -152,13 +141,7 @@ def _short_number(match: re.Match[str]) -> str:
 
 
 def emotion_rows(axes: Any, emotions: Sequence[str], *, grid: bool = False) -> None:
-    """Name the rows of a chart with one row per emotion, from the top.
-
-    Args:
-        axes: of matplotlib.
-        emotions: names of the rows.
-        grid: whether each row has a line.
-    """
+    """Name the rows of a chart with one row per emotion, from the top; `grid` draws their lines."""
     axes.set_yticks(range(len(emotions)), emotions, color=INK)
     axes.set_ylim(len(emotions) - 0.5, -0.5)
     axes.grid(visible=grid, axis="y")
@@ -172,25 +155,17 @@ def draw_roc(
 ) -> None:
     """Draw the ROC curve of each emotion against the rest (paper, Figure 5).
 
-    Args:
-        axes: of matplotlib.
-        curves: by emotion.
-        areas: AUC by emotion, for the legend; a missing one is shown as `-`.
-        positives: number of examples by emotion, for all emotions in order.
+    `positives` has the number of examples of every emotion, in order. The legend shows the AUC from
+    `areas`; `-` where it is missing.
     """
     axes.plot([0, 1], [0, 1], ":", color=SOFT, linewidth=1)
     for k, (emotion, colour) in enumerate(zip(positives, colours_of([*positives]), strict=True)):
-        if (curve := curves.get(emotion)) is None:
-            continue
-        area = areas[emotion].value if emotion in areas else math.nan
-        score = "-" if math.isnan(area) else f"{area:.2f}"
-        axes.plot(
-            curve.false_rate,
-            curve.true_rate,
-            line_style(k),
-            color=colour,
-            label=f"{emotion} {score} ({positives[emotion]:,})",
-        )
+        if curve := curves.get(emotion):
+            area = areas.get(emotion, Interval(math.nan)).value
+            score = "-" if math.isnan(area) else f"{area:.2f}"
+            label = f"{emotion} {score} ({positives[emotion]:,})"
+            points = curve.false_rate, curve.true_rate
+            axes.plot(*points, line_style(k), color=colour, label=label)
     ticks = (0, 0.25, 0.5, 0.75, 1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xticks=ticks, yticks=ticks)
@@ -203,12 +178,8 @@ def draw_counts(
 ) -> None:
     """Draw the number of occurrences of each emotion, on a log axis (paper, Figure 4).
 
-    Args:
-        axes: of matplotlib.
-        emotions: their names.
-        series: one or two arrays `[E]` with their names: counts, or shares of 1 as float, or NaN.
-            The second is drawn as outlines.
-        unit: label of the log axis.
+    `series` has one or two arrays `[E]` with their names: counts, or shares of 1 as float, or NaN.
+    The second is drawn as outlines.
     """
     values = np.stack([row for _, row in series])
     is_share = values.dtype.kind == "f"
@@ -231,7 +202,7 @@ def draw_counts(
         axes.bar_label(bars, [show(value) for value in row.tolist()], fontsize=9, padding=3)
     axes.set(xscale="log", xlim=(low, high), xlabel=unit)
     axes.minorticks_off()
-    axes.xaxis.set_major_formatter(percent_tick if is_share else count_formatter())
+    axes.xaxis.set_major_formatter(percent if is_share else count_formatter())
     emotion_rows(axes, emotions)
     if len(series) > 1:
         axes.figure.legend(loc="outside upper left")
@@ -240,14 +211,9 @@ def draw_counts(
 def draw_confusion(
     axes: Any, counts: np.ndarray, classes: Sequence[str], rows: str, columns: str
 ) -> None:
-    """Draw a confusion matrix: percent of each row, with counts.
+    """Draw a confusion matrix `[C, C]`: percent of each row, with counts.
 
-    Args:
-        axes: of matplotlib.
-        counts: by label (rows) and prediction (columns), int `[C, C]`.
-        classes: names of the rows and columns.
-        rows: label of the vertical axis.
-        columns: label of the horizontal axis.
+    `rows` and `columns` label the axes, `classes` their ticks.
     """
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
@@ -272,33 +238,23 @@ def draw_confusion(
 def save_confusion(
     counts: np.ndarray, classes: Sequence[str], unit: str, title: str, path: Path
 ) -> None:
-    """Write a confusion matrix as a PNG.
+    """Write a confusion matrix `[C, C]` of labels (rows) and predictions as a PNG.
 
-    Args:
-        counts: by label (rows) and prediction (columns), int `[C, C]`.
-        classes: names of the rows and columns.
-        unit: what is counted, in the plural.
-        title: above the figure.
-        path: of the PNG.
+    `unit` names in the plural what is counted.
     """
     side = max(6, len(classes))  # inches
     with chart_file(path, f"{title}\n% of the label's {unit} (count)", side, side - 0.5) as axes:
         draw_confusion(axes, counts, classes, f"label ({unit})", "predicted")
 
 
-def percent(share: float) -> str:
-    """Return a share as percent in three digits; `-` for NaN."""
+def percent(share: float, _position: int = 0) -> str:
+    """Return a share as percent in three digits; `-` for NaN. A formatter of matplotlib's ticks."""
     if math.isnan(share):
         return "-"
     value = 100 * share
     if 99.95 <= value < 100:
         return "99.9 %"  # not all of it
     return f"{value:.3g} %" if value >= 0.001 or not value else f"{value:.0e} %"
-
-
-def percent_tick(value: float, position: int) -> str:
-    """Return the text of a tick of a share; a formatter of matplotlib."""
-    return percent(value)
 
 
 def count_formatter() -> "Formatter":

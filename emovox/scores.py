@@ -90,15 +90,9 @@ def roc_curve(positive: np.ndarray, scores: np.ndarray) -> Curve:
 def emotion_curves(
     labels: np.ndarray, scores: np.ndarray, emotions: Sequence[str]
 ) -> dict[str, Curve]:
-    """Return the ROC curve of each emotion against the rest, by emotion.
+    """Return the ROC curve of each emotion against the rest; none if no or every example has it.
 
-    Args:
-        labels: numbers of the emotions, int `[N]`.
-        scores: float `[N, E]`.
-        emotions: their names.
-
-    Returns:
-        Curves of the emotions that some, but not all, of the examples have.
+    `labels` are numbers of the emotions, int `[N]`; `scores` float `[N, E]`.
     """
     return {
         emotion: roc_curve(labels == k, scores[:, k])

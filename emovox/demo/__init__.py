@@ -28,21 +28,13 @@ NUM_TRACKS = 24  # in the report; a quarter of all
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Result of the demo.
+    """Result of the demo."""
 
-    Attributes:
-        corpus: folder of the synthetic media, in the layout of VoxCeleb2.
-        tracks: its tracks with their acted emotions.
-        build: result of the build.
-        student: evaluation of the speech student; None if none was trained.
-        report: HTML page with faces and sound.
-    """
-
-    corpus: Path
+    corpus: Path  # folder of the synthetic media, in the layout of VoxCeleb2
     tracks: list[DemoTrack]
     build: BuildResult
-    student: "Evaluation | None"
-    report: Path
+    student: "Evaluation | None"  # None if none was trained
+    report: Path  # HTML page with faces and sound
 
     def summary(self) -> str:
         """Return a description of all results, read from the files."""
@@ -55,13 +47,13 @@ class DemoResult:
         if self.student:
             folder = dataset.parent / STUDENT
             texts.append(f"A student of the sound alone, in {folder}:\n{self.student.summary()}")
-        texts.append(
+        texts += [
             "To read the dataset, for example with PyArrow:\n"
             "  from pyarrow.parquet import read_table\n"
             f"  frames = read_table({str(dataset / 'frames')!r})\n"
-            f"  tracks = read_table({str(dataset / 'tracks')!r}).to_pylist()"
-        )
-        texts.append(f"To see it, open in a browser:\n  {self.report}")
+            f"  tracks = read_table({str(dataset / 'tracks')!r}).to_pylist()",
+            f"To see it, open in a browser:\n  {self.report}",
+        ]
         return "\n\n".join(texts)
 
 

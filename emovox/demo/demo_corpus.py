@@ -1,7 +1,7 @@
 """The demo's corpus: synthetic speaking faces in the layout of VoxCeleb2."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product
 from pathlib import Path
@@ -25,40 +25,24 @@ SHARES = [NEUTRAL_SHARE] + [(1 - NEUTRAL_SHARE) / (len(ACTED) - 1)] * (len(ACTED
 
 @dataclass(frozen=True)
 class DemoConfig:
-    """Size of the synthetic corpus.
+    """Size of the synthetic corpus."""
 
-    Attributes:
-        num_speakers: identities.
-        num_videos: videos per identity; each has its own background and light.
-        num_tracks: utterances per video.
-        min_seconds: shortest utterance.
-        max_seconds: longest utterance.
-        seed: random seed.
-    """
-
-    num_speakers: int = 12
-    num_videos: int = 2
-    num_tracks: int = 4
-    min_seconds: float = 4.0
+    num_speakers: int = 12  # identities
+    num_videos: int = 2  # of each identity, with their own background and light
+    num_tracks: int = 4  # utterances of each video
+    min_seconds: float = 4.0  # of an utterance
     max_seconds: float = 6.0
     seed: int = 0
 
 
 @dataclass(frozen=True)
 class DemoTrack:
-    """One planned utterance.
-
-    Attributes:
-        key: identity, video and number.
-        emotion: acted emotion.
-        seconds: duration.
-        seeds: of the corpus, speaker, video and track.
-    """
+    """One planned utterance."""
 
     key: TrackKey
-    emotion: str
+    emotion: str  # that is acted
     seconds: float
-    seeds: tuple[int, int, int, int]
+    seeds: tuple[int, int, int, int]  # of the corpus, speaker, video and track
 
     @property
     def track_id(self) -> str:
@@ -84,15 +68,9 @@ def plan_demo(config: DemoConfig) -> list[DemoTrack]:
 
 
 def write_demo_corpus(root: Path, config: DemoConfig, jobs: int = -1) -> list[DemoTrack]:
-    """Write `root/mp4/<identity>/<video>/<n>.mp4`, each file atomically.
+    """Write `root/mp4/<identity>/<video>/<n>.mp4`, each file atomically; return the tracks.
 
-    Args:
-        root: folder of the corpus.
-        config: size of the corpus.
-        jobs: worker processes; -1 means one per core.
-
-    Returns:
-        The tracks with their acted emotions.
+    `jobs` is the number of worker processes; -1 means one per core.
     """
     tracks = plan_demo(config)
     parallel = joblib.Parallel(n_jobs=jobs, return_as="generator_unordered")
@@ -122,7 +100,8 @@ def _draw_frames(
     """Yield the pictures uint8 `[224, 224, 3]` of an utterance with this opening of the jaw."""
     seed, speaker, video, _ = track.seeds
     looks = Looks.draw(np.random.default_rng([seed, speaker, 1]))
-    looks = looks.lit_as(Looks.draw(np.random.default_rng([seed, speaker, video, 2])))
+    scene = Looks.draw(np.random.default_rng([seed, speaker, video, 2]))
+    looks = replace(looks, background=scene.background, light=scene.light)
     moments = np.arange(round(track.seconds * FPS)) / FPS
     jaw = np.interp(moments, np.arange(len(jaw)) * FRAME / SAMPLE_RATE, jaw)
     energy = PROSODIES[track.emotion].energy

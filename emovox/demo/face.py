@@ -1,6 +1,6 @@
 """A drawn face that acts an emotion while it speaks."""
 
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from functools import lru_cache
 
 import cv2
@@ -15,25 +15,15 @@ Point = tuple[float, float]
 
 @dataclass(frozen=True)
 class Expression:
-    """Position of brows, eyes and mouth; all zero is a resting face.
+    """Position of brows, eyes and mouth; all zero is a resting face."""
 
-    Attributes:
-        brow_raise: -1..1, up is positive.
-        brow_tilt: -1..1, inner ends up is positive.
-        eye_open: -1..1, added to the opening of the lids.
-        smile: -1..1, corners of the mouth up is positive.
-        jaw: 0..1, opening of the mouth apart from speech.
-        width: -1..1, widening of the mouth.
-        squeeze: 0..1, cheeks up and lids tight.
-    """
-
-    brow_raise: float = 0.0
-    brow_tilt: float = 0.0
-    eye_open: float = 0.0
-    smile: float = 0.0
-    jaw: float = 0.0
-    width: float = 0.0
-    squeeze: float = 0.0
+    brow_raise: float = 0.0  # -1..1, up is positive
+    brow_tilt: float = 0.0  # -1..1, inner ends up is positive
+    eye_open: float = 0.0  # -1..1, added to the opening of the lids
+    smile: float = 0.0  # -1..1, corners of the mouth up is positive
+    jaw: float = 0.0  # 0..1, opening of the mouth apart from speech
+    width: float = 0.0  # -1..1, widening of the mouth
+    squeeze: float = 0.0  # 0..1, cheeks up and lids tight
 
     def scaled(self, intensity: float) -> "Expression":
         """Return the same expression, stronger or weaker."""
@@ -81,10 +71,6 @@ class Looks:
             light=rng.uniform(-1, 1),
         )
 
-    def lit_as(self, other: "Looks") -> "Looks":
-        """Return the same person with the background and light of another."""
-        return replace(self, background=other.background, light=other.light)
-
 
 class Canvas:
     """Drawing in units of the face: x and y in pixels of the clip from the centre of the face."""
@@ -111,16 +97,7 @@ class Canvas:
 def ellipse(
     x: float, y: float, rx: float, ry: float, start: float = 0.0, stop: float = 1.0
 ) -> np.ndarray:
-    """Return points `[n, 2]` of an ellipse, from `start` to `stop` in turns.
-
-    Args:
-        x: centre.
-        y: centre.
-        rx: horizontal radius.
-        ry: vertical radius.
-        start: 0 is to the right; clockwise.
-        stop: likewise.
-    """
+    """Return points `[n, 2]` of an ellipse from `start` to `stop`: turns, clockwise from right."""
     angle = 2 * np.pi * np.linspace(start, stop, 40)
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
@@ -128,18 +105,10 @@ def ellipse(
 def draw_face(
     looks: Looks, expression: Expression, jaw: float, blink: float, centre: Point, roll: float
 ) -> np.ndarray:
-    """Draw one frame.
+    """Return a picture uint8 `[224, 224, 3]` RGB of a person.
 
-    Args:
-        looks: the person.
-        expression: position of brows, eyes and mouth.
-        jaw: opening of the mouth by speech, 0..1.
-        blink: 0 open, 1 shut.
-        centre: of the face, in pixels.
-        roll: of the head, in radians.
-
-    Returns:
-        uint8 `[224, 224, 3]` RGB.
+    `jaw` is the opening of the mouth by speech, 0..1; `blink` 0 for open eyes and 1 for shut ones;
+    `centre` of the face in pixels; `roll` of the head in radians.
     """
     canvas = Canvas(looks.background, centre, roll)
     _draw_head(canvas, looks)

@@ -17,23 +17,14 @@ BANDWIDTHS = (80.0, 110.0, 160.0)  # Hz
 
 @dataclass(frozen=True)
 class Prosody:
-    """Prosody of an emotion, relative to neutral speech of the same speaker.
+    """Prosody of an emotion, relative to neutral speech of the same speaker."""
 
-    Attributes:
-        pitch: factor on the mean pitch.
-        pitch_range: factor on the variation of the pitch.
-        rate: factor on syllables per second.
-        energy: factor on the amplitude and on the opening of the jaw.
-        tilt: 0..1; loss of the high harmonics.
-        breath: standard deviation of the noise in the source; its pulses have height 1.
-    """
-
-    pitch: float
-    pitch_range: float
-    rate: float
-    energy: float
-    tilt: float
-    breath: float
+    pitch: float  # factor on the mean pitch
+    pitch_range: float  # factor on the variation of the pitch
+    rate: float  # factor on syllables per second
+    energy: float  # factor on the amplitude and on the opening of the jaw
+    tilt: float  # 0..1; loss of the high harmonics
+    breath: float  # standard deviation of the noise in the source; its pulses have height 1
 
 
 PROSODIES = {
@@ -47,17 +38,11 @@ PROSODIES = {
 
 @dataclass(frozen=True)
 class Speaker:
-    """One synthetic voice.
+    """One synthetic voice."""
 
-    Attributes:
-        pitch: mean pitch in Hz.
-        tract: factor on the formants.
-        rate: syllables per second.
-    """
-
-    pitch: float
-    tract: float
-    rate: float
+    pitch: float  # mean, in Hz
+    tract: float  # factor on the formants
+    rate: float  # syllables per second
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> "Speaker":
@@ -69,28 +54,16 @@ class Speaker:
 
 @dataclass(frozen=True)
 class Utterance:
-    """The sound of an utterance and the opening of the jaw.
+    """The sound of an utterance and the opening of the jaw."""
 
-    Attributes:
-        samples: float32 `[L]`, 16 kHz, within -1..1.
-        jaw: float64 `[L / 80]`, 0..1, one value per 5 ms.
-    """
-
-    samples: np.ndarray
-    jaw: np.ndarray
+    samples: np.ndarray  # float32 `[L]`, 16 kHz, within -1..1
+    jaw: np.ndarray  # float64 `[L / 80]`, 0..1, one value per 5 ms
 
 
 def speak(
     speaker: Speaker, prosody: Prosody, seconds: float, rng: np.random.Generator
 ) -> Utterance:
-    """Synthesize nonsense syllables.
-
-    Args:
-        speaker: the voice.
-        prosody: prosody of the emotion.
-        seconds: duration.
-        rng: source of randomness.
-    """
+    """Synthesize nonsense syllables."""
     num_frames = round(seconds * SAMPLE_RATE / FRAME)
     time = np.arange(num_frames) * FRAME / SAMPLE_RATE
     rate = speaker.rate * prosody.rate

@@ -1,5 +1,6 @@
 """Counts and distributions of a whole dataset, in one pass over its frames."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,86 +24,52 @@ LORENZ_POINTS = 101
 
 @dataclass(frozen=True)
 class SplitCounts:
-    """Counts of one split; all are 0 for a split without rows.
-
-    Attributes:
-        num_expected: grid points, with or without a face.
-        seconds: of all tracks; None if the duration of a track is unknown.
-        frames: frames by dominant emotion, int64 `[E]`.
-        labels: tracks by label, int64 `[E]`.
-        values: mean and deviation of each value over the frames, float64 `[V, 2]`.
-    """
+    """Counts of one split; all are 0 for a split without rows."""
 
     split: str
     num_tracks: int
     num_identities: int
     num_videos: int
     num_frames: int
-    num_expected: int
-    seconds: float | None
-    frames: np.ndarray
-    labels: np.ndarray
-    values: np.ndarray
+    num_expected: int  # grid points, with or without a face
+    seconds: float | None  # of all tracks; None if the duration of a track is unknown
+    frames: np.ndarray  # by dominant emotion, int64 `[E]`
+    labels: np.ndarray  # tracks by label, int64 `[E]`
+    values: np.ndarray  # mean and deviation of each value over the frames, float64 `[V, 2]`
 
 
 @dataclass(frozen=True)
 class Logits:
-    """Distribution of the logits of each emotion over all frames.
+    """Distribution of the logits of each emotion over all frames whose logits are finite."""
 
-    Attributes:
-        edges: of the bins, `[B + 1]`; logits beyond them count in the outermost bins.
-        counts: histograms, int64 `[E, B]`.
-        mean: `[E]`.
-        deviation: standard deviation, `[E]`.
-        quantiles: `[E, 5]`, at `QUANTILES`.
-        num_bad: frames with a logit that is not finite; they are excluded from all distributions.
-    """
-
-    edges: np.ndarray
-    counts: np.ndarray
-    mean: np.ndarray
-    deviation: np.ndarray
-    quantiles: np.ndarray
-    num_bad: int
+    edges: np.ndarray  # of the bins, `[B + 1]`; logits beyond them count in the outermost bins
+    counts: np.ndarray  # histograms, int64 `[E, B]`
+    mean: np.ndarray  # `[E]`
+    deviation: np.ndarray  # `[E]`
+    quantiles: np.ndarray  # `[E, 5]`, at `QUANTILES`
+    num_bad: int  # frames that are excluded
 
 
 @dataclass(frozen=True)
 class Skew:
-    """Distribution of frames over groups: identities, or videos.
+    """Distribution of frames over groups: identities, or videos."""
 
-    Attributes:
-        num_groups: groups with frames.
-        lorenz: share of frames in the smallest k percent of groups, k = 0 ... 100.
-        gini: Gini coefficient: 0 for groups of equal size, near 1 if one group has all frames.
-        largest: share of frames in the largest group.
-        tenth: share of frames in the largest tenth of the groups.
-        having: groups in which an emotion is dominant at least once, `[E]`.
-        top: share of an emotion's frames in the group with the most of them, `[E]`; NaN for an
-            emotion without frames.
-        shares: quantiles over the groups of the share of an emotion in their frames, `[E, 5]`.
-    """
-
-    num_groups: int
-    lorenz: np.ndarray
-    gini: float
-    largest: float
-    tenth: float
-    having: np.ndarray
-    top: np.ndarray
-    shares: np.ndarray
+    num_groups: int  # with frames
+    lorenz: np.ndarray  # share of frames in the smallest k percent of groups, k = 0 ... 100
+    gini: float  # 0 for groups of equal size, near 1 if one group has all frames
+    largest: float  # share of frames in the largest group
+    tenth: float  # share of frames in the largest tenth of the groups
+    having: np.ndarray  # groups in which an emotion is dominant at least once, `[E]`
+    top: np.ndarray  # share of an emotion's frames in the group with the most; NaN without, `[E]`
+    shares: np.ndarray  # quantiles over the groups of an emotion's share of the frames, `[E, 5]`
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Share of grid points with a face, by track.
+    """Share of grid points with a face, by track."""
 
-    Attributes:
-        counts: tracks in 20 bins of 5 percent, the last one closed; int64 `[20]`.
-        num_full: tracks without gaps.
-    """
-
-    counts: np.ndarray
-    num_full: int
+    counts: np.ndarray  # tracks in 20 bins of 5 percent, the last one closed; int64 `[20]`
+    num_full: int  # tracks without gaps
 
 
 @dataclass(frozen=True)
@@ -150,18 +117,18 @@ class Aggregates:
         """Frames by dominant emotion, int64 `[E]`."""
         return np.sum([split.frames for split in self.splits], axis=0)
 
-    def frames_of(self, emotions: Sequence[str]) -> list[int | None]:
-        """Return frames by dominant emotion, None for an emotion that the dataset does not have."""
+    def frames_of(self, emotions: Sequence[str]) -> list[tuple[int | None, float]]:
+        """Return frames by dominant emotion, and their shares of 1.
+
+        Both are 0 without frames; None and NaN for an emotion that the dataset does not have.
+        """
         counts = dict(zip(self.emotions, self.frames.tolist(), strict=True))
-        return [counts.get(emotion) for emotion in emotions]
+        total = max(int(self.frames.sum()), 1)
+        return [(counts.get(each), counts.get(each, math.nan) / total) for each in emotions]
 
 
 def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
-    """Count the rows of a dataset.
-
-    Args:
-        dataset: the dataset.
-        edges: of the bins of the histograms of logits; None: edges that fit the dataset.
+    """Count the rows of a dataset; `edges` of the histograms of logits fit the dataset by default.
 
     Raises:
         InputError: a table is missing or damaged, or tables do not match.
@@ -177,7 +144,7 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
         dataset.emotions,
         dataset.values,
         counts,
-        _logits(dataset, edges),
+        _logits(dataset, edges, dominant >= 0),
         _coverage(n_frames, tracks["n_expected"].to_numpy()),
         _skew(tracks["identity_id"], n_frames, dominant, len(dataset.emotions)),
         _skew(_videos(tracks), n_frames, dominant, len(dataset.emotions)),
@@ -187,18 +154,14 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
 
 def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
     """Return edges of bins, from integer to integer, for nearly all logits of all datasets."""
-    low, high = [], []
+    ends = []
     for dataset in datasets:
         for split in dataset.splits:
             logits, _ = dataset.to_numpy(split)
             some = logits[:: max(1, len(logits) // AXIS_ROWS)]
             if len(some := some[np.isfinite(some).all(axis=1)]):
-                ends = np.quantile(some, [REACH, 1 - REACH])
-                low.append(ends[0])
-                high.append(ends[1])
-    if not low:
-        return np.linspace(-1.0, 1.0, LOGIT_BINS + 1)
-    start, stop = float(np.floor(min(low))), float(np.ceil(max(high)))
+                ends.append(np.quantile(some, [REACH, 1 - REACH]))
+    start, stop = float(np.floor(np.min(ends or -1))), float(np.ceil(np.max(ends or 1)))
     return np.linspace(start, max(stop, start + 1), LOGIT_BINS + 1)
 
 
@@ -271,34 +234,30 @@ def _value_moments(dataset: Dataset, split: str) -> np.ndarray:
     return moments
 
 
-def _logits(dataset: Dataset, edges: np.ndarray) -> Logits:
+def _logits(dataset: Dataset, edges: np.ndarray, finite: np.ndarray) -> Logits:
     parts = [dataset.to_numpy(split)[0] for split in dataset.splits]
-    bad = [~np.isfinite(part.sum(axis=1, dtype=np.float64)) for part in parts]
     num = len(dataset.emotions)
     counts = np.zeros((num, len(edges) - 1), np.int64)
     mean, deviation = np.full((2, num), np.nan)
     quantiles = np.full((num, len(QUANTILES)), np.nan)
     scale = (len(edges) - 1) / (edges[-1] - edges[0])
     for k in range(num):
-        columns = [p[~b, k] if b.any() else p[:, k] for p, b in zip(parts, bad, strict=True)]
-        values = np.concatenate([np.empty(0, np.float32), *columns])
+        values = np.concatenate([np.empty(0, np.float32), *(part[:, k] for part in parts)])[finite]
         if not len(values):
             continue
         # Division finds the bins several times faster than np.histogram's search.
-        places = ((values - edges[0]) * scale).astype(np.int64)
-        places = places.clip(0, len(edges) - 2)
+        places = ((values - edges[0]) * scale).astype(np.int64).clip(0, len(edges) - 2)
         counts[k] = np.bincount(places, minlength=len(edges) - 1)
         mean[k], deviation[k] = values.mean(dtype=np.float64), values.std(dtype=np.float64)
         quantiles[k] = np.quantile(values, QUANTILES, overwrite_input=True)
-    return Logits(edges, counts, mean, deviation, quantiles, int(sum(b.sum() for b in bad)))
+    return Logits(edges, counts, mean, deviation, quantiles, int((~finite).sum()))
 
 
 def _coverage(n_frames: np.ndarray, n_expected: np.ndarray) -> Coverage:
-    share = n_frames / np.maximum(n_expected, 1)
+    expected = np.maximum(n_expected, 1)
     # Integers, so that 19 of 20 is 95 percent and not slightly less.
-    bins = np.minimum(n_frames * COVERAGE_BINS // np.maximum(n_expected, 1), COVERAGE_BINS - 1)
-    counts = np.bincount(bins.astype(np.int64), minlength=COVERAGE_BINS)
-    return Coverage(counts, int((share >= 1).sum()))
+    bins = np.minimum(n_frames * COVERAGE_BINS // expected, COVERAGE_BINS - 1)
+    return Coverage(np.bincount(bins, minlength=COVERAGE_BINS), int((n_frames >= expected).sum()))
 
 
 def _skew(
@@ -306,11 +265,7 @@ def _skew(
 ) -> Skew:
     """Return the distribution of frames over groups.
 
-    Args:
-        groups: group of each track.
-        n_frames: frames of each track, int `[T]`.
-        dominant: dominant emotion of each frame, int `[N]`.
-        num_emotions: number of emotions.
+    `groups` and `n_frames` are of each track, `[T]`; `dominant` of each frame, `[N]`.
     """
     encoded = pc.dictionary_encode(groups).combine_chunks()
     codes = encoded.indices.to_numpy().astype(np.int64)
@@ -323,27 +278,19 @@ def _skew(
     known = dominant >= 0
     table = np.bincount((of_frame + dominant)[known], minlength=num_groups * num_emotions)
     table = table.reshape(num_groups, num_emotions)
-    sizes = np.bincount(codes, n_frames, num_groups)
-    rising = np.sort(sizes)
-    held = np.concatenate([[0], rising.cumsum() / max(rising.sum(), 1)])
-    ranks = np.linspace(0, 1, num_groups + 1)
+    sizes = np.sort(np.bincount(codes, n_frames, num_groups)) / max(n_frames.sum(), 1)
+    held = np.append(0, sizes.cumsum())
     totals = table.sum(axis=0)
     with np.errstate(invalid="ignore", divide="ignore"):
         top = np.where(totals > 0, table.max(axis=0) / totals, np.nan)
         shares = table / table.sum(axis=1, keepdims=True)
     return Skew(
         num_groups,
-        np.interp(np.linspace(0, 1, LORENZ_POINTS), ranks, held),
+        np.interp(np.linspace(0, 1, LORENZ_POINTS), np.linspace(0, 1, num_groups + 1), held),
         float(1 - (held[1:] + held[:-1]).sum() / num_groups),
-        float(rising[-1] / max(rising.sum(), 1)),
-        float(rising[-max(1, round(num_groups / 10)) :].sum() / max(rising.sum(), 1)),
+        float(sizes[-1]),
+        float(sizes[-max(1, round(num_groups / 10)) :].sum()),
         (table > 0).sum(axis=0),
         top,
         np.nanquantile(shares, QUANTILES, axis=0).T,
     )
-
-
-def as_shares(counts: Sequence[int | None]) -> np.ndarray:
-    """Return counts as shares of their sum, zeros if the sum is 0; NaN for None."""
-    known = np.array(counts, np.float64)
-    return np.asarray(known / max(np.nansum(known), 1))

@@ -18,12 +18,10 @@ from emovox.charts import percent
 from emovox.colours import PER_STYLE, colours_of
 from emovox.config import read_config
 from emovox.dataset import card_text, schema
-from emovox.dataset.reader import Dataset
 from emovox.files import write_text
 from emovox.reporting import page_charts
 from emovox.reporting.aggregates import Aggregates
-from emovox.reporting.paper_figures import write_figures
-from emovox.reporting.paper_tables import probe_rows, splits_table
+from emovox.reporting.paper_figures import probe_rows, splits_table, write_figures
 from emovox.reporting.report_config import ReportConfig
 from emovox.reporting.report_data import Report, collect
 from emovox.reporting.track_sample import LEVELS, RULE, pack
@@ -61,17 +59,12 @@ def report(
     config = read_config(ReportConfig, config, options)
     found, written = collect(dataset, config), []
     if out is not None:
-        write_page(found, Path(out))
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(out), render(found))
         written.append(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB")
     if config.figures is not None:
         written += write_figures(found, config.figures)
     return dataclasses.replace(found, written=tuple(written))
-
-
-def write_page(report: Report, out: Path) -> None:
-    """Write the page atomically."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(out, render(report))
 
 
 def render(report: Report) -> str:
@@ -104,9 +97,7 @@ def render(report: Report) -> str:
 def as_script_json(content: Any) -> Markup:
     """Return JSON for the inside of a script element, which no text in it can end."""
     text = json.dumps(content, separators=(",", ":"), ensure_ascii=False)
-    for character in "<>&\u2028\u2029":
-        text = text.replace(character, f"\\u{ord(character):04x}")
-    return Markup(text)
+    return Markup(text.translate({ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}))
 
 
 def _context(report: Report) -> dict[str, Any]:
@@ -123,11 +114,16 @@ def _context(report: Report) -> dict[str, Any]:
         "student": _student_context(report),
         "rule": RULE,
         "track_data": as_script_json(_track_data(report)),
-        "media_data": [as_script_json(m.pack()) for m in report.media or ()],
+        "media_data": [
+            as_script_json({"sound": m.sound, "pictures": m.pictures}) for m in report.media or ()
+        ],
         "notice": _notice(report),
         "statement": card_text.summary(report.dataset.manifest, report.provenance).replace("`", ""),
         "limits": card_text.limits(report.provenance),
-        "has_faces": _has_faces(report.dataset),
+        "has_faces": any(
+            (report.dataset.path / schema.table_file("faces", split)).is_file()
+            for split in report.dataset.splits
+        ),
     }
 
 
@@ -202,11 +198,6 @@ def _notice(report: Report) -> dict[str, Any] | None:
         "people": len({track.identity_id for track in report.tracks}),
         "problems": sorted(problems.items(), key=lambda item: (-item[1], item[0])),
     }
-
-
-def _has_faces(dataset: Dataset) -> bool:
-    files = (dataset.path / schema.table_file("faces", split) for split in dataset.splits)
-    return any(file.is_file() for file in files)
 
 
 def _length(seconds: float) -> str:

@@ -10,7 +10,7 @@ import numpy as np
 from emovox import charts
 from emovox.charts import percent
 from emovox.colours import COLOURS, colours_of
-from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Skew, as_shares
+from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Skew
 from emovox.reporting.run_results import SplitResult
 
 Row = Sequence[Any]
@@ -34,21 +34,13 @@ PAGE_COLOURS = {
 
 @dataclass(frozen=True)
 class PageFigure:
-    """A figure of the page.
+    """A figure of the page."""
 
-    Attributes:
-        key: for links.
-        header: of the table of its numbers.
-        rows: of that table; `cell` formats the values.
-        draw: draws the chart into axes of matplotlib.
-        height: of the chart, in inches.
-    """
-
-    key: str
-    header: Sequence[str]
-    rows: Sequence[Row]
-    draw: Callable[[Any], None]
-    height: float = 3.5
+    key: str  # for links
+    header: Sequence[str]  # of the table of its numbers
+    rows: Sequence[Row]  # of that table; `cell` formats the values
+    draw: Callable[[Any], None]  # into axes of matplotlib
+    height: float = 3.5  # of the chart, in inches
 
     def picture(self, emotions: Sequence[str]) -> str:
         """Return the chart as SVG for a page with CSS colours of these emotions."""
@@ -89,13 +81,12 @@ def emotions_figure(found: Aggregates, compared: Aggregates | None) -> PageFigur
     rows: list[list[Any]] = [[emotion] for emotion in emotions]
     for each in datasets:
         header += [f"frames, {each.title}", "share"]
-        counts = each.frames_of(emotions)
-        for row, count, share in zip(rows, counts, as_shares(counts), strict=True):
+        for row, (count, share) in zip(rows, each.frames_of(emotions), strict=True):
             row += [count, percent(share)]
 
     def draw(axes: Any) -> None:
         if compared:
-            shares = [(each.title, as_shares(each.frames_of(emotions))) for each in datasets]
+            shares = [(d.title, np.array(d.frames_of(emotions), float)[:, 1]) for d in datasets]
             charts.draw_counts(axes, emotions, shares, "share of frames")
         else:
             charts.draw_counts(axes, emotions, [(found.title, found.frames)], "frames")
@@ -143,7 +134,7 @@ def coverage_figure(found: Coverage) -> PageFigure:
         axes.bar(step * (filled + 0.06), visible, 0.88 * step, align="edge", color=charts.BAR)
         axes.grid(visible=False, axis="x")
         axes.set(xlim=(0, 1), xlabel="frames of those expected", ylabel="tracks", xticks=QUARTERS)
-        axes.xaxis.set_major_formatter(charts.percent_tick)
+        axes.xaxis.set_major_formatter(percent)
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
         axes.yaxis.set_major_formatter(charts.count_formatter())
 
@@ -165,8 +156,8 @@ def skew_figure(identities: Skew, videos: Skew) -> PageFigure:
             axes.plot(places, skew.lorenz, style, color=colour, label=name, linewidth=2)
         axes.set(xlim=(0, 1), ylim=(0, 1.01), xticks=QUARTERS, yticks=QUARTERS)
         axes.set(xlabel="smallest identities or videos", ylabel="frames that they hold")
-        axes.xaxis.set_major_formatter(charts.percent_tick)
-        axes.yaxis.set_major_formatter(charts.percent_tick)
+        axes.xaxis.set_major_formatter(percent)
+        axes.yaxis.set_major_formatter(percent)
         axes.legend(loc="upper left")
 
     rows = [
@@ -188,7 +179,7 @@ def people_figure(found: Aggregates) -> PageFigure:
         axes.vlines(median, places - 0.32, places + 0.32, color=charts.INK)
         charts.emotion_rows(axes, emotions)
         axes.set(xlim=(0, 1), xticks=QUARTERS, xlabel="share of an identity's frames")
-        axes.xaxis.set_major_formatter(charts.percent_tick)
+        axes.xaxis.set_major_formatter(percent)
 
     header = ("emotion", "median share", "identities", "top identity", "videos", "top video")
     rows = []

@@ -7,6 +7,8 @@ the teacher on FERPlus, Table 3 the splits, Table 5 the probes.
 import base64
 import csv
 import io
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,14 +17,24 @@ import numpy as np
 from emovox import charts
 from emovox.colours import colours_of, line_style
 from emovox.files import write_text
-from emovox.reporting.aggregates import as_shares, dominant_of
+from emovox.reporting.aggregates import dominant_of
 from emovox.reporting.page_charts import emotions_figure
-from emovox.reporting.paper_tables import Table, probes_table, splits_table, teachers_table
 from emovox.reporting.report_data import Report
-from emovox.reporting.track_sample import ReportTrack
+from emovox.reporting.run_results import ProbeSummary
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+Table = list[list[Any]]
+
+# Method, accuracy in percent on the test set of FERPlus, and deviation (paper, Table 2).
+QUOTED_TEACHERS = (
+    ("PLD", 85.1, ""),
+    ("CEL", 84.6, ""),
+    ("ResNet+VGG", 87.4, ""),
+    ("SENet teacher (Albanie et al. 2018)", 88.8, 0.3),
+)
+STATED = re.compile(r"([0-9.]+) % on FERPlus PrivateTest")
 
 
 def write_figures(report: Report, folder: Path) -> list[str]:
@@ -36,18 +48,81 @@ def write_figures(report: Report, folder: Path) -> list[str]:
         _figure_2(report, folder),
         _figure_4(report, folder),
         *_figure_5(report, folder),
-        _table(folder, "table-2", teachers_table(report), "no evaluation of a teacher on FERPlus"),
-        _table(folder, "table-3", splits_table(report), ""),
-        _table(folder, "table-5", probes_table(report.results.probes), "no probe was given"),
+        _write(folder, "table-2", teachers_table(report), "no evaluation of a teacher on FERPlus"),
+        _write(folder, "table-3", splits_table(report)),
+        _write(folder, "table-5", probes_table(report.results.probes), "no probe was given"),
     ]
+
+
+def teachers_table(report: Report) -> Table:
+    """Return Table 2, accuracies on FERPlus; empty if that of the teacher is unknown."""
+    rows: Table = [
+        [t.name, round(t.accuracy, 2), "", "measured"]
+        for t in report.results.teachers
+        if t.part == "private_test"
+    ]
+    stated = report.provenance.get("teacher")
+    accuracy = stated.get("accuracy") if isinstance(stated, dict) else None
+    if not rows and (match := STATED.match(str(accuracy))):
+        name = report.dataset.manifest["teacher"]["name"]
+        rows.append([name, float(match[1]), "", "stated in provenance.json"])
+    if not rows:
+        return []
+    quoted = [[*row, "quoted from the paper"] for row in QUOTED_TEACHERS]
+    return [["method", "accuracy_percent", "deviation", "source"], *quoted, *rows]
+
+
+def splits_table(report: Report) -> Table:
+    """Return Table 3, with a column for each split."""
+    splits = report.aggregates.splits
+    return [
+        ["", *(split.split for split in splits)],
+        ["speaking_face_tracks", *(split.num_tracks for split in splits)],
+        ["identities", *(split.num_identities for split in splits)],
+        ["videos", *(split.num_videos for split in splits)],
+        ["frames", *(split.num_frames for split in splits)],
+    ]
+
+
+def probe_rows(probe: ProbeSummary) -> Table:
+    """Return the table of a probe: features, classifier, folds, accuracy, recall, source."""
+    return [
+        [
+            str(row["what"]),
+            str(row.get("classifier") or ""),
+            str(row.get("folds") or ""),
+            " ± ".join(_percents(row, "accuracy", "accuracy_deviation")),
+            " ± ".join(_percents(row, "unweighted_average_recall", "recall_deviation")),
+            str(row.get("source", "")),
+        ]
+        for row in probe.rows
+    ]
+
+
+def probes_table(probes: Sequence[ProbeSummary]) -> Table:
+    """Return Table 5: a row for each method; accuracy, deviation and chance for each corpus."""
+    header = ["method", "classifier", "folds", "source"]
+    methods: dict[tuple[str, ...], list[Any]] = {}
+    for place, probe in enumerate(probes):
+        header += [f"{probe.corpus}_{word}" for word in ("accuracy", "deviation", "chance")]
+        for row in probe.rows:
+            if row["what"] != "chance":
+                names = ("what", "classifier", "folds", "source")
+                key = tuple(str(row.get(name) or "") for name in names)
+                cells = methods.setdefault(key, [""] * 3 * len(probes))
+                accuracy = [*_percents(row, "accuracy", "accuracy_deviation"), "", ""]
+                chance = round(100 / max(probe.num_classes, 1), 1)
+                cells[3 * place : 3 * place + 3] = *accuracy[:2], chance
+    return [header, *([*key, *cells] for key, cells in methods.items())] if probes else []
 
 
 def _figure_2(report: Report, folder: Path) -> str:
     """Draw a track over time: faces if the report has media, logits, the dominant emotion."""
     if not report.tracks:
-        return _line("figure-2", "not written: no track was chosen")
-    track = max(report.tracks, key=_num_changes)
-    pictures = _read_faces(report, track)
+        return _write(folder, "figure-2", [], "no track was chosen")
+    changes = [np.count_nonzero(np.diff(dominant_of(t.logits))) for t in report.tracks]
+    place = int(np.argmax(changes))
+    track, pictures = report.tracks[place], report.media[place].pictures if report.media else {}
     step, dominant = report.dataset.step, dominant_of(track.logits)
     emotions = report.dataset.emotions
     colours = colours_of(emotions)
@@ -72,7 +147,7 @@ def _figure_2(report: Report, folder: Path) -> str:
         for index, row, k in zip(track.frame_index.tolist(), track.logits, dominant, strict=True):
             values = (f"{value:.4f}" for value in row)
             numbers.append([index, round(index * step, 3), *values, emotions[k] if k >= 0 else ""])
-        return _save(figure, folder, "figure-2", numbers)
+        return _write(folder, "figure-2", numbers, figure=figure)
 
 
 def _figure_4(report: Report, folder: Path) -> str:
@@ -81,13 +156,12 @@ def _figure_4(report: Report, folder: Path) -> str:
     emotions = [row[0] for row in chart.rows]
     numbers: Table = [["emotion"], *([emotion] for emotion in emotions)]
     for found in filter(None, (report.aggregates, report.compared)):
-        counts = found.frames_of(emotions)
         numbers[0] += [f"frames, {found.title}", f"share, {found.title}"]
-        for row, count, share in zip(numbers[1:], counts, as_shares(counts), strict=True):
-            row += ["", ""] if count is None else [count, round(float(share), 6)]
+        for row, (count, share) in zip(numbers[1:], found.frames_of(emotions), strict=True):
+            row += ["", ""] if count is None else [count, round(share, 6)]
     with charts.new_figure(6, chart.height) as figure:
         chart.draw(figure.subplots())
-        return _save(figure, folder, "figure-4", numbers)
+        return _write(folder, "figure-4", numbers, figure=figure)
 
 
 def _figure_5(report: Report, folder: Path) -> list[str]:
@@ -97,7 +171,7 @@ def _figure_5(report: Report, folder: Path) -> list[str]:
     known = [(split, split.confusion) for split in splits if split.confusion is not None]
     if not known:
         why = "no student was given" if student is None else "its predictions.parquet is missing"
-        return [_line("figure-5", f"not written: {why}")]
+        return [_write(folder, "figure-5", [], why)]
     rates: Table = [["split", "emotion", "false_positive_rate", "true_positive_rate"]]
     emotions = list(known[0][0].positives)
     counts: Table = [["split", "teacher", *(f"student_{emotion}" for emotion in emotions)]]
@@ -116,58 +190,38 @@ def _figure_5(report: Report, folder: Path) -> list[str]:
             for emotion, row in zip(emotions, counted.tolist(), strict=True):
                 counts.append([split.split, emotion, *row])
         return [
-            _save(roc, folder, "figure-5", rates),
-            _save(confusions, folder, "figure-5-confusion", counts),
+            _write(folder, "figure-5", rates, figure=roc),
+            _write(folder, "figure-5-confusion", counts, figure=confusions),
         ]
 
 
-def _table(folder: Path, name: str, rows: Table, missing: str) -> str:
+def _write(
+    folder: Path, name: str, rows: Table, missing: str = "", figure: "Figure | None" = None
+) -> str:
+    """Write rows as CSV, and their figure as PNG and SVG; return a line about the files."""
     if not rows:
-        return _line(name, f"not written: {missing}")
-    write_text(folder / f"{name}.csv", _as_csv(rows))
-    return _line(name, f"{name}.csv")
+        return f"{name:<19}not written: {missing}"
+    if figure:
+        for form in ("png", "svg"):
+            charts.save(figure, folder / f"{name}.{form}")
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_text(folder / f"{name}.csv", text.getvalue())
+    return f"{name:<19}{name}{'.png, .svg, .csv' if figure else '.csv'}"
 
 
-def _save(figure: "Figure", folder: Path, name: str, numbers: Table) -> str:
-    """Write a figure as PNG and SVG, and its numbers as CSV."""
-    for form in ("png", "svg"):
-        charts.save(figure, folder / f"{name}.{form}")
-    write_text(folder / f"{name}.csv", _as_csv(numbers))
-    return _line(name, f"{name}.png, .svg, .csv")
-
-
-def _line(name: str, text: str) -> str:
-    return f"{name:<19}{text}"
-
-
-def _read_faces(report: Report, track: ReportTrack) -> list[tuple[int, np.ndarray]]:
-    """Return frame index and picture uint8 `[S, S, 3]` of the faces of a track, in order."""
-    if report.media is None:
-        return []
+def _draw_faces(axes: Any, pictures: Mapping[int, str], step: float) -> None:
+    """Draw faces, data URIs by frame index, side by side, each with its time."""
     from matplotlib.image import imread
 
-    pictures = report.media[list(report.tracks).index(track)].pictures
-    files = (
-        (k, io.BytesIO(base64.b64decode(uri.partition(",")[2]))) for k, uri in pictures.items()
-    )
-    return [(index, imread(file, format="jpeg")) for index, file in sorted(files)]
-
-
-def _num_changes(track: ReportTrack) -> int:
-    """Return how often the dominant emotion of a track changes."""
-    return int(np.count_nonzero(np.diff(dominant_of(track.logits))))
-
-
-def _draw_faces(axes: Any, pictures: list[tuple[int, np.ndarray]], step: float) -> None:
-    """Draw faces side by side, each with its time."""
-    for place, (index, picture) in enumerate(pictures):
+    for place, (index, uri) in enumerate(sorted(pictures.items())):
+        picture = imread(io.BytesIO(base64.b64decode(uri.partition(",")[2])), format="jpeg")
         axes.imshow(picture, extent=(place + 0.04, place + 0.96, 0, 0.92))
         axes.text(place + 0.5, -0.16, f"{index * step:.2f} s", ha="center", fontsize=7)
     axes.set(xlim=(0, len(pictures)), ylim=(-0.25, 1), aspect="equal")
     axes.axis("off")
 
 
-def _as_csv(rows: Table) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+def _percents(row: Mapping[str, Any], *names: str) -> list[str]:
+    """Return the values of a row in percent, without missing ones."""
+    return [f"{100 * row[name]:.1f}" for name in names if row.get(name) is not None]

@@ -59,9 +59,8 @@ class Report:
         rows = []
         for split in self.aggregates.splits:
             row = dataclasses.asdict(split)
-            found = {"frames": row.pop("frames"), "labels": row.pop("labels")}
-            for name, counts in found.items():
-                by_emotion = zip(self.aggregates.emotions, counts.tolist(), strict=True)
+            for name in ("frames", "labels"):
+                by_emotion = zip(self.aggregates.emotions, row.pop(name).tolist(), strict=True)
                 row |= {f"{name}_{emotion}": count for emotion, count in by_emotion}
             moments = zip(self.aggregates.value_names, row.pop("values").tolist(), strict=True)
             for name, (mean, deviation) in moments:
@@ -78,11 +77,7 @@ class Report:
 
 
 def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
-    """Count, choose and read all that a report shows.
-
-    Args:
-        path: folder of the dataset.
-        config: options of the report.
+    """Count, choose and read all that a report on the dataset in `path` shows.
 
     Raises:
         InputError: a folder is missing or of another kind, or a table is damaged.

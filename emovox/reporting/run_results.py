@@ -16,37 +16,26 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from emovox.errors import InputError
+from emovox.errors import InputError, first_line
 from emovox.scores import Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
 PREDICTIONS = "predictions.parquet"
-# Errors of reading a file with other content.
-MALFORMED = (ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
+# Errors of reading a file that is damaged or has other content.
+UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
 
 
 @dataclass(frozen=True)
 class SplitResult:
-    """A student on one split.
-
-    Attributes:
-        split: name of the split.
-        num_tracks: number of scored tracks.
-        num_identities: number of their identities.
-        positives: tracks by emotion of the label, for all emotions in order.
-        areas: AUC by emotion, and the means by their names.
-        curves: ROC curves by emotion; empty without predictions.
-        confusion: tracks by the teacher's label (rows) and the student's (columns), int64 `[E, E]`;
-            None without predictions.
-    """
+    """A student on one split; without predictions it has no curves and no confusion."""
 
     split: str
-    num_tracks: int
+    num_tracks: int  # scored
     num_identities: int
-    positives: Mapping[str, int]
-    areas: Mapping[str, Interval]
-    curves: Mapping[str, Curve]
-    confusion: np.ndarray | None
+    positives: Mapping[str, int]  # tracks by emotion of the label, for all emotions in order
+    areas: Mapping[str, Interval]  # AUC by emotion, and the means by their names
+    curves: Mapping[str, Curve]  # ROC curves by emotion
+    confusion: np.ndarray | None  # int64 `[E, E]`, by label of the teacher (rows) and the student
 
     @property
     def agreement(self) -> float:
@@ -57,28 +46,17 @@ class SplitResult:
 
 @dataclass(frozen=True)
 class StudentSummary:
-    """An evaluation by `emovox evaluate`.
-
-    Attributes:
-        name: name of the student.
-        dataset: name and version of the dataset that it was scored on.
-        protocol, timing: options of the evaluation.
-        splits: scores by split.
-        heard_minus_unheard: difference of the mean AUC; None if unknown.
-        published: mean AUC of the paper by split, if the dataset is the paper's.
-        published_note: its source.
-        dropped: number of tracks without usable sound, by reason.
-    """
+    """An evaluation by `emovox evaluate`."""
 
     name: str
-    dataset: str
+    dataset: str  # name and version of the dataset that it was scored on
     protocol: str
     timing: str
     splits: tuple[SplitResult, ...]
-    heard_minus_unheard: Interval | None
-    published: Mapping[str, float]
-    published_note: str
-    dropped: Mapping[str, int]
+    heard_minus_unheard: Interval | None  # difference of the mean AUC; None if unknown
+    published: Mapping[str, float]  # mean AUC of the paper by split, if the dataset is the paper's
+    published_note: str  # its source
+    dropped: Mapping[str, int]  # tracks without usable sound, by reason
 
 
 @dataclass(frozen=True)
@@ -108,14 +86,9 @@ class Results:
     """The results of some folders; of students, the first evaluation."""
 
     student: StudentSummary | None = None
-    training: list[Mapping[str, Any]] = field(default_factory=list)
+    training: Sequence[Mapping[str, Any]] = field(default_factory=list)
     probes: list[ProbeSummary] = field(default_factory=list)
     teachers: list[TeacherSummary] = field(default_factory=list)
-
-    @property
-    def is_empty(self) -> bool:
-        """True if there is no result of any kind."""
-        return not (self.student or self.training or self.probes or self.teachers)
 
 
 def read_results(folders: Sequence[Path]) -> Results:
@@ -133,25 +106,30 @@ def read_results(folders: Sequence[Path]) -> Results:
         for name in known:
             try:
                 READERS[name](folder / name, results)
-            except OSError as error:
-                raise InputError(f"{folder / name}: cannot read: {error.strerror}") from error
-            except MALFORMED as error:
-                reason = " ".join(str(error).split()) or type(error).__name__
-                raise InputError(f"{folder / name}: cannot read ({reason})") from error
+            except UNREADABLE as error:
+                raise InputError(f"{folder / name}: cannot read: {first_line(error)}") from error
     return results
 
 
 def _read_log(path: Path, results: Results) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     records = [dict(json.loads(line)) for line in lines if line.strip()]
-    if not results.training:
-        results.training = [*records]
+    results.training = results.training or records
 
 
 def _read_evaluation(path: Path, results: Results) -> None:
     found = json.loads(path.read_text(encoding="utf-8"))
     if "part" in found:
-        results.teachers.append(_teacher(found))
+        plain, mirrored = found["without_mirror_averaging"], found["with_mirror_averaging"]
+        results.teachers.append(
+            TeacherSummary(
+                str(found["teacher"]["name"]),
+                str(found["part"]),
+                sum(plain["counts"].values()),
+                100 * float(plain["accuracy"]),
+                100 * float(mirrored["accuracy"]),
+            )
+        )
     elif results.student is None:
         predictions = path.with_name(PREDICTIONS)
         table = pq.read_table(predictions) if predictions.is_file() else None
@@ -173,17 +151,6 @@ def _read_probe(path: Path, results: Results) -> None:
 
 
 READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe}
-
-
-def _teacher(found: Mapping[str, Any]) -> TeacherSummary:
-    plain, mirrored = found["without_mirror_averaging"], found["with_mirror_averaging"]
-    return TeacherSummary(
-        str(found["teacher"]["name"]),
-        str(found["part"]),
-        sum(plain["counts"].values()),
-        100 * float(plain["accuracy"]),
-        100 * float(mirrored["accuracy"]),
-    )
 
 
 def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentSummary:

@@ -6,13 +6,12 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import av
 import cv2
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import soundfile
 from tqdm import tqdm
 
 from emovox.corpus.sound_files import AudioTree, Sound
@@ -32,39 +31,23 @@ JPEG_QUALITY = 80
 TIMEOUT = 60.0  # seconds per track
 THREADS = 2
 NUM_EVEN_FACES = 5  # faces at even distances in a track, in addition to those of its peaks
-# Encoders whose sound all browsers play, the smaller first; some FFmpegs lack the first.
-SOUNDS = (("libmp3lame", "mp3", "audio/mpeg"), ("flac", "flac", "audio/flac"))
-BIT_RATE = 32_000
+# Formats that all browsers play, the smaller first; some builds of libsndfile lack it.
+SOUNDS = (("MP3", "audio/mpeg"), ("FLAC", "audio/flac"))
 
 Boxes = Mapping[tuple[str, int], faces.Box]
 
 
 @dataclass(frozen=True)
 class TrackMedia:
-    """Sound and faces of a track.
+    """Sound and faces of a track as data URIs."""
 
-    Attributes:
-        sound: data URI; None if it is unavailable.
-        pictures: faces as data URIs, by frame index.
-        problems: reasons for unavailable media, without paths.
-    """
-
-    sound: str | None
-    pictures: Mapping[int, str]
-    problems: tuple[str, ...]
-
-    def pack(self) -> dict[str, Any]:
-        """Return the media as JSON values of the page."""
-        return {"sound": self.sound, "pictures": {str(k): v for k, v in self.pictures.items()}}
+    sound: str | None  # None if it is unavailable
+    pictures: Mapping[int, str]  # faces by frame index
+    problems: tuple[str, ...]  # reasons for unavailable media, without paths
 
 
 def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -> list[TrackMedia]:
-    """Read the sound and some faces of tracks from their corpus.
-
-    Args:
-        dataset: the dataset of the tracks.
-        tracks: tracks to read.
-        root: folder of the corpus.
+    """Read the sound and some faces of tracks of a dataset from their corpus, the folder `root`.
 
     Raises:
         InputError: the folder is missing or has no media of any track, or the table of faces is
@@ -95,17 +78,9 @@ def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -
 
 def encode_sound(samples: np.ndarray) -> str:
     """Return mono samples `[L]` at 16 kHz as a data URI that browsers play."""
-    codec, container_format, kind = next(s for s in SOUNDS if s[0] in av.codecs_available)
+    form, kind = next(each for each in SOUNDS if each[0] in soundfile.available_formats())
     buffer = io.BytesIO()
-    with av.open(buffer, "w", format=container_format) as container:
-        stream = container.add_stream(codec, rate=SAMPLE_RATE, layout="mono")
-        if codec != "flac":
-            stream.bit_rate = BIT_RATE
-        values = np.clip(samples, -1, 1).astype(np.float32)[None]
-        frame = av.AudioFrame.from_ndarray(values, format="fltp", layout="mono")
-        frame.sample_rate, frame.pts = SAMPLE_RATE, 0
-        container.mux(stream.encode(frame))
-        container.mux(stream.encode(None))
+    soundfile.write(buffer, np.clip(samples, -1, 1), SAMPLE_RATE, format=form)
     return _data_uri(buffer.getvalue(), kind)
 
 

@@ -40,30 +40,19 @@ class Peak:
 
 @dataclass(frozen=True)
 class ReportTrack:
-    """One track of the page.
-
-    Attributes:
-        track_id, identity_id, split, label: as in the table `tracks`.
-        logits: float32 `[n, E]`; only the first frames of a long track.
-        frame_index: int `[n]`.
-        num_frames: of the whole track.
-        num_expected: grid points of the whole track.
-        duration: seconds; None if unknown.
-        peaks: of the emotions that are dominant somewhere, in the order of time.
-        reasons: why the track is notable; empty if it was drawn.
-    """
+    """One track of the page."""
 
     track_id: str
     identity_id: str
     split: str
     label: str
-    logits: np.ndarray
-    frame_index: np.ndarray
-    num_frames: int
-    num_expected: int
-    duration: float | None
+    logits: np.ndarray  # float32 `[n, E]`; only the first frames of a long track
+    frame_index: np.ndarray  # int `[n]`
+    num_frames: int  # of the whole track
+    num_expected: int  # grid points of the whole track
+    duration: float | None  # seconds
     peaks: tuple[Peak, ...]
-    reasons: tuple[str, ...]
+    reasons: tuple[str, ...]  # why the track is notable; empty if it was drawn
 
 
 def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
@@ -103,15 +92,9 @@ def water_level(lengths: Sequence[int], total: int) -> int:
 def peaks_of(
     logits: np.ndarray, frame_index: np.ndarray, emotions: Sequence[str]
 ) -> tuple[Peak, ...]:
-    """Return the peaks of a track: the strongest frame of each emotion that is dominant somewhere.
+    """Return the strongest frame of each emotion that is dominant somewhere in a track.
 
-    Args:
-        logits: float `[n, E]`.
-        frame_index: int `[n]`.
-        emotions: names of the logits.
-
-    Returns:
-        At most `NUM_PEAKS` peaks, those with the largest logits, in the order of time.
+    At most `NUM_PEAKS`, those with the largest logits, in the order of time.
     """
     dominant = dominant_of(logits)
     found = []
@@ -175,11 +158,10 @@ def _best(values: np.ndarray) -> list[int]:
 def _changes(logits: np.ndarray, tracks: pa.Table) -> np.ndarray:
     """Return how often the dominant emotion of each track changes, int64 `[T]`."""
     dominant = dominant_of(logits)
-    turns = np.append(dominant[1:] != dominant[:-1], False)
-    ends = tracks["n_frames"].to_numpy().cumsum(dtype=np.int64)
-    turns[ends - 1] = False  # the next row is of another track
-    before = np.concatenate([[0], turns.cumsum()])
-    return np.asarray(before[ends] - before[np.concatenate([[0], ends[:-1]])])
+    turns = dominant != np.roll(dominant, -1)
+    last = tracks["n_frames"].to_numpy().cumsum(dtype=np.int64) - 1
+    turns[last] = False  # the next row is of another track
+    return np.diff(turns.cumsum()[last], prepend=0)
 
 
 def _drawn(tracks: pa.Table) -> Iterator[int]:
