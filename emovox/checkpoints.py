@@ -18,6 +18,8 @@ from emovox.networks import Network
 from emovox.registry import Weights, outputs_of
 
 MAX_WEIGHTS = 10**9
+# Errors of a header that does not describe a network.
+UNFIT = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, ArithmeticError)
 
 AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 # Architecture in the header -> config class and network class.
@@ -47,14 +49,9 @@ def save(
 def load_weights(
     weights: Weights, load: Callable[[Path], AnyNetwork], read: Callable[[Path], AnyNetwork]
 ) -> AnyNetwork:
-    """Load a network from a checkpoint, or from a released file.
+    """Load a network from a checkpoint with `load`, or from a released file with `read`.
 
     A released file is converted to a checkpoint in the cache, which makes the next load faster.
-
-    Args:
-        weights: the checkpoint or the released file.
-        load: loads a checkpoint; InputError if it is damaged.
-        read: reads a released file.
     """
     converted = weights.converted
     if converted is None:
@@ -74,10 +71,6 @@ def load_weights(
 
 def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:
     """Load a checkpoint written by `save`; the network is in evaluation mode.
-
-    Args:
-        path: the checkpoint.
-        architectures: the accepted ones.
 
     Raises:
         InputError: the file is missing or is not a checkpoint of these architectures.
@@ -160,13 +153,6 @@ def _network(
         if num_weights > MAX_WEIGHTS:
             raise ValueError(f"{num_weights:,} weights")
         net = make_network(config, outputs=outputs)
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        AttributeError,
-        RuntimeError,
-        ArithmeticError,
-    ) as error:
+    except UNFIT as error:
         raise InputError(f"{path}: the header does not describe a network ({error})") from error
     return net

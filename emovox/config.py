@@ -37,15 +37,10 @@ def option(
     shown: str | None = None,
     url: bool = False,
 ) -> Any:
-    """Declare a field of a config.
+    """Declare a field of a config: its default, choices, and smallest and largest number.
 
-    Args:
-        default: default value; without one the field is required.
-        choices: valid values.
-        least: smallest valid number.
-        most: largest valid number.
-        shown: text that help pages show instead of the default.
-        url: True if a path may be a URL.
+    A field without a default is required. Help pages show `shown` instead of the default. A path
+    may be a URL only with `url`.
 
     Example:
         >>> @dataclasses.dataclass(frozen=True)

@@ -46,14 +46,22 @@ def read_dagnn(path: Path) -> list[Layer]:
     content = read(path)
     net = content.get("net", content)
     try:
-        if "params" not in net:
-            return _simple_layers(_as_list(net["layers"]))
-        values = {p["name"]: np.asarray(p["value"]) for p in _as_list(net["params"])}
-        layers = [(x["name"], x["type"], _names(x["params"])) for x in _as_list(net["layers"])]
+        layers = _as_list(net["layers"])
+        if "params" in net:
+            values = {p["name"]: p["value"] for p in _as_list(net["params"])}
+            weights = [[values[name] for name in _names(layer["params"])] for layer in layers]
+        else:
+            weights = [layer.get("weights") or [] for layer in layers]
+        if not any(weights):
+            raise KeyError("params")  # neither a DagNN nor a SimpleNN
         return [
-            Layer(name.replace("/", "_"), kind, tuple(values[p] for p in parameters))
-            for name, kind, parameters in layers
-            if parameters
+            Layer(
+                layer["name"].replace("/", "_"),
+                SIMPLE_TYPES.get(layer["type"], layer["type"]),
+                tuple(map(np.asarray, arrays)),
+            )
+            for layer, arrays in zip(layers, weights, strict=True)
+            if arrays
         ]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         found = ", ".join(content) or "nothing"
@@ -61,21 +69,6 @@ def read_dagnn(path: Path) -> list[Layer]:
             f"{path}: expected a MatConvNet DagNN with layers and params; found the variables "
             f"{found} ({type(error).__name__}: {error})"
         ) from error
-
-
-def _simple_layers(records: list[dict[str, Any]]) -> list[Layer]:
-    layers = [
-        Layer(
-            record["name"],
-            SIMPLE_TYPES.get(record["type"], record["type"]),
-            tuple(map(np.asarray, record["weights"])),
-        )
-        for record in records
-        if record.get("weights")
-    ]
-    if not layers:
-        raise KeyError("params")  # neither a DagNN nor a SimpleNN
-    return layers
 
 
 def _as_list(value: Any) -> list[Any]:
@@ -88,14 +81,10 @@ def _names(value: Any) -> list[str]:
 
 
 def to_state_dict(layers: list[Layer], path: Path) -> dict[str, Tensor]:
-    """Convert layers to a PyTorch state dict with the same layer names.
+    """Convert the layers of a file to a PyTorch state dict with the same layer names.
 
     Filters `[h, w, in, out]` become `[out, in, h, w]`; moments (mean, deviation) become mean and
     variance.
-
-    Args:
-        layers: of `read_dagnn`.
-        path: their file, for messages.
 
     Raises:
         InputError: the weights of a layer do not match its type.

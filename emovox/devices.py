@@ -31,7 +31,8 @@ def resolve_device(device: str) -> str:
         ConfigError: the device is unknown or missing.
     """
     if device == "auto":
-        return "cuda" if _may_have_cuda() and _torch().cuda.is_available() else "cpu"
+        may_have_cuda = sys.platform == "win32" or any(map(os.path.exists, DRIVER_FILES))
+        return "cuda" if may_have_cuda and _torch().cuda.is_available() else "cpu"
     if device == "cpu":
         return device
     kind, _, index = device.partition(":")
@@ -71,10 +72,7 @@ def resolve_precision(precision: str, device: str) -> str:
 def resolve_compile(compile: str, device: str, pays: bool) -> bool:
     """Return True if a network should run through torch.compile on a resolved device.
 
-    Args:
-        compile: `on`, `off`, or `auto`: True if a compiler is installed and it `pays`.
-        device: resolved device.
-        pays: True if there is enough work to save time.
+    `auto` is True if a compiler is installed and `pays`: there is enough work to save time.
 
     Raises:
         ConfigError: neither `auto`, `on` nor `off`.
@@ -86,19 +84,12 @@ def resolve_compile(compile: str, device: str, pays: bool) -> bool:
 
 @dataclass(frozen=True)
 class Runtime:
-    """Device and arithmetic of a teacher on one machine, with `auto` resolved.
-
-    Attributes:
-        device: resolved device.
-        precision: `fp32` or `bf16`.
-        compiled: True if the teacher runs through torch.compile.
-        device_name: model of the GPU, or `cpu`.
-    """
+    """Device and arithmetic of a teacher on one machine, with `auto` resolved."""
 
     device: str
-    precision: str
-    compiled: bool
-    device_name: str
+    precision: str  # `fp32` or `bf16`
+    compiled: bool  # the teacher runs through torch.compile
+    device_name: str  # model of the GPU, or `cpu`
 
 
 def resolve_runtime(device: str, precision: str, compile: str, pays: bool) -> Runtime:
@@ -116,10 +107,6 @@ def resolve_runtime(device: str, precision: str, compile: str, pays: bool) -> Ru
 def device_name(device: str) -> str:
     """Return the name of a resolved device for provenance: model of the GPU, or `cpu`."""
     return _torch().cuda.get_device_name(device) if device.startswith("cuda") else "cpu"
-
-
-def _may_have_cuda() -> bool:
-    return sys.platform == "win32" or any(Path(name).exists() for name in DRIVER_FILES)
 
 
 def _has_compiler(device: str) -> bool:

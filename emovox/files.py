@@ -56,28 +56,21 @@ def check_vacant(out: Path) -> None:
 
 @contextlib.contextmanager
 def exclusive(lock: Path, busy: str, timeout: float = 0) -> Iterator[None]:
-    """Hold a lock file.
-
-    Args:
-        lock: the file.
-        busy: message of the error if another process holds it.
-        timeout: seconds to wait for it; -1 for ever.
+    """Hold a lock file; wait `timeout` seconds for it, -1 for ever.
 
     Raises:
-        EmovoxError: another process holds it, or the file system has no locks.
+        EmovoxError: another process holds it, with the message `busy`; or the file system has no
+            locks.
     """
     from filelock import FileLock, Timeout  # slower to import than a dataset to open
 
     _check_locks(lock.parent)
-    held = FileLock(lock, timeout=timeout)
-    try:
-        held.acquire()
-    except Timeout:
-        raise EmovoxError(busy) from None
-    try:
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(FileLock(lock, timeout=timeout))
+        except Timeout:
+            raise EmovoxError(busy) from None
         yield
-    finally:
-        held.release()
 
 
 def _check_locks(folder: Path) -> None:

@@ -11,17 +11,11 @@ TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]{1,400})")  # int() refuses thousa
 
 @dataclass(frozen=True, slots=True)
 class TrackKey:
-    """Name of one speaking-face utterance.
+    """Name of one speaking-face utterance."""
 
-    Attributes:
-        identity_id: the person who speaks; in a released dataset never a name.
-        video_id: the video that the track was cut from.
-        track_num: number of the track within the video.
-    """
-
-    identity_id: str
-    video_id: str
-    track_num: int
+    identity_id: str  # the person who speaks; in a released dataset never a name
+    video_id: str  # the video that the track was cut from
+    track_num: int  # within the video
 
     @property
     def track_id(self) -> str:
@@ -65,11 +59,7 @@ def printable(name: str) -> str:
 
 
 def check_printable(path: object, option: str) -> None:
-    """Check the name of a folder to write: Arrow opens only names in UTF-8.
-
-    Args:
-        path: the folder.
-        option: that the user passed it as.
+    """Check the name of a folder to write, passed as `option`: Arrow opens only names in UTF-8.
 
     Raises:
         InputError: its name is not UTF-8, or contains a control character.

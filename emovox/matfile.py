@@ -169,35 +169,26 @@ def mat_version(path: Path) -> str:
     raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; it starts with {head!r}")
 
 
-class _Data(io.RawIOBase):
-    """The bytes of one top-level element, inflated if it is compressed."""
+class _Inflated(io.RawIOBase):
+    """The bytes of one compressed element."""
 
-    def __init__(self, file: BinaryIO, num_bytes: int, inflate: bool) -> None:
+    def __init__(self, file: BinaryIO, num_bytes: int) -> None:
         self._file, self._left = file, num_bytes
-        self._inflater = zlib.decompressobj() if inflate else None
+        self._inflater = zlib.decompressobj()
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        count = len(buffer)
-        data = self._take(count) if self._inflater is None else self._inflate(count)
-        buffer[: len(data)] = data
-        return len(data)
-
-    def _take(self, count: int) -> bytes:
-        data = self._file.read(min(count, self._left))
-        self._left -= len(data)
-        return data
-
-    def _inflate(self, count: int) -> bytes:
-        inflater = self._inflater
-        assert inflater is not None
         while True:
-            packed = inflater.unconsumed_tail or (b"" if inflater.eof else self._take(PIECE))
-            data = inflater.decompress(packed, count)
-            if data or inflater.eof or not packed:
-                return data
+            packed = self._inflater.unconsumed_tail
+            if not packed:
+                packed = self._file.read(min(PIECE, self._left))
+                self._left -= len(packed)
+            data = self._inflater.decompress(packed, len(buffer))
+            if data or not packed:
+                buffer[: len(data)] = data
+                return len(data)
 
 
 class _Stream:
@@ -206,30 +197,20 @@ class _Stream:
     def __init__(self, file: BinaryIO, num_bytes: int, order: str, inflate: bool) -> None:
         self.order = order
         self.position = 0
-        self._reader = io.BufferedReader(_Data(file, num_bytes, inflate), PIECE)
+        self._size = math.inf if inflate else num_bytes
+        self._file = io.BufferedReader(_Inflated(file, num_bytes), PIECE) if inflate else file
 
     def read(self, count: int) -> bytes:
         """Return the next `count` bytes; ValueError if there are fewer."""
-        data = self._reader.read(count)
+        self.position += count
+        data = self._file.read(count) if self.position <= self._size else b""
         if len(data) < count:
             raise ValueError("truncated inside a variable")
-        self.position += count
         return data
-
-    def pieces(self, count: int) -> Iterator[bytes]:
-        """Yield the next `count` bytes in pieces."""
-        while count > 0:
-            piece = self.read(min(count, PIECE))
-            count -= len(piece)
-            yield piece
-
-    def skip_to(self, end: int) -> None:
-        for _ in self.pieces(end - self.position):
-            pass
 
     def finish(self) -> None:
         """Read past the last byte; zlib.error if the checksum that follows it differs."""
-        self._reader.read(PIECE)
+        self._file.read(1)
 
     def tag(self) -> tuple[int, int, bytes | None]:
         """Return the next tag, as `_parse_tag` does."""
@@ -286,7 +267,8 @@ def _variables5(file: BinaryIO) -> Iterator[tuple[str, Node]]:
         if kind == MI_MATRIX:
             node = _Node5(stream, count)
             yield node.name, node
-            node.check()
+            if stream.position == node.end:
+                stream.finish()
 
 
 class _Node5(Node):
@@ -294,7 +276,7 @@ class _Node5(Node):
 
     def __init__(self, stream: _Stream, num_bytes: int) -> None:
         self._stream = stream
-        self._end = stream.position + num_bytes
+        self.end = stream.position + num_bytes
         self.name = ""
         self.dims = (0, 0)
         self._class, self._flags = MX_DOUBLE, 0
@@ -308,11 +290,6 @@ class _Node5(Node):
             self.dims = struct.unpack(f"{stream.order}{len(dims) // 4}i", dims)
             _, name = stream.element()
             self.name = name.decode("latin-1")
-
-    def check(self) -> None:
-        """Verify the checksum of a variable that was read to its end."""
-        if self._stream.position == self._end:
-            self._stream.finish()
 
     def array(self) -> np.ndarray:
         dtype = "?" if self._flags & LOGICAL_FLAG else MX_NUMBERS[self._class]
@@ -347,7 +324,8 @@ class _Node5(Node):
             yield zip(names, self._nodes(len(names)), strict=True)
 
     def raw(self) -> Iterator[bytes]:
-        return self._stream.pieces(self._end - self._stream.position)
+        while (left := self.end - self._stream.position) > 0:
+            yield self._stream.read(min(left, PIECE))
 
     def _nodes(self, count: int) -> Iterator[Node]:
         """Yield the next `count` nodes, skipping what is left of each before the next."""
@@ -355,7 +333,8 @@ class _Node5(Node):
             _, num_bytes, _ = self._stream.tag()
             node = _Node5(self._stream, num_bytes)
             yield node
-            self._stream.skip_to(node._end)
+            for _ in node.raw():
+                pass
 
 
 class _Node73(Node):

@@ -1,5 +1,6 @@
 """Networks that a checkpoint can describe, and their preparation for inference."""
 
+from itertools import pairwise
 from typing import Any, ClassVar
 
 import torch
@@ -11,17 +12,11 @@ from emovox.emotions import PUBLISHED, Outputs
 
 
 class Network(nn.Module):
-    """A network that a checkpoint can describe.
+    """A network that a checkpoint can describe; `type(self)(config, outputs=outputs)` builds it."""
 
-    Attributes:
-        architecture: its name in checkpoints.
-        config: frozen dataclass of its shape.
-        outputs: names of its outputs; `type(self)(config, outputs=outputs)` builds it again.
-    """
-
-    architecture: ClassVar[str]
-    config: Any
-    outputs: Outputs = PUBLISHED
+    architecture: ClassVar[str]  # its name in checkpoints
+    config: Any  # frozen dataclass of its shape
+    outputs: Outputs = PUBLISHED  # names of its outputs
 
 
 def prepare(
@@ -60,11 +55,7 @@ def fold_batch_norm(net: nn.Module) -> None:
     In evaluation mode the network computes the same function, faster.
     """
     for parent in list(net.modules()):
-        previous: tuple[str, nn.Module] | None = None
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.BatchNorm2d) and previous is not None:
-                before, convolution = previous
-                if isinstance(convolution, nn.Conv2d):
-                    setattr(parent, before, fuse_conv_bn_eval(convolution, child))
-                    setattr(parent, name, nn.Identity())
-            previous = name, child
+        for (before, convolution), (name, child) in pairwise(list(parent.named_children())):
+            if isinstance(convolution, nn.Conv2d) and isinstance(child, nn.BatchNorm2d):
+                setattr(parent, before, fuse_conv_bn_eval(convolution, child))
+                setattr(parent, name, nn.Identity())

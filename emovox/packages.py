@@ -18,22 +18,20 @@ from emovox.errors import MissingPackageError
 if TYPE_CHECKING:
     import pandas as pd
 
+OPENCV = "opencv-python-headless"
+# Distributions that provide the same module.
+ALTERNATIVES = {
+    OPENCV: (OPENCV, "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
+}
+# Distributions of the extra `build` that are named as their module.
+SAME_NAME = (
+    *("av", "joblib", "loky", "pandas", "safetensors", "scipy", "soundfile"),
+    *("torch", "torchvision"),
+)
 # Extra -> imported top-level modules -> their distributions.
 EXTRAS: dict[str, dict[str, str]] = {
-    "build": {
-        "av": "av",
-        "cv2": "opencv-python-headless",
-        "facenet_pytorch": "facenet-pytorch",
-        "joblib": "joblib",
-        "loky": "loky",
-        "pandas": "pandas",
-        "safetensors": "safetensors",
-        "scipy": "scipy",
-        "sklearn": "scikit-learn",
-        "soundfile": "soundfile",
-        "torch": "torch",
-        "torchvision": "torchvision",
-    },
+    "build": {name: name for name in SAME_NAME}
+    | {"cv2": OPENCV, "facenet_pytorch": "facenet-pytorch", "sklearn": "scikit-learn"},
     "ffmpeg": {"ffmpeg": "ffmpeg-python"},
     "hf": {"huggingface_hub": "huggingface-hub"},
     "opensmile": {"opensmile": "opensmile"},
@@ -41,26 +39,13 @@ EXTRAS: dict[str, dict[str, str]] = {
     "remote": {"fsspec": "fsspec", "s3fs": "s3fs"},
     "tensorboard": {"tensorboard": "tensorboard"},
 }
-# Distributions that provide the same module.
-ALTERNATIVES = {
-    "opencv-python-headless": (
-        "opencv-python-headless",
-        "opencv-python",
-        "opencv-contrib-python-headless",
-        "opencv-contrib-python",
-    )
-}
 
 
 def require(extra: str, subject: str) -> None:
     """Check that every package of an extra is installed, without importing any.
 
-    Args:
-        extra: a key of `EXTRAS`.
-        subject: command or function that needs it, for the message.
-
     Raises:
-        MissingPackageError: a package is missing.
+        MissingPackageError: a package is missing; `subject`, a command or function, needs it.
     """
     for module in EXTRAS[extra]:
         if importlib.util.find_spec(module) is None:
@@ -69,11 +54,7 @@ def require(extra: str, subject: str) -> None:
 
 @contextlib.contextmanager
 def explained(subject: str) -> Iterator[None]:
-    """Turn the failed import of an optional package into a `MissingPackageError`.
-
-    Args:
-        subject: command or function that needs the package, for the message.
-    """
+    """Turn a failed import of a package that `subject` needs into a `MissingPackageError`."""
     try:
         yield
     except ModuleNotFoundError as error:
@@ -83,11 +64,7 @@ def explained(subject: str) -> Iterator[None]:
 
 
 def data_frame(rows: Any, columns: list[str] | None = None) -> "pd.DataFrame":
-    """Return a DataFrame for the method `to_pandas` of a result.
-
-    Args:
-        rows: rows or columns, as `pandas.DataFrame` accepts them.
-        columns: names of the columns, if `rows` has none.
+    """Return a DataFrame for the method `to_pandas` of a result; arguments as in pandas.
 
     Raises:
         MissingPackageError: pandas is not installed.

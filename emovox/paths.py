@@ -29,15 +29,9 @@ URL = re.compile(r"([A-Za-z][A-Za-z0-9+.:-]*)://(.*)", re.DOTALL)
 NUM_THREADS = 16  # concurrent requests
 MAX_SUFFIX = 16  # characters of a file extension; decoders ignore longer ones
 
-# Number of an OSError that a file system raises without one.
-ERRNO: dict[type[OSError], int] = {
-    FileNotFoundError: errno.ENOENT,
-    FileExistsError: errno.EEXIST,
-    PermissionError: errno.EACCES,
-    IsADirectoryError: errno.EISDIR,
-    NotADirectoryError: errno.ENOTDIR,
-    TimeoutError: errno.ETIMEDOUT,
-}
+# Numbers of the OSErrors that a file system raises without one, by class.
+NUMBERS = (errno.ENOENT, errno.EEXIST, errno.EACCES, errno.EISDIR, errno.ENOTDIR, errno.ETIMEDOUT)
+ERRNO = {type(OSError(number, "")): number for number in NUMBERS}
 # Keys of a remote file's details that change with its content, best first.
 VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 
@@ -75,10 +69,7 @@ class RemotePath:
 
     Every method makes a new request; nothing is cached. Errors are `OSError`s with a `strerror`
     that contains neither host nor folder, so that it may be written into a dataset.
-
-    Args:
-        url: of the file or folder.
-        opened: file system of fsspec and the path in it, if they are known.
+    `opened` is the file system and the path in it, if they are known.
     """
 
     def __init__(self, url: str, opened: tuple[Any, str] | None = None) -> None:
@@ -171,12 +162,8 @@ class RemotePath:
     def put(self, source: Path, *, new: bool = False) -> None:
         """Upload a local file to this path, atomically in an object store.
 
-        Args:
-            source: the local file.
-            new: refuse to replace a file, if the file system can do that.
-
         Raises:
-            FileExistsError: `new`, and the file exists.
+            FileExistsError: `new`, and the file exists; not every file system can tell.
         """
         options = {"mode": "create"} if new else {}
         try:
@@ -210,12 +197,9 @@ class RemotePath:
 
     @contextlib.contextmanager
     def _service(self) -> Iterator[Any]:
-        """Yield the file system without cached listings; give its errors a number.
+        """Yield the file system without cached listings; its errors become OSErrors with a number.
 
         The text of the service's own error becomes a note, since it may contain hosts and folders.
-
-        Raises:
-            OSError: any error of the service.
         """
         self._fs.invalidate_cache()
         try:
@@ -243,12 +227,7 @@ def describe(error: OSError) -> str:
 
 
 def error_name(error: OSError, path: "Path | RemotePath | None" = None) -> str:
-    """Return a short name for the error of reading a file, for counting: `FileNotFound`.
-
-    Args:
-        error: the error.
-        path: the file, if it may be remote.
-    """
+    """Return a short name for the error of reading a file, for counting: `FileNotFound`."""
     if is_remote(path):
         return FILE_ERRORS.get(error.errno or 0, NOT_FETCHED)
     return type(error).__name__.removesuffix("Error")
@@ -286,39 +265,30 @@ def file_state(path: Path) -> FileState | None:
 
 
 @contextlib.contextmanager
-def local_copy(path: Path) -> Iterator[Path]:
-    """Yield a local file with the content of `path`: itself, or a temporary copy.
+def local_copy(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
+    """Yield a local file or folder with the content of `path`: itself, or a temporary copy.
+
+    The copy of a folder has no subfolders.
 
     Raises:
-        FileNotFoundError: the remote file is missing.
+        FileNotFoundError: the remote file or folder is missing.
     """
     if not is_remote(path):
         yield path
         return
-    with tempfile.TemporaryDirectory(prefix="emovox-") as folder:
-        copy = Path(folder) / f"copy{path.suffix[:MAX_SUFFIX]}"
-        path.fetch(copy)
-        yield copy
-
-
-@contextlib.contextmanager
-def local_folder(path: Path) -> Iterator[Path]:
-    """Yield a local folder with the files of `path`, without subfolders: itself, or a copy.
-
-    Raises:
-        FileNotFoundError: the remote folder is missing.
-    """
-    if not is_remote(path):
-        yield path
-        return
-    with tempfile.TemporaryDirectory(prefix="emovox-") as folder:
-        target, remote = Path(folder), path
-        names = [name for name in remote.files() if "/" not in name]
+    with tempfile.TemporaryDirectory(prefix="emovox-") as temporary:
+        folder, remote = Path(temporary), path
+        if not is_folder:
+            copy = folder / f"copy{path.suffix[:MAX_SUFFIX]}"
+            path.fetch(copy)
+            yield copy
+            return
+        names = [name for name in path.files() if "/" not in name]
         if not names:
             raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
-        for _ in map_ahead(lambda name: (remote / name).fetch(target / name), names):
+        for _ in map_ahead(lambda name: (remote / name).fetch(folder / name), names):
             pass
-        yield target
+        yield folder
 
 
 def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:

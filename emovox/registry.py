@@ -18,19 +18,12 @@ from emovox.files import sha256_file
 
 @dataclass(frozen=True)
 class Weights:
-    """An existing weights file; nothing is loaded.
+    """An existing weights file; nothing is loaded."""
 
-    Attributes:
-        name: registered name, or the file's name without its extension.
-        path: the file.
-        sha256: SHA-256 of its bytes.
-        converted: checkpoint in the cache that a file in its published form is converted to; None
-            if the file is a checkpoint itself.
-    """
-
-    name: str
+    name: str  # registered name, or the file's name without its extension
     path: Path
     sha256: str
+    # Checkpoint in the cache that a file in its published form is converted to; else None.
     converted: Path | None = None
 
     def read_outputs(self) -> Outputs:
@@ -47,17 +40,12 @@ class Weights:
 
 @dataclass(frozen=True)
 class Registry:
-    """Registered networks of one kind.
+    """Registered networks of one kind."""
 
-    Attributes:
-        kind: `teacher` or `student`.
-        released: published networks -> file names under which the cache may hold their weights;
-            the first existing one is used.
-        embedded: networks that are part of the package -> their files.
-    """
-
-    kind: str
+    kind: str  # `teacher` or `student`
+    # Published networks -> file names in the cache; the first existing one is used.
     released: Mapping[str, tuple[str, ...]]
+    # Networks that are part of the package -> their files.
     embedded: Mapping[str, Path] = field(default_factory=dict)
 
     def find(self, name_or_path: str | os.PathLike[str]) -> Weights:
@@ -82,10 +70,8 @@ class Registry:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         suffixes = {Path(file).suffix for files in self.released.values() for file in files}
-        is_released = path.suffix in suffixes
-        return Weights(
-            name, path, sha256, self._folder / f"{sha256}.safetensors" if is_released else None
-        )
+        converted = self._folder / f"{sha256}.safetensors" if path.suffix in suffixes else None
+        return Weights(name, path, sha256, converted)
 
     @property
     def _folder(self) -> Path:
@@ -93,9 +79,8 @@ class Registry:
 
     def _released_file(self, name: str) -> Path:
         files = [self._folder / file for file in self.released[name]]
-        for path in files:
-            if path.is_file():
-                return path
+        if found := next(filter(Path.is_file, files), None):
+            return found
         download = f"emovox download {self.kind}"
         if len(self.released) > 1:
             download += f" --name {name}"

@@ -62,19 +62,15 @@ def read_result(out: Path) -> TrainingResult:
     return TrainingResult(out, tuple(map(json.loads, lines)))
 
 
-@contextlib.contextmanager
-def locked(out: Path) -> Iterator[None]:
+def locked(out: Path) -> contextlib.AbstractContextManager[None]:
     """Lock `out` for this process; EmovoxError if another process trains there."""
-    with exclusive(out / "lock", f"{out}: another run is training there; wait for it to end"):
-        yield
+    return exclusive(out / "lock", f"{out}: another run is training there; wait for it to end")
 
 
 def write_or_match_config(out: Path, recipe: Mapping[str, Any]) -> None:
     """Write the recipe into `out`, or check that the existing one is the same.
 
-    Args:
-        out: the training folder.
-        recipe: everything that determines the result of the training; JSON values.
+    A recipe is everything that determines the result of the training, as JSON values.
 
     Raises:
         ConfigError: the folder holds a training with another recipe.
@@ -156,8 +152,7 @@ def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
 def tensorboard_writer(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
     """Yield a function that shows the record of an epoch in TensorBoard.
 
-    Args:
-        folder: folder of the event files, made at the first record; None to show nothing.
+    It does nothing without a `folder`, which is made at the first record.
 
     Raises:
         MissingPackageError: tensorboard is not installed.

@@ -24,7 +24,6 @@ from emovox.paths import (
     file_state,
     is_remote,
     local_copy,
-    local_folder,
     map_ahead,
 )
 
@@ -123,7 +122,7 @@ def test_local_copies_are_removed(folder: Any, tmp_path: Path) -> None:
     assert not local.exists()
     with pytest.raises(FileNotFoundError), local_copy(folder / "none.jpg"):
         pass
-    with local_folder(folder) as local:
+    with local_copy(folder, is_folder=True) as local:
         names = sorted(path.name for path in local.iterdir())
     assert names == [".hidden", "1.jpg", "2.jpg"] and not local.exists()
 

@@ -16,11 +16,7 @@ from emovox.reporting.report_config import ReportConfig
 
 def _format_option(*formats: str) -> Callable[[Command], Command]:
     return click.option(
-        "--format",
-        "form",
-        type=click.Choice(formats),
-        default="text",
-        help="Output format.",
+        "--format", "form", type=click.Choice(formats), default="text", help="Output format."
     )
 
 
@@ -112,9 +108,7 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
 @META
 @click.option("--push", metavar="ORG/NAME", help="Upload to this repository on Hugging Face.")
 @click.option(
-    "--private/--public",
-    default=True,
-    help="Visibility of the repository, if it is new.",
+    "--private/--public", default=True, help="Visibility of the repository, if it is new."
 )
 def release(
     dataset: Path, version: str, out: Path, push: str | None, private: bool, **options: Any

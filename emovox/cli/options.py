@@ -21,11 +21,8 @@ def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command]
     """Add an option to a command for each field of a config dataclass.
 
     Name, type, choices, default and help come from the field. An option that is not on the command
-    line is None or (); `given` leaves it out, so that it does not override a recipe.
-
-    Args:
-        kind: the dataclass; see `emovox.config.option`.
-        only: fields to add; all if empty.
+    line is None or (); `given` leaves it out, so that it does not override a recipe. With `only`,
+    other fields get no option.
     """
     hints, texts = typing.get_type_hints(kind), option_help(kind)
 

@@ -18,12 +18,7 @@ LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def find_fault(path: Path, form: str) -> str | None:
-    """Return what a file is instead of a complete one of its form, in words; None if it is one.
-
-    Args:
-        path: the file.
-        form: a key of `FORMS`.
-    """
+    """Return what a file is instead of a complete one of its form, in words; None if it is one."""
     kind = kind_of_file(path)
     if form == "mat":
         return _mat_fault(path, kind)

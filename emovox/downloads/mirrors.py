@@ -12,29 +12,17 @@ from emovox.errors import ConfigError
 
 @dataclass(frozen=True)
 class PublishedFile:
-    """One published file.
+    """One published file."""
 
-    Attributes:
-        name: of the file, on the server and locally.
-        mirrors: addresses, in order of preference.
-        form: kind of file, a key of `content.FORMS`.
-        purpose: a phrase for the user.
-        licence: as stated by the publisher.
-        sha256: of its bytes; None if no checksum was published.
-        size: in bytes; None if unknown.
-        alias: another name for `--name`.
-        is_default: downloaded when its target is requested without a name.
-    """
-
-    name: str
-    mirrors: tuple[str, ...]
-    form: str
-    purpose: str
-    licence: str
-    sha256: str | None = None
-    size: int | None = None
-    alias: str | None = None
-    is_default: bool = True
+    name: str  # on the server and locally
+    mirrors: tuple[str, ...]  # addresses, in order of preference
+    form: str  # a key of `content.FORMS`
+    purpose: str  # a phrase for the user
+    licence: str  # as stated by the publisher
+    sha256: str | None = None  # None if no checksum was published
+    size: int | None = None  # bytes
+    alias: str | None = None  # another name for `--name`
+    is_default: bool = True  # downloaded when its target is requested without a name
 
 
 @dataclass(frozen=True)
@@ -70,25 +58,18 @@ def _oxford(path: str, purpose: str, **options: Any) -> PublishedFile:
 
 def _teacher(network: str, *, is_default: bool) -> tuple[PublishedFile, ...]:
     """Return the PyTorch and the MatConvNet file of one network, with the same weights."""
+    pth = f"models/pytorch-mcn/{network.replace('-', '_')}_dag.pth"
+    mat = f"models/ferplus/{network}.mat"
+    teacher = f"the teacher {network}"
     return (
-        _oxford(
-            f"models/pytorch-mcn/{network.replace('-', '_')}_dag.pth",
-            f"the teacher {network}, for PyTorch",
-            alias=network,
-            is_default=is_default,
-        ),
-        _oxford(
-            f"models/ferplus/{network}.mat",
-            f"the teacher {network}, for MatConvNet",
-            is_default=False,
-        ),
+        _oxford(pth, f"{teacher}, for PyTorch", alias=network, is_default=is_default),
+        _oxford(mat, f"{teacher}, for MatConvNet", is_default=False),
     )
 
 
 _ANNOTATIONS = (
     _oxford(
-        "data/cross-modal-emotions/senet50-ferplus-logits.mat",
-        "the published EmoVoxCeleb logits",
+        "data/cross-modal-emotions/senet50-ferplus-logits.mat", "the published EmoVoxCeleb logits"
     ),
     _oxford(
         "data/cross-modal-emotions/voxceleb-imdb.mat",
@@ -148,11 +129,7 @@ TARGETS = {
 
 
 def find_files(target: str, name: str | None = None) -> tuple[PublishedFile, ...]:
-    """Return the default files of a target, or the one with a name.
-
-    Args:
-        target: a key of `TARGETS`.
-        name: name or alias of the file; None for the default files.
+    """Return the default files of a target, or the one with this name or alias.
 
     Raises:
         ConfigError: the name is unknown; the message lists the valid ones.

@@ -15,17 +15,11 @@ from emovox.files import exclusive, write_text
 
 @dataclass(frozen=True)
 class Pin:
-    """The first good copy of a file.
-
-    Attributes:
-        sha256: of its bytes.
-        source: its address or file.
-        date: as `YYYY-MM-DD`.
-    """
+    """The first good copy of a file."""
 
     sha256: str
-    source: str
-    date: str
+    source: str  # address or file
+    date: str  # YYYY-MM-DD
 
 
 def pins_file() -> Path:

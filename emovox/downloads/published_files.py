@@ -101,10 +101,6 @@ def download(
 def download_files(config: DownloadConfig, say: Say) -> Iterator[DownloadedFile]:
     """Download the files of a target one after the other; yield each when it is complete.
 
-    Args:
-        config: options.
-        say: called with lines for the user.
-
     Raises:
         EmovoxError: see `download`.
     """
@@ -132,19 +128,11 @@ def _find_requested(config: DownloadConfig) -> tuple[PublishedFile, ...]:
 
 @dataclass(frozen=True)
 class FileDownload:
-    """Download of one published file.
-
-    Attributes:
-        file: the file.
-        folder: its folder; created if missing.
-        config: options; `url`, `copy` and `accept_new` are used.
-        say: called with lines for the user.
-        patience: timeouts and retries.
-    """
+    """Download of one published file."""
 
     file: PublishedFile
-    folder: Path
-    config: DownloadConfig
+    folder: Path  # created if missing
+    config: DownloadConfig  # `url`, `copy` and `accept_new` are used
     say: Say
     patience: Patience = field(default_factory=Patience)
 

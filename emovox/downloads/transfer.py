@@ -17,51 +17,33 @@ from pathlib import Path
 
 import requests
 from requests import Response, Session
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, SSLError, TooManyRedirects
 from tqdm import tqdm
 
-from emovox.errors import ConfigError, EmovoxError, NetworkError
+from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line
 from emovox.files import write_text
 
 CHUNK = 1 << 16
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt
 
-NOT_AN_ADDRESS = (
-    requests.exceptions.MissingSchema,
-    requests.exceptions.InvalidSchema,
-    requests.exceptions.InvalidURL,
-)
-# Another attempt cannot fix these.
-HOPELESS = (requests.exceptions.SSLError, requests.exceptions.TooManyRedirects)
+NOT_AN_ADDRESS = (InvalidSchema, InvalidURL, MissingSchema)
+HOPELESS = (SSLError, TooManyRedirects)  # another attempt cannot fix these
 
 
 @dataclass(frozen=True)
 class Patience:
-    """Timeouts and retries.
-
-    Attributes:
-        connect_timeout: seconds for the connection.
-        read_timeout: seconds without data.
-        attempts: consecutive attempts without new bytes.
-        first_wait: seconds before the second attempt; each further wait is twice as long.
-        longest_wait: seconds; a server that asks for more is an error.
-        sleep: waits for a number of seconds.
-    """
+    """Timeouts and retries; times in seconds."""
 
     connect_timeout: float = 20.0
-    read_timeout: float = 60.0
-    attempts: int = 4
-    first_wait: float = 1.0
-    longest_wait: float = 300.0
+    read_timeout: float = 60.0  # without data
+    attempts: int = 4  # consecutive ones without new bytes
+    first_wait: float = 1.0  # before the second attempt; each further wait is twice as long
+    longest_wait: float = 300.0  # a server that asks for more is an error
     sleep: Callable[[float], None] = time.sleep
 
 
 class _TryAgainError(Exception):
-    """An attempt failed for a temporary reason.
-
-    Args:
-        reason: in a few words.
-        wait: seconds that the server asked for; None if it did not.
-    """
+    """An attempt failed for a temporary reason; `wait`: seconds that the server asked for."""
 
     def __init__(self, reason: str, wait: float | None = None) -> None:
         super().__init__(reason)
@@ -70,17 +52,11 @@ class _TryAgainError(Exception):
 
 @dataclass(frozen=True)
 class _Beginning:
-    """The file that the bytes of a `.part` file belong to.
-
-    Attributes:
-        url: its address.
-        validator: its version: an ETag, or the time of its last change.
-        total: its size in bytes; None if the server did not send it.
-    """
+    """The file that the bytes of a `.part` file belong to."""
 
     url: str
-    validator: str
-    total: int | None
+    validator: str  # an ETag, or the time of the last change
+    total: int | None  # bytes, if the server sent it
 
 
 def fetch(
@@ -88,12 +64,8 @@ def fetch(
 ) -> None:
     """Download `url` into `part`, resuming an earlier attempt.
 
-    Args:
-        url: an http or https address.
-        part: grows, and is complete on return, as far as the server sends its length.
-        patience: timeouts and retries.
-        say: called with a line for the user before each wait.
-        size: in bytes, for the check of free space if the server does not send it.
+    `part` is complete on return, as far as the server sends its length. `say` is called before each
+    wait, and `size` (bytes) is for the check of free space if the server does not send it.
 
     Raises:
         NetworkError: the server cannot be reached, refuses, keeps closing the connection, or sends
@@ -187,7 +159,11 @@ def _check_range(response: Response, part: Path, beginning: _Beginning, start: i
 
 def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> int | None:
     """Start a file from its beginning: note its version, and return its length if it is sent."""
-    _check_status(response, url)
+    status = f"{response.status_code} {response.reason}".strip()
+    if response.status_code in BUSY:
+        raise _TryAgainError(status, _retry_after(response.headers.get("Retry-After", "")))
+    if response.status_code != 200:
+        raise NetworkError(f"{url}: {status}")
     if resuming and "text/html" in response.headers.get("Content-Type", ""):
         raise NetworkError(f"{url}: the server sent a web page instead of the rest of the file")
     discard(part)  # before the new note, which must never describe old bytes
@@ -201,14 +177,6 @@ def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> 
         note = json.dumps(asdict(_Beginning(url, validator, total)))
         write_text(_note(part), note + "\n")
     return total
-
-
-def _check_status(response: Response, url: str) -> None:
-    status = f"{response.status_code} {response.reason}".strip()
-    if response.status_code in BUSY:
-        raise _TryAgainError(status, _retry_after(response.headers.get("Retry-After", "")))
-    if response.status_code != 200:
-        raise NetworkError(f"{url}: {status}")
 
 
 def _retry_after(value: str) -> float | None:
@@ -249,8 +217,7 @@ def _reason(error: BaseException) -> str:
         if isinstance(cause, OSError | http.client.HTTPException):
             error = cause
         cause = cause.__context__
-    reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return " ".join(str(reason).split())
+    return first_line(error)
 
 
 def _note(part: Path) -> Path:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.errors import TrackError
-from emovox.paths import error_name, is_remote, local_copy, local_folder
+from emovox.paths import error_name, is_remote, local_copy
 
 AHEAD = 2  # sources fetched before they are needed
 OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # faults of this machine
@@ -61,8 +61,8 @@ class Sources:
 
     def _fetch(self, track: Track) -> None:
         copies = ExitStack()
-        copy = local_folder if track.faces is FaceSource.DENSE else local_copy
-        copied = self._threads.submit(copies.enter_context, copy(self._root / track.source))
+        copy = local_copy(self._root / track.source, is_folder=track.faces is FaceSource.DENSE)
+        copied = self._threads.submit(copies.enter_context, copy)
         self._fetched.append((track.source, copies, copied))
 
     def _remove(self) -> None:
