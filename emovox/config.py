@@ -80,6 +80,13 @@ def check_options(config: Any) -> None:
             raise ConfigError(f"{name} {value}: must be {bounds}")
 
 
+class Options:
+    """Base of the configs, which checks a new one with `check_options`."""
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
 def field_type(hint: Any) -> Any:
     """Return the type of a single value of a field: `Path` for `tuple[Path, ...]`."""
     options = [kind for kind in typing.get_args(hint) if kind not in (type(None), ...)]

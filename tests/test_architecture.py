@@ -41,7 +41,7 @@ NEVER = {name: {"media", "teacher", "labelling"} for name in ("validation", "com
 NEVER["publishing"] = {"media", "teacher", "labelling"}
 
 # Names that several modules share, because each says in its subpackage what it is.
-SHARED_NAMES = {"__init__", "distillation", "evaluation", "inference", "training"}
+SHARED_NAMES = {"__init__", "evaluation", "inference", "training"}
 
 HEAVY = {"torch", "pyarrow", "av", "cv2", "numpy", "scipy", "matplotlib", "duckdb", "joblib"}
 

@@ -24,8 +24,8 @@ from emovox.cli import main
 from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.student import student_checkpoint
-from emovox.student.distillation import distillation_loss
 from emovox.student.student_config import LOSSES, StudentTrainConfig
+from emovox.student.trainer import distillation_loss
 from emovox.student.training import train_epochs, train_student
 
 Record = dict[str, Any]

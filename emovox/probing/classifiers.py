@@ -22,15 +22,10 @@ NUM_TREES = 200
 
 @dataclass(frozen=True)
 class Classifier:
-    """A classifier of scikit-learn.
-
-    Attributes:
-        name: name for the results.
-        estimator: unfitted estimator; each fold fits a copy.
-    """
+    """A classifier of scikit-learn."""
 
     name: str
-    estimator: Any
+    estimator: Any  # unfitted; each fold fits a copy
 
 
 def affine_map(penalty: float = 0.0) -> Classifier:
@@ -39,11 +34,10 @@ def affine_map(penalty: float = 0.0) -> Classifier:
     The features are standardised with the mean and the deviation of the training utterances, which
     helps the optimiser and does not change the optimum without penalty.
 
-    Args:
-        penalty: weight of half the squared norm of the map, added to the summed cross-entropy. The
-            paper uses 0. For an embedding of a thousand dimensions use `EMBEDDING_PENALTY`: these
-            separate the training utterances of any corpus of this size, so without a penalty the
-            optimum is at infinity and the result depends on where the optimiser stops.
+    The penalty is the weight of half the squared norm of the map, added to the summed
+    cross-entropy. The paper uses 0. An embedding of a thousand dimensions separates the training
+    utterances of any corpus of this size; without a penalty the optimum is then at infinity, and
+    the result depends on where the optimiser stops.
     """
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
@@ -56,12 +50,7 @@ def affine_map(penalty: float = 0.0) -> Classifier:
 
 
 def random_forest(seed: int = 0, num_jobs: int = -1) -> Classifier:
-    """Return a random forest.
-
-    Args:
-        seed: random seed.
-        num_jobs: threads; -1 for one per core. They do not change the result.
-    """
+    """Return a random forest; the number of threads, -1 for one per core, does not change it."""
     from sklearn.ensemble import RandomForestClassifier
 
     forest = RandomForestClassifier(NUM_TREES, random_state=seed, n_jobs=num_jobs)
@@ -99,18 +88,11 @@ class FoldScores:
 
 @dataclass(frozen=True)
 class FeatureScores:
-    """Scores of one kind of features.
-
-    Attributes:
-        features: name of the features.
-        classifier: name of the classifier.
-        classes: labels in the order of the confusion matrices.
-        held_out: scores for each kind of folds.
-    """
+    """Scores of one kind of features, for each kind of folds."""
 
     features: str
     classifier: str
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # in the order of the confusion matrices
     held_out: tuple[FoldScores, ...]
 
     def as_json(self) -> dict[str, Any]:
@@ -136,14 +118,9 @@ def cross_validate(
     classifier: Classifier | None = None,
     name: str = "features",
 ) -> FeatureScores:
-    """Fit and test a classifier on every fold.
+    """Fit and test a classifier, by default an affine map without penalty, on every fold.
 
-    Args:
-        features: `[N, D]`, one row per utterance.
-        utterances: utterances with their labels.
-        folds: folds of each kind, from `make_folds`.
-        classifier: classifier; None for an affine map without penalty.
-        name: name of the features.
+    The features are `[N, D]`, one row per utterance; `name` says in the results what they are.
 
     Raises:
         InputError: there are fewer than two classes, or a feature is not a finite number.

@@ -3,7 +3,6 @@
 import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from itertools import groupby
 from pathlib import Path, PurePosixPath
 
 from emovox.corpus.track_table import read_table
@@ -128,12 +127,12 @@ def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
         raise InputError(f"{root}: not a folder; for a table pass --layout {TABLE}")
     listed = Corpus(root)
     files = {PurePosixPath(entry.name): entry.is_file for entry in listed.walk()}
-    media = sorted(path for path in files if _is_media(path))
+    media = sorted(p for p in files if p.suffix.lower() in AUDIO_ENDINGS | MEDIA_ENDINGS)
     if not media:
         raise InputError(f"{root}: contains neither audio nor video")
     layout = layout or _detect(root, media)
     corpus = SpeechCorpus(layout, root, notes=list(listed.notes))
-    others = sorted(root / path for path in files if not _is_media(path))
+    others = sorted(root / path for path in files.keys() - media)
     corpus.skip("neither audio nor video", others)
     named: list[tuple[PurePosixPath, Name]] = []
     for path in media:
@@ -152,26 +151,23 @@ def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
 def _choose(corpus: SpeechCorpus, named: list[tuple[PurePosixPath, Name]], video: bool) -> None:
     """Add one file of each recording: of the requested kind if possible, the first by name."""
 
-    def rank(item: tuple[PurePosixPath, Name]) -> tuple[str, bool, PurePosixPath]:
-        path, name = item
-        return name.recording, (path.suffix.lower() in MEDIA_ENDINGS) != video, path
+    def rank(item: tuple[PurePosixPath, Name]) -> tuple[bool, PurePosixPath]:
+        return (item[0].suffix.lower() in MEDIA_ENDINGS) != video, item[0]
 
+    chosen: dict[str, Utterance] = {}
     copies = []
-    for _, group in groupby(sorted(named, key=rank), lambda item: item[1].recording):
-        (path, name), *others = group
-        utterance = Utterance(corpus.root / path, name.label, name.speaker, name.partition)
-        corpus.utterances.append(utterance)
-        copies += [corpus.root / other for other, _ in others]
-    corpus.utterances.sort(key=lambda utterance: utterance.path)
+    for path, name in sorted(named, key=rank):
+        file = corpus.root / path
+        if name.recording in chosen:
+            copies.append(file)
+        else:
+            chosen[name.recording] = Utterance(file, name.label, name.speaker, name.partition)
+    corpus.utterances = sorted(chosen.values(), key=lambda utterance: utterance.path)
     corpus.skip("other copies of a recording", sorted(copies))
 
 
 def _detect(root: Path, media: list[PurePosixPath]) -> str:
-    """Return the layout of a corpus, by the names of its media files.
-
-    Raises:
-        ConfigError: no layout, or more than one, matches enough of the files.
-    """
+    """Return the only layout that matches enough of the media files, by their names."""
     counts = {
         layout: sum(parse(path) is not None for path in media)
         for layout, parse in PARSERS.items()
@@ -213,17 +209,9 @@ def _text(value: object) -> str | None:
 
 
 def _skip_audio(corpus: SpeechCorpus, path: Path) -> None:
-    """Keep the video files.
-
-    Raises:
-        InputError: there are audio files only.
-    """
+    """Keep the video files; InputError if there are audio files only."""
     audio = [u.path for u in corpus.utterances if u.path.suffix.lower() in AUDIO_ENDINGS]
     if audio and len(audio) == len(corpus.utterances):
         raise InputError(f"{path}: contains audio only; a teacher needs videos of the faces")
     corpus.utterances = [u for u in corpus.utterances if u.path.suffix.lower() not in AUDIO_ENDINGS]
     corpus.skip("audio only", audio)
-
-
-def _is_media(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in AUDIO_ENDINGS | MEDIA_ENDINGS

@@ -18,7 +18,7 @@ from emovox.packages import explained
 from emovox.probing.corpora import SpeechCorpus, Utterance
 from emovox.registry import read_header
 from emovox.student import STUDENTS
-from emovox.student.clips import MIN_DURATION, read_ahead
+from emovox.student.clips import check_duration, read_ahead, reason_of
 from emovox.student.evaluation import read_utterance
 from emovox.teacher import TEACHERS
 
@@ -58,16 +58,14 @@ def kind_of_model(name_or_path: str) -> str:
         return names[name_or_path]
     if not path.is_file():
         raise ConfigError(f"{name_or_path!r} is neither a checkpoint nor one of {', '.join(names)}")
-    if path.name in files:
-        return files[path.name]
     from emovox.student import student_checkpoint
     from emovox.teacher import teacher_checkpoint
 
     known = dict.fromkeys(student_checkpoint.ARCHITECTURES, STUDENT)
     known |= dict.fromkeys(teacher_checkpoint.ARCHITECTURES, TEACHER)
     architecture = read_header(path).get("architecture", "")
-    if architecture in known:
-        return known[architecture]
+    if found := files.get(path.name) or known.get(architecture):
+        return found
     raise InputError(
         f"{path}: its architecture is {architecture!r}, expected one of {', '.join(known)}"
         if architecture
@@ -86,28 +84,22 @@ def audio_features(
 ) -> Features:
     """Read the sound of every utterance once, and pass it to a student and to a baseline.
 
-    Args:
-        corpus: corpus; utterances that cannot be read are added to its dropped files.
-        student: returns `[N, D]` for N utterances.
-        baseline: returns `[D]` for one utterance; called in threads.
-        protocol: protocol of reading sound, see `ProbeConfig`.
-        num_jobs: number of threads.
+    Utterances that cannot be read are added to the dropped files of the corpus.
 
-    Returns:
-        Features `STUDENT` and `EGEMAPS`, if requested.
+    The student returns the features `STUDENT`, `[N, D]` for N utterances; the baseline `EGEMAPS`,
+    `[D]` for one utterance, in one of `num_jobs` threads. `ProbeConfig` has the protocols.
     """
 
-    def read(utterance: Utterance) -> tuple[Samples, np.ndarray] | TrackError:
+    def read(utterance: Utterance) -> tuple[Samples, np.ndarray | None] | TrackError:
         try:
-            samples = _read(utterance.path, protocol)
-        except TrackError as error:
-            return error
-        return samples, baseline(samples) if baseline else np.empty(0)
+            samples = read_utterance(utterance.path, protocol)
+            check_duration(len(samples) / SAMPLE_RATE)
+        except (InputError, TrackError) as error:
+            return reason_of(utterance.path, error)
+        return samples, baseline(samples) if baseline else None
 
-    found = Features()
-    student_rows: list[np.ndarray] = []
-    baseline_rows: list[np.ndarray] = []
-    utterances = iter(corpus.utterances)
+    found, utterances = Features(), iter(corpus.utterances)
+    rows: dict[str, list[np.ndarray]] = {STUDENT: [], EGEMAPS: []}
     for chunk in read_ahead(corpus.utterances, read, "audio", num_jobs):
         heard: list[Samples] = []
         for result in chunk:
@@ -117,31 +109,12 @@ def audio_features(
                 continue
             found.utterances.append(utterance)
             heard.append(result[0])
-            baseline_rows.append(result[1])
+            if result[1] is not None:
+                rows[EGEMAPS].append(result[1])
         if heard and student is not None:
-            student_rows += [*student(heard)]
-    if student is not None and student_rows:
-        found.values[STUDENT] = np.stack(student_rows)
-    if baseline is not None and baseline_rows:
-        found.values[EGEMAPS] = np.stack(baseline_rows)
+            rows[STUDENT] += [*student(heard)]
+    found.values = {name: np.stack(values) for name, values in rows.items() if values}
     return found
-
-
-def _read(path: Path, protocol: str) -> Samples:
-    """Read an utterance.
-
-    Raises:
-        TrackError: it cannot be read, or is too short.
-    """
-    try:
-        samples = read_utterance(path, protocol)
-    except InputError as error:
-        raise TrackError("open", "Unreadable", str(error).removeprefix(f"{path}: ")) from error
-    if len(samples) < MIN_DURATION * SAMPLE_RATE:
-        seconds = len(samples) / SAMPLE_RATE
-        message = f"{seconds:.2f} s of audio, shorter than {MIN_DURATION} s"
-        raise TrackError("time", "TooShort", message)
-    return samples
 
 
 def has_opensmile() -> bool:
@@ -173,35 +146,24 @@ def video_features(
 ) -> Features:
     """Compute the logits of a teacher, the maximum over the frames of each utterance.
 
-    A temporary dataset is built of the videos: frames on the 0.24 s grid, detected faces.
-
-    Args:
-        corpus: videos; those without a face, or unreadable, are added to its dropped files.
-        teacher: a registered name or a checkpoint.
-        device: as for `load_teacher`.
-        num_jobs: worker processes; 0 for one per core.
-
-    Returns:
-        Features `TEACHER`.
+    A temporary dataset is built of the videos, in `num_jobs` processes, 0 for one per core: frames
+    on the 0.24 s grid, detected faces. Videos without a face, or unreadable, are added to the
+    dropped files of the corpus.
     """
-    with tempfile.TemporaryDirectory(prefix="emovox-probe-") as folder:
-        paths = [utterance.path for utterance in corpus.utterances]
-        dataset, track_ids = label_videos(
-            paths, teacher, Path(folder), device=device, num_jobs=num_jobs
-        )
-        rows = [row for table in dataset.tracks.values() for row in table.to_pylist()]
+    found, logits = Features(), []
+    paths = [utterance.path for utterance in corpus.utterances]
+    with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
+        folder = Path(name)
+        dataset, track_ids = label_videos(paths, teacher, folder, device=device, num_jobs=num_jobs)
         dropped = pq.read_table(dataset.path / schema.DROPPED_FILE).to_pylist()
-    columns = [f"max_{emotion}" for emotion in dataset.emotions]
-    maxima = {row["track_id"]: [row[name] for name in columns] for row in rows}
-    reasons = {row["track_id"]: row for row in dropped}
-    found = Features()
-    for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
-        if track_id in maxima:
-            found.utterances.append(utterance)
-        else:
-            row = reasons[track_id]
-            corpus.drop(utterance.path, f"{row['stage']}: {row['error']}", row["message"])
-    if maxima:
-        logits = [maxima[track_id] for track_id in track_ids if track_id in maxima]
-        found.values[TEACHER] = np.array(logits, np.float32)
+        reasons = {row["track_id"]: row for row in dropped}
+        for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
+            if track_id in dataset:
+                found.utterances.append(utterance)
+                logits.append(dataset.target(track_id))
+            else:
+                row = reasons[track_id]
+                corpus.drop(utterance.path, f"{row['stage']}: {row['error']}", row["message"])
+    if logits:
+        found.values[TEACHER] = np.stack(logits)
     return found

@@ -48,15 +48,9 @@ RAVDESS = {f"{number:02d}": label for number, label in enumerate(LABELS, start=1
 WORDS = {label[:3]: label for label in LABELS}
 # RML and eNTERFACE abbreviate six emotions to their first two letters.
 ACTED = {label[:2]: label for label in LABELS if label not in ("neutral", "calm")}
-EMO_DB = {  # by the German word: Wut, Langeweile, Ekel, Angst, Freude, Trauer, neutral
-    "W": "anger",
-    "L": "boredom",
-    "E": "disgust",
-    "A": "fear",
-    "F": "happiness",
-    "T": "sadness",
-    "N": "neutral",
-}
+# EMO-DB has the initials of Wut, Langeweile, Ekel, Angst, Freude, Trauer and neutral.
+GERMAN = ("anger", "boredom", "disgust", "fear", "happiness", "sadness", "neutral")
+EMO_DB = dict(zip("WLEAFTN", GERMAN, strict=True))
 SAVEE = {label[0]: label for label in ("anger", "disgust", "fear", "happiness", "neutral")}
 SAVEE |= {"sa": "sadness", "su": "surprise"}
 

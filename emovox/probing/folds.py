@@ -16,13 +16,7 @@ PARTITION = "train to val"
 
 @dataclass(frozen=True)
 class Folds:
-    """Folds of one kind.
-
-    Attributes:
-        name: `RANDOM`, `BY_SPEAKER` or `PARTITION`.
-        held_out: indices of the test utterances of each fold.
-        trained_on: indices of the training utterances of each fold.
-    """
+    """Folds of one kind: indices of the test and of the training utterances of each fold."""
 
     name: str
     held_out: tuple[np.ndarray, ...]

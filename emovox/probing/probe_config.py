@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emovox.config import check_options, option
+from emovox.config import Options, option
 from emovox.probing.filenames import LAYOUTS
 from emovox.student.student_config import PROTOCOLS
 
@@ -11,7 +11,7 @@ NUM_FOLDS = 10
 
 
 @dataclass(frozen=True)
-class ProbeConfig:
+class ProbeConfig(Options):
     """Options of `emovox probe`.
 
     Attributes:
@@ -34,6 +34,3 @@ class ProbeConfig:
     jobs: int = option(0, least=0, shown="one per core")
     device: str = "auto"
     max_dropped: float = option(0.05, least=0, most=1)
-
-    def __post_init__(self) -> None:
-        check_options(self)

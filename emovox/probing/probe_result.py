@@ -5,7 +5,6 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -35,10 +34,8 @@ class Row:
         classifier: name of the classifier.
         folds: name of the folds.
         num_folds: number of folds.
-        accuracy: mean over the folds.
-        accuracy_deviation: standard deviation over the folds.
-        unweighted_average_recall: mean over the folds.
-        recall_deviation: standard deviation over the folds.
+        accuracy, unweighted_average_recall: means over the folds.
+        accuracy_deviation, recall_deviation: standard deviations over the folds.
         source: `measured`, `computed` or `quoted`.
     """
 
@@ -55,12 +52,9 @@ class Row:
 
 def _quoted(what: str, folds: str, accuracy: float, deviation: float | None = None) -> Row:
     """Return the row of a published accuracy in percent."""
+    spread = deviation and deviation / 100
     return Row(
-        what,
-        folds=folds,
-        accuracy=accuracy / 100,
-        accuracy_deviation=deviation and deviation / 100,
-        source="quoted",
+        what, folds=folds, accuracy=accuracy / 100, accuracy_deviation=spread, source="quoted"
     )
 
 
@@ -139,10 +133,10 @@ class ProbeResult:
                 recall = mean_and_deviation(held_out.recall)
                 labels = (probed.features, probed.classifier, held_out.folds)
                 rows.append(Row(*labels, len(held_out.accuracy), *accuracy, *recall))
-        label = max(self.counts, key=self.counts.__getitem__)
+        label, count = max(self.counts.items(), key=lambda item: item[1])
         chance = 1 / len(self.counts)
         for what, share in (
-            (f"largest class ({label})", self.counts[label] / self.num_utterances),
+            (f"largest class ({label})", count / self.num_utterances),
             ("chance", chance),
         ):
             row = Row(what, accuracy=share, unweighted_average_recall=chance, source="computed")
@@ -161,6 +155,7 @@ class ProbeResult:
         """Return the results as lines of text."""
         speakers = "" if self.num_speakers is None else f", {self.num_speakers:,} speakers"
         classes = ", ".join(f"{label} {count:,}" for label, count in self.counts.items())
+        counts = Counter(dropped.error for dropped in self.dropped)
         lines = [
             f"{self.layout}: {self.num_utterances:,} utterances{speakers}, {len(self.counts)} "
             f"classes ({classes})",
@@ -168,17 +163,12 @@ class ProbeResult:
             *_table(self.rows()),
             "",
             *(f"note      {note}" for note in self.notes),
-            *self._dropped_lines(),
+            *(f"dropped   {count:,} x {error}" for error, count in counts.most_common()),
+            *(f"          {d.path}: {d.message}" for d in self.dropped[:MAX_SHOWN]),
         ]
-        return "\n".join(lines).rstrip()
-
-    def _dropped_lines(self) -> Iterator[str]:
-        for error, count in Counter(d.error for d in self.dropped).most_common():
-            yield f"dropped   {count:,} x {error}"
-        for dropped in self.dropped[:MAX_SHOWN]:
-            yield f"          {dropped.path}: {dropped.message}"
         if len(self.dropped) > MAX_SHOWN:
-            yield f"          and {len(self.dropped) - MAX_SHOWN:,} more"
+            lines.append(f"          and {len(self.dropped) - MAX_SHOWN:,} more")
+        return "\n".join(lines).rstrip()
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, without folders of this machine."""

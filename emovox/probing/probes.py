@@ -13,14 +13,8 @@ import joblib
 
 from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, InputError
-from emovox.probing.classifiers import (
-    EMBEDDING_PENALTY,
-    Classifier,
-    FeatureScores,
-    affine_map,
-    cross_validate,
-    random_forest,
-)
+from emovox.probing import classifiers
+from emovox.probing.classifiers import Classifier, FeatureScores
 from emovox.probing.corpora import SpeechCorpus, class_order, read_speech_corpus
 from emovox.probing.features import (
     EGEMAPS,
@@ -93,7 +87,9 @@ def probe(
         raise CheckError(f"{path}: no file is readable ({speech.dropped[0].message})")
     folds, impossible = make_folds(features.utterances, config.folds, config.seed)
     probed = tuple(
-        cross_validate(features.values[key], features.utterances, folds, classifier, name)
+        classifiers.cross_validate(
+            features.values[key], features.utterances, folds, classifier, name
+        )
         for key, name, classifier in probes
     )
     speakers = {u.speaker for u in features.utterances}
@@ -117,12 +113,12 @@ def _extract(
 ) -> tuple[dict[str, str], Features, list[tuple[str, str, Classifier]]]:
     """Return the model, the features, and for each probe its features, name and classifier."""
     num_jobs = config.jobs or joblib.cpu_count()
-    baseline = (EGEMAPS, BASELINE, random_forest(config.seed, num_jobs))
+    baseline = (EGEMAPS, BASELINE, classifiers.random_forest(config.seed, num_jobs))
     if kind == TEACHER:
         weights = find_teacher(checkpoint)
         notes.append(f"{BASELINE} is skipped: it uses sound, the teacher faces")
         features = video_features(corpus, checkpoint, config.device, config.jobs)
-        probes = [(TEACHER, f"{weights.name} logits", affine_map())]
+        probes = [(TEACHER, f"{weights.name} logits", classifiers.affine_map())]
         return {"name": weights.name, "sha256": weights.sha256}, features, probes
     if kind == EGEMAPS:
         return {}, audio_features(corpus, None, egemaps(), num_jobs=num_jobs), [baseline]
@@ -140,7 +136,7 @@ def _extract(
         protocol=config.protocol,
         num_jobs=num_jobs,
     )
-    classifier = affine_map(EMBEDDING_PENALTY if embeds else 0.0)
+    classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
     probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
     model = {"name": student.name, "sha256": student.sha256}
     return model, features, probes + [baseline] * with_baseline

@@ -71,7 +71,8 @@ def load_student(
     """
     weights = find_student(name_or_path)
     with explained("load_student"):
-        from emovox.student import released_student
+        from emovox.checkpoints import load_weights
+        from emovox.student import released_student, student_checkpoint
         from emovox.student.inference import TorchStudent
-    net = released_student.load(weights)
+    net = load_weights(weights, student_checkpoint.load, released_student.read)
     return TorchStudent(weights.name, weights.sha256, net, device, precision)

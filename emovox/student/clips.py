@@ -1,7 +1,7 @@
 """Sound of a dataset's tracks: its files, its duration, and the tracks that have none."""
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -12,8 +12,8 @@ from tqdm import tqdm
 
 from emovox.corpus.sound_files import AudioTree
 from emovox.dataset.reader import Dataset
-from emovox.dataset.rows import Dropped
-from emovox.errors import CheckError, InputError
+from emovox.dataset.rows import Dropped, count_reasons
+from emovox.errors import CheckError, InputError, TrackError
 from emovox.media.audio import audio_duration
 
 Item = TypeVar("Item")
@@ -46,27 +46,13 @@ class Clip:
 
 @dataclass(frozen=True)
 class Scan:
-    """Sound of some tracks.
-
-    Attributes:
-        clips: tracks with usable audio, in the requested order.
-        dropped: the other tracks.
-    """
+    """Tracks with usable audio, in the requested order, and the other tracks."""
 
     clips: list[Clip]
     dropped: list[Dropped]
 
-    def without(self, failures: Mapping[str, Dropped]) -> "Scan":
-        """Return a scan in which the tracks of `failures` are dropped too."""
-        kept = [clip for clip in self.clips if clip.track_id not in failures]
-        return Scan(kept, [*self.dropped, *failures.values()])
-
     def check(self, root: Path, max_dropped: float) -> None:
-        """Check the fraction of dropped tracks.
-
-        Raises:
-            CheckError: no track has usable audio, or more than `max_dropped` of them have none.
-        """
+        """Raise CheckError if all tracks, or more than `max_dropped` of them, lack usable audio."""
         num_tracks = len(self.clips) + len(self.dropped)
         if not self.dropped or (self.clips and len(self.dropped) <= max_dropped * num_tracks):
             return
@@ -80,20 +66,14 @@ class Scan:
         """Return one line with the number of tracks and the reasons of the dropped ones."""
         num_tracks = len(self.clips) + len(self.dropped)
         line = f"{len(self.clips):,} of {num_tracks:,} tracks have usable audio"
-        return f"{line}; dropped {count_reasons(self.dropped)}" if self.dropped else line
+        return f"{line}; dropped {list_reasons(self.dropped)}" if self.dropped else line
 
 
 def find_clips(dataset: Dataset, track_ids: Sequence[str], root: Path) -> Scan:
     """Find and measure the audio of tracks, with a progress bar in a terminal.
 
-    Args:
-        dataset: dataset with the tracks.
-        track_ids: tracks, in the order of the result.
-        root: folder of the audio, in any layout that `audio_path` supports, or of the media that
-            the dataset names as the source of its tracks.
-
-    Raises:
-        InputError: the folder is missing.
+    `root` is the folder of the audio, in any layout that `audio_path` supports, or of the media
+    that the dataset names as the source of its tracks; InputError if it is missing.
     """
     check_root(root)
     look = partial(_look, AudioTree(root), dataset.step)
@@ -122,11 +102,7 @@ def read_ahead(
 ) -> Iterator[list[Result]]:
     """Yield the results of `read` in chunks, reading the next chunk while one is in use.
 
-    Args:
-        items: items to read.
-        read: called in threads.
-        desc: label of the progress bar, which is drawn in a terminal only.
-        num_threads: number of threads.
+    `read` is called in threads. A progress bar with the label `desc` is drawn in a terminal.
     """
     bar = tqdm(total=len(items), desc=desc, unit=" files", disable=None, leave=False)
     with ThreadPoolExecutor(num_threads) as pool, bar:
@@ -138,39 +114,44 @@ def read_ahead(
             bar.update(len(chunk))
 
 
-def count_reasons(dropped: Iterable[Dropped]) -> str:
+def list_reasons(dropped: Iterable[Dropped]) -> str:
     """Return the number of tracks per stage and reason, most frequent first."""
-    counts = Counter(f"{item.stage}: {item.error}" for item in dropped)
-    return ", ".join(f"{count:,} x {reason}" for reason, count in counts.most_common())
+    counts = count_reasons(dropped).most_common()
+    return ", ".join(f"{count:,} x {reason}" for reason, count in counts)
 
 
-def unreadable(track_id: str, path: Path, root: Path, error: InputError) -> Dropped:
-    """Return the row of a track whose audio cannot be read, without absolute paths."""
-    message = str(error).removeprefix(f"{path}: ")
-    return _dropped(track_id, path, root, "open", "Unreadable", message)
+def check_duration(seconds: float) -> None:
+    """Raise TrackError for sound that is shorter than a step of the grid."""
+    if seconds < MIN_DURATION:
+        message = f"{seconds:.2f} s of audio, shorter than {MIN_DURATION} s"
+        raise TrackError("time", "TooShort", message)
 
 
-def _dropped(
-    track_id: str, path: Path, root: Path, stage: str, error: str, message: str
-) -> Dropped:
-    return Dropped(track_id, path.relative_to(root).as_posix(), stage, error, message)
+def reason_of(path: Path, error: InputError | TrackError) -> TrackError:
+    """Return the reason why audio cannot be used, without its absolute path."""
+    if isinstance(error, TrackError):
+        return error
+    return TrackError("open", "Unreadable", str(error).removeprefix(f"{path}: "))
+
+
+def unusable(track_id: str, path: Path, root: Path, error: InputError | TrackError) -> Dropped:
+    """Return the row of a track whose audio cannot be used."""
+    reason, source = reason_of(path, error), path.relative_to(root).as_posix()
+    return Dropped(track_id, source, reason.stage, reason.error, reason.message)
 
 
 def _look(tree: AudioTree, step: float, track_id: str, end: float, place: Place) -> Clip | Dropped:
     """Return the clip of a track whose last frame is at `end` seconds, or its row of `dropped`."""
-    root, sound = tree.root, tree.locate(track_id, *place)
+    sound = tree.locate(track_id, *place)
     if sound is None:
         return Dropped(track_id, "", "open", "FileNotFound", "audio file not found")
-    path = sound.path
     try:
-        last = audio_duration(path) if sound.end is None else min(audio_duration(path), sound.end)
-    except InputError as error:
-        return unreadable(track_id, path, root, error)
-    duration = last - sound.start
-    if duration < MIN_DURATION:
-        message = f"{duration:.2f} s of audio, shorter than {MIN_DURATION} s"
-        return _dropped(track_id, path, root, "time", "TooShort", message)
-    if duration < end - MAX_MISSING:
-        message = f"{duration:.2f} s of audio, but frames up to {end:.2f} s"
-        return _dropped(track_id, path, root, "time", "EndsBeforeFrames", message)
-    return Clip(track_id, path, min(duration, end + step), sound.start, sound.end)
+        last = math.inf if sound.end is None else sound.end
+        duration = min(audio_duration(sound.path), last) - sound.start
+        check_duration(duration)
+        if duration < end - MAX_MISSING:
+            message = f"{duration:.2f} s of audio, but frames up to {end:.2f} s"
+            raise TrackError("time", "EndsBeforeFrames", message)
+    except (InputError, TrackError) as error:
+        return unusable(track_id, sound.path, tree.root, error)
+    return Clip(track_id, sound.path, min(duration, end + step), sound.start, sound.end)

@@ -33,19 +33,12 @@ def is_main_process() -> bool:
 
 @dataclass(frozen=True)
 class Processes:
-    """This process, and its group of processes.
-
-    Attributes:
-        device: device of this process.
-        rank: number of this process; 0 is the main process.
-        count: number of processes.
-        cpu_group: gloo group for Python objects; None for the default group.
-    """
+    """This process, the one with this rank, in its group of `count` processes."""
 
     device: torch.device
     rank: int = 0
     count: int = 1
-    cpu_group: dist.ProcessGroup | None = None
+    cpu_group: dist.ProcessGroup | None = None  # gloo, for Python objects
 
     @property
     def is_main(self) -> bool:
@@ -75,23 +68,20 @@ class Processes:
         dist.all_gather_object(values, value, group=self.cpu_group)
         return values
 
-    def wrap_ddp(self, model: nn.Module) -> nn.Module:
-        """Wrap a model on the device so that its gradients are averaged over all processes."""
+    def share(self, model: nn.Module) -> nn.Module:
+        """Wrap a model on the device so that its gradients are averaged over all processes.
+
+        Batch normalisation is changed in place to use the batch of all processes.
+        """
         if self.count == 1:
             return model
-        on_gpu = self.device.type == "cuda"
-        return DistributedDataParallel(model, [self.device] if on_gpu else None)
-
-    def synchronise(self, model: nn.Module) -> None:
-        """Make batch normalisation, in place, use the batch of all processes."""
-        if self.count == 1:
-            return
         if self.device.type == "cuda":
             nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-            return
+            return DistributedDataParallel(model, [self.device])
         for module in model.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.__class__ = CpuSyncBatchNorm
+        return DistributedDataParallel(model)
 
 
 class CpuSyncBatchNorm(nn.BatchNorm2d):
@@ -143,8 +133,7 @@ def _sum(tensor: Tensor) -> Tensor:
 def join_processes(device: str) -> Iterator[Processes]:
     """Join the other processes of the training, if `torchrun` started any.
 
-    Args:
-        device: as for `resolve_device`; `auto` and `cuda` select one GPU per process.
+    The devices `auto` and `cuda` select one GPU per process.
 
     Raises:
         ConfigError: no such device, or fewer GPUs than processes.
@@ -153,14 +142,18 @@ def join_processes(device: str) -> Iterator[Processes]:
     if not os.environ.keys() >= SET_BY_TORCHRUN:
         yield Processes(torch.device(resolve_device(device)))
         return
-    chosen = _own_device(device, int(os.environ["LOCAL_RANK"]))
-    if chosen.type == "cuda":
-        torch.cuda.set_device(chosen)  # before NCCL starts: its default is the first GPU
-    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo")
+    resolved = resolve_device(device)
+    if resolved == "cuda":
+        resolved = resolve_device(f"cuda:{int(os.environ['LOCAL_RANK'])}")
+    elif resolved != "cpu" and int(os.environ["WORLD_SIZE"]) > 1:
+        raise ConfigError(f"device {device!r}: one GPU for several processes; use cuda")
+    if resolved != "cpu":
+        torch.cuda.set_device(resolved)  # before NCCL starts: its default is the first GPU
+    dist.init_process_group("gloo" if resolved == "cpu" else "nccl")
     cpu_group = dist.new_group(backend="gloo", timeout=SCAN_TIMEOUT)
     try:
         rank, count = dist.get_rank(), dist.get_world_size()
-        yield Processes(chosen, rank, count, cpu_group)  # type: ignore[arg-type]
+        yield Processes(torch.device(resolved), rank, count, cpu_group)  # type: ignore[arg-type]
     except RuntimeError as error:
         if not isinstance(error, dist.DistError) and "gloo" not in str(error):
             raise
@@ -170,13 +163,3 @@ def join_processes(device: str) -> Iterator[Processes]:
         ) from error
     # Not after an error: this would wait for processes that may be waiting for this one.
     dist.destroy_process_group()
-
-
-def _own_device(device: str, local_rank: int) -> torch.device:
-    """Return the device of one of the processes on this machine."""
-    resolved = resolve_device(device)
-    if resolved == "cuda":
-        resolved = resolve_device(f"cuda:{local_rank}")
-    elif resolved != "cpu" and int(os.environ["WORLD_SIZE"]) > 1:
-        raise ConfigError(f"device {device!r}: one GPU for several processes; use cuda")
-    return torch.device(resolved)

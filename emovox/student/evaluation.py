@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emovox.charts import chart_file, draw_counts, draw_roc
 from emovox.config import read_config
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
@@ -18,21 +19,11 @@ from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.media.audio import read_audio
 from emovox.packages import data_frame
-from emovox.scores import Interval, softmax
-from emovox.student import Student, load_student
-from emovox.student.clips import Clip, count_reasons, find_clips, read_ahead, unreadable
+from emovox.scores import Interval, emotion_curves, softmax
+from emovox.student import Student, load_student, student_scores
+from emovox.student.clips import Clip, Scan, find_clips, list_reasons, read_ahead, unusable
 from emovox.student.student_config import EvaluateConfig
-from emovox.student.student_figures import write_figures
-from emovox.student.student_scores import (
-    CONFIDENCE,
-    MEAN_PAPER,
-    PAPER_EMOTIONS,
-    ROUNDS,
-    SplitScores,
-    difference,
-    main_mean,
-    score_split,
-)
+from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, main_mean
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -154,13 +145,14 @@ class Evaluation:
 
     def _notes(self) -> list[str]:
         notes = [
-            f"intervals: {CONFIDENCE:.0%} of {ROUNDS:,} bootstrap samples of identities, followed "
-            "by the number of positives"
+            f"intervals: {student_scores.CONFIDENCE:.0%} of {student_scores.ROUNDS:,} bootstrap "
+            "samples of identities, followed by the number of positives"
         ]
         counted_in_mean: Sequence[str] = PAPER_EMOTIONS
         if unknown := [name for name in PAPER_EMOTIONS if name not in self.emotions]:
             counted_in_mean = self.emotions
-            notes.append(f"{MEAN_PAPER}: not computed; the dataset has no {', '.join(unknown)}")
+            mean = student_scores.MEAN_PAPER
+            notes.append(f"{mean}: not computed; the dataset has no {', '.join(unknown)}")
         if values := next(iter(self.predictions.values())).values:
             notes.append(f"values ({', '.join(values)}): not scored; a student learns emotions")
         for split, scores in self.splits.items():
@@ -169,7 +161,7 @@ class Evaluation:
                 counted = "AUC 0, as in the reference code" if legacy else "not in the mean"
                 notes.append(f"no track of {split} has the label {', '.join(absent)}: {counted}")
         if self.dropped:
-            notes.append(f"dropped: {count_reasons(self.dropped)}")
+            notes.append(f"dropped: {list_reasons(self.dropped)}")
         return notes
 
     def as_json(self) -> dict[str, Any]:
@@ -202,6 +194,23 @@ class Evaluation:
         for split, found in self.predictions.items():
             title = f"{self.student['name']} on {split} of {self.dataset['name']}"
             write_figures(folder, title, found.labels, found.scores, self.splits[split])
+
+
+def write_figures(
+    folder: Path, title: str, labels: np.ndarray, scores: np.ndarray, found: SplitScores
+) -> None:
+    """Write `roc-<split>.png` and `labels-<split>.png` to a folder (paper, Figures 4 and 5).
+
+    `labels` are the numbers of the teacher's emotions, int `[N]`, `scores` are those of the
+    student, float `[N, E]`, and `found` has the areas of the same tracks.
+    """
+    emotions = list(found.positives)
+    with chart_file(folder / f"roc-{found.split}.png", title, 6, 6) as axes:
+        draw_roc(axes, emotion_curves(labels, scores, emotions), found.auc, found.positives)
+    with chart_file(folder / f"labels-{found.split}.png", title, 6, 5) as axes:
+        counts = [np.bincount(k, minlength=len(emotions)) for k in (labels, scores.argmax(axis=1))]
+        series = list(zip(("teacher", "student"), counts, strict=True))
+        draw_counts(axes, emotions, series, "tracks")
 
 
 def evaluate(
@@ -251,7 +260,7 @@ def evaluate(
     absent = 0.0 if config.protocol == "legacy" else np.nan
     how = data.emotions, config.seed, absent
     scores = {
-        split: score_split(split, p.labels, p.scores, p.identities, *how)
+        split: student_scores.score_split(split, p.labels, p.scores, p.identities, *how)
         for split, p in predictions.items()
     }
     return Evaluation(
@@ -260,7 +269,7 @@ def evaluate(
         config.protocol,
         config.timing,
         scores,
-        difference(*scores.values()) if len(scores) == len(VALIDATION) else None,
+        student_scores.difference(*scores.values()) if len(scores) == len(VALIDATION) else None,
         predictions,
     )
 
@@ -277,11 +286,7 @@ def read_utterance(
 def _predict(
     student: Student, data: Dataset, split: str, root: Path, config: EvaluateConfig
 ) -> SplitPredictions:
-    """Run a student on the tracks of a split.
-
-    Raises:
-        CheckError: too many tracks have no usable audio.
-    """
+    """Run a student on the tracks of a split; CheckError if too many have no usable audio."""
     scan = find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
     scores = [np.empty((0, len(data.emotions)), np.float32)]
     failures: dict[str, Dropped] = {}
@@ -290,44 +295,44 @@ def _predict(
         try:
             return read_utterance(clip.path, config.protocol, clip.start, clip.end)
         except InputError as error:
-            return unreadable(clip.track_id, clip.path, root, error)
+            return unusable(clip.track_id, clip.path, root, error)
 
     for chunk in read_ahead(scan.clips, read, split):
         heard = [item for item in chunk if not isinstance(item, Dropped)]
         failures |= {item.track_id: item for item in chunk if isinstance(item, Dropped)}
         if heard:
             scores.append(softmax(student(heard)))
-    scan = scan.without(failures)
+    clips = [clip for clip in scan.clips if clip.track_id not in failures]
+    scan = Scan(clips, [*scan.dropped, *failures.values()])
     scan.check(root, config.max_dropped)
+    tracks = [data[clip.track_id] for clip in clips]
+    legacy = config.timing == "legacy"
+    targets = [
+        data.target(clip.track_id, 0.0, clip.duration if legacy else np.inf, timing=config.timing)
+        for clip in clips
+    ]
     return SplitPredictions(
         split,
-        np.array([clip.track_id for clip in scan.clips]),
-        np.array([data[clip.track_id].identity_id for clip in scan.clips]),
-        np.array([_label(data, clip, config.timing) for clip in scan.clips], np.int64),
+        np.array([track.track_id for track in tracks]),
+        np.array([track.identity_id for track in tracks]),
+        np.stack(targets).argmax(axis=1),
         np.concatenate(scores),
         scan.dropped,
         {
-            name: np.array([data[clip.track_id].values[:, k].mean() for clip in scan.clips])
+            name: np.array([track.values[:, k].mean() for track in tracks])
             for k, name in enumerate(data.values)
         },
     )
 
 
-def _label(data: Dataset, clip: Clip, timing: str) -> int:
-    """Return the index of the teacher's emotion of a track."""
-    end = clip.duration if timing == "legacy" else np.inf
-    return int(data.target(clip.track_id, 0.0, end, timing=timing).argmax())
-
-
 def _table(found: SplitPredictions, emotions: Sequence[str]) -> pa.Table:
-    columns: dict[str, Any] = {
-        "track_id": pa.array(found.track_ids.tolist(), pa.string()),
-        "split": pa.array([found.split] * len(found.labels), pa.string()),
-        "label": pa.array([emotions[k] for k in found.labels], pa.string()),
+    texts = {
+        "track_id": found.track_ids.tolist(),
+        "split": [found.split] * len(found.labels),
+        "label": [emotions[k] for k in found.labels],
     }
-    for k, emotion in enumerate(emotions):
-        columns[f"score_{emotion}"] = pa.array(found.scores[:, k], pa.float32())
-    return pa.table(columns | {f"value_{name}": mean for name, mean in found.values.items()})
+    scores = {f"score_{name}": found.scores[:, k] for k, name in enumerate(emotions)}
+    return pa.table(texts | scores | {f"value_{name}": v for name, v in found.values.items()})
 
 
 def _line(name: str, cells: Iterable[str]) -> str:

@@ -6,38 +6,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from emovox.media.spectrogram import (
-    BUCKETS,
-    batch_spectrogram,
-    centre_bucket,
-    normalise,
-    num_samples,
-)
+from emovox.media import spectrogram
 from emovox.networks import prepare
 from emovox.student.vggvox import VGGVox
 
 MAX_FRAMES = 16_000  # frames per batch: 16 utterances of 10 s, or more shorter ones
-MIN_SAMPLES = num_samples(BUCKETS[0])  # 1 s; shorter utterances are padded
+MIN_SAMPLES = spectrogram.num_samples(spectrogram.BUCKETS[0])  # 1 s; shorter utterances are padded
 
 
 class TorchStudent:
-    """A speech network, ready to run; see `emovox.student.Student`.
+    """A speech network, ready to run; see `Student`, and `load_student` for options and errors.
 
-    Args:
-        name: name for results.
-        sha256: SHA-256 of the weights file.
-        net: network in evaluation mode; changed in place.
-        device: as for `load_student`.
-        precision: as for `load_student`.
+    `net` is in evaluation mode and is changed in place.
     """
 
     def __init__(
-        self,
-        name: str,
-        sha256: str,
-        net: VGGVox,
-        device: str = "auto",
-        precision: str = "auto",
+        self, name: str, sha256: str, net: VGGVox, device: str = "auto", precision: str = "auto"
     ) -> None:
         self.name, self.sha256 = name, sha256
         self.emotions, self.values = net.outputs.emotions, net.outputs.values
@@ -66,16 +50,16 @@ class TorchStudent:
 
         with torch.inference_mode():
             for position, utterance in enumerate(utterances):
-                spectrogram = self._spectrogram(utterance)
-                width = spectrogram.shape[1]
-                waiting.setdefault(width, []).append((position, spectrogram))
+                bucket = self._centre(utterance)
+                width = bucket.shape[1]
+                waiting.setdefault(width, []).append((position, bucket))
                 if (len(waiting[width]) + 1) * width > MAX_FRAMES:
                     finish(width)
             for width in list(waiting):
                 finish(width)
         return outputs
 
-    def _spectrogram(self, samples: np.ndarray) -> Tensor:
+    def _centre(self, samples: np.ndarray) -> Tensor:
         """Return the normalised centre bucket of an utterance, `[512, width]`."""
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1 or not len(samples):
@@ -83,6 +67,6 @@ class TorchStudent:
         if not np.isfinite(samples).all():
             raise ValueError("samples contain NaN or infinity")
         samples = np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
-        whole = batch_spectrogram(torch.from_numpy(samples)[None].to(self.device))[0]
-        start, width = centre_bucket(whole.shape[1])
-        return normalise(whole)[:, start : start + width].to(self._dtype)
+        whole = spectrogram.batch_spectrogram(torch.from_numpy(samples)[None].to(self.device))[0]
+        start, width = spectrogram.centre_bucket(whole.shape[1])
+        return spectrogram.normalise(whole)[:, start : start + width].to(self._dtype)

@@ -26,16 +26,12 @@ from emovox.labelling.label_videos import label_videos
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
 from emovox.media.spectrogram import num_samples
+from emovox.media.streams import choose_stream
 from emovox.packages import data_frame
 from emovox.scores import softmax
 from emovox.student import Student, load_student
 from emovox.student.clips import CHUNK
-from emovox.student.student_config import (
-    FRAMES_PER_SECOND,
-    MIN_SECONDS,
-    NO_TEACHER,
-    PredictConfig,
-)
+from emovox.student.student_config import FRAMES_PER_SECOND, MIN_SECONDS, NO_TEACHER, PredictConfig
 from emovox.teacher import find_teacher
 
 if TYPE_CHECKING:
@@ -191,11 +187,6 @@ class _Video:
     dataset: Dataset
     track_id: str
 
-    @property
-    def duration(self) -> float:
-        """Seconds up to the end of the last frame."""
-        return float(self.dataset.times(self.track_id)[-1]) + self.dataset.step
-
     def outputs(self, start: float, end: float) -> np.ndarray:
         """Return largest logits and mean values of a window, float32 `[E + V]`; NaN if unseen."""
         track = self.dataset[self.track_id]
@@ -226,7 +217,7 @@ def _predict_one(
         problems.append(f"{error}; scored by its pictures only" if video else str(error))
         if video is None:
             return None
-        duration = video.duration
+        duration = float(video.dataset.times(video.track_id)[-1]) + video.dataset.step
         starts = window_starts(duration, seconds, hop)
     ends = [min(start + seconds, duration) for start in starts]
     found |= {"path": [printable(str(path))] * len(starts), "start": starts, "end": ends}
@@ -259,8 +250,7 @@ def _label_videos(
     paths: Sequence[Path], config: PredictConfig, folder: Path, problems: list[str]
 ) -> dict[Path, _Video]:
     """Run the teacher on the files with pictures; return those in which it found faces."""
-    videos = [path for path in paths if config.teacher and _has_pictures(path)]
-    if not (config.teacher and videos):
+    if not config.teacher or not (videos := list(filter(_has_pictures, paths))):
         return {}
     dataset, track_ids = label_videos(
         videos,
@@ -285,8 +275,7 @@ def _has_pictures(path: Path) -> bool:
     """Return True for a file with a video stream that is not a cover image."""
     try:
         with open_media(path) as container:
-            still = av.stream.Disposition.attached_pic
-            return any(not stream.disposition & still for stream in container.streams.video)
+            return choose_stream(container, "video")[0] is not None
     except (av.FFmpegError, OSError):
         return False  # reading its sound reports the error
 

@@ -1,18 +1,12 @@
-"""Weights of the released student, from a MatConvNet file.
-
-The file is converted once to a checkpoint in the cache. The checkpoint is named by the SHA-256 of
-the released file, which is also the `sha256` of the loaded student.
-"""
+"""Weights of the released student, from a MatConvNet file."""
 
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
-from emovox.checkpoints import load_weights
 from emovox.dagnn import Layer, read_dagnn, to_state_dict
 from emovox.errors import InputError
-from emovox.registry import Weights
 from emovox.student import student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 
@@ -22,22 +16,13 @@ BATCH_NORMS = ("bn1", "bn2", "bn3", "bn4", "bn5", "bn6", "bn7")
 NAMES_BY_TYPE = {"dagnn.Conv": CONVOLUTIONS, "dagnn.BatchNorm": BATCH_NORMS}
 
 
-def load(weights: Weights) -> VGGVox:
-    """Load the network of a checkpoint or of a released file.
-
-    Raises:
-        InputError: the file holds something else; the message gives what was expected and found.
-    """
-    return load_weights(weights, student_checkpoint.load, read)
-
-
 def read(path: Path) -> VGGVox:
     """Read a released `.mat` file into the network, in evaluation mode.
 
     Filters in the file are `[frequency, time, in, out]`.
 
     Raises:
-        InputError: see `load`.
+        InputError: the file holds something else; the message gives what was expected and found.
     """
     tensors = to_state_dict(_named(read_dagnn(path), path), path)
     for name in CONVOLUTIONS:  # optional before a batch normalisation
@@ -48,11 +33,7 @@ def read(path: Path) -> VGGVox:
 
 
 def _named(layers: list[Layer], path: Path) -> list[Layer]:
-    """Rename layers to the network's names, by their order; keep names that already match.
-
-    Raises:
-        InputError: the numbers of convolutions or batch normalisations differ from the network's.
-    """
+    """Rename layers to the network's names, by their order; keep names that already match."""
     expected = {*CONVOLUTIONS, *BATCH_NORMS}
     if {layer.name for layer in layers} == expected and len(layers) == len(expected):
         return layers

@@ -7,7 +7,7 @@ number of processes and an interruption do not change it.
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -21,7 +21,7 @@ from emovox.dataset.reader import Dataset
 from emovox.dataset.rows import Dropped
 from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
-from emovox.student.clips import Clip, unreadable
+from emovox.student.clips import Clip, unusable
 from emovox.student.student_config import StudentTrainConfig
 
 Item = TypeVar("Item")
@@ -59,14 +59,7 @@ class Batch:
 
 
 class Segments(TorchDataset[Segment]):
-    """Segments of tracks.
-
-    Args:
-        dataset: source of the targets.
-        clips: tracks with audio.
-        root: folder of the audio, for messages.
-        config: recipe of the training.
-    """
+    """Segments of tracks with audio; `root` is the folder of the audio, for messages."""
 
     def __init__(
         self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: StudentTrainConfig
@@ -83,7 +76,7 @@ class Segments(TorchDataset[Segment]):
             return read_segment(self.dataset, clip, start, self.config)
         except InputError as error:
             empty = np.empty(0, np.float32)
-            return Segment(empty, empty, (unreadable(clip.track_id, clip.path, self.root, error),))
+            return Segment(empty, empty, (unusable(clip.track_id, clip.path, self.root, error),))
 
 
 class TrainSegments(Segments):
@@ -155,11 +148,10 @@ def load_batches(
         EmovoxError: an error of reading a segment, or a worker was killed.
     """
     loader = DataLoader(
-        _Caught(segments),
-        batch_size=batch_size,
-        sampler=positions,
+        _Batches(segments),
+        batch_size=None,
+        sampler=[positions[k : k + batch_size] for k in range(0, len(positions), batch_size)],
         num_workers=num_workers,
-        collate_fn=_collate,
         prefetch_factor=4 if num_workers else None,
         worker_init_fn=_start_worker,
     )
@@ -177,30 +169,22 @@ def load_batches(
         ) from error
 
 
-class _Caught(TorchDataset[Segment | EmovoxError]):
-    """Segments, or their errors: an error raised in a worker would print its traceback."""
+class _Batches(TorchDataset[Batch | EmovoxError]):
+    """Batches, or their errors: an error raised in a worker would print its traceback."""
 
     def __init__(self, segments: Segments) -> None:
         self.segments = segments
 
-    def __getitem__(self, position: int) -> Segment | EmovoxError:
+    def __getitem__(self, positions: Sequence[int]) -> Batch | EmovoxError:
         try:
-            return self.segments[position]
+            segments = [self.segments[position] for position in positions]
         except EmovoxError as error:
             return error
-
-
-def _collate(items: Iterable[Segment | EmovoxError]) -> Batch | EmovoxError:
-    segments = []
-    for item in items:
-        if isinstance(item, EmovoxError):
-            return item
-        segments.append(item)
-    heard = [segment for segment in segments if len(segment.samples)]
-    samples = np.array([segment.samples for segment in heard], np.float32)
-    targets = np.array([segment.target for segment in heard], np.float32)
-    failures = tuple(failure for segment in segments for failure in segment.failures)
-    return Batch(samples, targets, failures)
+        heard = [segment for segment in segments if len(segment.samples)]
+        samples = np.array([segment.samples for segment in heard], np.float32)
+        targets = np.array([segment.target for segment in heard], np.float32)
+        failures = tuple(failure for segment in segments for failure in segment.failures)
+        return Batch(samples, targets, failures)
 
 
 def _start_worker(worker: int) -> None:

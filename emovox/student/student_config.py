@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emovox.config import check_options, option
+from emovox.config import Options, option
 from emovox.dataset.names import POOLS, TIMINGS
 from emovox.devices import COMPILE_MODES, PRECISIONS
 
@@ -16,7 +16,7 @@ FRAMES_PER_SECOND = 100  # of spectrograms; `media.spectrogram` has the rest
 
 
 @dataclass(frozen=True)
-class StudentTrainConfig:
+class StudentTrainConfig(Options):
     """Recipe of a student. The defaults are the paper's (sections 3.2 and 5).
 
     Attributes:
@@ -77,9 +77,6 @@ class StudentTrainConfig:
     workers: int = option(2, least=0, most=1024)
     max_dropped: float = option(0.05, least=0, most=1)
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
     @property
     def num_frames(self) -> int:
         """Columns of a segment's spectrogram."""
@@ -94,7 +91,7 @@ class StudentTrainConfig:
 
 
 @dataclass(frozen=True)
-class EvaluateConfig:
+class EvaluateConfig(Options):
     """Options of `emovox evaluate`.
 
     Attributes:
@@ -114,12 +111,9 @@ class EvaluateConfig:
     max_dropped: float = option(0.05, least=0, most=1)
     seed: int = option(0, least=0)
 
-    def __post_init__(self) -> None:
-        check_options(self)
-
 
 @dataclass(frozen=True)
-class PredictConfig:
+class PredictConfig(Options):
     """Options of `emovox predict`.
 
     Attributes:
@@ -140,6 +134,3 @@ class PredictConfig:
     device: str = "auto"
     precision: str = option("auto", choices=PRECISIONS)
     jobs: int = option(0, least=0, shown="one per core")
-
-    def __post_init__(self) -> None:
-        check_options(self)

@@ -63,17 +63,9 @@ def score_split(
 ) -> SplitScores:
     """Return the AUC of every emotion with bootstrap intervals.
 
-    The bootstrap draws whole identities, with replacement.
-
-    Args:
-        split: name.
-        labels: numbers of the emotions, int `[N]`.
-        scores: of the student, float `[N, E]`.
-        identities: of the tracks, `[N]`.
-        emotions: their names.
-        seed: of the bootstrap.
-        absent: AUC of an emotion that no track has. NaN excludes it from the means; the reference
-            code uses 0.
+    The bootstrap draws whole identities `[N]`, with replacement. Labels are numbers of the
+    emotions, int `[N]`; scores are of the student, float `[N, E]`. `absent` is the AUC of an
+    emotion that no track has: NaN excludes it from the means; the reference code uses 0.
     """
     names, numbers = np.unique(identities, return_inverse=True)
     present = np.bincount(labels, minlength=len(emotions))

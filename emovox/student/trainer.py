@@ -1,4 +1,4 @@
-"""State of a student's training, and its steps."""
+"""State of a student's training, its steps and its loss."""
 
 import dataclasses
 import math
@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from emovox import runs
@@ -16,20 +17,32 @@ from emovox.devices import resolve_compile, resolve_precision
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, EmovoxError
 from emovox.media.spectrogram import batch_spectrogram, normalise
-from emovox.student.distillation import distillation_loss
 from emovox.student.distributed import Processes
 from emovox.student.segments import FixedSegments, Segments, TrainSegments, load_batches
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
 
 
-class Trainer:
-    """Network, optimiser and progress of a training.
+def distillation_loss(
+    student: torch.Tensor, teacher: torch.Tensor, config: StudentTrainConfig
+) -> torch.Tensor:
+    """Return the loss of each segment, `[B]`, from logits `[B, E]` (paper, section 3.2).
 
-    Args:
-        config: recipe.
-        processes: this process, and those that share each batch.
-        outputs: names of the logits of the student.
+    As in the paper, cross-entropy has no factor T squared; euclidean and huber are summed over the
+    emotions.
+    """
+    if config.loss == "cross-entropy":
+        softened = (teacher / config.temperature).softmax(dim=1)
+        return F.cross_entropy(student / config.temperature, softened, reduction="none")
+    if config.loss == "hard-label":
+        return F.cross_entropy(student, teacher.argmax(dim=1), reduction="none")
+    if config.loss == "euclidean":
+        return 0.5 * (student - teacher).square().sum(dim=1)
+    return F.huber_loss(student, teacher, reduction="none").sum(dim=1)
+
+
+class Trainer:
+    """Network, optimiser and progress of a training, in one of the processes that share a batch.
 
     Raises:
         ConfigError: `batch_size` is not a multiple of the number of processes, or unknown device,
@@ -46,10 +59,9 @@ class Trainer:
         self.precision = resolve_precision(config.precision, str(device))
         shape = StudentConfig(config.width, config.conv3, config.conv4)
         self.model = VGGVox(shape, torch.Generator().manual_seed(config.seed), outputs)
-        processes.synchronise(self.model)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.forward = processes.share(self.model)
         on_gpu = device.type == "cuda"  # on a CPU compiling made no difference in measurements
-        self.forward = processes.wrap_ddp(self.model)
         if resolve_compile(config.compile, str(device), pays=on_gpu):
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
         self.optimizer = torch.optim.SGD(
@@ -109,11 +121,6 @@ class Trainer:
             )
         return {"loss": float(loss.mean()), "agreement": float(hit.mean())}
 
-    def collect_failures(self) -> None:
-        """Exchange the unreadable tracks between all processes."""
-        for failures in self.processes.gather(self.failures):
-            self.failures |= failures
-
     def save(self, path: Path) -> None:
         """Write the resume point."""
         state = {
@@ -148,10 +155,7 @@ class Trainer:
     def _batches(
         self, segments: Segments, positions: Sequence[int], task: str
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """Yield samples and targets on the device; collect tracks that cannot be read.
-
-        The main process shows a progress bar in a terminal.
-        """
+        """Yield samples and targets on the device; collect tracks that cannot be read."""
         size = max(1, self.config.batch_size // self.processes.count)
         bar = tqdm(
             load_batches(segments, positions, size, self.config.workers),

@@ -149,7 +149,8 @@ def _run_epoch(
     training = time.perf_counter() - started
     for split, fixed in validation.items():
         record |= {f"{split}_{name}": value for name, value in run.validate(fixed).items()}
-    run.collect_failures()
+    for failures in run.processes.gather(run.failures):
+        run.failures |= failures
     record["tracks_unreadable"] = len(run.failures)
     losses = {name: value for name, value in record.items() if name.endswith("_loss")}
     if not all(map(math.isfinite, losses.values())):
@@ -174,12 +175,7 @@ def _run_epoch(
 
 
 def _check_splits(data: Dataset, config: StudentTrainConfig) -> None:
-    """Open the splits once, before the scan and before each worker process opens them.
-
-    Raises:
-        ConfigError: a required split is missing, or has no targets of this timing.
-        InputError: a split is damaged.
-    """
+    """Open the splits once, before the scan and before each worker process opens them."""
     for split in (TRAIN, config.choose_on):
         if split != LAST:
             data.check_split(split)
@@ -188,11 +184,7 @@ def _check_splits(data: Dataset, config: StudentTrainConfig) -> None:
 
 
 def _scan(data: Dataset, root: Path, config: StudentTrainConfig) -> dict[str, Scan]:
-    """Find the audio of the train split, and of a fixed fraction of each validation split.
-
-    Raises:
-        CheckError: too many tracks have no audio.
-    """
+    """Find the audio of the train split, and of a fixed fraction of each validation split."""
     scans = {}
     for split in (TRAIN, *(s for s in VALIDATION if s in data.splits)):
         track_ids = data.tracks[split]["track_id"].to_pylist()
@@ -207,9 +199,7 @@ def _recipe(
     config: StudentTrainConfig, precision: str, data: Dataset, scans: dict[str, Scan]
 ) -> Record:
     """Return everything that the result of a training depends on, without paths and device."""
-    values = dataclasses.asdict(config)
-    for name in RUNTIME_FIELDS:
-        del values[name]
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in RUNTIME_FIELDS}
     clips = hashlib.sha256()
     for split, scan in scans.items():
         for clip in scan.clips:

@@ -40,12 +40,7 @@ class StudentConfig:
 class VGGVox(Network):
     """Network from normalised spectrograms float32 `[B, 512, T >= 100]` to logits `[B, E]`.
 
-    Its first weights are He normal, the biases 0.
-
-    Args:
-        config: shape of the network.
-        generator: source of the weights; None for torch's default generator.
-        outputs: names of the logits.
+    Its first weights are He normal, from `generator` or torch's default one; the biases are 0.
     """
 
     architecture = "emovox.vggvox"

@@ -21,27 +21,21 @@ LOGITS_FILE = "teacher_logits.safetensors"
 def soft_targets(
     faces: FerPlus, teachers: list[str | Path], weight: float, out: Path, device: str
 ) -> np.ndarray:
-    """Mix the votes with the softmax of the teachers' averaged logits.
+    """Mix the votes with the softmax of the teachers' averaged logits: float32 `[N, 8]`.
 
-    The teachers run once on each face and its mirror image, without augmentation. The averaged
-    logits are saved in `out` for a resumed training.
-
-    Args:
-        faces: faces of the training part.
-        teachers: registered names or checkpoints.
-        weight: weight of the teachers; the votes have the rest.
-        out: folder of the training.
-        device: as for `load_teacher`.
-
-    Returns:
-        Targets float32 `[N, 8]`; each row sums to one.
+    The teachers have the `weight`, the votes the rest; each row sums to one. The teachers run once
+    on each face and its mirror image, without augmentation. The averaged logits are saved in `out`
+    for a resumed training.
     """
     path = out / LOGITS_FILE
     loaded = [load_teacher(name, device) for name in teachers]
     images_sha256 = hashlib.sha256(faces.images.tobytes()).hexdigest()
     identity = json.dumps([images_sha256, *(teacher.sha256 for teacher in loaded)])
-    logits = _saved_logits(path, identity)
-    if logits is None:
+    logits = None
+    with contextlib.suppress(OSError, SafetensorError), safe_open(path, "numpy") as file:
+        if (file.metadata() or {}).get("faces_and_teachers") == identity:
+            logits = file.get_tensor("logits")
+    if logits is None:  # missing, damaged, or of other faces or teachers
         logits = averaged_logits(loaded, faces.images)
         with replace_file(path) as temporary:
             save_file({"logits": logits}, temporary, {"faces_and_teachers": identity})
@@ -52,10 +46,3 @@ def averaged_logits(teachers: list[Teacher], images: np.ndarray) -> np.ndarray:
     """Return the mean over teachers and over each face and its mirror image: float32 `[N, 8]`."""
     total = sum(sum(predict(teacher, images)) for teacher in teachers)
     return np.asarray(total / (2 * len(teachers)), np.float32)
-
-
-def _saved_logits(path: Path, identity: str) -> np.ndarray | None:
-    with contextlib.suppress(OSError, SafetensorError), safe_open(path, "numpy") as file:
-        if (file.metadata() or {}).get("faces_and_teachers") == identity:
-            return file.get_tensor("logits")
-    return None  # missing, damaged, or of other faces or teachers

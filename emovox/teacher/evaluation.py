@@ -2,7 +2,6 @@
 
 import json
 import os
-from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,9 +24,7 @@ if TYPE_CHECKING:
 
 CHUNK = 256  # faces that are resized and scored at a time
 
-PLAIN = "without mirror averaging"
-MIRRORED = "with mirror averaging"
-
+PLAIN, MIRRORED = "without_mirror_averaging", "with_mirror_averaging"  # columns and JSON keys
 # Scores over all faces -> their labels in the summary.
 LABELS = {
     "accuracy": "accuracy",
@@ -59,7 +56,7 @@ class TeacherEvaluation:
     def __repr__(self) -> str:
         return (
             f"<TeacherEvaluation {self.teacher} on {self.part}: accuracy "
-            f"{self.plain.accuracy:.2%}, {self.mirrored.accuracy:.2%} {MIRRORED}>"
+            f"{self.plain.accuracy:.2%}, {self.mirrored.accuracy:.2%} with mirror averaging>"
         )
 
     def to_pandas(self) -> "pd.DataFrame":
@@ -70,7 +67,7 @@ class TeacherEvaluation:
         Raises:
             MissingPackageError: pandas is not installed.
         """
-        return data_frame(self._rows(), ["score", "emotion", _key(PLAIN), _key(MIRRORED)])
+        return data_frame(self._rows(), ["score", "emotion", PLAIN, MIRRORED])
 
     def summary(self) -> str:
         """Return the scores as lines of text, with one column each without and with averaging."""
@@ -99,8 +96,8 @@ class TeacherEvaluation:
         return {
             "teacher": {"name": self.teacher, "sha256": self.sha256},
             "part": self.part,
-            _key(PLAIN): self.plain.as_json(),
-            _key(MIRRORED): self.mirrored.as_json(),
+            PLAIN: self.plain.as_json(),
+            MIRRORED: self.mirrored.as_json(),
         }
 
     def write(self, out: str | os.PathLike[str]) -> None:
@@ -108,16 +105,12 @@ class TeacherEvaluation:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
-        for scores, averaging, file in (
+        for scores, key, file in (
             (self.plain, PLAIN, "confusion.png"),
             (self.mirrored, MIRRORED, "confusion-mirror-averaged.png"),
         ):
-            title = f"{self.teacher} on {self.part}, {averaging}"
+            title = f"{self.teacher} on {self.part}, {key.replace('_', ' ')}"
             save_confusion(np.array(scores.confusion), EMOTIONS, "faces", title, folder / file)
-
-
-def _key(averaging: str) -> str:
-    return averaging.replace(" ", "_")
 
 
 def evaluate_teacher(
@@ -166,20 +159,16 @@ def predict(teacher: Teacher, images: np.ndarray) -> tuple[np.ndarray, np.ndarra
         found, expected = ", ".join(teacher.emotions), ", ".join(EMOTIONS)
         raise InputError(f"teacher {teacher.name}: emotions are {found}; FERPlus has {expected}")
     plain, mirrored = [], []
-    for chunk in _chunks(teacher, images):
-        plain.append(teacher(chunk)[:, : len(EMOTIONS)])
-        mirrored.append(teacher(np.ascontiguousarray(chunk[:, :, ::-1]))[:, : len(EMOTIONS)])
-    logits = np.concatenate(plain), np.concatenate(mirrored)
-    if not np.isfinite(logits).all():
-        raise InputError(f"teacher {teacher.name}: logits are not finite")
-    return logits
-
-
-def _chunks(teacher: Teacher, images: np.ndarray) -> Iterator[np.ndarray]:
-    """Yield crops of the teacher's input size, with a progress bar if stderr is a terminal."""
     starts = range(0, len(images), CHUNK)
+    # The progress bar is drawn in a terminal only.
     for start in tqdm(starts, desc=teacher.name, unit_scale=CHUNK, unit="face", disable=None):
         grey = images[start : start + CHUNK]
         if grey.shape[1:] != (teacher.input_size, teacher.input_size):
             grey = np.stack([resize(face, teacher.input_size) for face in grey])
-        yield np.repeat(grey[..., None], 3, axis=3)
+        crops = np.repeat(grey[..., None], 3, axis=3)
+        plain.append(teacher(crops)[:, : len(EMOTIONS)])
+        mirrored.append(teacher(np.ascontiguousarray(crops[:, :, ::-1]))[:, : len(EMOTIONS)])
+    logits = np.concatenate(plain), np.concatenate(mirrored)
+    if not np.isfinite(logits).all():
+        raise InputError(f"teacher {teacher.name}: logits are not finite")
+    return logits

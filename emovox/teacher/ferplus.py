@@ -114,12 +114,11 @@ def read(source: str | os.PathLike[str], part: str) -> FerPlus:
     folder = files.find(FOLDERS[part])
     shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
     own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
+    labels: list[_Label] = []
     if shared is not None and (folder is not None or pixels is not None):
         labels = _read_shared_labels(files, shared, part)
     elif own is not None:
         labels = _read_own_labels(files, own)
-    else:
-        labels = []
     if not labels:
         raise InputError(
             f"{source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its images "
@@ -142,8 +141,7 @@ class _Files:
     """Files of a folder or a zip file, by their paths relative to it."""
 
     def __init__(self, source: Path) -> None:
-        self.source = source
-        self._archive = None
+        self.source, self._archive = source, None
         if zipfile.is_zipfile(source):
             try:
                 self._archive = zipfile.ZipFile(source)
@@ -168,18 +166,15 @@ class _Files:
             path = self.source / name
             with self._archive.open(name) if self._archive else path.open("rb") as file:
                 yield file
-        except InputError:
-            raise
         except READ_ERRORS as error:
-            reason = getattr(error, "strerror", None) or first_line(error)
+            reason = first_line(error)
             raise InputError(f"{self.source}: {name}: cannot be read ({reason})") from error
 
-    @contextlib.contextmanager
-    def open_table(self, name: str) -> Iterator[Iterator[list[str]]]:
-        """Open a CSV file as an iterator over its rows."""
+    def rows(self, name: str) -> Iterator[list[str]]:
+        """Yield the rows of a CSV file."""
         with self.open(name) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-            yield csv.reader(text)
+            yield from csv.reader(text)
 
 
 @dataclass(frozen=True)
@@ -193,26 +188,24 @@ class _Label:
 
 def _read_shared_labels(files: _Files, name: str, part: str) -> list[_Label]:
     """Return the rows of fer2013new.csv that belong to one part."""
-    where = f"{files.source}: {name}"
-    with files.open_table(name) as rows:
-        usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
-        return [
-            # Faces without a name are missing in the official folders.
-            _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
-            for i, row in enumerate(rows)
-            if len(row) > max(usage, image) and row[usage] == USAGES[part]
-        ]
+    where, rows = f"{files.source}: {name}", files.rows(name)
+    usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
+    return [
+        # Faces without a name are missing in the official folders.
+        _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
+        for i, row in enumerate(rows)
+        if len(row) > max(usage, image) and row[usage] == USAGES[part]
+    ]
 
 
 def _read_own_labels(files: _Files, name: str) -> list[_Label]:
     """Return the rows of a folder's label.csv: name, box, votes; no header."""
     columns = range(2, 2 + len(VOTE_NAMES))
-    with files.open_table(name) as rows:
-        return [
-            _Label(i, row[0], _votes(row, columns, f"{files.source}: {name}: line {i + 1}"))
-            for i, row in enumerate(rows)
-            if row
-        ]
+    return [
+        _Label(i, row[0], _votes(row, columns, f"{files.source}: {name}: line {i + 1}"))
+        for i, row in enumerate(files.rows(name))
+        if row
+    ]
 
 
 def _columns(header: list[str], names: Sequence[str], where: str) -> list[int]:
@@ -239,26 +232,25 @@ def _votes(row: list[str], columns: Sequence[int], where: str) -> list[int]:
 
 def _read_pixels(files: _Files, name: str, labels: list[_Label], usage_name: str) -> np.ndarray:
     """Return the images uint8 `[N, 48, 48]` of some rows of fer2013.csv, one row per face."""
-    where = f"{files.source}: {name}"
-    wanted = {label.row: i for i, label in enumerate(labels)}
-    images = np.empty((len(labels), SIDE, SIDE), np.uint8)
-    num_read = 0
-    with files.open_table(name) as rows:
-        usage, pixels = _columns(next(rows, []), ("Usage", "pixels"), where)
-        for number, row in enumerate(rows):
-            if number not in wanted:
-                continue
-            line = f"{where}: line {number + 2}"
-            if len(row) <= max(usage, pixels) or row[usage].strip() != usage_name:
-                raise InputError(
-                    f"{line}: usage is not {usage_name}, as in fer2013new.csv; use two files of "
-                    "the same release"
-                )
-            images[wanted[number]] = _grey_levels(row[pixels], line)
-            num_read += 1
-    if num_read < len(labels):
-        raise InputError(f"{where}: ends after {num_read} of {len(labels)} faces of {usage_name}")
-    return images
+    where, rows = f"{files.source}: {name}", files.rows(name)
+    wanted = {label.row for label in labels}
+    usage, pixels = _columns(next(rows, []), ("Usage", "pixels"), where)
+    images = []
+    for number, row in enumerate(rows):
+        if number not in wanted:
+            continue
+        line = f"{where}: line {number + 2}"
+        if len(row) <= max(usage, pixels) or row[usage].strip() != usage_name:
+            raise InputError(
+                f"{line}: usage is not {usage_name}, as in fer2013new.csv; use two files of the "
+                "same release"
+            )
+        images.append(_grey_levels(row[pixels], line))
+    if len(images) < len(labels):
+        raise InputError(
+            f"{where}: ends after {len(images)} of {len(labels)} faces of {usage_name}"
+        )
+    return np.stack(images)
 
 
 def _grey_levels(text: str, where: str) -> np.ndarray:
@@ -281,7 +273,6 @@ def _read_image(files: _Files, name: str) -> np.ndarray:
     if image is None:
         raise InputError(f"{where}: not an image")
     if image.shape != (SIDE, SIDE):
-        raise InputError(
-            f"{where}: is {image.shape[1]} x {image.shape[0]}, expected {SIDE} x {SIDE}"
-        )
+        height, width = image.shape
+        raise InputError(f"{where}: is {width} x {height}, expected {SIDE} x {SIDE}")
     return image

@@ -20,19 +20,9 @@ NUM_SLOTS = 2  # one is filled while the other is copied
 
 
 class TorchTeacher:
-    """A face network, ready to run. See `emovox.teacher.Teacher`.
+    """A face network, ready to run; see `Teacher`, and `load_teacher` for options and errors.
 
-    Args:
-        name: name for the manifest.
-        sha256: SHA-256 of the weights file.
-        net: network in evaluation mode; changed in place.
-        device: as for `load_teacher`.
-        precision: as for `load_teacher`.
-        compiled: run through `torch.compile`; the first batch then takes up to half a minute.
-
-    Raises:
-        ConfigError: unknown device or precision.
-        EmovoxError: `torch.compile` fails on this machine.
+    `net` is in evaluation mode and is changed in place.
     """
 
     def __init__(
@@ -123,7 +113,6 @@ class _Slot:
     """Host memory for one batch, pinned for a GPU so that the copy is asynchronous."""
 
     def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self.shape = shape
         self._device = device
         on_gpu = device.type == "cuda"
         self._host = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)

@@ -1,8 +1,4 @@
-"""Weights of the released FERPlus networks, from PyTorch and from MatConvNet files.
-
-Either form is converted once to a checkpoint in the cache. The checkpoint is named by the SHA-256
-of the released file, which is also the `sha256` of the loaded teacher.
-"""
+"""Weights of the released FERPlus networks, from PyTorch and from MatConvNet files."""
 
 import re
 import struct
@@ -44,11 +40,7 @@ def load(weights: Weights) -> FaceNetwork:
 
 
 def read(path: Path) -> FaceNetwork:
-    """Read a released `.pth` or `.mat` file into its network, in evaluation mode.
-
-    Raises:
-        InputError: see `load`.
-    """
+    """Read a released `.pth` or `.mat` file into its network, in evaluation mode; see `load`."""
     tensors = to_state_dict(read_dagnn(path), path) if path.suffix == ".mat" else read_pth(path)
     with_gates = any(name.endswith("_1x1_down.weight") for name in tensors)
     net = Senet(SenetConfig(squeeze_excite=with_gates))
@@ -63,10 +55,9 @@ def read(path: Path) -> FaceNetwork:
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:
-    """Read a PyTorch state dict; code in the file is never run.
+    """Read a PyTorch state dict; InputError if the file is damaged or holds something else.
 
-    Raises:
-        InputError: the file is damaged or holds something else.
+    Code in the file is never run.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)

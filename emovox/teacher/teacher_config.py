@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from emovox.config import check_options, option
+from emovox.config import Options, option
 from emovox.devices import PRECISIONS
 from emovox.errors import ConfigError
 
@@ -12,7 +12,7 @@ MIN_WIDTH = 8  # of a stage; squeeze-and-excitation divides the channels by 8
 
 
 @dataclass(frozen=True)
-class TeacherTrainConfig:
+class TeacherTrainConfig(Options):
     """Recipe of a training on FERPlus. The defaults are pipelines/teacher-ferplus-first.toml.
 
     Attributes:
@@ -72,7 +72,7 @@ class TeacherTrainConfig:
     bf16: bool = True
 
     def __post_init__(self) -> None:
-        check_options(self)
+        super().__post_init__()
         shape = self.widths + self.depths
         if len(self.widths) != len(self.depths) or min(shape, default=0) < 1:
             raise ConfigError(
@@ -84,7 +84,7 @@ class TeacherTrainConfig:
 
 
 @dataclass(frozen=True)
-class TeacherEvaluateConfig:
+class TeacherEvaluateConfig(Options):
     """Options of the evaluation of a teacher on FERPlus.
 
     Attributes:
@@ -96,6 +96,3 @@ class TeacherEvaluateConfig:
     part: str = option("private_test", choices=PARTS)
     device: str = "auto"
     precision: str = option("fp32", choices=PRECISIONS)
-
-    def __post_init__(self) -> None:
-        check_options(self)

@@ -3,6 +3,7 @@
 import copy
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,8 @@ STATEFUL = ("model", "average", "optimizer")  # attributes of a trainer with a s
 class TeacherTrainer:
     """Network, moving average, optimiser and progress of a training.
 
-    Args:
-        config: recipe.
-        images: grey faces uint8 `[N, 48, 48]`.
-        targets: distributions over the emotions, float32 `[N, 8]`.
-        device: device of the training.
+    Images are grey faces, uint8 `[N, 48, 48]`; targets are distributions over the emotions, float32
+    `[N, 8]`.
     """
 
     def __init__(
@@ -45,20 +43,22 @@ class TeacherTrainer:
         self.model = CompactNet(shape).to(device)
         self.model.to(memory_format=torch.channels_last)
         self.average = copy.deepcopy(self.model).eval()
+        # Matrices and kernels decay; biases and batch normalisation do not.
+        groups: list[dict[str, Any]] = [
+            {"params": [p for p in self.model.parameters() if p.ndim > 1]},
+            {"params": [p for p in self.model.parameters() if p.ndim <= 1], "weight_decay": 0},
+        ]
         self.optimizer = torch.optim.SGD(
-            _parameter_groups(self.model, config.weight_decay),
+            groups,
             lr=config.learning_rate,
             momentum=config.momentum,
+            weight_decay=config.weight_decay,
             nesterov=True,
         )
         self.epoch, self.best = 0, math.inf  # completed epochs; lowest cross-entropy on PublicTest
 
     def start_from(self, source: str | Path) -> None:
-        """Copy the weights of a checkpoint.
-
-        Raises:
-            InputError: the checkpoint's network has another shape.
-        """
+        """Copy the weights of a checkpoint; InputError if its network has another shape."""
         path = find_teacher(source).path
         net = teacher_checkpoint.load(path)
         if type(net) is not CompactNet or net.config != self.model.config:
@@ -114,11 +114,7 @@ class TeacherTrainer:
         runs.save_state(path, state)
 
     def resume(self, path: Path) -> None:
-        """Load the resume point, if there is one.
-
-        Raises:
-            InputError: the resume point is damaged.
-        """
+        """Load the resume point, if there is one; InputError if it is damaged."""
         with runs.saved_state(path) as state:
             if state is None:
                 return
@@ -129,16 +125,6 @@ class TeacherTrainer:
             if self.device.type == "cuda" and "cuda_rng" in state:
                 torch.cuda.set_rng_state(state["cuda_rng"], self.device)
             self.epoch, self.best = state["epoch"], state["best"]
-
-
-def _parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Return groups that decay matrices and kernels, but not biases and batch normalisation."""
-    decayed = [p for p in model.parameters() if p.ndim > 1]
-    others = [p for p in model.parameters() if p.ndim <= 1]
-    return [
-        {"params": decayed, "weight_decay": weight_decay},
-        {"params": others, "weight_decay": 0},
-    ]
 
 
 def _learning_rate(config: TeacherTrainConfig, epoch: float) -> float:

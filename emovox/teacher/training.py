@@ -6,7 +6,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Generator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,8 @@ from emovox.teacher.teacher_scores import score
 from emovox.teacher.teacher_trainer import TeacherTrainer
 
 Record = dict[str, Any]
+# A teacher to learn from: a registered name, a checkpoint, or a recipe to train first.
+Source = tuple[str | Path, TeacherTrainConfig | None]
 
 
 def train_teacher(
@@ -144,58 +145,43 @@ def _train_one(run: TeacherTrainer, public: ferplus.FerPlus, recipe: Record, out
     return record
 
 
-@dataclass(frozen=True)
-class _Source:
-    """A teacher to learn from: a registered name, a checkpoint, or a recipe to train first."""
-
-    name: str | Path
-    recipe: TeacherTrainConfig | None = None
-
-    @property
-    def stem(self) -> str:
-        return Path(self.name).stem
-
-
 def _find_sources(
     config: TeacherTrainConfig, recipes: Path, above: tuple[Path, ...] = ()
-) -> list[_Source]:
+) -> list[Source]:
     """Find the teachers of `start_from` and `distill_from` before anything is written or trained.
 
-    Args:
-        config: the recipe.
-        recipes: folder that relative paths start from.
-        above: recipes that lead to this one, to detect cycles.
+    Relative paths start from `recipes`; `above` are the recipes that lead to this one.
     """
-    sources = []
+    sources: list[Source] = []
     for name in (*([config.start_from] if config.start_from else []), *config.distill_from):
         beside = recipes / name
         if not name.endswith(".toml"):
-            sources.append(_Source(beside if beside.is_file() else name))
-            find_teacher(sources[-1].name)
+            sources.append((beside if beside.is_file() else name, None))
+            find_teacher(sources[-1][0])
             continue
         if beside.resolve() in above:
             raise ConfigError(f"{beside}: a recipe cannot learn from itself")
         recipe = read_config(TeacherTrainConfig, beside, {"device": config.device})
         _find_sources(recipe, beside.parent, (*above, beside.resolve()))
-        sources.append(_Source(beside, recipe))
-    stems = [source.stem for source in sources if source.recipe]
+        sources.append((beside, recipe))
+    stems = [Path(name).stem for name, recipe in sources if recipe]
     if len(set(stems)) < len(stems):
         raise ConfigError(f"recipes to learn from need different names; found {', '.join(stems)}")
     return sources
 
 
 def _train_sources(
-    sources: list[_Source], data: str | os.PathLike[str], out: Path
+    sources: list[Source], data: str | os.PathLike[str], out: Path
 ) -> Generator[Record, None, list[str | Path]]:
     """Train the sources that are recipes, yielding their records; return the weights of all."""
     found: list[str | Path] = []
-    for source in sources:
-        if source.recipe is None:
-            found.append(source.name)
+    for name, recipe in sources:
+        if recipe is None:
+            found.append(name)
             continue
-        folder = out / source.stem
-        for record in train_epochs(data, folder, source.recipe, Path(source.name).parent):
-            yield {"recipe": source.stem, **record}
+        folder = out / Path(name).stem
+        for record in train_epochs(data, folder, recipe, Path(name).parent):
+            yield {"recipe": folder.name, **record}
         found.append(folder / runs.BEST_FILE)
     return found
 

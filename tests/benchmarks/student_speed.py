@@ -33,9 +33,9 @@ from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE
 from emovox.media.spectrogram import batch_spectrogram, normalise
 from emovox.student.clips import Clip
-from emovox.student.distillation import distillation_loss
 from emovox.student.segments import TrainSegments, load_batches
 from emovox.student.student_config import StudentTrainConfig
+from emovox.student.trainer import distillation_loss
 from emovox.student.vggvox import VGGVox
 
 ENOUGH = 1.5
