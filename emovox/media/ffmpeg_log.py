@@ -35,13 +35,15 @@ def error_log() -> Iterator[list[_LogLine]]:
 
 def complaint(stream: "av.VideoStream", log: list[_LogLine]) -> str:
     """Return the first logged error of the container or of this stream; empty if none."""
+    container = stream.container.format.name
     for level, name, message in log:
-        about = re.match(r"stream (\d+), ", message)
-        if (
-            level <= av.logging.ERROR
-            and name in (stream.container.format.name, "IMGUTILS")
-            and not message.startswith(HARMLESS)
-            and (about is None or int(about[1]) == stream.index)
-        ):
+        if level <= av.logging.ERROR and concerns(name, message, container, stream.index):
             return message.strip()
     return ""
+
+
+def concerns(name: str, message: str, container: str, stream: int | None) -> bool:
+    """Return True if a component's error is one of the container or of this stream."""
+    about = re.match(r"stream (\d+), ", message)
+    ours = about is None or about[1] == str(stream)
+    return ours and name in (container, "IMGUTILS") and not message.startswith(HARMLESS)
