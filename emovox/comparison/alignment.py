@@ -84,9 +84,7 @@ class Rows:
         with _reading(path):
             self._file = pq.ParquetFile(path, read_dictionary=["track_id"])
         found = self._file.schema_arrow
-        kind = found.types[-1]
-        size = kind.list_size if pa.types.is_fixed_size_list(kind) else 1
-        wanted = columns.of(table, size)
+        wanted = columns.of(table, schema.embedding_size(found))
         self._columns = ["frame_index", *(name for name in wanted.names if name not in KEYS)]
         if found.names != wanted.names or found.types[1:] != wanted.types[1:]:
             raise InputError(f"{path}: columns differ from the contract; {INVALID}")
@@ -96,16 +94,7 @@ class Rows:
         self._held: dict[int, np.ndarray] = {}
 
     def check(self, ids: pa.ChunkedArray, offsets: np.ndarray, counts: np.ndarray) -> None:
-        """Check that the runs of equal track_id are the tracks of the table `tracks`.
-
-        Args:
-            ids: track_id of each track.
-            offsets: first row of each track, int `[T]`.
-            counts: number of rows of each track, int `[T]`.
-
-        Raises:
-            InputError: they differ.
-        """
+        """Raise InputError unless the runs of equal track_id are the tracks of `tracks`."""
         with _reading(self._path):
             column = self._file.read(["track_id"])["track_id"].unify_dictionaries()
         column = column.combine_chunks()
@@ -154,22 +143,14 @@ def _reading(path: Path) -> Iterator[None]:
 
 @dataclass(frozen=True)
 class Block:
-    """Rows of some common tracks.
+    """Rows of some common tracks."""
 
-    Attributes:
-        tracks: indices among the common tracks `[T]`.
-        owner: position in `tracks` of each common row `[n]`.
-        frame_index: grid point of each common row in OLD `[n]`.
-        old, new: values of the common rows `[columns, n]`.
-        added, removed: track index and grid point of rows in one dataset only `[2, m]`.
-    """
-
-    tracks: np.ndarray
-    owner: np.ndarray
-    frame_index: np.ndarray
-    old: np.ndarray
+    tracks: np.ndarray  # [T], indices among the common tracks
+    owner: np.ndarray  # [n], position in `tracks` of each common row
+    frame_index: np.ndarray  # [n], grid point of each common row in OLD
+    old: np.ndarray  # [columns, n], values of the common rows
     new: np.ndarray
-    added: np.ndarray
+    added: np.ndarray  # [2, m], track index and grid point of rows in one dataset only
     removed: np.ndarray
 
 

@@ -1,12 +1,12 @@
 """Version bump that the differences between two datasets require."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 from emovox.comparison.alignment import INVALID, Pair
 from emovox.comparison.changes import Bump, Change
 from emovox.dataset import schema
+from emovox.dataset.names import parse_version
 
 
 def find_bump(pair: Pair, changes: list[Change], files: list[str]) -> Bump:
@@ -26,7 +26,7 @@ def find_bump(pair: Pair, changes: list[Change], files: list[str]) -> Bump:
     found = {"major": major, "minor": minor, "patch": patch, "none": []}
     level = next((level for level, reasons in found.items() if reasons), "none")
     reasons = found[level]
-    before, after = _numbers(old["version"]), _numbers(new["version"])
+    before, after = (parse_version(str(side["version"])) for side in (old, new))
     if before is None:
         return Bump(level, reasons, None, None)
     least = _next(before, level)
@@ -64,16 +64,8 @@ def _unseen(pair: Pair) -> list[str]:
     return [found] if tables else []
 
 
-def _numbers(version: str) -> tuple[int, ...] | None:
-    match = re.fullmatch(r"(\d+)\.(\d+)\.(\d+)", str(version))
-    return tuple(map(int, match.groups())) if match else None
-
-
 def _next(version: tuple[int, ...], level: str) -> tuple[int, ...]:
-    major, minor, patch = version
-    return {
-        "major": (major + 1, 0, 0),
-        "minor": (major, minor + 1, 0),
-        "patch": (major, minor, patch + 1),
-        "none": version,
-    }[level]
+    if level == "none":
+        return version
+    place = ("major", "minor", "patch").index(level)
+    return (*version[:place], version[place] + 1, *(0,) * (2 - place))

@@ -154,12 +154,9 @@ class Difference:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a DataFrame with one row per kind of change.
+        """Return a DataFrame with one row per kind of change; MissingPackageError without pandas.
 
         Its columns are those of `Change`, with the first of `rows` as first_example.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
         """
         rows = [asdict(change) for change in self.changes]
         return data_frame([r | {"first_example": next(iter(r.pop("rows")), None)} for r in rows])
@@ -209,17 +206,9 @@ class Difference:
             title = "label of tracks (rows: old, columns: new)"
             yield _matrix(title, self.tracks.labels, emotions)
         if frames.largest is not None:
-            rows: list[list[Any]] = [
-                [name, *entry.values()] for name, entry in frames.outputs.items()
-            ]
-            terms, means, largest = np.array([row[1:] for row in rows[: len(emotions)]]).T
-            every: list[Any] = [
-                "all logits",
-                float(terms.sum()),
-                float(means.mean()),
-                float(largest.max()),
-            ]
-            rows.insert(len(emotions), every)
+            rows = [[name, *entry.values()] for name, entry in frames.outputs.items()]
+            terms, means, largest = np.array([row[1:] for row in rows[: len(emotions)]], float).T
+            rows.insert(len(emotions), ["all logits", terms.sum(), means.mean(), largest.max()])
             yield _table(["outputs", "KL term", "mean change", "largest change"], rows)
             where = "{output} {old:.4f} -> {new:.4f} in frame {frame_index} of {track_id}"
             yield _item("largest", where.format(**frames.largest))

@@ -15,14 +15,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import card_text, schema
-from emovox.dataset.documents import outputs_of, read_document, read_manifest
+from emovox.dataset.documents import outputs_of, read_document, read_manifest, tables_of
 from emovox.dataset.store import matrix_of
 from emovox.emotions import Outputs
 from emovox.errors import CheckError, InputError, first_line
 
-# Upper bounds, in rows, of Hugging Face's size categories, and their names.
-SIZES = (10**3, 10**4, 10**5, 10**6, 10**7, 10**8, 10**9)
-SIZE_NAMES = ("1K", "10K", "100K", "1M", "10M", "100M", "1B")
+# Hugging Face's size categories, and the numbers of rows between them.
+SIZES = (
+    *("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M"),
+    *("1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B"),
+)
+SIZE_BOUNDS = tuple(10**k for k in range(3, 10))
 
 
 @dataclass
@@ -70,46 +73,30 @@ def render_card(
     digest = f", weights sha256 `{teacher['sha256']}`" if teacher["sha256"] else ""
     accuracy = provenance.get("teacher", {}).get("accuracy")
     emotions = manifest["emotions"]
-    lines = [
-        *_front_matter(manifest, splits),
+    paragraphs = [
+        _front_matter(manifest, splits),
         f"# {manifest['name']} {manifest['version']}",
-        "",
         card_text.summary(manifest, provenance),
-        "",
         *_splits(manifest, splits),
         card_text.missing(manifest),
-        "",
         "Tracks by label, the emotion with the largest logit over all frames of a track:",
-        "",
-        *_emotions({split: counts[split].labels for split in splits}, emotions),
+        _emotions({split: counts[split].labels for split in splits}, emotions),
         "Frames by dominant emotion:",
-        "",
-        *_emotions({split: counts[split].frames for split in splits}, emotions),
+        _emotions({split: counts[split].frames for split in splits}, emotions),
         *card_text.values(manifest),
         "## Teacher",
-        "",
-        f"`{teacher['name']}`{digest}.",
-        *([f"Accuracy: {accuracy}."] if accuracy else []),
-        "",
+        f"`{teacher['name']}`{digest}." + (f"\nAccuracy: {accuracy}." if accuracy else ""),
         "## Use and limits",
-        "",
         f"{limits.use} {limits.errors} {limits.biases} {limits.misuse}",
-        "",
         "## Licence",
-        "",
         card_text.LICENCE,
-        "",
         "## Citation",
-        "",
-        "```bibtex",
-        card_text.CITATION,
-        "```",
-        "",
+        f"```bibtex\n{card_text.CITATION}\n```\n",
     ]
-    return "\n".join(lines)
+    return "\n\n".join(paragraphs)
 
 
-def _front_matter(manifest: Mapping[str, Any], splits: list[str]) -> list[str]:
+def _front_matter(manifest: Mapping[str, Any], splits: list[str]) -> str:
     lines = [
         "---",
         f"pretty_name: {json.dumps(manifest['name'], ensure_ascii=False)}",  # JSON is valid YAML
@@ -119,47 +106,36 @@ def _front_matter(manifest: Mapping[str, Any], splits: list[str]) -> list[str]:
         "- audio-classification",
         "tags:",
         *(f"- {tag}" for tag in card_text.TAGS),
-        f"size_categories: [{_size_category(manifest['totals']['frames'])}]",
+        f"size_categories: [{SIZES[bisect(SIZE_BOUNDS, manifest['totals']['frames'])]}]",
     ]
     if splits:
         lines.append("configs:")
-        names = {f["path"] for f in manifest["files"]}
-        tables = [t for t in schema.TABLES if schema.table_file(t, splits[0]) in names]
-        for table in tables:
+        for table in tables_of(manifest):
             lines += [f"- config_name: {table}"]
             lines += ["  default: true"] if table == "frames" else []
             lines.append("  data_files:")
             for split in splits:
                 lines += [f"  - split: {split}", f"    path: {schema.table_file(table, split)}"]
-    return [*lines, "---", ""]
-
-
-def _size_category(rows: int) -> str:
-    """Return Hugging Face's name for a number of rows: `n<1K`, `1K<n<10K`, ..., `n>1B`."""
-    size = bisect(SIZES, rows)
-    if size == 0:
-        return f"n<{SIZE_NAMES[0]}"
-    if size == len(SIZES):
-        return f"n>{SIZE_NAMES[-1]}"
-    return f"{SIZE_NAMES[size - 1]}<n<{SIZE_NAMES[size]}"
+    return "\n".join([*lines, "---"])
 
 
 def _splits(manifest: Mapping[str, Any], splits: list[str]) -> list[str]:
+    """Return a table with the numbers of each split, and a note on those without rows."""
     lines = ["| split | tracks | frames | identities |", "|---|---:|---:|---:|"]
     for split in splits:
         n = manifest["totals"]["by_split"][split]
         lines.append(f"| {split} | {n['tracks']:,} | {n['frames']:,} | {n['identities']:,} |")
-    if empty := [s for s in schema.SPLITS if s not in splits]:
-        lines += ["", f"No track fell into {' and '.join(empty)}: there are no files for it."]
-    return [*lines, ""]
+    empty = " and ".join(s for s in schema.SPLITS if s not in splits)
+    note = f"No track fell into {empty}: there are no files for it."
+    return ["\n".join(lines), *([note] if empty else [])]
 
 
-def _emotions(counts: Mapping[str, Counter[str]], emotions: Sequence[str]) -> list[str]:
+def _emotions(counts: Mapping[str, Counter[str]], emotions: Sequence[str]) -> str:
     """Return a table with a row for each split and a column for each emotion."""
     lines = [f"| split | {' | '.join(emotions)} |", f"|---|{'---:|' * len(emotions)}"]
     for split, by_emotion in counts.items():
         lines.append(f"| {split} | {' | '.join(f'{by_emotion[e]:,}' for e in emotions)} |")
-    return [*lines, ""]
+    return "\n".join(lines)
 
 
 def card_of(root: str | os.PathLike[str]) -> str:

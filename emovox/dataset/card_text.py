@@ -21,21 +21,13 @@ TAGS = ("emotion-recognition", "speech")
 
 @dataclass(frozen=True)
 class Limits:
-    """Purpose and limits of a dataset, one text each.
+    """Purpose and limits of a dataset, one text each."""
 
-    Attributes:
-        use: intended use.
-        errors: reliability of the logits.
-        biases: skew of the labels.
-        misuse: uses to avoid.
-        people: personal data in the dataset.
-    """
-
-    use: str
-    errors: str
-    biases: str
-    misuse: str
-    people: str
+    use: str  # intended
+    errors: str  # reliability of the logits
+    biases: str  # skew of the labels
+    misuse: str  # uses to avoid
+    people: str  # personal data in the dataset
 
 
 REAL = Limits(
@@ -83,6 +75,6 @@ def missing(manifest: Mapping[str, Any]) -> str:
 
 
 def values(manifest: Mapping[str, Any]) -> list[str]:
-    """Return lines on the values of the dataset; none if it has none."""
+    """Return a paragraph on the values of the dataset; none if it has none."""
     names = ", ".join(f"`value_{name}`" for name in manifest["values"])
-    return [f"Each frame also has the values {names}.", ""] if names else []
+    return [f"Each frame also has the values {names}."] if names else []

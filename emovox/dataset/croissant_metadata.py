@@ -13,19 +13,13 @@ from typing import Any
 import pyarrow as pa
 
 from emovox.dataset import schema
-from emovox.dataset.documents import outputs_of
+from emovox.dataset.documents import outputs_of, tables_of
 
 Node = dict[str, Any]
 
-DATA_TYPES = {
-    pa.string(): "sc:Text",
-    pa.int16(): "cr:Int16",
-    pa.int32(): "cr:Int32",
-    pa.int64(): "cr:Int64",
-    pa.float16(): "cr:Float16",
-    pa.float32(): "cr:Float32",
-    pa.float64(): "cr:Float64",
-}
+NUMBERS = ("Int16", "Int32", "Int64", "Float16", "Float32", "Float64")
+DATA_TYPES = {pa.type_for_alias(name.lower()): f"cr:{name}" for name in NUMBERS}
+DATA_TYPES[pa.string()] = "sc:Text"
 EMBEDDING_SIZE = 1  # any: the metadata does not state it
 PARQUET = "application/x-parquet"  # the only spelling that mlcroissant reads
 FORMATS = {
@@ -41,14 +35,11 @@ NOT_DESCRIBED = (schema.CROISSANT, schema.CHECKSUMS)
 def files_and_columns(manifest: Mapping[str, Any]) -> Node:
     """Return `distribution` and `recordSet` of the Croissant metadata of a dataset.
 
-    Args:
-        manifest: content of its manifest.json. Every file that it lists is described, except
-            croissant.json itself and SHA256SUMS.
+    Every file that the manifest lists is described, except croissant.json itself and SHA256SUMS.
     """
     files = [file for file in manifest["files"] if file["path"] not in NOT_DESCRIBED]
-    paths = {file["path"] for file in files}
     splits = [split for split in schema.SPLITS if split in manifest["totals"]["by_split"]]
-    tables = [t for t in schema.TABLES if splits and schema.table_file(t, splits[0]) in paths]
+    tables = tables_of(manifest)
     return {
         "distribution": [
             *(_file_object(file) for file in files),
@@ -159,10 +150,6 @@ def differences(document: Any, manifest: Mapping[str, Any]) -> list[str]:
 
     Compares name, version, files with their sizes and hashes, and columns with their types; the
     wording is free. A document that is not Croissant metadata of a dataset gives one line.
-
-    Args:
-        document: content of croissant.json.
-        manifest: content of manifest.json.
     """
     try:
         found = _facts(document)

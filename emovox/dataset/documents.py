@@ -13,11 +13,7 @@ from emovox.files import LFS_HINT, is_lfs_pointer, sha256_file
 
 
 def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
-    """Return the content of a JSON document of a dataset.
-
-    Args:
-        root: folder of the dataset.
-        name: file name, such as manifest.json.
+    """Return the content of a JSON document of a dataset, such as manifest.json.
 
     Raises:
         InputError: the folder or the file is missing, the file is not a JSON object, or Git LFS has
@@ -42,36 +38,46 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
     return content
 
 
+def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a manifest with a name, a version and this contract version; the rest may be wrong.
+
+    Raises:
+        InputError: the folder or the manifest is missing, or the manifest is another one.
+    """
+    manifest, path = read_document(root, schema.MANIFEST), Path(root) / schema.MANIFEST
+    for key in ("schema_version", "name", "version"):
+        if key not in manifest:
+            raise InputError(f"{path}: not the manifest of a dataset ({key} is missing)")
+    if (version := manifest["schema_version"]) != schema.SCHEMA_VERSION:
+        expected = schema.SCHEMA_VERSION
+        raise InputError(f"{path}: contract version {version}; this emovox reads {expected}")
+    return manifest
+
+
 def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest of a dataset of this version of the contract.
-
-    Args:
-        root: folder of the dataset.
 
     Raises:
         InputError: the folder or the manifest is missing, or the manifest is not one of a dataset
             or of another contract version.
     """
     path = Path(root) / schema.MANIFEST
-    manifest = read_document(root, schema.MANIFEST)
+    manifest = read_header(root)
     try:
-        version = manifest["schema_version"]
-        _ = manifest["name"], manifest["version"]
         step_ms, files = manifest["step_ms"], manifest["files"]
         _ = manifest["totals"]["by_split"], manifest["totals"]["tracks"]
+        _ = manifest["emotions"], manifest["values"]
     except (KeyError, TypeError) as error:
         raise InputError(f"{path}: not the manifest of a dataset ({first_line(error)})") from error
-    if version != schema.SCHEMA_VERSION:
-        expected = schema.SCHEMA_VERSION
-        raise InputError(f"{path}: contract version {version}; this emovox reads {expected}")
     if not isinstance(step_ms, int) or step_ms < 1:
         raise InputError(f"{path}: step_ms is {step_ms!r}, expected a number of milliseconds")
-    if not (isinstance(files, list) and all(map(_is_entry, files))):
+    if not (
+        isinstance(files, list)
+        and all(isinstance(f, dict) and isinstance(f.get("path"), str) for f in files)
+    ):
         raise InputError(f"{path}: files is not a list of files with a path")
     try:
         outputs_of(manifest)
-    except KeyError as error:
-        raise InputError(f"{path}: not the manifest of a dataset ({error} is missing)") from error
     except (TypeError, ConfigError) as error:
         raise InputError(f"{path}: emotions or values: {first_line(error)}") from error
     return manifest
@@ -81,10 +87,6 @@ def listed_hash(manifest: Mapping[str, Any], path: str) -> str | None:
     """Return the content hash that a manifest lists for a file; None if it lists none."""
     hashes = (f.get("content_sha256") for f in manifest["files"] if f["path"] == path)
     return next(hashes, None)
-
-
-def _is_entry(file: Any) -> bool:
-    return isinstance(file, dict) and isinstance(file.get("path"), str)
 
 
 def changed_files(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[str]:
@@ -100,6 +102,12 @@ def changed_files(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> 
         if not same:
             changed.append(entry["path"])
     return changed
+
+
+def tables_of(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the tables, apart from `dropped`, that a manifest lists."""
+    folders = {file["path"].split("/")[0] for file in manifest["files"]}
+    return [table for table in schema.TABLES if table in folders]
 
 
 def outputs_of(manifest: Mapping[str, Any]) -> Outputs:

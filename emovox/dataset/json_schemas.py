@@ -21,148 +21,121 @@ MAYBE_SHA256: Schema = {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
 PATH: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.?[A-Za-z0-9_/-]+)*$"}
 
 
-def _object(required: Schema, optional: Schema | None = None, *, closed: bool = False) -> Schema:
+def _open(optional: Schema | None = None, /, **required: Schema) -> Schema:
+    """Return the schema of an object that may have further properties."""
     properties = required | (optional or {})
-    kind: Schema = {"type": "object", "required": list(required), "properties": properties}
-    return kind | ({"additionalProperties": False} if closed else {})
+    return {"type": "object", "required": list(required), "properties": properties}
+
+
+def _closed(**required: Schema) -> Schema:
+    """Return the schema of an object with exactly these properties."""
+    return _open(**required) | {"additionalProperties": False}
 
 
 def _list(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-def _names(minimum: int, maximum: int | None = None) -> Schema:
+def _names(**limits: int) -> Schema:
     """Return the schema of a list of names of emotions or values."""
-    names = _list({"type": "string", "pattern": f"^{NAME.pattern}$"})
-    limits = {"uniqueItems": True, "minItems": minimum}
-    return names | limits | ({} if maximum is None else {"maxItems": maximum})
+    return (
+        _list({"type": "string", "pattern": f"^{NAME.pattern}$"}) | {"uniqueItems": True} | limits
+    )
 
 
-TEACHER = _object({"name": TEXT, "sha256": MAYBE_SHA256})
+TEACHER = _open(name=TEXT, sha256=MAYBE_SHA256)
 
-MANIFEST = _object(
-    {
-        "schema_version": {"const": schema.SCHEMA_VERSION},
-        "name": TEXT,
-        "version": TEXT,
-        "created": {
-            "type": "string",
-            "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$",
+MANIFEST = _open(
+    schema_version={"const": schema.SCHEMA_VERSION},
+    name=TEXT,
+    version=TEXT,
+    created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$"},
+    emotions=_names(minItems=2, maxItems=MAX_EMOTIONS),
+    values=_names(minItems=0),
+    step_ms={"type": "integer", "minimum": 1},
+    teacher=TEACHER,
+    totals=_closed(
+        tracks=COUNT,
+        frames=COUNT,
+        dropped=COUNT,
+        by_split={
+            "type": "object",
+            "propertyNames": {"enum": list(schema.SPLITS)},
+            "additionalProperties": _closed(tracks=COUNT, frames=COUNT, identities=COUNT),
         },
-        "emotions": _names(2, MAX_EMOTIONS),
-        "values": _names(0),
-        "step_ms": {"type": "integer", "minimum": 1},
-        "teacher": TEACHER,
-        "totals": _object(
-            {
-                "tracks": COUNT,
-                "frames": COUNT,
-                "dropped": COUNT,
-                "by_split": {
-                    "type": "object",
-                    "propertyNames": {"enum": list(schema.SPLITS)},
-                    "additionalProperties": _object(
-                        {"tracks": COUNT, "frames": COUNT, "identities": COUNT}, closed=True
-                    ),
-                },
-            },
-            closed=True,
-        ),
-        "files": _list(
-            _object(
-                {
-                    "path": PATH,
-                    "bytes": COUNT,
-                    "sha256": SHA256,
-                    "rows": {"type": ["integer", "null"], "minimum": 0},
-                    "content_sha256": MAYBE_SHA256,
-                },
-                closed=True,
-            )
-        ),
-    }
+    ),
+    files=_list(
+        _closed(
+            path=PATH,
+            bytes=COUNT,
+            sha256=SHA256,
+            rows={"type": ["integer", "null"], "minimum": 0},
+            content_sha256=MAYBE_SHA256,
+        )
+    ),
 )
 
-RELEASED_FROM = _object(
-    {
-        "version": TEXT,
-        "manifest_sha256": SHA256,
-        "removed": _object(  # by takedown lists
-            {"identities": COUNT, "tracks": COUNT, "frames": COUNT, "dropped": COUNT}, closed=True
-        ),
-    },
-    closed=True,
+RELEASED_FROM = _closed(
+    version=TEXT,
+    manifest_sha256=SHA256,
+    # By takedown lists.
+    removed=_closed(identities=COUNT, tracks=COUNT, frames=COUNT, dropped=COUNT),
 )
 
-PROVENANCE: Schema = _object(
-    {
-        "emovox": _object({"version": TEXT, "commit": MAYBE_TEXT}),
-        "libraries": {"type": "object", "required": ["python"], "additionalProperties": TEXT},
-        "origin": TEXT,  # a sentence for the card
-    },
+PROVENANCE: Schema = _open(
     {
         "config": {"type": "object"},
         "teacher": TEACHER,
         "source_fingerprint": SHA256,
         "device": TEXT,
         "date": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
-        "imported_from": _list(_object({"file": TEXT, "sha256": SHA256})),
-        "split_disagreements": _list(
-            _object({"track_id": TEXT, "file": MAYBE_TEXT, "lists": MAYBE_TEXT})
-        ),
+        "imported_from": _list(_open(file=TEXT, sha256=SHA256)),
+        "split_disagreements": _list(_open(track_id=TEXT, file=MAYBE_TEXT, lists=MAYBE_TEXT)),
         "released_from": _list(RELEASED_FROM),  # of a release, the first source first
     },
+    emovox=_open(version=TEXT, commit=MAYBE_TEXT),
+    libraries={"type": "object", "required": ["python"], "additionalProperties": TEXT},
+    origin=TEXT,  # a sentence for the card
 )
 PROVENANCE["anyOf"] = [
     {"required": ["config", "teacher", "source_fingerprint"]},  # built
     {"required": ["imported_from"]},
 ]
 
-CARD = _object(
-    {"pretty_name": TEXT, "tags": _list(TEXT)},
+DATA_FILES = _list(_open(split={"enum": list(schema.SPLITS)}, path=PATH))
+CARD = _open(
     {
         "license": {"anyOf": [TEXT, _list(TEXT)]},
         "configs": _list(
-            _object(
-                {
-                    "config_name": {"enum": list(schema.TABLES)},
-                    "data_files": _list(
-                        _object({"split": {"enum": list(schema.SPLITS)}, "path": PATH})
-                    ),
-                },
+            _open(
                 {"default": {"type": "boolean"}},
+                config_name={"enum": list(schema.TABLES)},
+                data_files=DATA_FILES,
             )
         ),
     },
+    pretty_name=TEXT,
+    tags=_list(TEXT),
 )
 
-VALIDATION = _object(
-    {
-        "report_version": {"const": 1},
-        "dataset": _object({"path": TEXT, "name": TEXT, "version": TEXT}, closed=True),
-        "valid": {"type": "boolean"},
-        "strict": {"type": "boolean"},
-        "seconds": {"type": "number", "minimum": 0},
-        "counts": _object(
-            {"passed": COUNT, "errors": COUNT, "warnings": COUNT, "skipped": COUNT}, closed=True
-        ),
-        "rules": _list(
-            _object(
-                {
-                    "name": {"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
-                    "family": TEXT,
-                    "severity": {"enum": ["error", "warning"]},
-                    "statement": TEXT,
-                    "status": {"enum": ["passed", "failed", "skipped"]},
-                    "reason": MAYBE_TEXT,
-                    "count": COUNT,
-                    "examples": _list(_object({"file": TEXT, "text": TEXT}, closed=True)),
-                },
-                closed=True,
-            )
-        ),
-    },
-    closed=True,
+RULE = _closed(
+    name={"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
+    family=TEXT,
+    severity={"enum": ["error", "warning"]},
+    statement=TEXT,
+    status={"enum": ["passed", "failed", "skipped"]},
+    reason=MAYBE_TEXT,
+    count=COUNT,
+    examples=_list(_closed(file=TEXT, text=TEXT)),
+)
+VALIDATION = _closed(
+    report_version={"const": 1},
+    dataset=_closed(path=TEXT, name=TEXT, version=TEXT),
+    valid={"type": "boolean"},
+    strict={"type": "boolean"},
+    seconds={"type": "number", "minimum": 0},
+    counts=_closed(passed=COUNT, errors=COUNT, warnings=COUNT, skipped=COUNT),
+    rules=_list(RULE),
 )
 
 DOCUMENTS: dict[str, Schema] = {
@@ -180,12 +153,7 @@ def describe_documents() -> dict[str, Any]:
 
 
 def faults(name: str, content: Any) -> list[str]:
-    """Return the violations of a document's schema, one line each; empty if it is valid.
-
-    Args:
-        name: key of `DOCUMENTS`.
-        content: the document, parsed.
-    """
+    """Return the violations of the schema of `DOCUMENTS[name]`, one line each."""
     errors = sorted(
         Draft202012Validator(DOCUMENTS[name]).iter_errors(content),
         key=lambda error: [*map(str, error.path)],

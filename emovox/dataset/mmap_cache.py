@@ -9,11 +9,11 @@ import contextlib
 import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from emovox.cache import cache_folder
 from emovox.dataset import schema
@@ -26,23 +26,16 @@ from emovox.files import remove_leftovers, replace_file, sha256_file, write_text
 
 @dataclass(frozen=True)
 class Arrays:
-    """Frames of one split; all arrays are read-only.
+    """Frames of one split; all arrays are read-only."""
 
-    Attributes:
-        outputs: float32 `[N, E + V]`: logits, then values.
-        frame_index: int32 `[N]`.
-        starts: int64 `[T]`, first row of each run of rows with the same track_id.
-        names: SHA-256 of the track_id of each run, see `hash_names`; uint8 `[32]`.
-    """
-
-    outputs: np.ndarray
-    frame_index: np.ndarray
-    starts: np.ndarray
-    names: np.ndarray
+    outputs: np.ndarray  # float32 [N, E + V]: logits, then values
+    frame_index: np.ndarray  # int32 [N]
+    starts: np.ndarray  # int64 [T], first row of each run of rows with the same track_id
+    names: np.ndarray  # uint8 [32], hash of the track_id of each run, see `hash_names`
 
 
 def hash_names(track_ids: Iterable[str]) -> np.ndarray:
-    """Return a hash of names, in their order."""
+    """Return the SHA-256 of names, in their order."""
     whole = hashlib.sha256()
     for name in track_ids:
         whole.update(f"{name}\n".encode())
@@ -65,9 +58,7 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
         return mapped
     from filelock import FileLock  # takes longer to import than a dataset to open
 
-    def unpack() -> Arrays:
-        return _unpack(root, split, container, num_rows, digest, outputs)
-
+    unpack = partial(_unpack, root, split, container, num_rows, digest, outputs)
     unpacked = None
     # The cache is not writable, or its file system has no locks.
     with contextlib.suppress(OSError, NotImplementedError):
@@ -103,6 +94,8 @@ def _sums(paths: list[Path]) -> str:
 def _unpack(
     root: Path, split: str, container: str, num_rows: int, digest: str, outputs: Outputs
 ) -> Arrays:
+    import pyarrow.compute as pc  # takes longer to import than a dataset to open
+
     columns = schema.columns(outputs)
     names = columns.logits + columns.values
     rows, index = np.empty((num_rows, len(names)), np.float32), np.empty(num_rows, np.int32)
@@ -116,8 +109,8 @@ def _unpack(
         content.update(table)
         rows[start:stop] = matrix_of(table, names)
         index[start:stop] = table["frame_index"].to_numpy()
-        begins = _run_starts(table["track_id"])
-        track_ids = table["track_id"].take(pa.array(begins)).to_pylist()
+        found = pc.run_end_encode(table["track_id"].combine_chunks())
+        begins, track_ids = np.append(0, found.run_ends)[:-1], found.values.to_pylist()
         if runs and track_ids and runs[-1] == track_ids[0]:  # goes on from the last piece
             begins, track_ids = begins[1:], track_ids[1:]
         runs += track_ids
@@ -133,19 +126,6 @@ def _unpack(
     for field in fields(arrays):
         getattr(arrays, field.name).setflags(write=False)
     return arrays
-
-
-def _run_starts(track_ids: pa.ChunkedArray) -> np.ndarray:
-    """Return the first row of each run of equal names, int64."""
-    import pyarrow.compute as pc  # takes longer to import than a dataset to open
-
-    if not len(track_ids):
-        return np.empty(0, np.int64)
-    names = track_ids.combine_chunks()
-    differs = pc.not_equal(names.slice(1), names.slice(0, len(names) - 1)).to_numpy(
-        zero_copy_only=False
-    )
-    return np.flatnonzero(np.concatenate([[True], differs]))
 
 
 def _write(arrays: Arrays, paths: list[Path]) -> None:

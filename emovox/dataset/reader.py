@@ -103,6 +103,8 @@ class Dataset:
         manifest: content of manifest.json; its totals include hidden identities.
         name, version: of the dataset.
         outputs: names of its emotions and values.
+        emotions, values: names of the logits and of the values, in order; often no values.
+        columns: names and types of the columns of its tables.
         step: seconds between grid points.
         splits: splits with rows.
         tracks, frames: the tables `tracks` and `frames` of each split; read on first use.
@@ -123,6 +125,8 @@ class Dataset:
         self.manifest = read_manifest(self.path)
         self.name, self.version = str(self.manifest["name"]), str(self.manifest["version"])
         self.outputs = outputs_of(self.manifest)
+        self.emotions, self.values = self.outputs.emotions, self.outputs.values
+        self.columns = schema.columns(self.outputs)
         self.step = self.manifest["step_ms"] / 1000
         by_split = self.manifest["totals"]["by_split"]
         self.splits = tuple(split for split in schema.SPLITS if split in by_split)
@@ -146,21 +150,6 @@ class Dataset:
             f"{', '.join(self.splits) or 'empty'}>"
         )
 
-    @property
-    def emotions(self) -> tuple[str, ...]:
-        """Names of the logits, in order."""
-        return self.outputs.emotions
-
-    @property
-    def values(self) -> tuple[str, ...]:
-        """Names of the values, in order; often none."""
-        return self.outputs.values
-
-    @property
-    def columns(self) -> schema.Columns:
-        """Names and types of the columns of its tables."""
-        return schema.columns(self.outputs)
-
     def __len__(self) -> int:
         num_hidden = sum(view.num_hidden_tracks for view in self._views.values())
         return int(self.manifest["totals"]["tracks"]) - num_hidden
@@ -177,11 +166,7 @@ class Dataset:
         return self._track(*self._find(track_id))
 
     def logits(self, track_id: str) -> np.ndarray:
-        """Return the logits of a track, float32 `[n, E]`; memory-mapped, read-only.
-
-        Raises:
-            KeyError: the track is unknown.
-        """
+        """Return a track's logits, float32 `[n, E]`, read-only; KeyError for an unknown track."""
         split, row = self._find(track_id)
         return self._arrays[split].outputs[self._span(split, row), : len(self.emotions)]
 
@@ -191,19 +176,11 @@ class Dataset:
         return self._arrays[split].frame_index[self._span(split, row)]
 
     def times(self, track_id: str) -> np.ndarray:
-        """Return the times of a track's rows, float64 `[n]`, in seconds from its start.
-
-        Raises:
-            KeyError: the track is unknown.
-        """
+        """Return the times of a track's rows in seconds, float64 `[n]`; KeyError if unknown."""
         return self.frame_index(track_id) * self.step
 
     def source(self, track_id: str) -> tuple[str | None, int | None, int | None]:
-        """Return `source`, `start_ms` and `end_ms` of a track, see the table `tracks`.
-
-        Raises:
-            KeyError: the track is unknown.
-        """
+        """Return the columns source, start_ms and end_ms of a track; KeyError if unknown."""
         split, row = self._find(track_id)
         names = ("source", "start_ms", "end_ms")
         source, start, end = (self.tracks[split][name][row].as_py() for name in names)
@@ -340,28 +317,24 @@ class Dataset:
 
     def _read(self, table: str, split: str) -> pa.Table:
         """Return a Parquet table as it is stored, hidden identities included."""
-        file, columns = self.path / schema.table_file(table, split), self.columns.of(table)
+        name, columns = schema.table_file(table, split), self.columns.of(table)
         try:
-            stored = pq.read_table(file, memory_map=True, page_checksum_verification=True)
+            stored = pq.read_table(
+                self.path / name, memory_map=True, page_checksum_verification=True
+            )
             stored = stored.select(columns.names).cast(columns)
         except (OSError, KeyError, ValueError, pa.ArrowException) as error:
-            raise InputError(
-                f"{file}: cannot read {table} of {split}: {first_line(error)}"
-            ) from error
-        if table == "tracks":
-            self._check_content(stored, split)
+            reason = f"cannot read {table} of {split}: {first_line(error)}"
+            raise InputError(f"{self.path / name}: {reason}") from error
+        if table == "tracks":  # open_arrays checks the frames
+            content = ContentHash(columns)
+            content.update(stored)
+            if content.hexdigest() != listed_hash(self.manifest, name):
+                raise InputError(
+                    f"{self.path}: {name} differs from {schema.MANIFEST}; "
+                    f"run: emovox validate {self.path}"
+                )
         return stored.replace_schema_metadata(None)
-
-    def _check_content(self, tracks: pa.Table, split: str) -> None:
-        """Raise InputError if the table `tracks` of a split differs from the manifest."""
-        content = ContentHash(self.columns.tracks)
-        content.update(tracks)
-        path = schema.table_file("tracks", split)
-        if content.hexdigest() != listed_hash(self.manifest, path):
-            raise InputError(
-                f"{self.path}: {path} differs from {schema.MANIFEST}; "
-                f"run: emovox validate {self.path}"
-            )
 
     def _open_arrays(self, split: str) -> Arrays:
         """Return the arrays of a split, after a check that its tracks belong to these rows."""

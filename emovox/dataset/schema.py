@@ -19,8 +19,9 @@ except itself. croissant.json and takedown.txt may be added to a finished datase
 rows of `tracks` + rows of `dropped`, not counting identities that a takedown list removed.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import Any
 
 import pyarrow as pa
@@ -83,11 +84,6 @@ COLUMNS: dict[str, tuple[pa.DataType, str]] = {
 NULLABLE = ("source", "start_ms", "end_ms", "sound_offset_ms", "duration_ms", "score")
 
 
-def _field(name: str, nullable: bool | None = None) -> pa.Field:
-    kind = COLUMNS[_pattern(name)][0]
-    return pa.field(name, kind, name in NULLABLE if nullable is None else nullable)
-
-
 def _pattern(name: str) -> str:
     """Return the key of `COLUMNS` for a column's name."""
     return name if name in COLUMNS else name[: name.index("_") + 1]
@@ -101,8 +97,10 @@ def description(name: str) -> str:
     return COLUMNS[key][1].replace("{}", name.removeprefix(key))
 
 
-def _table(*names: str, nullable: bool | None = None) -> pa.Schema:
-    return pa.schema([_field(name, nullable) for name in names])
+def _table(*names: str, nullable: Collection[str] = NULLABLE) -> pa.Schema:
+    return pa.schema(
+        [pa.field(name, COLUMNS[_pattern(name)][0], name in nullable) for name in names]
+    )
 
 
 FACES = _table(
@@ -110,7 +108,7 @@ FACES = _table(
     *("sharpness", "shot"),
 )
 # `source` is never null here.
-DROPPED = _table("track_id", "source", "stage", "error", "message", "attempts", nullable=False)
+DROPPED = _table("track_id", "source", "stage", "error", "message", "attempts", nullable=())
 
 
 @dataclass(frozen=True)
@@ -125,52 +123,40 @@ class Columns:
     """
 
     outputs: Outputs
-
-    @cached_property
-    def logits(self) -> tuple[str, ...]:
-        return tuple(f"logit_{name}" for name in self.outputs.emotions)
-
-    @cached_property
-    def values(self) -> tuple[str, ...]:
-        return tuple(f"value_{name}" for name in self.outputs.values)
-
-    @cached_property
-    def maxima(self) -> tuple[str, ...]:
-        return tuple(f"max_{name}" for name in self.outputs.emotions)
-
-    @cached_property
-    def means(self) -> tuple[str, ...]:
-        return tuple(f"mean_{name}" for name in self.outputs.values)
-
-    @cached_property
-    def frames(self) -> pa.Schema:
-        return _table("track_id", "frame_index", "timestamp_ms", *self.logits, *self.values)
-
-    @cached_property
-    def tracks(self) -> pa.Schema:
-        return _table(
-            *("track_id", "identity_id", "video_id", "track_num", "split", "source", "start_ms"),
-            *("end_ms", "sound_offset_ms", "n_frames", "n_expected", "duration_ms", "row_offset"),
-            *("label", "majority", *self.maxima, *self.means),
-        )
+    logits: tuple[str, ...]
+    values: tuple[str, ...]
+    maxima: tuple[str, ...]
+    means: tuple[str, ...]
+    frames: pa.Schema
+    tracks: pa.Schema
 
     def of(self, table: str, embedding_size: int = 0) -> pa.Schema:
         """Return the columns of a table; those of `embeddings` depend on their size."""
         if table == "embeddings":
             kind = pa.list_(pa.field("element", pa.float16(), False), embedding_size)
             return _table("track_id", "frame_index").append(pa.field("embedding", kind, False))
-        return {
-            "frames": self.frames,
-            "tracks": self.tracks,
-            "faces": FACES,
-            "dropped": DROPPED,
-        }[table]
+        tables = {"frames": self.frames, "tracks": self.tracks, "faces": FACES, "dropped": DROPPED}
+        return tables[table]
 
 
 @lru_cache
 def columns(outputs: Outputs) -> Columns:
     """Return the columns of datasets with these outputs."""
-    return Columns(outputs)
+    logits, maxima = (tuple(f"{p}_{name}" for name in outputs.emotions) for p in ("logit", "max"))
+    values, means = (tuple(f"{p}_{name}" for name in outputs.values) for p in ("value", "mean"))
+    frames = _table("track_id", "frame_index", "timestamp_ms", *logits, *values)
+    tracks = _table(
+        *("track_id", "identity_id", "video_id", "track_num", "split", "source", "start_ms"),
+        *("end_ms", "sound_offset_ms", "n_frames", "n_expected", "duration_ms", "row_offset"),
+        *("label", "majority", *maxima, *means),
+    )
+    return Columns(outputs, logits, values, maxima, means, frames, tracks)
+
+
+def embedding_size(table: pa.Schema) -> int:
+    """Return the size of the embeddings of a table; 1 if it has none."""
+    sizes = (f.type.list_size for f in table if pa.types.is_fixed_size_list(f.type))
+    return next(sizes, 1)
 
 
 EIGHT = columns(PUBLISHED)  # emotions, no values
@@ -256,31 +242,23 @@ def describe() -> dict[str, Any]:
             "schema_version": SCHEMA_VERSION,
             "file": table_file(table, "<split>"),
             "rows": text,
-            "columns": [
-                entry
-                for field in some.of(table, 1)
-                if (entry := _describe(field, some.outputs)) is not None
-            ],
+            # The columns of all emotions have the same name here, so that one remains.
+            "columns": list({c["name"]: c for c in map(_describe, some.of(table, 1))}.values()),
         }
         for table, text in ROWS.items()
     }
 
 
-def _describe(field: pa.Field, outputs: Outputs) -> dict[str, Any] | None:
-    """Return a column as plain data; None for all but the first emotion."""
-    name = field.name
+def _describe(field: pa.Field) -> dict[str, Any]:
+    """Return a column as plain data."""
     entry = {
-        "name": name,
+        "name": field.name,
         "type": str(field.type).replace("[1]", "[D]"),
         "nullable": field.nullable,
-        "description": description(name),
+        "description": description(field.name),
     }
-    if name == "embedding" or (prefix := _pattern(name)) == name:
+    if field.name == "embedding" or (prefix := _pattern(field.name)) == field.name:
         return entry
-    one = name.removeprefix(prefix)
-    if one == outputs.emotions[1]:
-        return None
-    kind = "emotions" if one in outputs.emotions else "values"
-    placeholder = f"<{kind[:-1]}>"
-    text = COLUMNS[prefix][1].replace("{}", placeholder)
-    return entry | {"name": prefix + placeholder, "description": text, "for_each": kind}
+    one = "emotion" if prefix in ("logit_", "max_") else "value"
+    text = COLUMNS[prefix][1].replace("{}", f"<{one}>")
+    return entry | {"name": f"{prefix}<{one}>", "description": text, "for_each": f"{one}s"}

@@ -128,22 +128,11 @@ class ParquetTable:
 
 @contextlib.contextmanager
 def create_table(
-    root: Path,
-    table: str,
-    dataset: str,
-    outputs: Outputs,
-    split: str = "",
-    embedding_size: int = 0,
+    root: Path, table: str, dataset: str, outputs: Outputs, split: str = "", embedding_size: int = 0
 ) -> Iterator[ParquetTable]:
-    """Yield a stream into a table's file, which appears on a clean exit.
+    """Yield a stream into a table's file below `root`, which appears on a clean exit.
 
-    Args:
-        root: folder of the dataset.
-        table: name of the table.
-        dataset: name of the dataset.
-        outputs: its emotions and values.
-        split: split of the rows; none for `dropped`.
-        embedding_size: numbers per row of `embeddings`.
+    `dataset` is the name of the dataset, for the metadata; `dropped` has no split.
     """
     name = schema.table_file(table, split)
     columns = schema.columns(outputs).of(table, embedding_size)
@@ -182,13 +171,7 @@ def matrix_of(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarr
 
 
 def write_hdf5(root: Path, split: str, outputs: Outputs) -> FileEntry:
-    """Copy the Parquet files `frames` and `tracks` of a split into its HDF5 file, by batches.
-
-    Args:
-        root: folder of the dataset.
-        split: a split with rows.
-        outputs: emotions and values of the dataset.
-    """
+    """Copy the Parquet files `frames` and `tracks` of a split into its HDF5 file, by batches."""
     frames, tracks = (
         pq.ParquetFile(root / schema.table_file(table, split), pre_buffer=False)
         for table in ("frames", "tracks")
@@ -209,12 +192,11 @@ def write_hdf5(root: Path, split: str, outputs: Outputs) -> FileEntry:
                 **schema.HDF5_FILTERS,
             )
         for path, column in schema.HDF5_FRAMES.items():
-            kind = str(schema.COLUMNS[column][0])
+            kind = _hdf5_type(column)
             file.create_dataset(path, num_rows, kind, chunks=True, **schema.HDF5_FILTERS)
         _fill(file, {**matrices, **schema.HDF5_FRAMES}, frames.iter_batches(schema.ROW_GROUP_ROWS))
         for path, column in schema.HDF5_TRACKS.items():
-            kind = str(schema.COLUMNS[column][0])
-            file.create_dataset(path, num_tracks, _hdf5_text() if kind == "string" else kind)
+            file.create_dataset(path, num_tracks, _hdf5_type(column))
         batches = tracks.iter_batches(TRACKS_PER_WRITE, columns=[*schema.HDF5_TRACKS.values()])
         _fill(file, schema.HDF5_TRACKS, batches)
         file.attrs.update({k: v for k, v in metadata.items() if k.startswith("emovox.")})
@@ -228,19 +210,17 @@ def matrices_of(outputs: Outputs) -> dict[str, tuple[str, ...]]:
     return {"frames/logits": columns.logits} | values
 
 
-def _hdf5_text() -> Any:
+def _hdf5_type(column: str) -> Any:
     import h5py
 
-    return h5py.string_dtype("utf-8")
+    kind = str(schema.COLUMNS[column][0])
+    return h5py.string_dtype("utf-8") if kind == "string" else kind
 
 
 def open_hdf5(path: Path, mode: str = "r", **options: Any) -> Any:
-    """Open an HDF5 file without a lock: some network file systems have none.
+    """Open an HDF5 file without a lock, which some file systems lack; OSError if it is damaged.
 
     Files are written under a temporary name of this process, so nobody else opens them.
-
-    Raises:
-        OSError: the file is missing or not HDF5.
     """
     import h5py
 

@@ -29,9 +29,6 @@ def pool_window(
         pool: one of `POOLS`.
         timing: one of `TIMINGS`.
 
-    Returns:
-        float32 `[E]`.
-
     Raises:
         ConfigError: `pool` or `timing` is unknown, or `end` is not after `start`.
     """

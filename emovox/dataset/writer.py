@@ -1,8 +1,9 @@
 """Writer of datasets: rows are streamed into tables, then the documents and the manifest follow."""
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,15 +12,22 @@ import numpy as np
 import pyarrow as pa
 
 from emovox.dataset import schema
-from emovox.dataset.card import Counts
-from emovox.dataset.manifest import write_documents, write_manifest
-from emovox.dataset.rows import Chunk, Dropped
-from emovox.dataset.store import FileEntry, ParquetTable, create_table, matrix_of, write_hdf5
+from emovox.dataset.card import Counts, render_card
+from emovox.dataset.rows import Chunk, Dropped, TrackRow
+from emovox.dataset.store import (
+    FileEntry,
+    ParquetTable,
+    create_table,
+    describe_file,
+    matrix_of,
+    write_hdf5,
+)
 from emovox.emotions import Outputs
-from emovox.files import remove_leftovers
+from emovox.files import remove_leftovers, write_text
 
-KEY_FIELDS = ("track_id", "identity_id", "video_id", "track_num")  # first columns of `tracks`
-SOURCE_FIELDS = ("source", "start_ms", "end_ms", "sound_offset_ms")
+# Columns of `tracks` that a row's key has, and that the row has.
+KEY_FIELDS = ("track_id", "identity_id", "video_id", "track_num")
+TRACK_FIELDS = tuple(field.name for field in fields(TrackRow) if field.name != "key")
 
 
 @dataclass(frozen=True)
@@ -81,21 +89,17 @@ def _track_table(
     cells = np.repeat(np.arange(len(tracks)), counts) * len(emotions) + logits.argmax(axis=1)
     votes = np.bincount(cells, minlength=len(tracks) * len(emotions)).reshape(-1, len(emotions))
     means = np.add.reduceat(values.astype(float), starts, axis=0) / counts[:, None]
-    found: list[Any] = [
-        *([getattr(track.key, name) for track in tracks] for name in KEY_FIELDS),
-        [chunk.split] * len(tracks),
-        *([getattr(track, name) for track in tracks] for name in SOURCE_FIELDS),
-        counts,
-        [track.n_expected for track in tracks],
-        [track.duration_ms for track in tracks],
-        starts + first,
-        [emotions[k] for k in maxima.argmax(axis=1)],
-        [emotions[k] for k in votes.argmax(axis=1)],
-        *np.ascontiguousarray(maxima.T),
-        *np.ascontiguousarray(means.T),
-    ]
-    arrays = [pa.array(c, f.type) for c, f in zip(found, columns.tracks, strict=True)]
-    return pa.Table.from_arrays(arrays, schema=columns.tracks)
+    found: dict[str, Any] = {
+        **{name: [getattr(track.key, name) for track in tracks] for name in KEY_FIELDS},
+        **{name: [getattr(track, name) for track in tracks] for name in TRACK_FIELDS},
+        "split": [chunk.split] * len(tracks),
+        "row_offset": starts + first,
+        "label": [emotions[k] for k in maxima.argmax(axis=1)],
+        "majority": [emotions[k] for k in votes.argmax(axis=1)],
+        **dict(zip(columns.maxima, np.ascontiguousarray(maxima.T), strict=True)),
+        **dict(zip(columns.means, np.ascontiguousarray(means.T), strict=True)),
+    }
+    return pa.table(found, schema=columns.tracks)
 
 
 def write_chunks(
@@ -114,12 +118,9 @@ def write_chunks(
     with ExitStack() as stack:
         for chunk in chunks:
             if chunk.split not in splits:
+                options = (info.name, info.outputs, chunk.split, info.embedding_size)
                 tables = {
-                    table: stack.enter_context(
-                        create_table(
-                            out, table, info.name, info.outputs, chunk.split, info.embedding_size
-                        )
-                    )
+                    table: stack.enter_context(create_table(out, table, *options))
                     for table in info.tables
                 }
                 splits[chunk.split] = _Split(tables, info.outputs)
@@ -139,10 +140,7 @@ def write_chunks(
 
 
 def _manifest(
-    info: DatasetInfo,
-    splits: Mapping[str, _Split],
-    num_dropped: int,
-    files: list[FileEntry],
+    info: DatasetInfo, splits: Mapping[str, _Split], num_dropped: int, files: list[FileEntry]
 ) -> dict[str, Any]:
     by_split = {
         name: {
@@ -152,6 +150,7 @@ def _manifest(
         }
         for name, split in splits.items()
     }
+    totals = {key: sum(n[key] for n in by_split.values()) for key in ("tracks", "frames")}
     return {
         "schema_version": schema.SCHEMA_VERSION,
         "name": info.name,
@@ -161,14 +160,38 @@ def _manifest(
         "values": list(info.outputs.values),
         "step_ms": info.step_ms,
         "teacher": dict(info.teacher),
-        "totals": {
-            "tracks": sum(counts["tracks"] for counts in by_split.values()),
-            "frames": sum(counts["frames"] for counts in by_split.values()),
-            "dropped": num_dropped,
-            "by_split": by_split,
-        },
+        "totals": {**totals, "dropped": num_dropped, "by_split": by_split},
         "files": files,
     }
+
+
+def write_documents(
+    out: Path, manifest: dict[str, Any], provenance: Mapping[str, Any], counts: Mapping[str, Counts]
+) -> None:
+    """Write card and provenance, and add them to `manifest`, which lists the tables.
+
+    `counts` are those of the rows of each split, for the card.
+    """
+    write_text(out / schema.CARD, render_card(manifest, provenance, counts))
+    write_text(out / schema.PROVENANCE, _json(provenance))
+    list_documents(out, manifest, schema.CARD, schema.PROVENANCE)
+
+
+def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
+    """Write the checksums of all files that the manifest lists, and last the manifest."""
+    sums = "".join(f"{file['sha256']}  {file['path']}\n" for file in manifest["files"])
+    write_text(out / schema.CHECKSUMS, sums)
+    list_documents(out, manifest, schema.CHECKSUMS)
+    write_text(out / schema.MANIFEST, _json(manifest))
+
+
+def list_documents(out: Path, manifest: dict[str, Any], *names: str) -> None:
+    """Add files that are not tables to a manifest."""
+    manifest["files"] += [describe_file(out, name) for name in names]
+
+
+def _json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False) + "\n"
 
 
 def replace_dataset(out: Path, new: Path) -> None:

@@ -1,7 +1,6 @@
 """Releases: versions of a dataset that are validated, complete and do not change."""
 
 import os
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -10,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from emovox.dataset import card, schema
 from emovox.dataset.documents import read_document, read_manifest
-from emovox.dataset.manifest import list_documents, write_documents, write_manifest
+from emovox.dataset.names import parse_version
 from emovox.dataset.takedown import format_list, own_list, read_list
+from emovox.dataset.writer import list_documents, write_documents, write_manifest
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import new_folder, sha256_file, write_text
 from emovox.ids import check_printable, printable
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
-VERSION = re.compile(r"(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)\.(0|[1-9][0-9]*)")
 # A dataset may still have the rows that its takedown list removes.
 RULES_OF_SOURCE = tuple(rule for rule in RULES if rule.name != "takedown")
 
@@ -71,11 +70,7 @@ class Release:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the released files as a pandas DataFrame, one row per file of the manifest.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
+        """Return a DataFrame with one row per released file; MissingPackageError without pandas."""
         return data_frame(self.manifest["files"]).astype({"rows": "Int64"})
 
     def summary(self) -> str:
@@ -137,7 +132,7 @@ def release(
     source, out = Path(dataset), Path(out)
     if version is None:
         version = str(read_manifest(source)["version"])
-    if not VERSION.fullmatch(version):
+    if parse_version(version) is None:
         raise ConfigError(f"version {printable(version)!r} is not MAJOR.MINOR.PATCH, such as 1.0.0")
     place = _checked_place(source, out)
     listed = own_list(source) | (frozenset() if takedown is None else read_list(takedown))
@@ -217,16 +212,12 @@ def _check(validation: Validation, path: Path, say: Say) -> None:
 
 def _check_order(version: str, manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
     """Check that the version is higher than that of the release it is made from, if any."""
-    if "released_from" in provenance and _numbers(version) <= _numbers(manifest["version"]):
+    numbers, before = parse_version(version) or (), parse_version(manifest["version"]) or ()
+    if "released_from" in provenance and numbers <= before:
         raise ConfigError(
             f"version {version}: not above {manifest['version']}, the version of the release it is "
             "made from; pass a higher --version"
         )
-
-
-def _numbers(version: str) -> tuple[int, ...]:
-    match = VERSION.fullmatch(version)
-    return tuple(map(int, match.groups())) if match else ()
 
 
 def _existing_release(

@@ -99,11 +99,9 @@ class Removal:
             if table == "hdf5":
                 return write_hdf5(out, split, outputs_of(self.manifest))
             select = view.select_tracks if table == "tracks" else view.select_frames
-            pieces = read_pieces(self.source / name)
-            size = 0
-            if table == "embeddings":
-                size = pq.read_schema(self.source / name).field("embedding").type.list_size
-            return self._store(select(pieces), out, table, split, size)
+            size = schema.embedding_size(pq.read_schema(self.source / name))
+            rows = select(read_pieces(self.source / name))
+            return self._store(rows, out, table, split, size)
         if name == schema.DROPPED_FILE and self.dropped is not None:
             return self._store([self.dropped], out, "dropped")
         copy_file(self.source / name, out / name)

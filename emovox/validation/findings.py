@@ -6,7 +6,6 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from emovox.dataset import schema
 from emovox.dataset.store import DAMAGED
 from emovox.errors import first_line
 
@@ -51,17 +50,10 @@ class Breach:
 def reading(name: str, kind: str = "") -> Iterator[None]:
     """Turn the errors that a damaged file raises into an `UnavailableError`.
 
-    Args:
-        name: path below the dataset; opens the message.
-        kind: expected format, for the message.
+    `name` is its path below the dataset, `kind` its expected format.
     """
     try:
         yield
     except (*DAMAGED, pa.ArrowException) as error:
         expected = f" as {kind}" if kind else ""
         raise UnavailableError(f"{name}: cannot read{expected}: {first_line(error)}") from error
-
-
-def file_of(table: str, split: str) -> str:
-    """Return the path of a table's file below the dataset; `dropped` has no split."""
-    return schema.DROPPED_FILE if table == "dropped" else schema.table_file(table, split)

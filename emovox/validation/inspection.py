@@ -8,9 +8,9 @@ import contextlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -21,10 +21,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.documents import outputs_of, read_document
+from emovox.dataset.documents import outputs_of, read_header
 from emovox.dataset.json_schemas import faults
-from emovox.dataset.store import ContentHash, read_hdf5_frames, read_pieces
-from emovox.errors import ConfigError, EmovoxError, InputError, first_line
+from emovox.dataset.store import ContentHash, open_hdf5, read_hdf5_frames, read_pieces
+from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.files import sha256_file
 from emovox.validation.findings import (
     MAX_EXAMPLES,
@@ -32,7 +32,6 @@ from emovox.validation.findings import (
     Example,
     NotApplicableError,
     UnavailableError,
-    file_of,
     reading,
 )
 from emovox.validation.front_matter import front_matter
@@ -66,19 +65,15 @@ ROW_KEYS = {
 class RowTest:
     """A test of single rows, in SQL; one pass over a table counts the failures of all its tests.
 
-    Attributes:
-        table: `frames`, `tracks` or `faces`.
-        where: true for a row that violates the rule. It may use `previous_<column>`, the value in
-            the previous row of the file; `row`, the row number; and the names in braces of
-            `Inspection.sql`.
-        shows: text of an example, after the row's key.
-        share: fraction of a file's rows that may fail.
+    `where` may use `previous_<column>`, the value in the previous row of the file; `row`, the row
+    number; and the names in braces of `Inspection.sql`.
     """
 
-    table: str
-    where: str
-    shows: str = ""
-    share: float = 0.0
+    table: str  # `frames`, `tracks` or `faces`
+    where: str  # true for a row that violates the rule
+    shows: str = ""  # text of an example, after the row's key
+    _: KW_ONLY
+    share: float = 0.0  # fraction of a file's rows that may fail
 
 
 class OtherColumnsError(UnavailableError):
@@ -107,12 +102,12 @@ class Inspection:
         takedown: Path | None = None,
     ) -> None:
         self.root, self.meta, self.takedown = root, meta, takedown
-        self.raw_manifest = _read_manifest(root)
+        self.raw_manifest = read_header(root)
         self.manifest_faults = faults("manifest", self.raw_manifest)
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
         self.files = sorted(path.as_posix() for path in found if path.parts[0][0] != ".")
         keys = [(table, split) for table in schema.TABLES for split in schema.SPLITS]
-        tables = [(*key, file_of(*key)) for key in [*keys, ("dropped", "")]]
+        tables = [(*key, schema.table_file(*key)) for key in [*keys, ("dropped", "")]]
         self.tables = [entry for entry in tables if entry[2] in self.files]
         with_rows = {split for table, split, _ in self.tables if table in ("frames", "tracks")}
         self.splits = [split for split in schema.SPLITS if split in with_rows]
@@ -165,13 +160,7 @@ class Inspection:
 
     def expected(self, table: str, name: str) -> pa.Schema:
         """Return the columns that the file of a table should have."""
-        size = 1
-        if table == "embeddings":
-            found = self.columns(name)
-            index = found.get_field_index("embedding")
-            kind = found.field(index).type if index >= 0 else pa.null()
-            size = kind.list_size if pa.types.is_fixed_size_list(kind) else 1
-        return self.contract.of(table, size)
+        return self.contract.of(table, schema.embedding_size(self.columns(name)))
 
     def sql(self, text: str) -> str:
         """Return SQL with the names in braces replaced by columns of the dataset, see `_terms`."""
@@ -193,6 +182,12 @@ class Inspection:
         if not (found := [entry for entry in named if entry[1] in self.files]):
             raise NotApplicableError("the dataset has no HDF5 files")
         return found
+
+    @contextlib.contextmanager
+    def hdf5(self, name: str) -> Iterator[Any]:
+        """Open an HDF5 file."""
+        with reading(name, "HDF5"), open_hdf5(self.root / name) as file:
+            yield file
 
     def text(self, name: str) -> str:
         """Return the text of a document."""
@@ -216,9 +211,9 @@ class Inspection:
 
     def columns(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""
-        self.footer(name)
+        footer = self.footer(name)
         with reading(name, "Parquet"):
-            return self._once(f"columns {name}", lambda: pq.read_schema(self.root / name))
+            return self._once(f"columns {name}", footer.schema.to_arrow_schema)
 
     def metadata(self, name: str) -> dict[str, str]:
         """Return the key-value metadata of a Parquet file."""
@@ -273,7 +268,7 @@ class Inspection:
             return Breach()
         found = self._execute(f"select split, text from ({sql}) order by all limit {MAX_EXAMPLES}")
         table = TABLES_OF_QUERY.findall(sql)[0].replace("per_track", "frames")
-        return Breach(count, tuple(Example(file_of(table, s), str(t)) for s, t in found))
+        return Breach(count, tuple(Example(schema.table_file(table, s), str(t)) for s, t in found))
 
     def failures(self, test: RowTest) -> Breach:
         """Return the rows that fail a test."""
@@ -301,7 +296,7 @@ class Inspection:
             )
             for test, count, texts in zip(tests, found[::2], found[1::2], strict=True):
                 if count > test.share * num_rows:
-                    examples = [Example(file_of(table, split), text) for text in texts]
+                    examples = [Example(schema.table_file(table, split), text) for text in texts]
                     breaches[test] += Breach(count, tuple(examples))
         return breaches
 
@@ -312,14 +307,16 @@ class Inspection:
             return
         files = {split: path for table, split, path in self.tables if table == name}
         splits = [""] if name == "dropped" else self.splits
-        missing = [file_of(name, split) for split in splits if split not in files]
+        missing = [schema.table_file(name, split) for split in splits if split not in files]
         if missing and (files or name in ("frames", "tracks", "dropped")):
             raise UnavailableError(f"{missing[0]}: missing")
+        expected = self.contract.of(name, 1)
+        if name == "embeddings":
+            expected = expected.remove(len(expected) - 1)  # rules about rows need only the keys
         for path in files.values():
-            self._check_types(name, path)
-        names = self._queried(name).names
-        self._database.register(f"no_{name}", self._queried(name).empty_table())
-        columns = ", ".join("split as stated_split" if c == "split" else c for c in names)
+            self._check_types(path, expected)
+        self._database.register(f"no_{name}", expected.empty_table())
+        columns = ", ".join("split as stated_split" if c == "split" else c for c in expected.names)
         parts = []
         for split in [""] if name == "dropped" else schema.SPLITS:
             row, source = "0::bigint", f"no_{name}"
@@ -336,15 +333,10 @@ class Inspection:
         kind = "table" if name in ("tracks", "dropped") else "view"
         self._execute(f"create {kind} {name} as {' union all '.join(parts)}")
 
-    def _queried(self, table: str) -> pa.Schema:
-        """Return the columns that SQL sees: of embeddings only the keys."""
-        columns = self.contract.of(table, 1)
-        return columns.remove(len(columns) - 1) if table == "embeddings" else columns
-
-    def _check_types(self, table: str, name: str) -> None:
+    def _check_types(self, name: str, expected: pa.Schema) -> None:
         """Check for the contract's columns and types; order and nullability do not matter here."""
         found = self.columns(name)
-        for column in self._queried(table):
+        for column in expected:
             types = [field.type for field in found if field.name == column.name]
             if types != [column.type]:
                 shown = " and ".join(map(str, types)) or "missing"
@@ -409,15 +401,3 @@ def _count_failures(table: str, where: str, shows: str) -> str:
     text = f"coalesce({text}, 'row ' || row)"  # a null makes the whole text null
     first = f"arg_min(case when {where} then {text} end, row, {MAX_EXAMPLES})"
     return f"count(*) filter ({where}), {first}"
-
-
-def _read_manifest(root: Path) -> dict[str, Any]:
-    """Return the manifest of a dataset of this contract version; it may have other faults."""
-    manifest = read_document(root, schema.MANIFEST)
-    path, expected = root / schema.MANIFEST, schema.SCHEMA_VERSION
-    for key in ("schema_version", "name", "version"):
-        if key not in manifest:
-            raise InputError(f"{path}: not the manifest of a dataset: {key} is missing")
-    if (version := manifest["schema_version"]) != expected:
-        raise InputError(f"{path}: contract version {version}; this emovox checks {expected}")
-    return manifest

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
+REPORTED = ("name", "family", "severity", "statement")  # attributes of a rule
 
 
 @dataclass(frozen=True)
@@ -116,10 +117,7 @@ class Validation:
             },
             "rules": [
                 {
-                    "name": outcome.rule.name,
-                    "family": outcome.rule.family,
-                    "severity": outcome.rule.severity,
-                    "statement": outcome.rule.statement,
+                    **{key: getattr(outcome.rule, key) for key in REPORTED},
                     "status": outcome.status,
                     "reason": outcome.reason,
                     "count": outcome.breach.count,
@@ -130,12 +128,9 @@ class Validation:
         }
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a DataFrame with one row per rule.
+        """Return a DataFrame with one row per rule; MissingPackageError without pandas.
 
         Its columns are name, family, severity, outcome, count (of violations) and first_example.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
         """
         columns = ["name", "family", "severity", "outcome", "count", "first_example"]
         rows = [

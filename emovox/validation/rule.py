@@ -9,7 +9,6 @@ from emovox.validation.inspection import Inspection, RowTest
 
 ERROR, WARNING = "error", "warning"
 Find = Callable[[Inspection], Breach | Iterable[Example]]
-Sql = str | Callable[[Inspection], str]
 
 
 @dataclass(frozen=True)
@@ -50,22 +49,22 @@ class Family:
     def check(
         self, name: str, statement: str, severity: str = ERROR, *, waits: bool = False
     ) -> Callable[[Find], None]:
-        """Decorate a generator of examples, which becomes a rule."""
+        """Decorate a function that returns the violations, which becomes a rule."""
 
         def register(find: Find) -> None:
             self.rules.append(Rule(name, self.name, severity, statement, find, waits=waits))
 
         return register
 
-    def query(self, name: str, statement: str, sql: Sql, severity: str = ERROR) -> None:
+    def query(self, name: str, statement: str, sql: str, severity: str = ERROR) -> None:
         """Add a rule whose violations a query finds; see `Inspection.query`."""
-
-        def find(dataset: Inspection) -> Breach:
-            return dataset.query(sql if isinstance(sql, str) else sql(dataset))
-
+        find = partial(Inspection.query, sql=sql)
         self.rules.append(Rule(name, self.name, severity, statement, find))
 
-    def rows(self, name: str, statement: str, test: RowTest, severity: str = ERROR) -> None:
-        """Add a rule about single rows."""
+    def rows(
+        self, name: str, statement: str, *sql: str, severity: str = ERROR, share: float = 0.0
+    ) -> None:
+        """Add a rule about single rows; `sql` and `share` are arguments of `RowTest`."""
+        test = RowTest(*sql, share=share)
         find = partial(Inspection.failures, test=test)
         self.rules.append(Rule(name, self.name, severity, statement, find, test))

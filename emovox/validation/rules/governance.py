@@ -1,5 +1,6 @@
 """Rules about people: limits and licence, no names of persons or machines, takedown lists."""
 
+import contextlib
 import getpass
 import re
 import socket
@@ -11,9 +12,9 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, mentions_listed, read_list
 from emovox.errors import InputError
-from emovox.validation.findings import Example, NotApplicableError, UnavailableError, file_of
+from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.front_matter import headings
-from emovox.validation.inspection import Inspection, RowTest
+from emovox.validation.inspection import Inspection
 from emovox.validation.rule import WARNING, Family
 
 RULES = Family("governance")
@@ -57,13 +58,13 @@ def _lines(dataset: Inspection) -> Iterator[tuple[str, str]]:
     for (line,) in dataset.rows(sql):
         yield schema.DROPPED_FILE, line
     for split, source in dataset.rows("select split, source from tracks where source is not null"):
-        yield file_of("tracks", split), source
+        yield schema.table_file("tracks", split), source
 
 
 def _identities(dataset: Inspection) -> Iterator[tuple[str, str]]:
     """Yield file and identity_id of every identity of the tables `tracks`."""
     for split, identity in dataset.rows("select distinct split, identity_id from tracks"):
-        yield file_of("tracks", split), identity
+        yield schema.table_file("tracks", split), identity
 
 
 @RULES.check("no-absolute-paths", "No document, source or dropped track has an absolute path.")
@@ -76,18 +77,19 @@ def no_absolute_paths(dataset: Inspection) -> Iterator[Example]:
 RULES.rows(
     "sources",
     "source is a path below the corpus root.",
-    RowTest(
-        "tracks",
-        r"source = '' or regexp_matches(source, '^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|\x00')",
-        "source",
-    ),
+    "tracks",
+    r"source = '' or regexp_matches(source, '^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|\x00')",
+    "source",
 )
 
 
 @RULES.check("no-machine-names", "No document contains the name of a user or a host.")
 def no_machine_names(dataset: Inspection) -> Iterator[Example]:
-    local = {name for name in (socket.gethostname(), _user()) if len(name) >= MIN_NAME}
-    own = [re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])") for name in local - COMMON_NAMES]
+    local = {socket.gethostname()}
+    with contextlib.suppress(OSError, KeyError, ImportError):  # an account without a name
+        local.add(getpass.getuser())
+    names = {name for name in local - COMMON_NAMES if len(name) >= MIN_NAME}
+    own = [re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])") for name in names]
     for name, line in _lines(dataset):
         for pattern in own if name == schema.CARD else [*own, ACCOUNT]:
             if match := pattern.search(line):
@@ -95,13 +97,6 @@ def no_machine_names(dataset: Inspection) -> Iterator[Example]:
     for key in _keys(dataset.json(schema.PROVENANCE)):
         if key.lower() in MACHINE_KEYS:
             yield Example(schema.PROVENANCE, f"contains the key {key}")
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError, ImportError):  # an account without a name
-        return ""
 
 
 def _keys(content: Any) -> Iterator[str]:

@@ -7,7 +7,7 @@ from emovox.corpus.splits import official_split
 from emovox.corpus.voxceleb import SETS_LIST, read_official_split
 from emovox.dataset import schema
 from emovox.ids import TrackKey
-from emovox.validation.findings import Example, NotApplicableError, file_of
+from emovox.validation.findings import Example, NotApplicableError
 from emovox.validation.inspection import Inspection
 from emovox.validation.rule import WARNING, Family
 
@@ -55,7 +55,7 @@ def official_lists(dataset: Inspection) -> Iterator[Example]:
         listed = official_split(TrackKey(identity, video, number), lists)
         if listed != split and track_id not in known:
             shown = f"is in {split}, but {listed or 'missing'} in the official lists"
-            yield Example(file_of("tracks", split), f"{track_id}: {shown}")
+            yield Example(schema.table_file("tracks", split), f"{track_id}: {shown}")
 
 
 def _known_disagreements(provenance: Any) -> set[str]:

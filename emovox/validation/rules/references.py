@@ -5,9 +5,8 @@ from functools import partial
 
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash
-from emovox.validation import hdf5
-from emovox.validation.findings import Example, NotApplicableError, UnavailableError
-from emovox.validation.inspection import Inspection, RowTest
+from emovox.validation.findings import Breach, Example, NotApplicableError, UnavailableError
+from emovox.validation.inspection import Inspection
 from emovox.validation.rule import Family
 
 RULES = Family("references")
@@ -64,50 +63,47 @@ RULES.query(
 RULES.rows(
     "labels",
     "label is the emotion with the largest max_*.",
-    RowTest(
-        "tracks",
-        "label is distinct from {label}",
-        "label || ', but the largest is ' || {label}",
-    ),
+    "tracks",
+    "label is distinct from {label}",
+    "label || ', but the largest is ' || {label}",
 )
 RULES.rows(
     "track-ids",
     "track_id is <identity_id>/<video_id>/<track_num>, with track_num in five digits.",
-    RowTest(
-        "tracks",
-        "track_num < 0 or track_id <> identity_id || '/' || video_id || '/' || "
-        "lpad(track_num::varchar, greatest(5, length(track_num::varchar))::integer, '0')",
-        "'the columns are ' || identity_id || ', ' || video_id || ', ' || track_num",
-    ),
+    "tracks",
+    "track_num < 0 or track_id <> identity_id || '/' || video_id || '/' || "
+    "lpad(track_num::varchar, greatest(5, length(track_num::varchar))::integer, '0')",
+    "'the columns are ' || identity_id || ', ' || video_id || ', ' || track_num",
 )
 RULES.rows(
     "track-splits",
     "The column split of tracks is the split in the file name.",
-    RowTest("tracks", "stated_split <> split", "stated_split"),
+    "tracks",
+    "stated_split <> split",
+    "stated_split",
 )
 
 
-def _compare_keys(dataset: Inspection, other: str) -> str:
-    """Return SQL that finds rows of a table with other keys than the same row of `frames`."""
+def _compare_keys(dataset: Inspection, other: str) -> Breach:
+    """Return the rows of a table with other keys than the same row of `frames`."""
     splits = [split for table, split, _ in dataset.tables if table == other]
     if not splits:
         raise NotApplicableError(f"the dataset has no table {other}")
-    return " union all ".join(
+    queries = [
         f"""select '{split}' as split, concat('row ', row, ': ', track_id, ' frame ', frame_index,
             ' in frames, ', face_id, ' frame ', face_index, ' in {other}') as text
         from (select track_id as face_id, frame_index as face_index from {other}_{split})
             positional join (select row, track_id, frame_index from frames_{split})
         where track_id is distinct from face_id or frame_index is distinct from face_index"""
         for split in splits
-    )
+    ]
+    return dataset.query(" union all ".join(queries))
 
 
 for _table in ("faces", "embeddings"):
-    RULES.query(
-        f"{_table}-match-frames",
-        f"{_table} has the same keys as frames, in the same order.",
-        partial(_compare_keys, other=_table),
-    )
+    RULES.check(
+        f"{_table}-match-frames", f"{_table} has the same keys as frames, in the same order."
+    )(partial(_compare_keys, other=_table))
 RULES.query(
     "dropped-apart",
     "No track is in both tracks and dropped, except as a duplicate of a written track.",
@@ -119,7 +115,7 @@ RULES.query(
 @RULES.check("content-hashes", "Content hashes equal those of metadata and manifest.", waits=True)
 def content_hashes(dataset: Inspection) -> Iterator[Example]:
     for _, _, name in dataset.tables:
-        listed = _listed_hash(dataset, name)
+        listed = listed_hash(dataset.manifest, name) or "missing"
         try:
             found = dataset.content(name)
         except UnavailableError:
@@ -135,7 +131,7 @@ def content_hashes(dataset: Inspection) -> Iterator[Example]:
 def hdf5_content(dataset: Inspection) -> Iterator[Example]:
     for split, name in dataset.hdf5_files:
         frames = schema.table_file("frames", split)
-        listed, found = _listed_hash(dataset, name), dataset.content(name)
+        listed, found = listed_hash(dataset.manifest, name) or "missing", dataset.content(name)
         if found != (expected := dataset.content(frames)):
             yield Example(name, f"content hash is {found}, that of {frames} {expected}")
         elif found != listed:
@@ -145,16 +141,15 @@ def hdf5_content(dataset: Inspection) -> Iterator[Example]:
 @RULES.check("hdf5-tracks", "HDF5 files have the same tracks and attributes as the Parquet files.")
 def hdf5_tracks(dataset: Inspection) -> Iterator[Example]:
     for split, name in dataset.hdf5_files:
-        arrays, attributes = hdf5.read_tracks(dataset.root, name)
+        with dataset.hdf5(name) as file:
+            arrays = {column: file[path][:] for path, column in schema.HDF5_TRACKS.items()}
+            arrays["track_id"] = file["tracks/track_id"].asstr()[:]
+            attributes = {key: str(value) for key, value in file.attrs.items()}
         for column, values in arrays.items():
             rows = dataset.rows(f"select {column} from tracks_{split} order by row")
-            if values != [value for (value,) in rows]:
+            if values.tolist() != [value for (value,) in rows]:
                 yield Example(name, f"{column} differs from the table tracks")
         metadata = dataset.metadata(schema.table_file("frames", split))
         for key in schema.file_metadata("", split, dataset.contract.outputs, ""):
             if attributes.get(key) != metadata.get(key, ""):
                 yield Example(name, f"attribute {key} is {attributes.get(key)!r}")
-
-
-def _listed_hash(dataset: Inspection, name: str) -> str:
-    return listed_hash(dataset.manifest, name) or "missing"

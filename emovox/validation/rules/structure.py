@@ -4,15 +4,17 @@ import contextlib
 import itertools
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.croissant_metadata import differences
 from emovox.dataset.json_schemas import faults
+from emovox.dataset.store import matrices_of
+from emovox.emotions import Outputs
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.front_matter import front_matter
-from emovox.validation.hdf5 import layout_faults
 from emovox.validation.inspection import Inspection, OtherColumnsError
 from emovox.validation.rule import Family
 
@@ -59,20 +61,16 @@ def file_set(dataset: Inspection) -> Iterator[Example]:
 
 def _required(dataset: Inspection, listed: set[str]) -> set[str]:
     """Return the files that the contract requires, given the splits and folders of a dataset."""
-    names = set(DOCUMENTS) | ({schema.CROISSANT} if _is_released(dataset) else set())
+    names = set(DOCUMENTS)
+    with contextlib.suppress(UnavailableError):  # reported by provenance-schema and file-hashes
+        content = dataset.json(schema.PROVENANCE)
+        if isinstance(content, dict) and "released_from" in content:
+            names.add(schema.CROISSANT)
     folders = {name.split("/")[0] for name in listed} | {"frames", "tracks"}
     for split in dataset.manifest["totals"]["by_split"]:
         names |= {schema.table_file(t, split) for t in schema.TABLES if t in folders}
         names |= {schema.hdf5_file(split)} if "hdf5" in folders else set()
     return names
-
-
-def _is_released(dataset: Inspection) -> bool:
-    try:
-        content = dataset.json(schema.PROVENANCE)
-    except UnavailableError:
-        return False  # reported by provenance-schema and file-hashes
-    return isinstance(content, dict) and "released_from" in content
 
 
 @RULES.check("file-hashes", "Files have the size and SHA-256 of the manifest.", waits=True)
@@ -213,5 +211,30 @@ def no_pandas(dataset: Inspection) -> Iterator[Example]:
 @RULES.check("hdf5-layout", "HDF5 files have the contract's arrays, types, chunks and filters.")
 def hdf5_layout(dataset: Inspection) -> Iterator[Example]:
     for _, name in dataset.hdf5_files:
-        for fault in layout_faults(dataset.root, name, dataset.contract.outputs):
-            yield Example(name, fault)
+        with dataset.hdf5(name) as file:
+            for fault in _layout_faults(file, dataset.contract.outputs):
+                yield Example(name, fault)
+
+
+def _layout_faults(file: Any, outputs: Outputs) -> Iterator[str]:
+    """Yield a line for each array that is missing or has another type, chunk shape or filter."""
+    import h5py
+
+    matrices = matrices_of(outputs)
+    types = dict.fromkeys(matrices, "float32") | {
+        path: str(schema.COLUMNS[column][0]).replace("string", "object")  # as h5py names it
+        for path, column in (schema.HDF5_FRAMES | schema.HDF5_TRACKS).items()
+    }
+    for path, expected in types.items():
+        chunk = (schema.HDF5_CHUNK_ROWS, len(matrices.get(path, ())))
+        array = file.get(path)
+        if not isinstance(array, h5py.Dataset):
+            yield f"array /{path} is missing"
+        elif array.dtype.name != expected:
+            yield f"/{path} is {array.dtype.name}, expected {expected}"
+        elif path in matrices and (array.chunks, array.ndim) != (chunk, 2):
+            yield f"/{path} has chunks {array.chunks}, expected {chunk}"
+        elif path.startswith("frames/") and any(
+            getattr(array, key) != value for key, value in schema.HDF5_FILTERS.items()
+        ):
+            yield f"/{path} does not use gzip 4, shuffle and fletcher32"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from emovox.dataset import schema
 from emovox.validation.findings import Example, NotApplicableError
-from emovox.validation.inspection import Inspection, RowTest
+from emovox.validation.inspection import Inspection
 from emovox.validation.rule import WARNING, Family
 
 RULES = Family("values")
@@ -31,46 +31,43 @@ def no_nulls(dataset: Inspection) -> Iterator[Example]:
                 yield Example(name, f"row {row}: {field.name} is null")
 
 
-RULES.rows(
-    "finite-logits",
-    "No logit is NaN or infinite.",
-    RowTest("frames", "not ({finite})", SHOW_LOGITS),
-)
+RULES.rows("finite-logits", "No logit is NaN or infinite.", "frames", "not ({finite})", SHOW_LOGITS)
 RULES.rows(
     "finite-values",
     "No value is NaN or infinite.",
-    RowTest("frames", "not ({finite_values})", "concat_ws(', ', {values})"),
+    "frames",
+    "not ({finite_values})",
+    "concat_ws(', ', {values})",
 )
 RULES.rows(
     "logit-range",
     f"Every logit is between -{MAX_LOGIT} and {MAX_LOGIT}.",
-    RowTest(
-        "frames",
-        f"{{finite}} and ({{largest}} > {MAX_LOGIT} or {{smallest}} < -{MAX_LOGIT})",
-        SHOW_LOGITS,
-    ),
+    "frames",
+    f"{{finite}} and ({{largest}} > {MAX_LOGIT} or {{smallest}} < -{MAX_LOGIT})",
+    SHOW_LOGITS,
 )
 RULES.rows(
     "logits-not-probabilities",
     "Logits are raw scores, not probabilities: numbers from 0 to 1 whose sum is 1.",
-    RowTest(
-        "frames",
-        "{smallest} >= 0 and abs({sum} - 1) < 1e-3",
-        SHOW_LOGITS,
-        share=MAX_SHARE_OF_PROBABILITIES,
-    ),
+    "frames",
+    "{smallest} >= 0 and abs({sum} - 1) < 1e-3",
+    SHOW_LOGITS,
+    share=MAX_SHARE_OF_PROBABILITIES,
 )
 RULES.rows(
     "constant-rows",
     "No frame has equal logits for all emotions.",
-    RowTest("frames", "{largest} = {smallest}", SHOW_LOGITS),
-    WARNING,
+    "frames",
+    "{largest} = {smallest}",
+    SHOW_LOGITS,
+    severity=WARNING,
 )
 RULES.rows(
     "repeated-rows",
     "No frame has exactly the logits of the previous frame of its track.",
-    RowTest("frames", "{repeated} and track_id = previous_track_id"),
-    WARNING,
+    "frames",
+    "{repeated} and track_id = previous_track_id",
+    severity=WARNING,
 )
 
 
@@ -97,13 +94,11 @@ def emotion_order(dataset: Inspection) -> Iterator[Example]:
 RULES.rows(
     "face-values",
     "Times, boxes, scores and sharpness of faces are finite, boxes have an area, shots a number.",
-    RowTest(
-        "faces",
-        "not (isfinite(pts_ms) and isfinite(box_x) and isfinite(box_y) and isfinite(box_w) "
-        "and isfinite(box_h) and box_w > 0 and box_h > 0 and isfinite(coalesce(score, 0)) and "
-        "isfinite(sharpness) and sharpness >= 0 and shot >= 0)",
-        "concat_ws(', ', pts_ms, box_x, box_y, box_w, box_h, score, sharpness, shot)",
-    ),
+    "faces",
+    "not (isfinite(pts_ms) and isfinite(box_x) and isfinite(box_y) and isfinite(box_w) "
+    "and isfinite(box_h) and box_w > 0 and box_h > 0 and isfinite(coalesce(score, 0)) and "
+    "isfinite(sharpness) and sharpness >= 0 and shot >= 0)",
+    "concat_ws(', ', pts_ms, box_x, box_y, box_w, box_h, score, sharpness, shot)",
 )
 RULES.query(
     "shots",
