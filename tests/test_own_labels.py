@@ -114,6 +114,17 @@ def test_unusable_tracks_are_dropped_with_their_reason(tmp_path: Path) -> None:
     assert emovox.validate(tmp_path / "own").valid
 
 
+def test_rows_of_a_track_that_is_listed_twice_go_to_the_first(tmp_path: Path) -> None:
+    tracks = {"track_id": ["a/v/1", "b/v/1", "a/v/1"], "duration_ms": [480, 480, 960]}
+    frames = {"track_id": ["a/v/1", "b/v/1", "a/v/1"], "frame_index": [1, 0, 0]}
+    frames |= {"logit_happy": [4.0, 2.0, 3.0], "logit_sad": [0.0] * 3}
+    dataset = emovox.write_dataset(tmp_path / "own", tracks, frames)
+    assert dataset["a/v/00001"].logits.tolist() == [[3, 0], [4, 0]]
+    rows = pq.read_table(tmp_path / "own" / schema.DROPPED_FILE).to_pylist()
+    assert [(r["track_id"], r["error"]) for r in rows] == [("a/v/1", "DuplicateTrack")]
+    assert emovox.validate(tmp_path / "own").valid
+
+
 @pytest.mark.parametrize(
     ("tracks", "frames", "options", "kind", "words"),
     [
