@@ -152,7 +152,7 @@ def test_open_track_shows_its_numbers(browser: Any, plain: Path) -> None:
         assert name == visit.listed()[2]
         gaps = int((np.diff(data.frame_index(name)) > 1).sum())
         assert page.locator("#plot polyline").count() == 8 * (1 + gaps)
-        assert page.locator("#plot svg").get_attribute("aria-label").startswith("Eight logits")
+        assert page.locator("#plot svg").get_attribute("aria-label").startswith("8 logits")
         cells = page.locator("#numbers tbody tr >> nth=1").locator("td").all_text_contents()
         np.testing.assert_allclose([float(c) for c in cells], data.logits(name)[1], atol=0.006)
         values = page.locator("#values .v").all_inner_texts()
