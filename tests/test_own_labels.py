@@ -114,6 +114,19 @@ def test_unusable_tracks_are_dropped_with_their_reason(tmp_path: Path) -> None:
     assert emovox.validate(tmp_path / "own").valid
 
 
+@pytest.mark.parametrize("name", ["sound_offset_ms", "start_ms", "duration_ms", "n_expected"])
+@pytest.mark.parametrize("value", ["soon", "inf", "1e300", "9" * 5000])
+def test_a_number_that_is_none_drops_its_track(tmp_path: Path, name: str, value: str) -> None:
+    tracks = {"track_id": ["a/v/1", "b/v/1"], "label": ["anger", "fear"], name: [None, value]}
+    dataset = emovox.write_dataset(tmp_path / "own", tracks)
+    rows = pq.read_table(tmp_path / "own" / schema.DROPPED_FILE).to_pylist()
+    if (name, value) == ("sound_offset_ms", "1e300"):  # odd, and a number
+        assert not rows
+    else:
+        assert [(r["track_id"], r["error"]) for r in rows] == [("b/v/00001", "BadTime")]
+        assert len(dataset) == 1
+
+
 def test_rows_of_a_track_that_is_listed_twice_go_to_the_first(tmp_path: Path) -> None:
     tracks = {"track_id": ["a/v/1", "b/v/1", "a/v/1"], "duration_ms": [480, 480, 960]}
     frames = {"track_id": ["a/v/1", "b/v/1", "a/v/1"], "frame_index": [1, 0, 0]}

@@ -27,6 +27,7 @@ PREFERRED = (".wav", ".flac", ".m4a")  # then other sound, then video
 VIDEO = len(PREFERRED) + 1  # rank of video files
 
 StrPath = str | os.PathLike[str]
+Place = tuple[str | None, int | None, int | None]  # source, start_ms and end_ms of a track
 
 # Folders between the root and the identities or persons.
 BETWEEN = ("", "wav", "aac", "mp4", "voxceleb1_wav")
@@ -195,33 +196,26 @@ class AudioTree:
         sources = [] if source is None else self._spelt(source, key)
         # Files beside the source are other recordings, whatever their numbers.
         beside = {name.rpartition("/")[0] for name in sources}
-        named = [name for base in self._bases for name in self._named(base, key)]
+        named = self._all_named(key)
         sounds = (n for n in named if _rank(n) < VIDEO and n.rpartition("/")[0] not in beside)
         if sources and (path := self._first(sounds)):
             return Sound(path)
         if path := self._first(name for each in sources for name in self._sound_of(each)):
-            return Sound(path, (start_ms or 0) / 1000, None if end_ms is None else end_ms / 1000)
+            return _part(path, start_ms, end_ms)
         path = self._first(named)
         return Sound(path) if path else None
 
-    def find_pictures(
-        self,
-        track_id: str,
-        source: str | None = None,
-        start_ms: int | None = None,
-        end_ms: int | None = None,
-    ) -> Sound | None:
-        """Return the video, or the folder of JPEGs, that shows a track; arguments as in `locate`.
+    def find_pictures(self, track_id: str, place: Place) -> Sound | None:
+        """Return the video, or the folder of JPEGs, that shows a track.
 
-        It is the source, or else a video with the track's names; None if both are missing.
+        It is the source, or else a video with the track's names; None if both are missing. `place`
+        has the source and the milliseconds of it where the track starts and ends.
         """
-        key = _parse(track_id)
+        key, (source, start_ms, end_ms) = _parse(track_id), place
         for name in [] if source is None else self._spelt(source, key):
             if safely((self.root / name).exists):
-                end = None if end_ms is None else end_ms / 1000
-                return Sound(self.root / name, (start_ms or 0) / 1000, end)
-        named = [name for base in self._bases for name in self._named(base, key)]
-        path = self._first(name for name in named if _rank(name) == VIDEO)
+                return _part(self.root / name, start_ms, end_ms)
+        path = self._first(name for name in self._all_named(key) if _rank(name) == VIDEO)
         return Sound(path) if path else None
 
     def missing(self, track_id: str) -> InputError:
@@ -240,6 +234,9 @@ class AudioTree:
         """Return the first name that is a file now: the kept names may be older."""
         paths = (self.root / name for name in names)
         return next((path for path in paths if safely(path.is_file)), None)
+
+    def _all_named(self, key: TrackKey) -> list[str]:
+        return [name for base in self._bases for name in self._named(base, key)]
 
     def _named(self, base: str, key: TrackKey) -> list[str]:
         """Return the files with the names of a track below a folder, best ending first."""
@@ -288,6 +285,10 @@ class AudioTree:
         folder, slash, name = source.rpartition("/")
         same = self._stems(folder + slash).get(PurePath(name).stem, [])
         return [*sorted((n for n in same if _rank(n) < VIDEO), key=_rank), source]
+
+
+def _part(path: Path, start_ms: int | None, end_ms: int | None) -> Sound:
+    return Sound(path, (start_ms or 0) / 1000, None if end_ms is None else end_ms / 1000)
 
 
 def _parse(track_id: str) -> TrackKey:

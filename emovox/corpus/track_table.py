@@ -63,7 +63,7 @@ def read_table(
 
 def _as_text(column: pa.ChunkedArray) -> list[str | None] | None:
     """Return the values of a column as text; None for a column that has no text."""
-    with contextlib.suppress(pa.ArrowNotImplementedError):
+    with contextlib.suppress(pa.ArrowNotImplementedError):  # lists and structs have no text
         if not pa.types.is_duration(column.type):  # would be numbers of any unit
             values: list[str | None] = column.cast(pa.string()).to_pylist()
             return values

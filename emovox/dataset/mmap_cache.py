@@ -60,8 +60,8 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
 
     unpack = partial(_unpack, root, split, container, num_rows, digest, outputs)
     unpacked = None
-    # The cache is not writable, or its file system has no locks.
-    with contextlib.suppress(OSError, NotImplementedError):
+    # OSError: the cache is not writable; NotImplementedError: its file system has no locks.
+    with contextlib.suppress(OSError, NotImplementedError):  # then the arrays stay in memory
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f"{digest}.lock"):
             if _map(paths, num_rows, outputs) is None:  # no other process was faster

@@ -1,6 +1,7 @@
 """Datasets of a user's own labels and values, for which no teacher ran."""
 
 import hashlib
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -227,7 +228,7 @@ class _Labels:
             expected = max(int(index[-1]) + 1, known)
         count = expected if self._frames is None else len(rows)
         source = None if row.get("source") is None else printable(str(row["source"]))
-        offset = row.get("sound_offset_ms")
+        offset = _number(row, "sound_offset_ms")
         return TrackRow(key, count, expected, duration, source, start, end, offset)
 
     def fingerprint(self) -> str:
@@ -376,15 +377,24 @@ def _numbers(table: pa.Table, name: str) -> np.ndarray:
         raise InputError(f"labels: the column {name} holds no numbers") from error
 
 
-def _whole(row: Mapping[str, Any], name: str) -> int | None:
-    """Return a number of a track as an integer; None if it is missing."""
+def _number(row: Mapping[str, Any], name: str) -> float | None:
+    """Return a number of a track; None if it is missing, for which pandas writes NaN."""
     value = row.get(name)
-    if value is None or value != value:  # NaN, with which pandas marks missing numbers
+    if value is None or value != value:
         return None
     try:
-        number = round(float(value))
-    except (TypeError, ValueError, OverflowError) as error:
-        raise TrackError("labels", "BadTime", f"{name} is {str(value)[:40]!r}") from error
-    if not 0 <= number <= schema.max_frame_index(1):
+        number = float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = math.inf
+    if not math.isfinite(number):
+        raise TrackError("labels", "BadTime", f"{name} is {str(value)[:40]!r}")
+    return number
+
+
+def _whole(row: Mapping[str, Any], name: str) -> int | None:
+    """Return a number of a track as an integer; None if it is missing."""
+    if (value := _number(row, name)) is None:
+        return None
+    if not 0 <= (number := round(value)) <= schema.max_frame_index(1):
         raise TrackError("labels", "BadTime", f"{name} is {number}")
     return number

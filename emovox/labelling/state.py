@@ -181,7 +181,8 @@ class Existing:
         settings, changes = plan.settings, []
         if (step := self.manifest.get("step_ms")) != settings.step_ms:
             changes.append(f"the step of {step} ms becomes {settings.step_ms} ms")
-        before = self.manifest.get("teacher") or {}
+        before = self.manifest.get("teacher")
+        before = before if isinstance(before, dict) else {}
         if before.get("sha256") != settings.teacher_sha256:
             name = printable(str(before.get("name")))
             changes.append(f"teacher {name} becomes {settings.teacher_name}, or has other weights")
@@ -251,7 +252,8 @@ def _read_record(state: Path) -> dict[str, Any]:
         return {}
     if not isinstance(record, dict):
         return {}
-    if (version := record.get("version", 0)) > RECORD_VERSION:
+    version = record.get("version", 0)
+    if not isinstance(version, int) or version > RECORD_VERSION:
         raise InputError(
             f"{state}: state of a newer emovox (version {version}); use that one, or another --out"
         )

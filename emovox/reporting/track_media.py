@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import soundfile
 from tqdm import tqdm
 
-from emovox.corpus.sound_files import AudioTree, Sound
+from emovox.corpus.sound_files import AudioTree, Place, Sound
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
 from emovox.errors import InputError, TrackError
@@ -23,7 +23,6 @@ from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.media.images import ImageTrack
 from emovox.media.video import Deadline, VideoTrack
 from emovox.reporting.track_sample import ReportTrack
-from emovox.student.clips import Place
 
 SOUND_SECONDS = 60.0  # most of one track
 SIDE = 144  # pixels of a face
@@ -99,7 +98,7 @@ def _open_pictures(
     tree: AudioTree, track_id: str, place: Place, step: float
 ) -> VideoTrack | ImageTrack | None:
     """Return the grid frames of a track, from its source or a video with its names, or None."""
-    found, deadline = tree.find_pictures(track_id, *place), Deadline(TIMEOUT)
+    found, deadline = tree.find_pictures(track_id, place), Deadline(TIMEOUT)
     if found is None:
         return None
     if found.path.is_dir():

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from emovox.corpus.sound_files import AudioTree
+from emovox.corpus.sound_files import AudioTree, Place
 from emovox.dataset.reader import Dataset
 from emovox.dataset.rows import Dropped, count_reasons
 from emovox.errors import CheckError, InputError, TrackError
@@ -18,7 +18,6 @@ from emovox.media.audio import audio_duration
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-Place = tuple[str | None, int | None, int | None]
 
 MIN_DURATION = 0.24  # seconds; one step of the grid
 MAX_MISSING = 1.0  # seconds by which the sound may end before the last frame
