@@ -125,19 +125,15 @@ def _inline_attributes(
     attributes.pop("font-family", None)
     if tag == "g":
         attributes.pop("id", None)
-    for name in attributes:
+    for name, value in attributes.items():
         if name == "id":
-            attributes[name] = f"{key}-{attributes[name]}"
+            attributes[name] = f"{key}-{value}"
         elif name in ("href", "clip-path"):
-            attributes[name] = attributes[name].replace("#", f"#{key}-")
+            attributes[name] = value.replace("#", f"#{key}-")
         elif name in ("d", "x", "y", "width", "height"):
-            attributes[name] = re.sub(r"-?\d+\.\d+", _short_number, attributes[name])
-            attributes[name] = " ".join(attributes[name].split())
+            short = re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), value)
+            attributes[name] = " ".join(short.split())
     return attributes
-
-
-def _short_number(match: re.Match[str]) -> str:
-    return f"{float(match[0]):.1f}".removesuffix(".0")
 
 
 def emotion_rows(axes: Any, emotions: Sequence[str], *, grid: bool = False) -> None:

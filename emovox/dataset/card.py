@@ -139,11 +139,7 @@ def _emotions(counts: Mapping[str, Counter[str]], emotions: Sequence[str]) -> st
 
 
 def card_of(root: str | os.PathLike[str]) -> str:
-    """Return the card that a dataset on disk should have, from its documents and rows.
-
-    Raises:
-        InputError: a document or a table is missing or damaged.
-    """
+    """Return the card that a dataset should have; InputError if it is incomplete or damaged."""
     root = Path(root)
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)
     try:

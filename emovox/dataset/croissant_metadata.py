@@ -28,6 +28,7 @@ FORMATS = {
     ".json": "application/json",
     ".md": "text/markdown",
 }
+SPLIT_KINDS = dict.fromkeys(schema.SPLITS, "cr:ValidationSplit") | {"train": "cr:TrainingSplit"}
 # Not described: the document itself, and the file that may hold its hash.
 NOT_DESCRIBED = (schema.CROISSANT, schema.CHECKSUMS)
 
@@ -81,13 +82,7 @@ def _split_records(splits: list[str]) -> Node:
             _field("splits", "name", "sc:Text", "Name of the split."),
             _field("splits", "url", "sc:URL", "Kind of the split in the terms of Croissant."),
         ],
-        "data": [
-            {
-                "splits/name": split,
-                "splits/url": f"cr:{'Training' if split == 'train' else 'Validation'}Split",
-            }
-            for split in splits
-        ],
+        "data": [{"splits/name": s, "splits/url": SPLIT_KINDS[s]} for s in splits],
     }
 
 

@@ -39,10 +39,9 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
 
 
 def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a manifest with a name, a version and this contract version; the rest may be wrong.
+    """Return a manifest with a name, a version and this contract version, else raise InputError.
 
-    Raises:
-        InputError: the folder or the manifest is missing, or the manifest is another one.
+    The rest of it may be wrong.
     """
     manifest, path = read_document(root, schema.MANIFEST), Path(root) / schema.MANIFEST
     for key in ("schema_version", "name", "version"):
@@ -111,9 +110,5 @@ def tables_of(manifest: Mapping[str, Any]) -> list[str]:
 
 
 def outputs_of(manifest: Mapping[str, Any]) -> Outputs:
-    """Return the emotions and values that a manifest declares.
-
-    Raises:
-        KeyError, TypeError, ConfigError: they are missing or not valid.
-    """
+    """Return the outputs that a manifest declares; KeyError, TypeError or ConfigError if wrong."""
     return Outputs.of(manifest["emotions"], manifest["values"])

@@ -20,8 +20,8 @@ from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash, outputs_of
 from emovox.dataset.store import ContentHash, matrix_of, read_frames
 from emovox.emotions import Outputs
-from emovox.errors import InputError
-from emovox.files import remove_leftovers, replace_file, sha256_file, write_text
+from emovox.errors import EmovoxError, InputError
+from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file, write_text
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,13 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
     paths = [folder / f"{digest}.{field.name}.npy" for field in fields(Arrays)]
     if (mapped := _map(paths, num_rows, outputs)) is not None:
         return mapped
-    from filelock import FileLock  # takes longer to import than a dataset to open
-
     unpack = partial(_unpack, root, split, container, num_rows, digest, outputs)
     unpacked = None
-    # OSError: the cache is not writable; NotImplementedError: its file system has no locks.
-    with contextlib.suppress(OSError, NotImplementedError):  # then the arrays stay in memory
+    # The cache is not writable or has no locks: the arrays stay in memory. Errors of the rows are
+    # raised again below.
+    with contextlib.suppress(OSError, EmovoxError):
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / f"{digest}.lock"):
+        with exclusive(folder / f"{digest}.lock", "", timeout=-1):
             if _map(paths, num_rows, outputs) is None:  # no other process was faster
                 unpacked = unpack()
                 _write(unpacked, paths)

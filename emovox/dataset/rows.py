@@ -14,26 +14,16 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class TrackRow:
-    """One track with frames; the writer derives the other columns of the table `tracks`.
-
-    Attributes:
-        key: its names.
-        n_frames: number of its rows in `frames`.
-        n_expected: number of its grid points.
-        duration_ms: its length; None where the source gives none.
-        source: path of its media file below the corpus root; None if unknown.
-        start_ms, end_ms: its interval on the clock of the media file; None if unknown.
-        sound_offset_ms: first sample minus first picture of the file; None without sound.
-    """
+    """One track with frames; the writer derives the other columns of the table `tracks`."""
 
     key: TrackKey
-    n_frames: int
-    n_expected: int
-    duration_ms: int | None = None
-    source: str | None = None
-    start_ms: int | None = None
+    n_frames: int  # rows in `frames`
+    n_expected: int  # grid points
+    duration_ms: int | None = None  # None where the source gives none
+    source: str | None = None  # path of the media file below the corpus root; None if unknown
+    start_ms: int | None = None  # on the clock of the media file; None if unknown
     end_ms: int | None = None
-    sound_offset_ms: float | None = None
+    sound_offset_ms: float | None = None  # first sample minus first picture; None without sound
 
     @property
     def track_id(self) -> str:
@@ -55,10 +45,8 @@ class Dropped:
     @classmethod
     def of(cls, track_id: str, source: str, error: TrackError, attempts: int = 1) -> "Dropped":
         """Return the row of a track that failed with `error`; its texts are made printable."""
-        message = printable(error.message)
-        return cls(
-            printable(track_id), printable(source), error.stage, error.error, message, attempts
-        )
+        texts = printable(track_id), printable(source), error.stage, error.error
+        return cls(*texts, printable(error.message), attempts)
 
 
 def count_reasons(dropped: Iterable[Dropped]) -> Counter[str]:
@@ -68,14 +56,8 @@ def count_reasons(dropped: Iterable[Dropped]) -> Counter[str]:
 
 @dataclass(frozen=True)
 class Chunk:
-    """Some tracks of one split, in order, and their frames end to end.
-
-    Attributes:
-        split: one of `schema.SPLITS`.
-        tracks: sorted by track_id.
-        rows: the columns of `frames`, and those of the other tables with a row per frame.
-    """
+    """Some tracks of one split, and their frames end to end."""
 
     split: str
-    tracks: list[TrackRow]
-    rows: "pa.Table"
+    tracks: list[TrackRow]  # sorted by track_id
+    rows: "pa.Table"  # the columns of `frames`, and of the other tables with a row per frame

@@ -32,28 +32,16 @@ TRACK_FIELDS = tuple(field.name for field in fields(TrackRow) if field.name != "
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Description of a dataset, apart from its rows.
-
-    Attributes:
-        name: of the dataset.
-        version: of the dataset.
-        step_ms: milliseconds between grid points.
-        teacher: its `name` and the `sha256` of its weights, None where unknown.
-        provenance: content of provenance.json; its `origin` is a sentence about the source of the
-            rows, for the card.
-        tables: those with a file for each split.
-        outputs: names of the emotions and values.
-        embedding_size: numbers per row of the table `embeddings`.
-    """
+    """Description of a dataset, apart from its rows."""
 
     name: str
     version: str
-    step_ms: int
-    teacher: Mapping[str, str | None]
-    provenance: Mapping[str, Any]
-    tables: tuple[str, ...] = ("frames", "tracks", "faces")
+    step_ms: int  # between grid points
+    teacher: Mapping[str, str | None]  # `name`, and `sha256` of the weights; None where unknown
+    provenance: Mapping[str, Any]  # its `origin` is a sentence about the source of the rows
+    tables: tuple[str, ...] = ("frames", "tracks", "faces")  # with a file for each split
     outputs: Outputs = field(default_factory=Outputs)
-    embedding_size: int = 0
+    embedding_size: int = 0  # numbers per row of the table `embeddings`
 
 
 @dataclass

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from emovox.config import RECIPES, read_config
 from emovox.dataset import schema
+from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import read_table
 from emovox.demo.demo_corpus import DemoConfig, DemoTrack, write_demo_corpus
 from emovox.errors import CheckError, InputError
@@ -41,8 +42,8 @@ class DemoResult:
         dataset = self.build.out
         texts = [
             f"corpus    {self.corpus}\n{self.build.summary()}",
-            _show_frames(dataset, self.build.manifest["emotions"]),
-            _show_labels(dataset, self.tracks, self.build.manifest["emotions"]),
+            _show_frames(load(dataset)),
+            _show_labels(load(dataset), self.tracks),
         ]
         if self.student:
             folder = dataset.parent / STUDENT
@@ -117,21 +118,21 @@ def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
     return result
 
 
-def _show_frames(dataset: Path, emotions: list[str]) -> str:
-    split = next(s for s in schema.SPLITS if (dataset / schema.table_file("frames", s)).exists())
-    frames = read_table(dataset, "frames", split).slice(0, NUM_SHOWN).to_pandas()
-    logits = frames.set_index("timestamp_ms")[[f"logit_{name}" for name in emotions]]
-    logits.columns = emotions
-    text = logits.to_string(float_format="{:.2f}".format)
+def _show_frames(dataset: Dataset) -> str:
+    split = dataset.splits[0]
+    frames = dataset.frames[split].slice(0, NUM_SHOWN).to_pandas()
+    logits = frames.set_index("timestamp_ms")[[*dataset.columns.logits]]
+    text = logits.set_axis(dataset.emotions, axis=1).to_string(float_format="{:.2f}".format)
     return f"First frames of {frames['track_id'][0]} ({split}), logits:\n{text}"
 
 
-def _show_labels(dataset: Path, tracks: list[DemoTrack], emotions: list[str]) -> str:
+def _show_labels(dataset: Dataset, tracks: list[DemoTrack]) -> str:
     import pandas as pd
 
-    rows = pd.concat(read_table(dataset, "tracks", split).to_pandas() for split in schema.SPLITS)
+    rows = dataset.to_pandas("tracks")
     acted = rows["track_id"].map({track.track_id: track.emotion for track in tracks})
     counts = pd.crosstab(acted.fillna("unknown"), rows["label"])
-    counts = counts.reindex(columns=emotions, fill_value=0).rename_axis(index=None, columns=None)
+    counts = counts.reindex(columns=dataset.emotions, fill_value=0)
+    counts = counts.rename_axis(index=None, columns=None)
     title = "Tracks by acted emotion (rows) and by the teacher's label (columns):"
     return f"{title}\n{counts.to_string()}"

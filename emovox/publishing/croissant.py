@@ -47,11 +47,7 @@ def write_croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -
 
 
 def croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the Croissant metadata of a dataset as JSON-LD.
-
-    Args:
-        root: folder of the dataset, with provenance.json in it.
-        manifest: content of its manifest.json, which need not be written yet.
+    """Return the Croissant metadata of a dataset as JSON-LD; its manifest need not be written.
 
     Raises:
         InputError: provenance.json is unreadable or lacks `origin`.

@@ -223,11 +223,7 @@ def _check_order(version: str, manifest: Mapping[str, Any], provenance: Mapping[
 def _existing_release(
     source: Path, out: Path, version: str, listed: frozenset[str], resume: bool
 ) -> Release:
-    """Return the release at `out` if `resume` and it has this dataset, version and list.
-
-    Raises:
-        InputError: it does not, or `out` is not a release.
-    """
+    """Return the release at `out`; InputError unless `resume` and source, version, list match."""
     try:
         manifest, provenance = (
             read_document(out, name) for name in (schema.MANIFEST, schema.PROVENANCE)

@@ -32,23 +32,14 @@ HDF5_OF = {schema.hdf5_file(split): ("hdf5", split) for split in schema.SPLITS}
 
 @dataclass(frozen=True)
 class Removal:
-    """Rows that a takedown list removes from a valid dataset.
+    """Rows that a takedown list removes from a valid dataset."""
 
-    Attributes:
-        source: folder of the dataset.
-        manifest: content of its manifest.
-        listed: hashes of identities.
-        views: remaining rows of each split with listed identities.
-        dropped: remaining rows of `dropped`; None if all remain.
-        matched: listed hashes of which the dataset has a row or a mention.
-    """
-
-    source: Path
+    source: Path  # folder of the dataset
     manifest: Mapping[str, Any]
-    listed: Collection[str]
-    views: Mapping[str, SplitView]
-    dropped: pa.Table | None
-    matched: frozenset[str] = frozenset()
+    listed: Collection[str]  # hashes of identities
+    views: Mapping[str, SplitView]  # remaining rows of each split with listed identities
+    dropped: pa.Table | None  # remaining rows of `dropped`; None if all remain
+    matched: frozenset[str] = frozenset()  # listed hashes that the dataset has a row or mention of
 
     @property
     def removed(self) -> dict[str, int]:

@@ -113,7 +113,15 @@ def _context(report: Report) -> dict[str, Any]:
         "figures": page_charts.dataset_figures(found, report.compared),
         "student": _student_context(report),
         "rule": RULE,
-        "track_data": as_script_json(_track_data(report)),
+        "track_data": as_script_json(
+            {
+                "emotions": list(found.emotions),
+                "step": report.dataset.step,
+                "levels": LEVELS,
+                "media": report.media is not None,
+                "tracks": [pack(track, found.emotions) for track in report.tracks],
+            }
+        ),
         "media_data": [
             as_script_json({"sound": m.sound, "pictures": m.pictures}) for m in report.media or ()
         ],
@@ -173,16 +181,6 @@ def _student_context(report: Report) -> dict[str, Any]:
         "losses": page_charts.losses_figure(results.training) if results.training else None,
         "probes": [(probe, probe_rows(probe)) for probe in results.probes],
         "elsewhere": results.student and results.student.dataset != report.aggregates.title,
-    }
-
-
-def _track_data(report: Report) -> dict[str, Any]:
-    return {
-        "emotions": list(report.dataset.emotions),
-        "step": report.dataset.step,
-        "levels": LEVELS,
-        "media": report.media is not None,
-        "tracks": [pack(track, report.dataset.emotions) for track in report.tracks],
     }
 
 

@@ -1,5 +1,6 @@
 """The numbers, results and tracks that a report shows."""
 
+import contextlib
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
@@ -90,7 +91,9 @@ def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
     datasets = [dataset, *([load(config.compare)] if config.compare else [])]
     results = read_results(config.student)
     edges = logit_edges(datasets)
-    provenance = _read_provenance(dataset)
+    provenance: dict[str, Any] = {"origin": ""}
+    with contextlib.suppress(InputError):  # missing or damaged
+        provenance |= read_document(dataset.path, schema.PROVENANCE)
     tracks = choose(dataset, config.num_tracks)
     found, *compared = [aggregate(each, edges) for each in datasets]
     return Report(
@@ -102,11 +105,3 @@ def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
         tracks,
         collect_media(dataset, tracks, config.media) if config.media else None,
     )
-
-
-def _read_provenance(dataset: Dataset) -> Mapping[str, Any]:
-    """Return the content of provenance.json; only an empty origin if it is missing or damaged."""
-    try:
-        return {"origin": "", **read_document(dataset.path, schema.PROVENANCE)}
-    except InputError:
-        return {"origin": ""}

@@ -128,7 +128,9 @@ def _pictures(
         return {}, ""
     if frames is None:
         return {}, "video not found"
-    wanted = _picture_frames(track)
+    # Those of the peaks, and some at even distances.
+    rows = np.linspace(0, len(track.frame_index) - 1, NUM_EVEN_FACES).round().astype(int)
+    wanted = {peak.frame_index for peak in track.peaks} | set(track.frame_index[rows].tolist())
     found: dict[int, str] = {}
     try:
         for frame in frames:
@@ -140,12 +142,6 @@ def _pictures(
     except TrackError as error:
         return found, f"cannot decode the video ({error.error})"
     return found, ""
-
-
-def _picture_frames(track: ReportTrack) -> set[int]:
-    """Return the indices of the frames whose faces are shown: peaks, and some at even distances."""
-    rows = np.linspace(0, len(track.frame_index) - 1, NUM_EVEN_FACES).round().astype(int)
-    return {peak.frame_index for peak in track.peaks} | set(track.frame_index[rows].tolist())
 
 
 def _read_boxes(dataset: Dataset, track_ids: Sequence[str]) -> Boxes | None:

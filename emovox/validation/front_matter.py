@@ -7,11 +7,7 @@ FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 
 
 def front_matter(text: str) -> Any:
-    """Return the content of the YAML block at the start of a card.
-
-    Raises:
-        ValueError: the block is missing or not YAML.
-    """
+    """Return the content of the YAML block at the start of a card; ValueError if it is not YAML."""
     import yaml
 
     match = FRONT_MATTER.match(text)

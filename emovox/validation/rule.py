@@ -13,38 +13,23 @@ Find = Callable[[Inspection], Breach | Iterable[Example]]
 
 @dataclass(frozen=True)
 class Rule:
-    """One rule of the contract.
+    """One rule of the contract."""
 
-    Attributes:
-        name: kebab-case; stable.
-        family: `structure`, `values`, `keys`, `references`, `splits`, `accounting`, `governance`.
-        severity: `error`, or `warning` for data that may be right but should be looked at.
-        statement: one line that is true of a valid dataset.
-        find: returns the violations; raises `UnavailableError` if the data is unavailable.
-        test: the test that `find` evaluates, for a rule about single rows.
-        waits: `find` needs the hashes that other threads compute in the meantime.
-    """
-
-    name: str
-    family: str
-    severity: str
-    statement: str
-    find: Find
-    test: RowTest | None = None
-    waits: bool = False
+    name: str  # kebab-case; stable
+    family: str  # see `Family`
+    severity: str  # `error`, or `warning` for data that may be right but should be looked at
+    statement: str  # one line that is true of a valid dataset
+    find: Find  # returns the violations; raises `UnavailableError` if the data is unavailable
+    test: RowTest | None = None  # that `find` evaluates, for a rule about single rows
+    waits: bool = False  # `find` needs the hashes that other threads compute in the meantime
 
 
 @dataclass
 class Family:
-    """The rules of one module; each method adds one.
-
-    Attributes:
-        name: see `Rule`.
-        rules: in the order of the report.
-    """
+    """The rules of one module; each method adds one."""
 
     name: str
-    rules: list[Rule] = field(default_factory=list)
+    rules: list[Rule] = field(default_factory=list)  # in the order of the report
 
     def check(
         self, name: str, statement: str, severity: str = ERROR, *, waits: bool = False

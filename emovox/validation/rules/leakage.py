@@ -59,11 +59,7 @@ def official_lists(dataset: Inspection) -> Iterator[Example]:
 
 
 def _known_disagreements(provenance: Any) -> set[str]:
-    """Return the tracks for which the published file and the lists give different splits.
-
-    Raises:
-        NotApplicableError: the dataset does not claim the official split.
-    """
+    """Return the tracks for which the published file and the lists give different splits."""
     content = provenance if isinstance(provenance, dict) else {}
     config = content.get("config")
     if isinstance(config, dict) and config.get("splits") == "official":
