@@ -16,7 +16,7 @@ PACKAGE = Path(emovox.__file__).parent
 
 # A module imports only from its own subpackage and from those on the lines above it.
 SUBPACKAGES = [
-    {"errors"},
+    {"errors", "limits"},
     {"emotions", "ids", "packages"},
     {"paths"},
     {"cache", "colours", "config", "devices", "files", "matfile", "scores"},

@@ -12,7 +12,8 @@ import av
 import numpy as np
 
 from emovox.errors import InputError
-from emovox.media.sound_decoders import MAX_SECONDS, open_sound
+from emovox.limits import MAX_FILE_SECONDS
+from emovox.media.sound_decoders import open_sound
 
 SAMPLE_RATE = 16_000  # samples per second
 MAX_PEAK = 16.0  # times full scale; larger floats are on another scale
@@ -67,9 +68,9 @@ def read_audio(
     start = 0.0 if start is None else start
     if not start >= 0 or not (end is None or end > start):
         raise ValueError(f"start {start}, end {end}: not a valid part of a file")
-    first = round(min(start, MAX_SECONDS) * SAMPLE_RATE)
+    first = round(min(start, MAX_FILE_SECONDS) * SAMPLE_RATE)
     last = None
-    if end is not None and end < MAX_SECONDS:
+    if end is not None and end < MAX_FILE_SECONDS:
         last = max(first + 1, round(end * SAMPLE_RATE))
     with open_sound(path) as source:
         rate = source.rate if resample else SAMPLE_RATE

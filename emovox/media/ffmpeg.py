@@ -22,11 +22,12 @@ from typing import TextIO
 import numpy as np
 
 from emovox.errors import TrackError
+from emovox.limits import MAX_PIXELS
 from emovox.media.containers import media_url
 from emovox.media.display import SQUARE_PIXELS
 from emovox.media.ffmpeg_log import concerns
 from emovox.media.streams import StreamInfo, choose
-from emovox.media.video import CUT_ANYWHERE, MAX_PIXELS, SEEK_MARGIN, VideoTrack, check_order
+from emovox.media.video import CUT_ANYWHERE, SEEK_MARGIN, VideoTrack, check_order
 
 # Lines of the program's log. The filter showinfo describes every frame.
 CONFIG = re.compile(r"config in time_base: (\d+)/(\d+), frame_rate: (\d+)/(\d+)")

@@ -17,13 +17,11 @@ import numpy as np
 import soundfile
 
 from emovox.errors import InputError
+from emovox.limits import MAX_FILE_SECONDS, MAX_SAMPLE_RATE
 from emovox.media.containers import open_media
 from emovox.media.streams import choose_stream
 from emovox.media.truncation import STREAMED, missing_end
 from emovox.media.video import first_picture
-
-MAX_RATE = 1_000_000  # samples per second; a header that gives more is wrong
-MAX_SECONDS = 10**7  # of a file; a later time is after the end of every file
 
 SEEK_MARGIN = 0.5  # seconds to decode before the start, for codecs that depend on earlier frames
 SEEKABLE = "mp4"  # in the names of containers whose index is exact to the sample
@@ -81,7 +79,7 @@ class SndFile(ExitStack):
         self._file = self.enter_context(soundfile.SoundFile(os.fsencode(path)))
         self.rate: int = self._file.samplerate
         length = self._file.frames / self.rate
-        if not self._file.seekable() or length > MAX_SECONDS or "MPEG" in self._file.subtype:
+        if not self._file.seekable() or length > MAX_FILE_SECONDS or "MPEG" in self._file.subtype:
             self.close()
             raise _NotSeekableError
         for claimed, found in SNDFILE_SIZES.findall(self._file.extra_info):
@@ -120,7 +118,7 @@ class AvFile(ExitStack):
         self._stream = self._open()
         self._formats = self._stream.container.format.name
         self.rate: int = self._stream.codec_context.sample_rate
-        if not 0 < self.rate <= MAX_RATE:
+        if not 0 < self.rate <= MAX_SAMPLE_RATE:
             raise InputError(f"{path}: invalid sample rate {self.rate}")
 
     def _open(self) -> "av.AudioStream":

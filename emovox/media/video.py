@@ -16,6 +16,7 @@ import av
 import numpy as np
 
 from emovox.errors import TrackError
+from emovox.limits import MAX_PIXELS, MAX_TRACK_SECONDS
 from emovox.media import grid
 from emovox.media.containers import open_media
 from emovox.media.display import Display
@@ -24,8 +25,6 @@ from emovox.media.streams import choose_stream, edit_shift, first_sound
 from emovox.media.truncation import missing_end
 from emovox.paths import error_name
 
-MAX_PIXELS = 8192 * 8192  # per frame; a header that gives more is wrong
-MAX_SECONDS = 10**6  # of a track; a later time is wrong
 SEEK_MARGIN = 0.5  # seconds to decode before the first frame that is used
 CUT_ANYWHERE = ("mpegts", "mpeg")  # may begin between key frames; the first frames refer to others
 END_TOLERANCE = 0.001  # seconds; containers round times
@@ -187,8 +186,8 @@ class VideoTrack:
         return start, end
 
     def _check_length(self, seconds: float) -> None:
-        if seconds > MAX_SECONDS:
-            message = f"{seconds:.0f} s is longer than {MAX_SECONDS} s"
+        if seconds > MAX_TRACK_SECONDS:
+            message = f"{seconds:.0f} s is longer than {MAX_TRACK_SECONDS} s"
             raise TrackError("time", "TooLong", message)
 
     def _first_sound(self) -> tuple[float | None, list[str]]:
