@@ -146,12 +146,18 @@ def read_config(
             values[key] = _convert(value, hints[key], f"{path}: {key}")
     values |= options or {}
     if missing := [
-        f"--{name.replace('_', '-')}"
+        name
         for name, field in fields.items()
         if field.default is dataclasses.MISSING and name not in values
     ]:
-        raise ConfigError(f"missing options: {', '.join(missing)}")
-    return kind(**values)
+        if options is None:
+            raise ConfigError(f"{config}: missing keys: {', '.join(missing)}")
+        names = (f"--{name.replace('_', '-')}" for name in missing)
+        raise ConfigError(f"missing options: {', '.join(names)}")
+    try:
+        return kind(**values)
+    except ConfigError as error:
+        raise ConfigError(f"{config}: {error}" if options is None else str(error)) from None
 
 
 def _read_toml(path: Path) -> dict[str, Any]:

@@ -34,10 +34,12 @@ EXTRAS: dict[str, dict[str, str]] = {
     | {"cv2": OPENCV, "facenet_pytorch": "facenet-pytorch", "sklearn": "scikit-learn"},
     "ffmpeg": {"ffmpeg": "ffmpeg-python"},
     "hf": {"huggingface_hub": "huggingface-hub"},
+    "onnx": {"onnxruntime": "onnxruntime"},
     "opensmile": {"opensmile": "opensmile"},
     "ray": {"ray": "ray"},
     "remote": {"fsspec": "fsspec", "s3fs": "s3fs"},
     "tensorboard": {"tensorboard": "tensorboard"},
+    "transformers": {"transformers": "transformers"},
 }
 
 

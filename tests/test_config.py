@@ -77,7 +77,7 @@ def test_dashes_are_underscores(tmp_path: Path) -> None:
         ('root = "x"\ncount = true', "count: expected int, found true"),
         ('root = "x"\nquick = 1', "quick: expected bool, found 1"),
         ('root = "x"\nfiles = "a"', 'files: expected a list, found "a"'),
-        ("count = 1", "missing options: --root"),
+        ("count = 1", "p.toml: missing keys: root"),
         ("count = ", "not valid TOML"),
     ],
 )

@@ -81,6 +81,7 @@ def finish(
 def _provenance(plan: BuildPlan) -> dict[str, Any]:
     """Return the content of provenance.json except the date; no path of this machine is in it."""
     config, settings = plan.config, plan.settings
+    described = settings.teacher_settings or {}
     resolved = {
         key: printable(value.name) if isinstance(value, Path | RemotePath) else value
         for key, value in asdict(config).items()
@@ -102,7 +103,8 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
         "teacher": {
             "name": settings.teacher_name,
             "sha256": settings.teacher_sha256,
-            "accuracy": ACCURACY.get(config.teacher),  # None for a checkpoint, whatever its name
+            "accuracy": ACCURACY.get(config.teacher) or described.get("accuracy"),
+            **({"description": described} if described else {}),
         },
         "source_fingerprint": source.hexdigest(),
         "device": plan.runtime.device_name,

@@ -5,6 +5,7 @@ import json
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from emovox.corpus.contents import check_contents
 from emovox.corpus.layouts import read_corpus
@@ -19,7 +20,7 @@ from emovox.errors import InputError
 from emovox.ids import printable
 from emovox.labelling.build_config import BuildConfig
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
-from emovox.teacher import compile_pays_from, find_teacher
+from emovox.teacher import compile_pays_from, find_teacher, resolve_modes
 
 ROWS_VERSION = 3  # raise it when a change to the code changes rows
 MAX_SHARD_GROWTH = 2  # largest shard, in multiples of `shard_tracks`
@@ -39,6 +40,7 @@ class ShardSettings:
         compiled: True if it runs through torch.compile.
         outputs: names of its emotions and values.
         min_face: of the face detector, see `BuildConfig`.
+        teacher_settings: the sidecar of a teacher in another format.
     """
 
     step_ms: int
@@ -49,6 +51,7 @@ class ShardSettings:
     compiled: bool
     outputs: Outputs = field(default_factory=Outputs)
     min_face: int | None = None
+    teacher_settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,8 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         )
     # Fingerprints hold the resolved settings, never `auto`.
     pays = len(corpus.tracks) * FRAMES_PER_TRACK >= compile_pays_from(teacher)
-    runtime = resolve(config.device, config.precision, config.compile, pays)
+    precision, compile = resolve_modes(teacher, config.precision, config.compile)
+    runtime = resolve(config.device, precision, compile, pays)
     settings = ShardSettings(
         config.step_ms,
         printable(teacher.name),
@@ -148,6 +152,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         runtime.compiled,
         teacher.read_outputs(),
         config.min_face,
+        asdict(teacher.sidecar) if teacher.sidecar else None,
     )
     shards = list(plan_shards(corpus.files, corpus.tracks, settings, config.shard_tracks))
     return BuildPlan(config, corpus, assigned, teacher.path, runtime, settings, shards)

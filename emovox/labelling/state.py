@@ -148,6 +148,7 @@ def _inputs_of(plan: BuildPlan) -> dict[str, Any]:
         "device": settings.device,
         "precision": settings.precision,
         "compile": settings.compiled,
+        "description of the teacher": json.dumps(settings.teacher_settings),
         "version of emovox": ROWS_VERSION,
     }
 

@@ -7,8 +7,10 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from emovox.errors import ConfigError
 from emovox.packages import explained
 from emovox.registry import Registry, Weights
+from emovox.teacher import sidecar
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,7 +22,6 @@ RELEASED = {
     "resnet50-ferplus": ("resnet50_ferplus_dag.pth", "resnet50-ferplus.mat"),
 }
 TEACHERS = Registry("teacher", RELEASED, EMBEDDED)
-find_teacher = TEACHERS.find
 # Accuracy on FERPlus PrivateTest without mirror averaging, as data cards state it.
 ACCURACY = {
     "compact": "86.5 % on FERPlus PrivateTest, see the card of the teacher",
@@ -51,6 +52,32 @@ class Teacher(Protocol):
         ...
 
 
+def find_teacher(name_or_path: str | os.PathLike[str]) -> Weights:
+    """Find the weights of a teacher without loading them; see `load_teacher`."""
+    name = os.fspath(name_or_path)
+    if name.endswith(".onnx"):
+        return sidecar.find_onnx(Path(name))
+    if name.startswith(sidecar.HUB) or Path(name, sidecar.CONFIG).is_file():
+        return sidecar.find_classifier(name.removeprefix(sidecar.HUB))
+    return TEACHERS.find(name_or_path)
+
+
+def resolve_modes(weights: Weights, precision: str, compile: str) -> tuple[str, str]:
+    """Return precision and compile mode; networks of other formats run in fp32, not compiled.
+
+    Raises:
+        ConfigError: the user asked for something else.
+    """
+    if weights.sidecar is None:
+        return precision, compile
+    if precision not in ("auto", "fp32") or compile == "on":
+        raise ConfigError(
+            f"{weights.path}: runs in fp32 and without torch.compile; leave out --precision and "
+            "--compile"
+        )
+    return "fp32", "off"
+
+
 def compile_pays_from(weights: Weights) -> int:
     """Return the number of crops above which torch.compile saves time, measured on two cores."""
     return 5_000 if weights.is_released else 200_000
@@ -66,8 +93,9 @@ def load_teacher(
     """Load a teacher, ready to run.
 
     Args:
-        name_or_path: a registered name, a checkpoint written by `emovox train-teacher`, or the
-            weights of a published network as released (`.pth` or `.mat`).
+        name_or_path: a registered name; a checkpoint written by `emovox train-teacher`; the weights
+            of a published network as released (`.pth` or `.mat`); an `.onnx` file with a sidecar;
+            or `hf:` and a folder or id of an image classifier of Hugging Face.
         device: `auto` (CUDA if available), `cpu`, `cuda` or `cuda:N`.
         precision: `fp32`, `bf16`, or `auto`: bf16 on CUDA and on processors with bf16
             instructions, otherwise fp32.
@@ -87,8 +115,10 @@ def load_teacher(
         (2, 8)
     """
     weights = find_teacher(name_or_path)
+    precision, _ = resolve_modes(weights, precision, "on" if compiled else "off")
     with explained("load_teacher"):
-        from emovox.teacher import released_teacher
+        from emovox.teacher import foreign, released_teacher
         from emovox.teacher.inference import TorchTeacher
-    net = released_teacher.load(weights)
+    load = released_teacher.load if weights.sidecar is None else foreign.load
+    net = load(weights)
     return TorchTeacher(weights.name, weights.sha256, net, device, precision, compiled=compiled)

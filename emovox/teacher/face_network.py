@@ -1,7 +1,6 @@
 """The interface of face networks, and the greying of their crops."""
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,12 +18,11 @@ class FaceNetwork(Network, ABC):
         classifier: the last layer; its input and output are float32 at any precision.
     """
 
-    input_size: ClassVar[int]
+    input_size: int
     classifier: nn.Module
 
-    @staticmethod
     @abstractmethod
-    def preprocess(pixels: Tensor) -> Tensor:
+    def preprocess(self, pixels: Tensor) -> Tensor:
         """Convert RGB crops uint8 `[N, S, S, 3]` to the network's input, float32 `[N, C, S, S]`."""
 
 

@@ -1,0 +1,174 @@
+"""Networks of other formats as face networks: ONNX files, and classifiers of Hugging Face."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
+
+from emovox.errors import ConfigError, InputError, first_line
+from emovox.packages import explained
+from emovox.registry import Weights
+from emovox.teacher.face_network import FaceNetwork, to_grey
+from emovox.teacher.released_teacher import LOAD_ERRORS
+from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Sidecar
+
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+Run = Callable[[Tensor], Tensor]  # inputs `[N, ...]` to outputs `[N, K]`
+
+
+class ForeignNetwork(FaceNetwork):
+    """Preprocessing and order of the outputs around a network of another format, in float32."""
+
+    architecture = "another format"
+
+    def __init__(self, sidecar: Sidecar, run: Run | nn.Module) -> None:
+        super().__init__()
+        self.sidecar, self.run = sidecar, run
+        self.outputs, take = sidecar.arrange()
+        self.input_size = sidecar.input_size
+        self.classifier = nn.Identity()
+        self.take = nn.Buffer(torch.tensor(take), persistent=False)
+        mean, deviation = torch.tensor(sidecar.mean), torch.tensor(sidecar.deviation)
+        self.mean = nn.Buffer(mean.view(1, -1, 1, 1), persistent=False)
+        self.deviation = nn.Buffer(deviation.view(1, -1, 1, 1), persistent=False)
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """Convert crops as the sidecar says; see `FaceNetwork`."""
+        sidecar = self.sidecar
+        if sidecar.crop:
+            first = (sidecar.input_size - sidecar.crop) // 2
+            pixels = pixels[:, first:, first:][:, : sidecar.crop, : sidecar.crop]
+        inputs = to_grey(pixels) if sidecar.colour == "grey" else pixels.permute(0, 3, 1, 2).float()
+        if sidecar.colour == "bgr":
+            inputs = inputs.flip(1)
+        return (inputs * sidecar.scale - self.mean) / self.deviation
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.sidecar.layout == "NHWC":
+            x = x.permute(0, 2, 3, 1)
+        outputs = self.run(x.contiguous()).float()[:, self.take]
+        if self.sidecar.kind == "probabilities":
+            num_emotions = len(self.outputs.emotions)
+            logits = outputs[:, :num_emotions].clamp_min(torch.finfo(torch.float32).tiny).log()
+            outputs = torch.cat([logits, outputs[:, num_emotions:]], dim=1)
+        return outputs
+
+
+class OnnxRun:
+    """An ONNX graph; its batch size may be fixed."""
+
+    def __init__(self, path: Path, sidecar: Sidecar) -> None:
+        with explained("an ONNX teacher"):
+            import onnxruntime
+        self._runtime, self._path = onnxruntime, path
+        self._sessions = {"cpu": self._open("cpu")}
+        inputs = self._sessions["cpu"].get_inputs()
+        side = sidecar.crop or sidecar.input_size
+        channels = CHANNELS[sidecar.colour]
+        expected = [channels, side, side] if sidecar.layout == "NCHW" else [side, side, channels]
+        shapes = [list(node.shape) for node in inputs]
+        fits = len(inputs) == 1 and len(shapes[0]) == 4 and inputs[0].type in TYPES
+        if not fits or any(
+            isinstance(found, int) and found != size
+            for found, size in zip(shapes[0][1:], expected, strict=True)
+        ):
+            found = ", ".join(
+                f"{node.type} {shape}" for node, shape in zip(inputs, shapes, strict=True)
+            )
+            raise InputError(
+                f"{path}: expected one input tensor(float) {['N', *expected]}, as in its "
+                f"description; found {found}"
+            )
+        self._input, self._dtype = inputs[0].name, TYPES[inputs[0].type]
+        self._batch = shapes[0][0] if isinstance(shapes[0][0], int) else 0
+
+    def _open(self, device: str) -> Any:
+        providers = ["CPUExecutionProvider"]
+        if device == "cuda":
+            providers.insert(0, "CUDAExecutionProvider")
+            if providers[0] not in self._runtime.get_available_providers():
+                raise ConfigError(
+                    "onnxruntime: no CUDA provider; install onnxruntime-gpu, or pass --device cpu"
+                )
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        try:
+            return self._runtime.InferenceSession(self._path, options, providers=providers)
+        except Exception as error:  # the errors of onnxruntime share no base class
+            raise InputError(f"{self._path}: not an ONNX network ({first_line(error)})") from error
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        device = inputs.device.type
+        if device not in self._sessions:
+            self._sessions[device] = self._open(device)
+        pixels = inputs.cpu().numpy().astype(self._dtype, copy=False)
+        step = self._batch or len(pixels)
+        rows = []
+        for start in range(0, len(pixels), step):
+            part = np.resize(pixels[start : start + step], (step, *pixels.shape[1:]))
+            found = self._sessions[device].run(None, {self._input: part})
+            rows.append(
+                np.concatenate([np.reshape(tensor, (step, -1)) for tensor in found], axis=1)
+            )
+        return torch.from_numpy(np.concatenate(rows)[: len(pixels)]).to(inputs.device)
+
+
+class Classifier(nn.Module):
+    """An image classifier of Hugging Face; no code of its folder is run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        with explained(f"the teacher {folder.name}"):
+            from transformers import AutoModelForImageClassification
+            from transformers.utils import logging
+        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
+        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        try:
+            self.model, report = AutoModelForImageClassification.from_pretrained(
+                folder,
+                local_files_only=True,
+                trust_remote_code=False,
+                use_safetensors=(folder / WEIGHTS[0]).is_file(),
+                output_loading_info=True,
+                dtype=torch.float32,
+            )
+        except (*LOAD_ERRORS, SafetensorError) as error:
+            raise InputError(f"{folder}: cannot be loaded ({first_line(error)})") from error
+        if missing := sorted(report["missing_keys"]):
+            raise InputError(f"{folder}: the weights lack {missing[0]}")
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.model(pixel_values=x).logits
+        return logits
+
+
+def load(weights: Weights) -> ForeignNetwork:
+    """Load a network that is not in one of emovox's own formats.
+
+    Raises:
+        InputError: the file is damaged, or the sidecar does not fit it.
+        MissingPackageError: onnxruntime or transformers is not installed.
+    """
+    sidecar = weights.sidecar
+    assert isinstance(sidecar, Sidecar)
+    run = OnnxRun(weights.path, sidecar) if weights.path.is_file() else Classifier(weights.path)
+    net = ForeignNetwork(sidecar, run).eval()
+    size, columns = net.input_size, len(sidecar.outputs)
+    with torch.inference_mode():
+        inputs = net.preprocess(torch.zeros((1, size, size, 3), dtype=torch.uint8))
+        try:
+            found = net.run(inputs if sidecar.layout == "NCHW" else inputs.permute(0, 2, 3, 1))
+        except (RuntimeError, ValueError) as error:
+            raise InputError(f"{weights.path}: does not run ({first_line(error)})") from error
+    if found.shape[1] != columns:
+        raise InputError(
+            f"{weights.path}: expected {columns} outputs, as in its description; found "
+            f"{found.shape[1]}"
+        )
+    return net

@@ -1,0 +1,218 @@
+"""Teachers of other formats: ONNX files with a sidecar, and folders of Hugging Face classifiers.
+
+A sidecar `model.toml` beside `model.onnx` describes input and outputs; those of some public
+networks are in `sidecars/`. The files of a Hugging Face classifier contain the same facts. Nothing
+here imports torch.
+"""
+
+import json
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from emovox.config import check_options, option, read_config
+from emovox.emotions import EMOTIONS, Outputs
+from emovox.errors import ConfigError, InputError, NetworkError, first_line
+from emovox.files import sha256_file
+from emovox.packages import explained
+from emovox.registry import Weights
+
+SIDECARS = Path(__file__).parent / "sidecars"
+HUB = "hf:"
+MAX_SIDE = 1024  # pixels of a crop
+CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
+# Usual names of the published emotions in other networks.
+SYNONYMS = {
+    **{"happy": "happiness", "joy": "happiness", "sad": "sadness", "angry": "anger"},
+    **{"disgusted": "disgust", "fearful": "fear", "scared": "fear", "afraid": "fear"},
+    **{"surprised": "surprise", "contemptuous": "contempt", "natural": "neutral"},
+}
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
+IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and deviation
+
+
+@dataclass(frozen=True)
+class Sidecar:
+    """Input and outputs of a network in another format.
+
+    Attributes:
+        input_size: side of a crop, in pixels.
+        colour: order of the channels: rgb, bgr or grey.
+        layout: order of the input's dimensions: NCHW or NHWC.
+        scale: factor on the pixels 0 to 255; mean and deviation apply afterwards.
+        mean: subtracted, one number or one per channel.
+        deviation: divisor, one number or one per channel.
+        outputs: names of all outputs in order, over all output tensors; "" for one to leave out.
+        kind: outputs other than values: logits, or probabilities, of which the logarithm is taken.
+        licence: licence of the weights.
+        source: origin of the weights and of the facts in this file.
+        values: names of the outputs that are continuous values, such as valence.
+        crop: side of the middle of the crop that the network sees, in pixels; 0 for all.
+        accuracy: accuracy as published, for the card.
+        sha256: SHA-256 of the weights that this file describes.
+    """
+
+    input_size: int = option(least=8, most=MAX_SIDE)
+    colour: str = option(choices=CHANNELS)
+    layout: str = option(choices=("NCHW", "NHWC"))
+    scale: float = option()
+    mean: tuple[float, ...] = option()
+    deviation: tuple[float, ...] = option()
+    outputs: tuple[str, ...] = option()
+    kind: str = option(choices=("logits", "probabilities"))
+    licence: str = option()
+    source: str = option()
+    values: tuple[str, ...] = ()
+    crop: int = option(0, least=0, most=MAX_SIDE)
+    accuracy: str | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        for name in ("mean", "deviation"):
+            if len(getattr(self, name)) not in (1, CHANNELS[self.colour]):
+                raise ConfigError(f"{name}: expected 1 number, or 1 per channel of {self.colour}")
+        if 0 in self.deviation:
+            raise ConfigError("deviation: contains 0")
+        if missing := [name for name in self.values if name not in self.outputs]:
+            raise ConfigError(f"values: {missing[0]!r} is not one of the outputs")
+        self.arrange()
+
+    def arrange(self) -> tuple[Outputs, list[int]]:
+        """Return the names of the dataset's columns, and the position of each in the outputs.
+
+        Emotions that are all among the published ones are put in their order.
+        """
+        emotions = [name for name in self.outputs if name and name not in self.values]
+        if set(emotions) <= set(EMOTIONS):
+            emotions.sort(key=EMOTIONS.index)
+        names = [*emotions, *self.values]
+        return Outputs.of(emotions, self.values), [self.outputs.index(name) for name in names]
+
+
+def find_onnx(path: Path) -> Weights:
+    """Find an ONNX file and its sidecar.
+
+    Raises:
+        InputError: the file is missing, or differs from the one that the sidecar describes.
+        ConfigError: the sidecar is missing or not valid.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    beside = path.with_suffix(".toml")
+    described = beside if beside.is_file() else SIDECARS / beside.name
+    if not described.is_file():
+        known = ", ".join(sorted(file.stem for file in SIDECARS.glob("*.toml")))
+        raise ConfigError(
+            f"{beside}: not found; write it to describe the network, see guide/teachers.md; "
+            f"networks with a description: {known}"
+        )
+    sidecar = read_config(Sidecar, described)
+    digest = sha256_file(path)
+    if sidecar.sha256 not in (None, digest):
+        raise InputError(
+            f"{path}: differs from the file that {described} describes; expected sha256 "
+            f"{sidecar.sha256}, found {digest}"
+        )
+    return Weights(path.stem, path, digest, sidecar=sidecar)
+
+
+def find_classifier(name: str) -> Weights:
+    """Find an image classifier of Hugging Face: a local folder, or an id of the Hub.
+
+    A folder is read without the network.
+
+    Raises:
+        InputError: a file is missing or not valid.
+        NetworkError: the Hub does not answer or has no such repository.
+    """
+    folder = Path(name)
+    if not folder.is_dir():
+        folder = _fetch(name)
+    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
+    if weights is None:
+        raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}; found neither")
+    sidecar = _describe(name, _read_json(folder / CONFIG), _read_json(folder / PREPROCESSOR))
+    return Weights(folder.name, folder, sha256_file(weights), sidecar=sidecar)
+
+
+def _fetch(name: str) -> Path:
+    with explained(f"--teacher {HUB}{name}"):
+        import huggingface_hub
+        from huggingface_hub.errors import (
+            HfHubHTTPError,
+            HFValidationError,
+            LocalEntryNotFoundError,
+        )
+    try:
+        for weights in WEIGHTS:
+            folder = Path(
+                huggingface_hub.snapshot_download(
+                    name, allow_patterns=[CONFIG, PREPROCESSOR, "README.md", weights]
+                )
+            )
+            if (folder / weights).is_file():
+                break
+    except HFValidationError as error:
+        raise ConfigError(f"teacher {name!r} is neither a folder nor an id of the Hub") from error
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise NetworkError(f"{name}: not available from the Hub ({first_line(error)})") from error
+    return folder
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    except (ValueError, RecursionError) as error:
+        raise InputError(f"{path}: not valid JSON ({error})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: expected an object")
+    return content
+
+
+def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -> Sidecar:
+    """Return the facts in the files of an image classifier."""
+    try:
+        labels = {int(index): str(label) for index, label in config["id2label"].items()}
+        names = [_standard_name(labels[k]) for k in range(len(labels))]
+        if all(re.fullmatch(r"label_\d+", label) for label in names):
+            raise ConfigError("id2label: expected names of emotions, found LABEL_0 and so on")
+        crop = _side(preprocessor.get("crop_size")) if preprocessor.get("do_center_crop") else 0
+        normalised = preprocessor.get("do_normalize", True)
+        mean, deviation = IMAGENET
+        return Sidecar(
+            input_size=_side(preprocessor["size"]),
+            colour="rgb",
+            layout="NCHW",
+            scale=preprocessor.get("rescale_factor", 1 / 255)
+            if preprocessor.get("do_rescale", True)
+            else 1.0,
+            mean=tuple(preprocessor.get("image_mean", mean)) if normalised else (0.0,),
+            deviation=tuple(preprocessor.get("image_std", deviation)) if normalised else (1.0,),
+            outputs=tuple(names),
+            kind="logits",
+            licence="see the model card",
+            source=Path(name).name if Path(name).is_dir() else f"https://huggingface.co/{name}",
+            crop=crop,
+        )
+    except (LookupError, TypeError, ValueError, AttributeError) as error:
+        raise InputError(
+            f"{name}: {CONFIG} and {PREPROCESSOR} do not describe an image classifier "
+            f"({first_line(error)})"
+        ) from error
+
+
+def _side(size: Any) -> int:
+    """Return the side from `224`, `{"height": 224}` or `{"shortest_edge": 224}`."""
+    if isinstance(size, dict):
+        size = size.get("height") or size.get("shortest_edge")
+    return int(size)
+
+
+def _standard_name(label: str) -> str:
+    name = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
+    return SYNONYMS.get(name, name)
