@@ -59,6 +59,8 @@ NOT_RUN = {
 }
 # The same, by a part of the command.
 NOT_RUN_WITH = {
+    ".onnx": "needs weights that others published; tests/test_foreign.py",
+    "hf:": "needs weights that others published; tests/test_foreign.py",
     "s3://": "needs a store, as in tests/test_remote.py and tests/test_cluster.py",
 }
 # The same, if a module is not installed.

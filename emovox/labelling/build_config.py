@@ -27,7 +27,7 @@ class BuildConfig:
         layout: Layout of the corpus on disk, see `emovox.corpus.layouts`.
         root: Folder of the corpus, or its URL.
         out: Folder of the dataset, or its URL: new, empty, or of an earlier build.
-        teacher: Registered name or checkpoint of the teacher.
+        teacher: Teacher: registered name, checkpoint, .onnx file, or hf: and a folder or id.
         splits: `auto` (by hash), `official` (VoxCeleb1), or a CSV or Parquet file.
         meta: Folder of vox1_meta.csv and the official lists.
         table: List of tracks, if the layout is table.
