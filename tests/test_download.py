@@ -783,6 +783,19 @@ def test_failures_and_their_exit_codes(
         assert len(errors) == (code > 0) or "Usage:" in result.stderr
 
 
+def test_networks_in_onnx(server: Server, tmp_path: Path) -> None:
+    listed = emovox("download", "teacher", "--list")
+    assert "enet_b2_8\n" in listed.stdout and "63.03 % on AffectNet" in listed.stdout
+    server.files["enet_b2_8.onnx"] = b"<html>gone</html>"
+    arguments = ["download", "teacher", "enet_b2_8", "--url", server.url, "--out", tmp_path]
+    result = emovox(*arguments)
+    assert result.exit_code != 0 and "an ONNX network" in result.stderr
+    server.files["enet_b2_8.onnx"] = b"\x08\x07" + bytes(1000)
+    result = emovox(*arguments)
+    assert result.exit_code == 0, result.stderr
+    assert Path(result.stdout.strip()).name == "enet_b2_8.onnx"
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_download_is_resumed(
     server: Server, tmp_path: Path, number: signal.Signals

@@ -213,6 +213,18 @@ def test_shipped_descriptions_are_found_by_file_name(path: Path, tmp_path: Path)
     assert teacher(crops(2, found.input_size)).shape == (2, len(found.outputs))
 
 
+def test_a_downloaded_network_is_found_by_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = tmp_path / "teachers"
+    cache.mkdir()
+    monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path))
+    with pytest.raises(InputError, match="emovox download teacher --list"):
+        emovox.load_teacher("emotion-ferplus-8.onnx")
+    export(Means(1, 8), cache / "emotion-ferplus-8.onnx", (1, 1, 64, 64), fixed=True)
+    assert emovox.load_teacher("emotion-ferplus-8.onnx").emotions == EMOTIONS
+
+
 # Hugging Face
 
 

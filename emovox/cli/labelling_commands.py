@@ -90,18 +90,31 @@ def demo(out: Path, seed: int, jobs: int) -> None:
 
 @click.command()
 @click.argument("target", type=click.Choice(list(TARGETS)))
+@click.argument("file_name", metavar="[NAME]", required=False)
 @config_options(DownloadConfig, only=("name", "out", "url", "accept_new"))
+@click.option("--list", "show", is_flag=True, help="Print names, licences and sizes and exit.")
 @click.option("--from", "copy", type=FILE_OR_FOLDER, help=option_help(DownloadConfig)["copy"])
-def download(target: str, **options: Any) -> None:
-    """Download published annotations, splits or models.
+def download(target: str, file_name: str | None, show: bool, **options: Any) -> None:
+    """Download published annotations, splits or models; NAME is one of them.
 
     Prints the path of each file when it is complete; rerun to resume. The lists of the splits must
     match their published checksums. The other files have none: the first good download is pinned,
-    and a later one that differs is refused. A teacher is downloaded for PyTorch; --name
-    senet50-ferplus.mat downloads it for MatConvNet, and works equally.
+    and a later one that differs is refused. Without NAME, the teacher is
+    senet50-ferplus for PyTorch.
     """
     from emovox.downloads.published_files import download_files
 
+    if show:
+        from emovox.teacher import published_accuracy
+
+        for listed in TARGETS[target].files:
+            size = f"{listed.size / 1e6:,.2f} MB" if listed.size else "size not published"
+            accuracy = published_accuracy(listed.alias) if listed.alias else None
+            facts = [listed.purpose, accuracy, size, f"licence: {listed.licence}"]
+            click.echo(f"{listed.alias or listed.name}\n    {'; '.join(filter(None, facts))}")
+        return
+    if file_name is not None:
+        options["name"] = file_name
     config = DownloadConfig(target, **given(options))
     for file in download_files(config, partial(click.echo, err=True)):
         click.echo(file.path)

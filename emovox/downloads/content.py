@@ -11,7 +11,12 @@ from emovox.files import kind_of_file
 from emovox.matfile import mat_version, open_mat
 
 # Forms of files, and words for them.
-FORMS = {"mat": "a complete MAT file", "pth": "a complete file of PyTorch weights", "text": "text"}
+FORMS = {
+    "mat": "a complete MAT file",
+    "onnx": "an ONNX network",
+    "pth": "a complete file of PyTorch weights",
+    "text": "text",
+}
 
 # The first bytes of torch.save before PyTorch 1.6: a pickle of its magic number.
 LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
@@ -24,6 +29,9 @@ def find_fault(path: Path, form: str) -> str | None:
         return _mat_fault(path, kind)
     if form == "pth":
         return _pth_fault(path, kind)
+    if form == "onnx":  # a protobuf message whose first field is the number of the IR version
+        with path.open("rb") as file:
+            return None if file.read(1) == b"\x08" else kind
     return None if kind == "text" else kind
 
 

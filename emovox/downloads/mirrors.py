@@ -67,6 +67,41 @@ def _teacher(network: str, *, is_default: bool) -> tuple[PublishedFile, ...]:
     )
 
 
+def _onnx(name: str, licence: str, *paths: str) -> PublishedFile:
+    """Return a network in ONNX on GitHub, whose sidecar is in `emovox.teacher`."""
+    return PublishedFile(
+        name=f"{name}.onnx",
+        mirrors=tuple(f"https://{path}/{name}.onnx" for path in paths),
+        form="onnx",
+        purpose=f"the teacher {name}, for ONNX Runtime",
+        licence=licence,
+        alias=name,
+        is_default=False,
+    )
+
+
+_ZOO = "onnx/models/{}main/validated/vision/body_analysis/emotion_ferplus/model"
+_EFFICIENT = "av-savchenko/face-emotion-recognition/{}main/models/affectnet_emotions/onnx"
+_ONNX = (
+    _onnx(
+        "emotion-ferplus-8",
+        "MIT",
+        f"media.githubusercontent.com/media/{_ZOO.format('')}",
+        f"github.com/{_ZOO.format('raw/')}",
+    ),
+    *(
+        _onnx(
+            name,
+            "Apache-2.0",
+            f"github.com/{_EFFICIENT.format('raw/')}",
+            f"raw.githubusercontent.com/{_EFFICIENT.format('')}",
+        )
+        for name in (
+            *("enet_b0_8_best_vgaf", "enet_b0_8_best_afew", "enet_b0_8_va_mtl"),
+            *("enet_b2_8", "enet_b2_7"),
+        )
+    ),
+)
 _ANNOTATIONS = (
     _oxford(
         "data/cross-modal-emotions/senet50-ferplus-logits.mat", "the published EmoVoxCeleb logits"
@@ -119,6 +154,7 @@ TARGETS = {
         (
             *_teacher("senet50-ferplus", is_default=True),
             *_teacher("resnet50-ferplus", is_default=False),
+            *_ONNX,
         ),
     ),
     "student": Target(

@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from emovox.config import read_config
 from emovox.errors import ConfigError
 from emovox.packages import explained
 from emovox.registry import Registry, Weights
@@ -60,6 +61,14 @@ def find_teacher(name_or_path: str | os.PathLike[str]) -> Weights:
     if name.startswith(sidecar.HUB) or Path(name, sidecar.CONFIG).is_file():
         return sidecar.find_classifier(name.removeprefix(sidecar.HUB))
     return TEACHERS.find(name_or_path)
+
+
+def published_accuracy(name: str) -> str | None:
+    """Return the accuracy of a network that emovox knows by its name, as its card states it."""
+    described = sidecar.SIDECARS / f"{name}.toml"
+    if described.is_file():
+        return read_config(sidecar.Sidecar, described).accuracy
+    return ACCURACY.get(name)
 
 
 def resolve_modes(weights: Weights, precision: str, compile: str) -> tuple[str, str]:

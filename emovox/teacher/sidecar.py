@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from emovox.cache import cache_folder
 from emovox.config import check_options, option, read_config
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError, NetworkError, first_line
@@ -100,7 +101,12 @@ def find_onnx(path: Path) -> Weights:
         ConfigError: the sidecar is missing or not valid.
     """
     if not path.is_file():
-        raise InputError(f"{path}: no such file")
+        downloaded = cache_folder() / "teachers" / path
+        if not downloaded.is_file():
+            raise InputError(
+                f"{path}: no such file, and not downloaded; see `emovox download teacher --list`"
+            )
+        path = downloaded
     beside = path.with_suffix(".toml")
     described = beside if beside.is_file() else SIDECARS / beside.name
     if not described.is_file():
