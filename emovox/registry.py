@@ -9,15 +9,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from emovox.cache import cache_folder
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.files import sha256_file
-
-if TYPE_CHECKING:
-    from emovox.teacher.sidecar import Sidecar
 
 
 @dataclass(frozen=True)
@@ -29,12 +25,9 @@ class Weights:
     sha256: str
     # Checkpoint in the cache that a file in its published form is converted to; else None.
     converted: Path | None = None
-    sidecar: "Sidecar | None" = None  # description of a file in another format
 
     def read_outputs(self) -> Outputs:
         """Return the names of the network's outputs; the published ones if the file states none."""
-        if self.sidecar is not None:
-            return self.sidecar.arrange()[0]
         with contextlib.suppress(LookupError, TypeError, ValueError):  # loading it reports them
             return outputs_of(read_header(self.path))
         return PUBLISHED

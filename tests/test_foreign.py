@@ -196,8 +196,9 @@ def test_shipped_descriptions_are_found_by_file_name(path: Path, tmp_path: Path)
     assert text.startswith("# Not run here") and "https://" in text
     network = tmp_path / f"{path.stem}.onnx"
     network.write_bytes(b"")
-    found = find_teacher(network).sidecar
-    assert found is not None
+    weights = find_teacher(network)
+    assert isinstance(weights, sidecar.ForeignWeights)
+    found = weights.sidecar
     channels = sidecar.CHANNELS[found.colour]
     shape = (1, channels, found.input_size, found.input_size)
     net = Means(channels, len(found.outputs))

@@ -21,6 +21,7 @@ from emovox.ids import printable
 from emovox.labelling.build_config import BuildConfig
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
 from emovox.teacher import compile_pays_from, find_teacher, resolve_modes
+from emovox.teacher.sidecar import ForeignWeights
 
 ROWS_VERSION = 3  # raise it when a change to the code changes rows
 MAX_SHARD_GROWTH = 2  # largest shard, in multiples of `shard_tracks`
@@ -152,7 +153,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         runtime.compiled,
         teacher.read_outputs(),
         config.min_face,
-        asdict(teacher.sidecar) if teacher.sidecar else None,
+        asdict(teacher.sidecar) if isinstance(teacher, ForeignWeights) else None,
     )
     shards = list(plan_shards(corpus.files, corpus.tracks, settings, config.shard_tracks))
     return BuildPlan(config, corpus, assigned, teacher.path, runtime, settings, shards)

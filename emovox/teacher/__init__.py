@@ -16,6 +16,8 @@ from emovox.teacher import sidecar
 if TYPE_CHECKING:
     import numpy as np
 
+    from emovox.teacher.face_network import FaceNetwork
+
 DEFAULT_TEACHER = "compact"
 EMBEDDED = {"compact": Path(__file__).parent / "weights" / "compact.safetensors"}
 RELEASED = {
@@ -25,7 +27,7 @@ RELEASED = {
 TEACHERS = Registry("teacher", RELEASED, EMBEDDED)
 # Accuracy on FERPlus PrivateTest without mirror averaging, as data cards state it.
 ACCURACY = {
-    "compact": "86.5 % on FERPlus PrivateTest, see the card of the teacher",
+    "compact": "87.4 % on FERPlus PrivateTest, see the card of the teacher",
     "senet50-ferplus": "88.8 % on FERPlus PrivateTest, as published",
     "resnet50-ferplus": "87.6 % on FERPlus PrivateTest, as published",
 }
@@ -77,7 +79,7 @@ def resolve_modes(weights: Weights, precision: str, compile: str) -> tuple[str, 
     Raises:
         ConfigError: the user asked for something else.
     """
-    if weights.sidecar is None:
+    if not isinstance(weights, sidecar.ForeignWeights):
         return precision, compile
     if precision not in ("auto", "fp32") or compile == "on":
         raise ConfigError(
@@ -128,6 +130,8 @@ def load_teacher(
     with explained("load_teacher"):
         from emovox.teacher import foreign, released_teacher
         from emovox.teacher.inference import TorchTeacher
-    load = released_teacher.load if weights.sidecar is None else foreign.load
-    net = load(weights)
+    if isinstance(weights, sidecar.ForeignWeights):
+        net: FaceNetwork = foreign.load(weights)
+    else:
+        net = released_teacher.load(weights)
     return TorchTeacher(weights.name, weights.sha256, net, device, precision, compiled=compiled)

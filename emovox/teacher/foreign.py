@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.packages import explained
-from emovox.registry import Weights
 from emovox.teacher.face_network import FaceNetwork, to_grey
 from emovox.teacher.released_teacher import LOAD_ERRORS
-from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Sidecar
+from emovox.teacher.sidecar import CHANNELS, WEIGHTS, ForeignWeights, Sidecar
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
@@ -148,7 +147,7 @@ class Classifier(nn.Module):
         return logits
 
 
-def load(weights: Weights) -> ForeignNetwork:
+def load(weights: ForeignWeights) -> ForeignNetwork:
     """Load a network that is not in one of emovox's own formats.
 
     Raises:
@@ -156,7 +155,6 @@ def load(weights: Weights) -> ForeignNetwork:
         MissingPackageError: onnxruntime or transformers is not installed.
     """
     sidecar = weights.sidecar
-    assert isinstance(sidecar, Sidecar)
     run = OnnxRun(weights.path, sidecar) if weights.path.is_file() else Classifier(weights.path)
     net = ForeignNetwork(sidecar, run).eval()
     size, columns = net.input_size, len(sidecar.outputs)

@@ -7,7 +7,7 @@ here imports torch.
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,18 @@ class Sidecar:
         return Outputs.of(emotions, self.values), [self.outputs.index(name) for name in names]
 
 
-def find_onnx(path: Path) -> Weights:
+@dataclass(frozen=True)
+class ForeignWeights(Weights):
+    """An existing file, or folder of Hugging Face, and its description."""
+
+    sidecar: Sidecar = field(kw_only=True)
+
+    def read_outputs(self) -> Outputs:
+        """Return the names of the network's outputs."""
+        return self.sidecar.arrange()[0]
+
+
+def find_onnx(path: Path) -> ForeignWeights:
     """Find an ONNX file and its sidecar.
 
     Raises:
@@ -122,10 +133,10 @@ def find_onnx(path: Path) -> Weights:
             f"{path}: differs from the file that {described} describes; expected sha256 "
             f"{sidecar.sha256}, found {digest}"
         )
-    return Weights(path.stem, path, digest, sidecar=sidecar)
+    return ForeignWeights(path.stem, path, digest, sidecar=sidecar)
 
 
-def find_classifier(name: str) -> Weights:
+def find_classifier(name: str) -> ForeignWeights:
     """Find an image classifier of Hugging Face: a local folder, or an id of the Hub.
 
     A folder is read without the network.
@@ -141,7 +152,7 @@ def find_classifier(name: str) -> Weights:
     if weights is None:
         raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}; found neither")
     sidecar = _describe(name, _read_json(folder / CONFIG), _read_json(folder / PREPROCESSOR))
-    return Weights(folder.name, folder, sha256_file(weights), sidecar=sidecar)
+    return ForeignWeights(folder.name, folder, sha256_file(weights), sidecar=sidecar)
 
 
 def _fetch(name: str) -> Path:

@@ -353,7 +353,7 @@ def reseal(dataset: Path, path: Path) -> None:
 
 @dataclass
 class Outcome:
-    """What a command did with one copy."""
+    """Outcome of a command on one copy."""
 
     kind: str
     mutation: str
