@@ -10,8 +10,15 @@
     ├── NetworkError               3   a server is unreachable or does not have the file
     └── TrackError                 -   a track gives no rows: it becomes a row of `dropped`
 
-A message is one line: where, what is wrong, and what to do.
+A message is one line: where, what is wrong, and what to do; `without_secrets` of URLs.
 """
+
+import errno
+import re
+
+from emovox.urls import without_secrets
+
+NO_MEMORY = re.compile("can(no|')t (allocate memory|start new thread)|map segment|bad_alloc", re.I)
 
 
 def first_line(error: BaseException | None) -> str:
@@ -20,13 +27,22 @@ def first_line(error: BaseException | None) -> str:
     The reason of an error of the system is without its number and path.
     """
     text = getattr(error, "strerror", None) or str(error).strip() or type(error).__name__
-    return str(text).splitlines()[0]
+    return without_secrets(str(text).splitlines()[0])
+
+
+def lacks_memory(error: BaseException) -> bool:
+    """Return True if the system refused memory, to Python or to a library that it loads."""
+    is_full = isinstance(error, MemoryError) or getattr(error, "errno", None) == errno.ENOMEM
+    return is_full or NO_MEMORY.search(str(error)) is not None
 
 
 class EmovoxError(Exception):
     """Base of all errors that a user can fix."""
 
     exit_code = 1
+
+    def __init__(self, *texts: str) -> None:
+        super().__init__(*map(without_secrets, texts))
 
 
 class ConfigError(EmovoxError, ValueError):
@@ -66,9 +82,7 @@ class TrackError(EmovoxError):
 
     def __init__(self, stage: str, error: str, message: str) -> None:
         super().__init__(stage, error, message)
-        self.stage = stage
-        self.error = error
-        self.message = message
+        self.stage, self.error, self.message = self.args
 
     def __str__(self) -> str:
         return f"{self.stage}: {self.error}: {self.message}"

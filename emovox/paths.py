@@ -21,6 +21,7 @@ from typing import Any, TypeGuard, TypeVar, cast
 
 from emovox.errors import ConfigError, first_line
 from emovox.packages import explained
+from emovox.urls import public_url
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -68,23 +69,24 @@ class RemotePath:
     """A file or folder of a file system of fsspec.
 
     Every method makes a new request; nothing is cached. Errors are `OSError`s with a `strerror`
-    that contains neither host nor folder, so that it may be written into a dataset.
-    `opened` is the file system and the path in it, if they are known.
+    that contains neither host nor folder, so that it may be written into a dataset. Its text, name
+    and errors have no secrets; pickles do. `opened`: the file system and the path in it, if known.
     """
 
     def __init__(self, url: str, opened: tuple[Any, str] | None = None) -> None:
         protocol, _, rest = url.partition("://")
         self._url = f"{protocol}://{rest.rstrip('/')}"
+        self._shown = public_url(self._url)
         self._fs, self._path = opened or _open_file_system(self._url)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return RemotePath, (self._url,)
 
     def __str__(self) -> str:
-        return self._url
+        return self._shown
 
     def __repr__(self) -> str:
-        return f"RemotePath({self._url!r})"
+        return f"RemotePath({self._shown!r})"
 
     def __eq__(self, other: object) -> bool:
         return is_remote(other) and self._url == other._url
@@ -93,13 +95,14 @@ class RemotePath:
         return hash(self._url)
 
     def __truediv__(self, name: str | Path) -> "RemotePath":
-        inner = f"{self._path.rstrip('/')}/{name}"
-        return RemotePath(f"{self._url}/{name}", (self._fs, inner)) if str(name) else self
+        if not str(name):
+            return self
+        return RemotePath(_join(self._url, name), (self._fs, _join(self._path, name)))
 
     @property
     def name(self) -> str:
         """The last component below the bucket or host; empty for the bucket itself."""
-        _, _, rest = self._url.partition("://")
+        _, _, rest = self._shown.partition("://")
         return rest.rpartition("/")[2] if "/" in rest else ""
 
     @property
@@ -213,7 +216,7 @@ class RemotePath:
                 raise  # a bug
             else:
                 number, reason = errno.EIO, type(error).__name__
-            plain = OSError(number, reason, self._url)
+            plain = OSError(number, reason, self._shown)
             if str(error).strip():
                 plain.add_note(first_line(error))
             raise plain from error
@@ -233,15 +236,22 @@ def error_name(error: OSError, path: "Path | RemotePath | None" = None) -> str:
     return type(error).__name__.removesuffix("Error")
 
 
+def _join(path: str, name: str | Path) -> str:
+    """Add a name to a path or URL, before the query of a URL of a web server."""
+    folder, mark, query = path.partition("?") if path.startswith("http") else (path, "", "")
+    return f"{folder.rstrip('/')}/{name}{mark}{query}"
+
+
 def _open_file_system(url: str) -> tuple[Any, str]:
-    with explained(url):
+    with explained(public_url(url)):
         import fsspec.core
     try:
         file_system, path = fsspec.core.url_to_fs(url)
     except ImportError as error:  # lists the missing package
-        raise ConfigError(f"{url}: {error}, or pip install 'emovox[remote]' for s3") from error
+        reason = f"{error}, or pip install 'emovox[remote]' for s3"
+        raise ConfigError(f"{public_url(url)}: {reason}") from error
     except (OSError, ValueError) as error:  # unknown protocol, or its library does not load
-        raise ConfigError(f"{url}: {first_line(error)}") from error
+        raise ConfigError(f"{public_url(url)}: {first_line(error)}") from error
     return file_system, path
 
 

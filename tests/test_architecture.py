@@ -16,6 +16,7 @@ PACKAGE = Path(emovox.__file__).parent
 
 # A module imports only from its own subpackage and from those on the lines above it.
 SUBPACKAGES = [
+    {"urls"},
     {"errors", "limits"},
     {"emotions", "ids", "packages"},
     {"paths"},

@@ -919,3 +919,13 @@ def test_gpu_without_unix_sockets_is_one_line(
     config = BuildConfig("voxceleb2", clips, tmp_path / "out")
     with pytest.raises(ConfigError, match="lacks Unix sockets; pass --device cpu"):
         build_dataset(config, show_progress=False)
+
+
+def test_a_compiled_teacher_is_announced(
+    clips: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Compiling takes about a minute, during which a build prints nothing else."""
+    for compile, is_said in (("on", True), ("off", False)):
+        config = BuildConfig("voxceleb2", clips, tmp_path / compile, compile=compile)
+        build_dataset(config, engine=InlineEngine(FakeTeacher()))
+        assert ("compiling the teacher with torch.compile" in capsys.readouterr().err) == is_said

@@ -17,7 +17,7 @@ import pytest
 from click.testing import CliRunner, Result
 from test_architecture import HEAVY
 
-from emovox.cli import main
+from emovox.cli import _explain, main
 from emovox.dataset import schema
 from emovox.labelling.build_config import BuildConfig
 from emovox.probing.probe_config import ProbeConfig
@@ -280,3 +280,14 @@ def test_ctrl_c_leaves_a_resumable_state(
     result = run(*arguments)
     assert result.exit_code == 0
     assert f", {num_done} reused" in result.stdout or f", {num_done + 1} reused" in result.stdout
+
+
+def test_short_memory_is_one_line() -> None:
+    """A limit of memory stops torch from loading, or a process from starting a thread."""
+    library = "libtorch_cpu.so: failed to map segment from shared object"
+    errors = (ImportError(library), MemoryError(), OSError(12, "Cannot allocate memory"))
+    for error in (*errors, RuntimeError("can't start new thread")):
+        explained = _explain(error, "predict")
+        assert explained is not None
+        assert explained[0].startswith("memory is short: ") and explained[1] == 1
+    assert _explain(RuntimeError("a bug"), "predict") is None

@@ -215,8 +215,17 @@ def test_an_account_without_home_and_name(monkeypatch: pytest.MonkeyPatch, tmp_p
 
     for name in ("EMOVOX_CACHE", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
-    monkeypatch.setattr("pathlib.Path.home", absent)
     monkeypatch.setattr("getpass.getuser", nameless)
+    monkeypatch.setattr("pathlib.Path.home", lambda: tmp_path / "home")
+    assert cache_folder() == tmp_path / "home/.cache/emovox"
+    with monkeypatch.context() as patch:
+        patch.setattr("os.getuid", lambda: 12345)
+        patch.setattr("tempfile.tempdir", str(tmp_path))
+        patch.setattr("os.access", lambda path, mode: False)
+        assert cache_folder() == tmp_path / "emovox_12345"
+        (tmp_path / "home/.cache/emovox").mkdir(parents=True)  # may hold files to read
+        assert cache_folder() == tmp_path / "home/.cache/emovox"
+    monkeypatch.setattr("pathlib.Path.home", absent)
     monkeypatch.setattr("os.getuid", lambda: 12345)
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     assert cache_folder() == tmp_path / "emovox_12345"

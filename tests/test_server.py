@@ -76,6 +76,18 @@ def start(teacher: SlowTeacher, folder: Path) -> tuple[str, list[BaseException]]
     return address, errors
 
 
+def test_a_long_folder_for_temporary_files(tmp_path: Path) -> None:
+    """The address of a Unix socket has at most 107 bytes."""
+    folder = tmp_path / ("x" * 120)
+    folder.mkdir()
+    address, _ = start(SlowTeacher(4), folder)
+    feed = RemoteFeed(address)
+    feed.buffer()[:3] = 0
+    feed.put(3)
+    assert len(feed.drain()) == 3
+    feed.close()
+
+
 def ended(errors: list[BaseException]) -> list[BaseException]:
     """Wait for the errors of a server; its clients may notice earlier."""
     deadline = time.monotonic() + 20

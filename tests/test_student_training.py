@@ -24,6 +24,7 @@ from emovox.cli import main
 from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.student import student_checkpoint
+from emovox.student.distributed import join_processes
 from emovox.student.student_config import LOSSES, StudentTrainConfig
 from emovox.student.trainer import distillation_loss
 from emovox.student.training import train_epochs, train_student
@@ -465,6 +466,52 @@ def test_error_of_the_main_process_ends_all(
     done = torchrun(command_line(data, tmp_path / "out", tmp_path), cache)
     assert done.returncode != 0 and time.perf_counter() - started < 60
     assert "20 of 60 tracks have no usable audio" in done.stderr
+
+
+def test_errors_of_processes_that_end_together() -> None:
+    """Torch raises an error of its readers from a signal handler, in place of the first one."""
+    killed = "DataLoader worker (pid 1) is killed by signal: Terminated."
+    cases = {
+        ("gloo: Connection reset by peer", True): (EmovoxError, "another process of this training"),
+        ("unrelated", True): (KeyboardInterrupt, None),
+        ("", False): (EmovoxError, "a process that reads audio was killed"),
+    }
+    for (first, is_interrupted), (kind, message) in cases.items():
+        with pytest.raises(kind, match=message), join_processes("cpu"):
+            try:
+                try:
+                    if first:
+                        raise RuntimeError(first)
+                finally:
+                    if is_interrupted:
+                        raise KeyboardInterrupt
+            finally:
+                raise RuntimeError(killed)
+    with pytest.raises(RuntimeError, match="a bug"), join_processes("cpu"):
+        raise RuntimeError("a bug")
+
+
+@pytest.mark.slow
+def test_killed_process_ends_the_training_in_one_line(
+    student_data: Path, tmp_path: Path, cache: Path
+) -> None:
+    arguments = command_line(student_data, tmp_path / "out", tmp_path, epochs=500, workers=1)
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"]
+    with subprocess.Popen(
+        [sys.executable, *launcher, "emovox", *arguments],
+        env={**os.environ, "OMP_NUM_THREADS": "1", "EMOVOX_CACHE": str(cache)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as training:
+        assert training.stdout is not None
+        training.stdout.readline()  # the first epoch
+        ranks = [p for p in psutil.Process(training.pid).children() if "emovox" in p.cmdline()]
+        ranks[-1].kill()
+        _, err = training.communicate(timeout=90)
+    ours = [line for line in err.splitlines() if line.startswith("emovox: ")]
+    assert len(ours) == 1 and ("another process" in ours[0] or "interrupted" in ours[0])
+    assert err.count("Traceback") == 1, "from the launcher only"
 
 
 # The command

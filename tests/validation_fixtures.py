@@ -661,6 +661,12 @@ def _(root: Path) -> None:
     edit_provenance(root, lambda content: content["config"].update(root="/home/one/corpus"))
 
 
+@breaks("no-secrets")
+def _(root: Path) -> None:
+    signed = "t.csv?X-Amz-Signature=1f"
+    edit_provenance(root, lambda content: content["config"].update(table=signed))
+
+
 @breaks("sources")
 def _(root: Path) -> None:
     edit(root, "tracks", lambda rows: set_value(rows, 1, source="video/../../secret.mp4"))

@@ -13,8 +13,9 @@ import click
 
 from emovox import __version__
 from emovox.cli import dataset_commands, labelling_commands, training_commands
-from emovox.errors import EmovoxError
+from emovox.errors import EmovoxError, first_line, lacks_memory
 from emovox.packages import missing_package
+from emovox.urls import without_secrets
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 UNREADABLE = 2
@@ -42,12 +43,15 @@ class Commands(click.Group):
             left = AFTER_INTERRUPT.get(str(context.invoked_subcommand), "")
             click.echo(f"\nemovox: interrupted; rerun the same command{left}", err=True)
             context.exit(INTERRUPTED)
-        except (click.UsageError, EmovoxError, ImportError, OSError) as error:
+        except (
+            *(click.UsageError, EmovoxError),
+            *(ImportError, MemoryError, OSError, RuntimeError),
+        ) as error:
             explained = _explain(error, context.invoked_subcommand)
             if explained is None:
                 raise
             message, exit_code = explained
-            click.echo(f"emovox: error: {message}", err=True)
+            click.echo(f"emovox: error: {without_secrets(message)}", err=True)
             context.exit(exit_code)
 
 
@@ -63,6 +67,9 @@ def _explain(error: Exception, command: str | None) -> tuple[str, int] | None:
         case click.UsageError():
             hint = f"see '{' '.join(filter(None, ('emovox', command)))} --help'"
             return f"{error.format_message().removesuffix('.')}; {hint}", error.exit_code
+        case _ if lacks_memory(error):
+            reason = f"{first_line(error)}; raise the memory limit, or run fewer processes"
+            return f"memory is short: {reason}", EmovoxError.exit_code
         case ModuleNotFoundError():
             missing = missing_package(error, str(command))
             return (str(missing), missing.exit_code) if missing else None

@@ -10,14 +10,11 @@ from hashlib import blake2b
 from pathlib import Path
 
 from emovox.corpus.tracks import Corpus, Track
-from emovox.corpus.voxceleb import (
-    OfficialSplit,
-    lists_folder,
-    read_official_split,
-)
+from emovox.corpus.voxceleb import OfficialSplit, lists_folder, read_official_split
 from emovox.dataset.names import SPLITS
 from emovox.errors import CheckError, InputError, TrackError
 from emovox.ids import TrackKey, parse_track_id
+from emovox.urls import public_url
 
 UNHEARD_FRACTION = 0.2  # of identities
 HEARD_FRACTION = 0.04  # of the other identities' videos
@@ -180,7 +177,7 @@ def _drop_unassigned(corpus: Corpus, assigned: dict[str, str], splits: str) -> N
             message = {
                 "official": "the identity is not in the published lists of VoxCeleb1",
                 OWN_COLUMN: f"the table's split {track.split!r} is not one of {', '.join(SPLITS)}",
-            }.get(splits, f"{Path(splits).name} does not name it")
+            }.get(splits, f"{Path(public_url(splits)).name} does not name it")
             error = TrackError("split", "NoSplit", message)
             corpus.drop(track.track_id, track.shown(track.source), error)
     corpus.tracks = kept

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from emovox.errors import TrackError
 from emovox.ids import TrackKey, printable
+from emovox.urls import without_secrets
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -44,9 +45,10 @@ class Dropped:
 
     @classmethod
     def of(cls, track_id: str, source: str, error: TrackError, attempts: int = 1) -> "Dropped":
-        """Return the row of a track that failed with `error`; its texts are made printable."""
-        texts = printable(track_id), printable(source), error.stage, error.error
-        return cls(*texts, printable(error.message), attempts)
+        """Return the row of a failed track; its texts are printable and without secrets."""
+        texts = (printable(without_secrets(x)) for x in (track_id, source, error.message))
+        track_id, source, message = texts
+        return cls(track_id, source, error.stage, error.error, message, attempts)
 
 
 def count_reasons(dropped: Iterable[Dropped]) -> Counter[str]:

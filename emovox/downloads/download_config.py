@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 from emovox.config import check_options, option
 from emovox.downloads.mirrors import TARGETS
 from emovox.errors import ConfigError, InputError
+from emovox.urls import public_url
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,6 @@ def _check_url(url: str) -> None:
     except ValueError:
         fits = False
     if not fits:
-        raise ConfigError(f"--url {url}: not an http or https address")
+        raise ConfigError(f"--url {public_url(url)}: not an http or https address")
     if parts.username or parts.password:
         raise ConfigError("--url: contains a user or password; put them into a .netrc file")

@@ -21,6 +21,7 @@ from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file
 from emovox.packages import data_frame
+from emovox.urls import public_url
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,19 +31,12 @@ Say = Callable[[str], object]  # accepts a line for the user
 
 @dataclass(frozen=True)
 class DownloadedFile:
-    """A complete file.
+    """A complete file."""
 
-    Attributes:
-        path: of the file.
-        bytes: its size.
-        sha256: its checksum.
-        source: its address, or the copy that it was made from; None if the file existed.
-    """
-
-    path: Path
-    bytes: int
-    sha256: str
-    source: str | None
+    path: Path  # of the file
+    bytes: int  # its size
+    sha256: str  # its checksum
+    source: str | None  # its address, or the copy that it was made from; None if the file existed
 
 
 class Downloads(list[DownloadedFile]):
@@ -195,6 +189,7 @@ class FileDownload:
         for url in urls:
             try:
                 fetch(url, part, self.patience, self.say, file.size)
+                url = public_url(url)
                 digest = self._accept(part, url)
             except (NetworkError, InputError, CheckError) as error:
                 if isinstance(error, CheckError) and file.sha256 is None:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line
 from emovox.files import write_text
+from emovox.urls import public_url
 
 CHUNK = 1 << 16
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt
@@ -54,7 +55,7 @@ class _TryAgainError(Exception):
 class _Beginning:
     """The file that the bytes of a `.part` file belong to."""
 
-    url: str
+    url: str  # without its secrets
     validator: str  # an ETag, or the time of the last change
     total: int | None  # bytes, if the server sent it
 
@@ -85,7 +86,7 @@ def fetch(
                 wait = wait if error.wait is None else error.wait
                 if failures >= patience.attempts or wait > patience.longest_wait:
                     raise NetworkError(f"{url}: {error}") from error
-                say(f"{url}: {error}; retrying in {wait:.0f} s")
+                say(f"{public_url(url)}: {first_line(error)}; retrying in {wait:.0f} s")
                 patience.sleep(wait)
 
 
@@ -174,7 +175,7 @@ def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> 
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
     if validator:
-        note = json.dumps(asdict(_Beginning(url, validator, total)))
+        note = json.dumps(asdict(_Beginning(public_url(url), validator, total)))
         write_text(_note(part), note + "\n")
     return total
 
@@ -230,7 +231,7 @@ def _read_beginning(part: Path, url: str) -> _Beginning | None:
         beginning = _Beginning(**json.loads(_note(part).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-    return beginning if beginning.url == url and part.is_file() else None
+    return beginning if beginning.url == public_url(url) and part.is_file() else None
 
 
 def _size(path: Path) -> int:

@@ -5,6 +5,7 @@ as a single machine. Only the markers in the state record progress, so state, co
 be on storage that all nodes share.
 """
 
+import contextlib
 import hashlib
 import logging
 import math
@@ -12,23 +13,26 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
 from emovox import __version__
-from emovox.cache import cache_folder
+from emovox.cache import cache_folder, user_name
 from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
 from emovox.files import replace_file
 from emovox.labelling.engine import QUEUE_PER_WORKER, Workers
 from emovox.labelling.plan import ROWS_VERSION, ShardJob
 from emovox.labelling.shard_report import ShardReport, marker_file
+from emovox.labelling.state import read_reports
 from emovox.packages import explained
 
 MAX_WAIT_SECONDS = 300.0  # without any actor, before a run gives up
@@ -37,8 +41,14 @@ MAX_LOSSES = 10  # lost actors per shard
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0  # for an actor to clean up
 MARKER_SECONDS = 90.0  # until a marker of a node is visible to the driver: NFS caches for 60 s
+SILENT_SECONDS = 30.0  # without a result, before a run looks for markers and prints a line
+MAX_TEMPORARY = 39  # characters of the folder in which Ray makes its sockets
 ROUNDING = 1e-9  # error of sums of GPU fractions
 CODE_VERSION = (__version__, ROWS_VERSION)
+TOKEN_ADVICE = (
+    "; if it requires a token, copy ~/.ray/auth_token of its head to this machine and set "
+    "RAY_AUTH_MODE=token"
+)
 
 
 class ShardActor:
@@ -52,6 +62,7 @@ class ShardActor:
         with replace_file(self._teacher_path) as temporary:
             temporary.write_bytes(weights)
         self._lock = threading.Lock()
+        self._note = _lock_note()
         self._workers: Workers | None = None
 
     def ready(self) -> tuple[str, int]:
@@ -71,6 +82,31 @@ class ShardActor:
         """End the workers and remove their files from the node."""
         if self._workers is not None:
             self._workers.close()
+        _remove_semaphores(os.getpid())
+
+
+def _lock_note() -> Any:
+    """Lock a file named as this process; remove semaphores of actors that were killed on this node.
+
+    Ray kills an actor together with the process that would remove them.
+    """
+    import fcntl
+
+    folder = Path(tempfile.gettempdir(), f"emovox_actors_{user_name()}")
+    folder.mkdir(exist_ok=True)
+    for note in folder.iterdir():
+        with contextlib.suppress(OSError, ValueError), note.open() as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
+            _remove_semaphores(int(note.name))
+            note.unlink()
+    own = (folder / str(os.getpid())).open("w")
+    fcntl.flock(own, fcntl.LOCK_SH)
+    return own
+
+
+def _remove_semaphores(process: int) -> None:
+    for path in Path("/dev/shm").glob(f"sem.loky-{process}-*"):
+        path.unlink(missing_ok=True)
 
 
 def _check_reachable(address: str | None) -> None:
@@ -107,16 +143,20 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends no usage statistics
         # The run itself reports failed calls, in one line.
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
+        if len(tempfile.gettempdir()) > MAX_TEMPORARY:
+            os.environ.setdefault("RAY_TMPDIR", "/tmp")
         self.ray, self.cpus, self.gpus, self.num_workers = ray, actor_cpus, actor_gpus, num_workers
         self._may_grow = bool(address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
         if not ray.is_initialized():
-            on_terminate = signal.getsignal(signal.SIGTERM)
+            no_token = ray.exceptions.RayError
+            on_terminate, advice = signal.getsignal(signal.SIGTERM), ""
             try:
                 _check_reachable(address)
+                advice = TOKEN_ADVICE if self._may_grow else ""
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
-            except (OSError, OverflowError, RuntimeError, ValueError) as error:
+            except (OSError, OverflowError, RuntimeError, ValueError, no_token) as error:
                 message = f"Ray cluster {address or 'auto'}: cannot connect: {first_line(error)}"
-                raise EmovoxError(message) from error
+                raise EmovoxError(message + advice) from error
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_terminate)  # which Ray replaces
 
@@ -203,14 +243,17 @@ class _Run:
         self._calls: dict[Any, tuple[_Actor, ShardJob]] = {}
         self._losses: Counter[str] = Counter()
         self._last_loss = ""
-        self._last_sign = time.monotonic()
+        self._last_sign = self._last_result = time.monotonic()
+        self._state = jobs[0].state
+        self._before = read_reports(self._state, [job.shard for job in jobs])  # to be built again
+        self._known: set[Any] = set()  # calls whose report came from a marker
         self._seen_marker = False
         self._no_start_before = 0.0
 
     def reports(self) -> Iterator[ShardReport]:
         """Yield the report of each shard as it finishes."""
         try:
-            while self._waiting or self._calls:
+            while self._waiting or self._calls.keys() - self._known:
                 self._start_missing()
                 self._submit()
                 pending = [*self._starting, *self._calls]
@@ -219,6 +262,8 @@ class _Run:
                         self._take_actor(reference)
                     elif (report := self._take_report(reference)) is not None:
                         yield report
+                if time.monotonic() - self._last_result > SILENT_SECONDS:
+                    yield from self._look_for_markers()
                 if self._actors:
                     self._last_sign = time.monotonic()
                 elif time.monotonic() - self._last_sign > MAX_WAIT_SECONDS:
@@ -228,6 +273,23 @@ class _Run:
                 self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
             for actor in (*self._actors, *self._starting.values()):
                 self._ray.kill(actor.handle)  # its workers notice and end too
+
+    def _look_for_markers(self) -> Iterator[ShardReport]:
+        """Yield reports of shards whose marker is there, but whose call does not answer.
+
+        After a failure of the network Ray may take minutes to notice that an answer is lost.
+        """
+        self._last_result = time.monotonic()
+        calls = {job.shard: ref for ref, (_, job) in self._calls.items() if ref not in self._known}
+        left = f"{len(calls) + len(self._waiting)} shards, with {len(self._actors)} actors"
+        line = f"emovox: no result for {SILENT_SECONDS:.0f} s; waiting for {left}"
+        tqdm.write(line, file=sys.stderr)
+        reports = read_reports(self._state, calls)
+        for shard, reference in calls.items():
+            report = reports.get(shard.fingerprint)
+            if report is not None and report != self._before.get(shard.fingerprint):
+                self._known.add(reference)
+                yield report
 
     def _start_missing(self) -> None:
         """Request actors: as many as fit on the nodes or are wanted, but at least one."""
@@ -268,10 +330,11 @@ class _Run:
         if version is None:
             self._no_start_before = time.monotonic() + POLL
         elif version != CODE_VERSION:
+            name = self._result(actor.handle.__ray_call__.remote(lambda _: os.uname().nodename))
             node, here = ("{} (rows {})".format(*v) for v in (version, CODE_VERSION))
             raise EmovoxError(
-                f"a node of the Ray cluster has emovox {node}, this machine {here}; install the "
-                "same version on all nodes"
+                f"node {name} of the Ray cluster has emovox {node}, this machine {here}; install "
+                "the same version on all nodes"
             )
         else:
             self._actors.append(actor)
@@ -281,6 +344,10 @@ class _Run:
         report: ShardReport | None = self._result(reference)
         actor, job = self._calls.pop(reference)
         actor.num_running -= 1
+        self._last_result = time.monotonic()
+        if reference in self._known:
+            self._known.remove(reference)
+            return None
         if report is None:
             self._lose(actor, job)
         elif not self._seen_marker:

@@ -111,15 +111,11 @@ class Process:
 
 
 class Server(Process):
-    """Process of a teacher that several workers share; it is restarted when it dies.
-
-    Attributes:
-        num_failures: how often it failed since a shard was finished with it.
-    """
+    """Process of a teacher that several workers share; it is restarted when it dies."""
 
     def __init__(self, job: ShardJob, device: str, socket: Path) -> None:
         super().__init__(socket.parent)
-        self.num_failures = 0
+        self.num_failures = 0  # since a shard was finished with it
         self._job, self._device = job, device
         self._addresses = (socket.with_suffix(f".{start}") for start in count(1))
         self._address = socket
@@ -245,18 +241,12 @@ class Turns:
 
 @dataclass(frozen=True)
 class LokyEngine:
-    """Worker processes through loky, each with one thread.
+    """Worker processes through loky, each with one thread."""
 
-    Attributes:
-        num_workers: processes that decode.
-        devices: each gets a process for the teacher, which the workers share; empty: every worker
-            holds the teacher itself.
-        work: function that runs one shard.
-    """
-
-    num_workers: int
+    num_workers: int  # processes that decode
+    # Each gets a process of the teacher for all workers; empty: every worker holds the teacher.
     devices: tuple[str, ...] = ()
-    work: Work = run_shard
+    work: Work = run_shard  # function that runs one shard
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         """Yield the report of each shard as it finishes."""

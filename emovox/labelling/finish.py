@@ -28,6 +28,7 @@ from emovox.labelling.state import Existing, record_dataset, reuse_or_begin
 from emovox.packages import software
 from emovox.paths import RemotePath, is_remote, local_copy, map_ahead
 from emovox.teacher import ACCURACY
+from emovox.urls import public_url
 
 UNFINISHED = ".unfinished"  # folder in `out` for a dataset that is being written
 LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")
@@ -88,7 +89,7 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
         if key not in LEFT_OUT
     }
     for key in ("teacher", "splits"):
-        resolved[key] = resolved[key] and printable(Path(resolved[key]).name)
+        resolved[key] = resolved[key] and printable(Path(public_url(resolved[key])).name)
     resolved |= {
         "device": settings.device,
         "precision": settings.precision,

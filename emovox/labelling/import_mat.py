@@ -201,15 +201,7 @@ def _check_logits(logits: np.ndarray) -> None:
 
 
 class _Tracks:
-    """Tracks of the file, by id, and their rows.
-
-    Attributes:
-        keys: tracks with rows, sorted by track_id; `splits` has the split of each.
-        dropped: the other tracks, each with its reason.
-        counts: with keys of `PUBLISHED`.
-        notes: lines about oddities.
-        disagreements: tracks whose split in the file differs from the official lists.
-    """
+    """Tracks of the file, by id, and their rows; `counts` has the keys of `PUBLISHED`."""
 
     def __init__(self, found: Annotations, names: dict[str, str], where: str) -> None:
         assert found.ids is not None and found.sets is not None
@@ -227,10 +219,11 @@ class _Tracks:
                 f"{where}: wavLogits has {widths.most_common(1)[0][0]} columns, expected "
                 f"{len(EMOTIONS)}: {', '.join(EMOTIONS)}"
             )
-        self.keys: list[TrackKey] = []
+        self.keys: list[TrackKey] = []  # tracks with rows, sorted by track_id
         self.splits: dict[str, str] = {}
-        self.dropped: list[Dropped] = []
-        self.notes: list[str] = []
+        self.dropped: list[Dropped] = []  # the other tracks, each with its reason
+        self.notes: list[str] = []  # about oddities
+        # Tracks whose split in the file differs from the official lists.
         self.disagreements: list[dict[str, str | None]] = []
         # Position in wavLogits and frame indices of every track with rows.
         self._rows: dict[str, tuple[int, np.ndarray | None]] = {}

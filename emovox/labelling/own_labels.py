@@ -25,6 +25,7 @@ from emovox.files import check_vacant, new_folder
 from emovox.ids import TrackKey, parse_track_id, printable
 from emovox.media.grid import num_points
 from emovox.packages import software
+from emovox.urls import without_secrets
 
 CHUNK_TRACKS = 4096
 LABEL_LOGIT = 6.0  # of the labelled emotion; the others get 0
@@ -61,6 +62,8 @@ class WriteConfig:
 
     def __post_init__(self) -> None:
         check_options(self)
+        for name in ("name", "version", "teacher", "origin"):
+            object.__setattr__(self, name, without_secrets(getattr(self, name)))
 
 
 def write_dataset(
@@ -147,19 +150,12 @@ def _arrow(data: Any, what: str) -> pa.Table:
 
 
 class _Labels:
-    """Usable tracks with their labels, and the dropped ones.
-
-    Attributes:
-        outputs: names of the emotions and values.
-        tables: names of the tables that the dataset gets.
-        embedding_size: numbers per embedding; 0 without embeddings.
-        tracks: rows of `tracks` by split, sorted.
-        dropped: the other tracks, with the reason.
-    """
+    """Usable tracks with their labels, and the dropped ones."""
 
     def __init__(self, given: pa.Table, frames: pa.Table | None, config: WriteConfig) -> None:
         self._frames, self._step = frames, config.step_ms
         labelled = given if frames is None else frames
+        # Names of the tables that the dataset gets; numbers per embedding, 0 without embeddings.
         self.tables, self.embedding_size = _find_tables(frames)
         self.outputs = Outputs.of(
             config.emotions or _find_emotions(labelled),
@@ -174,6 +170,7 @@ class _Labels:
         self._order = np.lexsort((self._index, owner))
         bounds = np.searchsorted(owner[self._order], np.arange(len(given) + 1))
         self._rows: dict[str, np.ndarray] = {}  # labelled rows of each track, by grid point
+        # Rows of `tracks` by split, sorted; the other tracks, with the reason.
         self.tracks: dict[str, list[TrackRow]] = {split: [] for split in schema.SPLITS}
         self.dropped: list[Dropped] = []
         self._find_tracks(given.to_pylist(), bounds)
@@ -227,7 +224,7 @@ class _Labels:
             known = 1 if duration is None else num_points(duration, self._step)
             expected = max(int(index[-1]) + 1, known)
         count = expected if self._frames is None else len(rows)
-        source = None if row.get("source") is None else printable(str(row["source"]))
+        source = row.get("source") and printable(without_secrets(str(row["source"])))
         offset = _number(row, "sound_offset_ms")
         return TrackRow(key, count, expected, duration, source, start, end, offset)
 

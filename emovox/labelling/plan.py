@@ -30,81 +30,56 @@ FRAMES_PER_TRACK = 33  # mean of VoxCeleb1 at 0.24 s; estimates the size of a bu
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """Everything that decides the rows of a shard, except its tracks.
+    """Everything that decides the rows of a shard, except its tracks."""
 
-    Attributes:
-        step_ms: milliseconds between grid points.
-        teacher_name: registered name of the teacher, or file name of its checkpoint.
-        teacher_sha256: SHA-256 of its weights.
-        device: type of its device, with an index if the user gave one.
-        precision: `fp32` or `bf16`.
-        compiled: True if it runs through torch.compile.
-        outputs: names of its emotions and values.
-        min_face: of the face detector, see `BuildConfig`.
-        teacher_settings: the sidecar of a teacher in another format.
-    """
-
-    step_ms: int
-    teacher_name: str
-    teacher_sha256: str
-    device: str
-    precision: str
-    compiled: bool
-    outputs: Outputs = field(default_factory=Outputs)
-    min_face: int | None = None
+    step_ms: int  # milliseconds between grid points
+    teacher_name: str  # registered name of the teacher, or file name of its checkpoint
+    teacher_sha256: str  # SHA-256 of its weights
+    device: str  # type of its device, with an index if the user gave one
+    precision: str  # `fp32` or `bf16`
+    compiled: bool  # True if it runs through torch.compile
+    outputs: Outputs = field(default_factory=Outputs)  # names of its emotions and values
+    min_face: int | None = None  # of the face detector, see `BuildConfig`
+    # The sidecar of a teacher in another format.
     teacher_settings: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
 class Shard:
-    """Tracks that one worker turns into rows together.
+    """Tracks that one worker turns into rows together."""
 
-    Attributes:
-        fingerprint: hash of settings, tracks and source files; also the name of the shard's files.
-        tracks: in the order of the dataset.
-    """
-
+    # Hash of settings, tracks and source files; also the name of the shard's files.
     fingerprint: str
-    tracks: tuple[Track, ...]
+    tracks: tuple[Track, ...]  # in the order of the dataset
 
 
 @dataclass(frozen=True)
 class ShardJob:
-    """Input of a worker.
-
-    Attributes:
-        root, state: folders of the corpus and of finished shards.
-        timeout: seconds per track; None for no limit.
-        lost: number of workers that died, by the track they were working on. These tracks are
-            decoded once more, in a child process; a key that ends with `shard.IN_CHILD` counts
-            deaths with the child process.
-    """
+    """Input of a worker."""
 
     shard: Shard
     settings: ShardSettings
-    root: Path
-    state: Path
+    root: Path  # folder of the corpus
+    state: Path  # folder of finished shards
     teacher_path: Path
-    timeout: float | None = None
+    timeout: float | None = None  # seconds per track; None for no limit
+    # Number of workers that died, by the track they were working on. These tracks are decoded once
+    # more, in a child process; a key that ends with `shard.IN_CHILD` counts deaths with the child
+    # process.
     lost: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class BuildPlan:
-    """Everything known before the first frame is decoded.
-
-    Attributes:
-        assigned: split of every track, by track_id.
-        shards: in the order of the dataset.
-    """
+    """Everything known before the first frame is decoded."""
 
     config: BuildConfig
     corpus: Corpus
-    assigned: Mapping[str, str]
+    assigned: Mapping[str, str]  # split of every track, by track_id
     teacher_path: Path
     runtime: Runtime
     settings: ShardSettings
-    shards: list[Shard]
+    shards: list[Shard]  # in the order of the dataset
 
     def jobs(self, state: Path, done: Container[str]) -> list[ShardJob]:
         """Return the shards that are not in `done`, large ones first so that none ends last."""

@@ -23,20 +23,17 @@ LONGEST_PATH = 4096  # bytes, tags included
 
 @dataclass
 class Annotations:
-    """Content of the published files, unchanged.
+    """Content of the published files, unchanged."""
 
-    Attributes:
-        logits: per cell of `wavLogits`, float32 `[n, 8]` where it is correct.
-        names, ids, sets: fields of `images`.
-        wav_ids: per face image, the id of its utterance; None if the file does not give it.
-        numbers: per face image, the number in its name; None if they could not be read.
-    """
-
+    # Per cell of `wavLogits`, float32 `[n, 8]` where it is correct.
     logits: list[np.ndarray] = field(default_factory=list)
+    # Fields of `images`.
     names: list[str] = field(default_factory=list)
     ids: np.ndarray | None = None
     sets: np.ndarray | None = None
+    # Per face image, the id of its utterance; None if the file does not give it.
     wav_ids: np.ndarray | None = None
+    # Per face image, the number in its name; None if they could not be read.
     numbers: np.ndarray | None = None
 
 
@@ -128,13 +125,10 @@ class FaceImages:
 
     Rows of logits are in the order of the images in the file, which is that of their names as
     text: names of different length are not in the order of their numbers. Numbers may have gaps.
-
-    Attributes:
-        counts: face images of each entry of `images`; None if the file does not give them.
     """
 
     def __init__(self, found: Annotations) -> None:
-        self.counts: np.ndarray | None = None
+        self.counts: np.ndarray | None = None  # of each entry of `images`, if the file gives them
         self._numbers: np.ndarray | None = None
         self._num_misfits = 0
         if found.wav_ids is None:

@@ -75,6 +75,8 @@ def build_dataset(
             jobs = plan.jobs(state, reports)
             if existing is not None:
                 existing.check_plan(plan, {t.track_id for job in jobs for t in job.shard.tracks})
+            if jobs and show_progress and plan.settings.compiled:
+                sys.stderr.write("compiling the teacher with torch.compile, for about a minute\n")
             running = (engine or local_engine(config, jobs)).run(jobs)
             num_seen = sum(report.num_tracks for report in reports.values())
             num_tracks = len(plan.corpus.tracks)

@@ -26,29 +26,18 @@ def row_columns(outputs: Outputs) -> pa.Schema:
 
 @dataclass
 class ShardReport:
-    """Marker of a finished shard.
+    """Marker of a finished shard."""
 
-    Attributes:
-        fingerprint: of the shard.
-        rows_bytes: size of the file of rows; detects a damaged one.
-        tracks: those with rows, in order.
-        dropped: those without.
-        notes: oddities that did not cost a track, `{what: [times, first example]}`.
-        media_seconds: time spent on decoding, faces and crops.
-        teacher_seconds: time that the teacher spent on these crops.
-        wait_seconds: time spent waiting for the teacher.
-        num_decoded: video frames decoded.
-    """
-
-    fingerprint: str
-    rows_bytes: int = 0
-    tracks: list[TrackRow] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
+    fingerprint: str  # of the shard
+    rows_bytes: int = 0  # size of the file of rows; detects a damaged one
+    tracks: list[TrackRow] = field(default_factory=list)  # those with rows, in order
+    dropped: list[Dropped] = field(default_factory=list)  # those without
+    # Oddities that did not cost a track, `{what: [times, first example]}`.
     notes: dict[str, list[Any]] = field(default_factory=dict)
-    media_seconds: float = 0.0
-    teacher_seconds: float = 0.0
-    wait_seconds: float = 0.0
-    num_decoded: int = 0
+    media_seconds: float = 0.0  # time spent on decoding, faces and crops
+    teacher_seconds: float = 0.0  # time that the teacher spent on these crops
+    wait_seconds: float = 0.0  # time spent waiting for the teacher
+    num_decoded: int = 0  # video frames decoded
 
     def note(self, what: str, example: str) -> None:
         """Count an oddity, and keep its first example."""

@@ -78,6 +78,17 @@ def completed(
     Those with files that could not be fetched are left out; with `retry_dropped`, those with any
     dropped track.
     """
+
+    def is_final(report: ShardReport) -> bool:
+        if retry_dropped:
+            return not report.dropped
+        return not any(d.error == NOT_FETCHED for d in report.dropped)
+
+    return {name: each for name, each in read_reports(state, shards).items() if is_final(each)}
+
+
+def read_reports(state: Path, shards: Iterable[Shard]) -> dict[str, ShardReport]:
+    """Return the reports of those shards that are finished, by fingerprint; one listing."""
     if is_remote(state):
         sizes = {name: size for name, (size, *_) in state.files().items()}
     else:
@@ -88,13 +99,8 @@ def completed(
         rows_bytes = sizes.get(rows_file(state, fingerprint).name, 0)
         return read_report(state, fingerprint, rows_bytes)
 
-    def is_final(report: ShardReport) -> bool:
-        if retry_dropped:
-            return not report.dropped
-        return not any(d.error == NOT_FETCHED for d in report.dropped)
-
     found = (map_ahead if is_remote(state) else map)(read, built)
-    return {report.fingerprint: report for report in found if report and is_final(report)}
+    return {report.fingerprint: report for report in found if report}
 
 
 def remove_stale(state: Path, shards: Sequence[Shard]) -> int:
@@ -160,17 +166,12 @@ def _recorded_inputs(state: Path) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Existing:
-    """The dataset that a build finds at its `out`.
-
-    Attributes:
-        splits: split of every track with rows.
-        inputs: of the build that made it, see `_inputs_of`; empty if unknown.
-    """
+    """The dataset that a build finds at its `out`."""
 
     out: Path
     manifest: Mapping[str, Any]
-    splits: Mapping[str, str]
-    inputs: Mapping[str, Any]
+    splits: Mapping[str, str]  # split of every track with rows
+    inputs: Mapping[str, Any]  # of the build that made it, see `_inputs_of`; empty if unknown
 
     def check_plan(self, plan: BuildPlan, pending: Collection[str]) -> None:
         """Raise `InputError` if a build would change or lose tracks, before it labels any.

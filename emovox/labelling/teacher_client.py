@@ -13,8 +13,10 @@ import time
 from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import Iterator
+from functools import lru_cache
 from multiprocessing.connection import Client, Connection
 from multiprocessing.reduction import send_handle
+from pathlib import Path
 from typing import IO
 
 import numpy as np
@@ -24,6 +26,7 @@ from emovox.errors import EmovoxError
 from emovox.teacher import Teacher
 
 BATCH = 64  # crops per call
+MAX_ADDRESS = 100  # bytes of the path of a socket, on every system
 NUM_BUFFERS = 3  # one is filled while the others wait for the teacher
 
 
@@ -32,19 +35,12 @@ class TeacherLostError(EmovoxError):
 
 
 class Feed(ABC):
-    """Sends crops to a teacher in batches, and returns all its outputs at the end.
-
-    Attributes:
-        input_size: side S of the crops, in pixels.
-        sha256: SHA-256 of the teacher's weights.
-        outputs: names of the teacher's outputs.
-        teacher_seconds: time that the teacher has spent on the crops.
-        wait_seconds: time that the caller has waited for it.
-    """
+    """Sends crops of side `input_size` to a teacher in batches, and returns all its outputs."""
 
     def __init__(self, sha256: str, input_size: int, outputs: Outputs) -> None:
-        self.sha256, self.input_size, self.outputs = sha256, input_size, outputs
-        self.teacher_seconds = self.wait_seconds = 0.0
+        self.sha256, self.input_size, self.outputs = sha256, input_size, outputs  # the teacher's
+        self.teacher_seconds = 0.0  # that the teacher has spent on the crops
+        self.wait_seconds = 0.0  # that the caller has waited for it
         self._logits: list[np.ndarray] = []
 
     @abstractmethod
@@ -90,7 +86,7 @@ class RemoteFeed(Feed):
 
     def __init__(self, address: str) -> None:
         with _or_lost():
-            self._server: Connection = Client(address, "AF_UNIX")
+            self._server: Connection = Client(short_path(address), "AF_UNIX")
             super().__init__(*self._server.recv())
             with _unnamed_file() as file:
                 file.truncate(memory_bytes(self.input_size))
@@ -127,6 +123,20 @@ class RemoteFeed(Feed):
         self._free.append(self._in_progress.popleft())
         self.wait_seconds += time.perf_counter() - started
         self.teacher_seconds += seconds
+
+
+def short_path(address: str) -> str:
+    """Return a path that is short enough to be the address of a Unix socket, where Linux has one.
+
+    A folder for temporary files may have a longer one.
+    """
+    if len(os.fsencode(address)) <= MAX_ADDRESS or not Path("/proc/self/fd").is_dir():
+        return address
+    path = Path(address)
+    return f"/proc/self/fd/{_open_folder(path.parent)}/{path.name}"
+
+
+_open_folder = lru_cache(lambda folder: os.open(folder, os.O_RDONLY))  # for as long as its sockets
 
 
 def map_buffers(descriptor: int, size: int) -> np.ndarray:

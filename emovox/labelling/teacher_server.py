@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 
 from emovox.emotions import Outputs
-from emovox.labelling.teacher_client import map_buffers
+from emovox.labelling.teacher_client import map_buffers, short_path
 from emovox.teacher import Teacher
 
 NUM_LAUNCHED = 2  # batches on the device: one runs, one is queued
@@ -57,7 +57,7 @@ class TeacherServer:
     def __init__(self, load: Callable[[], BatchTeacher], address: str) -> None:
         self._clients: set[Connection] = set()
         self._ended = False
-        self._listener = Listener(address, "AF_UNIX", backlog=MAX_CLIENTS)
+        self._listener = Listener(short_path(address), "AF_UNIX", backlog=MAX_CLIENTS)
         try:
             self._teacher = load()
         except BaseException:  # clients that wait must learn of any failure

@@ -13,7 +13,7 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import cast
 
-from emovox.cache import user_name
+from emovox.cache import set_compile_cache
 from emovox.errors import InputError
 from emovox.labelling.plan import ShardJob, ShardSettings
 from emovox.labelling.shard import build_shard
@@ -28,24 +28,17 @@ HANG_FACTOR = 2.0  # multiple of the timeout after which a worker that hangs in 
 
 @dataclass(frozen=True)
 class WorkerContext:
-    """Resources of a worker on its machine.
+    """Resources of a worker on its machine."""
 
-    Attributes:
-        journal: file with the current track; tells the driver which track killed the worker.
-        device: of the face detector, and of the teacher if the worker holds it.
-        address: of the teacher's server; None if the worker holds the teacher.
-    """
-
-    journal: Path
-    device: str
-    address: str | None = None
+    journal: Path  # file with the current track; tells the driver which track killed the worker
+    device: str  # of the face detector, and of the teacher if the worker holds it
+    address: str | None = None  # of the teacher's server; None if the worker holds the teacher
 
 
 def start_worker(driver: int, folder: Path) -> None:
     """Ignore Ctrl-C, which the driver handles; remove `folder` and exit when the driver is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    compiled = Path(tempfile.gettempdir(), f"torchinductor_{user_name()}")
-    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(compiled))  # must outlast `folder`
+    set_compile_cache()  # which must outlast `folder`
     tempfile.tempdir = str(folder)
 
     def watch() -> None:

@@ -59,21 +59,14 @@ def random_forest(seed: int = 0, num_jobs: int = -1) -> Classifier:
 
 @dataclass(frozen=True)
 class FoldScores:
-    """Scores of a classifier on the held-out utterances of one kind of folds.
+    """Scores of a classifier on the held-out utterances of one kind of folds."""
 
-    Attributes:
-        folds: name of the folds.
-        accuracy: accuracy per fold.
-        recall: unweighted mean of the recall of the classes that occur, per fold.
-        confusion: utterances of all folds by label (rows) and prediction (columns).
-        num_unfinished: folds whose optimiser stopped at its limit of iterations.
-    """
-
-    folds: str
-    accuracy: tuple[float, ...]
-    recall: tuple[float, ...]
+    folds: str  # name of the folds
+    accuracy: tuple[float, ...]  # accuracy per fold
+    recall: tuple[float, ...]  # unweighted mean of the recall of the classes that occur, per fold
+    # Utterances of all folds by label (rows) and prediction (columns).
     confusion: tuple[tuple[int, ...], ...]
-    num_unfinished: int = 0
+    num_unfinished: int = 0  # folds whose optimiser stopped at its limit of iterations
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, with mean and deviation; no deviation for a single fold."""

@@ -29,14 +29,11 @@ Samples = np.ndarray  # float32 [L], 16 kHz
 
 @dataclass
 class Features:
-    """Features of the utterances of a corpus that could be read.
+    """Features of the utterances of a corpus that could be read."""
 
-    Attributes:
-        utterances: readable utterances, in the order of the corpus.
-        values: features `[N, D]` by name: `STUDENT`, `TEACHER` or `EGEMAPS`.
-    """
-
+    # Readable utterances, in the order of the corpus.
     utterances: list[Utterance] = field(default_factory=list)
+    # Features `[N, D]` by name: `STUDENT`, `TEACHER` or `EGEMAPS`.
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
 

@@ -27,27 +27,19 @@ MAX_SHOWN = 5  # dropped files in the summary
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the results; accuracies, recalls and deviations are fractions.
+    """One row of the results; accuracies, recalls and deviations are fractions."""
 
-    Attributes:
-        what: name of the features, the baseline or the quoted network.
-        classifier: name of the classifier.
-        folds: name of the folds.
-        num_folds: number of folds.
-        accuracy, unweighted_average_recall: means over the folds.
-        accuracy_deviation, recall_deviation: standard deviations over the folds.
-        source: `measured`, `computed` or `quoted`.
-    """
-
-    what: str
-    classifier: str | None = None
-    folds: str | None = None
-    num_folds: int | None = None
+    what: str  # name of the features, the baseline or the quoted network
+    classifier: str | None = None  # name of the classifier
+    folds: str | None = None  # name of the folds
+    num_folds: int | None = None  # number of folds
+    # Means over the folds.
     accuracy: float | None = None
+    # Standard deviations over the folds.
     accuracy_deviation: float | None = None
     unweighted_average_recall: float | None = None
     recall_deviation: float | None = None
-    source: str = "measured"
+    source: str = "measured"  # `measured`, `computed` or `quoted`
 
 
 def _quoted(what: str, folds: str, accuracy: float, deviation: float | None = None) -> Row:

@@ -27,18 +27,12 @@ CHUNK = 64  # utterances that a network scores at a time, while the next are rea
 
 @dataclass(frozen=True)
 class Clip:
-    """Sound of one track.
+    """Sound of one track."""
 
-    Attributes:
-        track_id: id of the track.
-        path: audio file, or video file with sound.
-        duration: seconds from the start for which there are both sound and frames.
-        start, end: of the track, in seconds of the file's clock; None: to the end of the file.
-    """
-
-    track_id: str
-    path: Path
-    duration: float
+    track_id: str  # id of the track
+    path: Path  # audio file, or video file with sound
+    duration: float  # seconds from the start for which there are both sound and frames
+    # Of the track, in seconds of the file's clock; None: to the end of the file.
     start: float = 0.0
     end: float | None = None
 

@@ -7,6 +7,8 @@ one process.
 import contextlib
 import datetime
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -18,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
+from emovox.student.segments import READER, READER_KILLED
 
 Value = TypeVar("Value")
 
@@ -137,8 +140,37 @@ def join_processes(device: str) -> Iterator[Processes]:
 
     Raises:
         ConfigError: no such device, or fewer GPUs than processes.
-        EmovoxError: another process ended early.
+        EmovoxError: another process ended early, or one that reads audio.
     """
+    try:
+        with _joined(device) as processes:
+            yield processes
+    except RuntimeError as error:
+        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises at any time
+        plain = _explain(error)
+        if plain is error:
+            raise
+        raise plain from error
+
+
+def _explain(error: RuntimeError) -> BaseException:
+    """Return the first cause of an error; torch raises others when processes end together."""
+    chain: list[BaseException] = [error]
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
+    if any(isinstance(e, dist.DistError) or "gloo" in str(e) for e in chain):
+        return EmovoxError(
+            "another process of this training ended; fix the error that it printed, then rerun the "
+            "same command to resume"
+        )
+    if any(isinstance(e, KeyboardInterrupt) for e in chain):
+        return KeyboardInterrupt()
+    return EmovoxError(READER_KILLED) if READER in str(error) else error
+
+
+@contextlib.contextmanager
+def _joined(device: str) -> Iterator[Processes]:
     if not os.environ.keys() >= SET_BY_TORCHRUN:
         yield Processes(torch.device(resolve_device(device)))
         return
@@ -151,15 +183,7 @@ def join_processes(device: str) -> Iterator[Processes]:
         torch.cuda.set_device(resolved)  # before NCCL starts: its default is the first GPU
     dist.init_process_group("gloo" if resolved == "cpu" else "nccl")
     cpu_group = dist.new_group(backend="gloo", timeout=SCAN_TIMEOUT)
-    try:
-        rank, count = dist.get_rank(), dist.get_world_size()
-        yield Processes(torch.device(resolved), rank, count, cpu_group)  # type: ignore[arg-type]
-    except RuntimeError as error:
-        if not isinstance(error, dist.DistError) and "gloo" not in str(error):
-            raise
-        raise EmovoxError(
-            "another process of this training ended; fix the error that it printed, then rerun the "
-            "same command to resume"
-        ) from error
+    rank, count = dist.get_rank(), dist.get_world_size()
+    yield Processes(torch.device(resolved), rank, count, cpu_group)  # type: ignore[arg-type]
     # Not after an error: this would wait for processes that may be waiting for this one.
     dist.destroy_process_group()

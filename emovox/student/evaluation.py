@@ -40,24 +40,15 @@ PUBLISHED_NOTE = (
 
 @dataclass(frozen=True)
 class SplitPredictions:
-    """A student's predictions for the tracks of one split.
+    """A student's predictions for the tracks of one split."""
 
-    Attributes:
-        split: name of the split.
-        track_ids: tracks, `[N]`.
-        identities: identity of each track, `[N]`.
-        labels: index of the teacher's emotion, int64 `[N]`.
-        scores: probabilities of the student, float32 `[N, E]`.
-        values: means of the teacher's values over each track, float32 `[N]` by name; not scored.
-        dropped: tracks without usable audio.
-    """
-
-    split: str
-    track_ids: np.ndarray
-    identities: np.ndarray
-    labels: np.ndarray
-    scores: np.ndarray
-    dropped: list[Dropped]
+    split: str  # name of the split
+    track_ids: np.ndarray  # tracks, `[N]`
+    identities: np.ndarray  # identity of each track, `[N]`
+    labels: np.ndarray  # index of the teacher's emotion, int64 `[N]`
+    scores: np.ndarray  # probabilities of the student, float32 `[N, E]`
+    dropped: list[Dropped]  # tracks without usable audio
+    # Means of the teacher's values over each track, float32 `[N]` by name; not scored.
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 

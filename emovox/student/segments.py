@@ -32,16 +32,11 @@ MAX_FAILURES = 100  # consecutive unreadable tracks after which a segment stays 
 
 @dataclass(frozen=True)
 class Segment:
-    """One training example.
+    """One training example."""
 
-    Attributes:
-        samples: float32 `[L]`, 16 kHz; empty if no track could be read.
-        target: pooled logits of the teacher, float32 `[E]`; empty without samples.
-        failures: tracks that were drawn for this segment and could not be read.
-    """
-
-    samples: np.ndarray
-    target: np.ndarray
+    samples: np.ndarray  # float32 `[L]`, 16 kHz; empty if no track could be read
+    target: np.ndarray  # pooled logits of the teacher, float32 `[E]`; empty without samples
+    # Tracks that were drawn for this segment and could not be read.
     failures: tuple[Dropped, ...] = ()
 
 
@@ -139,6 +134,12 @@ def sample(items: Sequence[Item], fraction: float, seed: int) -> list[Item]:
     return [items[index] for index in sorted(chosen)]
 
 
+READER = "DataLoader worker"  # in torch's message
+READER_KILLED = (
+    "a process that reads audio was killed, often because memory ran out; pass fewer --workers"
+)
+
+
 def load_batches(
     segments: Segments, positions: Sequence[int], batch_size: int, num_workers: int
 ) -> Iterator[Batch]:
@@ -161,12 +162,9 @@ def load_batches(
                 raise batch
             yield batch
     except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+        if READER not in str(error):
             raise
-        raise EmovoxError(
-            "a process that reads audio was killed, often because memory ran out; pass fewer "
-            "--workers"
-        ) from error
+        raise EmovoxError(READER_KILLED) from error
 
 
 class _Batches(TorchDataset[Batch | EmovoxError]):

@@ -19,23 +19,14 @@ CHUNK = 100  # bootstrap rounds in memory at a time
 
 @dataclass(frozen=True)
 class SplitScores:
-    """Scores of a student on one split.
+    """Scores of a student on one split."""
 
-    Attributes:
-        split: name of the split.
-        num_tracks: number of scored tracks.
-        num_identities: number of their identities.
-        positives: tracks per emotion of the label, for all emotions in order.
-        auc: of each emotion, and the two means.
-        samples: bootstrap samples of the mean `main_mean(positives)`, float64 `[rounds]`.
-    """
-
-    split: str
-    num_tracks: int
-    num_identities: int
-    positives: Mapping[str, int]
-    auc: Mapping[str, Interval]
-    samples: np.ndarray
+    split: str  # name of the split
+    num_tracks: int  # number of scored tracks
+    num_identities: int  # number of their identities
+    positives: Mapping[str, int]  # tracks per emotion of the label, for all emotions in order
+    auc: Mapping[str, Interval]  # of each emotion, and the two means
+    samples: np.ndarray  # bootstrap samples of the mean `main_mean(positives)`, float64 `[rounds]`
 
     def as_json(self) -> dict[str, Any]:
         """Return the scores as plain values."""

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from emovox import runs
+from emovox.cache import set_compile_cache
 from emovox.dataset.rows import Dropped
 from emovox.devices import resolve_compile, resolve_precision
 from emovox.emotions import Outputs
@@ -63,6 +64,7 @@ class Trainer:
         self.forward = processes.share(self.model)
         on_gpu = device.type == "cuda"  # on a CPU compiling made no difference in measurements
         if resolve_compile(config.compile, str(device), pays=on_gpu):
+            set_compile_cache()
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
         self.optimizer = torch.optim.SGD(
             self.model.parameters(),

@@ -19,18 +19,12 @@ MIN_FRAMES = BUCKETS[0]
 
 @dataclass(frozen=True)
 class StudentConfig:
-    """Shape of the network.
+    """Shape of the network."""
 
-    Attributes:
-        width: factor on the channels of every layer except the last.
-        conv3: channels of conv3 at width 1: 384 as in the weights of VGGVox; the paper's Table 4
-            says 256.
-        conv4: channels of conv4 at width 1.
-    """
-
-    width: float = 1.0
+    width: float = 1.0  # factor on the channels of every layer except the last
+    # Channels of conv3 at width 1: 384 as in the weights of VGGVox; the paper's Table 4 says 256.
     conv3: int = 384
-    conv4: int = 256
+    conv4: int = 256  # channels of conv4 at width 1
 
     def channels(self, full: int) -> int:
         """Return the channels of a layer that has `full` channels at width 1."""

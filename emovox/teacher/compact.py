@@ -17,21 +17,13 @@ MIN_DEVIATION = 1.0  # grey levels; avoids division by 0 for a face of one colou
 
 @dataclass(frozen=True)
 class CompactConfig:
-    """Shape of the network: a stem, then stages of residual blocks; each stage halves the side.
+    """Shape of the network: a stem, then stages of residual blocks; each stage halves the side."""
 
-    Attributes:
-        stem: channels of the first convolution.
-        widths: channels of each stage.
-        depths: residual blocks of each stage.
-        se_reduction: divisor of the channels in squeeze-and-excitation.
-        dropout: dropout probability before the last layer.
-    """
-
-    stem: int = 16
-    widths: tuple[int, ...] = (32, 64, 128, 192)
-    depths: tuple[int, ...] = (1, 2, 2, 1)
-    se_reduction: int = 8
-    dropout: float = 0.3
+    stem: int = 16  # channels of the first convolution
+    widths: tuple[int, ...] = (32, 64, 128, 192)  # channels of each stage
+    depths: tuple[int, ...] = (1, 2, 2, 1)  # residual blocks of each stage
+    se_reduction: int = 8  # divisor of the channels in squeeze-and-excitation
+    dropout: float = 0.3  # dropout probability before the last layer
 
 
 def standardise(grey: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emovox.cache import set_compile_cache
 from emovox.errors import EmovoxError, first_line
 from emovox.networks import prepare
 from emovox.teacher.face_network import FaceNetwork
@@ -56,6 +57,7 @@ class TorchTeacher:
         self._forward = self._compile(forward) if compiled else forward
 
     def _compile(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        set_compile_cache()
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)  # "no CUDA runtime"
         compiled = torch.compile(forward, dynamic=False, options={"freezing": True})
         try:

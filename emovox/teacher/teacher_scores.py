@@ -14,28 +14,18 @@ CALIBRATION_BINS = 15  # of equal width, as in Guo et al. (2017)
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of logits on labelled faces.
+    """Scores of logits on labelled faces."""
 
-    Attributes:
-        accuracy: share of faces whose largest logit is the first maximum of the votes.
-        mean_class_accuracy: mean of `recall` over the emotions that occur.
-        cross_entropy: mean cross-entropy to the distribution of votes, in nats.
-        kl_divergence: KL(votes || prediction) in nats: `cross_entropy` minus the entropy of the
-            votes.
-        calibration_error: expected calibration error of the largest probability, 15 equal bins.
-        recall: accuracy per emotion of the label; NaN for an emotion that never occurs.
-        counts: faces per emotion of the label.
-        confusion: faces by label (rows) and prediction (columns).
-    """
-
-    accuracy: float
-    mean_class_accuracy: float
-    cross_entropy: float
+    accuracy: float  # share of faces whose largest logit is the first maximum of the votes
+    mean_class_accuracy: float  # mean of `recall` over the emotions that occur
+    cross_entropy: float  # mean cross-entropy to the distribution of votes, in nats
+    # KL(votes || prediction) in nats: `cross_entropy` minus the entropy of the votes.
     kl_divergence: float
-    calibration_error: float
+    calibration_error: float  # expected calibration error of the largest probability, 15 equal bins
+    # Accuracy per emotion of the label; NaN for an emotion that never occurs.
     recall: tuple[float, ...]
-    counts: tuple[int, ...]
-    confusion: tuple[tuple[int, ...], ...]
+    counts: tuple[int, ...]  # faces per emotion of the label
+    confusion: tuple[tuple[int, ...], ...]  # faces by label (rows) and prediction (columns)
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values by emotion; the recall of an emotion that never occurs is None."""

@@ -12,6 +12,7 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, mentions_listed, read_list
 from emovox.errors import InputError
+from emovox.urls import find_secrets
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.front_matter import headings
 from emovox.validation.inspection import Inspection
@@ -72,6 +73,18 @@ def no_absolute_paths(dataset: Inspection) -> Iterator[Example]:
     for name, line in _lines(dataset):
         for match in ABSOLUTE_PATH.finditer(line):
             yield Example(name, match[0])
+
+
+@RULES.check("no-secrets", "No text, source or Parquet metadata has a signature or a password.")
+def no_secrets(dataset: Inspection) -> Iterator[Example]:
+    texts = [*_lines(dataset)]
+    for name in dataset.entries:
+        if name.endswith(".parquet"):
+            with contextlib.suppress(UnavailableError):  # reported by readable
+                texts += [(name, text) for item in dataset.metadata(name).items() for text in item]
+    for name, text in texts:
+        for secret in find_secrets(text):
+            yield Example(name, re.split("[=:]", secret)[0].strip("?&"))  # its name alone
 
 
 RULES.rows(

@@ -1,0 +1,148 @@
+"""The driver of a cluster with a Ray that loses answers; no Ray is needed."""
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from test_engine import make_jobs
+
+from emovox.errors import EmovoxError
+from emovox.labelling import cluster
+from emovox.labelling.cluster import CODE_VERSION, RayEngine, _lock_note, _Run
+from emovox.labelling.shard import build_shard
+from emovox.labelling.shard_report import ShardReport, read_report, rows_file, write_shard
+from emovox.labelling.teacher_client import InlineFeed
+from emovox.testing import FakeDetector, FakeTeacher
+
+
+class LostError(Exception):
+    """An error of Ray."""
+
+
+class FakeRay:
+    """Runs calls at once; the results of the calls numbered in `silent` never arrive."""
+
+    def __init__(self, silent: set[int], version: Any = CODE_VERSION) -> None:
+        self.silent, self.version, self.num_calls = silent, version, 0
+        self.results: dict[int, Any] = {}
+        names = ("RayError", "RayTaskError", "GetTimeoutError")
+        self.exceptions = SimpleNamespace(**{name: type(name, (LostError,), {}) for name in names})
+
+    def remote(self, kind: type) -> Any:
+        return SimpleNamespace(options=lambda **options: SimpleNamespace(remote=self.actor))
+
+    def actor(self, *arguments: Any) -> Any:
+        def call(work: Any) -> Any:
+            def remote(*arguments: Any) -> int:
+                self.num_calls += 1
+                self.results[self.num_calls] = work(*arguments)
+                return self.num_calls
+
+            return SimpleNamespace(remote=remote)
+
+        def build(job: Any) -> ShardReport:
+            return build_shard(job, InlineFeed(FakeTeacher()), FakeDetector)
+
+        return SimpleNamespace(
+            ready=call(lambda: self.version),
+            build=call(build),
+            close=call(lambda: None),
+            __ray_call__=call(lambda function: function(None)),
+        )
+
+    def wait(self, calls: list[int], num_returns: int, timeout: float) -> Any:
+        return [call for call in calls if call not in self.silent][:1], []
+
+    def get(self, call: int, timeout: float | None = None) -> Any:
+        return self.results[call]
+
+    def nodes(self) -> list[Any]:
+        return [{"Alive": True, "Resources": {"CPU": 1}}]
+
+    def put(self, content: bytes) -> int:
+        return 0
+
+    def kill(self, handle: Any) -> None:
+        pass
+
+
+@pytest.fixture
+def jobs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    monkeypatch.setattr(cluster, "SILENT_SECONDS", 0.0)
+    made = make_jobs(tmp_path, [["a"], ["b"], ["c"], ["d"]])
+    return [replace(job, teacher_path=Path(__file__)) for job in made]
+
+
+def run(ray: FakeRay, jobs: list[Any]) -> list[ShardReport]:
+    engine = RayEngine.__new__(RayEngine)
+    engine.ray, engine.cpus, engine.gpus, engine.num_workers = ray, 1, 0.0, 0
+    return list(_Run(engine, jobs).reports())
+
+
+def test_a_lost_answer_is_replaced_by_its_marker(
+    jobs: list[Any], capsys: pytest.CaptureFixture[str]
+) -> None:
+    reports = run(FakeRay(silent={3, 5}), jobs)
+    found = sorted(report.fingerprint for report in reports)
+    assert found == sorted(job.shard.fingerprint for job in jobs)
+    err = capsys.readouterr().err
+    assert "emovox: no result for 0 s; waiting for" in err and "with 1 actors" in err
+
+
+def test_a_marker_of_an_earlier_run_is_no_answer(jobs: list[Any]) -> None:
+    """With --retry-dropped, shards that are built again have markers already."""
+    [first, *_] = jobs
+    run(FakeRay(set()), [first])
+    ray = FakeRay(silent={2})
+    engine = RayEngine.__new__(RayEngine)
+    engine.ray, engine.cpus, engine.gpus, engine.num_workers = ray, 1, 0.0, 0
+    started = _Run(engine, [first])
+    name = first.shard.fingerprint
+    started._calls[7] = (cluster._Actor(None), first)
+    assert not list(started._look_for_markers())
+    report = read_report(first.state, name, rows_file(first.state, name).stat().st_size)
+    assert report is not None
+    report.media_seconds += 1
+    import pyarrow.parquet as pq
+
+    write_shard(first.state, pq.read_table(rows_file(first.state, name)), report)
+    assert [r.fingerprint for r in started._look_for_markers()] == [name]
+    assert not list(started._look_for_markers())
+
+
+def test_another_version_names_the_node(jobs: list[Any]) -> None:
+    with pytest.raises(EmovoxError, match=f"^node {os.uname().nodename} of .* has emovox 0.0.1"):
+        run(FakeRay(set(), version=("0.0.1", 1)), jobs)
+
+
+@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no folder of semaphores")
+def test_semaphores_of_killed_actors_are_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    code = (
+        "import tempfile, os, sys; tempfile.tempdir = sys.argv[1];"
+        "from emovox.labelling.cluster import _lock_note; note = _lock_note();"
+        "print(os.getpid(), flush=True); input(); os._exit(9)"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        number = process.stdout.readline().strip()
+        semaphore = Path(f"/dev/shm/sem.loky-{number}-test")
+        semaphore.touch()
+        _lock_note().close()
+        assert semaphore.exists()  # its process lives
+        process.communicate("\n")
+    _lock_note().close()
+    assert not semaphore.exists()
