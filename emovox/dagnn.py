@@ -16,18 +16,13 @@ BN_EPSILON = 1e-5  # MatConvNet stores sqrt(variance + epsilon)
 
 @dataclass(frozen=True)
 class Layer:
-    """One layer with weights of a MatConvNet network.
+    """One layer with weights of a MatConvNet network."""
 
-    Attributes:
-        name: name of the layer; `/` becomes `_`.
-        type: type in a DagNN, such as `dagnn.Conv`, also for layers of a SimpleNN.
-        weights: in MatConvNet's order and layout: filters `[height, width, in, out]` and biases of
-            a convolution; scale, shift and moments `[channels, 2]` (mean, deviation) of a batch
-            normalisation.
-    """
-
-    name: str
-    type: str
+    name: str  # name of the layer; `/` becomes `_`
+    type: str  # type in a DagNN, such as `dagnn.Conv`, also for layers of a SimpleNN
+    # in MatConvNet's order and layout: filters `[height, width, in, out]` and biases of a
+    # convolution; scale, shift and moments `[channels, 2]` (mean, deviation) of a batch
+    # normalisation
     weights: tuple[np.ndarray, ...]
 
 

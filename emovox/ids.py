@@ -1,7 +1,9 @@
 """Identities, videos and tracks by name, and text that is safe to write and to print."""
 
+import os
 import re
 from dataclasses import dataclass
+from pathlib import Path
 
 from emovox.errors import InputError, TrackError
 
@@ -31,13 +33,13 @@ class TrackKey:
         """Check that the key can be written into the tables.
 
         Raises:
-            TrackError: a name is empty, not UTF-8, or has a slash or a control character; or the
-                number does not fit into its column.
+            TrackError: a name is empty, `.` or `..`, not UTF-8, or has a slash or a control
+                character; or the number does not fit into its column.
         """
         for name in (self.identity_id, self.video_id):
-            if not name or "/" in name or printable(name) != name:
+            if not is_name(name) or printable(name) != name:
                 message = (
-                    f"{printable(name)!r} is not valid as an identity or a video: empty, not "
+                    f"{printable(name)!r} is not valid as an identity or a video: empty, '..', not "
                     "UTF-8, or contains a slash or a control character"
                 )
                 raise TrackError("plan", "BadName", message)
@@ -50,6 +52,24 @@ def parse_track_id(track_id: str) -> TrackKey | None:
     """Return the key of a `track_id`, with any number of digits; None for another form."""
     match = TRACK_ID.fullmatch(track_id)
     return TrackKey(match[1], match[2], int(match[3])) if match else None
+
+
+def is_below(path: str) -> bool:
+    """Return True if a path that comes from data stays below the folder that it is joined to.
+
+    Symbolic links count as what they are called. A backslash separates folders, as on Windows.
+    """
+    try:
+        is_plain = b"\0" not in os.fsencode(path) and "://" not in path
+    except UnicodeEncodeError:
+        return False
+    parts = re.split(r"[/\\]", path)
+    return is_plain and parts[0] != "" and ".." not in parts and not Path(path).anchor
+
+
+def is_name(name: str) -> bool:
+    """Return True if a name that comes from data can be that of one file or folder."""
+    return is_below(name) and "/" not in name and name != "."
 
 
 def printable(name: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from emovox.errors import InputError, first_line
+from emovox.hdf5 import check_storage, members
 
 MAT5_MAGIC = b"MATLAB 5.0 MAT-file"
 MAT73_MAGIC = b"MATLAB 7.3 MAT-file"
@@ -128,8 +129,7 @@ def open_mat(path: Path) -> Iterator[Iterator[tuple[str, Node]]]:
             import h5py
 
             with h5py.File(path, locking=False) as file:
-                nodes = ((k, _Node73(v, file)) for k, v in file.items() if not k.startswith("#"))
-                yield nodes
+                yield ((k, _Node73(v, file)) for k, v in members(file) if not k.startswith("#"))
     except DAMAGE as error:
         if isinstance(error, InputError):
             raise
@@ -343,6 +343,7 @@ class _Node73(Node):
     def __init__(self, item: Any, file: Any) -> None:
         import h5py
 
+        check_storage(item.name, item)
         self._item, self._file = item, file
         mark = item.attrs.get("MATLAB_class", b"")
         mark = mark.decode() if isinstance(mark, bytes) else str(mark)
@@ -362,7 +363,7 @@ class _Node73(Node):
         """Elements of a struct array, whose fields are arrays of references; 1 for one struct."""
         import h5py
 
-        children = list(self._item.values())
+        children = [child for _, child in members(self._item)]
         self._is_array = bool(children) and all(
             isinstance(child, h5py.Dataset)
             and child.dtype == h5py.ref_dtype
@@ -390,7 +391,7 @@ class _Node73(Node):
             yield self._fields(i)
 
     def _fields(self, i: int) -> Iterator[tuple[str, Node]]:
-        for name, child in self._item.items():
+        for name, child in members(self._item):
             if self._is_array:
                 child = self._file[child[()].ravel()[i]]
             yield name, _Node73(child, self._file)

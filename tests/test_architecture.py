@@ -18,7 +18,7 @@ PACKAGE = Path(emovox.__file__).parent
 SUBPACKAGES = [
     {"urls"},
     {"errors", "limits"},
-    {"emotions", "ids", "packages"},
+    {"emotions", "hdf5", "ids", "packages"},
     {"paths"},
     {"cache", "colours", "config", "devices", "files", "matfile", "scores"},
     {"charts", "dagnn", "networks", "registry"},

@@ -189,12 +189,14 @@ def test_a_dataset_without_hdf5_and_faces(tmp_path: Path, source: Path, out: Pat
 
 
 def test_linked_files_become_files(source: Path, tmp_path: Path, out: Path) -> None:
-    """A download of `huggingface_hub` consists of links."""
-    for path in (p for p in source.rglob("*") if p.is_file()):
-        link = tmp_path / "snapshot" / path.relative_to(source)
+    """A download of `huggingface_hub` consists of links to its folder of blobs."""
+    snapshot, blobs = tmp_path / "hub/snapshots/1", tmp_path / "hub/blobs"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(p for p in source.rglob("*") if p.is_file()):
+        link = snapshot / path.relative_to(source)
         link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(path)
-    release(tmp_path / "snapshot", out, version="1.0.0")
+        link.symlink_to(shutil.copy(path, blobs / str(number)))
+    release(snapshot, out, version="1.0.0")
     assert not any(p.is_symlink() for p in out.rglob("*"))
 
 

@@ -1,10 +1,12 @@
 import errno
+import gc
 import math
 import os
 import struct
 import subprocess
 import tempfile
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
 from fractions import Fraction
 from pathlib import Path
 from types import SimpleNamespace
@@ -482,7 +484,23 @@ def test_a_name_that_is_not_utf8(tmp_path: Path) -> None:
     assert codes(VideoTrack(path, STEP)) == [(0, 0), (1, 6), (2, 12)]
 
 
-def test_too_many_open_files_is_not_an_error_of_the_track(
+def test_too_many_open_files_is_not_an_error_of_the_track(tmp_path: Path) -> None:
+    resource = pytest.importorskip("resource")
+    path = write_coded(tmp_path / "a.mp4", 5)
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with ExitStack() as files:
+        files.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        files.callback(gc.enable)
+        gc.disable()  # would close files of other tests
+        resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 512), hard))
+        with pytest.raises(OSError, match="Too many open files"):
+            while True:
+                files.enter_context(path.open("rb"))
+        with pytest.raises(OSError, match="Too many open files"):
+            list(VideoTrack(path, STEP))
+
+
+def test_a_file_that_ran_out_of_open_files_while_there_are_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = write_coded(tmp_path / "a.mp4", 5)
@@ -491,8 +509,7 @@ def test_too_many_open_files_is_not_an_error_of_the_track(
         raise OSError(errno.EMFILE, "Too many open files")
 
     monkeypatch.setattr("av.open", refuse)
-    with pytest.raises(OSError, match="Too many open files"):
-        list(VideoTrack(path, STEP))
+    assert failure(path) == ("open", "NotFetched")
 
 
 def test_the_deadline_ends_a_track_in_the_middle(

@@ -27,17 +27,11 @@ NOT_VIDEO = "files without a video ending"
 
 @dataclass(frozen=True)
 class CorpusLocation:
-    """Location of a corpus.
+    """Location of a corpus."""
 
-    Attributes:
-        root: folder of the corpus.
-        table: file that lists the tracks, for the layout `table`.
-        meta: folder of vox1_meta.csv, for layouts whose folders are names of persons.
-    """
-
-    root: Path
-    table: Path | None = None
-    meta: Path | None = None
+    root: Path  # folder of the corpus
+    table: Path | None = None  # file that lists the tracks, for the layout `table`
+    meta: Path | None = None  # folder of vox1_meta.csv, for names of persons
 
 
 def read_corpus(

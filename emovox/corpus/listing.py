@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from emovox.errors import InputError, NetworkError
+from emovox.ids import is_below
 from emovox.media.endings import MEDIA_ENDINGS
 from emovox.paths import FileState, describe, file_state, is_remote
 
@@ -144,7 +145,7 @@ class RemoteFiles(Files):
         root = self.root
         assert is_remote(root)
         try:
-            return root.files()
+            return {name: state for name, state in root.files().items() if is_below(name)}
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except PermissionError as error:

@@ -15,7 +15,7 @@ from emovox.corpus.layouts import folder_key
 from emovox.corpus.listing import Files, ending_of, safely
 from emovox.corpus.voxceleb import META, lists_folder, read_names
 from emovox.errors import InputError
-from emovox.ids import TrackKey, parse_track_id
+from emovox.ids import TrackKey, is_below, is_name, parse_track_id
 from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 
 if TYPE_CHECKING:
@@ -130,17 +130,11 @@ def _look(tree: tuple[Path, Path | None], search: Callable[["AudioTree"], Any]) 
 
 @dataclass(frozen=True)
 class Sound:
-    """A file with the sound or the pictures of a track, and the track's part of it.
+    """A file with the sound or the pictures of a track, and the track's part of it."""
 
-    Attributes:
-        path: audio file, video, or folder of JPEGs.
-        start: seconds on the file's clock where the track starts.
-        end: seconds where it ends; None: the file ends with it.
-    """
-
-    path: Path
-    start: float = 0.0
-    end: float | None = None
+    path: Path  # audio file, video, or folder of JPEGs
+    start: float = 0.0  # seconds on the file's clock where the track starts
+    end: float | None = None  # seconds where it ends; None: the file ends with it
 
 
 class AudioTree:
@@ -274,11 +268,12 @@ class AudioTree:
     def _spelt(self, source: str, key: TrackKey) -> list[str]:
         """Return the possible paths of a source, in which an id may replace a person's name."""
         parts = source.split("/")
-        if not parts[0] or ".." in parts or "\0" in source:
-            raise InputError(f"source {source!r} of {key.track_id}: not a path below the corpus")
         persons = self._persons.get(key.identity_id, [])
         names = ([who if p == key.identity_id else p for p in parts] for who in persons)
-        return list(dict.fromkeys([source, *map("/".join, names)]))
+        spelt = list(dict.fromkeys([source, *map("/".join, names)]))
+        if not all(map(is_below, spelt)):
+            raise InputError(f"source {source!r} of {key.track_id}: not a path below the corpus")
+        return spelt
 
     def _sound_of(self, source: str) -> list[str]:
         """Return the sound files with the name of a source, best ending first, and the source."""
@@ -293,7 +288,7 @@ def _part(path: Path, start_ms: int | None, end_ms: int | None) -> Sound:
 
 def _parse(track_id: str) -> TrackKey:
     key = parse_track_id(track_id)
-    if key is None or {".", ".."}.intersection(track_id.split("/")):
+    if key is None or not is_name(key.identity_id) or not is_name(key.video_id):
         raise InputError(f"{track_id!r} is not a track_id: <identity>/<video>/<number>")
     return key
 

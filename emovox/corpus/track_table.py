@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.errors import InputError, TrackError, first_line
 from emovox.files import LFS_HINT, is_lfs_pointer
-from emovox.ids import parse_track_id, printable
+from emovox.ids import is_below, parse_track_id, printable
 from emovox.paths import as_path, local_copy
 
 TRACK_COLUMNS = ("track_id", "video", "identity", "start", "end")
@@ -104,7 +104,7 @@ def read_track_table(path: Path, root: Path) -> Corpus:
             corpus.add(_track(row, track_id, video))
         except TrackError as error:
             error.message = f"{path.name}, row {number}: {error.message}"
-            shown = video if not _leaves_root(video) else Path(video).name
+            shown = video if is_below(video) else Path(video).name.partition("?")[0]
             corpus.drop(track_id or f"row-{number}", shown, error)
     return corpus
 
@@ -116,7 +116,7 @@ def _track(row: dict[str, str | None], track_id: str, video: str) -> Track:
         raise TrackError("plan", "BadName", message)
     boxes = row.get("boxes") or None
     for name in (video, boxes):
-        if name is not None and (not name or _leaves_root(name)):
+        if name is not None and not is_below(name):
             message = "video and boxes are paths below the corpus root"
             raise TrackError("plan", "BadPath", message)
     start, end = _seconds(row, "start"), _seconds(row, "end")
@@ -145,7 +145,3 @@ def _seconds(row: dict[str, str | None], column: str) -> float | None:
         message = f"{column} {value[:MAX_SHOWN]!r} is not a time in seconds"
         raise TrackError("plan", "BadTime", message)
     return seconds
-
-
-def _leaves_root(name: str) -> bool:
-    return Path(name).is_absolute() or ".." in Path(name).parts or "\0" in name

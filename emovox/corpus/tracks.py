@@ -26,28 +26,18 @@ class FaceSource(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """One utterance of one person, and where its pictures are.
+    """One utterance of one person, and where its pictures are."""
 
-    Attributes:
-        key: its names.
-        source: path of the video, or of the folder of JPEGs, below the corpus root.
-        faces: how the face is found in a frame.
-        boxes: path of the box file below the corpus root, for `FaceSource.BOXES`.
-        start: seconds into the video where the track begins; None: with its first box, or without
-            boxes its first frame.
-        end: seconds into the video where it ends; None: with the last box or frame.
-        split: the split that a table gives it.
-        person: the folder in its paths that is a person's name; `shown` replaces it by the id.
-    """
-
-    key: TrackKey
-    source: str
-    faces: FaceSource
-    boxes: str | None = None
+    key: TrackKey  # its names
+    source: str  # path of the video, or of the folder of JPEGs, below the corpus root
+    faces: FaceSource  # how the face is found in a frame
+    boxes: str | None = None  # path of the box file below the corpus root, for `FaceSource.BOXES`
+    # seconds into the video where the track begins; None: with its first box, or without boxes its
+    # first frame
     start: float | None = None
-    end: float | None = None
-    split: str | None = None
-    person: str | None = None
+    end: float | None = None  # seconds into the video; None: with the last box or frame
+    split: str | None = None  # the split that a table gives it
+    person: str | None = None  # the folder that is a person's name; `shown` replaces it by the id
 
     @property
     def track_id(self) -> str:
@@ -63,20 +53,13 @@ class Track:
 
 @dataclass
 class Corpus:
-    """Tracks that a layout found below its root.
+    """Tracks that a layout found below its root."""
 
-    Attributes:
-        root: the folder that every `source` and `boxes` is relative to.
-        tracks: sorted by `track_id`, which is unique.
-        dropped: entries that look like a track but cannot be one.
-        notes: lines for the user about things that were left out.
-        left_out: an example and the endings of things for which `finish` adds a note each.
-    """
-
-    root: Path
-    tracks: list[Track] = field(default_factory=list)
-    dropped: list[Dropped] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    root: Path  # the folder that every `source` and `boxes` is relative to
+    tracks: list[Track] = field(default_factory=list)  # sorted by `track_id`, which is unique
+    dropped: list[Dropped] = field(default_factory=list)  # no track, but look like one
+    notes: list[str] = field(default_factory=list)  # for the user, on what was left out
+    # an example and the endings of things for which `finish` adds a note each
     left_out: dict[str, tuple[str, Counter[str]]] = field(default_factory=dict)
 
     @cached_property

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError, first_line
 from emovox.files import LFS_HINT, LFS_POINTER
-from emovox.ids import TrackKey
+from emovox.ids import TrackKey, is_name
 from emovox.paths import as_path, error_name
 
 if TYPE_CHECKING:
@@ -33,19 +33,12 @@ LISTS = (META, SETS_LIST, VOICES_LIST)  # of the official split; `emovox downloa
 
 @dataclass(frozen=True)
 class Boxes:
-    """Face boxes of one track.
+    """Face boxes of one track."""
 
-    Attributes:
-        frames: int64 `[n]`, increasing; frame numbers at 25 fps.
-        xywh: float64 `[n, 4]`: left, top, width, height.
-        are_fractions: True for fractions of the frame's width and height, False for pixels.
-        bad_lines: numbers of unreadable lines.
-    """
-
-    frames: "np.ndarray"
-    xywh: "np.ndarray"
-    are_fractions: bool
-    bad_lines: tuple[int, ...] = ()
+    frames: "np.ndarray"  # int64 `[n]`, increasing; frame numbers at 25 fps
+    xywh: "np.ndarray"  # float64 `[n, 4]`: left, top, width, height
+    are_fractions: bool  # True for fractions of the frame's width and height, False for pixels
+    bad_lines: tuple[int, ...] = ()  # numbers of unreadable lines
 
     @property
     def start(self) -> float:
@@ -151,11 +144,13 @@ def read_names(folder: Path) -> dict[str, str]:
     Five names end in a dot that some copies of the corpus omit: both spellings are keys.
 
     Raises:
-        InputError: the file is missing or has other columns.
+        InputError: the file is missing, has other columns, or a name is not that of a folder.
     """
     names = {}
     for row in _read_csv(folder / META, "\t", ("VoxCeleb1 ID", "VGGFace1 ID")):
         identity, name = row["VoxCeleb1 ID"], row["VGGFace1 ID"]
+        if not is_name(identity) or not is_name(name):
+            raise InputError(f"{folder / META}: {identity!r}, {name!r}: not names of folders")
         names[name] = identity
         names.setdefault(name.rstrip("."), identity)
     return names
@@ -191,17 +186,11 @@ def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict
 
 @dataclass(frozen=True)
 class OfficialSplit:
-    """The published split of EmoVoxCeleb, in VoxCeleb1 ids.
+    """The published split of EmoVoxCeleb, in VoxCeleb1 ids."""
 
-    Attributes:
-        identities: every identity in the lists.
-        unheard_identities: those whose tracks are all `unheard_val`.
-        heard_tracks: track ids of `heard_val`; every other track of the lists is `train`.
-    """
-
-    identities: frozenset[str]
-    unheard_identities: frozenset[str]
-    heard_tracks: frozenset[str]
+    identities: frozenset[str]  # every identity in the lists
+    unheard_identities: frozenset[str]  # those whose tracks are all `unheard_val`
+    heard_tracks: frozenset[str]  # those of `heard_val`; all others of the lists are `train`
 
 
 def read_official_split(folder: str | os.PathLike[str]) -> OfficialSplit:

@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,9 @@ from emovox.dataset import schema
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.files import LFS_HINT, is_lfs_pointer, sha256_file
+from emovox.ids import is_below
+
+LEADS_OUTSIDE = "links to a file outside the dataset; replace the link by the file"
 
 
 def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
@@ -24,6 +27,8 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
         raise InputError(f"{root}: folder not found; pass the folder of a dataset")
     if not path.exists():
         raise InputError(f"{root}: not a dataset: {name} is missing")
+    if leads_outside(Path(root), name):
+        raise InputError(f"{path}: {LEADS_OUTSIDE}")
     for file in (path, *Path(root).glob("[!.]*/*.parquet")):
         if is_lfs_pointer(file):
             raise InputError(f"{file}: {LFS_HINT}")
@@ -36,6 +41,26 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise InputError(f"{path}: not a JSON object")
     return content
+
+
+def leads_outside(root: Path, name: str) -> bool:
+    """Return True if a file of a dataset is a link to one outside, except in the Hub's own cache.
+
+    That cache has the files of all snapshots of a repository in a folder `blobs` beside them.
+    """
+    folder, file = (Path(os.path.realpath(path)) for path in (root, root / name))
+    if file.is_relative_to(folder):
+        return False
+    return folder.parent.name != "snapshots" or file.parent != folder.parent.parent / "blobs"
+
+
+def _check_links(root: Path, names: Iterable[str]) -> None:
+    """Raise InputError if one of these files or a table of a dataset is a link to one outside."""
+    folders = (*schema.TABLES, "hdf5")
+    tables = (f"{folder}/{path.name}" for folder in folders for path in root.glob(f"{folder}/*"))
+    for name in (*names, *tables):
+        if leads_outside(root, name):
+            raise InputError(f"{root / name}: {LEADS_OUTSIDE}")
 
 
 def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
@@ -73,8 +98,10 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
     if not (
         isinstance(files, list)
         and all(isinstance(f, dict) and isinstance(f.get("path"), str) for f in files)
+        and all(is_below(f["path"]) for f in files)
     ):
-        raise InputError(f"{path}: files is not a list of files with a path")
+        raise InputError(f"{path}: files is not a list of files with a path below the dataset")
+    _check_links(Path(root), (f["path"] for f in files))
     try:
         outputs_of(manifest)
     except (TypeError, ConfigError) as error:

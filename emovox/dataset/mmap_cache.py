@@ -7,6 +7,7 @@ are compared whenever they are opened.
 
 import contextlib
 import hashlib
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
 from functools import partial
@@ -51,6 +52,8 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
         InputError: the rows are missing, damaged, or differ from the manifest.
     """
     digest = str(listed_hash(manifest, schema.table_file("frames", split)))
+    if not re.fullmatch("[0-9a-f]{64}", digest):  # it becomes the name of files
+        raise InputError(f"{root}: {schema.MANIFEST} has no content hash of the frames of {split}")
     num_rows, outputs = int(manifest["totals"]["by_split"][split]["frames"]), outputs_of(manifest)
     folder = cache_folder() / "frames"
     paths = [folder / f"{digest}.{field.name}.npy" for field in fields(Arrays)]

@@ -15,6 +15,7 @@ from emovox.dataset import schema
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import replace_file, sha256_file
+from emovox.hdf5 import open_hdf5
 
 TRACKS_PER_WRITE = 16_384  # to HDF5: h5py keeps several copies of each string
 MAX_PENDING = 32  # pieces; a slice keeps the whole table that it is part of in memory
@@ -215,16 +216,6 @@ def _hdf5_type(column: str) -> Any:
 
     kind = str(schema.COLUMNS[column][0])
     return h5py.string_dtype("utf-8") if kind == "string" else kind
-
-
-def open_hdf5(path: Path, mode: str = "r", **options: Any) -> Any:
-    """Open an HDF5 file without a lock, which some file systems lack; OSError if it is damaged.
-
-    Files are written under a temporary name of this process, so nobody else opens them.
-    """
-    import h5py
-
-    return h5py.File(path, mode, locking=False, **options)
 
 
 def _fill(

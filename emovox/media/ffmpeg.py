@@ -23,7 +23,7 @@ import numpy as np
 
 from emovox.errors import TrackError
 from emovox.limits import MAX_PIXELS
-from emovox.media.containers import media_url
+from emovox.media.containers import OWN_DATA_ONLY, REFUSED, check_own_data, media_url
 from emovox.media.display import SQUARE_PIXELS
 from emovox.media.ffmpeg_log import concerns
 from emovox.media.streams import StreamInfo, choose
@@ -46,6 +46,7 @@ REASONS = (
     ("corrupt input packet", "decode", "Truncated"),
     ("partial file", "decode", "Truncated"),
     ("Cannot allocate memory", "", "Memory"),
+    ("not on whitelist", "open", "Container"),
     ("Invalid data found", "", "InvalidData"),
     ("End of file", "", "EOF"),
 )
@@ -74,14 +75,11 @@ def find_program() -> str | None:
 class FfmpegTrack(VideoTrack):
     """A `VideoTrack` that a child process decodes, which is killed at the deadline.
 
-    Attributes:
-        program: path of the ffmpeg program; the others are those of `VideoTrack`.
-
     Raises:
         TrackError: while iterating, as `VideoTrack`; also if the program crashes.
     """
 
-    program: str = field(kw_only=True)
+    program: str = field(kw_only=True)  # path of the ffmpeg program
     _reader: str = field(default="", init=False)  # FFmpeg's name of the container
     _time_base: Fraction = field(default=Fraction(1), init=False)
     _sound: int | None = field(default=None, init=False)  # index of the stream of sound
@@ -90,7 +88,7 @@ class FfmpegTrack(VideoTrack):
         self, files: ExitStack
     ) -> tuple[float, Iterator[tuple[float, np.ndarray]]]:
         self.check_kind()
-        self.path.open("rb").close()  # raises what the program does not tell apart
+        check_own_data(self.path)  # raises what the program does not tell apart
         log = self._run()
         self._reader = "".join(INPUT.findall(log)[:1])
         streams = _list_streams(log)
@@ -166,7 +164,8 @@ class FfmpegTrack(VideoTrack):
     def _run(self, *output: str, reading: tuple[str, ...] = ()) -> str:
         """Run the program on the file, with the arguments of an output; return its log."""
         options = ["-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info", "-copyts"]
-        command = [self.program, *options, *reading, "-i", media_url(self.path), *output]
+        own = chain(*((f"-{key}", value) for key, value in OWN_DATA_ONLY.items()))
+        command = [self.program, *options, *own, *reading, "-i", media_url(self.path), *output]
         left = None if self.deadline.seconds is None else self.deadline.left()
         try:
             run = subprocess.run(
@@ -181,6 +180,7 @@ class FfmpegTrack(VideoTrack):
         import ffmpeg
 
         options: dict[str, object] = {
+            **OWN_DATA_ONLY,
             "threads": 1,
             "max_pixels": MAX_PIXELS,
             "err_detect:v": "explode",  # fail on a damaged frame instead of concealing the damage
@@ -230,7 +230,8 @@ class FfmpegTrack(VideoTrack):
         stage = "decode" if self._reader else "open"
         for words, known_stage, name in REASONS:
             if any(words in message for message in messages):
-                return TrackError(known_stage or stage, name, words)
+                message = REFUSED if name == "Container" else words
+                return TrackError(known_stage or stage, name, message)
         return TrackError(stage, "InvalidData" if code else "BadHeader", messages[0])
 
 

@@ -15,19 +15,12 @@ STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 @dataclass(frozen=True)
 class StreamInfo:
-    """Properties of a stream that decide which one is used.
+    """Properties of a stream that decide which one is used."""
 
-    Attributes:
-        index: number of the stream in the file.
-        is_default: the file marks it as the default.
-        can_decode: a decoder for it exists.
-        num_pixels: size of a picture; 0 for sound.
-    """
-
-    index: int
-    is_default: bool
-    can_decode: bool
-    num_pixels: int = 0
+    index: int  # number of the stream in the file
+    is_default: bool  # the file marks it as the default
+    can_decode: bool  # a decoder for it exists
+    num_pixels: int = 0  # size of a picture; 0 for sound
 
 
 def choose(streams: Sequence[StreamInfo], kind: str) -> tuple[int | None, list[str]]:

@@ -18,12 +18,12 @@ import numpy as np
 from emovox.errors import TrackError
 from emovox.limits import MAX_PIXELS, MAX_TRACK_SECONDS
 from emovox.media import grid
-from emovox.media.containers import open_media
+from emovox.media.containers import can_open_files, open_media
 from emovox.media.display import Display
 from emovox.media.ffmpeg_log import complaint, error_log
 from emovox.media.streams import choose_stream, edit_shift, first_sound
 from emovox.media.truncation import missing_end
-from emovox.paths import error_name
+from emovox.paths import NOT_FETCHED, error_name
 
 SEEK_MARGIN = 0.5  # seconds to decode before the first frame that is used
 CUT_ANYWHERE = ("mpegts", "mpeg")  # may begin between key frames; the first frames refer to others
@@ -32,19 +32,12 @@ END_TOLERANCE = 0.001  # seconds; containers round times
 
 @dataclass(frozen=True)
 class GridFrame:
-    """One picture at one grid point.
+    """One picture at one grid point."""
 
-    Attributes:
-        index: grid index k, from 0.
-        pts: presentation time of the frame in the file, in seconds.
-        time: seconds from the first displayed frame of the video; box files use this time.
-        image: uint8 `[H, W, 3]` RGB, as a player displays it.
-    """
-
-    index: int
-    pts: float
-    time: float
-    image: np.ndarray
+    index: int  # grid index k, from 0
+    pts: float  # presentation time of the frame in the file, in seconds
+    time: float  # seconds from the first displayed frame of the video; box files use this time
+    image: np.ndarray  # uint8 `[H, W, 3]` RGB, as a player displays it
 
 
 class Deadline:
@@ -76,36 +69,26 @@ class Deadline:
 class VideoTrack:
     """The grid frames of one track; iterate once.
 
-    Attributes:
-        path: the video.
-        step: seconds between grid points.
-        start: start of the track in seconds after the first displayed frame; None: that frame.
-        end: end of the track in seconds after the first frame; None: the end of the video.
-        deadline: checked at every decoded frame.
-        num_decoded: decoded frames from one step before the track to one step after it.
-        num_expected: grid points of the track, known after iterating, as all that follow.
-        start_time: start of the track on the clock of the file, which is 0 at the first frame.
-        end_time: end of the track on that clock, never past the end of the video.
-        duration: seconds.
-        sound_offset: seconds from the first frame to the first sample; None without sound.
-        notes: remarks on the file and the track, one line each.
-
     Raises:
         TrackError: while iterating: the file is missing, damaged, cut short, not a video, takes
             too long, or ends before the start; or start and end are not valid times.
     """
 
-    path: Path
-    step: float
-    start: float | None = None
-    end: float | None = None
+    path: Path  # the video
+    step: float  # seconds between grid points
+    start: float | None = None  # seconds after the first displayed frame; None: that frame
+    end: float | None = None  # seconds after the first frame; None: the end of the video
+    # checked at every decoded frame
     deadline: Deadline = field(default_factory=lambda: Deadline(None))
-    num_decoded: int = field(default=0, init=False)
-    num_expected: int = field(default=0, init=False)
+    num_decoded: int = field(default=0, init=False)  # from one step before the track to one after
+    num_expected: int = field(default=0, init=False)  # grid points; known at the end, as the rest
+    # start of the track on the clock of the file, which is 0 at the first frame
     start_time: float = field(default=0.0, init=False)
-    end_time: float = field(default=0.0, init=False)
-    duration: float = field(default=0.0, init=False)
+    end_time: float = field(default=0.0, init=False)  # on that clock; never past the end
+    duration: float = field(default=0.0, init=False)  # seconds
+    # seconds from the first frame to the first sample; None without sound
     sound_offset: float | None = field(default=None, init=False)
+    # remarks on the file and the track, one line each
     notes: list[str] = field(default_factory=list, init=False)
     _stage: str = field(default="open", init=False)
     _frame_seconds: float = field(default=0.0, init=False)
@@ -120,10 +103,12 @@ class VideoTrack:
         except av.error.ExitError as error:
             raise self.deadline.error() from error
         except (av.error.FFmpegError, OSError) as error:
-            if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
-                raise  # not an error of the track
-            reason = error.strerror or "unknown reason"
-            raise TrackError(self._stage, error_name(error), reason) from error
+            name, reason = error_name(error), error.strerror or "unknown reason"
+            if error.errno in (errno.EMFILE, errno.ENFILE):
+                if not can_open_files():
+                    raise  # not an error of the track
+                name = NOT_FETCHED  # others have closed theirs: the next run tries it again
+            raise TrackError(self._stage, name, reason) from error
 
     def check_kind(self) -> None:
         """Raise `TrackError` if the path is a folder, a pipe or a device."""

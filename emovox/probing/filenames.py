@@ -22,20 +22,13 @@ from pathlib import PurePosixPath
 
 @dataclass(frozen=True, slots=True)
 class Name:
-    """Facts in the name of a file.
+    """Facts in the name of a file."""
 
-    Attributes:
-        label: emotion.
-        speaker: id of the speaker; None if the corpus does not give one.
-        recording: id of the recording, shared by its audio file and its video file.
-        partition: `train` or `val`; None if the corpus defines no partition.
-        skipped: reason to skip the file although it belongs to the corpus; empty for other files.
-    """
-
-    label: str
-    speaker: str | None
-    recording: str
-    partition: str | None = None
+    label: str  # emotion
+    speaker: str | None  # id of the speaker; None if the corpus does not give one
+    recording: str  # id of the recording, shared by its audio file and its video file
+    partition: str | None = None  # `train` or `val`; None if the corpus defines no partition
+    # reason to skip the file although it belongs to the corpus; empty for other files
     skipped: str = ""
 
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, first_line
+from emovox.ids import is_below
 from emovox.teacher.teacher_config import PARTS
 
 SIDE = 48  # pixels; every FER2013 image is a grey square of this side
@@ -162,6 +163,8 @@ class _Files:
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file; errors of reading it inside the block become InputError."""
+        if not is_below(name):
+            raise InputError(f"{self.source}: {name!r} is not a path below it")
         try:
             path = self.source / name
             with self._archive.open(name) if self._archive else path.open("rb") as file:

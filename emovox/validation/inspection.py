@@ -21,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.documents import outputs_of, read_header
+from emovox.dataset.documents import LEADS_OUTSIDE, leads_outside, outputs_of, read_header
 from emovox.dataset.json_schemas import faults
-from emovox.dataset.store import ContentHash, open_hdf5, read_hdf5_frames, read_pieces
+from emovox.dataset.store import ContentHash, read_hdf5_frames, read_pieces
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.files import sha256_file
+from emovox.hdf5 import open_hdf5
 from emovox.validation.findings import (
     MAX_EXAMPLES,
     Breach,
@@ -90,6 +91,7 @@ class Inspection:
         raw_manifest: content of manifest.json.
         manifest_faults: its violations of the schema.
         files: paths of all files below the folder, sorted, except hidden ones at its top.
+        outside: paths of those that are links to files outside it; `files` is without them.
         tables: table, split and path of every existing Parquet file of the contract.
         splits: splits with a file of frames or tracks.
     """
@@ -105,7 +107,9 @@ class Inspection:
         self.raw_manifest = read_header(root)
         self.manifest_faults = faults("manifest", self.raw_manifest)
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
-        self.files = sorted(path.as_posix() for path in found if path.parts[0][0] != ".")
+        names = sorted(path.as_posix() for path in found if path.parts[0][0] != ".")
+        self.outside = [name for name in names if leads_outside(root, name)]
+        self.files = [name for name in names if name not in self.outside]
         keys = [(table, split) for table in schema.TABLES for split in schema.SPLITS]
         tables = [(*key, schema.table_file(*key)) for key in [*keys, ("dropped", "")]]
         self.tables = [entry for entry in tables if entry[2] in self.files]
@@ -183,16 +187,21 @@ class Inspection:
             raise NotApplicableError("the dataset has no HDF5 files")
         return found
 
+    def _path(self, name: str) -> Path:
+        if leads_outside(self.root, name):
+            raise UnavailableError(f"{name}: {LEADS_OUTSIDE}")
+        return self.root / name
+
     @contextlib.contextmanager
     def hdf5(self, name: str) -> Iterator[Any]:
         """Open an HDF5 file."""
-        with reading(name, "HDF5"), open_hdf5(self.root / name) as file:
+        with reading(name, "HDF5"), open_hdf5(self._path(name)) as file:
             yield file
 
     def text(self, name: str) -> str:
         """Return the text of a document."""
         with reading(name):
-            return (self.root / name).read_text(encoding="utf-8")
+            return self._path(name).read_text(encoding="utf-8")
 
     def json(self, name: str) -> Any:
         """Return the content of a JSON document, which may violate its schema."""
@@ -207,7 +216,7 @@ class Inspection:
     def footer(self, name: str) -> pq.FileMetaData:
         """Return the metadata of a Parquet file."""
         with reading(name, "Parquet"):
-            return self._once(f"footer {name}", lambda: pq.read_metadata(self.root / name))
+            return self._once(f"footer {name}", lambda: pq.read_metadata(self._path(name)))
 
     def columns(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""

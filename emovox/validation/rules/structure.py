@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.croissant_metadata import differences
+from emovox.dataset.documents import LEADS_OUTSIDE
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.store import matrices_of
 from emovox.emotions import Outputs
@@ -50,7 +51,9 @@ def card_schema(dataset: Inspection) -> Iterator[Example]:
 
 @RULES.check("file-set", "The folder contains exactly the files that the manifest lists.")
 def file_set(dataset: Inspection) -> Iterator[Example]:
-    listed, found = {*dataset.entries, schema.MANIFEST}, {*dataset.files}
+    listed, found = {*dataset.entries, schema.MANIFEST}, {*dataset.files, *dataset.outside}
+    for name in dataset.outside:
+        yield Example(name, LEADS_OUTSIDE)
     for name in sorted(listed - found):
         yield Example(name, "is in the manifest, but not in the folder")
     for name in sorted(found - listed - OPTIONAL):
