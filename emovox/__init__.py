@@ -46,12 +46,17 @@ the others need the extra `build`. With the dataset of `emovox demo`:
 `emovox --help` lists the commands; the folder `guide` of this package explains them.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
 
 from emovox.emotions import EMOTIONS as EMOTIONS
 from emovox.errors import EmovoxError as EmovoxError
+from emovox.limits import MAX_PIXELS
 
 __version__ = "0.1.0"  # pyproject.toml reads it
+
+# OpenCV reads it when it is first imported.
+os.environ.setdefault("OPENCV_IO_MAX_IMAGE_PIXELS", str(MAX_PIXELS))
 
 if TYPE_CHECKING:  # what `_HOMES` loads, for type checkers
     from emovox.comparison.difference import diff as diff

@@ -114,6 +114,8 @@ def fit(net: Network, tensors: dict[str, Tensor], where: str) -> None:
         raise InputError(
             f"{where}: the weights do not fit {net.architecture}: {'; '.join(misfits[:3])}{more}"
         )
+    if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise InputError(f"{where}: {bad[0]} has weights that are not finite")
     net.load_state_dict(tensors, strict=False)
 
 

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from emovox.errors import ConfigError
+from emovox.files import read_text
 from emovox.paths import as_path, is_remote
 
 Config = TypeVar("Config")
@@ -162,11 +163,10 @@ def read_config(
 
 def _read_toml(path: Path) -> dict[str, Any]:
     try:
-        with path.open("rb") as file:
-            content = tomllib.load(file)
+        content = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     return {key.replace("-", "_"): value for key, value in content.items()}
 

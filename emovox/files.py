@@ -3,19 +3,85 @@
 import contextlib
 import errno
 import hashlib
+import json
 import os
 import secrets
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from emovox.errors import EmovoxError, InputError
 from emovox.ids import check_printable
+from emovox.limits import MAX_DOCUMENT, MAX_EXPANSION, MAX_NESTING, MIN_EXPANDED
 from emovox.paths import is_remote
 
 # Errors of a file system without locks, such as NFS without lockd.
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+def regular(path: Path) -> Path:
+    """Return the path of a file that is going to be opened.
+
+    Raises:
+        OSError: it is missing, or is a FIFO, a socket or a device, which might never answer.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises a better error
+        raise OSError(errno.EINVAL, "a FIFO, a socket or a device, not a file", str(path))
+    return path
+
+
+def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
+    """Return the text of a small file, local or remote.
+
+    Raises:
+        OSError: it cannot be read, or is not a file.
+        ValueError: it is not UTF-8, or has more than MAX_DOCUMENT bytes.
+    """
+    if is_remote(path):
+        data = path.read_bytes()
+    else:
+        with regular(path).open("rb") as file:
+            data = file.read(MAX_DOCUMENT + 1)
+    if len(data) > MAX_DOCUMENT:
+        raise ValueError(f"has more than {MAX_DOCUMENT:,} bytes")
+    return data.decode(encoding, errors).replace("\r\n", "\n")
+
+
+def check_expansion(unpacked: int, stored: int | Path) -> None:
+    """Raise ValueError if data, or a file, claims to expand to more than compression can reach."""
+    stored = stored if isinstance(stored, int) else stored.stat().st_size
+    if unpacked > max(MIN_EXPANDED, stored * MAX_EXPANSION):
+        raise ValueError(f"claims {unpacked:,} bytes, but stores {stored:,}")
+
+
+def parse_json(text: str) -> Any:
+    """Return the content of a JSON document.
+
+    Raises:
+        ValueError: it is not JSON, is nested too deeply, or contains a number that is not finite or
+            half of a surrogate pair.
+    """
+
+    def refuse(constant: str) -> None:
+        raise ValueError(f"{constant} is not a number of JSON")
+
+    try:
+        content = json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
+    level: list[Any] = [[content]]
+    for _ in range(MAX_NESTING + 1):
+        lists = (item.values() if isinstance(item, dict) else item for item in level)
+        level = [x for items in lists for x in items if isinstance(x, dict | list)]
+    if level:
+        raise ValueError("is nested too deeply")
+    if "\\u" in text:
+        json.dumps(content, ensure_ascii=False).encode()
+    return content
 
 
 @contextlib.contextmanager
@@ -138,7 +204,7 @@ def write_text(path: Path, text: str) -> None:
 
 def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
@@ -149,7 +215,7 @@ LFS_HINT = "a Git LFS pointer, not the file; run `git lfs pull` where it was clo
 def is_lfs_pointer(path: Path) -> bool:
     """Return True if a local file is a Git LFS pointer; False for a file that cannot be read."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             return file.read(len(LFS_POINTER)) == LFS_POINTER.encode()
     except OSError:
         return False
@@ -171,7 +237,7 @@ MAGIC = {
 
 def kind_of_file(path: Path) -> str:
     """Return the kind of a file by its first bytes, in words for a message."""
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         head = file.read(512)
     if not head:
         return "an empty file"

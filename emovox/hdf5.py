@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from emovox.files import regular
 from emovox.limits import MAX_HDF5_OBJECTS
 
 ELSEWHERE = "takes data from elsewhere (a link, external storage or a virtual dataset)"
@@ -17,7 +18,7 @@ def open_hdf5(path: Path, mode: str = "r", **options: Any) -> Any:
     """
     import h5py
 
-    file = h5py.File(path, mode, locking=False, **options)
+    file = h5py.File(path if mode == "w" else regular(path), mode, locking=False, **options)
     groups, seen = [file] if mode == "r" else [], {file}  # a group may contain itself
     try:
         for count, (_, item) in enumerate(each for group in groups for each in members(group)):

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emovox.errors import InputError, TrackError
+from emovox.limits import MAX_NAME
 
 MAX_TRACK_NUMBER = 2**31 - 1  # `track_num` is an int32 column
 TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]{1,400})")  # int() refuses thousands of digits
+# Characters that control a terminal, end a line or reverse the direction of text; halves of pairs.
+CONTROL = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,10 +40,11 @@ class TrackKey:
                 character; or the number does not fit into its column.
         """
         for name in (self.identity_id, self.video_id):
-            if not is_name(name) or printable(name) != name:
+            if not is_name(name) or printable(name) != name or len(name) > MAX_NAME:
                 message = (
-                    f"{printable(name)!r} is not valid as an identity or a video: empty, '..', not "
-                    "UTF-8, or contains a slash or a control character"
+                    f"{printable(name)[:MAX_NAME]!r} is not valid as an identity or a video: "
+                    f"empty, '..', not UTF-8, over {MAX_NAME} characters, or contains a slash or a "
+                    "control character"
                 )
                 raise TrackError("plan", "BadName", message)
         if not 0 <= self.track_num <= MAX_TRACK_NUMBER:
@@ -74,8 +78,18 @@ def is_name(name: str) -> bool:
 
 def printable(name: str) -> str:
     r"""Escape control characters and what UTF-8 cannot hold: `a\udcff` becomes `a\\udcff`."""
-    text = name.encode("utf-8", "backslashreplace").decode("utf-8")
-    return re.sub(r"[\x00-\x1f\x7f]", lambda c: f"\\x{ord(c[0]):02x}", text)
+    return re.sub(CONTROL, lambda c: _escape(c[0]).replace(r"\u00", r"\x"), name)
+
+
+def printable_text(text: str, *, has_commands: bool = False) -> str:
+    """Escape control characters and, unless intended, commands of CI systems; JSON stays JSON."""
+    text = re.sub(CONTROL, lambda c: c[0] if c[0] in "\n\t" else _escape(c[0]), text)
+    text = re.sub(r"#(?=#\w*\[)", r"\\u0023", text)  # such as ##[error]
+    return text if has_commands else re.sub(r"(?m)^(\s*):(?=:)", r"\1\\u003a", text)
+
+
+def _escape(character: str) -> str:
+    return f"\\u{ord(character):04x}"
 
 
 def check_printable(path: object, option: str) -> None:

@@ -22,7 +22,9 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from emovox.errors import InputError, first_line
+from emovox.files import check_expansion, regular
 from emovox.hdf5 import check_storage, members
+from emovox.limits import MAT_NODE, MAX_CELLS, MAX_MAT_ARRAY, MAX_MAT_CONTENT
 
 MAT5_MAGIC = b"MATLAB 5.0 MAT-file"
 MAT73_MAGIC = b"MATLAB 7.3 MAT-file"
@@ -49,6 +51,7 @@ KINDS |= {MX_CELL: "cell", MX_STRUCT: "struct", MX_CHAR: "char"}
 MAT73_NUMBERS = {"single": "f4", "logical": "?"} | {
     f"{sign}int{8 * size}": f"{sign or 'i'}{size}" for sign in ("", "u") for size in (1, 2, 4, 8)
 }
+MAX_DIMS = 32  # of an array of numpy
 LOGICAL_FLAG, COMPLEX_FLAG = 0x02, 0x08
 
 
@@ -95,17 +98,23 @@ class Node(ABC):
     def raw(self) -> Iterator[bytes]:
         """Yield the unread rest of the node as pieces of bytes, to be searched."""
 
-    def plain(self) -> Any:
-        """Return the node as Python values: arrays, strings, lists for cells, dicts for structs."""
+    def plain(self, budget: list[int]) -> Any:
+        """Return the node as Python values: arrays, strings, lists for cells, dicts for structs.
+
+        `budget` holds the bytes left for all nodes of the file; ValueError if they are too few.
+        """
+        budget[0] -= MAT_NODE + (8 * self.size if self.kind in ("number", "char") else 0)
+        if budget[0] < 0:
+            raise ValueError("has too many values")
         if self.kind == "number":
             return self.array()
         if self.kind == "char":
             rows = self.rows()
             return rows if len(rows) > 1 else "".join(rows)
         if self.kind == "cell":
-            return [cell.plain() for cell in self.cells()]
+            return [cell.plain(budget) for cell in self.cells()]
         if self.kind == "struct":
-            records = [{name: node.plain() for name, node in each} for each in self.records()]
+            records = [{name: node.plain(budget) for name, node in each} for each in self.records()]
             return records[0] if len(records) == 1 else records
         return None
 
@@ -146,8 +155,9 @@ def read(path: Path) -> dict[str, Any]:
     Raises:
         InputError: the file is missing, damaged or not a MAT file.
     """
+    budget = [MAX_MAT_CONTENT]
     with open_mat(path) as variables:
-        return {name: node.plain() for name, node in variables}
+        return {name: node.plain(budget) for name, node in variables}
 
 
 def mat_version(path: Path) -> str:
@@ -157,7 +167,7 @@ def mat_version(path: Path) -> str:
         InputError: the file is missing or neither of the two.
     """
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             head = file.read(24)
     except OSError as error:
         raise InputError(f"{path}: cannot read ({error.strerror})") from error
@@ -216,9 +226,11 @@ class _Stream:
         """Return the next tag, as `_parse_tag` does."""
         return _parse_tag(self.read(TAG_BYTES), self.order)
 
-    def element(self) -> tuple[int, bytes]:
+    def element(self, limit: int = PIECE) -> tuple[int, bytes]:
         """Return the type and the data of the next element, and skip its padding."""
         kind, count, data = self.tag()
+        if count > limit:
+            raise ValueError(f"an element claims {count:,} bytes")
         if data is None:
             data = self.read(count)
             self.read(-count % 8)
@@ -288,6 +300,8 @@ class _Node5(Node):
         if num_bytes and self.kind != "other":
             _, dims = stream.element()
             self.dims = struct.unpack(f"{stream.order}{len(dims) // 4}i", dims)
+            if len(self.dims) > MAX_DIMS or min(self.dims, default=0) < 0:
+                raise ValueError(f"a value claims {len(self.dims)} dimensions")
             _, name = stream.element()
             self.name = name.decode("latin-1")
 
@@ -295,10 +309,12 @@ class _Node5(Node):
         dtype = "?" if self._flags & LOGICAL_FLAG else MX_NUMBERS[self._class]
         if not self.size:
             return np.empty(self.dims, dtype)
-        stored, data = self._stream.element()
+        if self.size * np.dtype(dtype).itemsize > MAX_MAT_ARRAY:
+            raise ValueError(f"an array claims {self.size:,} numbers")
+        stored, data = self._stream.element(8 * self.size)
         values = np.frombuffer(data, self._stream.order + MI_NUMBERS[stored])
         if self._flags & COMPLEX_FLAG:
-            _, imaginary = self._stream.element()
+            _, imaginary = self._stream.element(8 * self.size)
             values = values + 1j * np.frombuffer(imaginary, values.dtype)
         else:
             values = values.astype(dtype)
@@ -307,11 +323,15 @@ class _Node5(Node):
     def rows(self) -> list[str]:
         if not self.size:
             return []
-        stored, data = self._stream.element()
+        stored, data = self._stream.element(min(4 * self.size, PIECE))
         letters = data.decode(MI_TEXT[stored].format("le" if self._stream.order == "<" else "be"))
+        if self.dims[0] > len(letters):
+            raise ValueError(f"text of {len(letters)} characters claims {self.dims[0]:,} rows")
         return [letters[i :: self.dims[0]] for i in range(self.dims[0])]
 
     def cells(self) -> Iterator[Node]:
+        if self.size > MAX_CELLS:
+            raise ValueError(f"a cell array claims {self.size:,} cells")
         return self._nodes(self.size)
 
     def records(self) -> Iterator[Iterator[tuple[str, Node]]]:
@@ -320,6 +340,8 @@ class _Node5(Node):
         _, data = self._stream.element()
         parts = [data[i : i + width] for i in range(0, len(data), width or 1)]
         names = [part.split(b"\0")[0].decode("latin-1") for part in parts]
+        if not names and self.size > 1:
+            raise ValueError(f"a struct without fields claims {self.size:,} elements")
         for _ in range(self.size):
             yield zip(names, self._nodes(len(names)), strict=True)
 
@@ -358,6 +380,9 @@ class _Node73(Node):
         self._is_empty = bool(item.attrs.get("MATLAB_empty", 0))
         dims = item[()] if self._is_empty else reversed(item.shape)
         self.dims = tuple(map(int, dims))
+        check_expansion(item.size * item.dtype.itemsize, item.id.get_storage_size())
+        if self._is_empty and (self.size or min(self.dims, default=0) < 0):
+            raise ValueError(f"an empty value claims {self.size:,} elements")
 
     def _num_records(self) -> int:
         """Elements of a struct array, whose fields are arrays of references; 1 for one struct."""
@@ -397,11 +422,12 @@ class _Node73(Node):
             yield name, _Node73(child, self._file)
 
     def raw(self) -> Iterator[bytes]:
-        pieces: list[bytes] = []
+        pieces, num_bytes = [b""], 0
         for node in self.cells():
             assert isinstance(node, _Node73)
             pieces += [node._item[()].tobytes(), SEPARATOR]
-            if len(pieces) >= PIECE // 64:
+            num_bytes += len(pieces[-2]) + 1024
+            if num_bytes >= 16 * PIECE:
                 yield b"".join(pieces)
-                pieces = []
+                pieces, num_bytes = [b""], 0
         yield b"".join(pieces)

@@ -18,9 +18,11 @@ PACKAGE = Path(emovox.__file__).parent
 SUBPACKAGES = [
     {"urls"},
     {"errors", "limits"},
-    {"emotions", "hdf5", "ids", "packages"},
+    {"emotions", "ids", "packages"},
     {"paths"},
-    {"cache", "colours", "config", "devices", "files", "matfile", "scores"},
+    {"files"},
+    {"hdf5"},
+    {"cache", "colours", "config", "devices", "matfile", "scores"},
     {"charts", "dagnn", "networks", "registry"},
     {"dataset"},
     {"checkpoints", "runs"},

@@ -507,8 +507,8 @@ def remove_manifest(dataset: Path) -> None:
     [
         (break_schema, "contract version 1; this emovox reads 2"),
         (break_emotions, "emotions or values: 1 emotions; use 2 to 64"),
-        (break_files, "files is not a list of files with a path"),
-        (break_step, "step_ms is '240'"),
+        (break_files, "not the manifest of a dataset (files"),
+        (break_step, "step_ms: '240' is not of type 'integer'"),
         (break_frames, "frames/train-00000-of-00001.parquet"),
         (drop_column, "columns differ from the contract"),
         (remove, "folder not found"),

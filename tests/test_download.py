@@ -891,3 +891,30 @@ def test_an_address_with_a_password_is_refused_without_printing_it(tmp_path: Pat
 def test_a_missing_copy_is_refused(tmp_path: Path) -> None:
     run = CliRunner().invoke(main, ["download", "splits", "--from", str(tmp_path / "none")])
     assert run.exit_code == 2 and "none: no such file or folder" in run.output
+
+
+@pytest.mark.parametrize("length", ["-5", "1e3", "0x10", "9" * 30, "5, 5", "+5"])
+def test_an_odd_length_is_refused(server: Server, run: Run, length: str) -> None:
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.send_header("Content-Length", length)
+        handler.end_headers()
+        handler.wfile.write(MAT)
+
+    server.script = [answer] * 9
+    with pytest.raises(NetworkError, match="length"):
+        run(published(server.url + "x.mat"))
+
+
+def test_a_download_has_an_end(server: Server, run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("emovox.downloads.transfer.MAX_DOWNLOAD", 1000)
+
+    def answer(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        handler.wfile.write(bytes(10**6))
+        handler.close_connection = True
+
+    server.script = [answer] * 9
+    with pytest.raises(NetworkError, match="more bytes"):
+        run(published(server.url + "x.mat"))

@@ -1,3 +1,6 @@
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -155,3 +158,22 @@ def test_the_deadline(tmp_path: Path) -> None:
     write_jpeg(tmp_path / "1.jpg", 100)
     with pytest.raises(TrackError, match="time: Timeout"):
         list(ImageTrack(tmp_path, STEP, Deadline(-1)))
+
+
+@pytest.mark.parametrize("name", ["00002.jpg", "00003.png"])
+def test_a_picture_of_too_many_pixels(tmp_path: Path, name: str) -> None:
+    """20 gigapixels are refused by the header, before anything is allocated."""
+    data = bytearray(cv2.imencode(Path(name).suffix, np.zeros((8, 8, 3), np.uint8))[1].tobytes())
+    if name.endswith("jpg"):
+        at = data.index(b"\xff\xc0") + 5
+        data[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
+    else:
+        data[16:24] = struct.pack(">II", 200_000, 100_000)
+        data[29:33] = struct.pack(">I", zlib.crc32(data[12:29]))
+    (tmp_path / name).with_suffix(".jpg").write_bytes(data)
+    assert failure(tmp_path)[:2] == ("decode", "InvalidData")
+
+
+def test_a_picture_that_is_a_device(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "00001.jpg")
+    assert failure(tmp_path)[0] == "decode"

@@ -1,9 +1,12 @@
 """Tests of reading audio: levels, channels, rates, parts of files, and bad files."""
 
+import os
+import struct
 import subprocess
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
 import av
 import imageio_ffmpeg
@@ -16,6 +19,7 @@ from hypothesis import strategies as st
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
+from emovox.media.sound_decoders import AvFile
 
 
 def speechlike(num_samples: int, rate: int, num_channels: int = 1) -> np.ndarray:
@@ -398,3 +402,44 @@ def test_real_clips(real_data: Path) -> None:
         assert abs(len(whole) / SAMPLE_RATE - audio_duration(path)) < 0.1
         assert 0.01 < np.abs(whole).max() <= 1
         check_part(path, 1.2345, 2.0, tolerance=0.01)  # AAC may add random noise
+
+
+def _wav(rate: int = 16_000, channels: int = 1, size: int = 3200) -> bytes:
+    form = struct.pack("<HHIIHH", 1, channels, rate, 2 * rate & 0xFFFFFFFF, 2, 16)
+    head = b"RIFF" + struct.pack("<I", 3236) + b"WAVEfmt " + struct.pack("<I", 16) + form
+    return head + b"data" + struct.pack("<I", size) + bytes(3200)
+
+
+def _flac(rate: int, num_samples: int) -> bytes:
+    info = (rate << 44) | (1 << 41) | (15 << 36) | num_samples
+    return b"fLaC\x80\0\0\x22" + bytes.fromhex("10001000") + bytes(6) + info.to_bytes(8) + bytes(16)
+
+
+@pytest.mark.parametrize("reader", [audio_duration, read_audio, lambda p: AvFile(p).read(0, None)])
+@pytest.mark.parametrize(
+    "content",
+    [
+        *(_wav(rate=0), _wav(rate=2**32 - 1), _wav(channels=0), _wav(channels=65_535)),
+        *(_wav(channels=1000), _flac(2**20 - 1, 10**6)),
+    ],
+)
+def test_headers_of_impossible_sound(tmp_path: Path, reader: Any, content: bytes) -> None:
+    (tmp_path / "a.wav").write_bytes(content)
+    with pytest.raises(InputError):
+        reader(tmp_path / "a.wav")
+
+
+def test_lengths_that_a_file_cannot_hold(tmp_path: Path) -> None:
+    (tmp_path / "a.flac").write_bytes(_flac(44_100, 2**36 - 1))
+    for reader in (audio_duration, read_audio):
+        with pytest.raises(InputError, match="cut short"):
+            reader(tmp_path / "a.flac")
+    (tmp_path / "a.wav").write_bytes(_wav(size=2**31))
+    assert len(read_audio(tmp_path / "a.wav")) == 1600  # a recorder that did not know the length
+
+
+def test_a_fifo_is_no_sound(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.wav")
+    for reader in (audio_duration, read_audio, AvFile):
+        with pytest.raises(InputError, match="FIFO"):
+            reader(tmp_path / "a.wav")

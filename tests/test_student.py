@@ -373,3 +373,12 @@ def test_other_mat_files_are_errors(tmp_path: Path, narrow_release: VGGVox) -> N
     path.write_bytes(b"<html>")
     assert "expected a MAT file" in refusal(path)
     assert not list(tmp_path.rglob("*.safetensors"))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite(tmp_path: Path, narrow: Path, value: float) -> None:
+    net = student_checkpoint.load(narrow)
+    next(net.parameters()).data.view(-1)[0] = value
+    student_checkpoint.save(tmp_path / "a.safetensors", net, {}, torch.float32)
+    with pytest.raises(InputError, match="not finite"):
+        student_checkpoint.load(tmp_path / "a.safetensors")

@@ -13,6 +13,7 @@ import click
 
 from emovox import __version__
 from emovox.cli import dataset_commands, labelling_commands, training_commands
+from emovox.cli.options import echo
 from emovox.errors import EmovoxError, first_line, lacks_memory
 from emovox.packages import missing_package
 from emovox.urls import without_secrets
@@ -41,7 +42,7 @@ class Commands(click.Group):
             return super().invoke(context)
         except KeyboardInterrupt:
             left = AFTER_INTERRUPT.get(str(context.invoked_subcommand), "")
-            click.echo(f"\nemovox: interrupted; rerun the same command{left}", err=True)
+            echo(f"\nemovox: interrupted; rerun the same command{left}", err=True)
             context.exit(INTERRUPTED)
         except (
             *(click.UsageError, EmovoxError),
@@ -51,7 +52,7 @@ class Commands(click.Group):
             if explained is None:
                 raise
             message, exit_code = explained
-            click.echo(f"emovox: error: {without_secrets(message)}", err=True)
+            echo(f"emovox: error: {without_secrets(message)}", err=True)
             context.exit(exit_code)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE, FOLDER, Command, config_options, given
+from emovox.cli.options import FILE, FOLDER, Command, config_options, echo, given
 from emovox.errors import ConfigError
 from emovox.reporting.report_config import ReportConfig
 
@@ -36,7 +36,7 @@ def diff(old: Path, new: Path, form: str) -> None:
     from emovox.comparison.difference import diff as compare
 
     found = compare(old, new)
-    click.echo(found.json() if form == "json" else found.text())
+    echo(found.json() if form == "json" else found.text())
 
 
 @click.command()
@@ -53,9 +53,9 @@ def card(dataset: Path, check: bool) -> None:
 
     if check:
         check_card(dataset)
-        click.echo(f"{dataset}: the card agrees with the data")
+        echo(f"{dataset}: the card agrees with the data")
     else:
-        click.echo(card_of(dataset), nl=False)
+        echo(card_of(dataset), nl=False)
 
 
 @click.command()
@@ -73,7 +73,7 @@ def report(dataset: Path, out: Path | None, **options: Any) -> None:
 
     if out is None and options["figures"] is None:
         raise ConfigError("nothing to write: pass --out FILE.html, --figures FOLDER or both")
-    click.echo(report(dataset, out, **given(options)).summary())
+    echo(report(dataset, out, **given(options)).summary())
 
 
 @click.command()
@@ -92,7 +92,7 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
     from emovox.validation.outcomes import validate
 
     validation = validate(dataset, **options)
-    click.echo(FORMATS[form](validation))
+    echo(FORMATS[form](validation), has_commands=form == "github")
     if not validation.valid:
         sys.exit(1)
 
@@ -124,15 +124,15 @@ def release(
     from emovox.validation.formats import as_text
 
     repository = open_repository(push, version, private=private) if push else None
-    options |= {"resume": bool(push), "say": partial(click.echo, err=True)}
+    options |= {"resume": bool(push), "say": partial(echo, err=True)}
     try:
         released = release(dataset, out, version=version, **options)
     except NotValidError as error:
-        click.echo(as_text(error.validation))
+        echo(as_text(error.validation))
         raise
-    click.echo(released.summary())
+    echo(released.summary())
     if repository:
-        click.echo(f"pushed    {repository.upload(out)}, tag {version}")
+        echo(f"pushed    {repository.upload(out)}, tag {version}")
 
 
 @click.command()
@@ -145,7 +145,7 @@ def hash_identity(identities: tuple[str, ...]) -> None:
     from emovox.dataset.takedown import hash_identity
 
     for identity in identities:
-        click.echo(hash_identity(identity))
+        echo(hash_identity(identity))
 
 
 @click.command()
@@ -160,10 +160,10 @@ def schema(out: Path | None) -> None:
 
     contract = describe() | describe_documents()
     if out is None:
-        click.echo(json.dumps(contract, indent=2))
+        echo(json.dumps(contract, indent=2))
         return
     out.mkdir(parents=True, exist_ok=True)
     for name, description in contract.items():
         path = out / f"{name}.json"
         path.write_text(json.dumps(description, indent=2) + "\n", encoding="utf-8")
-        click.echo(path)
+        echo(path)

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, given
+from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, echo, given
 from emovox.config import option_help
 from emovox.downloads.download_config import DownloadConfig
 from emovox.downloads.mirrors import TARGETS
@@ -30,7 +30,7 @@ def build_dataset(recipe: str | None, **options: Any) -> None:
     from emovox.labelling.run import build_dataset
 
     result = build_dataset(recipe, **given(options))
-    click.echo(result.summary())
+    echo(result.summary())
     if result.too_many_dropped:
         raise CheckError(f"{TOO_MANY_DROPPED}; pass --retry-dropped to try them again")
 
@@ -62,7 +62,7 @@ def import_mat(files: tuple[Path, ...], out: Path, max_dropped: float, **options
     from emovox.labelling.import_mat import import_mat
 
     result = import_mat(files, out, **options)
-    click.echo(result.summary())
+    echo(result.summary())
     if result.share_dropped > max_dropped:
         raise CheckError(TOO_MANY_DROPPED)
 
@@ -85,7 +85,7 @@ def demo(out: Path, seed: int, jobs: int) -> None:
     from emovox.demo import run_demo
     from emovox.demo.demo_corpus import DemoConfig
 
-    click.echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())
+    echo(run_demo(out, DemoConfig(seed=seed), jobs).summary())
 
 
 @click.command()
@@ -116,5 +116,5 @@ def download(target: str, file_name: str | None, show: bool, **options: Any) -> 
     if file_name is not None:
         options["name"] = file_name
     config = DownloadConfig(target, **given(options))
-    for file in download_files(config, partial(click.echo, err=True)):
-        click.echo(file.path)
+    for file in download_files(config, partial(echo, err=True)):
+        echo(file.path)

@@ -9,8 +9,15 @@ from typing import Any, TypeVar
 import click
 
 from emovox.config import field_type, option_help
+from emovox.ids import printable_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+def echo(text: object, *, err: bool = False, nl: bool = True, has_commands: bool = False) -> None:
+    """Print text that may contain data of others; see `printable_text`."""
+    click.echo(printable_text(str(text), has_commands=has_commands), err=err, nl=nl)
+
 
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, given
+from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, echo, given
 from emovox.errors import CheckError, EmovoxError
 from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
@@ -28,17 +28,17 @@ TRAINING_OUT = click.option(
 )
 AUDIO = click.option("--audio", type=FOLDER, required=True, help="Folder of the tracks' audio.")
 
-_say = partial(click.echo, err=True)
+_say = partial(echo, err=True)
 
 
 def _echo_json(record: Any) -> None:
-    click.echo(json.dumps(record))
+    echo(json.dumps(record))
 
 
 def _finish(result: "Evaluation | TeacherEvaluation | ProbeResult", out: Path | None) -> None:
     if out is not None:
         result.write(out)
-    click.echo(result.summary())
+    echo(result.summary())
 
 
 @click.command("train-teacher")

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash
 from emovox.dataset.reader import Dataset, load
+from emovox.dataset.store import DAMAGED, open_table
 from emovox.errors import InputError, first_line
 
 KEYS = ("track_id", "frame_index", "timestamp_ms")  # columns that are not compared
@@ -82,7 +82,7 @@ class Rows:
     def __init__(self, root: Path, table: str, split: str, columns: schema.Columns) -> None:
         self._path = path = root / schema.table_file(table, split)
         with _reading(path):
-            self._file = pq.ParquetFile(path, read_dictionary=["track_id"])
+            self._file = open_table(path)
         found = self._file.schema_arrow
         wanted = columns.of(table, schema.embedding_size(found))
         self._columns = ["frame_index", *(name for name in wanted.names if name not in KEYS)]
@@ -137,7 +137,7 @@ class Rows:
 def _reading(path: Path) -> Iterator[None]:
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (*DAMAGED, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot read: {first_line(error)}") from error
 
 

@@ -26,122 +26,81 @@ WIDTH = 96  # characters
 
 @dataclass(frozen=True)
 class TrackChanges:
-    """Differences between the tables `tracks`.
+    """Differences between the tables `tracks`."""
 
-    Attributes:
-        common: number of tracks in both datasets.
-        added, removed: ids of the others.
-        moved: id, and split in OLD and in NEW.
-        other_frames: id of each common track whose grid points differ, with the added ones (as
-            numbers of NEW) and the removed ones (as numbers of OLD).
-        values: number of common tracks whose value differs, by column.
-        labels: int `[E, E]`, common tracks by label in OLD and in NEW.
-        label_flips: id, and label in OLD and in NEW.
-    """
-
-    common: int
+    common: int  # number of tracks in both datasets
+    # Ids of the others
     added: list[str]
     removed: list[str]
-    moved: list[dict[str, str]]
+    moved: list[dict[str, str]]  # id, and split in OLD and in NEW
+    # Id of each common track whose grid points differ, with the added ones (as numbers of NEW) and
+    # the removed ones (as numbers of OLD)
     other_frames: list[dict[str, Any]]
-    values: dict[str, int]
-    labels: list[list[int]]
-    label_flips: list[dict[str, str]]
+    values: dict[str, int]  # number of common tracks whose value differs, by column
+    labels: list[list[int]]  # int `[E, E]`, common tracks by label in OLD and in NEW
+    label_flips: list[dict[str, str]]  # id, and label in OLD and in NEW
 
 
 @dataclass(frozen=True)
 class FrameChanges:
-    """Differences between the tables `frames`. Means are over common frames; null without any.
+    """Differences between the tables `frames`. Means are over common frames; null without any."""
 
-    Attributes:
-        common: number of frames in both datasets.
-        changed: common frames with a logit or a value that differs.
-        argmax_flips: common frames whose largest logit is that of another emotion.
-        added, removed: number of the other frames, including those of added and removed tracks.
-        added_in_common_tracks, removed_in_common_tracks: those of common tracks only.
-        argmax: int `[E, E]`, common frames by argmax in OLD and in NEW.
-        divergence: mean KL(softmax(old) || softmax(new)), nats.
-        outputs: for each emotion its term of the divergence, and for each emotion and value the
-            mean absolute and the largest change.
-        largest: position and values of the output with the largest change.
-        worst_tracks: tracks with the highest mean KL, in descending order.
-    """
-
-    common: int
-    changed: int
-    argmax_flips: int
+    common: int  # number of frames in both datasets
+    changed: int  # common frames with a logit or a value that differs
+    argmax_flips: int  # common frames whose largest logit is that of another emotion
+    # Number of the other frames, including those of added and removed tracks
     added: int
     removed: int
+    # Those of common tracks only
     added_in_common_tracks: int
     removed_in_common_tracks: int
-    argmax: list[list[int]]
-    divergence: float | None
+    argmax: list[list[int]]  # int `[E, E]`, common frames by argmax in OLD and in NEW
+    divergence: float | None  # mean KL(softmax(old) || softmax(new)), nats
+    # For each emotion its term of the divergence, and for each emotion and value the mean absolute
+    # and the largest change
     outputs: dict[str, dict[str, float | None]]
-    largest: dict[str, Any] | None
-    worst_tracks: list[dict[str, Any]]
+    largest: dict[str, Any] | None  # position and values of the output with the largest change
+    worst_tracks: list[dict[str, Any]]  # tracks with the highest mean KL, in descending order
 
 
 @dataclass(frozen=True)
 class Change:
-    """One kind of change.
+    """One kind of change."""
 
-    Attributes:
-        table: table that changed, or `files`.
-        change: description.
-        count: number of rows or files.
-        bump: version bump that a single one requires; a key of `RULE`.
-        rows: ids of the rows or paths of the files, if they are known.
-    """
-
-    table: str
-    change: str
-    count: int
-    bump: str = "none"
-    rows: Sequence[str] = ()
+    table: str  # table that changed, or `files`
+    change: str  # description
+    count: int  # number of rows or files
+    bump: str = "none"  # version bump that a single one requires; a key of `RULE`
+    rows: Sequence[str] = ()  # ids of the rows or paths of the files, if they are known
 
 
 @dataclass(frozen=True)
 class Bump:
-    """The version bump that the differences require.
+    """The version bump that the differences require."""
 
-    Attributes:
-        level: a key of `RULE`.
-        reasons: differences that require it.
-        at_least: lowest version that NEW may have; None if OLD's is not of the form 1.2.3.
-        enough: True if NEW's version is at least that; None if either has another form.
-    """
-
-    level: str
-    reasons: list[str]
-    at_least: str | None
-    enough: bool | None
+    level: str  # a key of `RULE`
+    reasons: list[str]  # differences that require it
+    at_least: str | None  # lowest version that NEW may have; None if OLD's is not of the form 1.2.3
+    enough: bool | None  # True if NEW's version is at least that; None if either has another form
 
 
 @dataclass(frozen=True, repr=False)
 class Difference:
-    """All differences between two datasets.
+    """All differences between two datasets."""
 
-    Attributes:
-        old, new: description of each dataset, from its manifest.
-        header: keys of the description that differ.
-        tracks, frames: differences between the rows.
-        faces_changed, embeddings_changed: number of common rows of the table that differ; None
-            unless both datasets have it.
-        files: paths of files that differ or exist in one dataset only.
-        bump: the version bump that the differences require.
-        changes: number of rows by kind of change; not in the JSON.
-    """
-
+    # Description of each dataset, from its manifest
     old: dict[str, Any]
     new: dict[str, Any]
-    header: list[str]
+    header: list[str]  # keys of the description that differ
+    # Differences between the rows
     tracks: TrackChanges
     frames: FrameChanges
+    # Number of common rows of the table that differ; None unless both datasets have it
     faces_changed: int | None
     embeddings_changed: int | None
-    files: list[str]
-    bump: Bump
-    changes: list[Change]
+    files: list[str]  # paths of files that differ or exist in one dataset only
+    bump: Bump  # the version bump that the differences require
+    changes: list[Change]  # number of rows by kind of change; not in the JSON
 
     def __repr__(self) -> str:
         old, new = (f"{side['name']} {side['version']}" for side in (self.old, self.new))

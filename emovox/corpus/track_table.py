@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 
 from emovox.corpus.tracks import Corpus, FaceSource, Track
+from emovox.dataset.store import read_rows
 from emovox.errors import InputError, TrackError, first_line
-from emovox.files import LFS_HINT, is_lfs_pointer
+from emovox.files import LFS_HINT, is_lfs_pointer, regular
 from emovox.ids import is_below, parse_track_id, printable
+from emovox.limits import MAX_TABLE, MAX_TEXT
 from emovox.paths import as_path, local_copy
 
 TRACK_COLUMNS = ("track_id", "video", "identity", "start", "end")
@@ -43,10 +44,12 @@ def read_table(
         with local_copy(path) as local:
             if is_lfs_pointer(local):
                 raise InputError(f"{path}: {LFS_HINT}")
-            table = pq.read_table(local) if suffix == ".parquet" else _read_csv(local, suffix)
+            if regular(local).stat().st_size > MAX_TABLE:
+                raise ValueError(f"has more than {MAX_TABLE:,} bytes")
+            table = read_rows(local) if suffix == ".parquet" else _read_csv(local, suffix)
         names = table.column_names
         texts = {name: _as_text(column) for name, column in zip(names, table.columns, strict=True)}
-    except (pa.ArrowException, UnicodeDecodeError, OSError) as error:
+    except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
         reason = first_line(error)
         raise InputError(f"{path}: not readable as CSV or Parquet: {reason}") from error
     if missing := [c for c in required if c not in names]:
@@ -73,7 +76,7 @@ def _as_text(column: pa.ChunkedArray) -> list[str | None] | None:
 def _read_csv(path: Path, suffix: str) -> pa.Table:
     delimiter = "\t" if suffix == ".tsv" else ","
     with path.open("rb") as file:
-        header = file.readline().decode("utf-8-sig").strip().split(delimiter)
+        header = file.readline(MAX_TEXT).decode("utf-8-sig").strip().split(delimiter)
     texts = {name.strip().strip('"'): pa.string() for name in header}
     options = pyarrow.csv.ConvertOptions(
         column_types=texts, strings_can_be_null=True, null_values=[""]

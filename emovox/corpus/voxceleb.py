@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError, first_line
-from emovox.files import LFS_HINT, LFS_POINTER
+from emovox.files import LFS_HINT, LFS_POINTER, read_text
 from emovox.ids import TrackKey, is_name
 from emovox.paths import as_path, error_name
 
@@ -86,7 +86,7 @@ def read_boxes(path: Path, name: str) -> Boxes:
         TrackError: the file is missing, unreadable, or has no usable row.
     """
     try:
-        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        lines = read_text(path, encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
         fault = error_name(error, path)
         raise TrackError("boxes", fault, f"{name}: {error.strerror}") from error
@@ -244,8 +244,8 @@ def _read_lines(path: Path) -> list[str]:
 
 def _read_text(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        text = read_text(path, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({first_line(error)}); pass the folder of the lists as "
             "--meta, or run `emovox download splits`"

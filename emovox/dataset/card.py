@@ -12,13 +12,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emovox.dataset import card_text, schema
 from emovox.dataset.documents import outputs_of, read_document, read_manifest, tables_of
-from emovox.dataset.store import matrix_of
+from emovox.dataset.store import DAMAGED, matrix_of, open_table, read_rows
 from emovox.emotions import Outputs
 from emovox.errors import CheckError, InputError, first_line
+from emovox.files import read_text
 
 # Hugging Face's size categories, and the numbers of rows between them.
 SIZES = (
@@ -48,10 +48,9 @@ def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, Counts]:
     columns = schema.columns(Outputs(emotions)).logits
     for split in manifest["totals"]["by_split"]:
         counts = counted[split] = Counts()
-        tracks = pq.read_table(root / schema.table_file("tracks", split), columns=["label"])
+        tracks = read_rows(root / schema.table_file("tracks", split), ["label"])
         counts.labels.update(tracks["label"].to_pylist())
-        path = root / schema.table_file("frames", split)
-        frames = pq.ParquetFile(path, pre_buffer=False)  # a buffer would hold the whole file
+        frames = open_table(root / schema.table_file("frames", split))
         for batch in frames.iter_batches(schema.ROW_GROUP_ROWS, columns=list(columns)):
             counts.add([], matrix_of(batch, columns), emotions)
     return counted
@@ -144,7 +143,7 @@ def card_of(root: str | os.PathLike[str]) -> str:
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)
     try:
         return render_card(manifest, provenance, count(root, manifest))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException) as error:
+    except (*DAMAGED, pa.ArrowException) as error:
         raise InputError(f"{root}: not a complete dataset ({first_line(error)})") from error
 
 
@@ -157,7 +156,7 @@ def check_card(root: str | os.PathLike[str]) -> None:
     """
     path = Path(root) / schema.CARD
     try:
-        found = path.read_text(encoding="utf-8").splitlines()
+        found = read_text(path).splitlines()
     except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot read ({first_line(error)})") from error
     expected = card_of(root).splitlines()

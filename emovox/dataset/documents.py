@@ -1,6 +1,5 @@
 """Read the JSON documents of a dataset."""
 
-import json
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import Any
 from emovox.dataset import schema
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
-from emovox.files import LFS_HINT, is_lfs_pointer, sha256_file
-from emovox.ids import is_below
+from emovox.files import LFS_HINT, is_lfs_pointer, parse_json, read_text, sha256_file
+from emovox.ids import printable
 
 LEADS_OUTSIDE = "links to a file outside the dataset; replace the link by the file"
 
@@ -33,7 +32,7 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
         if is_lfs_pointer(file):
             raise InputError(f"{file}: {LFS_HINT}")
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except OSError as error:
         raise InputError(f"{path}: cannot read: {first_line(error)}") from error
     except ValueError as error:
@@ -73,8 +72,8 @@ def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
         if key not in manifest:
             raise InputError(f"{path}: not the manifest of a dataset ({key} is missing)")
     if (version := manifest["schema_version"]) != schema.SCHEMA_VERSION:
-        expected = schema.SCHEMA_VERSION
-        raise InputError(f"{path}: contract version {version}; this emovox reads {expected}")
+        expected, shown = schema.SCHEMA_VERSION, printable(str(version))
+        raise InputError(f"{path}: contract version {shown}; this emovox reads {expected}")
     return manifest
 
 
@@ -85,27 +84,19 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
         InputError: the folder or the manifest is missing, or the manifest is not one of a dataset
             or of another contract version.
     """
-    path = Path(root) / schema.MANIFEST
+    from emovox.dataset.json_schemas import faults  # slow to import
+
     manifest = read_header(root)
-    try:
-        step_ms, files = manifest["step_ms"], manifest["files"]
-        _ = manifest["totals"]["by_split"], manifest["totals"]["tracks"]
-        _ = manifest["emotions"], manifest["values"]
-    except (KeyError, TypeError) as error:
-        raise InputError(f"{path}: not the manifest of a dataset ({first_line(error)})") from error
-    if not isinstance(step_ms, int) or step_ms < 1:
-        raise InputError(f"{path}: step_ms is {step_ms!r}, expected a number of milliseconds")
-    if not (
-        isinstance(files, list)
-        and all(isinstance(f, dict) and isinstance(f.get("path"), str) for f in files)
-        and all(is_below(f["path"]) for f in files)
-    ):
-        raise InputError(f"{path}: files is not a list of files with a path below the dataset")
-    _check_links(Path(root), (f["path"] for f in files))
+    path = Path(root) / schema.MANIFEST
     try:
         outputs_of(manifest)
     except (TypeError, ConfigError) as error:
         raise InputError(f"{path}: emotions or values: {first_line(error)}") from error
+    except KeyError:
+        pass  # a fault of the schema
+    if found := faults("manifest", manifest):
+        raise InputError(f"{path}: not the manifest of a dataset ({found[0]})")
+    _check_links(Path(root), (f["path"] for f in manifest["files"]))
     return manifest
 
 

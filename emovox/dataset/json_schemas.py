@@ -3,22 +3,28 @@
 `emovox schema` prints them with the tables.
 """
 
+from itertools import islice
 from typing import Any
 
-from jsonschema import Draft202012Validator
+from jsonschema import Draft202012Validator, validators
 
 from emovox.dataset import schema
 from emovox.emotions import MAX_EMOTIONS, NAME
+from emovox.ids import CONTROL, printable
+from emovox.limits import MAX_COUNT
 
 Schema = dict[str, Any]
 
-TEXT: Schema = {"type": "string", "minLength": 1}
-MAYBE_TEXT: Schema = {"type": ["string", "null"]}
-COUNT: Schema = {"type": "integer", "minimum": 0}
+MAX_FAULTS = 1000  # per document
+
+PRINTABLE: Schema = {"not": {"type": "string", "pattern": CONTROL}}
+TEXT: Schema = {"type": "string", "minLength": 1} | PRINTABLE
+MAYBE_TEXT: Schema = {"type": ["string", "null"]} | PRINTABLE
+COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_COUNT}
 SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
 MAYBE_SHA256: Schema = {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
 # Below the dataset: not absolute, without `..`, not hidden.
-PATH: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_-]*(\.?[A-Za-z0-9_/-]+)*$"}
+PATH: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_/-]*(\.[A-Za-z0-9_/-]+)*$"}
 
 
 def _open(optional: Schema | None = None, /, **required: Schema) -> Schema:
@@ -52,7 +58,7 @@ MANIFEST = _open(
     created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$"},
     emotions=_names(minItems=2, maxItems=MAX_EMOTIONS),
     values=_names(minItems=0),
-    step_ms={"type": "integer", "minimum": 1},
+    step_ms={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
     teacher=TEACHER,
     totals=_closed(
         tracks=COUNT,
@@ -152,17 +158,31 @@ def describe_documents() -> dict[str, Any]:
     return {name: dialect | document for name, document in DOCUMENTS.items()}
 
 
+def _unique(validator: Any, value: Any, instance: Any, document: Schema) -> Any:
+    """Yield the fault of a list with equal items; not of a long one, where the search is slow."""
+    if isinstance(instance, list) and len(instance) <= 2 * MAX_EMOTIONS:
+        yield from Draft202012Validator.VALIDATORS["uniqueItems"](
+            validator, value, instance, document
+        )
+
+
+VALIDATOR = validators.extend(
+    Draft202012Validator,
+    {"uniqueItems": _unique},
+    # 1.0 is no integer here.
+    type_checker=Draft202012Validator.TYPE_CHECKER.redefine("integer", lambda _, x: type(x) is int),
+)
+
+
 def faults(name: str, content: Any) -> list[str]:
-    """Return the violations of the schema of `DOCUMENTS[name]`, one line each."""
-    errors = sorted(
-        Draft202012Validator(DOCUMENTS[name]).iter_errors(content),
-        key=lambda error: [*map(str, error.path)],
-    )
-    return [
-        f"{'.'.join(map(str, error.path)) or 'document'}: {_short(error.message)}"
-        for error in errors
-    ]
+    """Return the violations of the schema of `DOCUMENTS[name]`, one line each, at most 1,000."""
+    errors = islice(VALIDATOR(DOCUMENTS[name]).iter_errors(content), MAX_FAULTS)
+    found = sorted((list(map(str, error.path)), _short(error)) for error in errors)
+    return [f"{'.'.join(path) or 'document'}: {text}" for path, text in found]
 
 
-def _short(message: str) -> str:
+def _short(error: Any) -> str:
+    message = printable(error.message)
+    if error.validator == "pattern" and error.validator_value == PATH["pattern"]:
+        message = f"{printable(error.instance)!r} is not a path below the dataset"
     return message if len(message) <= 200 else f"{message[:100]} ... {message[-97:]}"

@@ -19,10 +19,17 @@ import numpy as np
 from emovox.cache import cache_folder
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash, outputs_of
-from emovox.dataset.store import ContentHash, matrix_of, read_frames
+from emovox.dataset.store import ContentHash, frames_file, matrix_of, read_frames
 from emovox.emotions import Outputs
-from emovox.errors import EmovoxError, InputError
-from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file, write_text
+from emovox.errors import EmovoxError, InputError, first_line
+from emovox.files import (
+    check_expansion,
+    exclusive,
+    remove_leftovers,
+    replace_file,
+    sha256_file,
+    write_text,
+)
 
 
 @dataclass(frozen=True)
@@ -100,7 +107,11 @@ def _unpack(
 
     columns = schema.columns(outputs)
     names = columns.logits + columns.values
-    rows, index = np.empty((num_rows, len(names)), np.float32), np.empty(num_rows, np.int32)
+    try:
+        check_expansion(num_rows * 4 * (len(names) + 1), frames_file(root, split, container))
+        rows, index = np.empty((num_rows, len(names)), np.float32), np.empty(num_rows, np.int32)
+    except (OSError, ValueError, MemoryError) as error:
+        raise InputError(f"{root}: frames of {split}: {first_line(error)}") from error
     content, start = ContentHash(columns.frames), 0
     runs: list[str] = []
     starts: list[np.ndarray] = []

@@ -15,12 +15,11 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash, outputs_of, read_manifest
 from emovox.dataset.mmap_cache import Arrays, hash_names, open_arrays
-from emovox.dataset.store import ContentHash, read_frames
+from emovox.dataset.store import DAMAGED, ContentHash, read_frames, read_rows
 from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
 from emovox.dataset.targets import pool_window
 from emovox.errors import ConfigError, InputError, first_line
@@ -33,25 +32,20 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class TrackLogits:
-    """One track and its logits.
+    """One track and its logits."""
 
-    Attributes:
-        track_id, identity_id, video_id, split, label: as in the table `tracks`.
-        logits: float32 `[n, E]` in the order of the dataset's emotions; memory-mapped, read-only.
-        values: float32 `[n, V]` in the order of the dataset's values; memory-mapped, read-only.
-        frame_index: int32 `[n]`, grid points.
-        times: float64 `[n]`, seconds from the start of the track.
-    """
-
+    # As in the table `tracks`
     track_id: str
     identity_id: str
     video_id: str
     split: str
     label: str
+    # Float32 `[n, E]` in the order of the dataset's emotions; memory-mapped, read-only
     logits: np.ndarray
+    # Float32 `[n, V]` in the order of the dataset's values; memory-mapped, read-only
     values: np.ndarray
-    frame_index: np.ndarray
-    times: np.ndarray
+    frame_index: np.ndarray  # int32 `[n]`, grid points
+    times: np.ndarray  # float64 `[n]`, seconds from the start of the track
 
     def __repr__(self) -> str:
         return (
@@ -319,11 +313,8 @@ class Dataset:
         """Return a Parquet table as it is stored, hidden identities included."""
         name, columns = schema.table_file(table, split), self.columns.of(table)
         try:
-            stored = pq.read_table(
-                self.path / name, memory_map=True, page_checksum_verification=True
-            )
-            stored = stored.select(columns.names).cast(columns)
-        except (OSError, KeyError, ValueError, pa.ArrowException) as error:
+            stored = read_rows(self.path / name, columns.names).cast(columns)
+        except (*DAMAGED, pa.ArrowException) as error:
             reason = f"cannot read {table} of {split}: {first_line(error)}"
             raise InputError(f"{self.path / name}: {reason}") from error
         if table == "tracks":  # open_arrays checks the frames

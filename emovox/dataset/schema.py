@@ -113,20 +113,16 @@ DROPPED = _table("track_id", "source", "stage", "error", "message", "attempts", 
 
 @dataclass(frozen=True)
 class Columns:
-    """Columns of datasets with certain outputs; see `columns`.
+    """Columns of datasets with certain outputs; see `columns`."""
 
-    Attributes:
-        outputs: names of the emotions and values.
-        logits, values: names of their columns in `frames`.
-        maxima, means: names of their columns in `tracks`.
-        frames, tracks: the tables' columns.
-    """
-
-    outputs: Outputs
+    outputs: Outputs  # names of the emotions and values
+    # Names of their columns in `frames`
     logits: tuple[str, ...]
     values: tuple[str, ...]
+    # Names of their columns in `tracks`
     maxima: tuple[str, ...]
     means: tuple[str, ...]
+    # The tables' columns
     frames: pa.Schema
     tracks: pa.Schema
 

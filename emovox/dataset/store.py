@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -14,13 +15,15 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import InputError, first_line
-from emovox.files import replace_file, sha256_file
+from emovox.files import check_expansion, regular, replace_file, sha256_file
 from emovox.hdf5 import open_hdf5
+from emovox.limits import MAX_CHUNK, MAX_ROW_GROUP, MAX_ROW_GROUP_ROWS, MAX_TEXT
 
 TRACKS_PER_WRITE = 16_384  # to HDF5: h5py keeps several copies of each string
 MAX_PENDING = 32  # pieces; a slice keeps the whole table that it is part of in memory
+TEXTS_PER_READ = 64  # from HDF5
 # Errors that reading a damaged table raises.
-DAMAGED = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError)
+DAMAGED = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError)
 
 FileEntry = dict[str, Any]  # an entry of `files` in the manifest
 
@@ -233,13 +236,39 @@ def _fill(
         start = stop
 
 
+def _array(file: Any, path: str) -> Any:
+    """Return an array of an HDF5 file; ValueError if it claims more than it can store."""
+    array = file[path]
+    check_expansion(array.size * array.dtype.itemsize, array.id.get_storage_size())
+    if math.prod(array.chunks or (0,)) * array.dtype.itemsize > MAX_CHUNK:
+        raise ValueError(f"/{path} has chunks of over {MAX_CHUNK:,} bytes")
+    return array
+
+
+def read_array(file: Any, path: str) -> np.ndarray:
+    """Return the values of an array of an HDF5 file, with strings as objects."""
+    array = _array(file, path)
+    if array.dtype.kind != "O":
+        values: np.ndarray = array[:]
+        return values
+    texts: list[str] = []
+    for start in range(0, len(array), TEXTS_PER_READ):  # many may be the same long one
+        texts += array.asstr()[start : start + TEXTS_PER_READ].tolist()
+        if max(map(len, texts[start:])) > MAX_TEXT:
+            raise ValueError(f"/{path} has a text of over {MAX_TEXT:,} bytes")
+    return np.array(texts, object)
+
+
 def read_hdf5_frames(
     path: Path, outputs: Outputs, rows: int = schema.ROW_GROUP_ROWS
 ) -> Iterator[pa.Table]:
     """Yield the frames of an HDF5 file as tables of the contract, `rows` rows at a time."""
     with open_hdf5(path) as file:
-        ids = file["tracks/track_id"].asstr()[:]
-        track_of_row = np.repeat(np.arange(len(ids)), file["tracks/n_frames"][:])
+        ids, counts = read_array(file, "tracks/track_id"), read_array(file, "tracks/n_frames")
+        for path_inside in (*matrices_of(outputs), *schema.HDF5_FRAMES):
+            if len(_array(file, path_inside)) != counts.sum() or counts.min(initial=0) < 0:
+                raise ValueError("the numbers of frames are not those of the tracks")
+        track_of_row = np.repeat(np.arange(len(ids)), counts)
         names = pa.array(ids, pa.string())
         for start in range(0, len(track_of_row), rows):
             part = slice(start, start + rows)
@@ -252,11 +281,57 @@ def read_hdf5_frames(
             yield pa.Table.from_arrays(arrays, schema=schema.columns(outputs).frames)
 
 
+def open_table(path: Path) -> pq.ParquetFile:
+    """Open a Parquet file of a dataset; page checksums are verified.
+
+    Texts come as dictionaries, in which a long one is stored once however often it occurs.
+
+    Raises:
+        OSError, ArrowException, ValueError: it is damaged, or claims more than a table may have.
+    """
+    columns = pq.read_schema(regular(path))
+    options: dict[str, Any] = {"memory_map": True, "page_checksum_verification": True}
+    texts = [field.name for field in columns if pa.types.is_string(field.type)]
+    file = pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False, **options)
+    groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]
+    sizes = [max(g.total_byte_size, 4 * g.num_rows * g.num_columns) for g in groups]
+    check_expansion(sum(sizes), path)
+    if sum(group.num_rows for group in groups) != file.metadata.num_rows:
+        raise ValueError("the number of rows is not that of its row groups")
+    for group, size in zip(groups, sizes, strict=True):
+        if not 0 <= group.num_rows <= MAX_ROW_GROUP_ROWS or size > MAX_ROW_GROUP:
+            raise ValueError(f"a row group claims {group.num_rows:,} rows and {size:,} bytes")
+    return file
+
+
+def plain_texts(table: pa.Table, stored: int = 0) -> pa.Table:
+    """Return a table, from a file of `stored` bytes, with plain texts in place of dictionaries."""
+    import pyarrow.compute as pc
+
+    for i, column in enumerate(table.columns):
+        if pa.types.is_dictionary(column.type):
+            lengths = (pc.take(pc.binary_length(c.dictionary), c.indices) for c in column.chunks)
+            check_expansion(sum(pc.sum(length).as_py() or 0 for length in lengths), stored)
+            field = table.field(i).with_type(pa.string())
+            table = table.set_column(i, field, column.cast(pa.string()))
+    return table
+
+
 def read_pieces(path: Path) -> Iterator[pa.Table]:
     """Yield the rows of a Parquet file in pieces; page checksums are verified."""
-    file = pq.ParquetFile(path, memory_map=True, page_checksum_verification=True, pre_buffer=False)
-    for batch in file.iter_batches(schema.ROW_GROUP_ROWS):
-        yield pa.Table.from_batches([batch])
+    for batch in open_table(path).iter_batches(schema.ROW_GROUP_ROWS):
+        yield plain_texts(pa.Table.from_batches([batch]))
+
+
+def read_rows(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Return the rows of a Parquet file, of some columns or all; see `open_table`."""
+    return plain_texts(open_table(path).read(columns), path.stat().st_size)
+
+
+def frames_file(root: Path, split: str, container: str) -> Path:
+    """Return the file of the frames of a split."""
+    is_hdf5 = container == "hdf5"
+    return root / (schema.hdf5_file(split) if is_hdf5 else schema.table_file("frames", split))
 
 
 def read_frames(root: Path, split: str, container: str, outputs: Outputs) -> Iterator[pa.Table]:
@@ -265,8 +340,7 @@ def read_frames(root: Path, split: str, container: str, outputs: Outputs) -> Ite
     Raises:
         InputError: the file is missing or damaged.
     """
-    is_hdf5 = container == "hdf5"
-    path = root / (schema.hdf5_file(split) if is_hdf5 else schema.table_file("frames", split))
+    is_hdf5, path = container == "hdf5", frames_file(root, split, container)
     try:
         for piece in read_hdf5_frames(path, outputs) if is_hdf5 else read_pieces(path):
             yield piece.cast(schema.columns(outputs).frames)
@@ -280,4 +354,4 @@ def read_table(
 ) -> pa.Table:
     """Return one table of one split; empty if the split has no rows."""
     path = Path(root) / schema.table_file(table, split)
-    return pq.read_table(path) if path.exists() else schema.columns(outputs).of(table).empty_table()
+    return read_rows(path) if path.exists() else schema.columns(outputs).of(table).empty_table()

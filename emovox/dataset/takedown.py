@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.errors import InputError, first_line
+from emovox.files import read_text
 
 HASH = re.compile("[0-9a-f]{64}")
 HEADER = "# SHA-256 of the identity_id of everyone whose rows were taken out.\n"
@@ -43,8 +44,8 @@ def read_list(path: str | os.PathLike[str]) -> frozenset[str]:
             line, which may be a removal request.
     """
     try:
-        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
+        lines = read_text(Path(path), encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
         raise InputError(f"{path}: cannot read ({first_line(error)})") from error
     hashes = set()
     for number, line in enumerate(lines, start=1):
@@ -94,21 +95,14 @@ def mentions_listed(text: str, listed: Collection[str]) -> bool:
 
 @dataclass(frozen=True)
 class SplitView:
-    """Rows of a split that remain when a takedown list is applied.
+    """Rows of a split that remain when a takedown list is applied."""
 
-    Attributes:
-        tracks: bool `[T]`, True for the rows of `tracks` that remain.
-        frames: bool `[N]`, the same for the rows of `frames` and of `faces`.
-        starts, ends: int64, first and last + 1 of the rows of each remaining track in the stored
-            `frames`.
-        identities: ids of the hidden identities.
-    """
-
-    tracks: np.ndarray
-    frames: np.ndarray
+    tracks: np.ndarray  # bool `[T]`, True for the rows of `tracks` that remain
+    frames: np.ndarray  # bool `[N]`, the same for the rows of `frames` and of `faces`
+    # Int64, first and last + 1 of the rows of each remaining track in the stored `frames`
     starts: np.ndarray
     ends: np.ndarray
-    identities: frozenset[str]
+    identities: frozenset[str]  # ids of the hidden identities
 
     @property
     def num_hidden_tracks(self) -> int:

@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line
 from emovox.files import write_text
+from emovox.limits import MAX_DOWNLOAD
 from emovox.urls import public_url
 
 CHUNK = 1 << 16
@@ -171,7 +172,9 @@ def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> 
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return None  # the length is that of the encoded form
     length = response.headers.get("Content-Length", "")
-    total = int(length) if length.isdecimal() else None
+    total = int(length) if length.isascii() and length.isdecimal() else None
+    if length and (total is None or total > MAX_DOWNLOAD):
+        raise NetworkError(f"{url}: the server sent the length {length[:40]!r}")
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
     if validator:
@@ -200,7 +203,11 @@ def _append(response: Response, part: Path, start: int, total: int | None) -> No
                 desc=part.stem, total=total, initial=start, unit="B", unit_scale=True, disable=None
             ) as bar,
         ):
+            received = start
             for chunk in response.iter_content(CHUNK):
+                received += len(chunk)
+                if received > (MAX_DOWNLOAD if total is None else total):
+                    raise NetworkError(f"{part.name}: the server sent more bytes than it claims")
                 file.write(chunk)
                 bar.update(len(chunk))
     except requests.RequestException:

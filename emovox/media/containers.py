@@ -9,6 +9,7 @@ from typing import IO, Any
 
 import av
 
+from emovox.files import regular
 from emovox.limits import MAX_BOXES
 
 # FFmpeg's names of the containers that are opened. Others may name files to read: playlists (HLS,
@@ -72,7 +73,7 @@ def check_own_data(path: Path) -> None:
 
     FFmpeg does not open those, but may decode what lies at the same places in this file.
     """
-    with path.open("rb", buffering=0) as file:
+    with regular(path).open("rb", buffering=0) as file:
         end = file.seek(0, os.SEEK_END)
         if any(_places(file, 0, end, NESTING, iter(range(MAX_BOXES)))):
             raise ContainerError(errno.EINVAL, ELSEWHERE)

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 
 from emovox.errors import TrackError
+from emovox.files import regular
+from emovox.limits import MAX_PICTURE
 from emovox.media.video import Deadline, GridFrame
 from emovox.paths import error_name
 
@@ -63,7 +65,8 @@ class ImageTrack:
 def _read(path: Path) -> np.ndarray:
     """Read a JPEG as uint8 `[H, W, 3]` RGB."""
     try:
-        data = path.read_bytes()
+        with regular(path).open("rb") as file:
+            data = file.read(MAX_PICTURE)
     except OSError as error:
         message = f"{path.name}: {error.strerror}"
         raise TrackError("decode", error_name(error), message) from error

@@ -17,7 +17,14 @@ import numpy as np
 import soundfile
 
 from emovox.errors import InputError
-from emovox.limits import MAX_FILE_SECONDS, MAX_SAMPLE_RATE
+from emovox.files import regular
+from emovox.limits import (
+    MAX_CHANNELS,
+    MAX_FILE_SECONDS,
+    MAX_SAMPLE_RATE,
+    MAX_SAMPLES_PER_BYTE,
+    MAX_SOUND_BYTES,
+)
 from emovox.media.containers import open_media
 from emovox.media.streams import choose_stream
 from emovox.media.truncation import STREAMED, missing_end
@@ -48,7 +55,7 @@ MAX_OVERLAP = 1.0
 def open_sound(path: Path) -> "SndFile | AvFile":
     """Open the sound of a file, by its content and not its name; InputError if it has none."""
     try:
-        with path.open("rb") as file:
+        with regular(path).open("rb") as file:
             magic = file.read(12)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
@@ -66,6 +73,12 @@ class _NotSeekableError(Exception):
     """libsndfile cannot go to every sample of a file."""
 
 
+def check_form(path: Path, rate: int, channels: int) -> None:
+    """Raise InputError for an impossible sample rate or number of channels."""
+    if not 0 < rate <= MAX_SAMPLE_RATE or not 0 < channels <= MAX_CHANNELS:
+        raise InputError(f"{path}: invalid sample rate {rate} or number of channels {channels}")
+
+
 class SndFile(ExitStack):
     """A file that libsndfile reads.
 
@@ -78,7 +91,10 @@ class SndFile(ExitStack):
         self.path = path
         self._file = self.enter_context(soundfile.SoundFile(os.fsencode(path)))
         self.rate: int = self._file.samplerate
+        check_form(path, self.rate, self._file.channels)
         length = self._file.frames / self.rate
+        if self._file.frames > MAX_SAMPLES_PER_BYTE * path.stat().st_size:
+            raise InputError(f"{path}: cut short: claims {length:,.0f} s")
         if not self._file.seekable() or length > MAX_FILE_SECONDS or "MPEG" in self._file.subtype:
             self.close()
             raise _NotSeekableError
@@ -90,6 +106,8 @@ class SndFile(ExitStack):
         """Return the samples from `begin` to `end`, or to the end of the file, float32 `[L, C]`."""
         begin = min(begin, self._file.frames)
         num = min(self._file.frames if end is None else end, self._file.frames) - begin
+        if num * self._file.channels * 4 > MAX_SOUND_BYTES:
+            raise InputError(f"{self.path}: claims {num:,} samples; read it in parts")
         try:
             self._file.seek(begin)
             samples: np.ndarray = self._file.read(num, dtype="float32", always_2d=True)
@@ -118,8 +136,7 @@ class AvFile(ExitStack):
         self._stream = self._open()
         self._formats = self._stream.container.format.name
         self.rate: int = self._stream.codec_context.sample_rate
-        if not 0 < self.rate <= MAX_SAMPLE_RATE:
-            raise InputError(f"{path}: invalid sample rate {self.rate}")
+        check_form(path, self.rate, max(self._stream.codec_context.channels, 1))
 
     def _open(self) -> "av.AudioStream":
         try:

@@ -4,6 +4,8 @@ import re
 from pathlib import Path
 from typing import BinaryIO
 
+from emovox.files import regular
+
 STREAMED = 0x7FFFFF00  # bytes; writers that do not know a 32-bit size give 0 or more than this
 MAX_OGG_PAGE = 65_307  # bytes
 SEGMENT = bytes.fromhex("18538067")  # of Matroska
@@ -17,7 +19,7 @@ def missing_end(path: Path) -> str:
     Raises:
         OSError: the file cannot be read.
     """
-    with path.open("rb") as file:
+    with regular(path).open("rb") as file:
         size = file.seek(0, 2)
         file.seek(0)
         head = file.read(1024)

@@ -19,19 +19,12 @@ MIN_MATCHES = 0.95  # fraction of the media files that must match a layout for i
 
 @dataclass(frozen=True, slots=True)
 class Utterance:
-    """One labelled recording.
+    """One labelled recording."""
 
-    Attributes:
-        path: media file.
-        label: emotion, one of `EMOTIONS` where possible.
-        speaker: id of the speaker; None if the corpus does not give one.
-        partition: `train` or `val`; None if the corpus defines no partition.
-    """
-
-    path: Path
-    label: str
-    speaker: str | None = None
-    partition: str | None = None
+    path: Path  # media file
+    label: str  # emotion, one of `EMOTIONS` where possible
+    speaker: str | None = None  # id of the speaker; None if the corpus does not give one
+    partition: str | None = None  # `train` or `val`; None if the corpus defines no partition
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,21 +38,15 @@ class DroppedFile:
 
 @dataclass
 class SpeechCorpus:
-    """Labelled utterances.
+    """Labelled utterances."""
 
-    Attributes:
-        layout: layout of the corpus.
-        root: folder of the corpus, or of the table.
-        utterances: sorted by path, or in the order of the table.
-        dropped: files of the corpus that give no utterance.
-        notes: lines for the user about skipped files.
-    """
-
-    layout: str
-    root: Path
+    layout: str  # layout of the corpus
+    root: Path  # folder of the corpus, or of the table
+    # Sorted by path, or in the order of the table
     utterances: list[Utterance] = field(default_factory=list)
+    # Files of the corpus that give no utterance
     dropped: list[DroppedFile] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)  # lines for the user about skipped files
 
     def shown(self, path: Path) -> str:
         """Return a path without the root; for a path outside of it only the file name."""

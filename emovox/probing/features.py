@@ -7,9 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import pyarrow.parquet as pq
 
 from emovox.dataset import schema
+from emovox.dataset.store import read_rows
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.files import kind_of_file
 from emovox.labelling.label_videos import label_videos
@@ -152,7 +152,7 @@ def video_features(
     with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
         folder = Path(name)
         dataset, track_ids = label_videos(paths, teacher, folder, device=device, num_jobs=num_jobs)
-        dropped = pq.read_table(dataset.path / schema.DROPPED_FILE).to_pylist()
+        dropped = read_rows(dataset.path / schema.DROPPED_FILE).to_pylist()
         reasons = {row["track_id"]: row for row in dropped}
         for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
             if track_id in dataset:

@@ -71,31 +71,18 @@ PUBLISHED: dict[str, tuple[Row, ...]] = {
 
 @dataclass(frozen=True, repr=False)
 class ProbeResult:
-    """Result of a probe on a corpus.
+    """Result of a probe on a corpus."""
 
-    Attributes:
-        checkpoint: name or file name of the network, as requested.
-        corpus: name of the corpus's folder or table.
-        config: options of the probe.
-        model: name and sha256 of the network; empty for the baseline alone.
-        layout: layout of the corpus.
-        counts: utterances by label, in the order of the classes.
-        num_speakers: number of speakers; None if unknown.
-        probed: scores of each kind of features.
-        dropped: files that give no utterance.
-        notes: remarks on the results.
-    """
-
-    checkpoint: str
-    corpus: str
-    config: ProbeConfig
-    model: dict[str, str]
-    layout: str
-    counts: dict[str, int]
-    num_speakers: int | None
-    probed: tuple[FeatureScores, ...]
-    dropped: tuple[DroppedFile, ...]
-    notes: tuple[str, ...]
+    checkpoint: str  # name or file name of the network, as requested
+    corpus: str  # name of the corpus's folder or table
+    config: ProbeConfig  # options of the probe
+    model: dict[str, str]  # name and sha256 of the network; empty for the baseline alone
+    layout: str  # layout of the corpus
+    counts: dict[str, int]  # utterances by label, in the order of the classes
+    num_speakers: int | None  # number of speakers; None if unknown
+    probed: tuple[FeatureScores, ...]  # scores of each kind of features
+    dropped: tuple[DroppedFile, ...]  # files that give no utterance
+    notes: tuple[str, ...]  # remarks on the results
 
     def __repr__(self) -> str:
         scores = "".join(

@@ -23,18 +23,12 @@ DENIED = (401, 403)
 
 @dataclass(frozen=True)
 class Repository:
-    """A dataset repository on the Hub; each version is a tag, the newest the main branch.
+    """A dataset repository on the Hub; each version is a tag, the newest the main branch."""
 
-    Attributes:
-        repo_id: `ORG/NAME`.
-        version: tag of the upload.
-        private: visible to its owners only.
-        api: a `huggingface_hub.HfApi`, or a stand-in such as `emovox.testing.FakeHub`.
-    """
-
-    repo_id: str
-    version: str
-    private: bool
+    repo_id: str  # `ORG/NAME`
+    version: str  # tag of the upload
+    private: bool  # visible to its owners only
+    # A `huggingface_hub.HfApi`, or a stand-in such as `emovox.testing.FakeHub`
     api: Any = field(repr=False)
 
     def check(self) -> None:

@@ -46,21 +46,14 @@ class NotValidError(CheckError):
 
 @dataclass(frozen=True, repr=False)
 class Release:
-    """A release on disk.
+    """A release on disk."""
 
-    Attributes:
-        out: folder.
-        manifest: content of its manifest.json.
-        num_listed: number of identities on its takedown list.
-        removed: numbers of identities, tracks, frames and dropped tracks that the list removed.
-        is_new: False if the release existed before.
-    """
-
-    out: Path
-    manifest: Mapping[str, Any]
-    num_listed: int
+    out: Path  # folder
+    manifest: Mapping[str, Any]  # content of its manifest.json
+    num_listed: int  # number of identities on its takedown list
+    # Numbers of identities, tracks, frames and dropped tracks that the list removed
     removed: Mapping[str, int]
-    is_new: bool = True
+    is_new: bool = True  # False if the release existed before
 
     def __repr__(self) -> str:
         totals = self.manifest["totals"]

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
+from emovox.dataset.store import DAMAGED, read_rows
 from emovox.dataset.takedown import mentions_listed
 from emovox.errors import InputError
 
@@ -171,8 +171,8 @@ def dropped_reasons(dataset: Dataset) -> tuple[DroppedReason, ...] | None:
     if not path.is_file():
         return None
     try:
-        rows = pq.read_table(path, columns=schema.DROPPED.names).to_pylist()
-    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        rows = read_rows(path, schema.DROPPED.names).to_pylist()
+    except (*DAMAGED, pa.ArrowException) as error:
         raise InputError(f"{path}: cannot read ({type(error).__name__})") from error
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:

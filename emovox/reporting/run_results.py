@@ -17,12 +17,16 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from emovox.errors import InputError, first_line
+from emovox.files import read_text
 from emovox.scores import Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
 PREDICTIONS = "predictions.parquet"
 # Errors of reading a file that is damaged or has other content.
-UNREADABLE = (OSError, ValueError, KeyError, TypeError, AttributeError, pa.ArrowException)
+UNREADABLE = (
+    *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
+    pa.ArrowException,
+)
 
 
 @dataclass(frozen=True)
@@ -112,13 +116,13 @@ def read_results(folders: Sequence[Path]) -> Results:
 
 
 def _read_log(path: Path, results: Results) -> None:
-    lines = path.read_text(encoding="utf-8").splitlines()
+    lines = read_text(path).splitlines()
     records = [dict(json.loads(line)) for line in lines if line.strip()]
     results.training = results.training or records
 
 
 def _read_evaluation(path: Path, results: Results) -> None:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(read_text(path))
     if "part" in found:
         plain, mirrored = found["without_mirror_averaging"], found["with_mirror_averaging"]
         results.teachers.append(
@@ -137,7 +141,7 @@ def _read_evaluation(path: Path, results: Results) -> None:
 
 
 def _read_probe(path: Path, results: Results) -> None:
-    found = json.loads(path.read_text(encoding="utf-8"))
+    found = json.loads(read_text(path))
     corpus = found["corpus"]
     results.probes.append(
         ProbeSummary(

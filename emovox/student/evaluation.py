@@ -54,26 +54,16 @@ class SplitPredictions:
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
-    """Scores of one student on the validation splits of one dataset.
+    """Scores of one student on the validation splits of one dataset."""
 
-    Attributes:
-        student: name and sha256 of the student.
-        dataset: name and version of the dataset.
-        protocol: protocol of reading sound.
-        timing: mapping from seconds to frames.
-        splits: scores by split.
-        heard_minus_unheard: difference of the mean AUC, see `main_mean`; None if a split is
-            missing.
-        predictions: predictions by split.
-    """
-
-    student: Mapping[str, str]
-    dataset: Mapping[str, str]
-    protocol: str
-    timing: str
-    splits: Mapping[str, SplitScores]
+    student: Mapping[str, str]  # name and sha256 of the student
+    dataset: Mapping[str, str]  # name and version of the dataset
+    protocol: str  # protocol of reading sound
+    timing: str  # mapping from seconds to frames
+    splits: Mapping[str, SplitScores]  # scores by split
+    # Difference of the mean AUC, see `main_mean`; None if a split is missing
     heard_minus_unheard: Interval | None
-    predictions: Mapping[str, SplitPredictions]
+    predictions: Mapping[str, SplitPredictions]  # predictions by split
 
     def __repr__(self) -> str:
         mean = main_mean(self.emotions)

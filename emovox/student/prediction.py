@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from emovox.config import read_config
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
+from emovox.dataset.store import read_rows
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import replace_file
@@ -55,17 +56,13 @@ class Predictions:
     """Probabilities of the emotions in every window of some files.
 
     Iterating yields one record per window: a dict of JSON values without the missing ones.
-
-    Attributes:
-        table: one row per window, with the columns of `prediction_schema`; what is not UTF-8 in a
-            path is escaped.
-        problems: one line per file, or part of a file, that could not be used.
-        unusable: files without rows.
     """
 
+    # One row per window, with the columns of `prediction_schema`; what is not UTF-8 in a path is
+    # escaped
     table: pa.Table
-    problems: tuple[str, ...]
-    unusable: tuple[Path, ...]
+    problems: tuple[str, ...]  # one line per file, or part of a file, that could not be used
+    unusable: tuple[Path, ...]  # files without rows
 
     def __len__(self) -> int:
         return int(self.table.num_rows)
@@ -260,7 +257,7 @@ def _label_videos(
         precision=config.precision,
         num_jobs=config.jobs,
     )
-    dropped = pq.read_table(dataset.path / schema.DROPPED_FILE).to_pylist()
+    dropped = read_rows(dataset.path / schema.DROPPED_FILE).to_pylist()
     reasons = {row["track_id"]: row["message"] for row in dropped}
     found = {}
     for path, track_id in zip(videos, track_ids, strict=True):

@@ -18,6 +18,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import IO
 
@@ -26,7 +27,9 @@ import numpy as np
 
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, first_line
+from emovox.files import regular
 from emovox.ids import is_below
+from emovox.limits import MAX_DOCUMENT, MAX_TEXT
 from emovox.teacher.teacher_config import PARTS
 
 SIDE = 48  # pixels; every FER2013 image is a grey square of this side
@@ -143,7 +146,7 @@ class _Files:
 
     def __init__(self, source: Path) -> None:
         self.source, self._archive = source, None
-        if zipfile.is_zipfile(source):
+        if source.is_file() and zipfile.is_zipfile(source):
             try:
                 self._archive = zipfile.ZipFile(source)
             except READ_ERRORS as error:
@@ -167,7 +170,7 @@ class _Files:
             raise InputError(f"{self.source}: {name!r} is not a path below it")
         try:
             path = self.source / name
-            with self._archive.open(name) if self._archive else path.open("rb") as file:
+            with self._archive.open(name) if self._archive else regular(path).open("rb") as file:
                 yield file
         except READ_ERRORS as error:
             reason = first_line(error)
@@ -177,7 +180,7 @@ class _Files:
         """Yield the rows of a CSV file."""
         with self.open(name) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-            yield from csv.reader(text)
+            yield from csv.reader(iter(partial(text.readline, 4 * MAX_TEXT), ""))  # no endless line
 
 
 @dataclass(frozen=True)
@@ -271,8 +274,10 @@ def _grey_levels(text: str, where: str) -> np.ndarray:
 def _read_image(files: _Files, name: str) -> np.ndarray:
     where = f"{files.source}: {name}"
     with files.open(name) as file:
-        data = file.read()
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
+        data = file.read(MAX_DOCUMENT)
+    image = None
+    with contextlib.suppress(cv2.error):  # empty, or more pixels than OpenCV allows
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
     if image is None:
         raise InputError(f"{where}: not an image")
     if image.shape != (SIDE, SIDE):

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from emovox.dataset.store import DAMAGED
 from emovox.errors import first_line
+from emovox.ids import printable
 
 MAX_EXAMPLES = 20  # kept per rule
 
@@ -44,6 +45,11 @@ class Breach:
     def __add__(self, other: "Breach") -> "Breach":
         every = (*self.examples, *other.examples)
         return Breach(self.count + other.count, every[:MAX_EXAMPLES])
+
+    def printable(self) -> "Breach":
+        """Return it with control characters escaped."""
+        shown = (Example(printable(e.file), printable(e.text)) for e in self.examples)
+        return Breach(self.count, tuple(shown))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from xml.etree import ElementTree
 
+from emovox.ids import printable_text
 from emovox.validation.outcomes import FAILED, SKIPPED, Outcome, Validation
 from emovox.validation.rule import ERROR, WARNING
 
@@ -35,10 +36,10 @@ def as_github(validation: Validation) -> str:
         if outcome.status == SKIPPED:
             lines.append(f"::notice {title}::{_escape(f'skipped: {outcome.reason}')}")
         elif outcome.status == FAILED:
-            file = _escape(str(validation.path / outcome.breach.examples[0].file), in_property=True)
+            file = str(validation.path / outcome.breach.examples[0].file)
             body = _escape("\n".join(_details(outcome)))
-            lines.append(f"::{outcome.kind} file={file},{title}::{body}")
-    return "\n".join([*lines, validation.summary()])
+            lines.append(f"::{outcome.kind} file={_escape(file, in_property=True)},{title}::{body}")
+    return "\n".join([*lines, printable_text(validation.summary())])
 
 
 def as_junit(validation: Validation) -> str:

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from emovox.limits import MAX_FRONT_MATTER, MAX_NESTING
+
 FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
 
 
@@ -13,10 +15,20 @@ def front_matter(text: str) -> Any:
     match = FRONT_MATTER.match(text)
     if match is None:
         raise ValueError("front matter between lines of --- is missing")
+    if len(match[1]) > MAX_FRONT_MATTER:
+        raise ValueError(f"front matter has more than {MAX_FRONT_MATTER:,} characters")
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # some builds lack the faster one
+    depth = 0
     try:
+        for event in yaml.parse(match[1], loader):
+            if isinstance(event, yaml.AliasEvent):  # a few of them can stand for gigabytes
+                raise ValueError("front matter has an alias; write its content instead")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_NESTING:
+                raise ValueError("front matter is nested too deeply")
         return yaml.load(match[1], loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, LookupError, AttributeError, ArithmeticError) as error:
         raise ValueError(f"front matter is not YAML: {' '.join(str(error).split())}") from error
 
 

@@ -5,7 +5,6 @@ Each item is read when a rule first needs it. Data that is missing or damaged ra
 """
 
 import contextlib
-import json
 import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -23,9 +22,9 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.documents import LEADS_OUTSIDE, leads_outside, outputs_of, read_header
 from emovox.dataset.json_schemas import faults
-from emovox.dataset.store import ContentHash, read_hdf5_frames, read_pieces
+from emovox.dataset.store import ContentHash, open_table, read_hdf5_frames, read_pieces
 from emovox.errors import ConfigError, EmovoxError, first_line
-from emovox.files import sha256_file
+from emovox.files import parse_json, read_text, sha256_file
 from emovox.hdf5 import open_hdf5
 from emovox.validation.findings import (
     MAX_EXAMPLES,
@@ -201,12 +200,12 @@ class Inspection:
     def text(self, name: str) -> str:
         """Return the text of a document."""
         with reading(name):
-            return self._path(name).read_text(encoding="utf-8")
+            return read_text(self._path(name))
 
     def json(self, name: str) -> Any:
         """Return the content of a JSON document, which may violate its schema."""
         with reading(name, "JSON"):
-            return json.loads(self.text(name))
+            return parse_json(self.text(name))
 
     def card_header(self) -> Any:
         """Return the front matter of the card, which may violate its schema."""
@@ -216,7 +215,7 @@ class Inspection:
     def footer(self, name: str) -> pq.FileMetaData:
         """Return the metadata of a Parquet file."""
         with reading(name, "Parquet"):
-            return self._once(f"footer {name}", lambda: pq.read_metadata(self._path(name)))
+            return self._once(f"footer {name}", lambda: open_table(self._path(name)).metadata)
 
     def columns(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from emovox.ids import printable
 from emovox.packages import data_frame
 from emovox.validation.findings import MAX_EXAMPLES, Breach, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
@@ -23,21 +24,13 @@ REPORTED = ("name", "family", "severity", "statement")  # attributes of a rule
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of one rule.
+    """Result of one rule."""
 
-    Attributes:
-        rule: the rule.
-        status: `passed`, `failed` or `skipped`.
-        breach: the violations.
-        reason: why the rule was skipped.
-        blocked: missing or damaged data prevented the check.
-    """
-
-    rule: Rule
-    status: str
-    breach: Breach = field(default_factory=Breach)
-    reason: str | None = None
-    blocked: bool = False
+    rule: Rule  # the rule
+    status: str  # `passed`, `failed` or `skipped`
+    breach: Breach = field(default_factory=Breach)  # the violations
+    reason: str | None = None  # why the rule was skipped
+    blocked: bool = False  # missing or damaged data prevented the check
 
     @property
     def kind(self) -> str:
@@ -47,21 +40,13 @@ class Outcome:
 
 @dataclass(frozen=True, repr=False)
 class Validation:
-    """Result of the validation of one dataset.
+    """Result of the validation of one dataset."""
 
-    Attributes:
-        path: folder of the dataset, as given.
-        manifest: content of its manifest.json.
-        outcomes: one per rule, in the order of the rules.
-        strict: warnings count as errors.
-        seconds: duration of the validation.
-    """
-
-    path: Path
-    manifest: dict[str, Any]
-    outcomes: Sequence[Outcome]
-    strict: bool
-    seconds: float
+    path: Path  # folder of the dataset, as given
+    manifest: dict[str, Any]  # content of its manifest.json
+    outcomes: Sequence[Outcome]  # one per rule, in the order of the rules
+    strict: bool  # warnings count as errors
+    seconds: float  # duration of the validation
 
     def __repr__(self) -> str:
         return f"<Validation of {self.summary()}>"
@@ -102,9 +87,9 @@ class Validation:
         return {
             "report_version": 1,
             "dataset": {
-                "path": str(self.path),
-                "name": str(self.manifest["name"]),
-                "version": str(self.manifest["version"]),
+                "path": printable(str(self.path)),
+                "name": printable(str(self.manifest["name"])),
+                "version": printable(str(self.manifest["version"])),
             },
             "valid": self.valid,
             "strict": self.strict,
@@ -193,7 +178,8 @@ def _check(rule: Rule, dataset: Inspection) -> Outcome:
         if not isinstance(found, Breach):
             examples = tuple(found)
             found = Breach(len(examples), examples[:MAX_EXAMPLES])
+        found = found.printable()
     except UnavailableError as error:
         blocked = not isinstance(error, NotApplicableError)
-        return Outcome(rule, SKIPPED, reason=str(error), blocked=blocked)
+        return Outcome(rule, SKIPPED, reason=printable(str(error)), blocked=blocked)
     return Outcome(rule, FAILED if found.count else PASSED, found)

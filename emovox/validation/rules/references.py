@@ -5,6 +5,7 @@ from functools import partial
 
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash
+from emovox.dataset.store import read_array
 from emovox.validation.findings import Breach, Example, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
 from emovox.validation.rule import Family
@@ -142,8 +143,7 @@ def hdf5_content(dataset: Inspection) -> Iterator[Example]:
 def hdf5_tracks(dataset: Inspection) -> Iterator[Example]:
     for split, name in dataset.hdf5_files:
         with dataset.hdf5(name) as file:
-            arrays = {column: file[path][:] for path, column in schema.HDF5_TRACKS.items()}
-            arrays["track_id"] = file["tracks/track_id"].asstr()[:]
+            arrays = {c: read_array(file, path) for path, c in schema.HDF5_TRACKS.items()}
             attributes = {key: str(value) for key, value in file.attrs.items()}
         for column, values in arrays.items():
             rows = dataset.rows(f"select {column} from tracks_{split} order by row")

@@ -2,7 +2,6 @@
 
 import contextlib
 import itertools
-import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,6 +13,7 @@ from emovox.dataset.documents import LEADS_OUTSIDE
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.store import matrices_of
 from emovox.emotions import Outputs
+from emovox.files import parse_json
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.front_matter import front_matter
 from emovox.validation.inspection import Inspection, OtherColumnsError
@@ -115,7 +115,7 @@ def croissant(dataset: Inspection) -> Iterator[Example]:
         raise NotApplicableError(f"the dataset has no {schema.CROISSANT}; only releases need one")
     text = dataset.text(schema.CROISSANT)
     try:
-        document = json.loads(text)
+        document = parse_json(text)
     except ValueError as error:
         yield Example(schema.CROISSANT, f"not JSON ({error})")
         return
