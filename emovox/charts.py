@@ -28,10 +28,8 @@ DPI = 150  # of PNG files
 INK, SOFT, GRID, BAR = "#1d1f24", "#5d626c", "#ebe8e0", "#54679c"
 SETTINGS: Any = {
     "axes.axisbelow": True,
-    "axes.edgecolor": SOFT,
     "axes.facecolor": "none",
     "axes.grid": True,
-    "axes.labelcolor": SOFT,
     "axes.titlesize": 10,
     "grid.color": GRID,
     "legend.fontsize": 9,
@@ -42,10 +40,9 @@ SETTINGS: Any = {
     "text.color": INK,
     "text.parse_math": False,
     "xtick.bottom": False,
-    "xtick.labelcolor": SOFT,
-    "ytick.labelcolor": SOFT,
     "ytick.left": False,
     **{f"axes.spines.{side}": False for side in ("bottom", "left", "right", "top")},
+    **{f"{part}color": SOFT for part in ("axes.edge", "axes.label", "xtick.label", "ytick.label")},
 }
 
 
@@ -99,12 +96,8 @@ def inline_svg(figure: "Figure", key: str, alt: str, colours: Mapping[str, str])
         if element.text and not element.text.strip():
             element.text = None
         element.tail = None
-    svg.attrib = {
-        "viewBox": svg.attrib["viewBox"],
-        "role": "img",
-        "aria-label": alt,
-        "stroke-linejoin": "round",
-    }
+    shown = {"role": "img", "aria-label": alt, "stroke-linejoin": "round"}
+    svg.attrib = {"viewBox": svg.attrib["viewBox"], **shown}
     return ElementTree.tostring(svg, encoding="unicode")
 
 
@@ -144,22 +137,19 @@ def emotion_rows(axes: Any, emotions: Sequence[str], *, grid: bool = False) -> N
 
 
 def draw_roc(
-    axes: Any,
-    curves: Mapping[str, Curve],
-    areas: Mapping[str, Interval],
-    positives: Mapping[str, int],
+    axes: Any, curves: Mapping[str, Curve], areas: Mapping[str, Interval], counts: Mapping[str, int]
 ) -> None:
     """Draw the ROC curve of each emotion against the rest (paper, Figure 5).
 
-    `positives` has the number of examples of every emotion, in order. The legend shows the AUC from
+    `counts` has the number of examples of every emotion, in order. The legend shows the AUC from
     `areas`; `-` where it is missing.
     """
     axes.plot([0, 1], [0, 1], ":", color=SOFT, linewidth=1)
-    for k, (emotion, colour) in enumerate(zip(positives, colours_of([*positives]), strict=True)):
+    for k, (emotion, colour) in enumerate(zip(counts, colours_of([*counts]), strict=True)):
         if curve := curves.get(emotion):
             area = areas.get(emotion, Interval(math.nan)).value
             score = "-" if math.isnan(area) else f"{area:.2f}"
-            label = f"{emotion} {score} ({positives[emotion]:,})"
+            label = f"{emotion} {score} ({counts[emotion]:,})"
             points = curve.false_rate, curve.true_rate
             axes.plot(*points, line_style(k), color=colour, label=label)
     ticks = (0, 0.25, 0.5, 0.75, 1)
@@ -185,16 +175,9 @@ def draw_counts(
     for k, (name, row) in enumerate(series):
         places = np.arange(len(emotions)) + height * (k - (len(series) - 1) / 2)
         colours = colours_of(emotions)
-        bars = axes.barh(
-            places,
-            np.maximum(row, low) - low,
-            height * 0.85,
-            left=low,
-            color="none" if k else colours,
-            edgecolor=colours,
-            linewidth=np.where(row > 0, 1.2, 0),
-            label=printable(name),
-        )
+        outline = {"edgecolor": colours, "linewidth": np.where(row > 0, 1.2, 0)}
+        style = {"color": "none" if k else colours, "label": printable(name), **outline}
+        bars = axes.barh(places, np.maximum(row, low) - low, height * 0.85, left=low, **style)
         axes.bar_label(bars, [show(value) for value in row.tolist()], fontsize=9, padding=3)
     axes.set(xscale="log", xlim=(low, high), xlabel=unit)
     axes.minorticks_off()
@@ -215,15 +198,9 @@ def draw_confusion(
     shares = counts / np.maximum(totals, 1)[:, None]
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for (row, column), count in np.ndenumerate(counts):
-        axes.text(
-            column,
-            row,
-            f"{100 * shares[row, column]:.1f}\n({count:,})" if count else "·",
-            ha="center",
-            va="center",
-            fontsize=7,
-            color="white" if shares[row, column] > 0.65 else INK,
-        )
+        text = f"{100 * shares[row, column]:.1f}\n({count:,})" if count else "·"
+        colour = "white" if shares[row, column] > 0.65 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
     axes.grid(visible=False)
     axes.set_xticks(range(len(classes)), classes, rotation=35, ha="right", rotation_mode="anchor")
     names = [f"{name} ({total:,})" for name, total in zip(classes, totals.tolist(), strict=True)]

@@ -20,9 +20,8 @@ class Layer:
 
     name: str  # name of the layer; `/` becomes `_`
     type: str  # type in a DagNN, such as `dagnn.Conv`, also for layers of a SimpleNN
-    # in MatConvNet's order and layout: filters `[height, width, in, out]` and biases of a
-    # convolution; scale, shift and moments `[channels, 2]` (mean, deviation) of a batch
-    # normalisation
+    # in MatConvNet's order: filters `[height, width, in, out]` and biases of a convolution; scale,
+    # shift and moments `[channels, 2]` (mean, deviation) of a batch normalisation
     weights: tuple[np.ndarray, ...]
 
 
@@ -33,10 +32,7 @@ SIMPLE_TYPES = {"conv": "dagnn.Conv", "bnorm": "dagnn.BatchNorm"}
 def read_dagnn(path: Path) -> list[Layer]:
     """Read the layers with weights of a network saved by MatConvNet's `dagnn.DagNN.saveobj`.
 
-    Also reads a SimpleNN, whose layers contain their weights.
-
-    Raises:
-        InputError: not a MAT file, or a MAT file without such a network.
+    Also reads a SimpleNN, whose layers contain their weights. InputError for other files.
     """
     content = read(path)
     net = content.get("net", content)
@@ -79,10 +75,7 @@ def to_state_dict(layers: list[Layer], path: Path) -> dict[str, Tensor]:
     """Convert the layers of a file to a PyTorch state dict with the same layer names.
 
     Filters `[h, w, in, out]` become `[out, in, h, w]`; moments (mean, deviation) become mean and
-    variance.
-
-    Raises:
-        InputError: the weights of a layer do not match its type.
+    variance. InputError if the weights of a layer do not match its type.
     """
     state: dict[str, Tensor] = {}
     for layer in layers:

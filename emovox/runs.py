@@ -27,15 +27,10 @@ DAMAGED = (pickle.UnpicklingError, EOFError, RuntimeError, LookupError, TypeErro
 
 @dataclass(frozen=True, repr=False)
 class TrainingResult:
-    """A finished training.
+    """A finished training."""
 
-    Attributes:
-        folder: the training folder.
-        records: one per epoch, as in `log.jsonl`.
-    """
-
-    folder: Path
-    records: tuple[Mapping[str, Any], ...]
+    folder: Path  # the training folder
+    records: tuple[Mapping[str, Any], ...]  # one per epoch, as in `log.jsonl`
 
     @property
     def best(self) -> Path:
@@ -43,11 +38,7 @@ class TrainingResult:
         return self.folder / BEST_FILE
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with one row per epoch.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
+        """Return a table with one row per epoch; MissingPackageError without pandas."""
         return data_frame(self.records)
 
     def __repr__(self) -> str:
@@ -70,10 +61,8 @@ def locked(out: Path) -> contextlib.AbstractContextManager[None]:
 def write_or_match_config(out: Path, recipe: Mapping[str, Any]) -> None:
     """Write the recipe into `out`, or check that the existing one is the same.
 
-    A recipe is everything that determines the result of the training, as JSON values.
-
-    Raises:
-        ConfigError: the folder holds a training with another recipe.
+    A recipe is everything that determines the result of the training, as JSON values. ConfigError
+    if the folder holds a training with another one.
     """
     text = json.dumps(recipe, indent=2) + "\n"
     path = out / CONFIG_FILE
@@ -106,8 +95,7 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
 def trim_log(path: Path, num_epochs: int) -> None:
     """Keep the first epochs of a log; an epoch logged without a resume point is trained again."""
     if path.exists():
-        text = path.read_text(encoding="utf-8", errors="replace")
-        lines = text.splitlines(keepends=True)
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
         write_text(path, "".join(lines[:num_epochs]))
 
 
@@ -131,8 +119,7 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
 def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
     """Yield the resume point, to be loaded inside the block; None if there is none.
 
-    Raises:
-        InputError: the resume point is damaged, or does not fit the training.
+    InputError if the resume point is damaged or does not fit the training.
     """
     import torch
 
@@ -153,9 +140,7 @@ def tensorboard_writer(folder: Path | None) -> Iterator[Callable[[Mapping[str, A
     """Yield a function that shows the record of an epoch in TensorBoard.
 
     It does nothing without a `folder`, which is made at the first record.
-
-    Raises:
-        MissingPackageError: tensorboard is not installed.
+    MissingPackageError if tensorboard is not installed.
     """
     if folder is None:
         yield lambda record: None

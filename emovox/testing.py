@@ -116,20 +116,13 @@ class InlineEngine:
 
 
 class FakeHub:
-    """A `huggingface_hub.HfApi` without a network: dataset repositories in memory.
-
-    Attributes:
-        files: files of the main branch of each repository, by path.
-        private: True for each private repository.
-        tags: files of each repository at each tag.
-        failing: error that the next call of a method raises, by the name of the method.
-    """
+    """A `huggingface_hub.HfApi` without a network: dataset repositories in memory."""
 
     def __init__(self) -> None:
-        self.files: dict[str, dict[str, bytes]] = {}
+        self.files: dict[str, dict[str, bytes]] = {}  # by repository and path, of the main branch
         self.private: dict[str, bool] = {}
-        self.tags: dict[str, dict[str, dict[str, bytes]]] = {}
-        self.failing: dict[str, Exception] = {}
+        self.tags: dict[str, dict[str, dict[str, bytes]]] = {}  # files by repository and tag
+        self.failing: dict[str, Exception] = {}  # raised by the next call of the method
 
     def _called(self, name: str, repo_type: str = "dataset") -> None:
         assert repo_type == "dataset"

@@ -371,6 +371,6 @@ def test_a_content_hash_that_would_name_a_file_outside_the_cache(
 
     edit_manifest(dataset, change)
     before = sorted(tmp_path.iterdir())
-    with pytest.raises(InputError, match="no content hash|content_sha256"):
+    with pytest.raises(InputError, match=r"no content hash|content_sha256"):
         load(dataset).to_numpy("train")
     assert sorted(tmp_path.iterdir()) == before

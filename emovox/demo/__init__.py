@@ -82,8 +82,7 @@ def run_demo(
     out = Path(out)
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: not a folder; choose another --out")
-    ours = {CORPUS, DATASET, STUDENT, REPORT}
-    if out.exists() and {path.name for path in out.iterdir()} - ours:
+    if out.exists() and {path.name for path in out.iterdir()} - {CORPUS, DATASET, STUDENT, REPORT}:
         raise InputError(f"{out}: contains other files; choose another --out")
     corpus, dataset = out / CORPUS, out / DATASET
     tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
@@ -99,9 +98,8 @@ def run_demo(
 
 def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:
     """Return the options of the build: those of pipelines/demo.toml."""
-    return read_config(
-        BuildConfig, RECIPES / BUILD_RECIPE, {"root": root, "out": out, "jobs": jobs}
-    )
+    options = {"root": root, "out": out, "jobs": jobs}
+    return read_config(BuildConfig, RECIPES / BUILD_RECIPE, options)
 
 
 def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":

@@ -90,13 +90,11 @@ def write_track(root: Path, track: DemoTrack) -> Path:
     rng = np.random.default_rng([*track.seeds, 4])
     utterance = speak(voice, PROSODIES[track.emotion], track.seconds, rng)
     with replace_file(path) as temporary:
-        _encode(temporary, utterance.samples, _draw_frames(track, utterance.jaw, rng))
+        _encode(temporary, utterance.samples, _pictures(track, utterance.jaw, rng))
     return path
 
 
-def _draw_frames(
-    track: DemoTrack, jaw: np.ndarray, rng: np.random.Generator
-) -> Iterator[np.ndarray]:
+def _pictures(track: DemoTrack, jaw: np.ndarray, rng: np.random.Generator) -> Iterator[np.ndarray]:
     """Yield the pictures uint8 `[224, 224, 3]` of an utterance with this opening of the jaw."""
     seed, speaker, video, _ = track.seeds
     looks = Looks.draw(np.random.default_rng([seed, speaker, 1]))

@@ -60,13 +60,11 @@ class Utterance:
     jaw: np.ndarray  # float64 `[L / 80]`, 0..1, one value per 5 ms
 
 
-def speak(
-    speaker: Speaker, prosody: Prosody, seconds: float, rng: np.random.Generator
-) -> Utterance:
+def speak(voice: Speaker, prosody: Prosody, seconds: float, rng: np.random.Generator) -> Utterance:
     """Synthesize nonsense syllables."""
     num_frames = round(seconds * SAMPLE_RATE / FRAME)
     time = np.arange(num_frames) * FRAME / SAMPLE_RATE
-    rate = speaker.rate * prosody.rate
+    rate = voice.rate * prosody.rate
     num_syllables = int(seconds * rate / 0.75) + 2  # enough even if all are short
     lengths = rng.uniform(0.75, 1.25, num_syllables) / rate
     onsets = np.concatenate([[0.0], lengths.cumsum()])
@@ -78,9 +76,9 @@ def speak(
 
     accents = rng.normal(0, 0.10, num_syllables)[syllable] * np.sin(np.pi * phase)
     phrase = 0.08 * np.sin(2 * np.pi * time / rng.uniform(1.4, 2.2)) - 0.03 * (time % 2.0)
-    pitch = speaker.pitch * prosody.pitch * np.exp(prosody.pitch_range * (accents + phrase))
+    pitch = voice.pitch * prosody.pitch * np.exp(prosody.pitch_range * (accents + phrase))
 
-    vowels = VOWELS[rng.integers(len(VOWELS), size=num_syllables)] * speaker.tract
+    vowels = VOWELS[rng.integers(len(VOWELS), size=num_syllables)] * voice.tract
     source = _glottis(pitch, prosody, rng)
     sound = _through_formants(source, vowels[syllable]) * np.repeat(0.02 + jaw, FRAME)
     level = 0.1 * prosody.energy / max(float(np.sqrt(np.mean(sound**2))), 1e-9)

@@ -48,12 +48,8 @@ def finish(
     """Write the dataset of finished shards, unless it exists already; return its manifest.
 
     `existing` is a dataset at `out` that must not lose tracks; `check` raises if another run has
-    taken over the build.
-
-    Raises:
-        InputError: `existing` would lose tracks.
-        CheckError: the rows of a shard are damaged; its marker is removed, so that the next run
-            builds it again.
+    taken over the build. InputError if `existing` would lose tracks; CheckError if the rows of a
+    shard are damaged, whose marker is removed, so that the next run builds it again.
     """
     config, provenance = plan.config, _provenance(plan)
     dropped = [*plan.corpus.dropped, *(d for report in reports for d in report.dropped)]
@@ -90,11 +86,8 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
     }
     for key in ("teacher", "splits"):
         resolved[key] = resolved[key] and printable(Path(public_url(resolved[key])).name)
-    resolved |= {
-        "device": settings.device,
-        "precision": settings.precision,
-        "compile": "on" if settings.compiled else "off",
-    }
+    resolved |= {"device": settings.device, "precision": settings.precision}
+    resolved["compile"] = "on" if settings.compiled else "off"
     source = hashlib.sha256("".join(shard.fingerprint for shard in plan.shards).encode())
     corpus = "a synthetic corpus" if config.synthetic else "a corpus"
     return {

@@ -11,15 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from emovox.corpus import voxceleb
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD, audit, official_split
-from emovox.corpus.voxceleb import (
-    LISTS,
-    SETS_LIST,
-    OfficialSplit,
-    lists_folder,
-    read_names,
-    read_official_split,
-)
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, Dropped, TrackRow, count_reasons
 from emovox.dataset.writer import DatasetInfo, write_chunks
@@ -58,34 +51,21 @@ PUBLISHED = {
 
 @dataclass(repr=False)
 class ImportResult:
-    """Result of an import.
+    """Result of an import."""
 
-    Attributes:
-        out: folder of the dataset.
-        manifest: content of its manifest.json.
-        counts: with the keys of `PUBLISHED`.
-        reasons: dropped tracks by stage and error.
-        notes: lines about oddities.
-    """
-
-    out: Path
-    manifest: dict[str, Any]
-    counts: dict[str, int]
-    reasons: Counter[str]
-    notes: list[str]
+    out: Path  # folder of the dataset
+    manifest: dict[str, Any]  # content of its manifest.json
+    counts: dict[str, int]  # with the keys of `PUBLISHED`
+    reasons: Counter[str]  # dropped tracks by stage and error
+    notes: list[str]  # lines about oddities
 
     def __repr__(self) -> str:
         totals = self.manifest["totals"]
-        return (
-            f"<ImportResult {self.out}: {totals['tracks']:,} tracks, {totals['frames']:,} frames>"
-        )
+        counts = f"{totals['tracks']:,} tracks, {totals['frames']:,} frames"
+        return f"<ImportResult {self.out}: {counts}>"
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the counts as a DataFrame with the columns `count`, `found` and `published`.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
+        """Return the columns `count`, `found`, `published`; MissingPackageError without pandas."""
         rows = [(what, self.counts.get(what), count) for what, count in PUBLISHED.items()]
         return data_frame(rows, ["count", "found", "published"])
 
@@ -140,10 +120,11 @@ def import_mat(
     given = [files] if isinstance(files, str | os.PathLike) else files
     paths, out = [Path(path) for path in given], Path(out)
     where = ", ".join(map(str, paths))
-    meta = lists_folder(None if meta is None else Path(meta), paths[0].parent)
+    meta = voxceleb.lists_folder(None if meta is None else Path(meta), paths[0].parent)
     check_vacant(out)
-    names = read_names(meta)
-    lists = read_official_split(meta) if (meta / SETS_LIST).is_file() else None
+    names = voxceleb.read_names(meta)
+    has_lists = (meta / voxceleb.SETS_LIST).is_file()
+    lists = voxceleb.read_official_split(meta) if has_lists else None
     tracks = _Tracks(read_annotations(paths), names, where)
     tracks.compare(lists)
     audit(tracks.keys, tracks.splits)
@@ -162,7 +143,7 @@ def import_mat(
             "origin": ORIGIN,
             "teacher": {"name": TEACHER, "sha256": None, "accuracy": ACCURACY[TEACHER]},
             "imported_from": [_fingerprint(path) for path in paths],
-            "lists": [_fingerprint(meta / n) for n in LISTS if (meta / n).is_file()],
+            "lists": [_fingerprint(meta / n) for n in voxceleb.LISTS if (meta / n).is_file()],
             "split_disagreements": tracks.disagreements,
         },
         tables=("frames", "tracks"),
@@ -201,7 +182,7 @@ def _check_logits(logits: np.ndarray) -> None:
 
 
 class _Tracks:
-    """Tracks of the file, by id, and their rows; `counts` has the keys of `PUBLISHED`."""
+    """Tracks of the file, by id, and their rows."""
 
     def __init__(self, found: Annotations, names: dict[str, str], where: str) -> None:
         assert found.ids is not None and found.sets is not None
@@ -221,8 +202,8 @@ class _Tracks:
             )
         self.keys: list[TrackKey] = []  # tracks with rows, sorted by track_id
         self.splits: dict[str, str] = {}
-        self.dropped: list[Dropped] = []  # the other tracks, each with its reason
-        self.notes: list[str] = []  # about oddities
+        self.dropped: list[Dropped] = []  # the other tracks
+        self.notes: list[str] = []  # lines about oddities
         # Tracks whose split in the file differs from the official lists.
         self.disagreements: list[dict[str, str | None]] = []
         # Position in wavLogits and frame indices of every track with rows.
@@ -232,7 +213,7 @@ class _Tracks:
             self._add(position, cell)
         self.keys.sort(key=lambda key: key.track_id)
         self.notes += self._faces.notes()
-        self.counts = self._count()
+        self.counts = self._count()  # with keys of `PUBLISHED`
 
     def _find_cells(self) -> np.ndarray:
         """Return the position in `wavLogits` of the logits of each entry of `images`.
@@ -305,20 +286,18 @@ class _Tracks:
         counts["identities"] = len({key.identity_id for key in self.keys})
         return counts
 
-    def compare(self, lists: OfficialSplit | None) -> None:
+    def compare(self, lists: voxceleb.OfficialSplit | None) -> None:
         """Compare the splits of the file with the official lists."""
         if lists is None:
             self.notes.append("official lists not found; the splits of the file were not compared")
             return
         for key in self.keys:
-            listed, split = official_split(key, lists), self.splits[key.track_id]
-            if listed != split:
-                self.disagreements.append(
-                    {"track_id": key.track_id, "file": split, "lists": listed}
-                )
+            name, listed = key.track_id, official_split(key, lists)
+            if listed != (split := self.splits[name]):
+                self.disagreements.append({"track_id": name, "file": split, "lists": listed})
                 if len(self.disagreements) <= MAX_EXAMPLES:
                     self.notes.append(
-                        f"{key.track_id}: {split} in the file, {listed} in the official lists"
+                        f"{name}: {split} in the file, {listed} in the official lists"
                     )
         if self.disagreements:
             self.notes.append(

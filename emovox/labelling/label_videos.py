@@ -2,25 +2,22 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
+from emovox.dataset.store import read_rows
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import build_dataset
 
 
 def label_videos(
-    paths: Sequence[Path],
-    teacher: str,
-    folder: Path,
-    *,
-    device: str = "auto",
-    precision: str = "auto",
-    num_jobs: int = 0,
-) -> tuple[Dataset, list[str]]:
+    paths: Sequence[Path], teacher: str, folder: Path, device: str, precision: str, num_jobs: int
+) -> tuple[Dataset, list[str], dict[str, dict[str, Any]]]:
     """Build a dataset of whole videos in an empty folder, with the 0.24 s grid and MTCNN.
 
     Returns:
-        The dataset and the track id of each video. Videos without rows are in its table `dropped`.
+        The dataset, the track id of each video, and the rows of the table `dropped` by track id.
     """
     names = [f"{number:09d}" for number in range(len(paths))]  # every table and decoder takes them
     for name, path in zip(names, paths, strict=True):
@@ -32,4 +29,6 @@ def label_videos(
         "table", folder, out, teacher, table=csv, device=device, precision=precision, jobs=num_jobs
     )
     build_dataset(config)
-    return load(out), [f"video/{name}/00000" for name in names]
+    dropped = read_rows(out / schema.DROPPED_FILE).to_pylist()
+    track_ids = [f"video/{name}/00000" for name in names]
+    return load(out), track_ids, {row["track_id"]: row for row in dropped}

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -158,8 +158,7 @@ class _Labels:
         # Names of the tables that the dataset gets; numbers per embedding, 0 without embeddings.
         self.tables, self.embedding_size = _find_tables(frames)
         self.outputs = Outputs.of(
-            config.emotions or _find_emotions(labelled),
-            config.values or _names(labelled, "value_"),
+            config.emotions or _find_emotions(labelled), config.values or _names(labelled, "value_")
         )
         self._columns = schema.columns(self.outputs)
         self._output = _read_outputs(labelled, self._columns, config.label_logit)
@@ -170,7 +169,7 @@ class _Labels:
         self._order = np.lexsort((self._index, owner))
         bounds = np.searchsorted(owner[self._order], np.arange(len(given) + 1))
         self._rows: dict[str, np.ndarray] = {}  # labelled rows of each track, by grid point
-        # Rows of `tracks` by split, sorted; the other tracks, with the reason.
+        # Sorted rows of `tracks`, by split.
         self.tracks: dict[str, list[TrackRow]] = {split: [] for split in schema.SPLITS}
         self.dropped: list[Dropped] = []
         self._find_tracks(given.to_pylist(), bounds)
@@ -230,8 +229,8 @@ class _Labels:
 
     def fingerprint(self) -> str:
         """Return a hash of all labels and values."""
-        whole = hashlib.sha256(self._output.tobytes())
-        for part in (self._index, self._order):
+        whole = hashlib.sha256()
+        for part in (self._output, self._index, self._order):
             whole.update(part.tobytes())
         for track_id in sorted(self._rows):
             whole.update(f"{track_id}\n".encode())
@@ -270,21 +269,17 @@ class _Labels:
 
 
 def frame_table(
-    tracks: Sequence[TrackRow],
-    index: np.ndarray,
-    outputs: np.ndarray,
-    step_ms: int,
-    columns: schema.Columns,
+    tracks: list[TrackRow], index: np.ndarray, rows: np.ndarray, step: int, columns: schema.Columns
 ) -> pa.Table:
     """Return the rows of `frames` of some tracks, one after the other.
 
-    `index` has the `frame_index` of every row, `outputs` its logits and values, float32
-    `[n, E + V]`.
+    `index` has the `frame_index` of every row, `rows` its logits and values, float32 `[n, E + V]`;
+    `step` is in milliseconds.
     """
     ids = pa.array([track.track_id for track in tracks], pa.string())
     track_of_row = np.repeat(np.arange(len(tracks)), [track.n_frames for track in tracks])
-    found = [ids.take(pa.array(track_of_row)), index, index * step_ms]
-    found += [*np.ascontiguousarray(outputs.T)]
+    found = [ids.take(pa.array(track_of_row)), index, index * step]
+    found += [*np.ascontiguousarray(rows.T)]
     arrays = [pa.array(c, f.type) for c, f in zip(found, columns.frames, strict=True)]
     return pa.Table.from_arrays(arrays, schema=columns.frames)
 

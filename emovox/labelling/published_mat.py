@@ -25,23 +25,19 @@ LONGEST_PATH = 4096  # bytes, tags included
 class Annotations:
     """Content of the published files, unchanged."""
 
-    # Per cell of `wavLogits`, float32 `[n, 8]` where it is correct.
+    # per cell of `wavLogits`, float32 `[n, 8]` where it is correct
     logits: list[np.ndarray] = field(default_factory=list)
-    # Fields of `images`.
-    names: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)  # field of `images`, like the next two
     ids: np.ndarray | None = None
     sets: np.ndarray | None = None
-    # Per face image, the id of its utterance; None if the file does not give it.
-    wav_ids: np.ndarray | None = None
-    # Per face image, the number in its name; None if they could not be read.
-    numbers: np.ndarray | None = None
+    wav_ids: np.ndarray | None = None  # per face image, the id of its utterance, if it is given
+    numbers: np.ndarray | None = None  # per face image, the number in its name; None: unreadable
 
 
 def read_annotations(files: list[Path]) -> Annotations:
     """Read `wavLogits` and `images` from one file or several; the first to contain a field wins.
 
-    Raises:
-        InputError: a required field is in none of the files.
+    InputError if a required field is in none of the files.
     """
     found = Annotations()
     seen: list[str] = []
@@ -68,7 +64,7 @@ def _read_known(name: str, node: Node, found: Annotations, struct: str = "images
             for field_name, value in record:
                 seen += _read_known(field_name, value, found, struct=name)
     elif name == "wavLogits" and node.kind == "cell" and not found.logits:
-        found.logits = [_numbers(cell) for cell in node.cells()]
+        found.logits = [c.array() if c.kind == "number" else np.empty((0, 0)) for c in node.cells()]
     elif struct != "images":
         pass  # other structs have a field `name` too
     elif name == "name" and node.kind == "cell" and not found.names:
@@ -78,10 +74,6 @@ def _read_known(name: str, node: Node, found: Annotations, struct: str = "images
     elif node.kind == "number" and name in NUMBERS and getattr(found, NUMBERS[name]) is None:
         setattr(found, NUMBERS[name], node.array().ravel(order="F"))
     return seen
-
-
-def _numbers(cell: Node) -> np.ndarray:
-    return cell.array() if cell.kind == "number" else np.empty((0, 0))
 
 
 def _frame_numbers(node: Node) -> np.ndarray | None:
@@ -128,7 +120,7 @@ class FaceImages:
     """
 
     def __init__(self, found: Annotations) -> None:
-        self.counts: np.ndarray | None = None  # of each entry of `images`, if the file gives them
+        self.counts: np.ndarray | None = None  # images of each entry of `images`, if they are given
         self._numbers: np.ndarray | None = None
         self._num_misfits = 0
         if found.wav_ids is None:

@@ -20,30 +20,19 @@ COUNTS = ("tracks", "frames", "identities")  # of each split
 
 @dataclass(repr=False)
 class BuildResult:
-    """Result of a build.
+    """Result of a build."""
 
-    Attributes:
-        out: folder of the dataset.
-        manifest: content of its manifest.json.
-        reasons: dropped tracks by stage and error.
-        notes: lines about things that were skipped.
-        num_built: shards built by this run, out of `num_shards`.
-        num_shards: shards of the whole build.
-        seconds: duration of the run.
-        totals: sums over all shards, whichever run built them: `tracks`, `frames`, `num_decoded`,
-            `media_seconds`, `teacher_seconds`, `wait_seconds`.
-        too_many_dropped: True if more tracks were dropped than `max_dropped` allows.
-    """
-
-    out: Path
-    manifest: dict[str, Any]
-    reasons: Counter[str]
-    notes: list[str]
-    num_built: int
-    num_shards: int
-    seconds: float
+    out: Path  # folder of the dataset
+    manifest: dict[str, Any]  # content of its manifest.json
+    reasons: Counter[str]  # dropped tracks by stage and error
+    notes: list[str]  # lines about things that were skipped
+    num_built: int  # shards built by this run, out of `num_shards`
+    num_shards: int  # shards of the whole build
+    seconds: float  # duration of the run
+    # sums over all shards, whichever run built them: `tracks`, `frames`, `num_decoded`,
+    # `media_seconds`, `teacher_seconds`, `wait_seconds`
     totals: Counter[str] = field(default_factory=Counter)
-    too_many_dropped: bool = False
+    too_many_dropped: bool = False  # True if more tracks were dropped than `max_dropped` allows
 
     def __repr__(self) -> str:
         totals = self.manifest["totals"]
@@ -53,10 +42,9 @@ class BuildResult:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a DataFrame with one row per split: `split`, `tracks`, `frames`, `identities`.
+        """Return one row per split: `split`, `tracks`, `frames`, `identities`.
 
-        Raises:
-            MissingPackageError: pandas is not installed.
+        MissingPackageError without pandas.
         """
         splits = self.manifest["totals"]["by_split"]
         rows = [{"split": split} | splits[split] for split in schema.SPLITS if split in splits]

@@ -43,10 +43,7 @@ def build_shard(
     """Turn the tracks of a shard into rows, and write them and the marker.
 
     `detector` is called once, for the first track that needs it; `on_track` with each `track_id`
-    before its work begins, and with "" at the end.
-
-    Raises:
-        InputError: the root of the corpus has disappeared.
+    before its work begins, and with "" at the end. InputError if the root of the corpus disappears.
     """
     cv2.setNumThreads(1)
     report = ShardReport(job.shard.fingerprint)
@@ -138,17 +135,11 @@ def _build_track(
         report.note(what, f"{track.track_id}, {note}")
     if len(shots) > 1:
         report.note("tracks hold several shots", track.track_id)
-    offset = media.sound_offset
-    return TrackRow(
-        track.key,
-        count,
-        media.num_expected,
-        round(media.duration * 1000),
-        source=track.shown(track.source),
-        start_ms=round(media.start_time * 1000),
-        end_ms=round(media.end_time * 1000),
-        sound_offset_ms=None if offset is None else offset * 1000,
-    )
+    times = (media.duration, media.start_time, media.end_time)
+    duration, start, end = (round(seconds * 1000) for seconds in times)
+    offset = None if media.sound_offset is None else media.sound_offset * 1000
+    expected, source = media.num_expected, track.shown(track.source)
+    return TrackRow(track.key, count, expected, duration, source, start, end, offset)
 
 
 def _open(job: ShardJob, track: Track, boxes: Boxes | None, path: Path) -> VideoTrack | ImageTrack:

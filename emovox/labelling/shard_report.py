@@ -30,10 +30,9 @@ class ShardReport:
 
     fingerprint: str  # of the shard
     rows_bytes: int = 0  # size of the file of rows; detects a damaged one
-    tracks: list[TrackRow] = field(default_factory=list)  # those with rows, in order
-    dropped: list[Dropped] = field(default_factory=list)  # those without
-    # Oddities that did not cost a track, `{what: [times, first example]}`.
-    notes: dict[str, list[Any]] = field(default_factory=dict)
+    tracks: list[TrackRow] = field(default_factory=list)  # tracks with rows, in order
+    dropped: list[Dropped] = field(default_factory=list)  # tracks without rows
+    notes: dict[str, list[Any]] = field(default_factory=dict)  # `{oddity: [times, example]}`
     media_seconds: float = 0.0  # time spent on decoding, faces and crops
     teacher_seconds: float = 0.0  # time that the teacher spent on these crops
     wait_seconds: float = 0.0  # time spent waiting for the teacher

@@ -126,7 +126,8 @@ def reuse_or_begin(out: Path, state: Path, fingerprint: str) -> dict[str, Any] |
             files = record["files"].items()
             if all(file_state(out / name) == tuple(known) for name, known in files):
                 return dict(json.loads((out / schema.MANIFEST).read_text(encoding="utf-8")))
-    begun = {"version": RECORD_VERSION, "out": _absolute(out), "inputs": _recorded_inputs(state)}
+    inputs = _read_record(state).get("inputs")  # of the last finished build
+    begun = {"version": RECORD_VERSION, "out": _absolute(out), "inputs": inputs or {}}
     write_text(state / RECORD, json.dumps(begun))
     return None
 
@@ -159,11 +160,6 @@ def _inputs_of(plan: BuildPlan) -> dict[str, Any]:
     }
 
 
-def _recorded_inputs(state: Path) -> dict[str, Any]:
-    """Return `_inputs_of` the last finished build; empty if unknown."""
-    return dict(_read_record(state).get("inputs") or {})
-
-
 @dataclass(frozen=True)
 class Existing:
     """The dataset that a build finds at its `out`."""
@@ -176,9 +172,7 @@ class Existing:
     def check_plan(self, plan: BuildPlan, pending: Collection[str]) -> None:
         """Raise `InputError` if a build would change or lose tracks, before it labels any.
 
-        Args:
-            plan: of the build.
-            pending: track_id of all tracks that it will label.
+        `pending` has the track_id of all tracks that it will label.
         """
         settings, changes = plan.settings, []
         if (step := self.manifest.get("step_ms")) != settings.step_ms:
@@ -198,9 +192,7 @@ class Existing:
     def check_tracks(self, assigned: Mapping[str, str], changes: Iterable[str] = ()) -> None:
         """Raise `InputError` if a track is not in `assigned`, or in another split.
 
-        Args:
-            assigned: split of every track, by track_id.
-            changes: other reasons to raise it.
+        `assigned` has the split of every track, by track_id; `changes` are other reasons.
         """
         changes = [*changes]
         if lost := sorted(self.splits.keys() - assigned.keys()):
@@ -216,23 +208,19 @@ class Existing:
 
 
 def find_existing(out: Path, state: Path) -> Existing | None:
-    """Return the dataset at `out`; None if there is none.
-
-    Raises:
-        InputError: it is of another contract version, or damaged.
-    """
-    advice = "pass --replace to replace it, or another --out"
+    """Return the dataset at `out`, or None; InputError if it is damaged or of another contract."""
+    hint = "pass --replace to replace it, or another --out"
     try:
         manifest = json.loads((out / schema.MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValueError as error:
-        raise InputError(f"{out}: {schema.MANIFEST} is not JSON; {advice}") from error
+        raise InputError(f"{out}: {schema.MANIFEST} is not JSON; {hint}") from error
     version = manifest.get("schema_version") if isinstance(manifest, dict) else None
     if version != schema.SCHEMA_VERSION:
         raise InputError(
             f"{out}: holds a dataset of contract version {version}, and this emovox writes "
-            f"{schema.SCHEMA_VERSION}; {advice}"
+            f"{schema.SCHEMA_VERSION}; {hint}"
         )
     splits: dict[str, str] = {}
     try:
@@ -241,10 +229,8 @@ def find_existing(out: Path, state: Path) -> Existing | None:
                 ids = pq.read_table(path, columns=["track_id"])["track_id"].to_pylist()
             splits |= dict.fromkeys(ids, split)
     except (*DAMAGED, pa.ArrowException) as error:
-        raise InputError(
-            f"{out}: holds a damaged dataset ({first_line(error)}); {advice}"
-        ) from error
-    return Existing(out, manifest, splits, _recorded_inputs(state))
+        raise InputError(f"{out}: holds a damaged dataset ({first_line(error)}); {hint}") from error
+    return Existing(out, manifest, splits, _read_record(state).get("inputs") or {})
 
 
 def _read_record(state: Path) -> dict[str, Any]:

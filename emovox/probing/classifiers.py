@@ -64,8 +64,7 @@ class FoldScores:
     folds: str  # name of the folds
     accuracy: tuple[float, ...]  # accuracy per fold
     recall: tuple[float, ...]  # unweighted mean of the recall of the classes that occur, per fold
-    # Utterances of all folds by label (rows) and prediction (columns).
-    confusion: tuple[tuple[int, ...], ...]
+    confusion: tuple[tuple[int, ...], ...]  # utterances by label (rows) and prediction (columns)
     num_unfinished: int = 0  # folds whose optimiser stopped at its limit of iterations
 
     def as_json(self) -> dict[str, Any]:
@@ -114,9 +113,7 @@ def cross_validate(
     """Fit and test a classifier, by default an affine map without penalty, on every fold.
 
     The features are `[N, D]`, one row per utterance; `name` says in the results what they are.
-
-    Raises:
-        InputError: there are fewer than two classes, or a feature is not a finite number.
+    InputError if there are fewer than two classes or a feature is not a finite number.
     """
     classifier = classifier or affine_map()
     features = np.asarray(features, np.float64)
@@ -130,21 +127,18 @@ def cross_validate(
             f"all {len(labels):,} utterances are labelled {only}; two or more classes are required"
         )
     targets = np.array([classes.index(label) for label in labels])
-    held_out = [_score(features, targets, len(classes), kind, classifier) for kind in folds]
+    held_out = [_score(features, targets, kind, classifier) for kind in folds]
     return FeatureScores(name, classifier.name, tuple(classes), tuple(held_out))
 
 
 def _score(
-    features: np.ndarray,
-    targets: np.ndarray,
-    num_classes: int,
-    folds: Folds,
-    classifier: Classifier,
+    features: np.ndarray, targets: np.ndarray, folds: Folds, classifier: Classifier
 ) -> FoldScores:
     """Fit a copy of the classifier on every fold, and score it on the held-out utterances."""
     from sklearn.base import clone
     from sklearn.exceptions import ConvergenceWarning
 
+    num_classes = targets.max() + 1
     confusion = np.zeros((num_classes, num_classes), np.int64)
     accuracy, recall, num_unfinished = [], [], 0
     for train, test in zip(folds.trained_on, folds.held_out, strict=True):

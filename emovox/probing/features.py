@@ -8,8 +8,6 @@ from pathlib import Path
 
 import numpy as np
 
-from emovox.dataset import schema
-from emovox.dataset.store import read_rows
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.files import kind_of_file
 from emovox.labelling.label_videos import label_videos
@@ -31,18 +29,15 @@ Samples = np.ndarray  # float32 [L], 16 kHz
 class Features:
     """Features of the utterances of a corpus that could be read."""
 
-    # Readable utterances, in the order of the corpus.
-    utterances: list[Utterance] = field(default_factory=list)
-    # Features `[N, D]` by name: `STUDENT`, `TEACHER` or `EGEMAPS`.
+    utterances: list[Utterance] = field(default_factory=list)  # in the order of the corpus
+    # features `[N, D]` by name: `STUDENT`, `TEACHER` or `EGEMAPS`
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
 
 def kind_of_model(name_or_path: str) -> str:
     """Return `STUDENT`, `TEACHER` or `EGEMAPS` for a registered name or a checkpoint.
 
-    Raises:
-        ConfigError: neither a registered name nor a file.
-        InputError: a file that does not state its network.
+    ConfigError if it is neither, InputError for a file that does not state its network.
     """
     path = Path(name_or_path)
     names: dict[str, str] = {}
@@ -120,22 +115,12 @@ def has_opensmile() -> bool:
 
 
 def egemaps() -> Callable[[Samples], np.ndarray]:
-    """Return a function that computes eGeMAPSv02, 88 functionals (Eyben et al., 2016).
-
-    Raises:
-        MissingPackageError: openSMILE is not installed.
-    """
+    """Return a function that computes eGeMAPSv02, 88 functionals (Eyben et al., 2016)."""
     with explained(EGEMAPS):
         import opensmile
-    smile = opensmile.Smile(
-        feature_set=opensmile.FeatureSet.eGeMAPSv02,
-        feature_level=opensmile.FeatureLevel.Functionals,
-    )
-
-    def compute(samples: Samples) -> np.ndarray:
-        return np.asarray(smile(samples, SAMPLE_RATE)[0, :, 0])
-
-    return compute
+    features, level = opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals
+    smile = opensmile.Smile(feature_set=features, feature_level=level)
+    return lambda samples: np.asarray(smile(samples, SAMPLE_RATE)[0, :, 0])
 
 
 def video_features(
@@ -151,15 +136,14 @@ def video_features(
     paths = [utterance.path for utterance in corpus.utterances]
     with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
         folder = Path(name)
-        dataset, track_ids = label_videos(paths, teacher, folder, device=device, num_jobs=num_jobs)
-        dropped = read_rows(dataset.path / schema.DROPPED_FILE).to_pylist()
-        reasons = {row["track_id"]: row for row in dropped}
+        labelled = label_videos(paths, teacher, folder, device, "auto", num_jobs)
+        dataset, track_ids, dropped = labelled
         for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
             if track_id in dataset:
                 found.utterances.append(utterance)
                 logits.append(dataset.target(track_id))
             else:
-                row = reasons[track_id]
+                row = dropped[track_id]
                 corpus.drop(utterance.path, f"{row['stage']}: {row['error']}", row["message"])
     if logits:
         found.values[TEACHER] = np.stack(logits)

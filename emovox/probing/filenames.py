@@ -28,8 +28,7 @@ class Name:
     speaker: str | None  # id of the speaker; None if the corpus does not give one
     recording: str  # id of the recording, shared by its audio file and its video file
     partition: str | None = None  # `train` or `val`; None if the corpus defines no partition
-    # reason to skip the file although it belongs to the corpus; empty for other files
-    skipped: str = ""
+    skipped: str = ""  # reason to skip a file that belongs to the corpus; empty for others
 
 
 Parser = Callable[[PurePosixPath], Name | None]
@@ -125,14 +124,8 @@ def afew(path: PurePosixPath) -> Name | None:
 
 
 PARSERS: dict[str, Parser] = {
-    "ravdess": ravdess,
-    "ravdess-song": ravdess_song,
-    "crema-d": crema_d,
-    "emo-db": emo_db,
-    "savee": savee,
-    "enterface": enterface,
-    "rml": rml,
-    "afew": afew,
+    parser.__name__.replace("_", "-"): parser
+    for parser in (ravdess, ravdess_song, crema_d, emo_db, savee, enterface, rml, afew)
 }
 TABLE = "table"
 LAYOUTS = (*PARSERS, TABLE)

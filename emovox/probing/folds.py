@@ -28,8 +28,7 @@ def make_folds(
 ) -> tuple[list[Folds], list[str]]:
     """Return the folds of every kind that a corpus allows, and a note on the other kinds.
 
-    Raises:
-        InputError: fewer utterances than folds.
+    InputError if there are fewer utterances than folds.
     """
     folds, notes = [random_folds(len(utterances), num_folds, seed)], []
     speakers = [u.speaker for u in utterances if u.speaker is not None]
@@ -53,10 +52,8 @@ def make_folds(
 def random_folds(num_utterances: int, num_folds: int = NUM_FOLDS, seed: int = 0) -> Folds:
     """Cut a random permutation into folds, neither stratified nor speaker-independent.
 
-    As in the paper; `run_cross_val` of the reference code cuts at the same indices.
-
-    Raises:
-        InputError: fewer utterances than folds.
+    As in the paper; `run_cross_val` of the reference code cuts at the same indices. InputError if
+    there are fewer utterances than folds.
     """
     if num_utterances < num_folds:
         raise InputError(

@@ -27,27 +27,27 @@ MAX_SHOWN = 5  # dropped files in the summary
 
 @dataclass(frozen=True)
 class Row:
-    """One row of the results; accuracies, recalls and deviations are fractions."""
+    """One row of the results.
+
+    Accuracies and recalls are means over the folds, as fractions, with their standard deviations.
+    """
 
     what: str  # name of the features, the baseline or the quoted network
-    classifier: str | None = None  # name of the classifier
+    classifier: str | None = None
     folds: str | None = None  # name of the folds
-    num_folds: int | None = None  # number of folds
-    # Means over the folds.
+    num_folds: int | None = None
     accuracy: float | None = None
     # Standard deviations over the folds.
     accuracy_deviation: float | None = None
     unweighted_average_recall: float | None = None
     recall_deviation: float | None = None
-    source: str = "measured"  # `measured`, `computed` or `quoted`
+    source: str = "measured"  # or `computed` or `quoted`
 
 
 def _quoted(what: str, folds: str, accuracy: float, deviation: float | None = None) -> Row:
     """Return the row of a published accuracy in percent."""
     spread = deviation and deviation / 100
-    return Row(
-        what, folds=folds, accuracy=accuracy / 100, accuracy_deviation=spread, source="quoted"
-    )
+    return Row(what, None, folds, None, accuracy / 100, spread, source="quoted")
 
 
 # As quoted by Albanie et al. (2018).
@@ -114,20 +114,14 @@ class ProbeResult:
                 rows.append(Row(*labels, len(held_out.accuracy), *accuracy, *recall))
         label, count = max(self.counts.items(), key=lambda item: item[1])
         chance = 1 / len(self.counts)
-        for what, share in (
-            (f"largest class ({label})", count / self.num_utterances),
-            ("chance", chance),
-        ):
+        shares = {f"largest class ({label})": count / self.num_utterances, "chance": chance}
+        for what, share in shares.items():
             row = Row(what, accuracy=share, unweighted_average_recall=chance, source="computed")
             rows.append(row)
         return [*rows, *PUBLISHED.get(self.layout, ())]
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the rows as a table.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
+        """Return the rows as a table; MissingPackageError without pandas."""
         return data_frame(self.rows())
 
     def summary(self) -> str:

@@ -13,20 +13,10 @@ import joblib
 
 from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, InputError
-from emovox.probing import classifiers
+from emovox.probing import classifiers, features
 from emovox.probing.classifiers import Classifier, FeatureScores
 from emovox.probing.corpora import SpeechCorpus, class_order, read_speech_corpus
-from emovox.probing.features import (
-    EGEMAPS,
-    STUDENT,
-    TEACHER,
-    Features,
-    audio_features,
-    egemaps,
-    has_opensmile,
-    kind_of_model,
-    video_features,
-)
+from emovox.probing.features import EGEMAPS, STUDENT, TEACHER, has_opensmile, kind_of_model
 from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
@@ -82,18 +72,16 @@ def probe(
         raise InputError(f"{path}: a probe needs utterances of two or more labels")
     make_folds(speech.utterances, config.folds)  # fails before hours of work
     notes: list[str] = []
-    model, features, probes = _extract(checkpoint, config, kind, speech, notes)
-    if not features.utterances:
+    model, found, probes = _extract(checkpoint, config, kind, speech, notes)
+    if not found.utterances:
         raise CheckError(f"{path}: no file is readable ({speech.dropped[0].message})")
-    folds, impossible = make_folds(features.utterances, config.folds, config.seed)
+    folds, impossible = make_folds(found.utterances, config.folds, config.seed)
     probed = tuple(
-        classifiers.cross_validate(
-            features.values[key], features.utterances, folds, classifier, name
-        )
-        for key, name, classifier in probes
+        classifiers.cross_validate(found.values[key], found.utterances, folds, method, name)
+        for key, name, method in probes
     )
-    speakers = {u.speaker for u in features.utterances}
-    labels = [u.label for u in features.utterances]
+    speakers = {u.speaker for u in found.utterances}
+    labels = [u.label for u in found.utterances]
     return ProbeResult(
         checkpoint=Path(checkpoint).name,
         corpus=path.name,
@@ -110,18 +98,19 @@ def probe(
 
 def _extract(
     checkpoint: str, config: ProbeConfig, kind: str, corpus: SpeechCorpus, notes: list[str]
-) -> tuple[dict[str, str], Features, list[tuple[str, str, Classifier]]]:
+) -> tuple[dict[str, str], features.Features, list[tuple[str, str, Classifier]]]:
     """Return the model, the features, and for each probe its features, name and classifier."""
     num_jobs = config.jobs or joblib.cpu_count()
     baseline = (EGEMAPS, BASELINE, classifiers.random_forest(config.seed, num_jobs))
     if kind == TEACHER:
         weights = find_teacher(checkpoint)
         notes.append(f"{BASELINE} is skipped: it uses sound, the teacher faces")
-        features = video_features(corpus, checkpoint, config.device, config.jobs)
+        found = features.video_features(corpus, checkpoint, config.device, config.jobs)
         probes = [(TEACHER, f"{weights.name} logits", classifiers.affine_map())]
-        return {"name": weights.name, "sha256": weights.sha256}, features, probes
+        return {"name": weights.name, "sha256": weights.sha256}, found, probes
     if kind == EGEMAPS:
-        return {}, audio_features(corpus, None, egemaps(), num_jobs=num_jobs), [baseline]
+        found = features.audio_features(corpus, None, features.egemaps(), num_jobs=num_jobs)
+        return {}, found, [baseline]
     student = load_student(checkpoint, config.device)
     embeds = config.features == "embedding"
     legacy = config.protocol == "legacy"
@@ -129,17 +118,20 @@ def _extract(
     if not with_baseline:
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
-    features = audio_features(
+    found = features.audio_features(
         corpus,
         student.embed if embeds else student,
-        egemaps() if with_baseline else None,
+        features.egemaps() if with_baseline else None,
         protocol=config.protocol,
         num_jobs=num_jobs,
     )
     classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
     probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
-    model = {"name": student.name, "sha256": student.sha256}
-    return model, features, probes + [baseline] * with_baseline
+    return (
+        {"name": student.name, "sha256": student.sha256},
+        found,
+        probes + [baseline] * with_baseline,
+    )
 
 
 def _notes(probed: tuple[FeatureScores, ...], layout: str) -> Iterator[str]:

@@ -37,6 +37,7 @@ CONTEXT: dict[str, Any] = {
     "name": {"@container": "@language"},
     **{term: f"cr:{term}" for term in TERMS},
 }
+TERMS_OF_USE = {"@type": "sc:CreativeWork", "name": "Terms of the source corpus"}
 
 
 def write_croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
@@ -66,11 +67,7 @@ def croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict
         "version": manifest["version"],
         "description": card_text.summary(manifest, provenance),
         "datePublished": manifest["created"],
-        "license": {
-            "@type": "sc:CreativeWork",
-            "name": "Terms of the source corpus",
-            "description": card_text.LICENCE,
-        },
+        "license": {**TERMS_OF_USE, "description": card_text.LICENCE},
         "citeAs": card_text.CITATION,
         "keywords": list(card_text.TAGS),
         "rai:dataUseCases": limits.use,

@@ -79,17 +79,14 @@ class Repository:
     @contextlib.contextmanager
     def _calling(self) -> Iterator[None]:
         """Turn errors of the Hub and of the network into one line."""
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalTokenNotFoundError,
-        )
+        from huggingface_hub import errors
 
         # The Hub's own errors derive from those of the HTTP library that it uses.
-        failures: tuple[type[Exception], ...] = (*HfHubHTTPError.__bases__, OSError, RuntimeError)
+        failures: tuple[type[Exception], ...]
+        failures = (*errors.HfHubHTTPError.__bases__, OSError, RuntimeError)
         try:
             yield
-        except HFValidationError as error:
+        except errors.HFValidationError as error:
             raise ConfigError(f"--push: {' '.join(str(error).split())}") from error
         except failures as error:
             if isinstance(error, OSError) and error.filename:
@@ -97,7 +94,7 @@ class Repository:
             status = getattr(getattr(error, "response", None), "status_code", None)
             reason = " ".join(str(error).split())[:200] or type(error).__name__
             action = "rerun the same command"
-            if status in DENIED or isinstance(error, LocalTokenNotFoundError):
+            if status in DENIED or isinstance(error, errors.LocalTokenNotFoundError):
                 reason = f"access denied ({reason})"
                 action = "run `hf auth login` or set HF_TOKEN, then rerun the same command"
             raise NetworkError(f"{self.repo_id}: {reason}; {action}") from error

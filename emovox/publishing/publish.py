@@ -26,19 +26,17 @@ if TYPE_CHECKING:
 
 Say = Callable[[str], None]
 
+DESCRIBING = (schema.MANIFEST, schema.PROVENANCE)
+
 # A dataset may still have the rows that its takedown list removes.
 RULES_OF_SOURCE = tuple(rule for rule in RULES if rule.name != "takedown")
 
 
 class NotValidError(CheckError):
-    """A dataset breaks rules of the contract and is not released.
-
-    Attributes:
-        validation: the result, with the broken rules.
-    """
+    """A dataset breaks rules of the contract and is not released."""
 
     def __init__(self, validation: Validation) -> None:
-        self.validation = validation
+        self.validation = validation  # the result, with the broken rules
         blocked = [o.rule.name for o in validation.outcomes if o.blocked]
         broken = ", ".join(validation.failed() + blocked)
         super().__init__(f"{validation.path}: not released: validation failed: {broken}")
@@ -127,16 +125,17 @@ def release(
         version = str(read_manifest(source)["version"])
     if parse_version(version) is None:
         raise ConfigError(f"version {printable(version)!r} is not MAJOR.MINOR.PATCH, such as 1.0.0")
-    place = _checked_place(source, out)
+    check_printable(out, "--out")
+    place = out.resolve()
+    if place.is_relative_to(source.resolve()):
+        raise ConfigError(f"{out}: inside the dataset; pass another --out")
     listed = own_list(source) | (frozenset() if takedown is None else read_list(takedown))
     if place.exists():
         existing = _existing_release(source, out, version, listed, resume)
         _check(validate(place, meta=meta), out, say)
         return existing
     _check(validate(source, meta=meta, rules=RULES_OF_SOURCE), source, say)
-    manifest, provenance = (
-        read_document(source, name) for name in (schema.MANIFEST, schema.PROVENANCE)
-    )
+    manifest, provenance = (read_document(source, name) for name in DESCRIBING)
     _check_order(version, manifest, provenance)
     removal = find_removal(source, manifest, listed)
     # Rows of the list in a release were removed when it was made.
@@ -187,14 +186,6 @@ def _write(
     return manifest
 
 
-def _checked_place(source: Path, out: Path) -> Path:
-    check_printable(out, "--out")
-    place = out.resolve()
-    if place.is_relative_to(source.resolve()):
-        raise ConfigError(f"{out}: inside the dataset; pass another --out")
-    return place
-
-
 def _check(validation: Validation, path: Path, say: Say) -> None:
     """Raise NotValidError if a dataset, which messages call `path`, is not valid."""
     validation = replace(validation, path=path)
@@ -218,9 +209,7 @@ def _existing_release(
 ) -> Release:
     """Return the release at `out`; InputError unless `resume` and source, version, list match."""
     try:
-        manifest, provenance = (
-            read_document(out, name) for name in (schema.MANIFEST, schema.PROVENANCE)
-        )
+        manifest, provenance = (read_document(out, name) for name in DESCRIBING)
         origin = provenance["released_from"][-1]
         existing = Release(out, manifest, len(listed), origin["removed"], is_new=False)
         name = f"{manifest['name']} {manifest['version']}"

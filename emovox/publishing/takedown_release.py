@@ -8,17 +8,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox.dataset import schema
+from emovox.dataset import schema, takedown
 from emovox.dataset.documents import outputs_of
 from emovox.dataset.store import FileEntry, create_table, read_pieces, write_hdf5
-from emovox.dataset.takedown import (
-    COLUMNS_WITH_IDS,
-    SplitView,
-    hash_identity,
-    listed_in,
-    mentions_listed,
-    view_without,
-)
 from emovox.files import copy_file
 
 # Files that every release writes itself.
@@ -37,7 +29,7 @@ class Removal:
     source: Path  # folder of the dataset
     manifest: Mapping[str, Any]
     listed: Collection[str]  # hashes of identities
-    views: Mapping[str, SplitView]  # remaining rows of each split with listed identities
+    views: Mapping[str, takedown.SplitView]  # remaining rows of each split with listed identities
     dropped: pa.Table | None  # remaining rows of `dropped`; None if all remain
     matched: frozenset[str] = frozenset()  # listed hashes that the dataset has a row or mention of
 
@@ -70,7 +62,7 @@ class Removal:
         """Return provenance without the removed tracks."""
         key = "split_disagreements"
         entries = provenance.get(key, ())
-        remaining = [e for e in entries if not mentions_listed(e["track_id"], self.listed)]
+        remaining = [e for e in entries if not takedown.mentions_listed(e["track_id"], self.listed)]
         return {**provenance, key: remaining} if entries else dict(provenance)
 
     def write(self, out: Path) -> list[FileEntry]:
@@ -116,13 +108,13 @@ def find_removal(source: Path, manifest: Mapping[str, Any], listed: Collection[s
     for split, counts in manifest["totals"]["by_split"].items():
         columns = ["identity_id", "row_offset"]
         tracks = pq.read_table(source / schema.table_file("tracks", split), columns=columns)
-        if view := view_without(tracks, counts["frames"], listed):
+        if view := takedown.view_without(tracks, counts["frames"], listed):
             views[split] = view
     dropped = pq.read_table(source / schema.DROPPED_FILE)
-    texts = zip(*(dropped[name].to_pylist() for name in COLUMNS_WITH_IDS), strict=True)
-    mentions = [set().union(*(listed_in(text, listed) for text in row)) for row in texts]
+    texts = zip(*(dropped[name].to_pylist() for name in takedown.COLUMNS_WITH_IDS), strict=True)
+    mentions = [set().union(*(takedown.listed_in(text, listed) for text in row)) for row in texts]
     remains = pa.array([not found for found in mentions], pa.bool_())
     remaining = dropped.filter(remains) if any(mentions) else None
     identities = frozenset().union(*(view.identities for view in views.values()))
-    matched = {hash_identity(identity) for identity in identities}.union(*mentions)
+    matched = {takedown.hash_identity(identity) for identity in identities}.union(*mentions)
     return Removal(source, manifest, listed, views, remaining, frozenset(matched))

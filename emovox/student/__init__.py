@@ -38,11 +38,9 @@ class Student(Protocol):
 
     def __call__(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":
         """Return logits float32 `[N, E]` of N utterances; an array is one utterance."""
-        ...
 
     def embed(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":
         """Return the outputs of the last hidden layer, float32 `[N, 1024]` at width 1."""
-        ...
 
 
 def load_student(

@@ -29,12 +29,11 @@ CHUNK = 64  # utterances that a network scores at a time, while the next are rea
 class Clip:
     """Sound of one track."""
 
-    track_id: str  # id of the track
+    track_id: str
     path: Path  # audio file, or video file with sound
     duration: float  # seconds from the start for which there are both sound and frames
-    # Of the track, in seconds of the file's clock; None: to the end of the file.
-    start: float = 0.0
-    end: float | None = None
+    start: float = 0.0  # of the track, in seconds of the file's clock
+    end: float | None = None  # likewise; None: to the end of the file
 
 
 @dataclass(frozen=True)

@@ -136,11 +136,8 @@ def _sum(tensor: Tensor) -> Tensor:
 def join_processes(device: str) -> Iterator[Processes]:
     """Join the other processes of the training, if `torchrun` started any.
 
-    The devices `auto` and `cuda` select one GPU per process.
-
-    Raises:
-        ConfigError: no such device, or fewer GPUs than processes.
-        EmovoxError: another process ended early, or one that reads audio.
+    The devices `auto` and `cuda` select one GPU per process. ConfigError if there is no such device
+    or fewer GPUs than processes; EmovoxError if another process, or one that reads audio, ends.
     """
     try:
         with _joined(device) as processes:

@@ -48,7 +48,7 @@ class SplitPredictions:
     labels: np.ndarray  # index of the teacher's emotion, int64 `[N]`
     scores: np.ndarray  # probabilities of the student, float32 `[N, E]`
     dropped: list[Dropped]  # tracks without usable audio
-    # Means of the teacher's values over each track, float32 `[N]` by name; not scored.
+    # means of the teacher's values over each track, float32 `[N]` by name; not scored
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -76,9 +76,7 @@ class Evaluation:
 
         Columns: `split`, `emotion` (or the name of a mean), `positives` (missing for a mean),
         `auc`, and `low` and `high`, the ends of its 95 % interval.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
+        MissingPackageError without pandas.
         """
         rows = [
             (split, name, scores.positives.get(name), auc.value, auc.low, auc.high)
@@ -238,8 +236,7 @@ def evaluate(
             f"are {', '.join(data.emotions)}; use a student of this dataset"
         )
     predictions = {split: _predict(student, data, split, root, config) for split in splits}
-    absent = 0.0 if config.protocol == "legacy" else np.nan
-    how = data.emotions, config.seed, absent
+    how = data.emotions, config.seed, 0.0 if config.protocol == "legacy" else np.nan
     scores = {
         split: student_scores.score_split(split, p.labels, p.scores, p.identities, *how)
         for split, p in predictions.items()

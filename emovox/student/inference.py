@@ -35,13 +35,10 @@ class TorchStudent:
         return self._run(self._net.embed, samples, self._net.embedding_size)
 
     def _run(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        samples: np.ndarray | list[np.ndarray],
-        num_outputs: int,
+        self, forward: Callable[[Tensor], Tensor], samples: np.ndarray | list[np.ndarray], size: int
     ) -> np.ndarray:
         utterances = [samples] if isinstance(samples, np.ndarray) else samples
-        outputs = np.empty((len(utterances), num_outputs), np.float32)
+        outputs = np.empty((len(utterances), size), np.float32)
         waiting: dict[int, list[tuple[int, Tensor]]] = {}  # by width: position, spectrogram
 
         def finish(width: int) -> None:

@@ -16,9 +16,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 
 from emovox.config import read_config
-from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
-from emovox.dataset.store import read_rows
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import replace_file
@@ -81,19 +79,11 @@ class Predictions:
             }
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the table with the columns of `prediction_schema`.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
+        """Return the columns of `prediction_schema`; MissingPackageError without pandas."""
         return data_frame({name: self.table[name].to_numpy() for name in self.table.column_names})
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a CSV, JSON lines or Parquet file, by its suffix.
-
-        Raises:
-            ConfigError: another suffix.
-        """
+        """Write a CSV, JSON lines or Parquet file, by its suffix; ConfigError for another one."""
         path = Path(path)
         check_suffix(path)
         with replace_file(path) as temporary, temporary.open("wb") as file:  # any name
@@ -249,22 +239,15 @@ def _label_videos(
     """Run the teacher on the files with pictures; return those in which it found faces."""
     if not config.teacher or not (videos := list(filter(_has_pictures, paths))):
         return {}
-    dataset, track_ids = label_videos(
-        videos,
-        config.teacher,
-        folder,
-        device=config.device,
-        precision=config.precision,
-        num_jobs=config.jobs,
+    dataset, track_ids, dropped = label_videos(
+        videos, config.teacher, folder, config.device, config.precision, config.jobs
     )
-    dropped = read_rows(dataset.path / schema.DROPPED_FILE).to_pylist()
-    reasons = {row["track_id"]: row["message"] for row in dropped}
     found = {}
     for path, track_id in zip(videos, track_ids, strict=True):
         if track_id in dataset:
             found[path] = _Video(dataset, track_id)
         else:
-            problems.append(f"{path}: its pictures are not used: {reasons[track_id]}")
+            problems.append(f"{path}: its pictures are not used: {dropped[track_id]['message']}")
     return found
 
 

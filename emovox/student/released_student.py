@@ -19,10 +19,8 @@ NAMES_BY_TYPE = {"dagnn.Conv": CONVOLUTIONS, "dagnn.BatchNorm": BATCH_NORMS}
 def read(path: Path) -> VGGVox:
     """Read a released `.mat` file into the network, in evaluation mode.
 
-    Filters in the file are `[frequency, time, in, out]`.
-
-    Raises:
-        InputError: the file holds something else; the message gives what was expected and found.
+    Filters in the file are `[frequency, time, in, out]`. InputError if it holds something else; the
+    message gives what was expected and found.
     """
     tensors = to_state_dict(_named(read_dagnn(path), path), path)
     for name in CONVOLUTIONS:  # optional before a batch normalisation

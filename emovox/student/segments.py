@@ -36,8 +36,7 @@ class Segment:
 
     samples: np.ndarray  # float32 `[L]`, 16 kHz; empty if no track could be read
     target: np.ndarray  # pooled logits of the teacher, float32 `[E]`; empty without samples
-    # Tracks that were drawn for this segment and could not be read.
-    failures: tuple[Dropped, ...] = ()
+    failures: tuple[Dropped, ...] = ()  # tracks drawn for this segment that could not be read
 
 
 @dataclass(frozen=True)
@@ -112,11 +111,7 @@ class FixedSegments(Segments):
 
 
 def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrainConfig) -> Segment:
-    """Read `config.num_samples` of a track from `start` seconds on, padded with silence.
-
-    Raises:
-        InputError: the audio cannot be read.
-    """
+    """Read a segment from `start` seconds on, padded with silence; InputError if this fails."""
     start = round(start * SAMPLE_RATE) / SAMPLE_RATE
     end = min(start + config.num_samples / SAMPLE_RATE, clip.duration)
     samples = read_audio(clip.path, clip.start + start, clip.start + end)
@@ -145,8 +140,7 @@ def load_batches(
 ) -> Iterator[Batch]:
     """Read segments in the order of `positions`, in worker processes, as batches.
 
-    Raises:
-        EmovoxError: an error of reading a segment, or a worker was killed.
+    EmovoxError if a segment cannot be read or a worker was killed.
     """
     loader = DataLoader(
         _Batches(segments),

@@ -61,11 +61,11 @@ def score_split(
     names, numbers = np.unique(identities, return_inverse=True)
     present = np.bincount(labels, minlength=len(emotions))
     generator = np.random.default_rng([seed, *split.encode()])  # independent between splits
-    parts = [_areas(labels, scores, np.ones((1, len(labels))), absent)]
+    parts = [_aucs(labels, scores, np.ones((1, len(labels))), absent)]
     for start in range(0, ROUNDS, CHUNK):
         drawn = generator.integers(len(names), size=(min(CHUNK, ROUNDS - start), len(names)))
         counts = np.stack([np.bincount(row, minlength=len(names)) for row in drawn])
-        parts.append(_areas(labels, scores, counts[:, numbers], absent))
+        parts.append(_aucs(labels, scores, counts[:, numbers], absent))
     areas = np.concatenate(parts)  # [1 + ROUNDS, E]; the first row is of the tracks themselves
     columns = dict(zip(emotions, areas.T, strict=True))
     five = np.full(len(areas), np.nan)
@@ -92,12 +92,9 @@ def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
     return _interval(value, heard.samples - unheard.samples)
 
 
-def _areas(
-    labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, absent: float
-) -> np.ndarray:
-    areas = np.stack(
-        [roc_auc(labels == k, scores[:, k], weights) for k in range(scores.shape[1])], axis=1
-    )
+def _aucs(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray, absent: float) -> np.ndarray:
+    columns = [roc_auc(labels == k, column, weights) for k, column in enumerate(scores.T)]
+    areas = np.stack(columns, axis=1)
     return np.where(np.isnan(areas), absent, areas)
 
 

@@ -45,9 +45,8 @@ def distillation_loss(
 class Trainer:
     """Network, optimiser and progress of a training, in one of the processes that share a batch.
 
-    Raises:
-        ConfigError: `batch_size` is not a multiple of the number of processes, or unknown device,
-            precision or compile mode.
+    ConfigError if `batch_size` is not a multiple of the number of processes, or for an unknown
+    device, precision or compile mode.
     """
 
     def __init__(self, config: StudentTrainConfig, processes: Processes, outputs: Outputs) -> None:
@@ -66,11 +65,9 @@ class Trainer:
         if resolve_compile(config.compile, str(device), pays=on_gpu):
             set_compile_cache()
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
+        rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
         self.optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
+            self.model.parameters(), rate, momentum, weight_decay=decay
         )
         self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on `choose_on`
         self.failures: dict[str, Dropped] = {}  # tracks that could not be read during the training

@@ -136,19 +136,15 @@ def train_epochs(
 
 
 def _run_epoch(
-    run: Trainer,
-    segments: TrainSegments,
-    validation: dict[str, FixedSegments],
-    recipe: Record,
-    out: Path,
+    run: Trainer, train: TrainSegments, fixed: dict[str, FixedSegments], recipe: Record, out: Path
 ) -> Record:
     """Train and validate one epoch, write its checkpoints and its line of the log."""
     started = time.perf_counter()
     record: Record = {"epoch": run.epoch, "learning_rate": run.learning_rate()}
-    record["train_loss"], num_segments = run.train_epoch(segments)
+    record["train_loss"], num_segments = run.train_epoch(train)
     training = time.perf_counter() - started
-    for split, fixed in validation.items():
-        record |= {f"{split}_{name}": value for name, value in run.validate(fixed).items()}
+    for split, segments in fixed.items():
+        record |= {f"{split}_{name}": value for name, value in run.validate(segments).items()}
     for failures in run.processes.gather(run.failures):
         run.failures |= failures
     record["tracks_unreadable"] = len(run.failures)

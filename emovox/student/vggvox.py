@@ -22,9 +22,8 @@ class StudentConfig:
     """Shape of the network."""
 
     width: float = 1.0  # factor on the channels of every layer except the last
-    # Channels of conv3 at width 1: 384 as in the weights of VGGVox; the paper's Table 4 says 256.
-    conv3: int = 384
-    conv4: int = 256  # channels of conv4 at width 1
+    conv3: int = 384  # channels at width 1, as in the weights of VGGVox; 256 in the paper's Table 4
+    conv4: int = 256  # channels at width 1
 
     def channels(self, full: int) -> int:
         """Return the channels of a layer that has `full` channels at width 1."""

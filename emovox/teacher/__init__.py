@@ -52,7 +52,6 @@ class Teacher(Protocol):
 
     def __call__(self, crops: "np.ndarray") -> "np.ndarray":
         """Return logits, then values, float32 `[N, E + V]`, of RGB crops uint8 `[N, S, S, 3]`."""
-        ...
 
 
 def find_teacher(name_or_path: str | os.PathLike[str]) -> Weights:

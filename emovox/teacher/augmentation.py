@@ -20,13 +20,9 @@ def augment(grey: Tensor, config: TeacherTrainConfig, generator: torch.Generator
     scale = 1 + uniform(config.zoom)
     flip = torch.where(torch.rand(n, generator=generator) < config.mirror, -1.0, 1.0)
     cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
-    theta = torch.stack(
-        [
-            torch.stack([cos * flip, -sin, 2 * uniform(config.shift)], dim=1),
-            torch.stack([sin * flip, cos, 2 * uniform(config.shift)], dim=1),
-        ],
-        dim=1,
-    )
+    x = torch.stack([cos * flip, -sin, 2 * uniform(config.shift)], dim=1)
+    y = torch.stack([sin * flip, cos, 2 * uniform(config.shift)], dim=1)
+    theta = torch.stack([x, y], dim=1)
     grid = F.affine_grid(theta, [n, 1, height, width], align_corners=False).to(grey.device)
     warped = F.grid_sample(grey, grid, padding_mode="border", align_corners=False)
     gamma = torch.exp(uniform(config.gamma)).view(n, 1, 1, 1).to(grey.device)

@@ -58,11 +58,9 @@ class Block(nn.Module):
         self.se = SqueezeExcite(outputs, se_reduction)
         self.shortcut = nn.Sequential()
         if stride != 1 or inputs != outputs:
-            self.shortcut = nn.Sequential(
-                nn.AvgPool2d(stride),
-                nn.Conv2d(inputs, outputs, 1, bias=False),
-                nn.BatchNorm2d(outputs),
-            )
+            convolution = nn.Conv2d(inputs, outputs, 1, bias=False)
+            layers = (nn.AvgPool2d(stride), convolution, nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)
@@ -82,11 +80,8 @@ class CompactNet(FaceNetwork):
         super().__init__()
         self.outputs = outputs
         self.config = config = config or CompactConfig()
-        self.stem = nn.Sequential(
-            nn.Conv2d(1, config.stem, 3, 1, 1, bias=False),
-            nn.BatchNorm2d(config.stem),
-            nn.ReLU(inplace=True),
-        )
+        convolution = nn.Conv2d(1, config.stem, 3, 1, 1, bias=False)
+        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(config.stem), nn.ReLU(inplace=True))
         blocks: list[nn.Module] = []
         inputs = config.stem
         for width, depth in zip(config.widths, config.depths, strict=True):

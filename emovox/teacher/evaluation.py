@@ -37,21 +37,13 @@ LABELS = {
 
 @dataclass(frozen=True, repr=False)
 class TeacherEvaluation:
-    """Scores of a teacher on one part of FERPlus, without and with mirror averaging.
+    """Scores of a teacher on one part of FERPlus, without and with mirror averaging."""
 
-    Attributes:
-        teacher: name of the teacher.
-        sha256: SHA-256 of its weights.
-        part: `train`, `public_test` or `private_test`.
-        plain: scores of the logits of each face.
-        mirrored: scores of the mean logits of each face and its mirror image.
-    """
-
-    teacher: str
-    sha256: str
-    part: str
-    plain: Scores
-    mirrored: Scores
+    teacher: str  # name of the teacher
+    sha256: str  # SHA-256 of its weights
+    part: str  # `train`, `public_test` or `private_test`
+    plain: Scores  # scores of the logits of each face
+    mirrored: Scores  # scores of the mean logits of each face and its mirror image
 
     def __repr__(self) -> str:
         return (
@@ -63,9 +55,7 @@ class TeacherEvaluation:
         """Return a table with one row per score; recall has a row per emotion.
 
         The columns are `score`, `emotion`, `without_mirror_averaging`, `with_mirror_averaging`.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
+        MissingPackageError without pandas.
         """
         return data_frame(self._rows(), ["score", "emotion", PLAIN, MIRRORED])
 

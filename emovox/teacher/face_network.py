@@ -11,15 +11,10 @@ GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B; MATLAB's rgb2gray, as in 
 
 
 class FaceNetwork(Network, ABC):
-    """A network that `emovox.teacher.inference` can run.
+    """A network that `emovox.teacher.inference` can run."""
 
-    Attributes:
-        input_size: side S of its crops, in pixels.
-        classifier: the last layer; its input and output are float32 at any precision.
-    """
-
-    input_size: int
-    classifier: nn.Module
+    input_size: int  # side S of its crops, in pixels
+    classifier: nn.Module  # the last layer; its input and output are float32 at any precision
 
     @abstractmethod
     def preprocess(self, pixels: Tensor) -> Tensor:

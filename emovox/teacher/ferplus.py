@@ -51,17 +51,11 @@ READ_ERRORS = (
 
 @dataclass(frozen=True)
 class FerPlus:
-    """One part of FERPlus.
+    """One part of FERPlus."""
 
-    Attributes:
-        images: uint8 `[N, 48, 48]`, grey.
-        targets: float32 `[N, 8]`, cleaned votes as a distribution over `EMOTIONS`.
-        names: file name of each image, such as `fer0000000.png`.
-    """
-
-    images: np.ndarray
-    targets: np.ndarray
-    names: tuple[str, ...]
+    images: np.ndarray  # uint8 `[N, 48, 48]`, grey
+    targets: np.ndarray  # float32 `[N, 8]`, cleaned votes as a distribution over `EMOTIONS`
+    names: tuple[str, ...]  # file name of each image, such as `fer0000000.png`
 
     def __len__(self) -> int:
         return len(self.images)
@@ -173,8 +167,8 @@ class _Files:
             with self._archive.open(name) if self._archive else regular(path).open("rb") as file:
                 yield file
         except READ_ERRORS as error:
-            reason = first_line(error)
-            raise InputError(f"{self.source}: {name}: cannot be read ({reason})") from error
+            where = f"{self.source}: {name}"
+            raise InputError(f"{where}: cannot be read ({first_line(error)})") from error
 
     def rows(self, name: str) -> Iterator[list[str]]:
         """Yield the rows of a CSV file."""

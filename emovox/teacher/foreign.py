@@ -76,9 +76,7 @@ class OnnxRun:
             isinstance(found, int) and found != size
             for found, size in zip(shapes[0][1:], expected, strict=True)
         ):
-            found = ", ".join(
-                f"{node.type} {shape}" for node, shape in zip(inputs, shapes, strict=True)
-            )
+            found = ", ".join(f"{node.type} {list(node.shape)}" for node in inputs)
             raise InputError(
                 f"{path}: expected one input tensor(float) {['N', *expected]}, as in its "
                 f"description; found {found}"
@@ -112,9 +110,7 @@ class OnnxRun:
         for start in range(0, len(pixels), step):
             part = np.resize(pixels[start : start + step], (step, *pixels.shape[1:]))
             found = self._sessions[device].run(None, {self._input: part})
-            rows.append(
-                np.concatenate([np.reshape(tensor, (step, -1)) for tensor in found], axis=1)
-            )
+            rows.append(np.concatenate([np.reshape(array, (step, -1)) for array in found], axis=1))
         return torch.from_numpy(np.concatenate(rows)[: len(pixels)]).to(inputs.device)
 
 
@@ -148,12 +144,7 @@ class Classifier(nn.Module):
 
 
 def load(weights: ForeignWeights) -> ForeignNetwork:
-    """Load a network that is not in one of emovox's own formats.
-
-    Raises:
-        InputError: the file is damaged, or the sidecar does not fit it.
-        MissingPackageError: onnxruntime or transformers is not installed.
-    """
+    """Load a network of another format; InputError if it is damaged or not as its sidecar says."""
     sidecar = weights.sidecar
     run = OnnxRun(weights.path, sidecar) if weights.path.is_file() else Classifier(weights.path)
     net = ForeignNetwork(sidecar, run).eval()

@@ -64,9 +64,8 @@ class TorchTeacher:
             with torch.inference_mode():
                 compiled(self._slots[0].load())
         except Exception as error:  # errors of torch, Triton and the compiler share no base class
-            reason = first_line(error)
             raise EmovoxError(
-                f"torch.compile: failed on this machine ({reason}); use --compile off"
+                f"torch.compile: failed on this machine ({first_line(error)}); use --compile off"
             ) from error
         return compiled
 

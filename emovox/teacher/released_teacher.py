@@ -28,8 +28,7 @@ LOAD_ERRORS = (*DAMAGED, struct.error, AssertionError, AttributeError, MemoryErr
 def load(weights: Weights) -> FaceNetwork:
     """Load the network of a checkpoint or of a released file.
 
-    Raises:
-        InputError: the file holds something else; the message gives what was expected and found.
+    InputError if the file holds something else; it gives what was expected and found.
     """
     net = load_weights(weights, teacher_checkpoint.load, read)
     gates = GATES.get(weights.name) if weights.is_released else None
@@ -55,10 +54,7 @@ def read(path: Path) -> FaceNetwork:
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:
-    """Read a PyTorch state dict; InputError if the file is damaged or holds something else.
-
-    Code in the file is never run.
-    """
+    """Read a state dict, without running code in it; InputError for damaged and other files."""
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:

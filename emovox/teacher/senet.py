@@ -24,13 +24,9 @@ SE_REDUCTION = 16
 
 @dataclass(frozen=True)
 class SenetConfig:
-    """Choice between the two networks.
+    """Choice between the two networks."""
 
-    Attributes:
-        squeeze_excite: True for SE-ResNet-50, False for ResNet-50.
-    """
-
-    squeeze_excite: bool = True
+    squeeze_excite: bool = True  # True for SE-ResNet-50, False for ResNet-50
 
 
 class Senet(FaceNetwork):

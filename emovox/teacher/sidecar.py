@@ -137,13 +137,10 @@ def find_onnx(path: Path) -> ForeignWeights:
 
 
 def find_classifier(name: str) -> ForeignWeights:
-    """Find an image classifier of Hugging Face: a local folder, or an id of the Hub.
+    """Find an image classifier of Hugging Face: a folder, read offline, or an id of the Hub.
 
-    A folder is read without the network.
-
-    Raises:
-        InputError: a file is missing or not valid.
-        NetworkError: the Hub does not answer or has no such repository.
+    InputError if a file is missing or not valid, NetworkError if the Hub does not answer or has no
+    such repository.
     """
     folder = Path(name)
     if not folder.is_dir():
@@ -157,24 +154,16 @@ def find_classifier(name: str) -> ForeignWeights:
 
 def _fetch(name: str) -> Path:
     with explained(f"--teacher {HUB}{name}"):
-        import huggingface_hub
-        from huggingface_hub.errors import (
-            HfHubHTTPError,
-            HFValidationError,
-            LocalEntryNotFoundError,
-        )
+        from huggingface_hub import errors, snapshot_download
     try:
         for weights in WEIGHTS:
-            folder = Path(
-                huggingface_hub.snapshot_download(
-                    name, allow_patterns=[CONFIG, PREPROCESSOR, "README.md", weights]
-                )
-            )
+            wanted = [CONFIG, PREPROCESSOR, "README.md", weights]
+            folder = Path(snapshot_download(name, allow_patterns=wanted))
             if (folder / weights).is_file():
                 break
-    except HFValidationError as error:
+    except errors.HFValidationError as error:
         raise ConfigError(f"teacher {name!r} is neither a folder nor an id of the Hub") from error
-    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise NetworkError(f"{name}: not available from the Hub ({first_line(error)})") from error
     return folder
 
@@ -199,17 +188,18 @@ def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -
         if all(re.fullmatch(r"label_\d+", label) for label in names):
             raise ConfigError("id2label: expected names of emotions, found LABEL_0 and so on")
         crop = _side(preprocessor.get("crop_size")) if preprocessor.get("do_center_crop") else 0
-        normalised = preprocessor.get("do_normalize", True)
-        mean, deviation = IMAGENET
+        scale = preprocessor.get("rescale_factor", 1 / 255)
+        mean, deviation = [0.0], [1.0]
+        if preprocessor.get("do_normalize", True):
+            mean = preprocessor.get("image_mean", IMAGENET[0])
+            deviation = preprocessor.get("image_std", IMAGENET[1])
         return Sidecar(
             input_size=_side(preprocessor["size"]),
             colour="rgb",
             layout="NCHW",
-            scale=preprocessor.get("rescale_factor", 1 / 255)
-            if preprocessor.get("do_rescale", True)
-            else 1.0,
-            mean=tuple(preprocessor.get("image_mean", mean)) if normalised else (0.0,),
-            deviation=tuple(preprocessor.get("image_std", deviation)) if normalised else (1.0,),
+            scale=scale if preprocessor.get("do_rescale", True) else 1.0,
+            mean=tuple(mean),
+            deviation=tuple(deviation),
             outputs=tuple(names),
             kind="logits",
             licence="see the model card",

@@ -19,11 +19,9 @@ class Scores:
     accuracy: float  # share of faces whose largest logit is the first maximum of the votes
     mean_class_accuracy: float  # mean of `recall` over the emotions that occur
     cross_entropy: float  # mean cross-entropy to the distribution of votes, in nats
-    # KL(votes || prediction) in nats: `cross_entropy` minus the entropy of the votes.
-    kl_divergence: float
+    kl_divergence: float  # KL(votes || prediction), nats: cross-entropy minus the votes' entropy
     calibration_error: float  # expected calibration error of the largest probability, 15 equal bins
-    # Accuracy per emotion of the label; NaN for an emotion that never occurs.
-    recall: tuple[float, ...]
+    recall: tuple[float, ...]  # accuracy per emotion of the label; NaN for one that never occurs
     counts: tuple[int, ...]  # faces per emotion of the label
     confusion: tuple[tuple[int, ...], ...]  # faces by label (rows) and prediction (columns)
 

@@ -48,13 +48,8 @@ class TeacherTrainer:
             {"params": [p for p in self.model.parameters() if p.ndim > 1]},
             {"params": [p for p in self.model.parameters() if p.ndim <= 1], "weight_decay": 0},
         ]
-        self.optimizer = torch.optim.SGD(
-            groups,
-            lr=config.learning_rate,
-            momentum=config.momentum,
-            weight_decay=config.weight_decay,
-            nesterov=True,
-        )
+        rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
+        self.optimizer = torch.optim.SGD(groups, rate, momentum, weight_decay=decay, nesterov=True)
         self.epoch, self.best = 0, math.inf  # completed epochs; lowest cross-entropy on PublicTest
 
     def start_from(self, source: str | Path) -> None:
