@@ -35,7 +35,7 @@ EXPRESSIONS = {
     "happiness": Expression(0.15, 0.0, -0.1, 1.0, 0.25, 0.6, 0.8),
     "surprise": Expression(1.0, 0.1, 0.9, 0.0, 0.9, -0.5, 0.0),
     "sadness": Expression(-0.3, 1.0, -0.5, -1.0, 0.0, -0.2, 0.0),
-    "anger": Expression(-0.8, -1.0, -0.2, -0.9, 0.35, 0.1, 0.6),
+    "anger": Expression(-0.95, -1.0, -0.3, -1.0, 0.7, -0.2, 0.75),
 }
 
 
