@@ -163,7 +163,7 @@ def json_value(path: Path, draw: random.Random) -> None:
     if kind == 0:
         del node[key]
     elif kind == 1 and isinstance(node, dict):
-        node[draw.choice(ABSURD[-11:-4])] = node.pop(key)
+        node[draw.choice([v for v in ABSURD if isinstance(v, str)])] = node.pop(key)
     else:
         node[key] = draw.choice(ABSURD)
     path.write_text(json.dumps(document))
