@@ -25,17 +25,10 @@ INVALID = "run `emovox validate` for details"
 
 
 class Side:
-    """One of the two datasets.
+    """One of the two datasets, with the tables of tracks of all its splits, concatenated.
 
-    Attributes:
-        path: folder of the dataset.
-        dataset: the opened dataset.
-        tracks: the tables of tracks of all splits, concatenated.
-        ids: their track_id.
-        split, offset, count: int `[T]`: index of the split, first row and number of rows of each
-            track.
-        step_ms: milliseconds between grid points.
-        files: entries of the manifest's `files`, by path.
+    `split`, `offset` and `count`, int `[T]`, are the index of the split, the first row and the
+    number of rows of each track; `files` has the entries of the manifest's `files`, by path.
     """
 
     def __init__(self, path: Path) -> None:
@@ -155,16 +148,12 @@ class Block:
 
 
 class Pair:
-    """Two datasets and their common tracks.
-
-    Attributes:
-        old, new: the datasets.
-        in_old, in_new: rows of the common tracks in their tables of tracks, in OLD's order.
-    """
+    """Two datasets and their common tracks."""
 
     def __init__(self, old: Side, new: Side) -> None:
         self.old, self.new = old, new
         found = pc.index_in(old.ids, value_set=new.ids)
+        # Rows of the common tracks in the tables of tracks, in OLD's order.
         self.in_old = np.flatnonzero(found.is_valid().to_numpy())
         self.in_new = found.drop_null().to_numpy().astype(int)
 

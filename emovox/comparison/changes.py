@@ -113,10 +113,7 @@ class Difference:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a DataFrame with one row per kind of change; MissingPackageError without pandas.
-
-        Its columns are those of `Change`, with the first of `rows` as first_example.
-        """
+        """Return `changes`, with the first of `rows` alone; MissingPackageError without pandas."""
         rows = [asdict(change) for change in self.changes]
         return data_frame([r | {"first_example": next(iter(r.pop("rows")), None)} for r in rows])
 

@@ -34,10 +34,7 @@ NOT_DESCRIBED = (schema.CROISSANT, schema.CHECKSUMS)
 
 
 def files_and_columns(manifest: Mapping[str, Any]) -> Node:
-    """Return `distribution` and `recordSet` of the Croissant metadata of a dataset.
-
-    Every file that the manifest lists is described, except croissant.json itself and SHA256SUMS.
-    """
+    """Return `distribution` and `recordSet`, of all files except croissant.json and SHA256SUMS."""
     files = [file for file in manifest["files"] if file["path"] not in NOT_DESCRIBED]
     splits = [split for split in schema.SPLITS if split in manifest["totals"]["by_split"]]
     tables = tables_of(manifest)
@@ -118,11 +115,8 @@ def _column(table: str, column: pa.Field, source: Node) -> Node:
 
 
 def _split_of_file(table: str, splits: list[str], source: Node) -> Node:
-    """Return a field for the split of a row, taken from its file name, for tables without one.
-
-    It does not refer to the record set of the splits: mlcroissant's filters, the reason for this
-    field, do not work together with a second reference.
-    """
+    """Return a field for the split of a row, taken from its file name, for tables without one."""
+    # No reference to the record set of the splits: mlcroissant's filters cannot use a second one.
     field = _field(table, "split", ["sc:Text", "cr:Split"], schema.COLUMNS["split"][1])
     field["source"] = source | {
         "extract": {"fileProperty": "filename"},

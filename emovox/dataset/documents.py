@@ -15,12 +15,7 @@ LEADS_OUTSIDE = "links to a file outside the dataset; replace the link by the fi
 
 
 def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
-    """Return the content of a JSON document of a dataset, such as manifest.json.
-
-    Raises:
-        InputError: the folder or the file is missing, the file is not a JSON object, or Git LFS has
-            not fetched the dataset.
-    """
+    """Return a JSON document of a dataset; InputError if missing, damaged or not fetched by LFS."""
     path = Path(root) / name
     if not Path(root).is_dir():
         raise InputError(f"{root}: folder not found; pass the folder of a dataset")
@@ -43,13 +38,11 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
 
 
 def leads_outside(root: Path, name: str) -> bool:
-    """Return True if a file of a dataset is a link to one outside, except in the Hub's own cache.
-
-    That cache has the files of all snapshots of a repository in a folder `blobs` beside them.
-    """
+    """Return True if a file of a dataset is a link to one outside, except in the Hub's cache."""
     folder, file = (Path(os.path.realpath(path)) for path in (root, root / name))
     if file.is_relative_to(folder):
         return False
+    # The Hub's cache has the files of all snapshots in a folder `blobs` beside them.
     return folder.parent.name != "snapshots" or file.parent != folder.parent.parent / "blobs"
 
 
@@ -63,10 +56,7 @@ def _check_links(root: Path, names: Iterable[str]) -> None:
 
 
 def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return a manifest with a name, a version and this contract version, else raise InputError.
-
-    The rest of it may be wrong.
-    """
+    """Return a manifest whose version and name are checked, not the rest; else raise InputError."""
     manifest, path = read_document(root, schema.MANIFEST), Path(root) / schema.MANIFEST
     for key in ("schema_version", "name", "version"):
         if key not in manifest:
@@ -78,12 +68,7 @@ def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the manifest of a dataset of this version of the contract.
-
-    Raises:
-        InputError: the folder or the manifest is missing, or the manifest is not one of a dataset
-            or of another contract version.
-    """
+    """Return the manifest of a dataset; InputError if missing, wrong or of another version."""
     from emovox.dataset.json_schemas import faults  # slow to import
 
     manifest = read_header(root)

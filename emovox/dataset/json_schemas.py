@@ -1,7 +1,4 @@
-"""JSON Schema of the documents of a dataset: manifest, provenance, card, validation report.
-
-`emovox schema` prints them with the tables.
-"""
+"""JSON Schema of manifest, provenance, card and validation report; `emovox schema` prints it."""
 
 from itertools import islice
 from typing import Any

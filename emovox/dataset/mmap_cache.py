@@ -51,13 +51,7 @@ def hash_names(track_ids: Iterable[str]) -> np.ndarray:
 
 
 def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, Any]) -> Arrays:
-    """Return the frames of a split as memory-mapped arrays, after unpacking them if necessary.
-
-    Without a writable cache the arrays are in memory instead.
-
-    Raises:
-        InputError: the rows are missing, damaged, or differ from the manifest.
-    """
+    """Return the frames of a split, mapped if the cache is writable; InputError if damaged."""
     digest = str(listed_hash(manifest, schema.table_file("frames", split)))
     if not re.fullmatch("[0-9a-f]{64}", digest):  # it becomes the name of files
         raise InputError(f"{root}: {schema.MANIFEST} has no content hash of the frames of {split}")

@@ -157,7 +157,6 @@ def embedding_size(table: pa.Schema) -> int:
 
 EIGHT = columns(PUBLISHED)  # emotions, no values
 
-
 # Description of each table.
 ROWS = {
     "frames": "One row per grid point of a track with a visible face.",

@@ -86,15 +86,9 @@ def _characters(array: pa.Array) -> memoryview:
 
 
 class ParquetTable:
-    """Stream of rows into an open Parquet file of the contract, see `create_table`.
+    """Stream of rows into an open Parquet file of the contract, see `create_table`."""
 
-    Attributes:
-        names: its columns.
-        num_rows: rows written so far.
-        written: manifest entry of the file, once it is complete.
-    """
-
-    written: FileEntry
+    written: FileEntry  # entry of the manifest, once the file is complete
 
     def __init__(self, writer: pq.ParquetWriter, columns: pa.Schema) -> None:
         self._writer, self._columns = writer, columns
@@ -102,7 +96,7 @@ class ParquetTable:
         self._content = ContentHash(columns)
         self._pending: list[pa.Table] = []
         self._num_pending = 0
-        self.num_rows = 0
+        self.num_rows = 0  # written so far
 
     def write(self, rows: pa.Table) -> None:
         """Append rows of the table's schema."""
@@ -134,10 +128,7 @@ class ParquetTable:
 def create_table(
     root: Path, table: str, dataset: str, outputs: Outputs, split: str = "", embedding_size: int = 0
 ) -> Iterator[ParquetTable]:
-    """Yield a stream into a table's file below `root`, which appears on a clean exit.
-
-    `dataset` is the name of the dataset, for the metadata; `dropped` has no split.
-    """
+    """Yield a stream into a table's file below `root`, which appears on a clean exit."""
     name = schema.table_file(table, split)
     columns = schema.columns(outputs).of(table, embedding_size)
     (root / name).parent.mkdir(parents=True, exist_ok=True)
@@ -282,12 +273,9 @@ def read_hdf5_frames(
 
 
 def open_table(path: Path) -> pq.ParquetFile:
-    """Open a Parquet file of a dataset; page checksums are verified.
+    """Open a Parquet file of a dataset, with verified page checksums and texts as dictionaries.
 
-    Texts come as dictionaries, in which a long one is stored once however often it occurs.
-
-    Raises:
-        OSError, ArrowException, ValueError: it is damaged, or claims more than a table may have.
+    OSError, ArrowException or ValueError if it is damaged or claims more than a table may have.
     """
     columns = pq.read_schema(regular(path))
     options: dict[str, Any] = {"memory_map": True, "page_checksum_verification": True}
@@ -335,11 +323,7 @@ def frames_file(root: Path, split: str, container: str) -> Path:
 
 
 def read_frames(root: Path, split: str, container: str, outputs: Outputs) -> Iterator[pa.Table]:
-    """Yield the frames of a split in pieces, from its `parquet` or `hdf5` file.
-
-    Raises:
-        InputError: the file is missing or damaged.
-    """
+    """Yield a split's frames in pieces, from `parquet` or `hdf5`; InputError if it is damaged."""
     is_hdf5, path = container == "hdf5", frames_file(root, split, container)
     try:
         for piece in read_hdf5_frames(path, outputs) if is_hdf5 else read_pieces(path):

@@ -21,16 +21,8 @@ def pool_window(
 ) -> np.ndarray:
     """Pool the logits of a window of a track into one target; see `Dataset.target`.
 
-    Args:
-        logits: float32 `[n, E]` of the track.
-        frame_index: int32 `[n]`, ascending.
-        step: seconds between grid points.
-        window: start and end in seconds from the start of the track.
-        pool: one of `POOLS`.
-        timing: one of `TIMINGS`.
-
-    Raises:
-        ConfigError: `pool` or `timing` is unknown, or `end` is not after `start`.
+    `logits` are float32 `[n, E]`, `frame_index` int32 `[n]`, ascending; `step` and `window` (start
+    and end) in seconds. ConfigError if `pool` or `timing` is unknown, or the window is empty.
     """
     start, end = window
     if pool not in POOLS:

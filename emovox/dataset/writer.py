@@ -93,14 +93,10 @@ def _track_table(
 def write_chunks(
     out: Path, chunks: Iterable[Chunk], dropped: Sequence[Dropped], info: DatasetInfo, *, hdf5: bool
 ) -> dict[str, Any]:
-    """Write a dataset into `out`, its manifest last; return the manifest.
+    """Write a dataset into the new folder `out`, its manifest last; return the manifest.
 
-    Args:
-        out: new folder.
-        chunks: rows, sorted by track within each split; read one at a time.
-        dropped: tracks without frames.
-        info: description of the dataset.
-        hdf5: write each split as HDF5 too.
+    `chunks` are sorted by track within each split, and read one at a time; `dropped` are tracks
+    without frames. With `hdf5`, each split is written as HDF5 too.
     """
     splits: dict[str, _Split] = {}
     with ExitStack() as stack:
@@ -156,10 +152,7 @@ def _manifest(
 def write_documents(
     out: Path, manifest: dict[str, Any], provenance: Mapping[str, Any], counts: Mapping[str, Counts]
 ) -> None:
-    """Write card and provenance, and add them to `manifest`, which lists the tables.
-
-    `counts` are those of the rows of each split, for the card.
-    """
+    """Write card, with `counts` by split, and provenance; add both to the files of `manifest`."""
     write_text(out / schema.CARD, render_card(manifest, provenance, counts))
     write_text(out / schema.PROVENANCE, _json(provenance))
     list_documents(out, manifest, schema.CARD, schema.PROVENANCE)

@@ -86,10 +86,7 @@ class ShardActor:
 
 
 def _lock_note() -> Any:
-    """Lock a file named as this process; remove semaphores of actors that were killed on this node.
-
-    Ray kills an actor together with the process that would remove them.
-    """
+    """Lock a file named as this process; remove semaphores of actors that Ray killed here."""
     import fcntl
 
     folder = Path(tempfile.gettempdir(), f"emovox_actors_{user_name()}")
@@ -119,16 +116,9 @@ def _check_reachable(address: str | None) -> None:
 class RayEngine:
     """Schedules shards on the actors of a Ray cluster.
 
-    Args:
-        address: of the cluster's head, for example `10.0.0.1:6379` or `auto`; None: `RAY_ADDRESS`,
-            or without it a cluster on this machine alone.
-        actor_cpus: cores of an actor, with one worker each.
-        actor_gpus: GPUs of an actor, or a fraction of one.
-        num_workers: number of workers; 0: as many as fit on the cluster.
-
-    Raises:
-        MissingPackageError: Ray is not installed.
-        EmovoxError: the cluster cannot be reached.
+    `address` is that of its head, for example `10.0.0.1:6379` or `auto`; None: `RAY_ADDRESS`, or
+    without it a cluster on this machine alone. An actor has one worker per core; `num_workers` 0
+    means as many as fit. EmovoxError if the cluster cannot be reached.
     """
 
     def __init__(
@@ -275,10 +265,7 @@ class _Run:
                 self._ray.kill(actor.handle)  # its workers notice and end too
 
     def _look_for_markers(self) -> Iterator[ShardReport]:
-        """Yield reports of shards whose marker is there, but whose call does not answer.
-
-        After a failure of the network Ray may take minutes to notice that an answer is lost.
-        """
+        """Yield reports of shards with a marker: Ray may notice a lost answer minutes later."""
         self._last_result = time.monotonic()
         calls = {job.shard: ref for ref, (_, job) in self._calls.items() if ref not in self._known}
         left = f"{len(calls) + len(self._waiting)} shards, with {len(self._actors)} actors"
@@ -311,11 +298,7 @@ class _Run:
                 actor.num_running += 1
 
     def _result(self, reference: Any) -> Any:
-        """Return the result of a call; None if its actor, its node or the result was lost.
-
-        Raises:
-            EmovoxError, OSError: the call raised it.
-        """
+        """Return the result of a call, or raise its error; None if actor or result was lost."""
         try:
             return self._engine.get(reference)
         except self._ray.exceptions.RayTaskError:

@@ -123,11 +123,7 @@ class Server(Process):
         self._serving: Future[None] | None = None
 
     def address(self) -> str:
-        """Return its address once it accepts workers.
-
-        Raises:
-            EmovoxError: the teacher cannot be loaded, or failed `MAX_FAILURES` times in a row.
-        """
+        """Return its address once it accepts workers; EmovoxError if the teacher keeps failing."""
         with self._lock:
             while self._serving is None or self._serving.done() or not self._address.exists():
                 if self._closed:
@@ -154,10 +150,7 @@ class Server(Process):
 
 
 class Worker(Process):
-    """A process that runs shards, and is replaced when it dies.
-
-    Without a `server` it holds the teacher itself.
-    """
+    """A process that runs shards, replaced when it dies; without `server` it holds the teacher."""
 
     def __init__(
         self, work: Work, context: WorkerContext, server: Server | None, turns: "Turns"
@@ -272,11 +265,7 @@ class LokyEngine:
 
 
 def local_engine(config: BuildConfig, jobs: Sequence[ShardJob]) -> LokyEngine:
-    """Return the engine of this machine for some shards.
-
-    Raises:
-        ConfigError: the teacher is to run on a GPU, and this system lacks Unix sockets.
-    """
+    """Return the engine of this machine; ConfigError for a GPU on a system without Unix sockets."""
     num_workers = max(1, min(config.jobs or joblib.cpu_count(), len(jobs)))
     devices = teacher_devices(jobs[0].settings.device) if jobs else ()
     if devices and not hasattr(socket, "AF_UNIX"):  # workers reach the teacher through them

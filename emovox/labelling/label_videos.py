@@ -16,8 +16,7 @@ def label_videos(
 ) -> tuple[Dataset, list[str], dict[str, dict[str, Any]]]:
     """Build a dataset of whole videos in an empty folder, with the 0.24 s grid and MTCNN.
 
-    Returns:
-        The dataset, the track id of each video, and the rows of the table `dropped` by track id.
+    Return it, the track id of each video, and the rows of the table `dropped` by track id.
     """
     names = [f"{number:09d}" for number in range(len(paths))]  # every table and decoder takes them
     for name, path in zip(names, paths, strict=True):

@@ -20,11 +20,8 @@ EXIT_SECONDS = 10.0  # that the end of a run waits for a heartbeat in progress
 def held(state: Path, out: Path) -> Iterator[Callable[[], None]]:
     """Hold `state` for a build of `out`; yield a function to call before anything final.
 
-    That function raises `EmovoxError` once another run has taken the folder over: a run that was
-    suspended or cut off from the network counts as dead.
-
-    Raises:
-        EmovoxError: another run holds it.
+    EmovoxError if another run holds it. The function raises it once another run has taken over: a
+    run that was suspended or cut off from the network counts as dead.
     """
     if is_remote(state):
         with Lease(state / "lock", out) as lease:

@@ -97,11 +97,8 @@ class BuildPlan:
 def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runtime]) -> BuildPlan:
     """List the tracks of a corpus, assign their splits and group them into shards.
 
-    `resolve` resolves device, precision and compile mode where the teacher will run.
-
-    Raises:
-        ConfigError, InputError: an option or an input is not valid.
-        CheckError: the split leaks.
+    `resolve` resolves device, precision and compile mode where the teacher will run. ConfigError
+    or InputError if an option or an input is not valid, CheckError if the split leaks.
     """
     teacher = find_teacher(config.teacher)
     corpus = read_corpus(config.layout, config.root, config.table, config.meta)

@@ -38,11 +38,7 @@ class Sources:
             self._remove()
 
     def local(self, track: Track) -> Path:
-        """Return the local path of a track's video or folder of JPEGs.
-
-        Raises:
-            TrackError: it cannot be fetched.
-        """
+        """Return the local path of a track's video or JPEGs; TrackError if it cannot be fetched."""
         if not is_remote(self._root):
             return self._root / track.source
         while self._fetched and self._fetched[0][0] != track.source:

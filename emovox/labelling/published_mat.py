@@ -35,10 +35,7 @@ class Annotations:
 
 
 def read_annotations(files: list[Path]) -> Annotations:
-    """Read `wavLogits` and `images` from one file or several; the first to contain a field wins.
-
-    InputError if a required field is in none of the files.
-    """
+    """Read `wavLogits` and `images`: the first file with a field counts; InputError if none has."""
     found = Annotations()
     seen: list[str] = []
     for path in files:
@@ -77,10 +74,7 @@ def _read_known(name: str, node: Node, found: Annotations, struct: str = "images
 
 
 def _frame_numbers(node: Node) -> np.ndarray | None:
-    """Return the numbers in the names of all face images, without five million Python strings.
-
-    None if a path does not end in `<number>.jpg`.
-    """
+    """Return the numbers of all `<number>.jpg`, without Python strings; None if one differs."""
     numbers = [np.empty(0, np.int64)]
     rest = b""
     for piece in node.raw():

@@ -42,10 +42,7 @@ class BuildResult:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return one row per split: `split`, `tracks`, `frames`, `identities`.
-
-        MissingPackageError without pandas.
-        """
+        """Return one row per split, with its counts; MissingPackageError without pandas."""
         splits = self.manifest["totals"]["by_split"]
         rows = [{"split": split} | splits[split] for split in schema.SPLITS if split in splits]
         return data_frame(rows, ["split", *COUNTS])

@@ -31,12 +31,8 @@ MAX_EXAMPLES = 3  # track ids in a message
 def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[], None]]]:
     """Hold the state of a build (None: `STATE` inside `out`), which may then write `out`.
 
-    Yields:
-        The folder of the state, and a function that raises once another run has taken it over.
-
-    Raises:
-        InputError: `out` is a file, or holds something that was not built from `state`.
-        EmovoxError: another run holds the state.
+    Yields its folder, and a function that raises once another run has taken it over. InputError if
+    `out` is a file or was not built from `state`; EmovoxError if another run holds the state.
     """
     state = state or out / STATE
     if out.exists() and not out.is_dir():
@@ -73,11 +69,7 @@ def refuse_foreign(out: Path, state: Path) -> None:
 def completed(
     state: Path, shards: Sequence[Shard], *, retry_dropped: bool
 ) -> dict[str, ShardReport]:
-    """Return the reports of shards that need not be built, by fingerprint.
-
-    Those with files that could not be fetched are left out; with `retry_dropped`, those with any
-    dropped track.
-    """
+    """Return the reports of shards that need not be built again, by fingerprint."""
 
     def is_final(report: ShardReport) -> bool:
         if retry_dropped:
@@ -115,10 +107,7 @@ def remove_stale(state: Path, shards: Sequence[Shard]) -> int:
 
 
 def reuse_or_begin(out: Path, state: Path, fingerprint: str) -> dict[str, Any] | None:
-    """Return the manifest of a finished dataset whose inputs and files have not changed.
-
-    If `out` has none, return None and record that a dataset is being written there.
-    """
+    """Return the manifest of a finished dataset whose inputs and files are as before, or None."""
     refuse_foreign(out, state)
     with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
         record = _read_record(state)
@@ -126,7 +115,8 @@ def reuse_or_begin(out: Path, state: Path, fingerprint: str) -> dict[str, Any] |
             files = record["files"].items()
             if all(file_state(out / name) == tuple(known) for name, known in files):
                 return dict(json.loads((out / schema.MANIFEST).read_text(encoding="utf-8")))
-    inputs = _read_record(state).get("inputs")  # of the last finished build
+    # Record that a dataset is being written at `out`, with the inputs of the last finished build.
+    inputs = _read_record(state).get("inputs")
     begun = {"version": RECORD_VERSION, "out": _absolute(out), "inputs": inputs or {}}
     write_text(state / RECORD, json.dumps(begun))
     return None
@@ -170,10 +160,7 @@ class Existing:
     inputs: Mapping[str, Any]  # of the build that made it, see `_inputs_of`; empty if unknown
 
     def check_plan(self, plan: BuildPlan, pending: Collection[str]) -> None:
-        """Raise `InputError` if a build would change or lose tracks, before it labels any.
-
-        `pending` has the track_id of all tracks that it will label.
-        """
+        """Raise InputError if a build, yet to label `pending`, would change or lose tracks."""
         settings, changes = plan.settings, []
         if (step := self.manifest.get("step_ms")) != settings.step_ms:
             changes.append(f"the step of {step} ms becomes {settings.step_ms} ms")
@@ -190,10 +177,7 @@ class Existing:
         self.check_tracks(plan.assigned, changes)
 
     def check_tracks(self, assigned: Mapping[str, str], changes: Iterable[str] = ()) -> None:
-        """Raise `InputError` if a track is not in `assigned`, or in another split.
-
-        `assigned` has the split of every track, by track_id; `changes` are other reasons.
-        """
+        """Raise InputError if `assigned` lacks a track or its split differs, or for `changes`."""
         changes = [*changes]
         if lost := sorted(self.splits.keys() - assigned.keys()):
             changes.append(f"{_some(lost)} of {len(self.splits):,} lost")

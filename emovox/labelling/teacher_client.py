@@ -78,11 +78,7 @@ class InlineFeed(Feed):
 
 
 class RemoteFeed(Feed):
-    """Feed of the `TeacherServer` at an address.
-
-    Raises:
-        TeacherLostError: in the constructor or any method: the server is not running.
-    """
+    """Feed of the `TeacherServer` at an address; methods raise TeacherLostError if it is gone."""
 
     def __init__(self, address: str) -> None:
         with _or_lost():
@@ -126,10 +122,7 @@ class RemoteFeed(Feed):
 
 
 def short_path(address: str) -> str:
-    """Return a path that is short enough to be the address of a Unix socket, where Linux has one.
-
-    A folder for temporary files may have a longer one.
-    """
+    """Return an equal path that is short enough for a Unix socket, where Linux has one."""
     if len(os.fsencode(address)) <= MAX_ADDRESS or not Path("/proc/self/fd").is_dir():
         return address
     path = Path(address)

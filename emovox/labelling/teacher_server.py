@@ -111,10 +111,7 @@ class TeacherServer:
         return [self._teacher.launch(crops[i : i + size]) for i in range(0, len(crops), size)]
 
     def _answer(self) -> None:
-        """Send each client its logits and its share of the time, as batches finish.
-
-        A failure is passed on to serve(), which raises it.
-        """
+        """Send each client its logits and share of the time per batch; serve() raises failures."""
         ended = 0.0  # time at which the previous batch was finished
         try:
             while True:

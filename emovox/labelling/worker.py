@@ -71,11 +71,7 @@ def run_shard(job: ShardJob, context: WorkerContext) -> ShardReport:
 
 
 def feed_of(settings: ShardSettings, teacher_path: Path, context: WorkerContext) -> Feed:
-    """Return the feed of the teacher that the shards were planned for.
-
-    Raises:
-        InputError: the weights file changed since planning.
-    """
+    """Return the feed of the planned teacher; InputError if its weights file changed since then."""
     feed: Feed
     if context.address is None:
         precision, compiled = settings.precision, settings.compiled

@@ -128,11 +128,7 @@ class Aggregates:
 
 
 def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
-    """Count the rows of a dataset; `edges` of the histograms of logits fit the dataset by default.
-
-    Raises:
-        InputError: a table is missing or damaged, or tables do not match.
-    """
+    """Count the rows of a dataset; `edges` fit its logits by default; InputError if damaged."""
     edges = logit_edges([dataset]) if edges is None else edges
     counts, dominants = zip(*(_split(dataset, split) for split in schema.SPLITS), strict=True)
     tables = [dataset.tracks[split] for split in dataset.splits]
@@ -263,10 +259,7 @@ def _coverage(n_frames: np.ndarray, n_expected: np.ndarray) -> Coverage:
 def _skew(
     groups: pa.ChunkedArray, n_frames: np.ndarray, dominant: np.ndarray, num_emotions: int
 ) -> Skew:
-    """Return the distribution of frames over groups.
-
-    `groups` and `n_frames` are of each track, `[T]`; `dominant` of each frame, `[N]`.
-    """
+    """Return the distribution of frames over `groups` of tracks; `dominant` is per frame, `[N]`."""
     encoded = pc.dictionary_encode(groups).combine_chunks()
     codes = encoded.indices.to_numpy().astype(np.int64)
     num_groups = len(encoded.dictionary)

@@ -87,10 +87,7 @@ def render(report: Report) -> str:
     script = environment.get_template("report.js").render()
     policy = POLICY.format(script=_digest(script), style=_digest(style))
     return environment.get_template("report.html").render(
-        style=Markup(style),
-        script=Markup(script),
-        policy=Markup(policy),
-        **_context(report),
+        style=Markup(style), script=Markup(script), policy=Markup(policy), **_context(report)
     )
 
 

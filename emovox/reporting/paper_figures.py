@@ -38,11 +38,7 @@ STATED = re.compile(r"([0-9.]+) % on FERPlus PrivateTest")
 
 
 def write_figures(report: Report, folder: Path) -> list[str]:
-    """Write the figures and tables that the report has data for.
-
-    Returns:
-        A line for each of them: the files, or the reason why there are none.
-    """
+    """Write figures and tables; return a line for each, with its files or why there are none."""
     folder.mkdir(parents=True, exist_ok=True)
     return [
         _figure_2(report, folder),

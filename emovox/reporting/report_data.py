@@ -25,26 +25,17 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, repr=False)
 class Report:
-    """A report on a dataset.
-
-    Attributes:
-        dataset: the dataset.
-        provenance: content of its provenance.json.
-        aggregates: counts and distributions of the dataset.
-        compared: those of a second dataset.
-        results: of students, probes and teachers.
-        tracks: tracks that the page shows one by one.
-        media: faces and sound of each of `tracks`; None without the option `media`.
-        written: a line for each file that was written, and for each figure without data.
-    """
+    """A report on a dataset."""
 
     dataset: Dataset
-    provenance: Mapping[str, Any]
-    aggregates: Aggregates
-    compared: Aggregates | None
-    results: Results
-    tracks: Sequence[ReportTrack]
+    provenance: Mapping[str, Any]  # content of its provenance.json
+    aggregates: Aggregates  # counts and distributions of the dataset
+    compared: Aggregates | None  # those of a second dataset
+    results: Results  # of students, probes and teachers
+    tracks: Sequence[ReportTrack]  # tracks that the page shows one by one
+    # Faces and sound of each of `tracks`; None without the option `media`
     media: "Sequence[TrackMedia] | None"
+    # A line for each file that was written, and for each figure without data
     written: tuple[str, ...] = ()
 
     def summary(self) -> str:
@@ -52,11 +43,7 @@ class Report:
         return "\n".join(self.written)
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with one row per split: counts, frames and labels by emotion, values.
-
-        Raises:
-            MissingPackageError: pandas is not installed.
-        """
+        """Return counts, emotions and values by split; MissingPackageError without pandas."""
         rows = []
         for split in self.aggregates.splits:
             row = dataclasses.asdict(split)
@@ -78,12 +65,7 @@ class Report:
 
 
 def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
-    """Count, choose and read all that a report on the dataset in `path` shows.
-
-    Raises:
-        InputError: a folder is missing or of another kind, or a table is damaged.
-        MissingPackageError: `media` is set, and the extra `build` is not installed.
-    """
+    """Count, choose and read all that a report on a dataset shows; raise the errors of `report`."""
     if config.media:
         with explained("--media"):  # before minutes of counting
             from emovox.reporting.track_media import collect_media

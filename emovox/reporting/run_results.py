@@ -96,11 +96,7 @@ class Results:
 
 
 def read_results(folders: Sequence[Path]) -> Results:
-    """Read the results in some folders.
-
-    Raises:
-        InputError: a folder is missing or has no results, or a file is damaged.
-    """
+    """Read the results in some folders; InputError if one is missing, empty or damaged."""
     results = Results()
     for folder in folders:
         known = [name for name in READERS if (folder / name).is_file()]

@@ -46,12 +46,7 @@ class TrackMedia:
 
 
 def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -> list[TrackMedia]:
-    """Read the sound and some faces of tracks of a dataset from their corpus, the folder `root`.
-
-    Raises:
-        InputError: the folder is missing or has no media of any track, or the table of faces is
-            damaged.
-    """
+    """Read sound and some faces of tracks from their corpus `root`; InputError if it has none."""
     if not root.is_dir():
         raise InputError(f"{root}: folder not found; pass the folder of the corpus with --media")
     places = {track.track_id: dataset.source(track.track_id) for track in tracks}

@@ -56,11 +56,7 @@ class ReportTrack:
 
 
 def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
-    """Choose tracks by `RULE`: notable ones first, then sorted by split and id.
-
-    Raises:
-        InputError: a table is missing or damaged.
-    """
+    """Choose tracks by `RULE`, notable ones first, then by split and id; InputError if damaged."""
     if num_tracks <= 0 or not len(dataset):
         return []
     tracks = pa.concat_tables([dataset.tracks[split] for split in dataset.splits])
@@ -92,10 +88,7 @@ def water_level(lengths: Sequence[int], total: int) -> int:
 def peaks_of(
     logits: np.ndarray, frame_index: np.ndarray, emotions: Sequence[str]
 ) -> tuple[Peak, ...]:
-    """Return the strongest frame of each emotion that is dominant somewhere in a track.
-
-    At most `NUM_PEAKS`, those with the largest logits, in the order of time.
-    """
+    """Return the strongest frame of each dominant emotion, up to `NUM_PEAKS`, in order of time."""
     dominant = dominant_of(logits)
     found = []
     for k in np.unique(dominant[dominant >= 0]):

@@ -54,10 +54,7 @@ class Breach:
 
 @contextlib.contextmanager
 def reading(name: str, kind: str = "") -> Iterator[None]:
-    """Turn the errors that a damaged file raises into an `UnavailableError`.
-
-    `name` is its path below the dataset, `kind` its expected format.
-    """
+    """Turn errors of reading the file `name`, of format `kind`, into an `UnavailableError`."""
     try:
         yield
     except (*DAMAGED, pa.ArrowException) as error:

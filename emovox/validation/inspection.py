@@ -83,16 +83,8 @@ class OtherColumnsError(UnavailableError):
 class Inspection:
     """A dataset during validation; use as a context manager.
 
-    Attributes:
-        root: folder of the dataset.
-        meta: folder of vox1_meta.csv and the official lists, if given.
-        takedown: file of hashed identities that must not occur, if given.
-        raw_manifest: content of manifest.json.
-        manifest_faults: its violations of the schema.
-        files: paths of all files below the folder, sorted, except hidden ones at its top.
-        outside: paths of those that are links to files outside it; `files` is without them.
-        tables: table, split and path of every existing Parquet file of the contract.
-        splits: splits with a file of frames or tracks.
+    `meta` is the folder of vox1_meta.csv and the official lists, `takedown` a file of hashed
+    identities that must not occur.
     """
 
     def __init__(
@@ -104,13 +96,15 @@ class Inspection:
     ) -> None:
         self.root, self.meta, self.takedown = root, meta, takedown
         self.raw_manifest = read_header(root)
-        self.manifest_faults = faults("manifest", self.raw_manifest)
+        self.manifest_faults = faults("manifest", self.raw_manifest)  # violations of the schema
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
         names = sorted(path.as_posix() for path in found if path.parts[0][0] != ".")
+        # Links to files outside, and all other files, except hidden ones at the top.
         self.outside = [name for name in names if leads_outside(root, name)]
         self.files = [name for name in names if name not in self.outside]
         keys = [(table, split) for table in schema.TABLES for split in schema.SPLITS]
         tables = [(*key, schema.table_file(*key)) for key in [*keys, ("dropped", "")]]
+        # Table, split and path of every existing Parquet file of the contract.
         self.tables = [entry for entry in tables if entry[2] in self.files]
         with_rows = {split for table, split, _ in self.tables if table in ("frames", "tracks")}
         self.splits = [split for split in schema.SPLITS if split in with_rows]
@@ -256,9 +250,8 @@ class Inspection:
         return content.hexdigest()
 
     def rows(self, sql: str) -> list[tuple[Any, ...]]:
-        """Return the rows of a query.
+        """Return the rows of a query over tables, `<table>_<split>` for one split, and `SUMMARIES`.
 
-        It may use the tables by name, one split of a table as `<table>_<split>`, and `SUMMARIES`.
         The column `split` is that of the file name; `stated_split` is the column of tracks.
         """
         for table in TABLES_OF_QUERY.findall(sql):
@@ -266,10 +259,7 @@ class Inspection:
         return self._execute(sql)
 
     def query(self, sql: str) -> Breach:
-        """Run a query that returns `split` and `text` of every violation, see `sql`.
-
-        An example's file is that of the first table in the query.
-        """
+        """Return what a query finds, as `split` and `text`, in the files of its first table."""
         sql = self.sql(sql)
         ((count,),) = self.rows(f"select count(*) from ({sql})")
         if not count:
