@@ -124,11 +124,8 @@ def read_config(
 ) -> Config:
     """Return a config with some of its fields replaced.
 
-    Args:
-        kind: the dataclass.
-        config: a config; or a recipe: path or name of a TOML file whose top-level keys are fields
-            (`-` and `_` are equivalent); or None for the defaults.
-        options: new values of fields, by name.
+    `config` is a config; or a recipe: path or name of a TOML file whose top-level keys are fields
+    (`-` and `_` are equivalent); or None for the defaults. `options` are new values, by name.
 
     Raises:
         ConfigError: the recipe is missing or unreadable, a key is unknown, a value is not valid, or

@@ -164,11 +164,8 @@ def _check_locks(folder: Path) -> None:
 def new_folder(place: Path, doing: str) -> Iterator[Path]:
     """Yield a hidden folder beside `place`; on success rename it to `place`, on failure remove it.
 
-    The next call removes what a killed process left behind.
-
-    Args:
-        place: an empty folder, or missing.
-        doing: the operation in a word, such as `importing`.
+    The next call removes what a killed process left behind. `place` is an empty folder, or
+    missing; `doing` is the operation in a word, such as `importing`.
 
     Raises:
         EmovoxError: another process is writing the same folder.

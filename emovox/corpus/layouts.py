@@ -232,8 +232,7 @@ def _folder(location: CorpusLocation) -> Corpus:
 def folder_key(name: str) -> TrackKey:
     """Return the key of a file in the layout `folder`.
 
-    Args:
-        name: path below the root, with an ending.
+    `name` is a path below the root, with an ending.
 
     Example:
         >>> [folder_key(name).track_id for name in ("ann/talk/3.mp4", "ann/may/talk.mp4", "bo.mp4")]

@@ -60,11 +60,8 @@ class Files:
         """Yield every file below a folder, and folders whose name ends like a video.
 
         Hidden names are skipped; symbolic links are followed unless they lead back up.
-
-        Args:
-            below: folder below the root.
-            leave_out: called with a description and the name of each hidden video or folder, and
-                of each folder that cannot be listed.
+        `leave_out` is called with a description and the name of each hidden video or folder, and
+        of each folder that cannot be listed.
         """
         stack = [below]
         while stack:

@@ -140,12 +140,8 @@ class Sound:
 class AudioTree:
     """A corpus folder, for many lookups; the names of the latest identities' files are kept.
 
-    Args:
-        root: folder of the corpus.
-        meta: see `audio_path`.
-
     Raises:
-        InputError: `root` or `meta` is not a folder.
+        InputError: `root`, the folder of the corpus, or `meta` (see `audio_path`) is not a folder.
     """
 
     def __init__(self, root: Path, meta: Path | None = None) -> None:
@@ -177,11 +173,8 @@ class AudioTree:
         It is the first that exists: a sound file with the track's names; a sound file with the name
         of the source; the source; a video with the track's names.
 
-        Args:
-            track_id: the track.
-            source: as in the table `tracks`, like `start_ms` and `end_ms`.
-            start_ms: milliseconds of the source where the track starts.
-            end_ms: milliseconds of the source where it ends.
+        `source` is as in the table `tracks`; the track is its part from `start_ms` to `end_ms`, in
+        milliseconds.
 
         Raises:
             InputError: the source is not a path below the root.

@@ -41,10 +41,8 @@ def auto_split(
     whose videos were all drawn for heard validation keeps them for training. So new identities and
     new tracks of a known video move nothing; a new video may move its identity's others.
 
-    Args:
-        keys: names of all tracks.
-        unheard: share of identities for unheard validation.
-        heard: share of the other identities' videos for heard validation.
+    `unheard` is the share of identities for unheard validation, `heard` that of the other
+    identities' videos for heard validation.
 
     Example:
         >>> keys = [TrackKey(f"id{k}", video, 1) for k in range(1000) for video in "ab"]
@@ -126,9 +124,7 @@ def assign(
 def audit(keys: Iterable[TrackKey], assigned: dict[str, str]) -> None:
     """Check that no identity is in unheard validation and also in another split.
 
-    Args:
-        keys: names of the tracks.
-        assigned: split of each track, by track_id.
+    `assigned` is the split of each track, by track_id.
 
     Raises:
         CheckError: lists the first identities that are.

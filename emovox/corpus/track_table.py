@@ -28,10 +28,8 @@ def read_table(
 
     Columns that are not text, such as lists, are left out.
 
-    Args:
-        name: path or URL; a name that ends in neither .parquet nor .tsv is CSV.
-        required: columns that it must have.
-        hint: end of the message for a missing file.
+    A name (path or URL) that ends in neither .parquet nor .tsv is CSV. `hint` is the end of the
+    message for a missing file.
 
     Raises:
         InputError: the file is missing, cannot be parsed, or lacks a required column.
@@ -92,10 +90,6 @@ def read_track_table(path: Path, root: Path) -> Corpus:
     `start` and `end` in seconds of the video, empty for its first and last frame; optionally
     `split`, and `boxes`, path of a VoxCeleb box file below `root`. Faces of a row without `boxes`
     are detected.
-
-    Args:
-        path: the list.
-        root: folder of the corpus.
 
     Raises:
         InputError: the file cannot be read or lacks a column.

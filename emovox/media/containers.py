@@ -50,11 +50,7 @@ def media_url(path: Path) -> str:
 
 
 def open_media(path: Path, **options: Any) -> "av.container.InputContainer":
-    """Open a media file for reading.
-
-    Args:
-        path: a local file.
-        options: further arguments of `av.open`.
+    """Open a local media file for reading; `options` are further arguments of `av.open`.
 
     Raises:
         av.error.FFmpegError, OSError: the file cannot be opened.

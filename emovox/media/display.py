@@ -21,11 +21,8 @@ def filters(
 ) -> list[tuple[str, str]]:
     """Return the filters that display a picture, as `(name, arguments)`; none for a plain one.
 
-    Args:
-        width: in pixels, as stored.
-        height: in pixels, as stored.
-        aspect: width to height of a stored pixel; None or 0 if unknown.
-        matrix: the display matrix, nine integers; None for the identity.
+    Width and height are in pixels, as stored; `aspect` is width to height of a stored pixel, None
+    or 0 if unknown; `matrix` is the display matrix, nine integers, None for the identity.
     """
     chain = []
     if matrix is not None:  # x' = a x + c y, y' = b x + d y

@@ -26,12 +26,8 @@ class StreamInfo:
 def choose(streams: Sequence[StreamInfo], kind: str) -> tuple[int | None, list[str]]:
     """Choose a stream: one marked as default, then the largest, then the first.
 
-    Args:
-        streams: streams of one kind, without attached pictures.
-        kind: `video` or `audio`, for the note.
-
-    Returns:
-        The index of the stream, None if there are none; and a note if there are several.
+    The streams are of one kind (`video` or `audio`, for the note), without attached pictures.
+    Return the index of the stream, None if there are none; and a note if there are several.
     """
     if len(streams) < 2:
         return (streams[0].index if streams else None), []
