@@ -63,15 +63,10 @@ DAMAGE = (
 
 
 class Node(ABC):
-    """One value of a MAT file, to be read before the next one is requested.
+    """One value of a MAT file, to be read before the next one is requested."""
 
-    Attributes:
-        kind: `number`, `char`, `cell`, `struct`, or `other` for a class without a plain form.
-        dims: MATLAB's size, such as `(1, 153486)`.
-    """
-
-    kind: str
-    dims: tuple[int, ...]
+    kind: str  # `number`, `char`, `cell`, `struct`, or `other` for a class without a plain form
+    dims: tuple[int, ...]  # MATLAB's size, such as `(1, 153486)`
 
     @property
     def size(self) -> int:

@@ -22,20 +22,11 @@ class Network(nn.Module):
 def prepare(
     net: Network, last_layer: nn.Module, device: str, precision: str
 ) -> tuple[torch.device, str, torch.dtype]:
-    """Prepare a network for inference: fold batch normalisation, cast, move to the device.
+    """Prepare a network in evaluation mode for inference, in place.
 
-    Args:
-        net: network in evaluation mode; changed in place.
-        last_layer: the layer that gives the logits; it stays in float32, because logits in
-            bfloat16 (8 bits) would tie.
-        device: `auto`, `cpu`, `cuda` or `cuda:N`.
-        precision: `auto`, `fp32` or `bf16`.
-
-    Returns:
-        The device, `fp32` or `bf16`, and the type of the other layers.
-
-    Raises:
-        ConfigError: unknown device or precision.
+    Folds batch normalisation, casts, and moves to the device. `last_layer` gives the logits and
+    stays in float32: logits in bfloat16 (8 bits) would tie. Returns the device, `fp32` or `bf16`,
+    and the type of the other layers; ConfigError for an unknown device or precision.
     """
     place = torch.device(resolve_device(device))
     precision = resolve_precision(precision, str(place))

@@ -209,16 +209,11 @@ def write_clip(
     options: dict[str, str] | None = None,
     container_options: dict[str, str] | None = None,
 ) -> Path:
-    """Write a real video file and return its path.
+    """Write a real video file and return its path, whose suffix selects the container.
 
-    Args:
-        path: its suffix selects the container; missing folders are made.
-        frames: pictures uint8 `[H, W, 3]`, or the number of coded frames.
-        fps: frame rate.
-        times: presentation times in seconds, to the millisecond, instead of a constant rate.
-        codec: name of the encoder.
-        options: options of the encoder.
-        container_options: options of the container, such as `{"movflags": "faststart"}`.
+    `frames` are pictures uint8 `[H, W, 3]`, or the number of coded frames; `times` are presentation
+    times in seconds, to the millisecond, instead of a constant rate. `options` are those of the
+    encoder, `container_options` for example `{"movflags": "faststart"}`.
     """
     import av
 

@@ -78,10 +78,6 @@ def read_boxes(path: Path, name: str) -> Boxes:
 
     Unreadable rows are skipped and listed in `bad_lines`; the boxes around them are interpolated.
 
-    Args:
-        path: the file.
-        name: its path below the corpus root, for messages.
-
     Raises:
         TrackError: the file is missing, unreadable, or has no usable row.
     """

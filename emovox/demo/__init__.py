@@ -67,11 +67,7 @@ def run_demo(
 ) -> DemoResult:
     """Write a corpus below `out`, build its dataset, train a student, and write a report.
 
-    Args:
-        out: folder; new, empty, or of an earlier demo.
-        config: size of the corpus; None for the default.
-        jobs: worker processes; 0 means one per core.
-        student: train and evaluate a student.
+    `out` is new, empty, or of an earlier demo; `jobs` 0 means one worker process per core.
 
     Raises:
         InputError: `out` contains other files.

@@ -88,9 +88,6 @@ def audio_duration(path: str | os.PathLike[str]) -> float:
     For a file without pictures these are the seconds of sound in it. The header gives them, except
     in formats that only estimate the duration: these are decoded.
 
-    Args:
-        path: an audio file, or a video with sound.
-
     Raises:
         InputError: the file is missing, unreadable, or without sound.
     """

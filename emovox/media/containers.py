@@ -20,10 +20,7 @@ CONTAINERS = (
     "wav w64 aiff au caf flac mp3 aac loas ac3 eac3 amr amrnb amrwb wv ape tta tak mpc mpc8 dts "
     "truehd nistsphere voc"
 )
-OWN_DATA_ONLY = {
-    "format_whitelist": CONTAINERS.replace(" ", ","),
-    "protocol_whitelist": "file",
-}
+OWN_DATA_ONLY = {"format_whitelist": CONTAINERS.replace(" ", ","), "protocol_whitelist": "file"}
 NESTING = (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref")  # of data references in MP4
 
 FILES_OF_TRACK = 32  # open at the same time, at most

@@ -73,10 +73,8 @@ def read_speech_corpus(
 
     Of several files of one recording one is used: an audio file, or with `video` a video file.
 
-    Args:
-        path: folder of the corpus; the file for the layout `table`.
-        layout: one of `LAYOUTS`; None to detect it from the file names.
-        video: list video files only.
+    `path` is the folder of the corpus, or the file for the layout `table`; a `layout` of None is
+    detected from the file names.
 
     Raises:
         ConfigError: unknown layout, or the layout cannot be detected.

@@ -56,9 +56,6 @@ class Repository:
     def upload(self, release: str | os.PathLike[str]) -> str:
         """Upload a release and tag it; return the address of the repository.
 
-        Args:
-            release: folder of the release.
-
         Raises:
             InputError: as for `check`.
             NetworkError: the Hub was not reached or refuses access.
@@ -105,17 +102,12 @@ def open_repository(
 ) -> Repository:
     """Return a dataset repository that a version can be uploaded to; it need not exist yet.
 
-    Args:
-        repo_id: `ORG/NAME`.
-        version: MAJOR.MINOR.PATCH, the tag.
-        private: make a new repository private.
-        api: a stand-in for `huggingface_hub.HfApi`, for tests.
+    `version` becomes the tag; `api` stands in for `huggingface_hub.HfApi` in tests.
 
     Raises:
         ConfigError: `repo_id` is not valid.
         MissingPackageError: huggingface_hub is not installed.
-        InputError: see `Repository.check`.
-        NetworkError: see `Repository.check`.
+        InputError, NetworkError: see `Repository.check`.
     """
     if not REPOSITORY.fullmatch(repo_id):
         raise ConfigError(f"--push {repo_id!r} is not ORG/NAME")

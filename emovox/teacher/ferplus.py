@@ -97,10 +97,8 @@ def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def read(source: str | os.PathLike[str], part: str) -> FerPlus:
     """Read and clean one part of FERPlus.
 
-    Args:
-        source: a folder or a zip file that contains, at any depth, the official folders, or
-            fer2013.csv and fer2013new.csv.
-        part: `train`, `public_test` or `private_test`.
+    `source` is a folder or a zip file that contains, at any depth, the official folders, or
+    fer2013.csv and fer2013new.csv; `part` is `train`, `public_test` or `private_test`.
 
     Raises:
         ConfigError: unknown part.

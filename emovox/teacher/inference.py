@@ -81,16 +81,10 @@ class TorchTeacher:
         return np.concatenate([empty, *(logits() for logits in running)])
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start one batch.
+        """Start one batch; return a function that waits for its outputs, float32 `[N, E + V]`.
 
         On a GPU the work is asynchronous, and the next batch can be launched before it is done.
-
-        Args:
-            *parts: crops uint8 `[n, S, S, 3]`, at most `batch_size` in total; they are copied, and
-                can be overwritten when this returns.
-
-        Returns:
-            A function that waits for the outputs and returns them, float32 `[N, E + V]`.
+        `parts` are crops uint8 `[n, S, S, 3]`, at most `batch_size` in total; they are copied.
         """
         slot = self._slots[self._num_batches % NUM_SLOTS]
         self._num_batches += 1
