@@ -78,15 +78,10 @@ def assign(
 ) -> dict[str, str]:
     """Assign a split to every track of the corpus; return `{track_id: split}`.
 
-    Tracks that the lists do not contain move to `corpus.dropped`.
-
-    Args:
-        corpus: changed in place if tracks must be dropped.
-        splits: `auto`, `official` or the path of a file; None: the tracks' own column if the
-            corpus has one, else `auto`.
-        meta: folder of the official lists; the corpus root if None.
-        unheard: share of identities that `auto` puts into unheard validation.
-        heard: share of the other identities' videos that `auto` puts into heard validation.
+    Tracks that the lists do not contain move to `corpus.dropped`. `splits` is `auto`, `official` or
+    the path of a file; None: the tracks' own column if the corpus has one, else `auto`. `meta` is
+    the folder of the official lists, or None for the corpus root. `unheard` and `heard` are the
+    shares of identities, and of the other identities' videos, that `auto` puts into the validation.
 
     Raises:
         InputError: a list is missing or malformed.

@@ -73,12 +73,9 @@ def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     face", if three or more emotions tie at the top, or if the tied emotions together have at most
     half of all remaining votes.
 
-    Args:
-        votes: integers `[N, 10]`: `EMOTIONS`, then unknown, then not-a-face.
-
-    Returns:
-        `keep` bool `[N]`, and `targets` float32 `[N, 8]`: votes for the emotions; each row sums to
-        one (rows that are not kept are meaningless).
+    `votes` are integers `[N, 10]`: `EMOTIONS`, then unknown, then not-a-face. Returns `keep` bool
+    `[N]`, and `targets` float32 `[N, 8]`: votes for the emotions, each row with sum one (rows that
+    are not kept are meaningless).
 
     Example:
         >>> keep, targets = clean_votes(np.array([[6, 2, 0, 0, 0, 0, 0, 0, 1, 1]]))
