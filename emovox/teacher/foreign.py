@@ -125,18 +125,18 @@ class Classifier(nn.Module):
         logging.set_verbosity_error()  # type: ignore[no-untyped-call]
         logging.disable_progress_bar()  # type: ignore[no-untyped-call]
         try:
-            self.model, report = AutoModelForImageClassification.from_pretrained(
+            model, report = AutoModelForImageClassification.from_pretrained(
                 folder,
                 local_files_only=True,
                 trust_remote_code=False,
                 use_safetensors=(folder / WEIGHTS[0]).is_file(),
                 output_loading_info=True,
-                dtype=torch.float32,
             )
         except (*LOAD_ERRORS, SafetensorError) as error:
             raise InputError(f"{folder}: cannot be loaded ({first_line(error)})") from error
         if missing := sorted(report["missing_keys"]):
             raise InputError(f"{folder}: the weights lack {missing[0]}")
+        self.model = model.float()
 
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(pixel_values=x).logits
