@@ -318,7 +318,7 @@ class _Node5(Node):
     def rows(self) -> list[str]:
         if not self.size:
             return []
-        stored, data = self._stream.element(min(4 * self.size, PIECE))
+        stored, data = self._stream.element()
         letters = data.decode(MI_TEXT[stored].format("le" if self._stream.order == "<" else "be"))
         if self.dims[0] > len(letters):
             raise ValueError(f"text of {len(letters)} characters claims {self.dims[0]:,} rows")

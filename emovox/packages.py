@@ -39,7 +39,7 @@ EXTRAS: dict[str, dict[str, str]] = {
     "ray": {"ray": "ray"},
     "remote": {"fsspec": "fsspec", "s3fs": "s3fs"},
     "tensorboard": {"tensorboard": "tensorboard"},
-    "transformers": {"transformers": "transformers"},
+    "transformers": {"huggingface_hub": "huggingface-hub", "transformers": "transformers"},
 }
 
 

@@ -95,12 +95,12 @@ def demo(out: Path, seed: int, jobs: int) -> None:
 @click.option("--list", "show", is_flag=True, help="Print names, licences and sizes and exit.")
 @click.option("--from", "copy", type=FILE_OR_FOLDER, help=option_help(DownloadConfig)["copy"])
 def download(target: str, file_name: str | None, show: bool, **options: Any) -> None:
-    """Download published annotations, splits or models; NAME is one of them.
+    """Download published annotations, splits or models.
 
-    Prints the path of each file when it is complete; rerun to resume. The lists of the splits must
-    match their published checksums. The other files have none: the first good download is pinned,
-    and a later one that differs is refused. Without NAME, the teacher is
-    senet50-ferplus for PyTorch.
+    NAME is one file of the target; without it, the teacher is senet50-ferplus for PyTorch. Prints
+    the path of each file when it is complete; rerun to resume. The lists of the splits must match
+    their published checksums. The other files have none: the first good download is pinned, and a
+    later one that differs is refused.
     """
     from emovox.downloads.published_files import download_files
 

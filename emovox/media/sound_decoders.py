@@ -93,11 +93,11 @@ class SndFile(ExitStack):
         self.rate: int = self._file.samplerate
         check_form(path, self.rate, self._file.channels)
         length = self._file.frames / self.rate
-        if self._file.frames > MAX_SAMPLES_PER_BYTE * path.stat().st_size:
-            raise InputError(f"{path}: cut short: claims {length:,.0f} s")
         if not self._file.seekable() or length > MAX_FILE_SECONDS or "MPEG" in self._file.subtype:
             self.close()
             raise _NotSeekableError
+        if self._file.frames > MAX_SAMPLES_PER_BYTE * path.stat().st_size:
+            raise InputError(f"{path}: cut short: claims {length:,.0f} s")
         for claimed, found in SNDFILE_SIZES.findall(self._file.extra_info):
             if int(found) < int(claimed) < STREAMED:
                 raise InputError(f"{path}: cut short: {found} of {claimed} bytes")
