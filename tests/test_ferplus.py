@@ -24,6 +24,9 @@ VOTES = {
     "fer0000002.png": [0, 0, 0, 0, 0, 0, 0, 0, 0, 10],
 }
 
+# Faces per part after cleaning the votes of fer2013new.csv: 3,079 of 35,887 are dropped.
+CLEAN_COUNTS = {"train": 26_196, "public_test": 3_318, "private_test": 3_294}
+
 
 def write_ferplus(
     root: Path, *, shared_labels: bool = True, votes: dict[str, list[int]] = VOTES
@@ -175,7 +178,7 @@ def test_cleaning_equals_the_naive_rule(votes: list[list[int]]) -> None:
 
 @pytest.mark.real
 def test_cleaning_gives_the_published_counts(real_data: Path) -> None:
-    for part, count in ferplus.CLEAN_COUNTS.items():
+    for part, count in CLEAN_COUNTS.items():
         assert len(ferplus.read(real_data / "ferplus.zip", part)) == count
 
 

@@ -1,6 +1,7 @@
 """Teachers of other formats: ONNX files with sidecars, and classifiers of Hugging Face."""
 
 import json
+import math
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,7 +15,7 @@ from torch import Tensor, nn
 
 import emovox
 from emovox.emotions import EMOTIONS
-from emovox.errors import ConfigError, InputError
+from emovox.errors import ConfigError, InputError, NetworkError
 from emovox.teacher import find_teacher, sidecar, teacher_checkpoint
 from emovox.teacher.compact import CompactNet, standardise
 from emovox.testing import write_clip
@@ -66,7 +67,9 @@ def export(net: nn.Module, path: Path, shape: tuple[int, ...], *, fixed: bool = 
 
 def describe(path: Path, **changes: Any) -> Path:
     values = {key: v for key, v in (dict(DESCRIPTION) | changes).items() if v is not None}
-    lines = [f"{key} = {json.dumps(value)}" for key, value in values.items()]
+    shown = {"NaN": "nan", "[Infinity]": "[inf]"}  # JSON and TOML differ
+    texts = {key: json.dumps(value) for key, value in values.items()}
+    lines = [f"{key} = {shown.get(text, text)}" for key, text in texts.items()]
     path.with_suffix(".toml").write_text("\n".join(lines))
     return path
 
@@ -158,6 +161,8 @@ def test_probabilities_become_logits_and_values_stay(tmp_path: Path) -> None:
         ({"colour": "blue"}, "colour 'blue' is not one of rgb, bgr, grey"),
         ({"mean": [1.0, 2.0]}, "mean: expected 1 number, or 1 per channel of grey"),
         ({"deviation": [0.0]}, "deviation: contains 0"),
+        ({"mean": [math.inf]}, "not a finite number"),
+        ({"scale": math.nan}, "not a finite number"),
         ({"values": ["valence"]}, "values: 'valence' is not one of the outputs"),
         ({"outputs": ["Anger", "fear"]}, "invalid name 'Anger'"),
         ({"size": 3}, "unknown key 'size'"),
@@ -175,6 +180,18 @@ def test_a_description_that_does_not_fit_is_refused(
     with pytest.raises((ConfigError, InputError)) as error:
         emovox.load_teacher(path)
     assert words in str(error.value) and str(tmp_path) in str(error.value)
+
+
+def test_graphs_that_fail_only_when_they_run(tmp_path: Path) -> None:
+    """A flexible graph accepts every size until its first matrix product."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 3))
+    axes = {"input": {0: "batch", 2: "height", 3: "width"}}
+    arguments = (net.eval(), (torch.zeros(1, 3, 16, 16),), str(tmp_path / "a.onnx"))
+    torch.onnx.export(*arguments, input_names=["input"], dynamic_axes=axes, dynamo=False)
+    options = {"colour": "rgb", "outputs": ["fear", "anger", "joyless"]}
+    assert emovox.load_teacher(describe(tmp_path / "a.onnx", input_size=16, **options))
+    with pytest.raises(InputError, match=r"a\.onnx: cannot be run"):
+        emovox.load_teacher(describe(tmp_path / "a.onnx", input_size=24, **options))
 
 
 def test_missing_and_damaged_files(compact: Path, tmp_path: Path) -> None:
@@ -199,6 +216,7 @@ def test_shipped_descriptions_are_found_by_file_name(path: Path, tmp_path: Path)
     weights = find_teacher(network)
     assert isinstance(weights, sidecar.ForeignWeights)
     found = weights.sidecar
+    assert isinstance(found, sidecar.Sidecar)
     channels = sidecar.CHANNELS[found.colour]
     shape = (1, channels, found.input_size, found.input_size)
     net = Means(channels, len(found.outputs))
@@ -273,6 +291,45 @@ def test_classifier_of_hugging_face(classifier: Path) -> None:
     np.testing.assert_allclose(teacher(faces), expected[:, order], atol=1e-4)
 
 
+def test_pixels_are_those_of_the_processor(classifier: Path, tmp_path: Path) -> None:
+    """MobileViT's has other defaults: blue first, and neither mean nor deviation."""
+    import transformers
+
+    folder = tmp_path / "mobile"
+    shutil.copytree(classifier, folder)
+    processor = {"size": {"shortest_edge": 32}, "crop_size": {"height": 32, "width": 32}}
+    processor |= {"image_processor_type": "MobileViTImageProcessor"}  # type: ignore[dict-item]
+    (folder / "preprocessor_config.json").write_text(json.dumps(processor))
+    faces = crops(3, 32)
+    model = transformers.ViTForImageClassification.from_pretrained(classifier)
+    pixels = torch.tensor(faces[..., ::-1] / 255, dtype=torch.float32).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        expected = model(pixel_values=pixels).logits.numpy()
+    found = emovox.load_teacher(f"hf:{folder}", "cpu")(faces)
+    np.testing.assert_allclose(found, expected[:, [4, 3, 6, 5, 0, 1, 2]], atol=1e-4)
+
+
+def test_classifiers_of_the_hub(classifier: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A snapshot has the name of its commit; the teacher has that of the repository."""
+    import huggingface_hub
+
+    commit = classifier.rename(classifier.parent / "0a1b2c3d")
+
+    def snapshot_download(name: str, allow_patterns: list[str]) -> str:
+        if name != "org/faces":
+            raise huggingface_hub.errors.LocalEntryNotFoundError("offline")
+        return str(commit)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    weights = find_teacher("hf:org/faces")
+    commit.rename(classifier)
+    assert isinstance(weights, sidecar.ForeignWeights)
+    assert weights.name == "faces"
+    assert weights.sidecar.source == "https://huggingface.co/org/faces"
+    with pytest.raises(NetworkError, match="not available from the Hub"):
+        find_teacher("hf:org/other")
+
+
 def test_older_weights_files_and_crops(classifier: Path, tmp_path: Path) -> None:
     """`pytorch_model.bin` gives the same logits; with do_center_crop only the middle is seen."""
     folder = tmp_path / "old"
@@ -281,6 +338,7 @@ def test_older_weights_files_and_crops(classifier: Path, tmp_path: Path) -> None
     (folder / "model.safetensors").unlink()
     processor = json.loads((folder / "preprocessor_config.json").read_text())
     processor |= {"size": {"shortest_edge": 40}, "do_center_crop": True, "crop_size": 32}
+    processor["image_processor_type"] = "BitImageProcessor"  # that of ViT does not crop
     (folder / "preprocessor_config.json").write_text(json.dumps(processor))
     old, new = emovox.load_teacher(f"hf:{folder}"), emovox.load_teacher(f"hf:{classifier}")
     assert old.input_size == 40
@@ -321,6 +379,8 @@ def test_code_in_a_folder_is_never_run(
         ("config.json", [], "expected an object"),
         ("preprocessor_config.json", {}, "do not describe an image classifier"),
         ("preprocessor_config.json", None, "cannot be read"),
+        ("preprocessor_config.json", {"size": {"height": 32, "width": 16}}, "expected a square"),
+        ("preprocessor_config.json", {"size": 10**6}, "expected a square of 8 to 1024 pixels"),
         ("model.safetensors", None, "expected model.safetensors or pytorch_model.bin"),
         ("model.safetensors", {}, "cannot be loaded"),
     ],

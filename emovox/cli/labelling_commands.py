@@ -111,7 +111,7 @@ def download(target: str, file_name: str | None, show: bool, **options: Any) -> 
             size = f"{listed.size / 1e6:,.2f} MB" if listed.size else "size not published"
             accuracy = published_accuracy(listed.alias) if listed.alias else None
             facts = [listed.purpose, accuracy, size, f"licence: {listed.licence}"]
-            click.echo(f"{listed.alias or listed.name}\n    {'; '.join(filter(None, facts))}")
+            echo(f"{listed.alias or listed.name}\n    {'; '.join(filter(None, facts))}")
         return
     if file_name is not None:
         options["name"] = file_name

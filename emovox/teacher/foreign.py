@@ -1,6 +1,5 @@
 """Networks of other formats as face networks: ONNX files, and classifiers of Hugging Face."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,45 +12,34 @@ from emovox.errors import ConfigError, InputError, first_line
 from emovox.packages import explained
 from emovox.teacher.face_network import FaceNetwork, to_grey
 from emovox.teacher.released_teacher import LOAD_ERRORS
-from emovox.teacher.sidecar import CHANNELS, WEIGHTS, ForeignWeights, Sidecar
+from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Description, ForeignWeights, Sidecar
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
-Run = Callable[[Tensor], Tensor]  # inputs `[N, ...]` to outputs `[N, K]`
-
 
 class ForeignNetwork(FaceNetwork):
-    """Preprocessing and order of the outputs around a network of another format, in float32."""
+    """Order of the outputs around a network of another format, in float32."""
 
     architecture = "another format"
 
-    def __init__(self, sidecar: Sidecar, run: Run | nn.Module) -> None:
+    def __init__(self, described: Description, run: "OnnxRun | HubRun") -> None:
         super().__init__()
-        self.sidecar, self.run = sidecar, run
-        self.outputs, take = sidecar.arrange()
-        self.input_size = sidecar.input_size
+        self.described, self.run = described, run
+        self.outputs, self.take = described.arrange()
+        self.input_size = described.input_size
         self.classifier = nn.Identity()
-        self.take = nn.Buffer(torch.tensor(take), persistent=False)
-        mean, deviation = torch.tensor(sidecar.mean), torch.tensor(sidecar.deviation)
-        self.mean = nn.Buffer(mean.view(1, -1, 1, 1), persistent=False)
-        self.deviation = nn.Buffer(deviation.view(1, -1, 1, 1), persistent=False)
 
     def preprocess(self, pixels: Tensor) -> Tensor:
-        """Convert crops as the sidecar says; see `FaceNetwork`."""
-        sidecar = self.sidecar
-        if sidecar.crop:
-            first = (sidecar.input_size - sidecar.crop) // 2
-            pixels = pixels[:, first:, first:][:, : sidecar.crop, : sidecar.crop]
-        inputs = to_grey(pixels) if sidecar.colour == "grey" else pixels.permute(0, 3, 1, 2).float()
-        if sidecar.colour == "bgr":
-            inputs = inputs.flip(1)
-        return (inputs * sidecar.scale - self.mean) / self.deviation
+        """Convert crops as described; see `FaceNetwork`."""
+        return self.run.prepare(pixels)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.sidecar.layout == "NHWC":
-            x = x.permute(0, 2, 3, 1)
-        outputs = self.run(x.contiguous()).float()[:, self.take]
-        if self.sidecar.kind == "probabilities":
+        outputs = self.run(x).float()
+        if outputs.shape[1] != (expected := len(self.described.outputs)):
+            found = outputs.shape[1]
+            raise ValueError(f"expected {expected} outputs, as in its description; found {found}")
+        outputs = outputs[:, self.take]
+        if self.described.kind == "probabilities":
             num_emotions = len(self.outputs.emotions)
             logits = outputs[:, :num_emotions].clamp_min(torch.finfo(torch.float32).tiny).log()
             outputs = torch.cat([logits, outputs[:, num_emotions:]], dim=1)
@@ -64,11 +52,10 @@ class OnnxRun:
     def __init__(self, path: Path, sidecar: Sidecar) -> None:
         with explained("an ONNX teacher"):
             import onnxruntime
-        self._runtime, self._path = onnxruntime, path
+        self._runtime, self._path, self._sidecar = onnxruntime, path, sidecar
         self._sessions = {"cpu": self._open("cpu")}
         inputs = self._sessions["cpu"].get_inputs()
-        side = sidecar.crop or sidecar.input_size
-        channels = CHANNELS[sidecar.colour]
+        side, channels = sidecar.input_size, CHANNELS[sidecar.colour]
         expected = [channels, side, side] if sidecar.layout == "NCHW" else [side, side, channels]
         shapes = [list(node.shape) for node in inputs]
         fits = len(inputs) == 1 and len(shapes[0]) == 4 and inputs[0].type in TYPES
@@ -100,11 +87,24 @@ class OnnxRun:
         except Exception as error:  # the errors of onnxruntime share no base class
             raise InputError(f"{self._path}: not an ONNX network ({first_line(error)})") from error
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Convert RGB crops uint8 `[N, S, S, 3]` to the input of the graph, as the sidecar says."""
+        sidecar = self._sidecar
+        inputs = to_grey(pixels) if sidecar.colour == "grey" else pixels.permute(0, 3, 1, 2).float()
+        if sidecar.colour == "bgr":
+            inputs = inputs.flip(1)
+        mean, deviation = (
+            torch.tensor(numbers, device=pixels.device).view(1, -1, 1, 1)
+            for numbers in (sidecar.mean, sidecar.deviation)
+        )
+        inputs = (inputs * sidecar.scale - mean) / deviation
+        return inputs if sidecar.layout == "NCHW" else inputs.permute(0, 2, 3, 1)
+
     def __call__(self, inputs: Tensor) -> Tensor:
         device = inputs.device.type
         if device not in self._sessions:
             self._sessions[device] = self._open(device)
-        pixels = inputs.cpu().numpy().astype(self._dtype, copy=False)
+        pixels = np.ascontiguousarray(inputs.cpu().numpy(), self._dtype)
         step = self._batch or len(pixels)
         rows = []
         for start in range(0, len(pixels), step):
@@ -114,23 +114,22 @@ class OnnxRun:
         return torch.from_numpy(np.concatenate(rows)[: len(pixels)]).to(inputs.device)
 
 
-class Classifier(nn.Module):
+class HubRun(nn.Module):
     """An image classifier of Hugging Face; no code of its folder is run."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__()
         with explained(f"the teacher {folder.name}"):
-            from transformers import AutoModelForImageClassification
+            from transformers import AutoImageProcessor, AutoModelForImageClassification
             from transformers.utils import logging
-        logging.set_verbosity_error()  # type: ignore[no-untyped-call]
-        logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        options = {"local_files_only": True, "trust_remote_code": False}
+        has_safetensors = (folder / WEIGHTS[0]).is_file()
         try:
+            self._processor = AutoImageProcessor.from_pretrained(folder, **options)
             model, report = AutoModelForImageClassification.from_pretrained(
-                folder,
-                local_files_only=True,
-                trust_remote_code=False,
-                use_safetensors=(folder / WEIGHTS[0]).is_file(),
-                output_loading_info=True,
+                folder, use_safetensors=has_safetensors, output_loading_info=True, **options
             )
         except (*LOAD_ERRORS, SafetensorError) as error:
             raise InputError(f"{folder}: cannot be loaded ({first_line(error)})") from error
@@ -138,26 +137,26 @@ class Classifier(nn.Module):
             raise InputError(f"{folder}: the weights lack {missing[0]}")
         self.model = model.float()
 
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Convert RGB crops uint8 `[N, S, S, 3]` with the processor of the classifier."""
+        inputs = self._processor(images=[*pixels.cpu().numpy()], return_tensors="pt")
+        prepared: Tensor = inputs["pixel_values"]
+        return prepared.to(pixels.device)
+
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.model(pixel_values=x).logits
         return logits
 
 
 def load(weights: ForeignWeights) -> ForeignNetwork:
-    """Load a network of another format; InputError if it is damaged or not as its sidecar says."""
-    sidecar = weights.sidecar
-    run = OnnxRun(weights.path, sidecar) if weights.path.is_file() else Classifier(weights.path)
-    net = ForeignNetwork(sidecar, run).eval()
-    size, columns = net.input_size, len(sidecar.outputs)
-    with torch.inference_mode():
-        inputs = net.preprocess(torch.zeros((1, size, size, 3), dtype=torch.uint8))
-        try:
-            found = net.run(inputs if sidecar.layout == "NCHW" else inputs.permute(0, 2, 3, 1))
-        except (RuntimeError, ValueError) as error:
-            raise InputError(f"{weights.path}: does not run ({first_line(error)})") from error
-    if found.shape[1] != columns:
-        raise InputError(
-            f"{weights.path}: expected {columns} outputs, as in its description; found "
-            f"{found.shape[1]}"
-        )
+    """Load a network of another format; InputError if it is damaged or not as described."""
+    described, path = weights.sidecar, weights.path
+    run = OnnxRun(path, described) if isinstance(described, Sidecar) else HubRun(path)
+    net = ForeignNetwork(described, run).eval()
+    size = described.input_size
+    try:
+        with torch.inference_mode():
+            net(net.preprocess(torch.zeros((1, size, size, 3), dtype=torch.uint8)))
+    except Exception as error:  # those of onnxruntime and of processors share no base class
+        raise InputError(f"{path}: cannot be run ({first_line(error)})") from error
     return net

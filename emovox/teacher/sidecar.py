@@ -5,8 +5,9 @@ networks are in `sidecars/`. The files of a Hugging Face classifier contain the 
 here imports torch.
 """
 
-import json
+import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from emovox.cache import cache_folder
 from emovox.config import check_options, option, read_config
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError, NetworkError, first_line
-from emovox.files import sha256_file
+from emovox.files import parse_json, read_text, sha256_file
 from emovox.packages import explained
 from emovox.registry import Weights
 
@@ -31,55 +32,19 @@ SYNONYMS = {
 }
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
-IMAGENET = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])  # mean and deviation
 
 
-@dataclass(frozen=True)
-class Sidecar:
-    """Input and outputs of a network in another format.
-
-    Attributes:
-        input_size: side of a crop, in pixels.
-        colour: order of the channels: rgb, bgr or grey.
-        layout: order of the input's dimensions: NCHW or NHWC.
-        scale: factor on the pixels 0 to 255; mean and deviation apply afterwards.
-        mean: subtracted, one number or one per channel.
-        deviation: divisor, one number or one per channel.
-        outputs: names of all outputs in order, over all output tensors; "" for one to leave out.
-        kind: outputs other than values: logits, or probabilities, of which the logarithm is taken.
-        licence: licence of the weights.
-        source: origin of the weights and of the facts in this file.
-        values: names of the outputs that are continuous values, such as valence.
-        crop: side of the middle of the crop that the network sees, in pixels; 0 for all.
-        accuracy: accuracy as published, for the card.
-        sha256: SHA-256 of the weights that this file describes.
-    """
+@dataclass(frozen=True, kw_only=True)
+class Description:
+    """Input and outputs of a network in another format."""
 
     input_size: int = option(least=8, most=MAX_SIDE)
-    colour: str = option(choices=CHANNELS)
-    layout: str = option(choices=("NCHW", "NHWC"))
-    scale: float = option()
-    mean: tuple[float, ...] = option()
-    deviation: tuple[float, ...] = option()
     outputs: tuple[str, ...] = option()
     kind: str = option(choices=("logits", "probabilities"))
     licence: str = option()
     source: str = option()
     values: tuple[str, ...] = ()
-    crop: int = option(0, least=0, most=MAX_SIDE)
     accuracy: str | None = None
-    sha256: str | None = None
-
-    def __post_init__(self) -> None:
-        check_options(self)
-        for name in ("mean", "deviation"):
-            if len(getattr(self, name)) not in (1, CHANNELS[self.colour]):
-                raise ConfigError(f"{name}: expected 1 number, or 1 per channel of {self.colour}")
-        if 0 in self.deviation:
-            raise ConfigError("deviation: contains 0")
-        if missing := [name for name in self.values if name not in self.outputs]:
-            raise ConfigError(f"values: {missing[0]!r} is not one of the outputs")
-        self.arrange()
 
     def arrange(self) -> tuple[Outputs, list[int]]:
         """Return the names of the dataset's columns, and the position of each in the outputs.
@@ -93,11 +58,59 @@ class Sidecar:
         return Outputs.of(emotions, self.values), [self.outputs.index(name) for name in names]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sidecar(Description):
+    """Content of the sidecar of an ONNX file.
+
+    Attributes:
+        input_size: side of a crop, in pixels.
+        outputs: names of all outputs in order, over all output tensors; "" for one to leave out.
+        kind: outputs other than values: logits, or probabilities, of which the logarithm is taken.
+        licence: licence of the weights.
+        source: origin of the weights and of the facts in this file.
+        values: names of the outputs that are continuous values, such as valence.
+        accuracy: accuracy as published, for the card.
+        colour: order of the channels: rgb, bgr or grey.
+        layout: order of the input's dimensions: NCHW or NHWC.
+        scale: factor on the pixels 0 to 255; mean and deviation apply afterwards.
+        mean: subtracted, one number or one per channel.
+        deviation: divisor, one number or one per channel.
+        sha256: SHA-256 of the weights that this file describes.
+    """
+
+    colour: str = option(choices=CHANNELS)
+    layout: str = option(choices=("NCHW", "NHWC"))
+    scale: float = option()
+    mean: tuple[float, ...] = option()
+    deviation: tuple[float, ...] = option()
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        for name in ("mean", "deviation"):
+            if len(getattr(self, name)) not in (1, CHANNELS[self.colour]):
+                raise ConfigError(f"{name}: expected 1 number, or 1 per channel of {self.colour}")
+        if 0 in self.deviation:
+            raise ConfigError("deviation: contains 0")
+        if not all(map(math.isfinite, (self.scale, *self.mean, *self.deviation))):
+            raise ConfigError("scale, mean or deviation: not a finite number")
+        if missing := [name for name in self.values if name not in self.outputs]:
+            raise ConfigError(f"values: {missing[0]!r} is not one of the outputs")
+        self.arrange()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classifier(Description):
+    """An image classifier of Hugging Face, whose processor prepares the pixels."""
+
+    preprocessor: Mapping[str, Any]  # content of its file
+
+
 @dataclass(frozen=True)
 class ForeignWeights(Weights):
     """An existing file, or folder of Hugging Face, and its description."""
 
-    sidecar: Sidecar = field(kw_only=True)
+    sidecar: Sidecar | Classifier = field(kw_only=True)
 
     def read_outputs(self) -> Outputs:
         """Return the names of the network's outputs."""
@@ -149,7 +162,8 @@ def find_classifier(name: str) -> ForeignWeights:
     if weights is None:
         raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}; found neither")
     sidecar = _describe(name, _read_json(folder / CONFIG), _read_json(folder / PREPROCESSOR))
-    return ForeignWeights(folder.name, folder, sha256_file(weights), sidecar=sidecar)
+    short = Path(name).name or folder.resolve().name
+    return ForeignWeights(short, folder, sha256_file(weights), sidecar=sidecar)
 
 
 def _fetch(name: str) -> Path:
@@ -170,54 +184,46 @@ def _fetch(name: str) -> Path:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = parse_json(read_text(path))
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise InputError(f"{path}: not valid JSON ({error})") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: expected an object")
     return content
 
 
-def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -> Sidecar:
+def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -> Classifier:
     """Return the facts in the files of an image classifier."""
     try:
         labels = {int(index): str(label) for index, label in config["id2label"].items()}
         names = [_standard_name(labels[k]) for k in range(len(labels))]
         if all(re.fullmatch(r"label_\d+", label) for label in names):
             raise ConfigError("id2label: expected names of emotions, found LABEL_0 and so on")
-        crop = _side(preprocessor.get("crop_size")) if preprocessor.get("do_center_crop") else 0
-        scale = preprocessor.get("rescale_factor", 1 / 255)
-        mean, deviation = [0.0], [1.0]
-        if preprocessor.get("do_normalize", True):
-            mean = preprocessor.get("image_mean", IMAGENET[0])
-            deviation = preprocessor.get("image_std", IMAGENET[1])
-        return Sidecar(
+        found = Classifier(
             input_size=_side(preprocessor["size"]),
-            colour="rgb",
-            layout="NCHW",
-            scale=scale if preprocessor.get("do_rescale", True) else 1.0,
-            mean=tuple(mean),
-            deviation=tuple(deviation),
             outputs=tuple(names),
             kind="logits",
             licence="see the model card",
             source=Path(name).name if Path(name).is_dir() else f"https://huggingface.co/{name}",
-            crop=crop,
+            preprocessor=preprocessor,
         )
+        found.arrange()
     except (LookupError, TypeError, ValueError, AttributeError) as error:
         raise InputError(
             f"{name}: {CONFIG} and {PREPROCESSOR} do not describe an image classifier "
             f"({first_line(error)})"
         ) from error
+    return found
 
 
 def _side(size: Any) -> int:
-    """Return the side from `224`, `{"height": 224}` or `{"shortest_edge": 224}`."""
-    if isinstance(size, dict):
-        size = size.get("height") or size.get("shortest_edge")
-    return int(size)
+    """Return the side from `224`, `{"height": 224, "width": 224}` or `{"shortest_edge": 224}`."""
+    sides = {int(side) for side in (size.values() if isinstance(size, dict) else [size])}
+    if len(sides) != 1 or not 8 <= (side := sides.pop()) <= MAX_SIDE:
+        raise ValueError(f"size is {size}, expected a square of 8 to {MAX_SIDE} pixels")
+    return side
 
 
 def _standard_name(label: str) -> str:

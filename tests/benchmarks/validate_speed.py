@@ -16,8 +16,8 @@ from pathlib import Path
 
 SCAN = """
 import duckdb, sys
-from emovox.dataset.schema import LOGITS
-sums = ", ".join(f"sum({name})" for name in LOGITS)
+from emovox.dataset.schema import EIGHT
+sums = ", ".join(f"sum({name})" for name in EIGHT.logits)
 frames = f"'{sys.argv[1]}/frames/*.parquet'"
 duckdb.sql(f"select count(distinct track_id), {sums} from {frames}").fetchall()
 """
