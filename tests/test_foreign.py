@@ -244,6 +244,17 @@ def test_a_downloaded_network_is_found_by_its_name(
     assert emovox.load_teacher("emotion-ferplus-8.onnx").emotions == EMOTIONS
 
 
+def test_outputs_that_are_not_finite_end_a_build(tmp_path: Path, in_process: None) -> None:
+    net = Means(1, 8)
+    net.weights.data[0, 0] = math.nan
+    path = describe(export(net, tmp_path / "a.onnx", (1, 1, 48, 48)))
+    write_clip(tmp_path / "corpus/mp4/id00001/a/00001.mp4", 30)
+    options: dict[str, Any] = {"layout": "voxceleb2", "root": tmp_path / "corpus"}
+    with pytest.raises(InputError, match="teacher: gives outputs that are not finite"):
+        emovox.build_dataset(out=tmp_path / "out", teacher=str(path), **options)
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
 # Hugging Face
 
 
@@ -326,7 +337,7 @@ def test_classifiers_of_the_hub(classifier: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(weights, sidecar.ForeignWeights)
     assert weights.name == "faces"
     assert weights.sidecar.source == "https://huggingface.co/org/faces"
-    with pytest.raises(NetworkError, match="not available from the Hub"):
+    with pytest.raises(NetworkError, match="not on the Hub, or offline"):
         find_teacher("hf:org/other")
 
 

@@ -22,7 +22,7 @@ from typing import IO
 import numpy as np
 
 from emovox.emotions import Outputs
-from emovox.errors import EmovoxError
+from emovox.errors import EmovoxError, InputError
 from emovox.teacher import Teacher
 
 BATCH = 64  # crops per call
@@ -55,6 +55,8 @@ class Feed(ABC):
         """Return the outputs float32 `[N, E + V]` of all crops since the last call, in order."""
         logits = [np.empty((0, len(self.outputs)), np.float32), *self._logits]
         self._logits = []
+        if not all(np.isfinite(part).all() for part in logits):
+            raise InputError("teacher: gives outputs that are not finite; use another network")
         return np.concatenate(logits)
 
 

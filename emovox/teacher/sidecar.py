@@ -178,7 +178,7 @@ def _fetch(name: str) -> Path:
     except errors.HFValidationError as error:
         raise ConfigError(f"teacher {name!r} is neither a folder nor an id of the Hub") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise NetworkError(f"{name}: not available from the Hub ({first_line(error)})") from error
+        raise NetworkError(f"{name}: not on the Hub, or offline ({first_line(error)})") from error
     return folder
 
 
