@@ -92,7 +92,7 @@ _ONNX = (
     *(
         _onnx(
             name,
-            "Apache-2.0",
+            "Apache-2.0, stated for the code; trained on AffectNet",
             f"github.com/{_EFFICIENT.format('raw/')}",
             f"raw.githubusercontent.com/{_EFFICIENT.format('')}",
         )
