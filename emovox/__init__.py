@@ -3,6 +3,7 @@
 Each command of the command line, except demo, card and schema, is a function::
 
     build_dataset(...)      label a corpus of talking faces
+    embed(...)              add the teacher's embeddings to a dataset
     import_mat(...)         convert the published annotations to a dataset
     download(...)           download published annotations, splits, teachers and students
     validate(...)           check a dataset against the contract
@@ -17,7 +18,7 @@ Each command of the command line, except demo, card and schema, is a function::
     predict(...)            label audio and video files with emotions
 
 They return a result with the method `to_pandas`. Their options are keyword arguments, or a config:
-BuildConfig, DownloadConfig, ReportConfig, TeacherTrainConfig, TeacherEvaluateConfig,
+BuildConfig, EmbedConfig, DownloadConfig, ReportConfig, TeacherTrainConfig, TeacherEvaluateConfig,
 StudentTrainConfig, EvaluateConfig, ProbeConfig, PredictConfig, WriteConfig. Every path may be a
 string.
 
@@ -68,6 +69,8 @@ if TYPE_CHECKING:  # what `_HOMES` loads, for type checkers
     from emovox.downloads.download_config import DownloadConfig as DownloadConfig
     from emovox.downloads.published_files import download as download
     from emovox.labelling.build_config import BuildConfig as BuildConfig
+    from emovox.labelling.build_config import EmbedConfig as EmbedConfig
+    from emovox.labelling.embed import embed as embed
     from emovox.labelling.import_mat import import_mat as import_mat
     from emovox.labelling.own_labels import WriteConfig as WriteConfig
     from emovox.labelling.own_labels import write_dataset as write_dataset
@@ -104,7 +107,8 @@ _HOMES = {
     "emovox.dataset.takedown": ("hash_identity",),
     "emovox.downloads.download_config": ("DownloadConfig",),
     "emovox.downloads.published_files": ("download",),
-    "emovox.labelling.build_config": ("BuildConfig",),
+    "emovox.labelling.build_config": ("BuildConfig", "EmbedConfig"),
+    "emovox.labelling.embed": ("embed",),
     "emovox.labelling.import_mat": ("import_mat",),
     "emovox.labelling.own_labels": ("WriteConfig", "write_dataset"),
     "emovox.labelling.result": ("BuildResult",),

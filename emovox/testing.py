@@ -28,6 +28,8 @@ CODE_BITS = 12  # numbers of coded frames are below 4096
 class FakeTeacher:
     """A `Teacher` without a network: its outputs are the mean red values of strips of a face.
 
+    Its embedding is the mean red, green and blue of the face.
+
     Attributes:
         emotions, values: names of the outputs, one strip each; the published eight by default.
         input_size: side of the crops in pixels.
@@ -41,7 +43,7 @@ class FakeTeacher:
 
     name = "fake"
     sha256 = "0" * 64
-    batch_size = 64
+    batch_size, embedding_size = 64, 3
 
     def __init__(
         self, input_size: int = 16, emotions: Sequence[str] = EMOTIONS, values: Sequence[str] = ()
@@ -56,10 +58,15 @@ class FakeTeacher:
         rows = np.array_split(crops[..., 0].astype(np.float32), num_outputs, axis=1)
         return np.stack([part.mean(axis=(1, 2)) for part in rows], axis=1)
 
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Return embeddings, float32 `[N, 3]`."""
+        return crops.astype(np.float32).mean(axis=(1, 2))
+
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
-        """Compute logits as `TorchTeacher.launch` does; the returned function returns them."""
-        logits = self(np.concatenate(parts))
-        return lambda: logits
+        """Compute all outputs as `TorchTeacher.launch` does; the function returns them."""
+        crops = np.concatenate(parts)
+        outputs = np.concatenate([self(crops), self.embed(crops)], axis=1)
+        return lambda: outputs
 
 
 class FakeDetector:
@@ -112,7 +119,8 @@ class InlineEngine:
 
         for job in jobs:
             self.num_shards += 1
-            yield build_shard(job, InlineFeed(self.teacher), lambda: self.detector)
+            feed = InlineFeed(self.teacher, embeddings=job.settings.embeddings)
+            yield build_shard(job, feed, lambda: self.detector)
 
 
 class FakeHub:

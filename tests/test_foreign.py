@@ -302,6 +302,16 @@ def test_classifier_of_hugging_face(classifier: Path) -> None:
     np.testing.assert_allclose(teacher(faces), expected[:, order], atol=1e-4)
 
 
+def test_an_embedding_is_the_input_of_the_last_layer(classifier: Path, compact: Path) -> None:
+    teacher = emovox.load_teacher(f"hf:{classifier}", "cpu")
+    weights = load_file(classifier / "model.safetensors")
+    last = weights["classifier.weight"].numpy(), weights["classifier.bias"].numpy()
+    faces = crops(5, teacher.input_size)
+    expected = teacher.embed(faces) @ last[0].T + last[1]
+    assert np.allclose(np.sort(expected), np.sort(teacher(faces)), atol=1e-4)  # in another order
+    assert emovox.load_teacher(compact).embed(crops(5, 48)).shape == (5, 0)
+
+
 def test_pixels_are_those_of_the_processor(classifier: Path, tmp_path: Path) -> None:
     """MobileViT's has other defaults: blue first, and neither mean nor deviation."""
     import transformers

@@ -87,7 +87,6 @@ def build(root: Path, spec: Spec = SPEC, **provenance: Any) -> Path:
         provenance=PROVENANCE | provenance,
         tables=schema.TABLES,
         outputs=OUTPUTS,
-        embedding_size=EMBEDDING_SIZE,
     )
     chunks = [_chunk(*entry, seed) for seed, entry in enumerate(sorted(spec))]
     write_chunks(root, chunks, DROPPED, info, hdf5=True)

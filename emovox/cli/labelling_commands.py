@@ -11,7 +11,7 @@ from emovox.config import option_help
 from emovox.downloads.download_config import DownloadConfig
 from emovox.downloads.mirrors import TARGETS
 from emovox.errors import CheckError
-from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.build_config import BuildConfig, EmbedConfig
 
 TOO_MANY_DROPPED = (
     "more tracks were dropped than --max-dropped allows; dropped.parquet lists each with its reason"
@@ -33,6 +33,21 @@ def build_dataset(recipe: str | None, **options: Any) -> None:
     echo(result.summary())
     if result.too_many_dropped:
         raise CheckError(f"{TOO_MANY_DROPPED}; pass --retry-dropped to try them again")
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER)
+@config_options(EmbedConfig)
+def embed(dataset: Path, **options: Any) -> None:
+    """Add the teacher's embeddings to a dataset.
+
+    Decodes the pictures of DATASET again and writes the table embeddings into it. `emovox
+    build-dataset --embeddings` writes the table at once.
+    """
+    from emovox.labelling.embed import embed
+
+    made = embed(dataset, **given(options))
+    echo(f"{dataset}: wrote embeddings of {made.manifest['totals']['frames']:,} frames")
 
 
 @click.command("import-mat")

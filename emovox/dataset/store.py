@@ -159,6 +159,16 @@ def describe_file(
     }
 
 
+def embedding_array(embeddings: np.ndarray) -> pa.FixedSizeListArray:
+    """Return embeddings `[N, D]` as a column of the table; InputError for numbers above float16."""
+    with np.errstate(over="ignore"):
+        numbers = embeddings.astype(np.float16)
+    if not np.isfinite(numbers).all():
+        raise InputError(f"embeddings: a number exceeds {np.finfo(np.float16).max:g}; scale them")
+    kind = schema.EIGHT.of("embeddings", embeddings.shape[1]).field("embedding").type
+    return pa.FixedSizeListArray.from_arrays(pa.array(numbers.ravel()), type=kind)
+
+
 def matrix_of(rows: pa.Table | pa.RecordBatch, names: Sequence[str]) -> np.ndarray:
     """Return columns of rows as float32 `[n, len(names)]`."""
     columns = [rows[name].to_numpy() for name in names]

@@ -41,7 +41,6 @@ class DatasetInfo:
     provenance: Mapping[str, Any]  # its `origin` is a sentence about the source of the rows
     tables: tuple[str, ...] = ("frames", "tracks", "faces")  # with a file for each split
     outputs: Outputs = field(default_factory=Outputs)
-    embedding_size: int = 0  # numbers per row of the table `embeddings`
 
 
 @dataclass
@@ -102,7 +101,8 @@ def write_chunks(
     with ExitStack() as stack:
         for chunk in chunks:
             if chunk.split not in splits:
-                options = (info.name, info.outputs, chunk.split, info.embedding_size)
+                size = schema.embedding_size(chunk.rows.schema)
+                options = (info.name, info.outputs, chunk.split, size)
                 tables = {
                     table: stack.enter_context(create_table(out, table, *options))
                     for table in info.tables

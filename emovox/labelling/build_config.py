@@ -1,9 +1,9 @@
-"""Options of a build."""
+"""Options of a build, and of embeddings for an existing dataset."""
 
 from dataclasses import dataclass
 from pathlib import Path
 
-from emovox.config import check_options, option
+from emovox.config import Options, check_options, option
 from emovox.corpus.layouts import LAYOUTS
 from emovox.corpus.splits import HEARD_FRACTION, UNHEARD_FRACTION
 from emovox.dataset.names import STEP_MS
@@ -44,6 +44,9 @@ class BuildConfig:
         compile: Use of torch.compile for the teacher; auto compiles if a compiler is installed and
             the corpus is large enough to benefit. Compiled rows differ in the last digits, so pass
             on or off for a corpus that will grow.
+        mirror: Average the teacher's outputs for each face and its mirror image; takes twice as
+            long on the teacher's side.
+        embeddings: Write the table `embeddings` too: the teacher's last hidden layer per row.
         step_ms: Milliseconds between grid points.
         min_face: Smallest face that the detector searches for, in pixels of the picture; half the
             size takes about four times as long.
@@ -76,6 +79,8 @@ class BuildConfig:
     device: str = "auto"
     precision: str = option("auto", choices=PRECISIONS)
     compile: str = option("auto", choices=COMPILE_MODES)
+    mirror: bool = False
+    embeddings: bool = False
     step_ms: int = option(STEP_MS, least=1, most=MAX_STEP_MS)
     min_face: int | None = option(None, least=20, shown="1/16 of the longer side, at least 40")
     timeout: float = option(300.0, least=0.001, most=MAX_TIMEOUT)
@@ -113,3 +118,24 @@ class BuildConfig:
         """Name of the dataset: the one that was given, or that of its folder."""
         out = self.out if is_remote(self.out) else self.out.resolve()
         return printable(self.name or out.name or "dataset")  # never the name of a bucket
+
+
+@dataclass(frozen=True)
+class EmbedConfig(Options):
+    """Options of `emovox embed`.
+
+    Attributes:
+        root: Folder of the corpus that the dataset was built from.
+        teacher: Teacher whose last hidden layer is written: as for `emovox build-dataset`.
+        meta: Folder of vox1_meta.csv, for a corpus with names of persons.
+        device: Device of the teacher: auto (CUDA if available), cpu, cuda or cuda:N.
+        precision: Arithmetic of the teacher; auto selects bf16 where the hardware supports it.
+        jobs: Number of processes that decode.
+    """
+
+    root: Path = option()
+    teacher: str | None = option(None, shown="that of the dataset")
+    meta: Path | None = option(None, shown="the corpus, else downloaded lists")
+    device: str = "auto"
+    precision: str = option("auto", choices=PRECISIONS)
+    jobs: int = option(0, least=0, shown="one per core")

@@ -59,11 +59,13 @@ def finish(
         existing.check_tracks({track_id: plan.assigned[track_id] for track_id in tracks})
     if (finished := reuse_or_begin(config.out, state, fingerprint)) is not None:
         return finished
+    tables = tuple(t for t in schema.TABLES if t != "embeddings" or config.embeddings)
     info = DatasetInfo(
         name=config.dataset_name,
         version=config.version,
         step_ms=plan.settings.step_ms,
         teacher={"name": plan.settings.teacher_name, "sha256": plan.settings.teacher_sha256},
+        tables=tables,
         outputs=plan.settings.outputs,
         provenance=provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
     )

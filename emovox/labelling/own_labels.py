@@ -18,6 +18,7 @@ from emovox.corpus.splits import auto_split
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
+from emovox.dataset.store import embedding_array
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import CheckError, InputError, TrackError, first_line
@@ -126,7 +127,6 @@ def write_dataset(
         },
         tables=tuple(labels.tables),
         outputs=labels.outputs,
-        embedding_size=labels.embedding_size,
     )
     with new_folder(out.resolve(), "writing") as building:
         write_chunks(building, labels.chunks(), labels.dropped, info, hdf5=config.hdf5)
@@ -262,9 +262,8 @@ class _Labels:
         if "embeddings" in self.tables:
             field = self._columns.of("embeddings", self.embedding_size).field("embedding")
             column = self._frames["embedding"].take(pa.array(rows))
-            numbers = pa.array(pc.list_flatten(column).to_numpy().astype(np.float16))
-            lists = pa.FixedSizeListArray.from_arrays(numbers, type=field.type)
-            table = table.append_column(field, lists)
+            numbers = pc.list_flatten(column).to_numpy().reshape(len(rows), -1)
+            table = table.append_column(field, embedding_array(numbers))
         return table
 
 

@@ -16,7 +16,7 @@ from emovox.dataset.rows import count_reasons
 from emovox.dataset.schema import SCHEMA_VERSION
 from emovox.devices import Runtime
 from emovox.emotions import Outputs
-from emovox.errors import InputError
+from emovox.errors import ConfigError, InputError
 from emovox.ids import printable
 from emovox.labelling.build_config import BuildConfig
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
@@ -42,6 +42,8 @@ class ShardSettings:
     min_face: int | None = None  # of the face detector, see `BuildConfig`
     # The sidecar of a teacher in another format.
     teacher_settings: Mapping[str, Any] | None = None
+    mirror: bool = False  # True to average the outputs of each face and of its mirror image
+    embeddings: bool = False  # True to keep the last hidden layer too
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,8 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
     or InputError if an option or an input is not valid, CheckError if the split leaks.
     """
     teacher = find_teacher(config.teacher)
+    if config.embeddings and teacher.path.suffix == ".onnx":
+        raise ConfigError(f"{teacher.path}: ONNX files give no embeddings; leave out --embeddings")
     corpus = read_corpus(config.layout, config.root, config.table, config.meta)
     assigned = assign(
         corpus, config.splits, config.meta, config.unheard_fraction, config.heard_fraction
@@ -126,6 +130,8 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         teacher.read_outputs(),
         config.min_face,
         asdict(teacher.sidecar) if isinstance(teacher, ForeignWeights) else None,
+        config.mirror,
+        config.embeddings,
     )
     shards = list(plan_shards(corpus.files, corpus.tracks, settings, config.shard_tracks))
     return BuildPlan(config, corpus, assigned, teacher.path, runtime, settings, shards)

@@ -14,6 +14,7 @@ from emovox.corpus.tracks import FaceSource, Track
 from emovox.corpus.voxceleb import Boxes, read_boxes
 from emovox.dataset import schema
 from emovox.dataset.rows import Dropped, TrackRow
+from emovox.dataset.store import embedding_array
 from emovox.errors import InputError, TrackError
 from emovox.labelling.face_boxes import locate
 from emovox.labelling.plan import ShardJob, ShardSettings
@@ -161,7 +162,7 @@ class _Rows:
     def __init__(self, feed: Feed, settings: ShardSettings) -> None:
         feed.drain()  # discards what a failed shard left
         self._feed, self._step_ms = feed, settings.step_ms
-        self._columns = row_columns(settings.outputs)
+        self._outputs = settings.outputs
         self._crops, self._num_crops = feed.buffer(), 0
         self._rows: list[tuple[str, int, float, faces.Box, float, int]] = []
 
@@ -181,7 +182,8 @@ class _Rows:
             self._feed.put(self._num_crops)
         keep = [i for i, row in enumerate(self._rows) if row[0] in kept]
         rows = [self._rows[i] for i in keep]
-        logits = self._feed.drain()[keep]
+        outputs = self._feed.drain()[keep]
+        logits, embeddings = np.split(outputs, [len(self._outputs)], axis=1)
         indices = np.array([row[1] for row in rows], np.int32)
         columns: list[Any] = [
             [row[0] for row in rows],
@@ -194,5 +196,8 @@ class _Rows:
             [row[4] for row in rows],
             [min(row[5], 2**15 - 1) for row in rows],  # int16
         ]
-        arrays = [pa.array(c, f.type) for c, f in zip(columns, self._columns, strict=True)]
-        return pa.Table.from_arrays(arrays, schema=self._columns)
+        fields = row_columns(self._outputs, embeddings.shape[1])
+        arrays = [pa.array(c, f.type) for c, f in zip(columns, fields, strict=False)]
+        if embeddings.size:
+            arrays.append(embedding_array(embeddings))
+        return pa.Table.from_arrays(arrays, schema=fields)

@@ -18,10 +18,13 @@ from emovox.ids import TrackKey
 from emovox.paths import is_remote
 
 
-def row_columns(outputs: Outputs) -> pa.Schema:
-    """Return the columns of a shard's file: those of frames, then those of faces."""
-    frames = schema.columns(outputs).frames
-    return pa.schema([*frames, *(f for f in schema.FACES if f.name not in frames.names)])
+def row_columns(outputs: Outputs, embedding_size: int = 0) -> pa.Schema:
+    """Return the columns of a shard's file: those of frames, of faces, and the embedding if any."""
+    columns = schema.columns(outputs)
+    fields = [*columns.frames, *(f for f in schema.FACES if f.name not in columns.frames.names)]
+    if embedding_size:
+        fields.append(columns.of("embeddings", embedding_size).field("embedding"))
+    return pa.schema(fields)
 
 
 @dataclass
@@ -67,9 +70,7 @@ def marker_file(state: Path, fingerprint: str) -> Path:
 def write_shard(state: Path, table: pa.Table, report: ShardReport) -> None:
     """Write the rows of a shard, see `row_columns`, then its marker; set `rows_bytes` of it."""
     with replace_file(rows_file(state, report.fingerprint)) as temporary:
-        pq.write_table(
-            table, temporary, compression="zstd", store_schema=False, write_page_checksum=True
-        )
+        pq.write_table(table, temporary, compression="zstd", write_page_checksum=True)
         report.rows_bytes = temporary.stat().st_size
     marker = dataclasses.asdict(report)
     marker["tracks"] = [dataclasses.astuple(track) for track in report.tracks]

@@ -12,22 +12,39 @@ import tempfile
 import time
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from multiprocessing.connection import Client, Connection
 from multiprocessing.reduction import send_handle
 from pathlib import Path
-from typing import IO
+from typing import IO, Protocol, cast
 
 import numpy as np
 
-from emovox.emotions import Outputs
 from emovox.errors import EmovoxError, InputError
 from emovox.teacher import Teacher
 
 BATCH = 64  # crops per call
 MAX_ADDRESS = 100  # bytes of the path of a socket, on every system
 NUM_BUFFERS = 3  # one is filled while the others wait for the teacher
+
+
+class BatchTeacher(Teacher, Protocol):
+    """Teacher that launches batches without waiting; `teacher.inference.TorchTeacher` is one."""
+
+    batch_size: int
+
+    def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
+        """Start a batch; the returned function waits for its outputs and embeddings."""
+        ...
+
+
+def count_outputs(teacher: Teacher, *, embeddings: bool) -> int:
+    """Return the number of columns of a teacher's outputs; InputError if it has no embeddings."""
+    if embeddings and not teacher.embedding_size:
+        raise InputError(f"teacher {teacher.name}: gives no embeddings; leave out --embeddings")
+    size = teacher.embedding_size if embeddings else 0
+    return len(teacher.emotions) + len(teacher.values) + size
 
 
 class TeacherLostError(EmovoxError):
@@ -37,8 +54,9 @@ class TeacherLostError(EmovoxError):
 class Feed(ABC):
     """Sends crops of side `input_size` to a teacher in batches, and returns all its outputs."""
 
-    def __init__(self, sha256: str, input_size: int, outputs: Outputs) -> None:
-        self.sha256, self.input_size, self.outputs = sha256, input_size, outputs  # the teacher's
+    def __init__(self, sha256: str, input_size: int, num_outputs: int) -> None:
+        self.sha256, self.input_size = sha256, input_size  # the teacher's
+        self.num_outputs = num_outputs  # E + V, and D with embeddings
         self.teacher_seconds = 0.0  # that the teacher has spent on the crops
         self.wait_seconds = 0.0  # that the caller has waited for it
         self._logits: list[np.ndarray] = []
@@ -52,8 +70,11 @@ class Feed(ABC):
         """Send the first `num_crops` crops of the buffer."""
 
     def drain(self) -> np.ndarray:
-        """Return the outputs float32 `[N, E + V]` of all crops since the last call, in order."""
-        logits = [np.empty((0, len(self.outputs)), np.float32), *self._logits]
+        """Return the outputs float32 `[N, E + V]` of all crops since the last call, in order.
+
+        With embeddings, D more columns have these.
+        """
+        logits = [np.empty((0, self.num_outputs), np.float32), *self._logits]
         self._logits = []
         if not all(np.isfinite(part).all() for part in logits):
             raise InputError("teacher: gives outputs that are not finite; use another network")
@@ -63,10 +84,10 @@ class Feed(ABC):
 class InlineFeed(Feed):
     """Feed of a teacher in this process; `put` returns when its logits are computed."""
 
-    def __init__(self, teacher: Teacher) -> None:
-        outputs = Outputs(teacher.emotions, teacher.values)
-        super().__init__(teacher.sha256, teacher.input_size, outputs)
-        self._teacher = teacher
+    def __init__(self, teacher: Teacher, *, embeddings: bool = False) -> None:
+        num_outputs = count_outputs(teacher, embeddings=embeddings)
+        super().__init__(teacher.sha256, teacher.input_size, num_outputs)
+        self._teacher, self._embeddings = teacher, embeddings
         self._crops = np.empty((BATCH, self.input_size, self.input_size, 3), np.uint8)
 
     def buffer(self) -> np.ndarray:
@@ -74,7 +95,13 @@ class InlineFeed(Feed):
 
     def put(self, num_crops: int) -> None:
         started = time.perf_counter()
-        self._logits.append(self._teacher(self._crops[:num_crops]))
+        crops = self._crops[:num_crops]
+        if self._embeddings:
+            teacher = cast("BatchTeacher", self._teacher)  # its launch computes both at once
+            for first in range(0, num_crops, teacher.batch_size):
+                self._logits.append(teacher.launch(crops[first : first + teacher.batch_size])())
+        else:
+            self._logits.append(self._teacher(crops))
         self.teacher_seconds += time.perf_counter() - started
         self.wait_seconds = self.teacher_seconds
 

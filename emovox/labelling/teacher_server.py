@@ -9,26 +9,19 @@ import time
 from collections.abc import Callable
 from multiprocessing.connection import Connection, Listener
 from multiprocessing.reduction import recv_handle
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import numpy as np
 
-from emovox.emotions import Outputs
-from emovox.labelling.teacher_client import map_buffers, short_path
-from emovox.teacher import Teacher
+from emovox.labelling.teacher_client import (
+    BatchTeacher,
+    count_outputs,
+    map_buffers,
+    short_path,
+)
 
 NUM_LAUNCHED = 2  # batches on the device: one runs, one is queued
 MAX_CLIENTS = 1024
-
-
-class BatchTeacher(Teacher, Protocol):
-    """Teacher that launches batches without waiting; `teacher.inference.TorchTeacher` is one."""
-
-    batch_size: int
-
-    def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start a batch; the returned function waits for its logits."""
-        ...
 
 
 class _Request(NamedTuple):
@@ -54,12 +47,15 @@ class TeacherServer:
     socket to create; clients can connect to it before `load` loads the teacher.
     """
 
-    def __init__(self, load: Callable[[], BatchTeacher], address: str) -> None:
+    def __init__(
+        self, load: Callable[[], BatchTeacher], address: str, *, embeddings: bool = False
+    ) -> None:
         self._clients: set[Connection] = set()
         self._ended = False
         self._listener = Listener(short_path(address), "AF_UNIX", backlog=MAX_CLIENTS)
         try:
             self._teacher = load()
+            self._num_outputs = count_outputs(self._teacher, embeddings=embeddings)
         except BaseException:  # clients that wait must learn of any failure
             self._end()
             raise
@@ -123,7 +119,8 @@ class TeacherServer:
                 for crops, client in launched.requests:
                     start, stop = stop, stop + len(crops)
                     with contextlib.suppress(OSError):  # its reader notices that it is gone
-                        client.send((logits[start:stop], per_crop * len(crops)))
+                        outputs = logits[start:stop, : self._num_outputs]
+                        client.send((outputs, per_crop * len(crops)))
         except BaseException as error:
             self._requests.put(error)
             while True:  # serve() may be waiting to queue one more
@@ -146,8 +143,7 @@ class TeacherServer:
         if self._ended:
             _hang_up(client)
         try:
-            outputs = Outputs(self._teacher.emotions, self._teacher.values)
-            client.send((self._teacher.sha256, size, outputs))
+            client.send((self._teacher.sha256, size, self._num_outputs))
             descriptor = recv_handle(client)
             try:
                 buffers = map_buffers(descriptor, size)

@@ -7,18 +7,23 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 from emovox.cache import set_compile_cache
 from emovox.errors import InputError
 from emovox.labelling.plan import ShardJob, ShardSettings
 from emovox.labelling.shard import build_shard
 from emovox.labelling.shard_report import ShardReport
-from emovox.labelling.teacher_client import Feed, InlineFeed, RemoteFeed, TeacherLostError
+from emovox.labelling.teacher_client import (
+    BatchTeacher,
+    Feed,
+    InlineFeed,
+    RemoteFeed,
+    TeacherLostError,
+)
 from emovox.media.faces import Detector
 from emovox.teacher import load_teacher
 
@@ -74,8 +79,8 @@ def feed_of(settings: ShardSettings, teacher_path: Path, context: WorkerContext)
     """Return the feed of the planned teacher; InputError if its weights file changed since then."""
     feed: Feed
     if context.address is None:
-        precision, compiled = settings.precision, settings.compiled
-        feed = _inline_feed(str(teacher_path), context.device, precision, compiled)
+        modes = _modes(settings)
+        feed = _inline_feed(str(teacher_path), context.device, settings.embeddings, **modes)
     else:
         feed = _remote_feed(context.address)
     if feed.sha256 != settings.teacher_sha256:
@@ -85,11 +90,10 @@ def feed_of(settings: ShardSettings, teacher_path: Path, context: WorkerContext)
 
 def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str) -> None:
     """Run the teacher for all workers that connect to the address, until the process ends."""
-    from emovox.labelling.teacher_server import BatchTeacher, TeacherServer
+    from emovox.labelling.teacher_server import TeacherServer
 
-    precision, compiled = settings.precision, settings.compiled
-    load = partial(load_teacher, path, device, precision, compiled=compiled)
-    TeacherServer(cast("Callable[[], BatchTeacher]", load), address).serve()
+    load = partial(_load_teacher, path, device, **_modes(settings))
+    TeacherServer(load, address, embeddings=settings.embeddings).serve()
 
 
 class Watchdog:
@@ -120,11 +124,20 @@ class Watchdog:
 
 
 @lru_cache(maxsize=1)
-def _inline_feed(path: str, device: str, precision: str, compiled: bool) -> InlineFeed:
+def _inline_feed(path: str, device: str, embeddings: bool, **modes: Any) -> InlineFeed:
     import torch
 
     torch.set_num_threads(1)  # every core has a worker
-    return InlineFeed(load_teacher(path, device, precision, compiled=compiled))
+    return InlineFeed(_load_teacher(path, device, **modes), embeddings=embeddings)
+
+
+def _load_teacher(path: str | Path, device: str, **modes: Any) -> BatchTeacher:
+    return cast("BatchTeacher", load_teacher(path, device, **modes))
+
+
+def _modes(settings: ShardSettings) -> dict[str, Any]:
+    names = ("precision", "compiled", "mirror")
+    return {name: getattr(settings, name) for name in names}
 
 
 _remote_feed = lru_cache(maxsize=1)(RemoteFeed)

@@ -42,6 +42,7 @@ class Teacher(Protocol):
         values: names of further outputs, such as valence; often none.
         input_size: side S of its crops, in pixels.
         sha256: SHA-256 of its weights file.
+        embedding_size: numbers D of an embedding; 0 if the network gives none.
     """
 
     name: str
@@ -49,9 +50,13 @@ class Teacher(Protocol):
     values: tuple[str, ...]
     input_size: int
     sha256: str
+    embedding_size: int
 
     def __call__(self, crops: "np.ndarray") -> "np.ndarray":
         """Return logits, then values, float32 `[N, E + V]`, of RGB crops uint8 `[N, S, S, 3]`."""
+
+    def embed(self, crops: "np.ndarray") -> "np.ndarray":
+        """Return the last hidden layer, float32 `[N, D]`, of RGB crops uint8 `[N, S, S, 3]`."""
 
 
 def find_teacher(name_or_path: str | os.PathLike[str]) -> Weights:
@@ -99,6 +104,7 @@ def load_teacher(
     precision: str = "auto",
     *,
     compiled: bool = False,
+    mirror: bool = False,
 ) -> Teacher:
     """Load a teacher, ready to run.
 
@@ -110,6 +116,7 @@ def load_teacher(
         precision: `fp32`, `bf16`, or `auto`: bf16 on CUDA and on processors with bf16
             instructions, otherwise fp32.
         compiled: run through `torch.compile`: slower to start, faster to run. Needs a compiler.
+        mirror: average the outputs of each face and of its mirror image; takes twice as long.
 
     Raises:
         ConfigError: unknown name, device or precision.
@@ -133,4 +140,5 @@ def load_teacher(
         net: FaceNetwork = foreign.load(weights)
     else:
         net = released_teacher.load(weights)
-    return TorchTeacher(weights.name, weights.sha256, net, device, precision, compiled=compiled)
+    options = {"compiled": compiled, "mirror": mirror}
+    return TorchTeacher(weights.name, weights.sha256, net, device, precision, **options)

@@ -91,11 +91,12 @@ class CompactNet(FaceNetwork):
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(inputs, len(outputs))
+        self.embedding_size = inputs
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.blocks(self.stem(x)).float().mean(dim=(2, 3))
-        logits: Tensor = self.classifier(self.dropout(x))
-        return logits
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embedding and logits; see `FaceNetwork`."""
+        hidden = self.blocks(self.stem(x)).float().mean(dim=(2, 3))
+        return hidden, self.classifier(self.dropout(hidden))
 
     @staticmethod
     def preprocess(pixels: Tensor) -> Tensor:

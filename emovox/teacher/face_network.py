@@ -15,10 +15,18 @@ class FaceNetwork(Network, ABC):
 
     input_size: int  # side S of its crops, in pixels
     classifier: nn.Module  # the last layer; its input and output are float32 at any precision
+    embedding_size: int  # D, numbers of the last hidden layer; 0 if it cannot be read
 
     @abstractmethod
     def preprocess(self, pixels: Tensor) -> Tensor:
         """Convert RGB crops uint8 `[N, S, S, 3]` to the network's input, float32 `[N, C, S, S]`."""
+
+    @abstractmethod
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute the last hidden layer, `[N, D]`, and the outputs, `[N, E + V]`, in float32."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.embed_and_classify(x)[1]
 
 
 def to_grey(pixels: Tensor) -> Tensor:

@@ -26,15 +26,17 @@ class ForeignNetwork(FaceNetwork):
         super().__init__()
         self.described, self.run = described, run
         self.outputs, self.take = described.arrange()
-        self.input_size = described.input_size
+        self.input_size, self.embedding_size = described.input_size, 0
         self.classifier = nn.Identity()
 
     def preprocess(self, pixels: Tensor) -> Tensor:
         """Convert crops as described; see `FaceNetwork`."""
         return self.run.prepare(pixels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        outputs = self.run(x).float()
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embedding and outputs; see `FaceNetwork`."""
+        hidden, outputs = self.run(x)
+        outputs = outputs.float()
         if outputs.shape[1] != (expected := len(self.described.outputs)):
             found = outputs.shape[1]
             raise ValueError(f"expected {expected} outputs, as in its description; found {found}")
@@ -43,7 +45,7 @@ class ForeignNetwork(FaceNetwork):
             num_emotions = len(self.outputs.emotions)
             logits = outputs[:, :num_emotions].clamp_min(torch.finfo(torch.float32).tiny).log()
             outputs = torch.cat([logits, outputs[:, num_emotions:]], dim=1)
-        return outputs
+        return hidden.float(), outputs
 
 
 class OnnxRun:
@@ -100,7 +102,8 @@ class OnnxRun:
         inputs = (inputs * sidecar.scale - mean) / deviation
         return inputs if sidecar.layout == "NCHW" else inputs.permute(0, 2, 3, 1)
 
-    def __call__(self, inputs: Tensor) -> Tensor:
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return no embedding, `[N, 0]`, and the outputs of the graph."""
         device = inputs.device.type
         if device not in self._sessions:
             self._sessions[device] = self._open(device)
@@ -111,7 +114,8 @@ class OnnxRun:
             part = np.resize(pixels[start : start + step], (step, *pixels.shape[1:]))
             found = self._sessions[device].run(None, {self._input: part})
             rows.append(np.concatenate([np.reshape(array, (step, -1)) for array in found], axis=1))
-        return torch.from_numpy(np.concatenate(rows)[: len(pixels)]).to(inputs.device)
+        outputs = torch.from_numpy(np.concatenate(rows)[: len(pixels)]).to(inputs.device)
+        return outputs[:, :0], outputs
 
 
 class HubRun(nn.Module):
@@ -136,6 +140,13 @@ class HubRun(nn.Module):
         if missing := sorted(report["missing_keys"]):
             raise InputError(f"{folder}: the weights lack {missing[0]}")
         self.model = model.float()
+        self._hidden = torch.empty(0)
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        if layers:  # the last one classifies
+            layers[-1].register_forward_pre_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._hidden = inputs[0]
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Convert RGB crops uint8 `[N, S, S, 3]` with the processor of the classifier."""
@@ -143,9 +154,11 @@ class HubRun(nn.Module):
         prepared: Tensor = inputs["pixel_values"]
         return prepared.to(pixels.device)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self._hidden = x.new_empty((len(x), 0))
         logits: Tensor = self.model(pixel_values=x).logits
-        return logits
+        hidden = self._hidden
+        return hidden if hidden.ndim == 2 else hidden.new_empty((len(x), 0)), logits
 
 
 def load(weights: ForeignWeights) -> ForeignNetwork:
@@ -156,7 +169,8 @@ def load(weights: ForeignWeights) -> ForeignNetwork:
     size = described.input_size
     try:
         with torch.inference_mode():
-            net(net.preprocess(torch.zeros((1, size, size, 3), dtype=torch.uint8)))
+            inputs = net.preprocess(torch.zeros((1, size, size, 3), dtype=torch.uint8))
+            net.embedding_size = net.embed_and_classify(inputs)[0].shape[1]
     except Exception as error:  # those of onnxruntime and of processors share no base class
         raise InputError(f"{path}: cannot be run ({first_line(error)})") from error
     return net

@@ -35,10 +35,11 @@ class TorchTeacher:
         precision: str = "auto",
         *,
         compiled: bool = False,
+        mirror: bool = False,
     ) -> None:
         self.name, self.sha256 = name, sha256
         self.emotions, self.values = net.outputs.emotions, net.outputs.values
-        self.input_size = net.input_size
+        self.input_size, self.embedding_size = net.input_size, net.embedding_size
         self.device, self.precision, dtype = prepare(net, net.classifier, device, precision)
         self.compiled = compiled
         if self.device.index is not None:
@@ -49,10 +50,13 @@ class TorchTeacher:
         self._slots = [_Slot(shape, self.device) for _ in range(NUM_SLOTS)]
         self._num_batches = 0
 
-        def forward(pixels: Tensor) -> Tensor:
+        def once(pixels: Tensor) -> Tensor:
             inputs = net.preprocess(pixels).to(dtype, memory_format=torch.channels_last)
-            logits: Tensor = net(inputs)
-            return logits
+            hidden, outputs = net.embed_and_classify(inputs)
+            return torch.cat([outputs, hidden], dim=1)
+
+        def forward(pixels: Tensor) -> Tensor:
+            return (once(pixels) + once(pixels.flip(2))) / 2 if mirror else once(pixels)
 
         self._forward = self._compile(forward) if compiled else forward
 
@@ -70,6 +74,13 @@ class TorchTeacher:
         return compiled
 
     def __call__(self, crops: np.ndarray) -> np.ndarray:
+        return self._run(crops)[:, : len(self.emotions) + len(self.values)]
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        """Return the last hidden layer of crops; see `Teacher.embed`."""
+        return self._run(crops)[:, len(self.emotions) + len(self.values) :]
+
+    def _run(self, crops: np.ndarray) -> np.ndarray:
         size = self.input_size
         if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
             raise ValueError(
@@ -77,12 +88,14 @@ class TorchTeacher:
             )
         starts = range(0, len(crops), self.batch_size)
         running = [self.launch(crops[start : start + self.batch_size]) for start in starts]
-        empty = np.empty((0, len(self.emotions) + len(self.values)), np.float32)
+        num_outputs = len(self.emotions) + len(self.values)
+        empty = np.empty((0, num_outputs + self.embedding_size), np.float32)
         return np.concatenate([empty, *(logits() for logits in running)])
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
-        """Start one batch; return a function that waits for its outputs, float32 `[N, E + V]`.
+        """Start one batch; return a function that waits for outputs and embeddings.
 
+        They are the columns of one array, float32 `[N, E + V + D]`.
         On a GPU the work is asynchronous, and the next batch can be launched before it is done.
         `parts` are crops uint8 `[n, S, S, 3]`, at most `batch_size` in total; they are copied.
         """

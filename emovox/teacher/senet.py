@@ -50,6 +50,7 @@ class Senet(FaceNetwork):
                 self._block(f"conv{stage}_{block}", inputs, width, stride, projected=block == 1)
                 inputs = width * EXPANSION
         self.classifier = nn.Conv2d(inputs, len(outputs), 1)
+        self.embedding_size = inputs
 
     def _convolution(self, name: str, inputs: int, outputs: int, size: int, stride: int) -> None:
         layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
@@ -84,13 +85,14 @@ class Senet(FaceNetwork):
             y = y * torch.sigmoid(self._modules[f"{name}_1x1_up"](gate))  # type: ignore[misc]
         return F.relu(y + shortcut, inplace=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embedding and logits; see `FaceNetwork`."""
         x = F.relu(self._apply_convolution("conv1_7x7_s2", x), inplace=True)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)
         for name, projected in self.blocks:
             x = self._apply_block(name, projected, x)
-        logits: Tensor = self.classifier(x.float().mean(dim=(2, 3), keepdim=True))
-        return logits.flatten(1)
+        hidden = x.float().mean(dim=(2, 3), keepdim=True)
+        return hidden.flatten(1), self.classifier(hidden).flatten(1)
 
     @staticmethod
     def preprocess(pixels: Tensor) -> Tensor:
