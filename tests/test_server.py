@@ -61,10 +61,12 @@ def short() -> Iterator[Path]:
         yield Path(folder)
 
 
-def start(teacher: SlowTeacher, folder: Path) -> tuple[str, list[BaseException]]:
+def start(
+    teacher: SlowTeacher, folder: Path, *, embeddings: bool = False
+) -> tuple[str, list[BaseException]]:
     """Start a server in a thread; return its address and the list of its errors."""
     address, errors = str(folder / "teacher"), list[BaseException]()
-    server = TeacherServer(lambda: teacher, address)
+    server = TeacherServer(lambda: teacher, address, embeddings=embeddings)
 
     def serve() -> None:
         try:
@@ -103,20 +105,22 @@ def give(feed: Feed, crops: np.ndarray) -> None:
         feed.put(len(part))
 
 
-@pytest.mark.parametrize("batch_size", [10, BATCH, 4 * BATCH])
-def test_every_client_gets_its_own_logits(short: Path, batch_size: int) -> None:
+@pytest.mark.parametrize(
+    ("batch_size", "embeddings"), [(10, True), (BATCH, False), (4 * BATCH, False)]
+)
+def test_every_client_gets_its_own_outputs(short: Path, batch_size: int, embeddings: bool) -> None:
     teacher = SlowTeacher(batch_size)
-    address, _ = start(teacher, short)
+    address, _ = start(teacher, short, embeddings=embeddings)
 
     def client(seed: int) -> None:
         random = np.random.default_rng(seed)
-        feed, direct = RemoteFeed(address), InlineFeed(FakeTeacher(8))
+        feed, direct = RemoteFeed(address), InlineFeed(FakeTeacher(8), embeddings=embeddings)
         for _ in range(2):
             crops = random.integers(0, 256, (random.integers(1, 6 * BATCH), 8, 8, 3), np.uint8)
             give(feed, crops)
             give(direct, crops)
             np.testing.assert_array_equal(feed.drain(), direct.drain())
-        assert feed.drain().shape == (0, 8)
+        assert feed.drain().shape == (0, 8 + 3 * embeddings)
         assert feed.teacher_seconds > 0 and feed.wait_seconds > 0
 
     with ThreadPoolExecutor(6) as clients:
