@@ -7,9 +7,6 @@ from emovox.dataset import schema
 from emovox.validation.findings import Example, UnavailableError
 from emovox.validation.front_matter import tables
 from emovox.validation.inspection import Inspection
-from emovox.validation.rule import Family
-
-RULES = Family("accounting")
 
 COUNTED = ("tracks", "frames", "identities")
 TOTALS = """
@@ -21,7 +18,6 @@ TOTALS = """
     union all select 'dropped', count(*) from dropped"""
 
 
-@RULES.check("totals", "The totals of the manifest match the tables, including dropped.")
 def totals(dataset: Inspection) -> Iterator[Example]:
     stated = dict(dataset.manifest["totals"])
     for split, counts in stated.pop("by_split").items():
@@ -33,7 +29,6 @@ def totals(dataset: Inspection) -> Iterator[Example]:
             yield Example(schema.MANIFEST, f"{key}: {listed:,} in the manifest, {found:,} counted")
 
 
-@RULES.check("file-rows", "The row counts of files in the manifest match the files.")
 def file_rows(dataset: Inspection) -> Iterator[Example]:
     entries = dataset.entries
     for table, split, name in dataset.tables:
@@ -45,7 +40,6 @@ def file_rows(dataset: Inspection) -> Iterator[Example]:
                 yield Example(listed, f"{stated} rows in the manifest, {rows} in {name}")
 
 
-@RULES.check("card-numbers", "The numbers in the card's tables match the manifest and the data.")
 def card_numbers(dataset: Inspection) -> Iterator[Example]:
     rows = [row for table in tables(dataset.text(schema.CARD)) for row in table if "split" in row]
     by_size = [row for row in rows if row.keys() >= set(COUNTED)]
@@ -87,7 +81,6 @@ def _number(cell: str) -> int | None:
     return int(digits) if digits.isdecimal() else None
 
 
-@RULES.check("card-files", "The card's front matter lists exactly the tables of the dataset.")
 def card_files(dataset: Inspection) -> Iterator[Example]:
     found = {(table, split): name for table, split, name in dataset.tables if table != "dropped"}
     listed = _listed_tables(dataset.card_header())

@@ -16,9 +16,6 @@ from emovox.urls import find_secrets
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.front_matter import headings
 from emovox.validation.inspection import Inspection
-from emovox.validation.rule import WARNING, Family
-
-RULES = Family("governance")
 
 # A slash that begins a path: not in a word, a URL or a tag, and not an array of an HDF5 file.
 ABSOLUTE_PATH = re.compile(
@@ -32,13 +29,11 @@ MIN_NAME = 4  # characters; shorter names of users and persons occur by chance
 DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.MANIFEST, schema.CROISSANT)
 
 
-@RULES.check("card-limits", "The card has a section on limits.")
 def card_limits(dataset: Inspection) -> Iterator[Example]:
     if not any("limit" in heading for heading in headings(dataset.text(schema.CARD))):
         yield Example(schema.CARD, "no heading contains the word limits")
 
 
-@RULES.check("card-licence", "The card states a licence, in front matter and a section.", WARNING)
 def card_licence(dataset: Inspection) -> Iterator[Example]:
     header = dataset.card_header()
     if not (isinstance(header, dict) and header.get("license")):
@@ -72,14 +67,12 @@ def _identities(dataset: Inspection) -> Iterator[tuple[str, str]]:
         yield schema.table_file("tracks", split), identity
 
 
-@RULES.check("no-absolute-paths", "No document, source or dropped track has an absolute path.")
 def no_absolute_paths(dataset: Inspection) -> Iterator[Example]:
     for name, line in _lines(dataset):
         for match in ABSOLUTE_PATH.finditer(line):
             yield Example(name, match[0])
 
 
-@RULES.check("no-secrets", "No text, source or Parquet metadata has a signature or a password.")
 def no_secrets(dataset: Inspection) -> Iterator[Example]:
     texts = [*_lines(dataset, "regexp_matches(source, '(?i)[=:]|x-(amz|goog)-')")]
     for name in dataset.entries:
@@ -91,16 +84,6 @@ def no_secrets(dataset: Inspection) -> Iterator[Example]:
             yield Example(name, re.split("[=:]", secret)[0].strip("?&"))  # its name alone
 
 
-RULES.rows(
-    "sources",
-    "source is a path below the corpus root.",
-    "tracks",
-    r"source = '' or regexp_matches(source, '^[/\\]|^[A-Za-z]:|(^|[/\\])\.\.([/\\]|$)|\x00')",
-    "source",
-)
-
-
-@RULES.check("no-machine-names", "No document contains the name of a user or a host.")
 def no_machine_names(dataset: Inspection) -> Iterator[Example]:
     local = {socket.gethostname()}
     with contextlib.suppress(OSError, KeyError, ImportError):  # an account without a name
@@ -125,7 +108,6 @@ def _keys(content: Any) -> Iterator[str]:
         yield from _keys(value)
 
 
-@RULES.check("no-person-names", "No id and no document contains a name from vox1_meta.csv.")
 def no_person_names(dataset: Inspection) -> Iterator[Example]:
     if dataset.meta is None:
         raise NotApplicableError("names not given; pass the folder of vox1_meta.csv with --meta")
@@ -141,7 +123,6 @@ def no_person_names(dataset: Inspection) -> Iterator[Example]:
                 yield Example(file, name)
 
 
-@RULES.check("takedown", "No identity of the takedown list occurs in the dataset.")
 def takedown(dataset: Inspection) -> Iterator[Example]:
     given, own = dataset.takedown, dataset.root / schema.TAKEDOWN
     if given is None and not own.exists():

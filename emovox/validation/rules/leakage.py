@@ -9,40 +9,8 @@ from emovox.dataset import schema
 from emovox.ids import TrackKey
 from emovox.validation.findings import Example, NotApplicableError
 from emovox.validation.inspection import Inspection
-from emovox.validation.rule import WARNING, Family
-
-RULES = Family("splits")
-
-RULES.query(
-    "identities-disjoint",
-    "No identity of unheard_val is in train or heard_val.",
-    """select 'unheard_val' as split, identity_id || ': in ' ||
-            string_agg(distinct split, ', ' order by split) as text
-        from tracks group by identity_id
-        having bool_or(split = 'unheard_val') and bool_or(split <> 'unheard_val')""",
-)
-RULES.query(
-    "heard-in-train",
-    "Every identity of heard_val is also in train.",
-    """select 'heard_val' as split, identity_id || ': ' || count(*) || ' tracks' as text
-        from tracks group by identity_id
-        having bool_or(split = 'heard_val') and not bool_or(split = 'train')""",
-    WARNING,
-)
-RULES.query(
-    "videos-in-one-split",
-    "All tracks of a video are in one split.",
-    """select max(split) as split, identity_id || '/' || video_id || ': in ' ||
-            string_agg(distinct split, ', ' order by split) as text
-        from tracks group by identity_id, video_id having count(distinct split) > 1""",
-    WARNING,
-)
 
 
-@RULES.check(
-    "official-lists",
-    "If the dataset claims the official split, every track is in the split of the official lists.",
-)
 def official_lists(dataset: Inspection) -> Iterator[Example]:
     known = _known_disagreements(dataset.json(schema.PROVENANCE))
     if dataset.meta is None:

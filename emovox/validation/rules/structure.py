@@ -17,27 +17,21 @@ from emovox.files import parse_json
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.front_matter import front_matter
 from emovox.validation.inspection import Inspection, OtherColumnsError
-from emovox.validation.rule import Family
-
-RULES = Family("structure")
 
 DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.CHECKSUMS, schema.DROPPED_FILE)
 OPTIONAL = {schema.TAKEDOWN, schema.CROISSANT}  # may be added to a finished dataset
 
 
-@RULES.check("manifest-schema", "manifest.json follows its JSON Schema.")
 def manifest_schema(dataset: Inspection) -> Iterator[Example]:
     for fault in dataset.manifest_faults:
         yield Example(schema.MANIFEST, fault)
 
 
-@RULES.check("provenance-schema", "provenance.json follows its JSON Schema.")
 def provenance_schema(dataset: Inspection) -> Iterator[Example]:
     for fault in faults("provenance", dataset.json(schema.PROVENANCE)):
         yield Example(schema.PROVENANCE, fault)
 
 
-@RULES.check("card-schema", "The card's front matter is YAML and follows its JSON Schema.")
 def card_schema(dataset: Inspection) -> Iterator[Example]:
     text = dataset.text(schema.CARD)
     try:
@@ -49,7 +43,6 @@ def card_schema(dataset: Inspection) -> Iterator[Example]:
         yield Example(schema.CARD, fault)
 
 
-@RULES.check("file-set", "The folder contains exactly the files that the manifest lists.")
 def file_set(dataset: Inspection) -> Iterator[Example]:
     listed, found = {*dataset.entries, schema.MANIFEST}, {*dataset.files, *dataset.outside}
     for name in dataset.outside:
@@ -76,7 +69,6 @@ def _required(dataset: Inspection, listed: set[str]) -> set[str]:
     return names
 
 
-@RULES.check("file-hashes", "Files have the size and SHA-256 of the manifest.", waits=True)
 def file_hashes(dataset: Inspection) -> Iterator[Example]:
     for name, entry in dataset.entries.items():
         if name not in dataset.files:
@@ -94,7 +86,6 @@ def file_hashes(dataset: Inspection) -> Iterator[Example]:
             yield Example(name, f"has SHA-256 {digest}, {entry['sha256']} in the manifest")
 
 
-@RULES.check("checksums", "SHA256SUMS lists every file with the SHA-256 of the manifest.")
 def checksums(dataset: Inspection) -> Iterator[Example]:
     listed = {}
     for number, line in enumerate(dataset.text(schema.CHECKSUMS).splitlines(), start=1):
@@ -109,7 +100,6 @@ def checksums(dataset: Inspection) -> Iterator[Example]:
             yield Example(schema.CHECKSUMS, f"{name}: {found}, in the manifest {expected}")
 
 
-@RULES.check("croissant", "croissant.json has the name, version, files and columns of the dataset.")
 def croissant(dataset: Inspection) -> Iterator[Example]:
     if schema.CROISSANT not in dataset.files:
         raise NotApplicableError(f"the dataset has no {schema.CROISSANT}; only releases need one")
@@ -123,7 +113,6 @@ def croissant(dataset: Inspection) -> Iterator[Example]:
         yield Example(schema.CROISSANT, line)
 
 
-@RULES.check("readable", "Pages and chunks are readable, with the right checksum.", waits=True)
 def readable(dataset: Inspection) -> Iterator[Example]:
     names = [name for _, _, name in dataset.tables]
     names += [name for s in schema.SPLITS if (name := schema.hdf5_file(s)) in dataset.files]
@@ -144,7 +133,6 @@ def _readable_tables(dataset: Inspection) -> Iterator[tuple[str, str, str]]:
             yield table, split, name
 
 
-@RULES.check("columns", "Tables have the columns of the contract: order, type, nullability.")
 def columns(dataset: Inspection) -> Iterator[Example]:
     for table, _, name in _readable_tables(dataset):
         found, expected = dataset.columns(name), dataset.expected(table, name)
@@ -161,7 +149,6 @@ def _describe(field: pa.Field) -> str:
     return f"{field.type}{'' if field.nullable else ' not null'}"
 
 
-@RULES.check("row-groups", f"Row groups have {schema.ROW_GROUP_ROWS:,} rows, the last may be less.")
 def row_groups(dataset: Inspection) -> Iterator[Example]:
     for _, _, name in _readable_tables(dataset):
         footer = dataset.footer(name)
@@ -172,7 +159,6 @@ def row_groups(dataset: Inspection) -> Iterator[Example]:
                 yield Example(name, f"row group {i} of {len(sizes)} has {size:,} rows")
 
 
-@RULES.check("storage", "Columns use zstd and a page index, and a dictionary only for track_id.")
 def storage(dataset: Inspection) -> Iterator[Example]:
     for _, _, name in _readable_tables(dataset):
         footer = dataset.footer(name)
@@ -189,7 +175,6 @@ def storage(dataset: Inspection) -> Iterator[Example]:
                 yield Example(name, f"{path} has no page index")
 
 
-@RULES.check("metadata", "Each table has metadata: version, dataset, split, outputs and hash.")
 def metadata(dataset: Inspection) -> Iterator[Example]:
     dataset_name, outputs = dataset.manifest["name"], dataset.contract.outputs
     for _, split, name in _readable_tables(dataset):
@@ -201,7 +186,6 @@ def metadata(dataset: Inspection) -> Iterator[Example]:
                 yield Example(name, f"{key} is {found.get(key)!r}, expected {value!r}")
 
 
-@RULES.check("no-pandas", "No table has an index or metadata of pandas.")
 def no_pandas(dataset: Inspection) -> Iterator[Example]:
     for _, _, name in _readable_tables(dataset):
         if "pandas" in dataset.metadata(name):
@@ -211,7 +195,6 @@ def no_pandas(dataset: Inspection) -> Iterator[Example]:
                 yield Example(name, f"column {column} is a pandas index")
 
 
-@RULES.check("hdf5-layout", "HDF5 files have the contract's arrays, types, chunks and filters.")
 def hdf5_layout(dataset: Inspection) -> Iterator[Example]:
     for _, name in dataset.hdf5_files:
         with dataset.hdf5(name) as file:
