@@ -6,6 +6,7 @@ from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -67,74 +68,36 @@ def render_card(
             and `teacher` may have an `accuracy`.
         counts: of every split with rows.
     """
-    splits = [s for s in schema.SPLITS if s in counts]
-    teacher, limits = manifest["teacher"], card_text.limits(provenance)
-    digest = f", weights sha256 `{teacher['sha256']}`" if teacher["sha256"] else ""
-    accuracy = provenance.get("teacher", {}).get("accuracy")
-    emotions = manifest["emotions"]
-    paragraphs = [
-        _front_matter(manifest, splits),
-        f"# {manifest['name']} {manifest['version']}",
-        card_text.summary(manifest, provenance),
-        *_splits(manifest, splits),
-        card_text.missing(manifest),
-        "Tracks by label, the emotion with the largest logit over all frames of a track:",
-        _emotions({split: counts[split].labels for split in splits}, emotions),
-        "Frames by dominant emotion:",
-        _emotions({split: counts[split].frames for split in splits}, emotions),
-        *card_text.values(manifest),
-        "## Teacher",
-        f"`{teacher['name']}`{digest}." + (f"\nAccuracy: {accuracy}." if accuracy else ""),
-        "## Use and limits",
-        f"{limits.use} {limits.errors} {limits.biases} {limits.misuse}",
-        "## Licence",
-        card_text.LICENCE,
-        "## Citation",
-        f"```bibtex\n{card_text.CITATION}\n```\n",
-    ]
-    return "\n\n".join(paragraphs)
+    from jinja2 import Environment, PackageLoader, StrictUndefined  # slow to import
 
-
-def _front_matter(manifest: Mapping[str, Any], splits: list[str]) -> str:
-    lines = [
-        "---",
-        f"pretty_name: {json.dumps(manifest['name'], ensure_ascii=False)}",  # JSON is valid YAML
-        "license: other",
-        "license_name: terms-of-the-source-corpus",
-        "task_categories:",
-        "- audio-classification",
-        "tags:",
-        *(f"- {tag}" for tag in card_text.TAGS),
-        f"size_categories: [{SIZES[bisect(SIZE_BOUNDS, manifest['totals']['frames'])]}]",
-    ]
-    if splits:
-        lines.append("configs:")
-        for table in tables_of(manifest):
-            lines += [f"- config_name: {table}"]
-            lines += ["  default: true"] if table == "frames" else []
-            lines.append("  data_files:")
-            for split in splits:
-                lines += [f"  - split: {split}", f"    path: {schema.table_file(table, split)}"]
-    return "\n".join([*lines, "---"])
-
-
-def _splits(manifest: Mapping[str, Any], splits: list[str]) -> list[str]:
-    """Return a table with the numbers of each split, and a note on those without rows."""
-    lines = ["| split | tracks | frames | identities |", "|---|---:|---:|---:|"]
-    for split in splits:
-        n = manifest["totals"]["by_split"][split]
-        lines.append(f"| {split} | {n['tracks']:,} | {n['frames']:,} | {n['identities']:,} |")
-    empty = " and ".join(s for s in schema.SPLITS if s not in splits)
-    note = f"No track fell into {empty}: there are no files for it."
-    return ["\n".join(lines), *([note] if empty else [])]
-
-
-def _emotions(counts: Mapping[str, Counter[str]], emotions: Sequence[str]) -> str:
-    """Return a table with a row for each split and a column for each emotion."""
-    lines = [f"| split | {' | '.join(emotions)} |", f"|---|{'---:|' * len(emotions)}"]
-    for split, by_emotion in counts.items():
-        lines.append(f"| {split} | {' | '.join(f'{by_emotion[e]:,}' for e in emotions)} |")
-    return "\n".join(lines)
+    environment = Environment(
+        loader=PackageLoader("emovox.dataset"),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    # JSON is valid YAML.
+    environment.filters |= {
+        "commas": "{:,}".format,
+        "json": partial(json.dumps, ensure_ascii=False),
+    }
+    return environment.get_template("card.md").render(
+        manifest=manifest,
+        provenance=provenance,
+        counts=counts,
+        splits=[split for split in schema.SPLITS if split in counts],
+        empty=[split for split in schema.SPLITS if split not in counts],
+        tables=tables_of(manifest),
+        table_file=schema.table_file,
+        emotions=manifest["emotions"],
+        values=manifest["values"],
+        size=SIZES[bisect(SIZE_BOUNDS, manifest["totals"]["frames"])],
+        teacher=manifest["teacher"],
+        accuracy=provenance.get("teacher", {}).get("accuracy"),
+        limits=card_text.limits(provenance),
+        text=card_text,
+    )
 
 
 def card_of(root: str | os.PathLike[str]) -> str:

@@ -72,9 +72,3 @@ def missing(manifest: Mapping[str, Any]) -> str:
     if TAKEDOWN in {file["path"] for file in manifest["files"]}:
         text += f" Identities that `{TAKEDOWN}` lists, by hash, were taken out."
     return text
-
-
-def values(manifest: Mapping[str, Any]) -> list[str]:
-    """Return a paragraph on the values of the dataset; none if it has none."""
-    names = ", ".join(f"`value_{name}`" for name in manifest["values"])
-    return [f"Each frame also has the values {names}."] if names else []
