@@ -1,6 +1,5 @@
 """Rows of two datasets side by side, one row group of each at a time."""
 
-import contextlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,8 +14,8 @@ import pyarrow.compute as pc
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash
 from emovox.dataset.reader import Dataset, load
-from emovox.dataset.store import DAMAGED, open_table
-from emovox.errors import InputError, first_line
+from emovox.dataset.store import open_table, reading
+from emovox.errors import InputError
 
 KEYS = ("track_id", "frame_index", "timestamp_ms")  # columns that are not compared
 HEADER = ("name", "version", "schema_version", "emotions", "values", "step_ms", "teacher")
@@ -74,7 +73,7 @@ class Rows:
 
     def __init__(self, root: Path, table: str, split: str, columns: schema.Columns) -> None:
         self._path = path = root / schema.table_file(table, split)
-        with _reading(path):
+        with reading(path):
             self._file = open_table(path)
         found = self._file.schema_arrow
         wanted = columns.of(table, schema.embedding_size(found))
@@ -88,7 +87,7 @@ class Rows:
 
     def check(self, ids: pa.ChunkedArray, offsets: np.ndarray, counts: np.ndarray) -> None:
         """Raise InputError unless the runs of equal track_id are the tracks of `tracks`."""
-        with _reading(self._path):
+        with reading(self._path):
             column = self._file.read(["track_id"])["track_id"].unify_dictionaries()
         column = column.combine_chunks()
         starts = np.flatnonzero(np.diff(column.indices.to_numpy(), prepend=-1))
@@ -111,7 +110,7 @@ class Rows:
         return np.take(np.concatenate(groups, axis=1) if groups[1:] else groups[0], places, axis=1)
 
     def _values(self, group: int) -> np.ndarray:
-        with _reading(self._path):
+        with reading(self._path):
             rows = self._file.read_row_group(group, self._columns)
         nulls = any(rows[name].null_count for name in self._columns if name != "score")
         columns = [
@@ -124,14 +123,6 @@ class Rows:
         if nulls or not np.isfinite(values).all():
             raise InputError(f"{self._path}: a value is null or not finite; {INVALID}")
         return values
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except (*DAMAGED, pa.ArrowException) as error:
-        raise InputError(f"{path}: cannot read: {first_line(error)}") from error
 
 
 @dataclass(frozen=True)

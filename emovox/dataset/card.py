@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 
 from emovox.dataset import card_text, schema
 from emovox.dataset.documents import outputs_of, read_document, read_manifest, tables_of
@@ -106,7 +105,7 @@ def card_of(root: str | os.PathLike[str]) -> str:
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)
     try:
         return render_card(manifest, provenance, count(root, manifest))
-    except (*DAMAGED, pa.ArrowException) as error:
+    except DAMAGED as error:
         raise InputError(f"{root}: not a complete dataset ({first_line(error)})") from error
 
 

@@ -19,10 +19,10 @@ import pyarrow as pa
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash, outputs_of, read_manifest
 from emovox.dataset.mmap_cache import Arrays, hash_names, open_arrays
-from emovox.dataset.store import DAMAGED, ContentHash, read_frames, read_rows
+from emovox.dataset.store import ContentHash, read_frames, read_rows, reading
 from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
 from emovox.dataset.targets import pool_window
-from emovox.errors import ConfigError, InputError, first_line
+from emovox.errors import ConfigError, InputError
 from emovox.packages import explained
 
 CONTAINERS = ("parquet", "hdf5")
@@ -312,11 +312,8 @@ class Dataset:
     def _read(self, table: str, split: str) -> pa.Table:
         """Return a Parquet table as it is stored, hidden identities included."""
         name, columns = schema.table_file(table, split), self.columns.of(table)
-        try:
+        with reading(self.path / name, f" {table} of {split}"):
             stored = read_rows(self.path / name, columns.names).cast(columns)
-        except (*DAMAGED, pa.ArrowException) as error:
-            reason = f"cannot read {table} of {split}: {first_line(error)}"
-            raise InputError(f"{self.path / name}: {reason}") from error
         if table == "tracks":  # open_arrays checks the frames
             content = ContentHash(columns)
             content.update(stored)

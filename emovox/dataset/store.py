@@ -23,9 +23,21 @@ TRACKS_PER_WRITE = 16_384  # to HDF5: h5py keeps several copies of each string
 MAX_PENDING = 32  # pieces; a slice keeps the whole table that it is part of in memory
 TEXTS_PER_READ = 64  # from HDF5
 # Errors that reading a damaged table raises.
-DAMAGED = (OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError)
+DAMAGED = (
+    *(OSError, LookupError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError),
+    pa.ArrowException,
+)
 
 FileEntry = dict[str, Any]  # an entry of `files` in the manifest
+
+
+@contextlib.contextmanager
+def reading(path: Path, content: str = "") -> Iterator[None]:
+    """Turn errors of reading a damaged file into an `InputError`; `content` is what it holds."""
+    try:
+        yield
+    except DAMAGED as error:
+        raise InputError(f"{path}: cannot read{content}: {first_line(error)}") from error
 
 
 class ContentHash:
@@ -335,12 +347,9 @@ def frames_file(root: Path, split: str, container: str) -> Path:
 def read_frames(root: Path, split: str, container: str, outputs: Outputs) -> Iterator[pa.Table]:
     """Yield a split's frames in pieces, from `parquet` or `hdf5`; InputError if it is damaged."""
     is_hdf5, path = container == "hdf5", frames_file(root, split, container)
-    try:
+    with reading(path, f" as {'HDF5' if is_hdf5 else 'Parquet'} frames"):
         for piece in read_hdf5_frames(path, outputs) if is_hdf5 else read_pieces(path):
             yield piece.cast(schema.columns(outputs).frames)
-    except (*DAMAGED, pa.ArrowException) as error:
-        kind = "HDF5" if is_hdf5 else "Parquet"
-        raise InputError(f"{path}: cannot read as {kind} frames: {first_line(error)}") from error
 
 
 def read_table(

@@ -168,7 +168,7 @@ def dropped_reasons(dataset: Dataset) -> tuple[DroppedReason, ...] | None:
         return None
     try:
         rows = read_rows(path, schema.DROPPED.names).to_pylist()
-    except (*DAMAGED, pa.ArrowException) as error:
+    except DAMAGED as error:
         raise InputError(f"{path}: cannot read ({type(error).__name__})") from error
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:

@@ -16,17 +16,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from emovox.errors import InputError, first_line
+from emovox.dataset.store import reading
+from emovox.errors import InputError
 from emovox.files import read_text
 from emovox.scores import Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
 PREDICTIONS = "predictions.parquet"
-# Errors of reading a file that is damaged or has other content.
-UNREADABLE = (
-    *(OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError),
-    pa.ArrowException,
-)
 
 
 @dataclass(frozen=True)
@@ -104,10 +100,8 @@ def read_results(folders: Sequence[Path]) -> Results:
             what = "has none of" if folder.is_dir() else "folder not found; expected one with"
             raise InputError(f"{folder}: {what} {', '.join(READERS)}")
         for name in known:
-            try:
+            with reading(folder / name):
                 READERS[name](folder / name, results)
-            except UNREADABLE as error:
-                raise InputError(f"{folder / name}: cannot read: {first_line(error)}") from error
     return results
 
 

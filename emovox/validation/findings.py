@@ -4,8 +4,6 @@ import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import pyarrow as pa
-
 from emovox.dataset.store import DAMAGED
 from emovox.errors import first_line
 from emovox.ids import printable
@@ -57,6 +55,6 @@ def reading(name: str, kind: str = "") -> Iterator[None]:
     """Turn errors of reading the file `name`, of format `kind`, into an `UnavailableError`."""
     try:
         yield
-    except (*DAMAGED, pa.ArrowException) as error:
+    except DAMAGED as error:
         expected = f" as {kind}" if kind else ""
         raise UnavailableError(f"{name}: cannot read{expected}: {first_line(error)}") from error
