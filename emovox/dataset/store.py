@@ -32,12 +32,14 @@ FileEntry = dict[str, Any]  # an entry of `files` in the manifest
 
 
 @contextlib.contextmanager
-def reading(path: Path, content: str = "") -> Iterator[None]:
-    """Turn errors of reading a damaged file into an `InputError`; `content` is what it holds."""
+def reading(
+    path: Path | str, content: str = "", failure: type[Exception] = InputError
+) -> Iterator[None]:
+    """Turn errors of reading a damaged file into a `failure`; `content` is what it holds."""
     try:
         yield
     except DAMAGED as error:
-        raise InputError(f"{path}: cannot read{content}: {first_line(error)}") from error
+        raise failure(f"{path}: cannot read{content}: {first_line(error)}") from error
 
 
 class ContentHash:

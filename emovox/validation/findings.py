@@ -1,11 +1,7 @@
 """Violations of a rule, and the errors that keep a rule from being checked."""
 
-import contextlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
-from emovox.dataset.store import DAMAGED
-from emovox.errors import first_line
 from emovox.ids import printable
 
 MAX_EXAMPLES = 20  # kept per rule
@@ -48,13 +44,3 @@ class Breach:
         """Return it with control characters escaped."""
         shown = (Example(printable(e.file), printable(e.text)) for e in self.examples)
         return Breach(self.count, tuple(shown))
-
-
-@contextlib.contextmanager
-def reading(name: str, kind: str = "") -> Iterator[None]:
-    """Turn errors of reading the file `name`, of format `kind`, into an `UnavailableError`."""
-    try:
-        yield
-    except DAMAGED as error:
-        expected = f" as {kind}" if kind else ""
-        raise UnavailableError(f"{name}: cannot read{expected}: {first_line(error)}") from error

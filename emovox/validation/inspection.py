@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.documents import LEADS_OUTSIDE, leads_outside, outputs_of, read_header
 from emovox.dataset.json_schemas import faults
-from emovox.dataset.store import ContentHash, open_table, read_hdf5_frames, read_pieces
+from emovox.dataset.store import ContentHash, open_table, read_hdf5_frames, read_pieces, reading
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.files import parse_json, read_text, sha256_file
 from emovox.hdf5 import open_hdf5
@@ -32,11 +32,12 @@ from emovox.validation.findings import (
     Example,
     NotApplicableError,
     UnavailableError,
-    reading,
 )
 from emovox.validation.front_matter import front_matter
 
 Result = TypeVar("Result")
+
+_reading = partial(reading, failure=UnavailableError)
 
 MEMORY_LIMIT = "1GB"  # of DuckDB, which writes larger intermediate results to disk
 NUM_HASHERS = 2  # threads in addition to those of DuckDB
@@ -188,33 +189,33 @@ class Inspection:
     @contextlib.contextmanager
     def hdf5(self, name: str) -> Iterator[Any]:
         """Open an HDF5 file."""
-        with reading(name, "HDF5"), open_hdf5(self._path(name)) as file:
+        with _reading(name, " as HDF5"), open_hdf5(self._path(name)) as file:
             yield file
 
     def text(self, name: str) -> str:
         """Return the text of a document."""
-        with reading(name):
+        with _reading(name):
             return read_text(self._path(name))
 
     def json(self, name: str) -> Any:
         """Return the content of a JSON document, which may violate its schema."""
-        with reading(name, "JSON"):
+        with _reading(name, " as JSON"):
             return parse_json(self.text(name))
 
     def card_header(self) -> Any:
         """Return the front matter of the card, which may violate its schema."""
-        with reading(schema.CARD):
+        with _reading(schema.CARD):
             return front_matter(self.text(schema.CARD))
 
     def footer(self, name: str) -> pq.FileMetaData:
         """Return the metadata of a Parquet file."""
-        with reading(name, "Parquet"):
+        with _reading(name, " as Parquet"):
             return self._once(f"footer {name}", lambda: open_table(self._path(name)).metadata)
 
     def columns(self, name: str) -> pa.Schema:
         """Return the columns of a Parquet file."""
         footer = self.footer(name)
-        with reading(name, "Parquet"):
+        with _reading(name, " as Parquet"):
             return self._once(f"columns {name}", footer.schema.to_arrow_schema)
 
     def metadata(self, name: str) -> dict[str, str]:
@@ -233,7 +234,7 @@ class Inspection:
     def _hash(self, kind: str, name: str) -> str:
         if (kind, name) not in self._hashes:
             raise UnavailableError(f"{name}: missing")
-        with reading(name):
+        with _reading(name):
             return self._hashes[kind, name].result()
 
     def _hash_content(self, name: str) -> str:
