@@ -10,13 +10,15 @@ import platform
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from emovox import __version__
 from emovox.errors import MissingPackageError
 
 if TYPE_CHECKING:
     import pandas as pd
+
+DataFrame: TypeAlias = "pd.DataFrame"  # of the method `to_pandas` of results
 
 OPENCV = "opencv-python-headless"
 # Distributions that provide the same module.
@@ -65,7 +67,7 @@ def explained(subject: str) -> Iterator[None]:
         raise missing from error
 
 
-def data_frame(rows: Any, columns: list[str] | None = None) -> "pd.DataFrame":
+def data_frame(rows: Any, columns: list[str] | None = None) -> DataFrame:
     """Return a DataFrame for the method `to_pandas` of a result; arguments as in pandas.
 
     Raises:

@@ -4,14 +4,11 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from emovox.packages import data_frame
-
-if TYPE_CHECKING:
-    import pandas as pd
+from emovox.packages import DataFrame, data_frame
 
 RULE = {
     "major": "a track, a frame or a table is removed, a track is moved, a common value differs, or "
@@ -112,7 +109,7 @@ class Difference:
             f"{frames.changed:,} of {frames.common:,} common frames changed>"
         )
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return `changes`, with the first of `rows` alone; MissingPackageError without pandas."""
         rows = [asdict(change) for change in self.changes]
         return data_frame([r | {"first_example": next(iter(r.pop("rows")), None)} for r in rows])

@@ -8,7 +8,6 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 from emovox.cache import cache_folder
@@ -20,11 +19,8 @@ from emovox.downloads.pins import pins_file, read_pins, write_pin
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file
-from emovox.packages import data_frame
+from emovox.packages import DataFrame, data_frame
 from emovox.urls import public_url
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Say = Callable[[str], object]  # accepts a line for the user
 
@@ -45,7 +41,7 @@ class Downloads(list[DownloadedFile]):
     def __repr__(self) -> str:
         return f"<Downloads {', '.join(str(file.path) for file in self)}>"
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return a DataFrame with one row per file: `path`, `bytes`, `sha256`, `source`.
 
         Raises:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emovox.dataset import card, schema
 from emovox.dataset.documents import read_document, read_manifest
@@ -15,14 +15,11 @@ from emovox.dataset.writer import list_documents, write_documents, write_manifes
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import new_folder, sha256_file, write_text
 from emovox.ids import check_printable, printable
-from emovox.packages import data_frame
+from emovox.packages import DataFrame, data_frame
 from emovox.publishing.croissant import write_croissant
 from emovox.publishing.takedown_release import Removal, find_removal
 from emovox.validation.outcomes import Validation, validate
 from emovox.validation.rules import RULES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Say = Callable[[str], None]
 
@@ -60,7 +57,7 @@ class Release:
             f"{totals['tracks']:,} tracks, {totals['frames']:,} frames, {self.out}>"
         )
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return a DataFrame with one row per released file; MissingPackageError without pandas."""
         return data_frame(self.manifest["files"]).astype({"rows": "Int64"})
 

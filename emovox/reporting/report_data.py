@@ -11,15 +11,13 @@ from emovox.dataset import schema
 from emovox.dataset.documents import read_document
 from emovox.dataset.reader import Dataset, load
 from emovox.errors import InputError
-from emovox.packages import data_frame, explained
+from emovox.packages import DataFrame, data_frame, explained
 from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
 from emovox.reporting.report_config import ReportConfig
 from emovox.reporting.run_results import Results, read_results
 from emovox.reporting.track_sample import ReportTrack, choose
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from emovox.reporting.track_media import TrackMedia
 
 
@@ -42,7 +40,7 @@ class Report:
         """Return a line for each file that was written, and for each figure without data."""
         return "\n".join(self.written)
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return counts, emotions and values by split; MissingPackageError without pandas."""
         rows = []
         for split in self.aggregates.splits:

@@ -6,17 +6,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emovox.ids import printable
-from emovox.packages import data_frame
+from emovox.packages import DataFrame, data_frame
 from emovox.validation.findings import MAX_EXAMPLES, Breach, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
 from emovox.validation.rule import ERROR, WARNING, Rule
 from emovox.validation.rules import RULES
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 REPORTED = ("name", "family", "severity", "statement")  # attributes of a rule
@@ -112,7 +109,7 @@ class Validation:
             ],
         }
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return a DataFrame with one row per rule; MissingPackageError without pandas.
 
         Its columns are name, family, severity, outcome, count (of violations) and first_example.
