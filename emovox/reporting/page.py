@@ -77,6 +77,7 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"cell": page_charts.cell, "commas": "{:,}".format}
+    environment.filters |= {"percent": percent, "duration": _length}
     emotions = report.aggregates.emotions
     style = environment.get_template("report.css").render(
         light=colours_of(emotions),
@@ -102,13 +103,12 @@ def _context(report: Report) -> dict[str, Any]:
     return vars(report) | {
         "emotions": found.emotions,
         "value_rows": _value_rows(found),
-        "facts": _facts(report),
         "split_rows": _split_rows(report),
         "frames_by_split": [(s.split, *s.frames) for s in found.splits],
         "labels_by_split": [(s.split, *s.labels) for s in found.splits],
-        "empty_splits": [s.split for s in found.splits if not s.num_tracks],
         "figures": page_charts.dataset_figures(found, report.compared),
-        "student": _student_context(report),
+        "charts": page_charts,
+        "probe_rows": probe_rows,
         "rule": RULE,
         "track_data": as_script_json(
             {
@@ -132,20 +132,6 @@ def _context(report: Report) -> dict[str, Any]:
     }
 
 
-def _facts(report: Report) -> list[tuple[str, str]]:
-    found = report.aggregates
-    facts = [
-        (f"{found.num_frames:,}", "frames"),
-        (f"{found.num_tracks:,}", "tracks"),
-        (f"{found.identities.num_groups:,}", "identities"),
-        (f"{found.videos.num_groups:,}", "videos"),
-        (_length(found.num_frames * report.dataset.step), "of frames"),
-    ]
-    if expected := sum(split.num_expected for split in found.splits):
-        facts.append((percent(found.num_frames / expected), "coverage"))
-    return facts
-
-
 def _split_rows(report: Report) -> list[Sequence[Any]]:
     """Return the rows of the table of splits: name, and a cell for each split (paper, Table 3)."""
     splits = report.aggregates.splits
@@ -167,18 +153,6 @@ def _value_rows(found: Aggregates) -> list[Sequence[Any]]:
         (name, *(f"{split.values[k, 0]:z.3f} ± {split.values[k, 1]:.3f}" for split in splits))
         for k, name in enumerate(found.value_names)
     ]
-
-
-def _student_context(report: Report) -> dict[str, Any]:
-    results = report.results
-    splits = results.student.splits if results.student else ()
-    return {
-        "rocs": [page_charts.roc_figure(split) for split in splits],
-        "has_curves": any(split.curves for split in splits),
-        "losses": page_charts.losses_figure(results.training) if results.training else None,
-        "probes": [(probe, probe_rows(probe)) for probe in results.probes],
-        "elsewhere": results.student and results.student.dataset != report.aggregates.title,
-    }
 
 
 def _notice(report: Report) -> dict[str, Any] | None:
