@@ -1,5 +1,6 @@
 """Validation: every rule passes valid data and fails on its damage; the report formats."""
 
+import inspect
 import json
 import os
 import re
@@ -35,7 +36,7 @@ from emovox.validation.findings import MAX_EXAMPLES
 from emovox.validation.formats import FORMATS, as_text
 from emovox.validation.front_matter import front_matter, tables
 from emovox.validation.outcomes import FAILED, PASSED, Outcome, Validation, validate
-from emovox.validation.rules import RULES
+from emovox.validation.rules import FUNCTIONS, RULES
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +63,14 @@ def failed(validation: Validation) -> set[str]:
 
 def outcome(validation: Validation, name: str) -> Outcome:
     return next(o for o in validation.outcomes if o.rule.name == name)
+
+
+def test_every_function_of_a_rule_is_listed() -> None:
+    listed = {(rule.family, rule.name.replace("-", "_")) for rule in RULES}
+    for family, module in FUNCTIONS.items():
+        functions = inspect.getmembers(module, inspect.isfunction)
+        own = {(family, n) for n, f in functions if f.__module__ == module.__name__ and n[0] != "_"}
+        assert own and own <= listed
 
 
 def test_every_rule_has_a_fixture_that_violates_it() -> None:

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 from emovox.ids import printable_text
 from emovox.validation.outcomes import FAILED, SKIPPED, Outcome, Validation
-from emovox.validation.rule import ERROR, WARNING
+from emovox.validation.rules import ERROR, WARNING
 
 
 def as_json(validation: Validation) -> str:

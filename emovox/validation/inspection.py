@@ -9,7 +9,6 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from glob import escape
 from pathlib import Path
@@ -34,6 +33,7 @@ from emovox.validation.findings import (
     UnavailableError,
 )
 from emovox.validation.front_matter import front_matter
+from emovox.validation.sql_terms import SUMMARIES, RowTest, count_failures, terms
 
 Result = TypeVar("Result")
 
@@ -41,40 +41,8 @@ _reading = partial(reading, failure=UnavailableError)
 
 MEMORY_LIMIT = "1GB"  # of DuckDB, which writes larger intermediate results to disk
 NUM_HASHERS = 2  # threads in addition to those of DuckDB
-MEAN_TOLERANCE = 1e-5  # of means of values, which depend on the order of summation
 
-# Summaries of `frames` that several rules query; see `_terms` for the names in braces.
-SUMMARIES = {
-    "per_track": """
-        select split, track_id, count(*) as num_rows, min(row) as first_row, max(row) as last_row,
-            max(frame_index) as last_index, [{votes}] as votes, {summaries}
-        from frames group by split, track_id""",
-    "argmax_counts": """
-        select split, {argmax} as emotion, count(*) as num_frames
-        from frames group by split, emotion""",
-}
 TABLES_OF_QUERY = re.compile(rf"\b(?:from|join) ({'|'.join([*SUMMARIES, *schema.ROWS])})")
-# SQL for the text that identifies a row.
-ROW_KEYS = {
-    "frames": "track_id || ' frame ' || frame_index",
-    "faces": "track_id || ' frame ' || frame_index",
-    "tracks": "track_id",
-}
-
-
-@dataclass(frozen=True)
-class RowTest:
-    """A test of single rows, in SQL; one pass over a table counts the failures of all its tests.
-
-    `where` may use `previous_<column>`, the value in the previous row of the file; `row`, the row
-    number; and the names in braces of `Inspection.sql`.
-    """
-
-    table: str  # `frames`, `tracks` or `faces`
-    where: str  # true for a row that violates the rule
-    shows: str = ""  # text of an example, after the row's key
-    _: KW_ONLY
-    share: float = 0.0  # fraction of a file's rows that may fail
 
 
 class OtherColumnsError(UnavailableError):
@@ -166,7 +134,7 @@ class Inspection:
             text = text.replace("{step_ms}", str(self.manifest["step_ms"]))
         if "{" not in text:
             return text
-        return text.format(**self._once("terms", lambda: _terms(self.contract)))
+        return text.format(**self._once("terms", lambda: terms(self.contract)))
 
     @property
     def entries(self) -> dict[str, dict[str, Any]]:
@@ -282,8 +250,7 @@ class Inspection:
             with contextlib.suppress(UnavailableError):  # `failures` raises it again
                 tests[test] = self.sql(test.where)
         counts = ", ".join(
-            _count_failures(test.table, where, self.sql(test.shows))
-            for test, where in tests.items()
+            count_failures(test.table, where, self.sql(test.shows)) for test, where in tests.items()
         )
         # A window over the whole of one file streams: memory stays constant.
         previous = sorted(set(re.findall(r"\bprevious_(\w+)", counts)))
@@ -353,50 +320,3 @@ class Inspection:
             if isinstance(error, duckdb.ProgrammingError) and not is_damage:
                 raise  # the query is wrong
             raise UnavailableError(first_line(error)) from error
-
-
-def _terms(columns: schema.Columns) -> dict[str, str]:
-    """Return the SQL that stands for the names in braces, for the columns of a dataset."""
-    emotions, logits, values = columns.outputs.emotions, columns.logits, columns.values
-    largest, smallest = (f"{f}({', '.join(logits)})" for f in ("greatest", "least"))
-    names = ", ".join(f"'{emotion}'" for emotion in emotions)
-    maxima = ", ".join(columns.maxima)
-    top = f"list_position([{', '.join(logits)}], {largest})"  # from 1
-    other_means = [
-        f"isfinite({value}) and "
-        f"not (abs({mean} - {value}) <= {MEAN_TOLERANCE} * (1 + abs({value})))"
-        for mean, value in zip(columns.means, values, strict=True)
-    ]
-    return {
-        "logits": ", ".join(logits),
-        "largest": largest,
-        "smallest": smallest,
-        "sum": " + ".join(logits),
-        "finite": " and ".join(f"isfinite({name})" for name in logits),
-        "values": ", ".join(values) or "null",
-        "finite_values": " and ".join(f"isfinite({name})" for name in values) or "true",
-        "repeated": " and ".join(f"{name} = previous_{name}" for name in logits),
-        "argmax": f"list_extract([{names}], {top})",
-        "maxima": maxima,
-        "other_maxima": " or ".join(
-            f"{one} is distinct from {other}"
-            for one, other in zip(columns.maxima, logits, strict=True)
-        ),
-        "label": f"list_extract([{names}], list_position([{maxima}], greatest({maxima})))",
-        "votes": ", ".join(f"count(*) filter ({top} = {k})" for k in range(1, len(emotions) + 1)),
-        "majority": f"list_extract([{names}], list_position(votes, list_max(votes)))",
-        "means": ", ".join(columns.means) or "null",
-        "other_means": " or ".join(other_means) or "false",
-        "summaries": ", ".join(
-            [f"max({name}) as {name}" for name in logits]
-            + [f"avg({name}) as {name}" for name in values]
-        ),
-    }
-
-
-def _count_failures(table: str, where: str, shows: str) -> str:
-    """Return two SQL columns: the number of rows that fail a test, and texts of the first."""
-    text = ROW_KEYS[table] + (f" || ': ' || {shows}" if shows else "")
-    text = f"coalesce({text}, 'row ' || row)"  # a null makes the whole text null
-    first = f"arg_min(case when {where} then {text} end, row, {MAX_EXAMPLES})"
-    return f"count(*) filter ({where}), {first}"

@@ -12,8 +12,7 @@ from emovox.ids import printable
 from emovox.packages import DataFrame, data_frame
 from emovox.validation.findings import MAX_EXAMPLES, Breach, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
-from emovox.validation.rule import ERROR, WARNING, Rule
-from emovox.validation.rules import RULES
+from emovox.validation.rules import ERROR, RULES, WARNING, Rule
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 REPORTED = ("name", "family", "severity", "statement")  # attributes of a rule

@@ -1,15 +1,18 @@
 """All rules of the contract, in the order of the report; rules.toml lists them.
 
-A rule is a query or a test of single rows, in SQL, or a function that yields the violations.
+A rule is a query or a test of single rows, in SQL, or a function that returns the violations: that
+of its name in the module of its family.
 """
 
 import tomllib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emovox.validation.inspection import Inspection, RowTest
-from emovox.validation.rule import ERROR, Rule
+from emovox.validation.findings import Breach, Example
+from emovox.validation.inspection import Inspection
 from emovox.validation.rules import (
     accounting,
     governance,
@@ -18,8 +21,10 @@ from emovox.validation.rules import (
     structure,
     values,
 )
+from emovox.validation.sql_terms import RowTest
 
-# Module with the functions of each family; the rules about keys are all in SQL.
+ERROR, WARNING = "error", "warning"
+# Modules of the functions by family; the rules about keys are all in SQL.
 FUNCTIONS: dict[str, Any] = {
     "structure": structure,
     "values": values,
@@ -28,6 +33,20 @@ FUNCTIONS: dict[str, Any] = {
     "accounting": accounting,
     "governance": governance,
 }
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the contract."""
+
+    name: str  # kebab-case; stable
+    family: str  # rules about the same subject
+    severity: str  # `error`, or `warning` for data that may be right but should be looked at
+    statement: str  # one line that is true of a valid dataset
+    # Returns the violations; raises `UnavailableError` if the data is unavailable
+    find: Callable[[Inspection], Breach | Iterable[Example]]
+    test: RowTest | None = None  # that `find` evaluates, for a rule about single rows
+    waits: bool = False  # `find` needs the hashes that other threads compute in the meantime
 
 
 def _rule(
@@ -40,14 +59,14 @@ def _rule(
     **row_test: Any,
 ) -> Rule:
     """Return a rule from its entry in rules.toml."""
-    if query is not None:
-        return Rule(name, family, severity, statement, partial(Inspection.query, sql=query))
-    if row_test:
-        test = RowTest(**row_test)
+    test = RowTest(**row_test) if row_test else None
+    if query:
+        find = partial(Inspection.query, sql=query)
+    elif test:
         find = partial(Inspection.failures, test=test)
-        return Rule(name, family, severity, statement, find, test)
-    find = getattr(FUNCTIONS[family], name.replace("-", "_"))
-    return Rule(name, family, severity, statement, find, waits=waits)
+    else:
+        find = getattr(FUNCTIONS[family], name.replace("-", "_"))
+    return Rule(name, family, severity, statement, find, test, waits)
 
 
 _LISTED = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
