@@ -19,9 +19,11 @@ except itself. croissant.json and takedown.txt may be added to a finished datase
 rows of `tracks` + rows of `dropped`, not counting identities that a takedown list removed.
 """
 
+import tomllib
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -33,52 +35,12 @@ from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 
 SCHEMA_VERSION = 2
 
+_LISTED = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
 # Type and description of each column, whichever tables have it. Of a name that ends with an
 # underscore a table has one column per emotion or value.
 COLUMNS: dict[str, tuple[pa.DataType, str]] = {
-    "track_id": (pa.string(), "Identity, video and number of the track, joined by slashes."),
-    "identity_id": (pa.string(), "Id of the speaker in the source corpus."),
-    "video_id": (pa.string(), "Id, in the source corpus, of the video that holds the track."),
-    "track_num": (pa.int32(), "Number of the track within its video."),
-    "split": (pa.string(), "Split of the track."),
-    "source": (
-        pa.string(),
-        "Path of the media file below the corpus root, with an id in place of a person's name.",
-    ),
-    "start_ms": (
-        pa.int64(),
-        "Start of the track in ms after the first picture of `source`, or its first sample if it "
-        "has no pictures.",
-    ),
-    "end_ms": (pa.int64(), "End of the track in ms, on the clock of `start_ms`."),
-    "sound_offset_ms": (
-        pa.float64(),
-        "First sample minus first picture of `source`, in ms; null without sound.",
-    ),
-    "frame_index": (pa.int32(), "Grid point, from 0; a grid point without a face leaves a gap."),
-    "timestamp_ms": (pa.int32(), "Time of the grid point in ms: grid step times `frame_index`."),
-    "logit_": (pa.float32(), "Raw logit of {}."),
-    "value_": (pa.float32(), "Value of {}."),
-    "n_frames": (pa.int32(), "Rows of the track in `frames`."),
-    "n_expected": (pa.int32(), "Grid points of the track, with or without a face."),
-    "duration_ms": (pa.int32(), "Length of the track in ms; null if the source gives none."),
-    "row_offset": (pa.int64(), "First row of the track in the frames of its split, from 0."),
-    "label": (pa.string(), "Emotion with the largest of the `max_` columns."),
-    "majority": (pa.string(), "Emotion that is most often the largest logit of a frame."),
-    "max_": (pa.float32(), "Largest {} logit of the track."),
-    "mean_": (pa.float32(), "Mean {} over the frames of the track."),
-    "pts_ms": (pa.float64(), "Presentation time of the decoded frame in its file, in ms."),
-    "box_x": (pa.float32(), "Left edge of the face, in pixels of the displayed picture."),
-    "box_y": (pa.float32(), "Upper edge of the face, in pixels of the displayed picture."),
-    "box_w": (pa.float32(), "Width of the face, in pixels of the displayed picture."),
-    "box_h": (pa.float32(), "Height of the face, in pixels of the displayed picture."),
-    "score": (pa.float32(), "Score of the face detector; null for given boxes."),
-    "sharpness": (pa.float32(), "Variance of the Laplacian of the grey face."),
-    "shot": (pa.int16(), "Number of the shot within the track, from 0."),
-    "stage": (pa.string(), "Build step that failed."),
-    "error": (pa.string(), "Kind of failure."),
-    "message": (pa.string(), "Description of the failure."),
-    "attempts": (pa.int32(), "Number of attempts."),
+    name: (pa.type_for_alias(column["type"]), column["description"])
+    for name, column in _LISTED.items()
 }
 # Columns of `tracks` for which a source may have no value.
 NULLABLE = ("source", "start_ms", "end_ms", "sound_offset_ms", "duration_ms", "score")
