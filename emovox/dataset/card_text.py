@@ -1,22 +1,15 @@
 """Texts that the card and the Croissant metadata of a dataset share."""
 
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from emovox.dataset.schema import DROPPED_FILE, TAKEDOWN
 
-CITATION = """@inproceedings{albanie2018emotion,
-  title     = {Emotion Recognition in Speech using Cross-Modal Transfer in the Wild},
-  author    = {Albanie, Samuel and Nagrani, Arsha and Vedaldi, Andrea and Zisserman, Andrew},
-  booktitle = {ACM Multimedia},
-  year      = {2018}
-}"""
-LICENCE = (
-    "The rows describe media that are not part of this dataset; the terms of the source corpus "
-    "apply to both."
-)
-TAGS = ("emotion-recognition", "speech")
+_TEXTS = tomllib.loads(Path(__file__).with_name("card_texts.toml").read_text(encoding="utf-8"))
+CITATION, LICENCE, TAGS = _TEXTS["citation"], _TEXTS["licence"], _TEXTS["tags"]
 
 
 @dataclass(frozen=True)
@@ -30,24 +23,7 @@ class Limits:
     people: str  # personal data in the dataset
 
 
-REAL = Limits(
-    use="Meant for research on emotion in speech and faces: as soft targets for a network that "
-    "hears the same moment.",
-    errors="The logits are one network's reading of the faces of real people, not anyone's "
-    "feelings, and they carry that network's errors and biases.",
-    biases="Speech in interviews is mostly neutral, and so are the labels.",
-    misuse="Do not use them to judge or identify people.",
-    people="Readings of the faces of real people, under the ids of the source corpus; no pictures "
-    "and no sound.",
-)
-SYNTHETIC = Limits(
-    use="Meant for trying and testing what reads such datasets.",
-    errors="The logits are one network's reading of synthetic faces, and they carry that network's "
-    "errors and biases.",
-    biases="How often an emotion occurs is what the makers of the corpus chose.",
-    misuse="Conclude nothing about real faces or voices from them.",
-    people="None: the faces and voices are synthetic.",
-)
+REAL, SYNTHETIC = Limits(**_TEXTS["real"]), Limits(**_TEXTS["synthetic"])
 
 
 def limits(provenance: Mapping[str, Any]) -> Limits:
