@@ -7,14 +7,11 @@ import pickle
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emovox.errors import ConfigError, InputError
 from emovox.files import exclusive, remove_leftovers, replace_file, write_text
-from emovox.packages import data_frame, explained
-
-if TYPE_CHECKING:
-    import pandas as pd
+from emovox.packages import DataFrame, data_frame, explained
 
 BEST_FILE = "best.safetensors"
 CONFIG_FILE = "config.json"
@@ -37,7 +34,7 @@ class TrainingResult:
         """Checkpoint of the best epoch."""
         return self.folder / BEST_FILE
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return a table with one row per epoch; MissingPackageError without pandas."""
         return data_frame(self.records)
 

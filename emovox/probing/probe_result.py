@@ -7,20 +7,17 @@ import os
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from emovox.charts import save_confusion
 from emovox.files import write_text
-from emovox.packages import data_frame
+from emovox.packages import DataFrame, data_frame
 from emovox.probing.classifiers import FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
 from emovox.probing.folds import PARTITION, RANDOM
 from emovox.probing.probe_config import ProbeConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 MAX_SHOWN = 5  # dropped files in the summary
 
@@ -120,7 +117,7 @@ class ProbeResult:
             rows.append(row)
         return [*rows, *PUBLISHED.get(self.layout, ())]
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return the rows as a table; MissingPackageError without pandas."""
         return data_frame(self.rows())
 
