@@ -65,12 +65,14 @@ def outcome(validation: Validation, name: str) -> Outcome:
     return next(o for o in validation.outcomes if o.rule.name == name)
 
 
-def test_every_function_of_a_rule_is_listed() -> None:
+def test_the_list_of_rules_matches_the_code() -> None:
     listed = {(rule.family, rule.name.replace("-", "_")) for rule in RULES}
     for family, module in FUNCTIONS.items():
         functions = inspect.getmembers(module, inspect.isfunction)
         own = {(family, n) for n, f in functions if f.__module__ == module.__name__ and n[0] != "_"}
         assert own and own <= listed
+    row_groups = next(rule for rule in RULES if rule.name == "row-groups")
+    assert f"{schema.ROW_GROUP_ROWS:,} rows" in row_groups.statement
 
 
 def test_every_rule_has_a_fixture_that_violates_it() -> None:
