@@ -22,7 +22,7 @@ from emovox.labelling.plan import Shard, ShardJob, ShardSettings
 from emovox.labelling.shard import IN_CHILD, build_shard
 from emovox.labelling.shard_report import ShardReport, rows_file
 from emovox.labelling.teacher_client import InlineFeed
-from emovox.labelling.worker import Watchdog, WorkerContext
+from emovox.labelling.worker import WorkerContext, watchdog
 from emovox.media.ffmpeg import find_program
 from emovox.teacher import EMBEDDED
 from emovox.testing import FakeDetector, FakeTeacher, write_clip
@@ -48,14 +48,13 @@ def make_jobs(root: Path, videos: list[list[str]], timeout: float | None = None)
 
 def work(job: ShardJob, place: WorkerContext) -> ShardReport:
     """Run a shard with a fake teacher; tracks crash, hang or wait as their names tell."""
-    with Watchdog(job.timeout) as watchdog:
+    with watchdog(job.timeout) as restart:
 
         def on_track(track_id: str) -> None:
             place.journal.write_text(track_id, encoding="utf-8")
             if not track_id:
-                watchdog.stop()
                 return
-            watchdog.restart()
+            restart()
             if track_id in job.lost:
                 return
             if IN_CHILD in track_id and "always" not in track_id:
@@ -176,8 +175,8 @@ def test_teacher_that_changes_during_a_build_is_refused(tmp_path: Path) -> None:
 
 
 def test_stopped_watchdog_does_not_exit() -> None:
-    with Watchdog(0.05) as watchdog:
-        watchdog.restart()
+    with watchdog(0.05) as restart:
+        restart()
     time.sleep(0.3)  # longer than the watchdog's limit
 
 

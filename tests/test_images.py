@@ -25,7 +25,7 @@ def write_jpeg(path: Path, level: int) -> Path:
 
 
 def read(folder: Path) -> list[GridFrame]:
-    return list(ImageTrack(folder, STEP, Deadline(None)))
+    return list(ImageTrack(folder, STEP, deadline=Deadline(None)))
 
 
 def levels(frames: list[GridFrame]) -> list[int]:
@@ -43,7 +43,7 @@ def failure(folder: Path) -> tuple[str, str, str]:
 def test_frames_are_sorted_by_number_not_as_text(tmp_path: Path) -> None:
     for number in (10, 2, 1, 3, 9, 4, 8, 5, 7, 6):
         write_jpeg(tmp_path / f"{number}.jpg", number * 20)
-    track = ImageTrack(tmp_path, STEP, Deadline(None))
+    track = ImageTrack(tmp_path, STEP, deadline=Deadline(None))
     frames = list(track)
     assert levels(frames) == [20 * k for k in range(1, 11)]
     assert [frame.index for frame in frames] == list(range(10))
@@ -76,7 +76,7 @@ def test_a_missing_number_is_a_gap(
 ) -> None:
     for number in numbers:
         write_jpeg(tmp_path / f"{number:02d}.jpg", 20 * number + 20)
-    track = ImageTrack(tmp_path, STEP, Deadline(None))
+    track = ImageTrack(tmp_path, STEP, deadline=Deadline(None))
     frames = list(track)
     assert [frame.index for frame in frames] == indices
     assert levels(frames) == [20 * number + 20 for number in numbers]
@@ -157,7 +157,7 @@ def test_a_folder_without_frames(tmp_path: Path) -> None:
 def test_the_deadline(tmp_path: Path) -> None:
     write_jpeg(tmp_path / "1.jpg", 100)
     with pytest.raises(TrackError, match="time: Timeout"):
-        list(ImageTrack(tmp_path, STEP, Deadline(-1)))
+        list(ImageTrack(tmp_path, STEP, deadline=Deadline(-1)))
 
 
 @pytest.mark.parametrize("name", ["00002.jpg", "00003.png"])

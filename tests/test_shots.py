@@ -164,7 +164,7 @@ def test_frames_of_given_boxes_have_their_shots(tmp_path: Path) -> None:
 def test_dense_frames_have_their_shots(tmp_path: Path) -> None:
     for number, picture in enumerate([A, A, B, B], start=1):
         cv2.imwrite(str(tmp_path / f"{number:02d}.jpg"), picture)
-    media = ImageTrack(tmp_path, 0.24, Deadline(None))
+    media = ImageTrack(tmp_path, 0.24, deadline=Deadline(None))
     numbers = [(0, 0), (1, 0), (2, 1), (3, 1)]
     assert located(media, talk(FaceSource.DENSE), None, no_detector) == numbers
 

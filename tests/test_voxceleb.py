@@ -10,7 +10,6 @@ from emovox.corpus.voxceleb import (
     read_boxes,
     read_names,
     read_official_split,
-    read_vox2_sets,
     voice_track_id,
 )
 from emovox.errors import InputError, TrackError
@@ -218,11 +217,11 @@ def test_names_with_and_without_their_final_dot(lists: Path) -> None:
 
 
 @pytest.mark.parametrize("blanks", [" ", "", "  "])
-def test_vox2_meta_has_blanks_and_a_byte_order_mark(tmp_path: Path, blanks: str) -> None:
-    text = "VoxCeleb2 ID,VGGFace2 ID,Gender,Set\nid00012,n000012,m,dev\nid00017,n000017,m,test\n\n"
-    text = text.replace(",", f"{blanks},").replace("\nid", f"{blanks}\nid")
-    (tmp_path / "vox2_meta.csv").write_text(text + f"{blanks}\n", encoding="utf-8-sig")
-    assert read_vox2_sets(tmp_path) == {"id00012": "dev", "id00017": "test"}
+def test_meta_has_blanks_and_a_byte_order_mark(tmp_path: Path, blanks: str) -> None:
+    text = "VoxCeleb1 ID\tVGGFace1 ID\tSet\nid10012\tAnn\tdev\nid10017\tBo\ttest\n\n"
+    text = text.replace("\t", f"{blanks}\t").replace("\nid", f"{blanks}\nid")
+    (tmp_path / "vox1_meta.csv").write_text(text + f"{blanks}\n", encoding="utf-8-sig")
+    assert read_names(tmp_path) == {"Ann": "id10012", "Bo": "id10017"}
 
 
 def test_vox1_meta_with_a_byte_order_mark(tmp_path: Path) -> None:
@@ -250,8 +249,6 @@ def test_a_malformed_meta_file_is_an_input_error(tmp_path: Path, content: bytes)
 def test_a_missing_meta_file_is_an_input_error(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"vox1_meta\.csv"):
         read_names(tmp_path)
-    with pytest.raises(InputError, match=r"vox2_meta\.csv"):
-        read_vox2_sets(tmp_path)
 
 
 def test_official_lists_written_by_hand(lists: Path) -> None:
@@ -319,7 +316,3 @@ def test_meta_as_published(real_data: Path) -> None:
     assert len(set(names.values())) == 1251
     assert len(names) == 1251 + 5
     assert names["A.J._Buckley"] == "id10001"
-    sets = read_vox2_sets(real_data / "voxceleb-meta")
-    assert len(sets) == 6114
-    assert list(sets.values()).count("test") == 120
-    assert set(sets.values()) == {"dev", "test"}

@@ -3,11 +3,10 @@
 import contextlib
 import os
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Protocol
 
 from emovox.errors import InputError, NetworkError
 from emovox.ids import is_below
@@ -21,16 +20,8 @@ class Entry:
     is_file: bool
 
 
-class DirEntry(Protocol):
-    """The part of `os.DirEntry` that `walk` uses."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def path(self) -> str: ...
-    def is_dir(self) -> bool: ...
-    def is_file(self) -> bool: ...
-    def is_symlink(self) -> bool: ...
+# What lies in a folder: its own name, and if it is a folder, a file, a symbolic link.
+Listed = tuple[str, bool, bool, bool]
 
 
 class Files:
@@ -71,22 +62,21 @@ class Files:
             except OSError as error:
                 leave_out(f"folders that cannot be listed ({error.strerror})", folder)
                 continue
-            for entry in listing:
-                name = f"{folder}/{entry.name}" if folder else entry.name
-                if entry.name.startswith("."):
-                    if is_video(entry.name) or safely(entry.is_dir):
+            for own_name, is_dir, is_file, is_link in listing:
+                name = f"{folder}/{own_name}" if folder else own_name
+                if own_name.startswith("."):
+                    if is_dir or is_video(own_name):
                         leave_out("hidden files and folders", name)
-                elif safely(entry.is_dir):
-                    if is_video(entry.name):
-                        yield Entry(name, is_file=False)
-                    elif not _leads_up(entry):
-                        stack.append(name)
-                else:
-                    yield Entry(name, is_file=safely(entry.is_file))
+                elif not is_dir or is_video(own_name):
+                    yield Entry(name, is_file)
+                elif not is_link or not _leads_up(self.root / name):
+                    stack.append(name)
 
-    def _list(self, folder: str) -> Sequence[DirEntry]:
-        with os.scandir(self.root / folder) as entries:
-            return sorted(entries, key=lambda e: e.name)
+    def _list(self, folder: str) -> list[Listed]:
+        with os.scandir(self.root / folder) as found:
+            return sorted(
+                (e.name, safely(e.is_dir), safely(e.is_file), e.is_symlink()) for e in found
+            )
 
 
 def ending_of(name: str) -> str:
@@ -108,11 +98,9 @@ def safely(test: Callable[[], bool]) -> bool:
         return False
 
 
-def _leads_up(entry: DirEntry) -> bool:
-    """Return True if a folder is a link to one of its parents, which would never end."""
-    if not entry.is_symlink():
-        return False
-    return Path(entry.path).parent.resolve().is_relative_to(Path(entry.path).resolve())
+def _leads_up(link: Path) -> bool:
+    """Return True for a link to one of its own parents, which would never end."""
+    return link.parent.resolve().is_relative_to(link.resolve())
 
 
 class RemoteFiles(Files):
@@ -131,11 +119,10 @@ class RemoteFiles(Files):
         if name not in self._folders:
             return None
         below = f"{name}/" if name else ""
-        names = (entry.name for entry in self._list(name))
-        return [(each, self._states.get(f"{below}{each}")) for each in names]
+        return [(each, self._states.get(f"{below}{each}")) for each, *_ in self._list(name)]
 
-    def _list(self, folder: str) -> Sequence[DirEntry]:
-        return sorted(self._folders.get(folder, []), key=lambda e: (e.name, e.is_dir()))
+    def _list(self, folder: str) -> list[Listed]:
+        return sorted(self._folders.get(folder, []))
 
     @cached_property
     def _states(self) -> dict[str, FileState]:
@@ -151,36 +138,17 @@ class RemoteFiles(Files):
             raise NetworkError(f"{root}: cannot be listed: {describe(error)}") from error
 
     @cached_property
-    def _folders(self) -> dict[str, list["_RemoteEntry"]]:
-        folders: dict[str, list[_RemoteEntry]] = defaultdict(list)
+    def _folders(self) -> dict[str, list[Listed]]:
+        folders: dict[str, list[Listed]] = defaultdict(list)
         for name in self._states:
             folder, _, own_name = name.rpartition("/")
             is_new = folder not in folders
-            folders[folder].append(_RemoteEntry(own_name, folder=False))
+            folders[folder].append((own_name, False, True, False))
             while folder and is_new:
                 folder, _, own_name = folder.rpartition("/")
                 is_new = folder not in folders
-                folders[folder].append(_RemoteEntry(own_name, folder=True))
+                folders[folder].append((own_name, True, False, False))
         return dict(folders)
-
-
-@dataclass(frozen=True, slots=True)
-class _RemoteEntry:
-    name: str
-    folder: bool
-
-    @property
-    def path(self) -> str:
-        return self.name
-
-    def is_dir(self) -> bool:
-        return self.folder
-
-    def is_file(self) -> bool:
-        return not self.folder
-
-    def is_symlink(self) -> bool:
-        return False
 
 
 def files_below(root: Path) -> Files:

@@ -152,16 +152,6 @@ def read_names(folder: Path) -> dict[str, str]:
     return names
 
 
-def read_vox2_sets(folder: Path) -> dict[str, str]:
-    """Map ids of VoxCeleb2 to `dev` or `test`, from vox2_meta.csv in `folder`.
-
-    Raises:
-        InputError: the file is missing or has other columns.
-    """
-    rows = _read_csv(folder / "vox2_meta.csv", ",", ("VoxCeleb2 ID", "Set"))
-    return {row["VoxCeleb2 ID"]: row["Set"] for row in rows}
-
-
 def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
     lines = csv.reader(io.StringIO(_read_text(path)), delimiter=delimiter)
     header = [field.strip() for field in next(lines, [])]
@@ -206,7 +196,8 @@ def read_official_split(folder: str | os.PathLike[str]) -> OfficialSplit:
     folder = as_path(folder)
     names = read_names(folder)
     heard, unheard = set(), set()
-    for number, line in enumerate(_read_lines(folder / SETS_LIST), start=1):
+    lines = filter(str.strip, _read_text(folder / SETS_LIST).splitlines())
+    for number, line in enumerate(lines, start=1):
         match line.split():
             case [name, ("1" | "2")] if name in names:
                 heard.add(names[name])
@@ -232,10 +223,6 @@ def voice_track_id(path: str, names: dict[str, str]) -> str | None:
     if match is None or match[1] not in names:
         return None
     return TrackKey(names[match[1]], match[2], int(match[3])).track_id
-
-
-def _read_lines(path: Path) -> list[str]:
-    return [line for line in _read_text(path).splitlines() if line.strip()]
 
 
 def _read_text(path: Path) -> str:

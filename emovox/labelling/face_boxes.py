@@ -6,7 +6,6 @@ from itertools import groupby, islice
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.corpus.voxceleb import Boxes
 from emovox.media import faces
-from emovox.media.images import ImageTrack
 from emovox.media.shots import number_shots
 from emovox.media.video import GridFrame, VideoTrack
 
@@ -14,7 +13,7 @@ DETECT_BATCH = 16  # frames per call of the detector
 
 
 def locate(
-    media: "VideoTrack | ImageTrack",
+    media: VideoTrack,
     track: Track,
     boxes: Boxes | None,
     detector: Callable[[], faces.Detector],

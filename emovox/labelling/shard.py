@@ -143,10 +143,10 @@ def _build_track(
     return TrackRow(track.key, count, expected, duration, source, start, end, offset)
 
 
-def _open(job: ShardJob, track: Track, boxes: Boxes | None, path: Path) -> VideoTrack | ImageTrack:
+def _open(job: ShardJob, track: Track, boxes: Boxes | None, path: Path) -> VideoTrack:
     deadline, step = Deadline(job.timeout), job.settings.step_ms / 1000
     if track.faces is FaceSource.DENSE:
-        return ImageTrack(path, step, deadline)
+        return ImageTrack(path, step, deadline=deadline)
     start, end = track.start, track.end
     if boxes is not None:
         start = boxes.start if start is None else start

@@ -1,5 +1,6 @@
 """Code of the processes of a build: shards in a worker, the teacher in its server."""
 
+import contextlib
 import faulthandler
 import os
 import shutil
@@ -7,6 +8,7 @@ import signal
 import tempfile
 import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
@@ -57,14 +59,14 @@ def start_worker(driver: int, folder: Path) -> None:
 
 def run_shard(job: ShardJob, context: WorkerContext) -> ShardReport:
     """Run one shard with a watchdog, and keep the journal up to date."""
-    with Watchdog(job.timeout) as watchdog:
+    with watchdog(job.timeout) as restart:
 
         def on_track(track_id: str) -> None:
             context.journal.write_text(track_id, encoding="utf-8")
             if track_id:
-                watchdog.restart()
+                restart()
             else:
-                watchdog.stop()
+                faulthandler.cancel_dump_traceback_later()
 
         try:
             feed = feed_of(job.settings, job.teacher_path, context)
@@ -96,31 +98,23 @@ def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str
     TeacherServer(load, address, embeddings=settings.embeddings).serve()
 
 
-class Watchdog:
-    """Ends the process when a track takes `HANG_FACTOR` times its timeout, as a hang in C does.
+@contextlib.contextmanager
+def watchdog(timeout: float | None) -> Iterator[Callable[[], None]]:
+    """End the process when a track takes `HANG_FACTOR` times its timeout, as a hang in C does.
 
-    It uses the timer of faulthandler, whose thread needs no lock that a hang in C could hold.
+    Yields a function that restarts the timer. The timer is that of faulthandler, whose thread needs
+    no lock that a hang in C could hold.
     """
+    with Path(os.devnull).open("w") as sink:  # receives the traceback
 
-    def __init__(self, timeout: float | None) -> None:
-        self._seconds = None if timeout is None else HANG_FACTOR * timeout
-        self._sink = os.open(os.devnull, os.O_WRONLY)  # receives the traceback
+        def restart() -> None:
+            if timeout is not None:
+                faulthandler.dump_traceback_later(HANG_FACTOR * timeout, exit=True, file=sink)
 
-    def __enter__(self) -> "Watchdog":
-        return self
-
-    def restart(self) -> None:
-        """Start the timer again."""
-        if self._seconds is not None:
-            faulthandler.dump_traceback_later(self._seconds, exit=True, file=self._sink)
-
-    def stop(self) -> None:
-        """Stop the timer."""
-        faulthandler.cancel_dump_traceback_later()
-
-    def __exit__(self, *exception: object) -> None:
-        self.stop()
-        os.close(self._sink)
+        try:
+            yield restart
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 @lru_cache(maxsize=1)

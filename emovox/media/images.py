@@ -10,27 +10,19 @@ import numpy as np
 from emovox.errors import TrackError
 from emovox.files import regular
 from emovox.limits import MAX_PICTURE
-from emovox.media.video import Deadline, GridFrame
+from emovox.media.video import GridFrame, VideoTrack
 from emovox.paths import error_name
 
 FRAME_NAME = re.compile(r"([0-9]+)\.jpe?g", re.IGNORECASE)
 JPEG_START, JPEG_END = b"\xff\xd8", b"\xff\xd9"
 
 
-class ImageTrack:
+class ImageTrack(VideoTrack):
     """The numbered JPEGs of one folder, one per grid point, in the order of their numbers.
 
-    The first number is 1, or 0 if there is such a file; a missing number is a gap. Attributes and
-    errors are those of `VideoTrack`.
+    The first number is 1, or 0 if there is such a file; a missing number is a gap. Start and end
+    are not used; attributes and errors are those of `VideoTrack`.
     """
-
-    def __init__(self, path: Path, step: float, deadline: Deadline) -> None:
-        self.path, self.step, self.deadline = path, step, deadline
-        self.num_decoded = 0
-        self.num_expected = 0
-        self.start_time = self.end_time = self.duration = 0.0
-        self.sound_offset: float | None = None
-        self.notes: list[str] = []
 
     def __iter__(self) -> Iterator[GridFrame]:
         numbered = self._numbered()

@@ -97,7 +97,7 @@ def _open_pictures(
     if found is None:
         return None
     if found.path.is_dir():
-        return ImageTrack(found.path, step, deadline)
+        return ImageTrack(found.path, step, deadline=deadline)
     return VideoTrack(found.path, step, found.start, found.end, deadline)
 
 
