@@ -62,4 +62,15 @@ class Outputs:
         return cls(tuple(emotions), tuple(values))
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Return the distinct names: those of `EMOTIONS` in their order, then the others by name.
+
+    Example:
+        >>> in_order(["calm", "sadness", "boredom", "neutral", "sadness"])
+        ['neutral', 'sadness', 'boredom', 'calm']
+    """
+    found = set(names)
+    return [e for e in EMOTIONS if e in found] + sorted(found.difference(EMOTIONS))
+
+
 PUBLISHED = Outputs()  # those of EmoVoxCeleb

@@ -7,9 +7,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emovox.emotions import EMOTIONS
+from emovox.emotions import EMOTIONS, in_order
 from emovox.errors import ConfigError, InputError
-from emovox.probing.corpora import class_order, read_speech_corpus
+from emovox.probing.corpora import read_speech_corpus
 from emovox.probing.filenames import PARSERS
 
 # Layout, path, label, speaker, partition.
@@ -194,14 +194,14 @@ def test_invalid_corpora(name: str, layout: str | None, words: str, tmp_path: Pa
         read_speech_corpus(tmp_path / name, layout)
 
 
-def test_class_order() -> None:
-    assert class_order(["zeal", "fear", "neutral", "boredom", "fear"]) == [
+def test_in_order() -> None:
+    assert in_order(["zeal", "fear", "neutral", "boredom", "fear"]) == [
         "neutral",
         "fear",
         "boredom",
         "zeal",
     ]
-    assert class_order(EMOTIONS) == list(EMOTIONS)
+    assert in_order(EMOTIONS) == list(EMOTIONS)
 
 
 @pytest.mark.real

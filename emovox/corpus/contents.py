@@ -32,7 +32,13 @@ def check_contents(corpus: Corpus) -> None:
         elif size and is_lfs_pointer(corpus.root / source):
             pointers.add(source)
     if pointers:
-        _drop(corpus, pointers)
+        error = TrackError("open", "GitLfsPointer", LFS_HINT)
+        for track in corpus.tracks:
+            if track.source in pointers:
+                corpus.drop(track.track_id, track.shown(track.source), error)
+        corpus.tracks = [track for track in corpus.tracks if track.source not in pointers]
+        what = "media files: Git LFS pointers; run `git lfs pull` and rerun"
+        corpus.note(f"{len(pointers):,} {what}")
     groups = list(by_size.values())
     for digest in (_sample, sha256_file):
         several = [g for g in groups if len(g) > 1 and len({o for n in g for o in owners[n]}) > 1]
@@ -44,15 +50,6 @@ def check_contents(corpus: Corpus) -> None:
             f"identity or video, for example {second} of {first}; remove them, or they may leak "
             "between splits"
         )
-
-
-def _drop(corpus: Corpus, pointers: set[str]) -> None:
-    error = TrackError("open", "GitLfsPointer", LFS_HINT)
-    for track in corpus.tracks:
-        if track.source in pointers:
-            corpus.drop(track.track_id, track.shown(track.source), error)
-    corpus.tracks = [track for track in corpus.tracks if track.source not in pointers]
-    corpus.note(f"{len(pointers):,} media files: Git LFS pointers; run `git lfs pull` and rerun")
 
 
 def _split(

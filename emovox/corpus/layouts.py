@@ -11,6 +11,7 @@ import os
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
@@ -21,6 +22,7 @@ from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey
 from emovox.paths import as_path, is_remote
 
+NUMBER = re.compile(r"[0-9]+")
 IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
 NOT_VIDEO = "files without a video ending"
 
@@ -93,23 +95,23 @@ def _voxceleb2(location: CorpusLocation) -> Corpus:
             match stem.split("/"):
                 case _ if not is_video(below):
                     corpus.leave_out(NOT_VIDEO, entry.name)
-                case [identity, video, number]:
-                    _add_numbered(corpus, entry, identity, video, number)
-                case _:
+                case [identity, video, number] if NUMBER.fullmatch(number):
+                    key = TrackKey(identity, video, int(number))
+                    _add_file(corpus, entry, key, FaceSource.VOXCELEB2)
+                case names:
                     message = f"expected <id>/<video>/<number>.{ending}"
+                    if len(names) == 3:
+                        message = f"the file's name {names[2]!r} is not a number"
                     corpus.drop(stem, entry.name, TrackError("plan", "BadName", message))
     return corpus
 
 
-def _add_numbered(corpus: Corpus, entry: Entry, identity: str, video: str, number: str) -> None:
-    if not re.fullmatch(r"[0-9]+", number):
-        error = TrackError("plan", "BadName", f"the file's name {number!r} is not a number")
-        corpus.drop(f"{identity}/{video}/{number}", entry.name, error)
-    elif not entry.is_file:
-        error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
-        corpus.drop(TrackKey(identity, video, int(number)).track_id, entry.name, error)
+def _add_file(corpus: Corpus, entry: Entry, key: TrackKey, faces: FaceSource) -> None:
+    if entry.is_file:
+        corpus.add(Track(key, entry.name, faces))
     else:
-        corpus.add(Track(TrackKey(identity, video, int(number)), entry.name, FaceSource.VOXCELEB2))
+        error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
+        corpus.drop(key.track_id, entry.name, error)
 
 
 def _voxceleb1(location: CorpusLocation) -> Corpus:
@@ -121,38 +123,35 @@ def _voxceleb1(location: CorpusLocation) -> Corpus:
                 "txt/<id>/<video>/<n>.txt"
             )
     identify = _Identities(location)
+    masked = partial(identify.mask, position=1)
     videos: dict[str, str] = {}
-    for entry in corpus.walk("video", lambda path: identify.mask(path, 1)):
+    for entry in corpus.walk("video", masked):
         path = Path(entry.name)
         if len(path.parts) != 2:  # its folder may be a person's name
             what = "files in folders below video/; move videos to video/"
-            corpus.leave_out(what, identify.mask(entry.name, 1))
+            corpus.leave_out(what, masked(entry.name))
         elif not is_video(entry.name):
             corpus.leave_out(NOT_VIDEO, entry.name)
         elif videos.setdefault(path.stem, entry.name) != entry.name:
             corpus.leave_out("videos with the id of another one", entry.name)
     used = set()
-    for entry in corpus.walk("txt", lambda path: identify.mask(path, 1)):
+    for entry in corpus.walk("txt", masked):
         match entry.name.split("/"):
             case ["txt", who, video, file] if re.fullmatch(r"(?i)[0-9]+\.txt", file):
                 number = int(file[:-4])
                 try:
-                    identity = identify(who)
+                    key = TrackKey(identify(who), video, number)
                     if video not in videos:
                         message = f"video/{video}.<ext> is missing"
                         raise TrackError("open", "FileNotFound", message)
+                    used.add(video)
+                    corpus.add(Track(key, videos[video], FaceSource.BOXES, entry.name, person=who))
                 except TrackError as error:
-                    masked = identify.mask(who)
-                    name = f"txt/{masked}/{video}/{file}"
-                    corpus.drop(TrackKey(masked, video, number).track_id, name, error)
-                    continue
-                used.add(video)
-                key = TrackKey(identity, video, number)
-                track = Track(key, videos[video], FaceSource.BOXES, entry.name, person=who)
-                corpus.add(track)
+                    key = TrackKey(identify.mask(who), video, number)
+                    corpus.drop(key.track_id, masked(entry.name), error)
             case _:
                 what = "files below txt/ that are not <id>/<video>/<n>.txt"
-                corpus.leave_out(what, identify.mask(entry.name, 1))
+                corpus.leave_out(what, masked(entry.name))
     for video in sorted(set(videos) - used):
         corpus.leave_out("videos without a box file in txt/", videos[video])
     return corpus
@@ -169,14 +168,13 @@ def _dense_frames(location: CorpusLocation) -> Corpus:
             corpus.leave_out("files that are not JPEGs", identify.mask(entry.name))
     for folder in sorted(folders):
         match folder.split("/"):
-            case [who, "1.6", video, number] if re.fullmatch(r"[0-9]+", number):
+            case [who, "1.6", video, number] if NUMBER.fullmatch(number):
                 try:
                     key = TrackKey(identify(who), video, int(number))
                     corpus.add(Track(key, folder, FaceSource.DENSE, person=who))
                 except TrackError as error:
-                    masked = identify.mask(who)
-                    track_id = TrackKey(masked, video, int(number)).track_id
-                    corpus.drop(track_id, f"{masked}/1.6/{video}/{number}", error)
+                    key = TrackKey(identify.mask(who), video, int(number))
+                    corpus.drop(key.track_id, identify.mask(folder), error)
             case _:
                 what = "folders of JPEGs that are not <name>/1.6/<video>/<track>"
                 corpus.leave_out(what, identify.mask(folder))
@@ -191,41 +189,31 @@ class _Identities:
         self._names: dict[str, str] | None = None
 
     def __call__(self, who: str) -> str:
-        if IDENTITY.fullmatch(who):
-            return who
-        if self._names is None:
+        if self._names is None and not IDENTITY.fullmatch(who):
             self._names = read_names(self._folder)
-        if who not in self._names:
+        if (identity := self._known(who)) is None:
             raise TrackError("plan", "UnknownName", "the folder's name is not in vox1_meta.csv")
-        return self._names[who]
+        return identity
 
     def mask(self, path: str, position: int = 0) -> str:
         """Return the path with an id, or a hash, in place of the folder at `position`."""
         parts = path.split("/")
         if position < len(parts):
-            parts[position] = self._mask(parts[position])
+            digest = blake2b(os.fsencode(parts[position]), digest_size=4).hexdigest()
+            parts[position] = self._known(parts[position]) or f"unknown-{digest}"
         return "/".join(parts)
 
-    def _mask(self, who: str) -> str:
-        if IDENTITY.fullmatch(who):
-            return who
-        if self._names and who in self._names:
-            return self._names[who]
-        return f"unknown-{blake2b(os.fsencode(who), digest_size=4).hexdigest()}"
+    def _known(self, who: str) -> str | None:
+        return who if IDENTITY.fullmatch(who) else (self._names or {}).get(who)
 
 
 def _folder(location: CorpusLocation) -> Corpus:
     corpus = Corpus(location.root)
     for entry in corpus.walk():
-        if not is_video(entry.name):
-            corpus.leave_out(NOT_VIDEO, entry.name)
-            continue
-        key = folder_key(entry.name)
-        if entry.is_file:
-            corpus.add(Track(key, entry.name, FaceSource.DETECT))
+        if is_video(entry.name):
+            _add_file(corpus, entry, folder_key(entry.name), FaceSource.DETECT)
         else:
-            error = TrackError("plan", "NotAFile", "is a folder, a broken link or a device")
-            corpus.drop(key.track_id, entry.name, error)
+            corpus.leave_out(NOT_VIDEO, entry.name)
     return corpus
 
 

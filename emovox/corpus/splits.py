@@ -160,15 +160,12 @@ def _from_file(path: str, tracks: list[Track]) -> dict[str, str]:
 
 
 def _drop_unassigned(corpus: Corpus, assigned: dict[str, str], splits: str) -> None:
-    kept = []
     for track in corpus.tracks:
-        if track.track_id in assigned:
-            kept.append(track)
-        else:
+        if track.track_id not in assigned:
             message = {
                 "official": "the identity is not in the published lists of VoxCeleb1",
                 OWN_COLUMN: f"the table's split {track.split!r} is not one of {', '.join(SPLITS)}",
             }.get(splits, f"{Path(public_url(splits)).name} does not name it")
             error = TrackError("split", "NoSplit", message)
             corpus.drop(track.track_id, track.shown(track.source), error)
-    corpus.tracks = kept
+    corpus.tracks = [track for track in corpus.tracks if track.track_id in assigned]

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
 from functools import cached_property
+from itertools import groupby
 from pathlib import Path
 
 from emovox.corpus.listing import Entry, Files, files_below
@@ -70,9 +71,7 @@ class Corpus:
     def walk(self, below: str = "", shown: Callable[[str], str] = str) -> Iterator[Entry]:
         """Yield the files below a folder, see `Files.walk`; what it skips becomes notes.
 
-        Args:
-            below: folder below the root.
-            shown: returns a name as it may be printed.
+        `shown` returns a name as it may be printed.
         """
         return self.files.walk(below, lambda what, name: self.leave_out(what, shown(name)))
 
@@ -112,17 +111,13 @@ class Corpus:
         self.left_out.clear()
         self.tracks.sort(key=lambda track: (track.track_id, track.source))
         unique: list[Track] = []
-        repeated = 0
-        for track in self.tracks:
-            if unique and unique[-1].track_id == track.track_id:
-                first = unique[-1].shown(unique[-1].source)
-                message = f"{first} has the same track_id and comes first"
+        for _, (first, *others) in groupby(self.tracks, lambda track: track.track_id):
+            unique.append(first)
+            for track in others:
+                message = f"{first.shown(first.source)} has the same track_id and comes first"
                 error = TrackError("plan", "DuplicateTrack", message)
                 self.drop(track.track_id, track.shown(track.source), error)
-                repeated += 1
-            else:
-                unique.append(track)
-        if repeated:
+        if repeated := len(self.tracks) - len(unique):
             last = self.dropped[-1]
             self.note(
                 f"dropped {repeated:,} tracks with the track_id of another one, for example "

@@ -29,7 +29,7 @@ from emovox.cache import cache_folder, user_name
 from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
 from emovox.files import replace_file
-from emovox.labelling.engine import QUEUE_PER_WORKER, Workers
+from emovox.labelling.engine import Workers
 from emovox.labelling.plan import ROWS_VERSION, ShardJob
 from emovox.labelling.shard_report import ShardReport, marker_file
 from emovox.labelling.state import read_reports
@@ -37,6 +37,7 @@ from emovox.packages import explained
 
 MAX_WAIT_SECONDS = 300.0  # without any actor, before a run gives up
 POLL = 5.0  # seconds between checks for new nodes
+QUEUE_PER_WORKER = 2  # shards submitted per worker, so that no worker waits for the driver
 MAX_LOSSES = 10  # lost actors per shard
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0  # for an actor to clean up

@@ -11,10 +11,10 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import count, islice
+from itertools import count
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -36,7 +36,6 @@ ALONE_FROM = 2  # kills on one shard before it runs alone
 MAX_LOST = 60  # connections to the teacher's process that one shard may lose
 LOST_PAUSE = 0.5  # seconds
 MAX_FAILURES = 4  # consecutive failures of the teacher's process
-QUEUE_PER_WORKER = 2  # shards submitted per worker, so that no worker waits for the driver
 KILLED = (-9, -signal.SIGTERM)  # SIGKILL has no name on Windows
 POLL = 0.05  # seconds between checks of another process
 ENDED = "the build was stopped"
@@ -245,23 +244,15 @@ class LokyEngine:
         """Yield the report of each shard as it finishes."""
         if not (jobs := list(jobs)):
             return
-        remaining = iter(jobs)
         workers = Workers(jobs[0], self.num_workers, self.devices, self.work)
-        running: set[Future[ShardReport]] = set()
         # Closed before the threads are waited for, and again for processes that started meanwhile.
         with (
             contextlib.closing(workers),
             ThreadPoolExecutor(self.num_workers) as threads,
             contextlib.closing(workers),
         ):
-            while True:
-                for job in islice(remaining, QUEUE_PER_WORKER * self.num_workers - len(running)):
-                    running.add(threads.submit(workers.build, job))
-                if not running:
-                    return
-                finished, running = wait(running, return_when=FIRST_COMPLETED)
-                for future in finished:
-                    yield future.result()
+            for future in as_completed([threads.submit(workers.build, job) for job in jobs]):
+                yield future.result()
 
 
 def local_engine(config: BuildConfig, jobs: Sequence[ShardJob]) -> LokyEngine:

@@ -20,7 +20,7 @@ from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.dataset.store import embedding_array
 from emovox.dataset.writer import DatasetInfo, write_chunks
-from emovox.emotions import EMOTIONS, Outputs
+from emovox.emotions import Outputs, in_order
 from emovox.errors import CheckError, InputError, TrackError, first_line
 from emovox.files import check_vacant, new_folder
 from emovox.ids import TrackKey, parse_track_id, printable
@@ -315,8 +315,7 @@ def _find_emotions(table: pa.Table) -> list[str]:
         return names
     if "label" not in table.column_names:
         raise InputError("labels: neither columns logit_<emotion> nor a column label found")
-    found = {str(label) for label in table["label"].unique().to_pylist() if label}
-    return [e for e in EMOTIONS if e in found] + sorted(found.difference(EMOTIONS))
+    return in_order(str(label) for label in table["label"].unique().to_pylist() if label)
 
 
 def _read_outputs(table: pa.Table, columns: schema.Columns, label_logit: float) -> np.ndarray:

@@ -72,9 +72,8 @@ def completed(
     """Return the reports of shards that need not be built again, by fingerprint."""
 
     def is_final(report: ShardReport) -> bool:
-        if retry_dropped:
-            return not report.dropped
-        return not any(d.error == NOT_FETCHED for d in report.dropped)
+        errors = [dropped.error for dropped in report.dropped]
+        return not errors if retry_dropped else NOT_FETCHED not in errors
 
     return {name: each for name, each in read_reports(state, shards).items() if is_final(each)}
 
@@ -171,8 +170,7 @@ class Existing:
             changes.append(f"teacher {name} becomes {settings.teacher_name}, or has other weights")
         inputs = _inputs_of(plan)
         other = [key for key, value in self.inputs.items() if value != inputs.get(key)]
-        again = sorted(self.splits.keys() & set(pending))
-        if other and again:
+        if other and (again := sorted(self.splits.keys() & set(pending))):
             changes.append(f"{_some(again)} labelled again with another {' and '.join(other)}")
         self.check_tracks(plan.assigned, changes)
 
@@ -218,10 +216,9 @@ def find_existing(out: Path, state: Path) -> Existing | None:
 
 
 def _read_record(state: Path) -> dict[str, Any]:
-    try:
+    record: Any = None
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError, ValueError):
         record = json.loads((state / RECORD).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
     if not isinstance(record, dict):
         return {}
     version = record.get("version", 0)
@@ -233,10 +230,9 @@ def _read_record(state: Path) -> dict[str, Any]:
 
 
 def _manifest_sha256(out: Path) -> str | None:
-    try:
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
         return hashlib.sha256((out / schema.MANIFEST).read_bytes()).hexdigest()
-    except (FileNotFoundError, NotADirectoryError):
-        return None
+    return None
 
 
 def _absolute(path: Path) -> str:

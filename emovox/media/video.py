@@ -192,15 +192,13 @@ class VideoTrack:
         begin = origin + (self.start or 0.0) - self.step
         if begin - SEEK_MARGIN <= origin or stream.start_time is None:
             return origin, chain([first], frames)
-        sought = None
         try:
-            sought = self._seek(stream, begin)
+            if sought := self._seek(stream, begin):
+                return origin, sought
         except (av.error.FFmpegError, TrackError):  # frames before the track need not be decodable
             self.deadline.check()
-        if sought is None:
-            # Not every container can seek back to its first frame, but every file opens there.
-            sought = self._decode(self._open(files))
-        return origin, sought
+        # Not every container can seek back to its first frame, but every file opens there.
+        return origin, self._decode(self._open(files))
 
     def _open(self, files: ExitStack) -> "av.VideoStream":
         self.check_kind()
@@ -289,7 +287,8 @@ def _packets(stream: "av.VideoStream") -> Iterator[av.Packet]:
                 continue  # of an open group of pictures, which begins before the first key frame
             leading = packet.pts == key
         yield packet
-    if _ends_early(stream, read):
+    index: Any = stream.index_entries if "mp4" in stream.container.format.name else ()
+    if len(index) and (read is None or read < index[-1].timestamp):
         raise TrackError("decode", "Truncated", "frames that its index lists are missing")
 
 
@@ -318,13 +317,6 @@ def _first_picture(path: Path, *_version: int) -> float | None:
     except (av.error.FFmpegError, OSError, TrackError):
         return None
     return None if first is None else first[0] + track._edit_shift
-
-
-def _ends_early(stream: "av.VideoStream", read: int | None) -> bool:
-    """Return True if the file ended before the last frame of its index."""
-    if "mp4" not in stream.container.format.name or not len(stream.index_entries):
-        return False
-    return read is None or read < stream.index_entries[-1].timestamp
 
 
 def _presentation_time(

@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from emovox.emotions import in_order
 from emovox.errors import InputError
-from emovox.probing.corpora import Utterance, class_order
+from emovox.probing.corpora import Utterance
 from emovox.probing.folds import Folds
 
 MAX_ITERATIONS = 1000  # of the optimiser of an affine map; folds that need more are counted
@@ -120,7 +121,7 @@ def cross_validate(
     if not np.isfinite(features).all():
         raise InputError(f"{name}: contain values that are not finite")
     labels = [utterance.label for utterance in utterances]
-    classes = class_order(labels)
+    classes = in_order(labels)
     if len(classes) < 2:
         only = repr(classes[0]) if classes else "nothing"
         raise InputError(

@@ -1,13 +1,11 @@
 """Labelled speech corpora, read from file names or from a table."""
 
 import os
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from emovox.corpus.track_table import read_table
 from emovox.corpus.tracks import Corpus
-from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.ids import printable
 from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
@@ -96,17 +94,6 @@ def read_speech_corpus(
     return corpus
 
 
-def class_order(labels: Iterable[str]) -> list[str]:
-    """Return the distinct labels: those of `EMOTIONS` in their order, then the others by name.
-
-    Example:
-        >>> class_order(["calm", "sadness", "boredom", "neutral", "sadness"])
-        ['neutral', 'sadness', 'boredom', 'calm']
-    """
-    found = set(labels)
-    return [e for e in EMOTIONS if e in found] + sorted(found.difference(EMOTIONS))
-
-
 def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
     if not root.is_dir():
         raise InputError(f"{root}: not a folder; for a table pass --layout {TABLE}")
@@ -153,11 +140,8 @@ def _choose(corpus: SpeechCorpus, named: list[tuple[PurePosixPath, Name]], video
 
 def _detect(root: Path, media: list[PurePosixPath]) -> str:
     """Return the only layout that matches enough of the media files, by their names."""
-    counts = {
-        layout: sum(parse(path) is not None for path in media)
-        for layout, parse in PARSERS.items()
-        if layout not in VARIANTS
-    }
+    parsers = {layout: parse for layout, parse in PARSERS.items() if layout not in VARIANTS}
+    counts = {layout: len([*filter(parse, media)]) for layout, parse in parsers.items()}
     matching = {layout: count for layout, count in counts.items() if count}
     if len(matching) == 1 and max(matching.values()) >= MIN_MATCHES * len(media):
         return next(iter(matching))
@@ -174,7 +158,8 @@ def _read_table(path: Path) -> SpeechCorpus:
     listed: set[Path] = set()
     copies = []
     for number, row in enumerate(read_table(path, ("path", "label")), start=2):
-        name, label, speaker = (_text(row.get(key)) for key in ("path", "label", "speaker"))
+        texts = ((row.get(key) or "").strip() for key in ("path", "label", "speaker"))
+        name, label, speaker = (text or None for text in texts)
         file = corpus.root / (name or f"row {number}")
         if not name or "\0" in name:
             corpus.drop(file, "BadPath", f"{path.name}, row {number}: no path")
@@ -189,14 +174,11 @@ def _read_table(path: Path) -> SpeechCorpus:
     return corpus
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(value).strip() or None
-
-
 def _skip_audio(corpus: SpeechCorpus, path: Path) -> None:
     """Keep the video files; InputError if there are audio files only."""
     audio = [u.path for u in corpus.utterances if u.path.suffix.lower() in AUDIO_ENDINGS]
     if audio and len(audio) == len(corpus.utterances):
         raise InputError(f"{path}: contains audio only; a teacher needs videos of the faces")
-    corpus.utterances = [u for u in corpus.utterances if u.path.suffix.lower() not in AUDIO_ENDINGS]
+    heard = set(audio)
+    corpus.utterances = [u for u in corpus.utterances if u.path not in heard]
     corpus.skip("audio only", audio)

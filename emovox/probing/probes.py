@@ -12,10 +12,11 @@ from typing import Any
 import joblib
 
 from emovox.config import read_config
+from emovox.emotions import in_order
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing import classifiers, features
 from emovox.probing.classifiers import Classifier, FeatureScores
-from emovox.probing.corpora import SpeechCorpus, class_order, read_speech_corpus
+from emovox.probing.corpora import SpeechCorpus, read_speech_corpus
 from emovox.probing.features import EGEMAPS, STUDENT, TEACHER, has_opensmile, kind_of_model
 from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
@@ -88,7 +89,7 @@ def probe(
         config=config,
         model=model,
         layout=speech.layout,
-        counts={label: labels.count(label) for label in class_order(labels)},
+        counts={label: labels.count(label) for label in in_order(labels)},
         num_speakers=None if None in speakers else len(speakers),
         probed=probed,
         dropped=tuple(speech.dropped),
@@ -113,25 +114,20 @@ def _extract(
         return {}, found, [baseline]
     student = load_student(checkpoint, config.device)
     embeds = config.features == "embedding"
-    legacy = config.protocol == "legacy"
-    with_baseline = has_opensmile() and not legacy
-    if not with_baseline:
-        reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
-        notes.append(f"{BASELINE} is skipped: {reason}")
-    found = features.audio_features(
-        corpus,
-        student.embed if embeds else student,
-        features.egemaps() if with_baseline else None,
-        protocol=config.protocol,
-        num_jobs=num_jobs,
-    )
     classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
     probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
-    return (
-        {"name": student.name, "sha256": student.sha256},
-        found,
-        probes + [baseline] * with_baseline,
+    smile, legacy = None, config.protocol == "legacy"
+    if has_opensmile() and not legacy:
+        smile = features.egemaps()
+        probes.append(baseline)
+    else:
+        reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
+        notes.append(f"{BASELINE} is skipped: {reason}")
+    network = student.embed if embeds else student
+    found = features.audio_features(
+        corpus, network, smile, protocol=config.protocol, num_jobs=num_jobs
     )
+    return {"name": student.name, "sha256": student.sha256}, found, probes
 
 
 def _notes(probed: tuple[FeatureScores, ...], layout: str) -> Iterator[str]:
