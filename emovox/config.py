@@ -143,11 +143,8 @@ def read_config(
                 raise ConfigError(f"{path}: unknown key {key!r}; valid keys: {', '.join(fields)}")
             values[key] = _convert(value, hints[key], f"{path}: {key}")
     values |= options or {}
-    if missing := [
-        name
-        for name, field in fields.items()
-        if field.default is dataclasses.MISSING and name not in values
-    ]:
+    required = [name for name, f in fields.items() if f.default is dataclasses.MISSING]
+    if missing := [name for name in required if name not in values]:
         if options is None:
             raise ConfigError(f"{config}: missing keys: {', '.join(missing)}")
         names = (f"--{name.replace('_', '-')}" for name in missing)

@@ -14,7 +14,6 @@ import math
 import os
 import struct
 import zlib
-from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -62,60 +61,8 @@ DAMAGE = (
 )
 
 
-class Node(ABC):
-    """One value of a MAT file, to be read before the next one is requested."""
-
-    kind: str  # `number`, `char`, `cell`, `struct`, or `other` for a class without a plain form
-    dims: tuple[int, ...]  # MATLAB's size, such as `(1, 153486)`
-
-    @property
-    def size(self) -> int:
-        """Number of elements."""
-        return math.prod(self.dims)
-
-    @abstractmethod
-    def array(self) -> np.ndarray:
-        """Return the values of a `number`, in MATLAB's shape."""
-
-    @abstractmethod
-    def rows(self) -> list[str]:
-        """Return the rows of a `char`."""
-
-    @abstractmethod
-    def cells(self) -> "Iterator[Node]":
-        """Yield the elements of a `cell`, column by column."""
-
-    @abstractmethod
-    def records(self) -> "Iterator[Iterator[tuple[str, Node]]]":
-        """Yield the elements of a `struct`, each as the names and values of its fields."""
-
-    @abstractmethod
-    def raw(self) -> Iterator[bytes]:
-        """Yield the unread rest of the node as pieces of bytes, to be searched."""
-
-    def plain(self, budget: list[int]) -> Any:
-        """Return the node as Python values: arrays, strings, lists for cells, dicts for structs.
-
-        `budget` holds the bytes left for all nodes of the file; ValueError if they are too few.
-        """
-        budget[0] -= MAT_NODE + (8 * self.size if self.kind in ("number", "char") else 0)
-        if budget[0] < 0:
-            raise ValueError("has too many values")
-        if self.kind == "number":
-            return self.array()
-        if self.kind == "char":
-            rows = self.rows()
-            return rows if len(rows) > 1 else "".join(rows)
-        if self.kind == "cell":
-            return [cell.plain(budget) for cell in self.cells()]
-        if self.kind == "struct":
-            records = [{name: node.plain(budget) for name, node in each} for each in self.records()]
-            return records[0] if len(records) == 1 else records
-        return None
-
-
 @contextlib.contextmanager
-def open_mat(path: Path) -> Iterator[Iterator[tuple[str, Node]]]:
+def open_mat(path: Path) -> "Iterator[Iterator[tuple[str, Node]]]":
     """Open a MAT file and yield its variables in order, each as a name and a node.
 
     A variable that is not read costs no more than its header, so that iterating over all of them
@@ -152,7 +99,26 @@ def read(path: Path) -> dict[str, Any]:
     """
     budget = [MAX_MAT_CONTENT]
     with open_mat(path) as variables:
-        return {name: node.plain(budget) for name, node in variables}
+        return {name: _plain(node, budget) for name, node in variables}
+
+
+def _plain(node: "Node", budget: list[int]) -> Any:
+    """Return a node as Python values; ValueError if they are larger than the rest of `budget`."""
+    budget[0] -= MAT_NODE + (8 * node.size if node.kind in ("number", "char") else 0)
+    if budget[0] < 0:
+        raise ValueError("has too many values")
+    match node.kind:
+        case "number":
+            return node.array()
+        case "char":
+            rows = node.rows()
+            return rows if len(rows) > 1 else "".join(rows)
+        case "cell":
+            return [_plain(cell, budget) for cell in node.cells()]
+        case "struct":
+            records = [{name: _plain(x, budget) for name, x in each} for each in node.records()]
+            return records[0] if len(records) == 1 else records
+    return None
 
 
 def mat_version(path: Path) -> str:
@@ -203,19 +169,15 @@ class _Stream:
         self.order = order
         self.position = 0
         self._size = math.inf if inflate else num_bytes
-        self._file = io.BufferedReader(_Inflated(file, num_bytes), PIECE) if inflate else file
+        self.file = io.BufferedReader(_Inflated(file, num_bytes), PIECE) if inflate else file
 
     def read(self, count: int) -> bytes:
         """Return the next `count` bytes; ValueError if there are fewer."""
         self.position += count
-        data = self._file.read(count) if self.position <= self._size else b""
+        data = self.file.read(count) if self.position <= self._size else b""
         if len(data) < count:
             raise ValueError("truncated inside a variable")
         return data
-
-    def finish(self) -> None:
-        """Read past the last byte; zlib.error if the checksum that follows it differs."""
-        self._file.read(1)
 
     def tag(self) -> tuple[int, int, bytes | None]:
         """Return the next tag, as `_parse_tag` does."""
@@ -241,7 +203,7 @@ def _parse_tag(tag: bytes, order: str) -> tuple[int, int, bytes | None]:
     return kind, count, None
 
 
-def _variables5(file: BinaryIO) -> Iterator[tuple[str, Node]]:
+def _variables5(file: BinaryIO) -> "Iterator[tuple[str, _Node5]]":
     """Yield the variables of a MAT 5 file; ValueError unless the last one ends with the file."""
     header = file.read(HEADER_BYTES)
     size = os.fstat(file.fileno()).st_size
@@ -275,17 +237,22 @@ def _variables5(file: BinaryIO) -> Iterator[tuple[str, Node]]:
             node = _Node5(stream, count)
             yield node.name, node
             if stream.position == node.end:
-                stream.finish()
+                stream.file.read(1)  # zlib.error if the checksum that follows differs
 
 
-class _Node5(Node):
-    """Value in a MAT 5 file."""
+class _Node5:
+    """One value of a MAT 5 file, to be read before the next one is requested.
+
+    Attributes:
+        kind: `number`, `char`, `cell`, `struct`, or `other` for a class without a plain form.
+        dims: MATLAB's size, such as `(1, 153486)`; `size` is the number of elements.
+    """
 
     def __init__(self, stream: _Stream, num_bytes: int) -> None:
         self._stream = stream
         self.end = stream.position + num_bytes
         self.name = ""
-        self.dims = (0, 0)
+        self.dims: tuple[int, ...] = (0, 0)
         self._class, self._flags = MX_DOUBLE, 0
         if num_bytes:
             _, flags = stream.element()
@@ -299,8 +266,10 @@ class _Node5(Node):
                 raise ValueError(f"a value claims {len(self.dims)} dimensions")
             _, name = stream.element()
             self.name = name.decode("latin-1")
+        self.size = math.prod(self.dims)
 
     def array(self) -> np.ndarray:
+        """Return the values of a `number`, in MATLAB's shape."""
         dtype = "?" if self._flags & LOGICAL_FLAG else MX_NUMBERS[self._class]
         if not self.size:
             return np.empty(self.dims, dtype)
@@ -316,6 +285,7 @@ class _Node5(Node):
         return values.reshape(self.dims, order="F")
 
     def rows(self) -> list[str]:
+        """Return the rows of a `char`."""
         if not self.size:
             return []
         stored, data = self._stream.element()
@@ -324,27 +294,30 @@ class _Node5(Node):
             raise ValueError(f"text of {len(letters)} characters claims {self.dims[0]:,} rows")
         return [letters[i :: self.dims[0]] for i in range(self.dims[0])]
 
-    def cells(self) -> Iterator[Node]:
+    def cells(self) -> "Iterator[_Node5]":
+        """Yield the elements of a `cell`, column by column."""
         if self.size > MAX_CELLS:
             raise ValueError(f"a cell array claims {self.size:,} cells")
         return self._nodes(self.size)
 
-    def records(self) -> Iterator[Iterator[tuple[str, Node]]]:
+    def records(self) -> "Iterator[Iterator[tuple[str, _Node5]]]":
+        """Yield the elements of a `struct`, each as the names and values of its fields."""
         _, length = self._stream.element()
         width = struct.unpack(self._stream.order + "i", length)[0]
         _, data = self._stream.element()
-        parts = [data[i : i + width] for i in range(0, len(data), width or 1)]
-        names = [part.split(b"\0")[0].decode("latin-1") for part in parts]
+        starts = range(0, len(data), width or 1)
+        names = [data[i : i + width].split(b"\0")[0].decode("latin-1") for i in starts]
         if not names and self.size > 1:
             raise ValueError(f"a struct without fields claims {self.size:,} elements")
         for _ in range(self.size):
             yield zip(names, self._nodes(len(names)), strict=True)
 
     def raw(self) -> Iterator[bytes]:
+        """Yield the unread rest of the node as pieces of bytes, to be searched."""
         while (left := self.end - self._stream.position) > 0:
             yield self._stream.read(min(left, PIECE))
 
-    def _nodes(self, count: int) -> Iterator[Node]:
+    def _nodes(self, count: int) -> "Iterator[_Node5]":
         """Yield the next `count` nodes, skipping what is left of each before the next."""
         for _ in range(count):
             _, num_bytes, _ = self._stream.tag()
@@ -354,8 +327,8 @@ class _Node5(Node):
                 pass
 
 
-class _Node73(Node):
-    """Value in a MAT 7.3 file: a group or a dataset of HDF5."""
+class _Node73:
+    """One value of a MAT 7.3 file, a group or a dataset of HDF5; used like `_Node5`."""
 
     def __init__(self, item: Any, file: Any) -> None:
         import h5py
@@ -365,16 +338,17 @@ class _Node73(Node):
         mark = item.attrs.get("MATLAB_class", b"")
         mark = mark.decode() if isinstance(mark, bytes) else str(mark)
         if isinstance(item, h5py.Group):
-            self.kind = "struct"
-            self.dims = (self._num_records(), 1)
+            self.kind, self.size = "struct", self._num_records()
+            self.dims: tuple[int, ...] = (self.size, 1)
             return
-        references = item.dtype == h5py.ref_dtype
-        kinds = {"char": "char", "cell": "cell", "struct": "struct"}
-        self.kind = kinds.get(mark, "cell" if references else "number")
+        self.kind = "cell" if item.dtype == h5py.ref_dtype else "number"
+        if mark in ("char", "cell", "struct"):
+            self.kind = mark
         self._type = MAT73_NUMBERS.get(mark, "f8")
         self._is_empty = bool(item.attrs.get("MATLAB_empty", 0))
         dims = item[()] if self._is_empty else reversed(item.shape)
         self.dims = tuple(map(int, dims))
+        self.size = math.prod(self.dims)
         check_expansion(item.size * item.dtype.itemsize, item.id.get_storage_size())
         if self._is_empty and (self.size or min(self.dims, default=0) < 0):
             raise ValueError(f"an empty value claims {self.size:,} elements")
@@ -401,16 +375,15 @@ class _Node73(Node):
     def rows(self) -> list[str]:
         return ["".join(map(chr, row)) for row in self._item[()].T] if self.size else []
 
-    def cells(self) -> Iterator[Node]:
+    def cells(self) -> "Iterator[_Node73]":
         if self.size:
             for reference in self._item[()].ravel():
                 yield _Node73(self._file[reference], self._file)
 
-    def records(self) -> Iterator[Iterator[tuple[str, Node]]]:
-        for i in range(self.size):
-            yield self._fields(i)
+    def records(self) -> "Iterator[Iterator[tuple[str, _Node73]]]":
+        return map(self._fields, range(self.size))
 
-    def _fields(self, i: int) -> Iterator[tuple[str, Node]]:
+    def _fields(self, i: int) -> "Iterator[tuple[str, _Node73]]":
         for name, child in members(self._item):
             if self._is_array:
                 child = self._file[child[()].ravel()[i]]
@@ -419,10 +392,12 @@ class _Node73(Node):
     def raw(self) -> Iterator[bytes]:
         pieces, num_bytes = [b""], 0
         for node in self.cells():
-            assert isinstance(node, _Node73)
             pieces += [node._item[()].tobytes(), SEPARATOR]
             num_bytes += len(pieces[-2]) + 1024
             if num_bytes >= 16 * PIECE:
                 yield b"".join(pieces)
                 pieces, num_bytes = [b""], 0
         yield b"".join(pieces)
+
+
+Node = _Node5 | _Node73

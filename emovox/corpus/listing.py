@@ -33,9 +33,6 @@ class Files:
     def is_dir(self, name: str) -> bool:
         return (self.root / name).is_dir()
 
-    def is_file(self, name: str) -> bool:
-        return (self.root / name).is_file()
-
     def state(self, name: str) -> FileState | None:
         """Return size and time of a file, which change with its content; None if it is missing."""
         return file_state(self.root / name)
@@ -43,8 +40,7 @@ class Files:
     def folder_state(self, name: str) -> list[tuple[str, FileState | None]] | None:
         """Return the state of all files of a folder, since its own time does not follow them."""
         with contextlib.suppress(OSError):  # the track will be dropped with the reason
-            paths = sorted((self.root / name).iterdir())
-            return [(path.name, file_state(path)) for path in paths]
+            return [(p.name, file_state(p)) for p in sorted((self.root / name).iterdir())]
         return None
 
     def walk(self, below: str, leave_out: Callable[[str, str], None]) -> Iterator[Entry]:
@@ -108,9 +104,6 @@ class RemoteFiles(Files):
 
     def is_dir(self, name: str) -> bool:
         return name in self._folders
-
-    def is_file(self, name: str) -> bool:
-        return name in self._states
 
     def state(self, name: str) -> FileState | None:
         return self._states.get(name)

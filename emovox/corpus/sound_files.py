@@ -5,9 +5,10 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import chain
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, overload
 
@@ -149,7 +150,10 @@ class AudioTree:
             if not folder.is_dir():
                 raise InputError(f"{folder}: no such folder")
         self.root = root
-        self._persons = _persons(lists_folder(meta, root))
+        lists = lists_folder(meta, root)
+        self._persons: dict[str, list[str]] = {}  # spellings of the name of each identity
+        for name, identity in (read_names(lists) if (lists / META).is_file() else {}).items():
+            self._persons.setdefault(identity, []).append(name)
         prefixes = [f"{part}{folder}" for part in _prefixes(PARTS) for folder in _prefixes(BETWEEN)]
         self._bases = [prefix for prefix in prefixes if (root / prefix).is_dir()]
         self._files, self._lock = Files(root), threading.Lock()
@@ -158,8 +162,7 @@ class AudioTree:
 
     def find(self, track_id: str) -> Path | None:
         """Return the first file with the track's names, by folder, then by ending, or None."""
-        key = _parse(track_id)
-        return self._first(name for base in self._bases for name in self._named(base, key))
+        return self._first(self._all_named(_parse(track_id)))
 
     def locate(
         self,
@@ -183,14 +186,13 @@ class AudioTree:
         sources = [] if source is None else self._spelt(source, key)
         # Files beside the source are other recordings, whatever their numbers.
         beside = {name.rpartition("/")[0] for name in sources}
-        named = self._all_named(key)
+        named = list(self._all_named(key))
         sounds = (n for n in named if _rank(n) < VIDEO and n.rpartition("/")[0] not in beside)
         if sources and (path := self._first(sounds)):
             return Sound(path)
         if path := self._first(name for each in sources for name in self._sound_of(each)):
             return _part(path, start_ms, end_ms)
-        path = self._first(named)
-        return Sound(path) if path else None
+        return Sound(path) if (path := self._first(named)) else None
 
     def find_pictures(self, track_id: str, place: Place) -> Sound | None:
         """Return the video, or the folder of JPEGs, that shows a track.
@@ -222,8 +224,8 @@ class AudioTree:
         paths = (self.root / name for name in names)
         return next((path for path in paths if safely(path.is_file)), None)
 
-    def _all_named(self, key: TrackKey) -> list[str]:
-        return [name for base in self._bases for name in self._named(base, key)]
+    def _all_named(self, key: TrackKey) -> Iterator[str]:
+        return chain.from_iterable(self._named(base, key) for base in self._bases)
 
     def _named(self, base: str, key: TrackKey) -> list[str]:
         """Return the files with the names of a track below a folder, best ending first."""
@@ -292,15 +294,6 @@ def _rank(name: str) -> int:
     if ending in PREFERRED:
         return PREFERRED.index(ending)
     return VIDEO - 1 if ending in AUDIO_ENDINGS else VIDEO + (ending not in MEDIA_ENDINGS)
-
-
-def _persons(folder: Path) -> dict[str, list[str]]:
-    """Return the spellings of each identity's name; empty if the folder has no vox1_meta.csv."""
-    persons: dict[str, list[str]] = {}
-    if (folder / META).is_file():
-        for name, identity in read_names(folder).items():
-            persons.setdefault(identity, []).append(name)
-    return persons
 
 
 def _prefixes(folders: tuple[str, ...]) -> list[str]:

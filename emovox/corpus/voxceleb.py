@@ -91,17 +91,15 @@ def read_boxes(path: Path, name: str) -> Boxes:
     import numpy as np
 
     rows: dict[int, list[float]] = {}
-    bad_lines = []
-    body = 0
+    bad_lines, body = [], 0
     for number, line in enumerate(lines, start=1):
         if line.startswith("FRAME"):
             body = number
         elif body and line.strip():
-            row = _box_row(line)
-            if row is None:
-                bad_lines.append(number)
-            else:
+            if row := _box_row(line):
                 rows[row[0]] = row[1]
+            else:
+                bad_lines.append(number)
     if not rows:
         why = f"no readable row after line {body}" if body else "no line starting with FRAME"
         raise TrackError("boxes", "NoBoxes", f"{name}: {why}; expected FRAME X Y W H")
@@ -113,14 +111,13 @@ def read_boxes(path: Path, name: str) -> Boxes:
 
 
 def _box_row(line: str) -> tuple[int, list[float]] | None:
-    fields = line.split()
+    number, *fields = line.split()
     try:
-        frame, box = int(fields[0]), [float(v) for v in fields[1:]]
+        frame, box = int(number), list(map(float, fields))
     except ValueError:
         return None
-    if len(box) != 4 or not all(map(math.isfinite, box)) or min(box[2:]) <= 0:
-        return None
-    return (frame, box) if 0 <= frame <= MAX_FRAME else None
+    is_box = len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) > 0
+    return (frame, box) if is_box and 0 <= frame <= MAX_FRAME else None
 
 
 def lists_folder(meta: Path | None, root: Path) -> Path:
@@ -160,13 +157,11 @@ def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict
     rows = []
     for fields in lines:
         row = dict(zip(header, (field.strip() for field in fields), strict=False))
-        if not all(row.get(column) for column in columns):
-            if not any(row.values()):
-                continue
-            raise InputError(
-                f"{path}: line {lines.line_num}: empty value; needs {', '.join(columns)}"
-            )
-        rows.append(row)
+        if all(row.get(column) for column in columns):
+            rows.append(row)
+        elif any(row.values()):
+            where = f"{path}: line {lines.line_num}"
+            raise InputError(f"{where}: empty value; needs {', '.join(columns)}")
     return rows
 
 

@@ -56,14 +56,10 @@ def plan_demo(config: DemoConfig) -> list[DemoTrack]:
     for speaker, video, number in product(*sizes):
         seeds = (config.seed, speaker, video, number)
         rng = np.random.default_rng([*seeds, 0])
-        tracks.append(
-            DemoTrack(
-                TrackKey(f"demo{speaker:02d}", f"scene{speaker:02d}x{video:02d}", number + 1),
-                emotion=ACTED[rng.choice(len(ACTED), p=SHARES)],
-                seconds=round(rng.uniform(config.min_seconds, config.max_seconds), 2),
-                seeds=seeds,
-            )
-        )
+        key = TrackKey(f"demo{speaker:02d}", f"scene{speaker:02d}x{video:02d}", number + 1)
+        emotion = ACTED[rng.choice(len(ACTED), p=SHARES)]
+        seconds = round(rng.uniform(config.min_seconds, config.max_seconds), 2)
+        tracks.append(DemoTrack(key, emotion, seconds, seeds))
     return tracks
 
 
@@ -88,9 +84,9 @@ def write_track(root: Path, track: DemoTrack) -> Path:
     seed, speaker, _, _ = track.seeds
     voice = Speaker.draw(np.random.default_rng([seed, speaker, 3]))
     rng = np.random.default_rng([*track.seeds, 4])
-    utterance = speak(voice, PROSODIES[track.emotion], track.seconds, rng)
+    samples, jaw = speak(voice, PROSODIES[track.emotion], track.seconds, rng)
     with replace_file(path) as temporary:
-        _encode(temporary, utterance.samples, _pictures(track, utterance.jaw, rng))
+        _encode(temporary, samples, _pictures(track, jaw, rng))
     return path
 
 

@@ -52,16 +52,14 @@ class Speaker:
         return cls(pitch, rng.uniform(0.92, 1.02) if low else rng.uniform(1.05, 1.18), 4.2)
 
 
-@dataclass(frozen=True)
-class Utterance:
-    """The sound of an utterance and the opening of the jaw."""
+def speak(
+    voice: Speaker, prosody: Prosody, seconds: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Synthesize nonsense syllables.
 
-    samples: np.ndarray  # float32 `[L]`, 16 kHz, within -1..1
-    jaw: np.ndarray  # float64 `[L / 80]`, 0..1, one value per 5 ms
-
-
-def speak(voice: Speaker, prosody: Prosody, seconds: float, rng: np.random.Generator) -> Utterance:
-    """Synthesize nonsense syllables."""
+    Return the samples, float32 `[L]` at 16 kHz within -1..1, and the opening of the jaw, float64
+    `[L / 80]` within 0..1, one value per 5 ms.
+    """
     num_frames = round(seconds * SAMPLE_RATE / FRAME)
     time = np.arange(num_frames) * FRAME / SAMPLE_RATE
     rate = voice.rate * prosody.rate
@@ -83,7 +81,7 @@ def speak(voice: Speaker, prosody: Prosody, seconds: float, rng: np.random.Gener
     sound = _through_formants(source, vowels[syllable]) * np.repeat(0.02 + jaw, FRAME)
     level = 0.1 * prosody.energy / max(float(np.sqrt(np.mean(sound**2))), 1e-9)
     samples = np.tanh(sound * level) + rng.normal(0, 5e-4, len(sound))
-    return Utterance(samples.astype(np.float32), jaw)
+    return samples.astype(np.float32), jaw
 
 
 def _glottis(pitch: np.ndarray, prosody: Prosody, rng: np.random.Generator) -> np.ndarray:

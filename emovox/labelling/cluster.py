@@ -176,13 +176,11 @@ class RayEngine:
     def room(self) -> int:
         """Return the number of actors that fit on the nodes."""
         room = 0
-        for node in self.ray.nodes():
-            if node["Alive"]:
-                resources = node["Resources"]
-                here = resources.get("CPU", 0) // self.cpus
-                if self.gpus:
-                    here = min(here, resources.get("GPU", 0) / self.gpus + ROUNDING)
-                room += int(here)
+        for resources in (node["Resources"] for node in self.ray.nodes() if node["Alive"]):
+            here = resources.get("CPU", 0) // self.cpus
+            if self.gpus:
+                here = min(here, resources.get("GPU", 0) / self.gpus + ROUNDING)
+            room += int(here)
         return room
 
     def get(self, reference: Any, seconds: float | None = None) -> Any:
@@ -209,8 +207,6 @@ class RayEngine:
 
 @dataclass(eq=False)
 class _Actor:
-    """An actor as the driver sees it."""
-
     handle: Any
     num_running: int = 0  # calls
 
@@ -272,11 +268,10 @@ class _Run:
         left = f"{len(calls) + len(self._waiting)} shards, with {len(self._actors)} actors"
         line = f"emovox: no result for {SILENT_SECONDS:.0f} s; waiting for {left}"
         tqdm.write(line, file=sys.stderr)
-        reports = read_reports(self._state, calls)
-        for shard, reference in calls.items():
-            report = reports.get(shard.fingerprint)
-            if report is not None and report != self._before.get(shard.fingerprint):
-                self._known.add(reference)
+        references = {shard.fingerprint: reference for shard, reference in calls.items()}
+        for name, report in read_reports(self._state, calls).items():
+            if report != self._before.get(name):
+                self._known.add(references[name])
                 yield report
 
     def _start_missing(self) -> None:
@@ -291,7 +286,6 @@ class _Run:
             self._starting[actor.handle.ready.remote()] = actor
 
     def _submit(self) -> None:
-        """Submit shards to actors with room."""
         for actor in self._actors:
             while self._waiting and actor.num_running < self._capacity:
                 job = self._waiting.popleft()

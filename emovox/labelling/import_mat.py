@@ -191,15 +191,13 @@ class _Tracks:
         self._ids, self._sets = found.ids, found.sets
         lengths = [len(column) for column in (found.names, found.ids, found.sets)]
         if len(set(lengths)) > 1:
-            raise InputError(
-                f"{where}: images.name, id and set differ in length: {', '.join(map(str, lengths))}"
-            )
+            shown = ", ".join(map(str, lengths))
+            raise InputError(f"{where}: images.name, id and set differ in length: {shown}")
         widths = Counter(x.shape[1] for x in found.logits if x.ndim == 2 and x.size)
         if widths and len(EMOTIONS) not in widths:
-            raise InputError(
-                f"{where}: wavLogits has {widths.most_common(1)[0][0]} columns, expected "
-                f"{len(EMOTIONS)}: {', '.join(EMOTIONS)}"
-            )
+            fact = f"wavLogits has {widths.most_common(1)[0][0]} columns"
+            expected = f"{len(EMOTIONS)}: {', '.join(EMOTIONS)}"
+            raise InputError(f"{where}: {fact}, expected {expected}")
         self.keys: list[TrackKey] = []  # tracks with rows, sorted by track_id
         self.splits: dict[str, str] = {}
         self.dropped: list[Dropped] = []  # the other tracks
@@ -295,10 +293,9 @@ class _Tracks:
             name, listed = key.track_id, official_split(key, lists)
             if listed != (split := self.splits[name]):
                 self.disagreements.append({"track_id": name, "file": split, "lists": listed})
-                if len(self.disagreements) <= MAX_EXAMPLES:
-                    self.notes.append(
-                        f"{name}: {split} in the file, {listed} in the official lists"
-                    )
+        for each in self.disagreements[:MAX_EXAMPLES]:
+            splits = f"{each['file']} in the file, {each['lists']} in the official lists"
+            self.notes.append(f"{each['track_id']}: {splits}")
         if self.disagreements:
             self.notes.append(
                 f"{len(self.disagreements):,} tracks have another split in the official lists; "
@@ -310,20 +307,16 @@ class _Tracks:
         for split in schema.SPLITS:
             keys = [key for key in self.keys if self.splits[key.track_id] == split]
             for start in range(0, len(keys), CHUNK_TRACKS):
-                yield self._chunk(split, keys[start : start + CHUNK_TRACKS])
-
-    def _chunk(self, split: str, keys: list[TrackKey]) -> Chunk:
-        tracks, logits, indices = [], [], []
-        for key in keys:
-            cell, index = self._rows[key.track_id]
-            rows = self._found.logits[cell]
-            if index is None:
-                index = np.arange(len(rows))
-            order = np.argsort(index)
-            tracks.append(TrackRow(key, len(rows), int(index[order[-1]]) + 1))
-            logits.append(rows[order])
-            indices.append(index[order])
-        outputs = np.concatenate(logits).astype(np.float32, copy=False)
-        index = np.concatenate(indices)
-        table = frame_table(tracks, index, outputs, schema.STEP_MS, schema.EIGHT)
-        return Chunk(split, tracks, table)
+                tracks, logits, indices = [], [], []
+                for key in keys[start : start + CHUNK_TRACKS]:
+                    cell, given = self._rows[key.track_id]
+                    rows = self._found.logits[cell]
+                    index = np.arange(len(rows)) if given is None else given
+                    order = np.argsort(index)
+                    tracks.append(TrackRow(key, len(rows), int(index[order[-1]]) + 1))
+                    logits.append(rows[order])
+                    indices.append(index[order])
+                outputs = np.concatenate(logits).astype(np.float32, copy=False)
+                index = np.concatenate(indices)
+                table = frame_table(tracks, index, outputs, schema.STEP_MS, schema.EIGHT)
+                yield Chunk(split, tracks, table)

@@ -61,7 +61,11 @@ class Lease:
         except FileExistsError:
             is_free = False
         if not is_free:
-            self._wait_until_dead()
+            before = self._read()
+            for _ in range(MISSED_HEARTBEATS):  # until the owner counts as dead
+                time.sleep(REFRESH_SECONDS)
+                if (now := self._read()) and now != before:
+                    raise EmovoxError(_busy(self._out))
             self._write()
             time.sleep(REFRESH_SECONDS)  # lets a simultaneous takeover finish
         if not self._is_ours():
@@ -86,15 +90,6 @@ class Lease:
                 "life; this one stops"
             )
 
-    def _wait_until_dead(self) -> None:
-        """Return once the owner counts as dead; raise `EmovoxError` if it is alive."""
-        before = self._read()
-        for _ in range(MISSED_HEARTBEATS):
-            time.sleep(REFRESH_SECONDS)
-            now = self._read()
-            if now and now != before:
-                raise EmovoxError(_busy(self._out))
-
     def _keep(self) -> None:
         while not self._ended.wait(REFRESH_SECONDS) and not self._lost:
             with contextlib.suppress(OSError):  # the next attempt may be in time
@@ -104,16 +99,14 @@ class Lease:
                     self._write()
 
     def _is_ours(self) -> bool:
-        ours = self._read().startswith(self._token)
-        if ours:
+        if ours := self._read().startswith(self._token):
             self._seen = time.monotonic()
         return ours
 
     def _read(self) -> str:
-        try:
+        with contextlib.suppress(FileNotFoundError):
             return self._path.read_text()
-        except FileNotFoundError:
-            return ""
+        return ""
 
     def _write(self, *, new: bool = False) -> None:
         self._path.write_text(f"{self._token} {self._count}\n", new=new)

@@ -1,5 +1,6 @@
 """Datasets of a user's own labels and values, for which no teacher ran."""
 
+import contextlib
 import hashlib
 import math
 import os
@@ -238,19 +239,16 @@ class _Labels:
 
     def chunks(self) -> Iterator[Chunk]:
         """Yield the rows of all tracks, sorted within each split."""
-        for split, tracks in self.tracks.items():
-            for start in range(0, len(tracks), CHUNK_TRACKS):
-                yield self._chunk(split, tracks[start : start + CHUNK_TRACKS])
-
-    def _chunk(self, split: str, tracks: list[TrackRow]) -> Chunk:
-        rows = np.concatenate([self._rows[track.track_id] for track in tracks])
-        if self._frames is None:
-            rows = rows.repeat([track.n_frames for track in tracks])
-            index = np.concatenate([np.arange(track.n_frames) for track in tracks])
-        else:
-            index = self._index[rows]
-        table = frame_table(tracks, index, self._output[rows], self._step, self._columns)
-        return Chunk(split, tracks, self._with_others(table, rows))
+        for split, of_split in self.tracks.items():
+            for start in range(0, len(of_split), CHUNK_TRACKS):
+                tracks = of_split[start : start + CHUNK_TRACKS]
+                rows = np.concatenate([self._rows[track.track_id] for track in tracks])
+                index = self._index[rows]
+                if self._frames is None:
+                    rows = rows.repeat([track.n_frames for track in tracks])
+                    index = np.concatenate([np.arange(track.n_frames) for track in tracks])
+                table = frame_table(tracks, index, self._output[rows], self._step, self._columns)
+                yield Chunk(split, tracks, self._with_others(table, rows))
 
     def _with_others(self, table: pa.Table, rows: np.ndarray) -> pa.Table:
         """Append the columns of faces and embeddings."""
@@ -354,9 +352,8 @@ def _read_index(frames: pa.Table, step_ms: int) -> np.ndarray:
     index = numbers.astype(np.int64)
     if name == "frame_index":
         return index
-    if len(off := np.flatnonzero(index % step_ms)):
-        time_ms = index[off[0]]
-        raise InputError(f"frames: timestamp_ms {time_ms} is not a multiple of {step_ms}")
+    if len(off := index[index % step_ms != 0]):
+        raise InputError(f"frames: timestamp_ms {off[0]} is not a multiple of {step_ms}")
     return index // step_ms
 
 
@@ -372,13 +369,10 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
     value = row.get(name)
     if value is None or value != value:
         return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.inf
-    if not math.isfinite(number):
-        raise TrackError("labels", "BadTime", f"{name} is {str(value)[:40]!r}")
-    return number
+    with contextlib.suppress(TypeError, ValueError, OverflowError):
+        if math.isfinite(number := float(value)):
+            return number
+    raise TrackError("labels", "BadTime", f"{name} is {str(value)[:40]!r}")
 
 
 def _whole(row: Mapping[str, Any], name: str) -> int | None:

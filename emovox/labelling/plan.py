@@ -145,14 +145,13 @@ def plan_shards(
     The end of a shard depends on the names of the tracks alone: a corpus that grows or shrinks
     changes only the shards of the tracks in question.
     """
-    group: list[Track] = []
+    groups: list[list[Track]] = [[]]
     for track in tracks:
-        group.append(track)
+        groups[-1].append(track)
         ends_here = fraction(f"shard {track.track_id}") < 1 / shard_tracks
-        if ends_here or len(group) >= MAX_SHARD_GROWTH * shard_tracks:
-            yield Shard(_fingerprint(files, group, settings), tuple(group))
-            group = []
-    if group:
+        if ends_here or len(groups[-1]) >= MAX_SHARD_GROWTH * shard_tracks:
+            groups.append([])
+    for group in filter(None, groups):
         yield Shard(_fingerprint(files, group, settings), tuple(group))
 
 

@@ -39,12 +39,16 @@ class Sources:
 
     def local(self, track: Track) -> Path:
         """Return the local path of a track's video or JPEGs; TrackError if it cannot be fetched."""
+        root = self._root
         if not is_remote(self._root):
-            return self._root / track.source
+            return root / track.source
         while self._fetched and self._fetched[0][0] != track.source:
             self._remove()
         while len(self._fetched) <= AHEAD and (ahead := next(self._next, None)):
-            self._fetch(ahead)
+            copies, is_folder = ExitStack(), ahead.faces is FaceSource.DENSE
+            copy = local_copy(root / ahead.source, is_folder=is_folder)
+            copied = self._threads.submit(copies.enter_context, copy)
+            self._fetched.append((ahead.source, copies, copied))
             if self._fetched[0][0] != track.source:  # the source of a track that was skipped
                 self._remove()
         try:
@@ -54,12 +58,6 @@ class Sources:
                 raise
             name = error_name(error, self._root)
             raise TrackError("open", name, error.strerror or "cannot be fetched") from error
-
-    def _fetch(self, track: Track) -> None:
-        copies = ExitStack()
-        copy = local_copy(self._root / track.source, is_folder=track.faces is FaceSource.DENSE)
-        copied = self._threads.submit(copies.enter_context, copy)
-        self._fetched.append((track.source, copies, copied))
 
     def _remove(self) -> None:
         _, copies, copied = self._fetched.popleft()

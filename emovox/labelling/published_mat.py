@@ -127,9 +127,6 @@ class FaceImages:
         """Return lines for the user on tracks whose frames could not be numbered."""
         if self._numbers is None:
             return ["face images are not numbered in the file; frames are counted row by row"]
-        if not self._num_misfits:
-            return []
-        return [
-            f"{self._num_misfits:,} tracks have face images that do not match their rows of logits;"
-            " their frames are counted row by row"
-        ]
+        fact = "tracks have face images that do not match their rows of logits"
+        line = f"{self._num_misfits:,} {fact}; their frames are counted row by row"
+        return [line] if self._num_misfits else []

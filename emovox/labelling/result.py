@@ -65,18 +65,15 @@ class BuildResult:
             f"shards    {self.num_built:,} built, {self.num_shards - self.num_built:,} reused, "
             f"in {self.seconds:.1f} s"
         )
-        if self.num_built and self.totals["media_seconds"] and self.totals["frames"]:
-            lines.append(self._bound())
-        return "\n".join(lines)
-
-    def _bound(self) -> str:
         media, teacher, wait = (self.totals[f"{n}_seconds"] for n in ("media", "teacher", "wait"))
-        num_tracks = self.totals["tracks"] + self.totals["dropped"]
-        return (
-            f"speed     media {1000 * media / num_tracks:.1f} ms per track, teacher "
-            f"{self.totals['frames'] / max(teacher, 1e-9):,.0f} crops/s, per worker; "
-            f"bound by {'media' if media > wait else 'the teacher'}"
-        )
+        if self.num_built and media and self.totals["frames"]:
+            num_tracks = self.totals["tracks"] + self.totals["dropped"]
+            lines.append(
+                f"speed     media {1000 * media / num_tracks:.1f} ms per track, teacher "
+                f"{self.totals['frames'] / max(teacher, 1e-9):,.0f} crops/s, per worker; "
+                f"bound by {'media' if media > wait else 'the teacher'}"
+            )
+        return "\n".join(lines)
 
 
 def summarize(
@@ -101,14 +98,6 @@ def summarize(
             repeated.setdefault(what, [0, example])[0] += count
     notes += [f"{count:,} {what}: {example}" for what, (count, example) in repeated.items()]
     num_planned = manifest["totals"]["tracks"] + manifest["totals"]["dropped"]
-    return BuildResult(
-        out=plan.config.out,
-        manifest=manifest,
-        reasons=count_reasons(dropped),
-        notes=notes,
-        num_built=num_built,
-        num_shards=len(reports),
-        seconds=seconds,
-        totals=totals,
-        too_many_dropped=len(dropped) > plan.config.max_dropped * num_planned,
-    )
+    too_many = len(dropped) > plan.config.max_dropped * num_planned
+    found = (plan.config.out, manifest, count_reasons(dropped), notes)
+    return BuildResult(*found, num_built, len(reports), seconds, totals, too_many)

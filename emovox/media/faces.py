@@ -92,10 +92,8 @@ def resize(face: np.ndarray, size: int) -> np.ndarray:
     while face.shape[0] >= 2 * size and face.shape[0] % 2 == 0:
         half = face.shape[0] // 2
         face = cv2.resize(face, (half, half), interpolation=cv2.INTER_AREA)
-    shrinks = face.shape[0] > size
-    return cv2.resize(
-        face, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
-    )
+    method = cv2.INTER_AREA if face.shape[0] > size else cv2.INTER_LINEAR
+    return cv2.resize(face, (size, size), interpolation=method)
 
 
 def sharpness(face: np.ndarray) -> float:

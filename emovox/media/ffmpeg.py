@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
 from itertools import chain
@@ -57,18 +57,15 @@ def find_program() -> str | None:
 
     None if neither is installed, or if the package ffmpeg-python of the extra `ffmpeg` is missing.
     """
-    try:
+    with suppress(ImportError, RuntimeError):
         import ffmpeg  # noqa: F401
-    except ImportError:
-        return None
-    if found := shutil.which("ffmpeg"):
-        return found
-    try:
+
+        if found := shutil.which("ffmpeg"):
+            return found
         import imageio_ffmpeg
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):
-        return None
+    return None
 
 
 @dataclass(eq=False)
@@ -186,10 +183,8 @@ class FfmpegTrack(VideoTrack):
             "err_detect:v": "explode",  # fail on a damaged frame instead of concealing the damage
             "copyts": None,  # keep the times of the file
         }
-        if (
-            self._reader != "avi"
-        ):  # has decoding times only; elsewhere ffmpeg would estimate by them
-            options["fflags"] = "+igndts"
+        if self._reader != "avi":  # AVI has decoding times only
+            options["fflags"] = "+igndts"  # ffmpeg would estimate by them
         if self.deadline.seconds is not None:  # CPU seconds; stops a child of a killed parent
             options["timelimit"] = math.ceil(self.deadline.seconds) + 1
         begin = (self.start or 0.0) - self.step - SEEK_MARGIN

@@ -44,11 +44,10 @@ def _boxes(corners: object, scores: object, scale: float) -> list[Box]:
     # Frames without a face are None; numpy 2 gets the others as object arrays.
     if corners is None or scores is None:
         return []
-    found = []
     sides = (np.asarray(corners, np.float64) / scale).tolist()
-    for (left, top, right, bottom), score in zip(
-        sides, np.asarray(scores, np.float64).tolist(), strict=True
-    ):
-        if score >= MIN_SCORE and right > left and bottom > top:
-            found.append(Box(left, top, right - left, bottom - top, score))
-    return found
+    found = zip(sides, np.asarray(scores, np.float64).tolist(), strict=True)
+    return [
+        Box(left, top, right - left, bottom - top, score)
+        for (left, top, right, bottom), score in found
+        if score >= MIN_SCORE and right > left and bottom > top
+    ]

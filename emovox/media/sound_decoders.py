@@ -4,6 +4,7 @@ FFmpeg decodes MP4 and related containers from shortly before the start of a par
 whose times are not exact to the sample, from the beginning.
 """
 
+import io
 import os
 import re
 from collections.abc import Iterator
@@ -65,12 +66,8 @@ def open_sound(path: Path) -> "SndFile | AvFile":
         return AvFile(path)
     try:
         return SndFile(path)
-    except (soundfile.LibsndfileError, _NotSeekableError):  # it may not know the codec
+    except (soundfile.LibsndfileError, io.UnsupportedOperation):  # it may not know the codec
         return AvFile(path)
-
-
-class _NotSeekableError(Exception):
-    """libsndfile cannot go to every sample of a file."""
 
 
 def check_form(path: Path, rate: int, channels: int) -> None:
@@ -95,7 +92,7 @@ class SndFile(ExitStack):
         length = self._file.frames / self.rate
         if not self._file.seekable() or length > MAX_FILE_SECONDS or "MPEG" in self._file.subtype:
             self.close()
-            raise _NotSeekableError
+            raise io.UnsupportedOperation("libsndfile cannot go to every sample of this file")
         if self._file.frames > MAX_SAMPLES_PER_BYTE * path.stat().st_size:
             raise InputError(f"{path}: cut short: claims {length:,.0f} s")
         for claimed, found in SNDFILE_SIZES.findall(self._file.extra_info):
@@ -176,7 +173,7 @@ class AvFile(ExitStack):
                 duration = float(stream.duration * stream.time_base)
             elif container.duration is not None and len(container.streams) == 1:
                 duration = container.duration / av.time_base
-        position, end = 0, 0
+        end = 0
         for position, samples in self._samples_from(0):
             end = position + len(samples)
             if duration is not None:

@@ -128,9 +128,8 @@ def batch_spectrogram(samples: "Tensor") -> "Tensor":
     step = max(1, num_utterances if samples.is_cuda else CACHED_SAMPLES // length)
     mirror = torch.arange(NUM_HALF - 2, 0, -1, device=samples.device)
     with torch.no_grad():
-        magnitudes = samples.new_empty(
-            (num_utterances, NUM_BINS, num_frames(length)), dtype=torch.float32
-        )
+        shape = (num_utterances, NUM_BINS, num_frames(length))
+        magnitudes = samples.new_empty(shape, dtype=torch.float32)
         for first in range(0, num_utterances, step):
             part = slice(first, first + step)
             half, mirrored = magnitudes[part, :NUM_HALF], magnitudes[part, NUM_HALF:]
@@ -146,17 +145,13 @@ def _half_spectrogram(samples: "Tensor", out: "Tensor") -> None:
     # Frames as long as the transform, with a window that is zero at the end: no padding per frame.
     beyond = NUM_BINS - FRAME
     window = torch.from_numpy(np.pad(np.hamming(FRAME), (0, beyond))).to(samples)
-    levels = torch.nn.functional.pad(_emphasise(_to_levels(samples)), (0, beyond))
+    peaks = samples.abs().amax(dim=1, keepdim=True)
+    levels = samples * (1 + (LEVELS - 1) * (peaks <= 1))  # each utterance is tested separately
+    levels = torch.nn.functional.pad(_emphasise(levels), (0, beyond))
     bins = torch.fft.rfft(levels.unfold(1, NUM_BINS, HOP) * window)
     # Takes a third of the time of abs(), which avoids an overflow of the squares.
     squares = torch.view_as_real(bins).square_()
     torch.add(squares[..., 0].mT, squares[..., 1].mT, out=out).sqrt_()
-
-
-def _to_levels(samples: "Tensor") -> "Tensor":
-    """Scale utterances within -1..1 to 16-bit levels; each is tested separately."""
-    peaks = samples.abs().amax(dim=1, keepdim=True)
-    return samples * (1 + (LEVELS - 1) * (peaks <= 1))
 
 
 def _emphasise(levels: "Tensor") -> "Tensor":

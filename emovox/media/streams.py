@@ -43,20 +43,13 @@ def choose_stream(
     container: "av.container.InputContainer", kind: Literal["video", "audio"]
 ) -> tuple[Any, list[str]]:
     """Return the stream of a kind to use, None if there are only attached pictures; and notes."""
-    index, notes = choose(
-        [
-            StreamInfo(
-                stream.index,
-                bool(stream.disposition & Disposition.default),
-                stream.codec_context is not None,
-                getattr(stream.codec_context, "width", 0)
-                * getattr(stream.codec_context, "height", 0),
-            )
-            for stream in getattr(container.streams, kind)
-            if not stream.disposition & STILL
-        ],
-        kind,
-    )
+    found = []
+    for stream in getattr(container.streams, kind):
+        if not stream.disposition & STILL:
+            codec, is_default = stream.codec_context, bool(stream.disposition & Disposition.default)
+            num_pixels = getattr(codec, "width", 0) * getattr(codec, "height", 0)
+            found.append(StreamInfo(stream.index, is_default, codec is not None, num_pixels))
+    index, notes = choose(found, kind)
     return (None if index is None else container.streams[index]), notes
 
 
