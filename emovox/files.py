@@ -238,9 +238,8 @@ def kind_of_file(path: Path) -> str:
         head = file.read(512)
     if not head:
         return "an empty file"
-    for magic, kind in MAGIC.items():
-        if head.startswith(magic):
-            return kind
+    if kinds := [kind for magic, kind in MAGIC.items() if head.startswith(magic)]:
+        return kinds[0]
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if start.startswith((b"<!doctype html", b"<html", b"<head")):
         return "an HTML page"

@@ -41,10 +41,10 @@ class TrackKey:
         """
         for name in (self.identity_id, self.video_id):
             if not is_name(name) or printable(name) != name or len(name) > MAX_NAME:
+                shown = repr(printable(name)[:MAX_NAME])
                 message = (
-                    f"{printable(name)[:MAX_NAME]!r} is not valid as an identity or a video: "
-                    f"empty, '..', not UTF-8, over {MAX_NAME} characters, or contains a slash or a "
-                    "control character"
+                    f"{shown} is not valid as an identity or a video: empty, '..', not UTF-8, over "
+                    f"{MAX_NAME} characters, or contains a slash or a control character"
                 )
                 raise TrackError("plan", "BadName", message)
         if not 0 <= self.track_num <= MAX_TRACK_NUMBER:

@@ -112,33 +112,20 @@ def _track(row: dict[str, str | None], track_id: str, video: str) -> Track:
         message = f"track_id {printable(track_id)[:MAX_SHOWN]!r} is not <identity>/<video>/<number>"
         raise TrackError("plan", "BadName", message)
     boxes = row.get("boxes") or None
-    for name in (video, boxes):
-        if name is not None and not is_below(name):
-            message = "video and boxes are paths below the corpus root"
-            raise TrackError("plan", "BadPath", message)
+    if not all(is_below(name) for name in (video, boxes) if name is not None):
+        raise TrackError("plan", "BadPath", "video and boxes are paths below the corpus root")
     start, end = _seconds(row, "start"), _seconds(row, "end")
     if (start or 0) < 0 or (end is not None and end <= (start or 0)):
         raise TrackError("plan", "BadTime", f"start {start} and end {end} hold no time")
-    return Track(
-        key,
-        video,
-        FaceSource.BOXES if boxes else FaceSource.DETECT,
-        boxes=boxes,
-        start=start,
-        end=end,
-        split=row.get("split") or None,
-    )
+    faces = FaceSource.BOXES if boxes else FaceSource.DETECT
+    return Track(key, video, faces, boxes, start, end, row.get("split") or None)
 
 
 def _seconds(row: dict[str, str | None], column: str) -> float | None:
     value = (row[column] or "").strip()
     if not value:
         return None
-    try:
-        seconds = float(value)
-    except ValueError:
-        seconds = float("nan")
-    if not 0 <= seconds <= MAX_SECONDS:
-        message = f"{column} {value[:MAX_SHOWN]!r} is not a time in seconds"
-        raise TrackError("plan", "BadTime", message)
-    return seconds
+    with contextlib.suppress(ValueError):
+        if 0 <= (seconds := float(value)) <= MAX_SECONDS:
+            return seconds
+    raise TrackError("plan", "BadTime", f"{column} {value[:MAX_SHOWN]!r} is not a time in seconds")

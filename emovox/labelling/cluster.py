@@ -340,10 +340,8 @@ class _Run:
         name = job.shard.fingerprint
         self._losses[name] += 1
         if self._losses[name] > MAX_LOSSES:
-            raise EmovoxError(
-                f"{MAX_LOSSES} actors died on the shard of {job.shard.tracks[0].track_id}; see the "
-                "logs of Ray on its nodes"
-            )
+            lost = f"{MAX_LOSSES} actors died on the shard of {job.shard.tracks[0].track_id}"
+            raise EmovoxError(f"{lost}; see the logs of Ray on its nodes")
         self._waiting.appendleft(job)
 
 

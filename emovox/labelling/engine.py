@@ -143,9 +143,8 @@ class Server(Process):
                 reason = first_line(error)
                 raise EmovoxError(f"the teacher failed on {self._device}: {reason}") from error
         self._address = next(self._addresses)
-        path, settings = self._job.teacher_path, self._job.settings
-        address = str(self._address)
-        self._serving = self.submit(serve_teacher, address, path, settings, self._device)
+        arguments = str(self._address), self._job.teacher_path, self._job.settings, self._device
+        self._serving = self.submit(serve_teacher, *arguments)
 
 
 class Worker(Process):
@@ -275,10 +274,7 @@ class Workers:
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="emovox-", ignore_cleanup_errors=True)
         folder, turns = Path(self._temporary.name), Turns(num_workers)
-        servers = [
-            Server(job, device, folder / f"teacher-{number}")
-            for number, device in enumerate(devices)
-        ]
+        servers = [Server(job, d, folder / f"teacher-{n}") for n, d in enumerate(devices)]
         self._workers = []
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for number in range(num_workers):

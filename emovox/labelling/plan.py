@@ -86,9 +86,8 @@ class BuildPlan:
     def jobs(self, state: Path, done: Container[str]) -> list[ShardJob]:
         """Return the shards that are not in `done`, large ones first so that none ends last."""
         # Workers have their own working folders: paths must be absolute.
-        root, state = (
-            p.absolute() if isinstance(p, Path) else p for p in (self.config.root, state)
-        )
+        paths = (self.config.root, state)
+        root, state = (p.absolute() if isinstance(p, Path) else p for p in paths)
         missing = [shard for shard in self.shards if shard.fingerprint not in done]
         return [
             ShardJob(shard, self.settings, root, state, self.teacher_path, self.config.timeout)

@@ -110,9 +110,8 @@ def _with_progress(
     num_frames, began = 0, time.perf_counter()
     logged = began
     disable = None if show else True  # None: unless stderr is a terminal
-    with tqdm(
-        total=num_tracks, initial=num_seen, unit="track", disable=disable, dynamic_ncols=True
-    ) as bar:
+    shown = {"unit": "track", "disable": disable, "dynamic_ncols": True}
+    with tqdm(total=num_tracks, initial=num_seen, **shown) as bar:
         for report in running:
             num_frames += report.num_frames
             num_seen += report.num_tracks

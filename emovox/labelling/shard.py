@@ -96,12 +96,11 @@ def _check_child(job: ShardJob, track: Track) -> None:
 
 def _worker_died(error: TrackError) -> TrackError:
     """Return the error of a track on which workers died, with the failure of the child process."""
-    message = "the process died or hung on this track"
+    reason = error.message
     if error.error != "WorkerDied":
-        message += f"; in a child process: {error.error}: {error.message}"
-    elif error.message:
-        message += f"; {error.message}"
-    return TrackError("decode", "WorkerDied", message)
+        reason = f"in a child process: {error.error}: {reason}"
+    texts = filter(None, ("the process died or hung on this track", reason))
+    return TrackError("decode", "WorkerDied", "; ".join(texts))
 
 
 def _build_track(

@@ -51,8 +51,7 @@ class Display:
         """Return a frame as displayed; `aspect` is the width to height of its stored pixels."""
         side = frame.side_data.get(Type.DISPLAYMATRIX)
         matrix = None if side is None else struct.unpack("9i", bytes(side))
-        chain = filters(frame.width, frame.height, aspect, matrix)
-        if chain:
+        if chain := filters(frame.width, frame.height, aspect, matrix):
             frame = self._filtered(frame, chain)
         picture = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
         return np.ascontiguousarray(picture)

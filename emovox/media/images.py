@@ -1,5 +1,6 @@
 """Grid frames that are files already: the published tree of dense face frames."""
 
+import contextlib
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,11 +65,8 @@ def _read(path: Path) -> np.ndarray:
         raise TrackError("decode", error_name(error), message) from error
     if data.startswith(JPEG_START) and JPEG_END not in data:  # OpenCV fills the rest with grey
         raise TrackError("decode", "Truncated", f"{path.name} ends inside the picture")
-    pixels = np.frombuffer(data, np.uint8)
-    try:
-        image = cv2.imdecode(pixels, cv2.IMREAD_COLOR_RGB) if data else None
-    except cv2.error:  # the header gives more pixels than OpenCV allows
-        image = None
-    if image is None:
-        raise TrackError("decode", "InvalidData", f"{path.name} is not an image")
-    return image
+    with contextlib.suppress(cv2.error):  # empty, or more pixels than OpenCV allows
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if image is not None:
+            return image
+    raise TrackError("decode", "InvalidData", f"{path.name} is not an image")

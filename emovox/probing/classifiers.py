@@ -74,7 +74,7 @@ class FoldScores:
             "num_folds": len(self.accuracy),
             "accuracy": _summary(self.accuracy),
             "recall": _summary(self.recall),
-            "confusion": [list(row) for row in self.confusion],
+            "confusion": list(map(list, self.confusion)),
             "num_unfinished": self.num_unfinished,
         }
 
@@ -156,7 +156,7 @@ def _score(
         hits = predicted == expected
         accuracy.append(float(hits.mean()))
         recall.append(float(np.mean([hits[expected == k].mean() for k in np.unique(expected)])))
-    matrix = tuple(tuple(row) for row in confusion.tolist())
+    matrix = tuple(map(tuple, confusion.tolist()))
     return FoldScores(folds.name, tuple(accuracy), tuple(recall), matrix, num_unfinished)
 
 

@@ -4,6 +4,7 @@ import importlib.util
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,10 @@ def kind_of_model(name_or_path: str) -> str:
     ConfigError if it is neither, InputError for a file that does not state its network.
     """
     path = Path(name_or_path)
-    names: dict[str, str] = {}
-    files: dict[str, str] = {}
+    names, files = dict[str, str](), dict[str, str]()
     for kind, registry in ((TEACHER, TEACHERS), (STUDENT, STUDENTS)):
         names |= dict.fromkeys([*registry.embedded, *registry.released], kind)
-        files |= {file: kind for known in registry.released.values() for file in known}
+        files |= dict.fromkeys(chain(*registry.released.values()), kind)
     names[EGEMAPS] = EGEMAPS
     if name_or_path in names:
         return names[name_or_path]
@@ -118,8 +118,7 @@ def egemaps() -> Callable[[Samples], np.ndarray]:
     """Return a function that computes eGeMAPSv02, 88 functionals (Eyben et al., 2016)."""
     with explained(EGEMAPS):
         import opensmile
-    features, level = opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals
-    smile = opensmile.Smile(feature_set=features, feature_level=level)
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
     return lambda samples: np.asarray(smile(samples, SAMPLE_RATE)[0, :, 0])
 
 
@@ -135,8 +134,7 @@ def video_features(
     found, logits = Features(), []
     paths = [utterance.path for utterance in corpus.utterances]
     with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
-        folder = Path(name)
-        labelled = label_videos(paths, teacher, folder, device, "auto", num_jobs)
+        labelled = label_videos(paths, teacher, Path(name), device, "auto", num_jobs)
         dataset, track_ids, dropped = labelled
         for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
             if track_id in dataset:

@@ -113,8 +113,7 @@ class ProbeResult:
         chance = 1 / len(self.counts)
         shares = {f"largest class ({label})": count / self.num_utterances, "chance": chance}
         for what, share in shares.items():
-            row = Row(what, accuracy=share, unweighted_average_recall=chance, source="computed")
-            rows.append(row)
+            rows.append(Row(what, None, None, None, share, None, chance, source="computed"))
         return [*rows, *PUBLISHED.get(self.layout, ())]
 
     def to_pandas(self) -> DataFrame:
