@@ -127,13 +127,9 @@ def _read_crops(
     cv2.setNumThreads(1)
     wanted = {row["frame_index"]: row for row in rows}
     crops, limit = [], Deadline(TIMEOUT)
-    media = (
-        ImageTrack(place.path, step, limit)
-        if place.path.is_dir()
-        else VideoTrack(place.path, step, place.start, place.end, limit)
-    )
+    kind = ImageTrack if place.path.is_dir() else VideoTrack
     try:
-        for frame in media:
+        for frame in kind(place.path, step, place.start, place.end, limit):
             row = wanted.get(frame.index)
             if row and abs(frame.pts * 1000 - row["pts_ms"]) < TOLERANCE:
                 box = Box(*(row[f"box_{side}"] for side in "xywh"))

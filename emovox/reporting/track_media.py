@@ -89,16 +89,13 @@ def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
-def _open_pictures(
-    tree: AudioTree, track_id: str, place: Place, step: float
-) -> VideoTrack | ImageTrack | None:
+def _open_pictures(tree: AudioTree, track_id: str, place: Place, step: float) -> VideoTrack | None:
     """Return the grid frames of a track, from its source or a video with its names, or None."""
     found, deadline = tree.find_pictures(track_id, place), Deadline(TIMEOUT)
     if found is None:
         return None
-    if found.path.is_dir():
-        return ImageTrack(found.path, step, deadline=deadline)
-    return VideoTrack(found.path, step, found.start, found.end, deadline)
+    kind = ImageTrack if found.path.is_dir() else VideoTrack
+    return kind(found.path, step, found.start, found.end, deadline)
 
 
 def _sound(track: ReportTrack, place: Sound | None) -> tuple[str | None, str]:
@@ -114,7 +111,7 @@ def _sound(track: ReportTrack, place: Sound | None) -> tuple[str | None, str]:
 
 
 def _pictures(
-    track: ReportTrack, frames: VideoTrack | ImageTrack | None, boxes: Boxes | None
+    track: ReportTrack, frames: VideoTrack | None, boxes: Boxes | None
 ) -> tuple[dict[int, str], str]:
     """Return faces of a track as data URIs by frame index, and the problem if some are missing."""
     if boxes is None:
