@@ -55,8 +55,6 @@ def check_contents(corpus: Corpus) -> None:
 def _split(
     root: Path, groups: list[list[str]], digest: Callable[[Path], object]
 ) -> list[list[str]]:
-    """Split groups of files by a digest of each."""
-
     def of(name: str) -> object:
         try:
             return digest(root / name)

@@ -212,8 +212,6 @@ class _Actor:
 
 
 class _Run:
-    """One run: its actors and their shards."""
-
     def __init__(self, engine: RayEngine, jobs: list[ShardJob]) -> None:
         self._engine, self._ray = engine, engine.ray
         self._capacity = QUEUE_PER_WORKER * engine.cpus  # shards submitted to an actor at a time
@@ -303,7 +301,6 @@ class _Run:
             return None
 
     def _take_actor(self, reference: Any) -> None:
-        """Use an actor that has started."""
         actor, version = self._starting.pop(reference), self._result(reference)
         if version is None:
             self._no_start_before = time.monotonic() + POLL

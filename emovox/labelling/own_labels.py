@@ -282,7 +282,6 @@ def frame_table(
 
 
 def _names(table: pa.Table, prefix: str) -> list[str]:
-    """Return the names behind a prefix, in the order of the columns."""
     return [n.removeprefix(prefix) for n in table.column_names if n.startswith(prefix)]
 
 

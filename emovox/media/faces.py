@@ -110,7 +110,6 @@ def overlap(a: Box, b: Box) -> float:
 
 
 def _intersection(a: Box, b: Box) -> float:
-    """Return the common area of two boxes."""
     x = min(a.x + a.w, b.x + b.w) - max(a.x, b.x)
     y = min(a.y + a.h, b.y + b.h) - max(a.y, b.y)
     return x * y if x > 0 and y > 0 else 0.0

@@ -38,7 +38,6 @@ class ImageTrack(VideoTrack):
             yield GridFrame(index, index * self.step, index * self.step, image)
 
     def _numbered(self) -> dict[int, Path]:
-        """Return the JPEGs by number."""
         try:
             paths = sorted(self.path.iterdir())
         except OSError as error:
