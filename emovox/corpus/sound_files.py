@@ -154,7 +154,8 @@ class AudioTree:
         self._persons: dict[str, list[str]] = {}  # spellings of the name of each identity
         for name, identity in (read_names(lists) if (lists / META).is_file() else {}).items():
             self._persons.setdefault(identity, []).append(name)
-        prefixes = [f"{part}{folder}" for part in _prefixes(PARTS) for folder in _prefixes(BETWEEN)]
+        parts, between = ([n and f"{n}/" for n in names] for names in (PARTS, BETWEEN))
+        prefixes = [f"{part}{folder}" for part in parts for folder in between]
         self._bases = [prefix for prefix in prefixes if (root / prefix).is_dir()]
         self._files, self._lock = Files(root), threading.Lock()
         self._index = lru_cache(MAX_KEPT)(self._read_index)
@@ -294,7 +295,3 @@ def _rank(name: str) -> int:
     if ending in PREFERRED:
         return PREFERRED.index(ending)
     return VIDEO - 1 if ending in AUDIO_ENDINGS else VIDEO + (ending not in MEDIA_ENDINGS)
-
-
-def _prefixes(folders: tuple[str, ...]) -> list[str]:
-    return [f"{folder}/" if folder else "" for folder in folders]
