@@ -126,6 +126,7 @@ CORE = [
 OTHERS = [
     "demo --out demo",
     "build-dataset --layout folder --root . --out built",
+    "embed dataset --root .",
     "train-teacher --data . --out run",
     "evaluate-teacher --data .",
     "train-student dataset --audio . --out run",

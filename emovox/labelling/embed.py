@@ -56,6 +56,10 @@ def embed(
         ConfigError: unknown teacher or device.
         InputError: the dataset is damaged, a release or without faces; its own teacher has changed;
             the teacher gives no embeddings; or a picture is missing or differs.
+
+    Example:
+        >>> emovox.embed("emovox-demo/dataset", root="emovox-demo/corpus")  # doctest: +SKIP
+        <Dataset emovox-demo 0.1.0: 96 tracks, 1,996 frames, train, heard_val, unheard_val>
     """
     config, root = read_config(EmbedConfig, config, options), Path(dataset)
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)

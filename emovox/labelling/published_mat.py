@@ -5,7 +5,6 @@ every cell, and the paths of all face images with the id of the utterance that e
 (mcnCrossModalEmotions).
 """
 
-import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,8 @@ from emovox.errors import InputError
 from emovox.matfile import Node, open_mat
 
 NUMBERS = {"id": "ids", "set": "sets", "denseFramesWavIds": "wav_ids"}  # field -> attribute
-ENDING = b".jpg"  # of every face image
-FACE_NUMBER = re.compile(rb"([0-9]{1,7})\.jpg")
+ENDING = b".jpg"  # of every face image; its number is directly before it
+MAX_DIGITS = 7  # of such a number
 LONGEST_PATH = 4096  # bytes, tags included
 
 
@@ -75,14 +74,35 @@ def _read_known(name: str, node: Node, found: Annotations, struct: str = "images
 
 
 def _frame_numbers(node: Node) -> np.ndarray | None:
-    """Return the numbers of all `<number>.jpg`; None if one differs."""
+    """Return the numbers of all `<number>.jpg`, without Python strings; None if one differs."""
     numbers, rest = [np.empty(0, np.int64)], b""
     for piece in node.raw():
         rest += piece.translate(None, b"\0")  # a character has one byte or two
-        numbers.append(np.array([*map(int, FACE_NUMBER.findall(rest))], np.int64))
-        rest = rest.rpartition(ENDING)[2][-LONGEST_PATH:]
+        found, end = _numbers_before(ENDING, rest)
+        numbers.append(found)
+        rest = rest[end:][-LONGEST_PATH:]
     whole = np.concatenate(numbers)
     return whole if len(whole) == node.size else None
+
+
+def _numbers_before(ending: bytes, text: bytes) -> tuple[np.ndarray, int]:
+    """Return the decimal numbers directly before every `ending`, and the end of the last one."""
+    letters = np.frombuffer(text, np.uint8)
+    places = np.flatnonzero(letters == ending[0])
+    places = places[(places > 0) & (places + len(ending) <= len(letters))]
+    for i, letter in enumerate(ending):
+        places = places[letters[places + i] == letter]
+    places = places[_is_digit(letters[places - 1])]
+    values, is_number = np.zeros(len(places), np.int64), np.ones(len(places), bool)
+    for i in range(MAX_DIGITS):
+        digits = letters[places - 1 - i]
+        is_number &= (places > i) & _is_digit(digits)
+        values += np.where(is_number, digits.astype(np.int64) - ord("0"), 0) * 10**i
+    return values, int(places[-1]) + len(ending) if len(places) else 0
+
+
+def _is_digit(letters: np.ndarray) -> np.ndarray:
+    return (letters >= ord("0")) & (letters <= ord("9"))
 
 
 class FaceImages:
