@@ -17,7 +17,8 @@ from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.teacher import distillation, load_teacher
 from emovox.teacher.distillation import averaged_logits, soft_targets
-from emovox.teacher.ferplus import FerPlus, read
+from emovox.teacher.face_files import Faces
+from emovox.teacher.ferplus import read
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.training import train_epochs
 from emovox.testing import FakeTeacher
@@ -42,11 +43,11 @@ class TwiceTeacher(LeftTeacher):
 
 
 @pytest.fixture
-def faces() -> FerPlus:
+def faces() -> Faces:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 48, 48), dtype=np.uint8)
     targets = rng.dirichlet(np.ones(len(EMOTIONS)), 5).astype(np.float32)
-    return FerPlus(images, targets, tuple("abcde"))
+    return Faces(images, targets, tuple("abcde"))
 
 
 def naive_logits(images: np.ndarray) -> np.ndarray:
@@ -54,14 +55,14 @@ def naive_logits(images: np.ndarray) -> np.ndarray:
     return np.array([[face[6 * k : 6 * k + 6].mean() for k in range(8)] for face in images])
 
 
-def test_logits_are_averaged_over_teachers_and_mirror_images(faces: FerPlus) -> None:
+def test_logits_are_averaged_over_teachers_and_mirror_images(faces: Faces) -> None:
     found = averaged_logits([LeftTeacher(48), TwiceTeacher(48)], faces.images)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, 1.5 * naive_logits(faces.images), rtol=1e-5)
 
 
 def test_targets_mix_votes_and_teachers_and_logits_are_saved(
-    faces: FerPlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = LeftTeacher(48)
     monkeypatch.setattr(distillation, "load_teacher", lambda name, device: teacher)

@@ -17,6 +17,11 @@ class FaceNetwork(Network, ABC):
     classifier: nn.Module  # the last layer; its input and output are float32 at any precision
     embedding_size: int  # D, numbers of the last hidden layer; 0 if it cannot be read
 
+    @staticmethod
+    def from_grey(grey: Tensor) -> Tensor:
+        """Convert grey levels float32 `[N, 1, S, S]` to the input; of networks to train only."""
+        raise NotImplementedError
+
     @abstractmethod
     def preprocess(self, pixels: Tensor) -> Tensor:
         """Convert RGB crops uint8 `[N, S, S, 3]` to the network's input, float32 `[N, C, S, S]`."""

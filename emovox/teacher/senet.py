@@ -27,6 +27,7 @@ class SenetConfig:
     """Choice between the two networks."""
 
     squeeze_excite: bool = True  # True for SE-ResNet-50, False for ResNet-50
+    dropout: float = 0.0  # dropout probability before the last layer, in training
 
 
 class Senet(FaceNetwork):
@@ -49,6 +50,7 @@ class Senet(FaceNetwork):
                 stride = 2 if block == 1 and stage > 2 else 1
                 self._block(f"conv{stage}_{block}", inputs, width, stride, projected=block == 1)
                 inputs = width * EXPANSION
+        self.dropout = nn.Dropout(self.config.dropout)
         self.classifier = nn.Conv2d(inputs, len(outputs), 1)
         self.embedding_size = inputs
 
@@ -92,10 +94,14 @@ class Senet(FaceNetwork):
         for name, projected in self.blocks:
             x = self._apply_block(name, projected, x)
         hidden = x.float().mean(dim=(2, 3), keepdim=True)
-        return hidden.flatten(1), self.classifier(hidden).flatten(1)
+        return hidden.flatten(1), self.classifier(self.dropout(hidden)).flatten(1)
 
     @staticmethod
-    def preprocess(pixels: Tensor) -> Tensor:
+    def from_grey(grey: Tensor) -> Tensor:
+        """Subtract the mean of VGGFace2 from three grey channels; see `FaceNetwork`."""
+        return grey - torch.tensor(MEAN_RGB, device=grey.device).view(1, 3, 1, 1)
+
+    @classmethod
+    def preprocess(cls, pixels: Tensor) -> Tensor:
         """Convert to grey in three channels minus the mean of VGGFace2; see `FaceNetwork`."""
-        grey = to_grey(pixels).expand(-1, 3, -1, -1)
-        return grey - torch.tensor(MEAN_RGB, device=pixels.device).view(1, 3, 1, 1)
+        return cls.from_grey(to_grey(pixels))
