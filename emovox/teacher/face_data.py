@@ -182,9 +182,11 @@ def _parts(table: pd.DataFrame) -> tuple[str, ...]:
 def _folders(files: FaceFiles) -> Iterator[Row]:
     """Yield the images below folders of emotions, which may be below folders of parts."""
     paths = [PurePosixPath(name) for name in files.names]
-    paths = sorted(p for p in paths if p.suffix.lower() in IMAGES and not p.name.startswith("."))
+    paths = [p for p in paths if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
     above = posixpath.commonpath([p.parent.as_posix() for p in paths]) if paths else ""
-    for path in paths:
+    if posixpath.basename(above).lower() in SPLITS:  # the only part
+        above = posixpath.dirname(above)
+    for path in sorted(paths, key=lambda path: (path.name, path)):  # in the order of FERPlus
         label, *rest = path.relative_to(above).parts
         split = label if len(rest) > 1 and label.lower() in SPLITS else None
         if split:

@@ -80,7 +80,7 @@ def read(
     own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
     labels: list[_Label] = []
     if shared is not None and (folder is not None or pixels is not None):
-        labels = _read_shared_labels(files, shared, part)
+        labels = _read_shared_labels(files, shared, part, nameless=folder is None)
     elif own is not None:
         labels = _read_own_labels(files, own)
     if not labels:
@@ -93,11 +93,7 @@ def read(
     targets[~keep] = 0
     if not keep.any():
         raise InputError(f"{files.source}: no usable faces in {part} after vote cleaning")
-    if unlabelled:  # the official folders lack some of the faces that are not kept
-        exists = [folder is None or f"{folder}/{label.name}" in files.names for label in labels]
-        chosen = keep | np.array(exists)
-    else:
-        chosen = keep
+    chosen = keep | unlabelled
     kept = [label for label, k in zip(labels, chosen, strict=True) if k]
     if folder is not None:
         images = np.stack([_read_image(files, f"{folder}/{label.name}") for label in kept])
@@ -116,15 +112,17 @@ class _Label:
     votes: list[int]
 
 
-def _read_shared_labels(files: FaceFiles, name: str, part: str) -> list[_Label]:
-    """Return the rows of fer2013new.csv that belong to one part."""
+def _read_shared_labels(files: FaceFiles, name: str, part: str, *, nameless: bool) -> list[_Label]:
+    """Return the rows of fer2013new.csv that belong to one part.
+
+    Faces without a name, which are `nameless`, are missing in the official folders.
+    """
     where, rows = f"{files.source}: {name}", files.rows(name)
     usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
     return [
-        # Faces without a name are missing in the official folders.
         _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
         for i, row in enumerate(rows)
-        if len(row) > max(usage, image) and row[usage] == USAGES[part]
+        if len(row) > max(usage, image) and row[usage] == USAGES[part] and (nameless or row[image])
     ]
 
 
