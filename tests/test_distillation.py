@@ -17,8 +17,7 @@ from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
 from emovox.teacher import distillation, load_teacher
 from emovox.teacher.distillation import averaged_logits, soft_targets
-from emovox.teacher.face_files import Faces
-from emovox.teacher.ferplus import read
+from emovox.teacher.ferplus import Faces, read
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.training import train_epochs
 from emovox.testing import FakeTeacher

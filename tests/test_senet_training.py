@@ -13,7 +13,7 @@ from emovox.config import read_config
 from emovox.emotions import Outputs
 from emovox.errors import InputError
 from emovox.teacher import load_teacher
-from emovox.teacher.face_files import Faces
+from emovox.teacher.ferplus import Faces
 from emovox.teacher.senet import MEAN_RGB, Senet
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer

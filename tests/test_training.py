@@ -149,7 +149,7 @@ def test_a_folder_of_another_recipe_is_an_error(data: Path, tmp_path: Path) -> N
 
 
 def test_augmentation_that_does_nothing_changes_nothing() -> None:
-    still = replace(QUICK, mirror=0.0, rotation=0.0, zoom=0.0, shift=0.0, gamma=0.0, aspect=0.0, skew=0.0)
+    still = replace(QUICK, mirror=0.0, warp=0.0, gamma=0.0)
     faces = torch.randint(0, 256, (4, 1, 48, 48)).float()
     torch.testing.assert_close(augment(faces, still, 48), faces, atol=1e-2, rtol=0)
     mirrored = augment(faces, replace(still, mirror=1.0), 48)

@@ -49,9 +49,3 @@ def cut_out(faces: Tensor, config: TeacherTrainConfig) -> Tensor:
     rows = ((torch.arange(height, device=device) - centre_y).abs() < half) & chosen
     columns = (torch.arange(width, device=device) - centre_x).abs() < half
     return faces.masked_fill((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
-
-
-def mix(faces: Tensor, targets: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Mix each face and its target with those of another one (mixup; Zhang et al., 2018)."""
-    others = torch.randperm(len(faces), device=faces.device)
-    return torch.lerp(faces[others], faces, share), torch.lerp(targets[others], targets, share)

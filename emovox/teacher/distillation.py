@@ -15,7 +15,7 @@ from emovox.files import replace_file
 from emovox.scores import softmax
 from emovox.teacher import Teacher, load_teacher
 from emovox.teacher.evaluation import predict
-from emovox.teacher.face_files import Faces
+from emovox.teacher.ferplus import Faces
 
 LOGITS_FILE = "teacher_logits.safetensors"
 

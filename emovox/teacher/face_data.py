@@ -19,6 +19,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -29,7 +30,8 @@ from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.media.faces import Box, cut, resize, square
 from emovox.teacher import ferplus
-from emovox.teacher.face_files import FaceFiles, Faces, to_grey
+from emovox.teacher.face_network import GREY_WEIGHTS
+from emovox.teacher.ferplus import FaceFiles, Faces
 from emovox.teacher.sidecar import standard_name
 from emovox.teacher.teacher_config import PARTS
 
@@ -50,8 +52,6 @@ AFFECTNET = (
 )
 RAF_DB = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
 UNKNOWN_VALUE = -2  # of valence and arousal in AffectNet
-
-Row = Mapping[str, str | float | None]  # of a table: path, label, split, value_valence, ...
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,8 @@ class FaceData:
             image = self.files.read_image(name)
             height, width = image.shape[:2]
             face = resize(cut(image, square(Box(0, 0, width, height))), side)
-            return to_grey(face) if grey else face
+            # As `face_network.to_grey`, so that training sees what labelling does.
+            return np.round(face @ np.float32(GREY_WEIGHTS)) if grey else face
 
         images = np.empty((len(names), side, side, *(() if grey else (3,))), np.uint8)
         with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV decodes outside Python's lock
@@ -110,13 +111,13 @@ def find_faces(source: str | os.PathLike[str]) -> FaceData:
     if path.is_file() and path.suffix.lower() in TABLES:
         return _listed(FaceFiles(path.absolute().parent), read_table(path, ("path",)), path)
     files = FaceFiles(path)
-    if ferplus.is_ferplus(files):
+    if any(map(files.find, (*ferplus.FOLDERS.values(), "fer2013new.csv"))):
         return FaceData(files)
     annotated = sorted(name for name in files.names if name.endswith("_exp.npy"))
     return _listed(files, _affectnet(files, annotated) if annotated else _folders(files), path)
 
 
-def _listed(files: FaceFiles, rows: Iterable[Row], source: Path) -> FaceData:
+def _listed(files: FaceFiles, rows: Iterable[Mapping[str, Any]], source: Path) -> FaceData:
     """Return the faces of the rows of a table, with usual names for their labels."""
     table = pd.DataFrame(list(rows))
     try:
@@ -128,8 +129,8 @@ def _listed(files: FaceFiles, rows: Iterable[Row], source: Path) -> FaceData:
             votes = pd.get_dummies(named.where(named != UNLABELLED), dtype=float)
         rank = {name: k for k, name in enumerate(EMOTIONS)}
         votes = votes[sorted(votes, key=lambda name: (rank.get(name, len(rank)), name))].fillna(0)
-        if (votes < 0).any(axis=None):
-            raise ConfigError("a number of votes is negative")
+        if not votes.ge(0).all(axis=None) or np.isinf([*votes.sum(), *values.sum()]).any():
+            raise ConfigError("a number of votes is negative, or a number is not finite")
         outputs = Outputs.of(votes, values)
         parts = _parts(table)
     except ConfigError as error:
@@ -145,11 +146,10 @@ def _listed(files: FaceFiles, rows: Iterable[Row], source: Path) -> FaceData:
 def _numbers(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """Return the columns with a prefix, without it, as numbers; empty cells are NaN."""
     cells = table[[name for name in table if name.startswith(prefix)]]
-    found = cells.apply(pd.to_numeric, errors="coerce").astype(float)
-    wrong = (found.isna() & cells.notna()) | np.isinf(found)
-    if wrong.any(axis=None):
-        row = int(wrong.any(axis=1).to_numpy().argmax())
-        raise ConfigError(f"row {row + 2} has a {prefix} that is not a number")
+    try:
+        found = cells.apply(pd.to_numeric).astype(float)
+    except ValueError as error:
+        raise ConfigError(f"a {prefix} is not a number ({error})") from error
     return found.rename(columns=lambda name: standard_name(name.removeprefix(prefix)))
 
 
@@ -179,7 +179,7 @@ def _parts(table: pd.DataFrame) -> tuple[str, ...]:
     return tuple(parts)
 
 
-def _folders(files: FaceFiles) -> Iterator[Row]:
+def _folders(files: FaceFiles) -> Iterator[dict[str, Any]]:
     """Yield the images below folders of emotions, which may be below folders of parts."""
     paths = [PurePosixPath(name) for name in files.names]
     paths = [p for p in paths if p.suffix.lower() in IMAGES and not p.name.startswith(".")]
@@ -195,7 +195,7 @@ def _folders(files: FaceFiles) -> Iterator[Row]:
             yield {"path": str(path), "label": label, "split": split}
 
 
-def _affectnet(files: FaceFiles, annotated: Iterable[str]) -> Iterator[Row]:
+def _affectnet(files: FaceFiles, annotated: Iterable[str]) -> Iterator[dict[str, Any]]:
     """Yield the faces whose expression, valence and arousal are files of numpy."""
 
     def number(name: str) -> float:

@@ -37,8 +37,7 @@ class TeacherTrainConfig(Options):
         schedule: Fall of the learning rate: to 0 as a cosine, or by ten after each third (steps).
         warmup_epochs: Epochs of linear warm-up.
         backbone_rate: Factor on the learning rate of all layers but the last.
-        momentum: Momentum of SGD.
-        nesterov: Use Nesterov momentum.
+        momentum: Nesterov momentum of SGD.
         weight_decay: Weight decay of kernels and matrices.
         average_decay: Decay per step of the moving average of the weights, which is evaluated and
             saved.
@@ -77,7 +76,6 @@ class TeacherTrainConfig(Options):
     warmup_epochs: float = option(2.0, least=0, most=10**6)
     backbone_rate: float = option(1.0, least=0, most=1)
     momentum: float = option(0.9, least=1e-9, most=0.9999)  # Nesterov momentum is above 0
-    nesterov: bool = True
     weight_decay: float = option(5e-4, least=0, most=1)
     average_decay: float = option(0.999, least=0, most=0.999999)
     mirror: float = option(0.5, least=0, most=1)

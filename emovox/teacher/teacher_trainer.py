@@ -20,10 +20,10 @@ from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.networks import fold_batch_norm
 from emovox.teacher import find_teacher, released_teacher, teacher_checkpoint
-from emovox.teacher.augmentation import augment, cut_out, mix
+from emovox.teacher.augmentation import augment, cut_out
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.face_files import Faces
 from emovox.teacher.face_network import FaceNetwork
+from emovox.teacher.ferplus import Faces
 from emovox.teacher.senet import Senet, SenetConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
 
@@ -74,7 +74,7 @@ class TeacherTrainer:
             for last in (True, False)
         ]
         rate, momentum = config.learning_rate, config.momentum
-        self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=config.nesterov)
+        self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=True)
         self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on the validation part
         self.steps = len(self.images) // config.batch_size
         self.bar: tqdm[NoReturn] | None = None
@@ -144,8 +144,8 @@ class TeacherTrainer:
         faces = self.model.from_grey(augment(grey, config, self.model.input_size))
         faces = cut_out(faces, config)
         if rng.random() < config.mixup_share:
-            share = rng.betavariate(config.mixup, config.mixup)
-            faces, targets = mix(faces, targets, share)
+            share, others = rng.betavariate(config.mixup, config.mixup), torch.randperm(len(faces))
+            faces, targets = (torch.lerp(x[others], x, share) for x in (faces, targets))
         return faces.contiguous(memory_format=torch.channels_last), targets
 
     def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:

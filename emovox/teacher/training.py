@@ -17,14 +17,12 @@ from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
 from emovox.teacher import find_teacher, teacher_checkpoint
-from emovox.teacher.compact import CompactNet
 from emovox.teacher.distillation import soft_targets
 from emovox.teacher.face_data import TRAIN, VALIDATION, find_faces
-from emovox.teacher.face_files import Faces
-from emovox.teacher.senet import Senet
+from emovox.teacher.ferplus import Faces
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_scores import score
-from emovox.teacher.teacher_trainer import TeacherTrainer
+from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
 
 Record = dict[str, Any]
 # A teacher to learn from: a registered name, a checkpoint, or a recipe to train first, and the
@@ -100,7 +98,7 @@ def train_epochs(
     device = torch.device(resolve_device(config.device))
     sources = _find_sources(config, Path(recipes))
     faces = find_faces(data)
-    size = (CompactNet if config.network == "compact" else Senet).input_size
+    size = make_network(config).input_size
     train_set = faces.read(TRAIN, size, unlabelled=config.unlabelled)
     public = faces.read(VALIDATION, size)
     if config.batch_size > len(train_set):
