@@ -55,7 +55,7 @@ def naive_logits(images: np.ndarray) -> np.ndarray:
 
 
 def test_logits_are_averaged_over_teachers_and_mirror_images(faces: Faces) -> None:
-    found = averaged_logits([LeftTeacher(48), TwiceTeacher(48)], faces.images)
+    found = averaged_logits([LeftTeacher(48), TwiceTeacher(48)], faces)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, 1.5 * naive_logits(faces.images), rtol=1e-5)
 

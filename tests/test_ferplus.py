@@ -181,7 +181,7 @@ def test_cleaning_gives_the_published_counts(real_data: Path) -> None:
     for part, count in CLEAN_COUNTS.items():
         assert len(ferplus.read(real_data / "ferplus.zip", part)) == count
     every = ferplus.read(real_data / "ferplus.zip", "train", unlabelled=True)
-    assert len(every) == 28_561 and every.votes.any(axis=1).sum() == CLEAN_COUNTS["train"]
+    assert len(every) == 28_561 and every.targets.any(axis=1).sum() == CLEAN_COUNTS["train"]
 
 
 @pytest.mark.parametrize(

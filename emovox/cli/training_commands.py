@@ -24,8 +24,7 @@ DATA = click.option(
     "--data",
     type=FILE_OR_FOLDER,
     required=True,
-    help="Labelled faces: FER+, a folder of images per emotion, AffectNet's folders (each also as "
-    "a zip file), or a table of path, label and split.",
+    help="Faces: FER+, a folder per emotion, AffectNet's folders, a zip file of them, or a table.",
 )
 TRAINING_OUT = click.option(
     "--out", type=FOLDER, required=True, help="Folder of checkpoints and log."

@@ -3,14 +3,12 @@
 import contextlib
 import hashlib
 import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from emovox.emotions import EMOTIONS
 from emovox.files import replace_file
 from emovox.scores import softmax
 from emovox.teacher import Teacher, load_teacher
@@ -33,25 +31,24 @@ def soft_targets(
     path = out / LOGITS_FILE
     loaded = [load_teacher(name, device) for name in teachers]
     images_sha256 = hashlib.sha256(faces.images.tobytes()).hexdigest()
-    emotions = faces.outputs.emotions
-    identity = json.dumps([images_sha256, emotions, *(teacher.sha256 for teacher in loaded)])
+    sha256s = [images_sha256, *(teacher.sha256 for teacher in loaded)]
+    identity = json.dumps([*sha256s, faces.outputs.emotions])
     logits = None
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, "numpy") as file:
         if (file.metadata() or {}).get("faces_and_teachers") == identity:
             logits = file.get_tensor("logits")
     if logits is None:  # missing, damaged, or of other faces or teachers
-        logits = averaged_logits(loaded, faces.images, emotions)
+        logits = averaged_logits(loaded, faces)
         with replace_file(path) as temporary:
             save_file({"logits": logits}, temporary, {"faces_and_teachers": identity})
-    votes, targets = (1 - weight) * faces.votes, faces.targets.copy()
-    share = 1 - votes.sum(axis=1, keepdims=True)
-    targets[:, : votes.shape[1]] = share * softmax(logits) + votes
+    targets = faces.targets.copy()
+    votes = targets[:, : logits.shape[1]]
+    votes *= 1 - weight
+    votes += (1 - votes.sum(axis=1, keepdims=True)) * softmax(logits)
     return targets
 
 
-def averaged_logits(
-    teachers: list[Teacher], images: np.ndarray, emotions: Sequence[str] = EMOTIONS
-) -> np.ndarray:
+def averaged_logits(teachers: list[Teacher], faces: Faces) -> np.ndarray:
     """Return the mean over teachers and over each face and its mirror image: float32 `[N, E]`."""
-    total = sum(sum(predict(teacher, images, emotions)) for teacher in teachers)
+    total = sum(sum(predict(t, faces.images, faces.outputs.emotions)) for t in teachers)
     return np.ascontiguousarray(total / (2 * len(teachers)), np.float32)  # as safetensors needs

@@ -17,7 +17,7 @@ from emovox.files import write_text
 from emovox.media.faces import resize
 from emovox.packages import data_frame
 from emovox.teacher import Teacher, load_teacher
-from emovox.teacher.face_data import find_faces
+from emovox.teacher.face_data import read_faces
 from emovox.teacher.teacher_config import TeacherEvaluateConfig
 from emovox.teacher.teacher_scores import Scores, score
 
@@ -54,7 +54,7 @@ class TeacherEvaluation:
         )
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return a table with one row per score; recall has a row per emotion, rmse one per value.
+        """Return a table with one row per score; recall has a row per emotion.
 
         The columns are `score`, `emotion`, `without_mirror_averaging`, `with_mirror_averaging`.
         MissingPackageError without pandas.
@@ -69,13 +69,11 @@ class TeacherEvaluation:
         ]
         counts = dict(zip(self.plain.emotions, self.plain.counts, strict=True))
         for name, emotion, *values in self._rows():
-            label, note = LABELS.get(name, f"  {emotion}"), ""
-            if name == "rmse":
-                label = f"{emotion}, root mean square"
-            elif emotion:
+            label, note = LABELS.get(name, f"  {emotion}" if emotion else name), ""
+            if emotion:
                 note = f"of {counts[emotion]:,}" if counts[emotion] else "never occurs"
-            is_share = "nats" not in label and name != "rmse"
-            shown = [f"{100 * v:.2f} %" if is_share else f"{v:.4f}" for v in values]
+            is_number = "nats" in label or name.startswith("rmse")
+            shown = [f"{v:.4f}" if is_number else f"{100 * v:.2f} %" for v in values]
             lines.append(f"{label:<26}{shown[0]:>10}{shown[1]:>10}  {note}".rstrip())
         return "\n".join(lines)
 
@@ -85,7 +83,8 @@ class TeacherEvaluation:
         rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in LABELS]
         recalls = zip(self.plain.emotions, *(scores.recall for scores in both), strict=True)
         rows += [("recall", *recall) for recall in recalls]
-        return rows + [("rmse", name, *(s.rmse[name] for s in both)) for name in self.plain.rmse]
+        values = self.plain.rmse
+        return rows + [(f"rmse {name}", None, *(s.rmse[name] for s in both)) for name in values]
 
     def as_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""
@@ -138,7 +137,7 @@ def evaluate_teacher(
     config = replace(config or TeacherEvaluateConfig(), **options)
     if isinstance(teacher, str | os.PathLike):
         teacher = load_teacher(teacher, config.device, config.precision)
-    faces = find_faces(data).read(config.part, teacher.input_size, grey=False)
+    faces = read_faces(data, config.part, teacher.input_size, grey=False)
     outputs = faces.outputs
     if not set(outputs.values) <= set(teacher.values):
         outputs = Outputs(outputs.emotions)  # the teacher gives emotions only
@@ -160,10 +159,8 @@ def predict(
     """
     columns = (*teacher.emotions, *teacher.values)
     if missing := [name for name in names if name not in columns]:
-        raise InputError(
-            f"teacher {teacher.name}: outputs are {', '.join(columns)}; the data has "
-            f"{', '.join(missing)} too"
-        )
+        found, lacks = ", ".join(columns), ", ".join(missing)
+        raise InputError(f"teacher {teacher.name}: outputs are {found}; the data has {lacks} too")
     take = [columns.index(name) for name in names]
     plain, mirrored = [], []
     starts = range(0, len(images), CHUNK)

@@ -1,13 +1,11 @@
 """Labelled faces in the layouts that a teacher can train on.
 
 - FERPlus, see `ferplus`;
-- a folder or a zip file with a folder of images per emotion, which may be below folders of parts
-  such as `train`, `val` and `test`; numbers are those of AffectNet (from 0) or of RAF-DB (from 1);
+- a folder or zip file with a folder of images per emotion, perhaps below `train`, `val` and `test`;
+  numbers are those of AffectNet, from 0, or of RAF-DB, from 1;
 - AffectNet as published: `train_set` and `val_set`, each with `images` and `annotations`;
-- a table (CSV, TSV or Parquet) with the columns `path`; `label`, or `vote_<emotion>` for each; and
-  optionally `value_<name>` and `split`. Paths are below its folder.
-
-The names of emotions and values come from the data.
+- a table (CSV, TSV or Parquet): `path` below its folder; `label`, or `vote_<emotion>` for each; and
+  optionally `value_<name>` and `split`.
 """
 
 import io
@@ -15,14 +13,13 @@ import math
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from joblib import Parallel, delayed
 
 from emovox.corpus.splits import fraction
 from emovox.corpus.track_table import read_table
@@ -45,102 +42,76 @@ HELD_OUT = 0.1  # fraction of the faces that becomes a part which the data lacks
 TABLES = (".csv", ".tsv", ".parquet")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 UNLABELLED = "unlabelled"  # folder or label of faces without a label
-# Numbers of the labels of AffectNet, from 0, and of RAF-DB, from 1.
-AFFECTNET = (
-    *("neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"),
-    *(UNLABELLED,) * 3,  # none, uncertain, no face
-)
-RAF_DB = ("surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral")
+# By the number of a label: of AffectNet, from 0 (8 to 10 are no emotions), and of RAF-DB, from 1.
+AFFECTNET = ["neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"]
+RAF_DB = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
 UNKNOWN_VALUE = -2  # of valence and arousal in AffectNet
 
 
-@dataclass(frozen=True)
-class FaceData:
-    """Labelled faces on disk, listed; `read` reads the images of a part."""
+def read_faces(
+    data: str | os.PathLike[str], part: str, size: int, grey: bool = True, unlabelled: bool = False
+) -> Faces:
+    """Read the labelled faces of a part, with `unlabelled` also those without a label.
 
-    files: FaceFiles
-    listed: Faces | None = None  # without images; None for FERPlus, which has its own reader
-    parts: tuple[str, ...] = ()  # of each face, one of `PARTS`
-
-    def read(self, part: str, size: int, *, grey: bool = True, unlabelled: bool = False) -> Faces:
-        """Read the faces of a part, with `unlabelled` also those without a label.
-
-        Images become squares of `size` pixels, or of the side of the first image if that is less.
-
-        Raises:
-            ConfigError: unknown part.
-            InputError: an image is missing or damaged, or the part is empty.
-        """
-        if self.listed is None:
-            return ferplus.read(self.files, part, unlabelled=unlabelled)
-        if part not in PARTS:
-            raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
-        has_label = self.listed.votes.any(axis=1)
-        chosen = np.flatnonzero((np.array(self.parts) == part) & (has_label | unlabelled))
-        if not len(chosen):
-            counts = dict(Counter(self.parts))
-            raise InputError(f"{self.files.source}: no labelled faces of {part}; found {counts}")
-        names = tuple(self.listed.names[i] for i in chosen)
-        images = self._images(names, size, grey)
-        return Faces(images, self.listed.targets[chosen], names, self.listed.outputs)
-
-    def _images(self, names: Sequence[str], size: int, grey: bool) -> np.ndarray:
-        side = min(size, max(self.files.read_image(names[0]).shape))
-
-        def read(name: str) -> np.ndarray:
-            image = self.files.read_image(name)
-            height, width = image.shape[:2]
-            face = resize(cut(image, square(Box(0, 0, width, height))), side)
-            # As `face_network.to_grey`, so that training sees what labelling does.
-            return np.round(face @ np.float32(GREY_WEIGHTS)) if grey else face
-
-        images = np.empty((len(names), side, side, *(() if grey else (3,))), np.uint8)
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # OpenCV decodes outside Python's lock
-            for i, image in enumerate(pool.map(read, names)):
-                images[i] = image
-        return images
-
-
-def find_faces(source: str | os.PathLike[str]) -> FaceData:
-    """List the faces of a folder, a zip file or a table, without reading the images.
+    Names of emotions and values are those in the whole data. Images become squares of `size`
+    pixels, or of the side of the first image if that is less.
 
     Raises:
-        InputError: the source is missing or not valid.
+        ConfigError: unknown part.
+        InputError: the data or an image is missing or not valid, or the part is empty.
     """
-    path = Path(source)
-    if path.is_file() and path.suffix.lower() in TABLES:
-        return _listed(FaceFiles(path.absolute().parent), read_table(path, ("path",)), path)
-    files = FaceFiles(path)
-    if any(map(files.find, (*ferplus.FOLDERS.values(), "fer2013new.csv"))):
-        return FaceData(files)
-    annotated = sorted(name for name in files.names if name.endswith("_exp.npy"))
-    return _listed(files, _affectnet(files, annotated) if annotated else _folders(files), path)
-
-
-def _listed(files: FaceFiles, rows: Iterable[Mapping[str, Any]], source: Path) -> FaceData:
-    """Return the faces of the rows of a table, with usual names for their labels."""
-    table = pd.DataFrame(list(rows))
+    if part not in PARTS:
+        raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
+    path = Path(data)
+    is_table = path.is_file() and path.suffix.lower() in TABLES
+    files = FaceFiles(path.absolute().parent if is_table else path)
+    if is_table:
+        rows: Iterable[Mapping[str, Any]] = read_table(path, ("path",))
+    elif any(map(files.find, (*ferplus.FOLDERS.values(), "fer2013new.csv"))):
+        return ferplus.read(path, part, unlabelled=unlabelled)
+    elif annotated := sorted(name for name in files.names if name.endswith("_exp.npy")):
+        rows = _affectnet(files, annotated)
+    else:
+        rows = _folders(files)
     try:
-        if table.empty or table["path"].isna().any():
-            raise ConfigError("no images, or a row without a path")
-        votes, values = _numbers(table, "vote_"), _numbers(table, "value_")
-        if "label" in table:
-            named = table["label"].map(_standard_names(set(table["label"].dropna())))
-            votes = pd.get_dummies(named.where(named != UNLABELLED), dtype=float)
-        rank = {name: k for k, name in enumerate(EMOTIONS)}
-        votes = votes[sorted(votes, key=lambda name: (rank.get(name, len(rank)), name))].fillna(0)
-        if not votes.ge(0).all(axis=None) or np.isinf([*votes.sum(), *values.sum()]).any():
-            raise ConfigError("a number of votes is negative, or a number is not finite")
-        outputs = Outputs.of(votes, values)
+        table = pd.DataFrame(list(rows))
+        outputs, targets = _targets(table)
         parts = _parts(table)
     except ConfigError as error:
-        raise InputError(
-            f"{source}: {error}; expected FERPlus, a folder of images per emotion, AffectNet's "
-            "folders, or a table, see guide/teachers.md"
-        ) from error
+        raise InputError(f"{path}: {error}; see guide/teachers.md for the layouts") from error
+    has_label = targets[:, : len(outputs.emotions)].any(axis=1)
+    chosen = (parts == part) & (has_label | unlabelled)
+    if not chosen.any():
+        raise InputError(f"{path}: no labelled faces of {part}; found {dict(Counter(parts))}")
+    names = tuple(table["path"][chosen])
+    side = min(size, max(files.read_image(names[0]).shape))
+
+    def read_image(name: str) -> np.ndarray:
+        image = files.read_image(name)
+        height, width = image.shape[:2]
+        face = resize(cut(image, square(Box(0, 0, width, height))), side)
+        # As `face_network.to_grey`, so that training sees what labelling does.
+        return np.round(face @ np.float32(GREY_WEIGHTS)).astype(np.uint8) if grey else face
+
+    images = Parallel(-1, prefer="threads")(delayed(read_image)(name) for name in names)
+    return Faces(np.stack(images), targets[chosen], names, outputs)
+
+
+def _targets(table: pd.DataFrame) -> tuple[Outputs, np.ndarray]:
+    """Return the outputs, with usual names for the labels, and the targets of `Faces`."""
+    if table.empty or table["path"].isna().any():
+        raise ConfigError("no images, or a row without a path")
+    votes, values = _numbers(table, "vote_"), _numbers(table, "value_")
+    if "label" in table:
+        named = table["label"].map(_standard_names(set(table["label"].dropna())))
+        votes = pd.get_dummies(named.where(named != UNLABELLED), dtype=float)
+    rank = {name: k for k, name in enumerate(EMOTIONS)}
+    votes = votes[sorted(votes, key=lambda name: (rank.get(name, len(rank)), name))].fillna(0)
+    if not votes.ge(0).all(axis=None) or np.isinf([*votes.sum(), *values.sum()]).any():
+        raise ConfigError("a number of votes is negative, or a number is not finite")
     shares = votes.div(votes.sum(axis=1).replace(0, 1), axis=0)
     targets = np.concatenate([shares, values], axis=1).astype(np.float32)
-    return FaceData(files, Faces(np.empty(0), targets, tuple(table["path"]), outputs), parts)
+    return Outputs.of(votes, values), targets
 
 
 def _numbers(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
@@ -157,26 +128,24 @@ def _standard_names(labels: set[str]) -> dict[str, str]:
     """Return the name of the emotion of each label; ConfigError for an unknown number."""
     if not all(label.isdecimal() for label in labels):
         return {label: standard_name(label) for label in labels}
-    first = 1 if "0" not in labels else 0
-    known = {str(k): name for k, name in enumerate(RAF_DB if first else AFFECTNET, first)}
+    first, names = (0, AFFECTNET + 3 * [UNLABELLED]) if "0" in labels else (1, RAF_DB)
+    known = {str(k): name for k, name in enumerate(names, first)}
     if unknown := labels - set(known):
         raise ConfigError(f"label {min(unknown)} is not one of {', '.join(known)}")
     return known
 
 
-def _parts(table: pd.DataFrame) -> tuple[str, ...]:
+def _parts(table: pd.DataFrame) -> np.ndarray:
     """Return the part of each face; by a hash of its path for parts that the data lacks."""
-    splits = list(table["split"].fillna("")) if "split" in table else []
-    stated = [SPLITS.get(split.lower(), "") for split in splits] or [""] * len(table)
-    if any(splits) and not all(stated):
-        raise ConfigError(f"row {stated.index('') + 2} has a split that is not in {list(SPLITS)}")
-    parts = []
-    for part, name in zip(stated, table["path"], strict=True):
-        place = fraction(ascii(name))
-        if part in ("", TRAIN) and VALIDATION not in stated and place < HELD_OUT:
-            part = VALIDATION
-        parts.append(part or (TEST if place < 2 * HELD_OUT else TRAIN))
-    return tuple(parts)
+    splits = table.get("split", pd.Series(None, table.index, dtype=object)).fillna("")
+    stated = splits.str.lower().map(SPLITS).fillna("")
+    if (splits != "").any() and (stated == "").any():
+        raise ConfigError(f"split {splits[stated == ''].iloc[0]!r} is not one of {list(SPLITS)}")
+    places = table["path"].map(lambda path: fraction(ascii(path)))
+    if not (stated == VALIDATION).any():
+        stated = stated.mask(stated.isin(["", TRAIN]) & (places < HELD_OUT), VALIDATION)
+    stated = stated.mask((stated == "") & (places < 2 * HELD_OUT), TEST)
+    return np.array(stated.replace("", TRAIN))
 
 
 def _folders(files: FaceFiles) -> Iterator[dict[str, Any]]:
@@ -206,9 +175,8 @@ def _affectnet(files: FaceFiles, annotated: Iterable[str]) -> Iterator[dict[str,
     for name in annotated:
         start = name.removesuffix("_exp.npy")
         folder, _, stem = start.rpartition("annotations/")
-        images = [f"{folder}images/{stem}{ending}" for ending in IMAGES]
         yield {
-            "path": next((image for image in images if image in files.names), images[0]),
+            "path": f"{folder}images/{stem}.jpg",
             "label": str(int(number(name))),
             "split": PurePosixPath(folder).name,
             "value_valence": number(f"{start}_val.npy"),

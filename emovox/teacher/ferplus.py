@@ -62,11 +62,6 @@ class Faces:
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def votes(self) -> np.ndarray:
-        """Targets of the emotions: float32 `[N, E]`."""
-        return self.targets[:, : len(self.outputs.emotions)]
-
 
 class FaceFiles:
     """Files of a folder or a zip file, by their paths relative to it; InputError for others."""
@@ -151,9 +146,7 @@ def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keep, emotions / np.maximum(emotions.sum(axis=1, keepdims=True), 1)
 
 
-def read(
-    source: str | os.PathLike[str] | FaceFiles, part: str, *, unlabelled: bool = False
-) -> Faces:
+def read(source: str | os.PathLike[str], part: str, *, unlabelled: bool = False) -> Faces:
     """Read and clean one part of FERPlus.
 
     `source` is a folder or a zip file that contains, at any depth, the official folders, or
@@ -166,25 +159,25 @@ def read(
     """
     if part not in PARTS:
         raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
-    files = source if isinstance(source, FaceFiles) else FaceFiles(Path(source))
+    files = FaceFiles(Path(source))
     folder = files.find(FOLDERS[part])
     shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
     own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
     labels: list[_Label] = []
     if shared is not None and (folder is not None or pixels is not None):
-        labels = _read_shared_labels(files, shared, part, nameless=folder is None)
+        labels = _read_shared_labels(files, shared, part, folder is None)
     elif own is not None:
         labels = _read_own_labels(files, own)
     if not labels:
         raise InputError(
-            f"{files.source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its "
+            f"{source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its "
             f"images and its label.csv, or fer2013new.csv (with rows of usage {USAGES[part]}) "
             "beside those folders or beside fer2013.csv"
         )
     keep, targets = clean_votes(np.array([label.votes for label in labels]))
     targets[~keep] = 0
     if not keep.any():
-        raise InputError(f"{files.source}: no usable faces in {part} after vote cleaning")
+        raise InputError(f"{source}: no usable faces in {part} after vote cleaning")
     chosen = keep | unlabelled
     kept = [label for label, k in zip(labels, chosen, strict=True) if k]
     if folder is not None:
@@ -204,11 +197,8 @@ class _Label:
     votes: list[int]
 
 
-def _read_shared_labels(files: FaceFiles, name: str, part: str, *, nameless: bool) -> list[_Label]:
-    """Return the rows of fer2013new.csv that belong to one part.
-
-    Faces without a name, which are `nameless`, are missing in the official folders.
-    """
+def _read_shared_labels(files: FaceFiles, name: str, part: str, nameless: bool) -> list[_Label]:
+    """Return the rows of fer2013new.csv of one part; the official folders lack nameless ones."""
     where, rows = f"{files.source}: {name}", files.rows(name)
     usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
     return [

@@ -27,7 +27,6 @@ class SenetConfig:
     """Choice between the two networks."""
 
     squeeze_excite: bool = True  # True for SE-ResNet-50, False for ResNet-50
-    dropout: float = 0.0  # dropout probability before the last layer, in training
 
 
 class Senet(FaceNetwork):
@@ -50,7 +49,6 @@ class Senet(FaceNetwork):
                 stride = 2 if block == 1 and stage > 2 else 1
                 self._block(f"conv{stage}_{block}", inputs, width, stride, projected=block == 1)
                 inputs = width * EXPANSION
-        self.dropout = nn.Dropout(self.config.dropout)
         self.classifier = nn.Conv2d(inputs, len(outputs), 1)
         self.embedding_size = inputs
 
@@ -94,7 +92,7 @@ class Senet(FaceNetwork):
         for name, projected in self.blocks:
             x = self._apply_block(name, projected, x)
         hidden = x.float().mean(dim=(2, 3), keepdim=True)
-        return hidden.flatten(1), self.classifier(self.dropout(hidden)).flatten(1)
+        return hidden.flatten(1), self.classifier(hidden).flatten(1)
 
     @staticmethod
     def from_grey(grey: Tensor) -> Tensor:

@@ -17,13 +17,10 @@ class TeacherTrainConfig(Options):
 
     Attributes:
         network: Network: compact (grey 48 x 48), or SE-ResNet-50 or ResNet-50 (224 x 224).
-        stem: Channels of the compact network's first convolution.
-        widths: Channels of each stage of the compact network.
-        depths: Residual blocks of each stage of the compact network.
-        dropout: Dropout probability before the last layer.
-        start_from: Initial weights: a checkpoint of the same shape, released weights (.pth or .mat)
-            for senet50 and resnet50, or a recipe (.toml) that is trained first; random weights if
-            empty. A last layer for other classes is dropped.
+        stem, widths, depths, dropout: Shape of the compact network: channels of its first
+            convolution and of each stage, blocks of each stage, dropout before the last layer.
+        start_from: Initial weights: a checkpoint of the same shape, a recipe (.toml) to train
+            first, or for senet50 and resnet50 a .pth or .mat file, whose last layer is dropped.
         distill_from: Teacher to learn from in addition to the votes: a registered name, a
             checkpoint, or a recipe (.toml) that is trained first; the same one twice is trained
             with two seeds. Several teachers are averaged. Paths are relative to the recipe.
@@ -34,26 +31,22 @@ class TeacherTrainConfig(Options):
         epochs: Passes over the training faces.
         batch_size: Faces per step.
         learning_rate: Peak learning rate of SGD, after the warm-up.
-        schedule: Fall of the learning rate: to 0 as a cosine, or by ten after each third (steps).
+        schedule: Fall of that rate: to 0 as a cosine, or by ten after each third (steps).
         warmup_epochs: Epochs of linear warm-up.
         backbone_rate: Factor on the learning rate of all layers but the last.
         momentum: Nesterov momentum of SGD.
         weight_decay: Weight decay of kernels and matrices.
         average_decay: Decay per step of the moving average of the weights, which is evaluated and
             saved.
-        mirror: Probability of mirroring a face.
-        warp: Probability of rotation, zoom, shift, aspect and skew.
+        mirror, warp: Probability of mirroring a face, and of the following changes.
         rotation: Largest rotation in degrees, in either direction.
-        zoom: Largest change of scale, as a fraction, in either direction.
-        shift: Largest shift as a fraction of the side, in either direction.
-        aspect: Largest change of width over height, as a fraction, in either direction.
-        skew: Largest skew, in either direction.
+        zoom, shift, aspect, skew: Largest change of scale, place, width over height and slant,
+            as a fraction, in either direction.
         three_levels: Rotate and skew by the largest amount, in either direction, or not at all.
         gamma: Largest |log gamma| of the brightness curve.
-        cutout: Probability of erasing one square of a face.
-        cutout_side: Side of that square in pixels.
-        mixup: Parameter of the beta distribution of the share of a face that is mixed with another.
-        mixup_share: Fraction of the steps that mix faces.
+        cutout, cutout_side: Probability of erasing one square of a face, and its side in pixels.
+        mixup, mixup_share: Parameter of the beta distribution by which two faces are mixed, and
+            fraction of the steps that mix faces.
         seed: Random seed of weights, order and augmentation.
         device: Device: auto (CUDA if available), cpu, cuda or cuda:N.
         bf16: Train under bfloat16 autocast.

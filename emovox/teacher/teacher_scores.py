@@ -42,12 +42,9 @@ def score(logits: np.ndarray, targets: np.ndarray, outputs: Outputs = PUBLISHED)
     """Compare logits, then values, `[N, E + V]` with distributions of votes, then values."""
     logits, targets = logits.astype(np.float64), targets.astype(np.float64)
     num = len(outputs.emotions)
-    known = ~np.isnan(targets)
-    rmse = {
-        name: float(np.sqrt(np.mean((logits[known[:, k], k] - targets[known[:, k], k]) ** 2)))
-        for k, name in enumerate(outputs.values, num)
-        if known[:, k].any()
-    }
+    known = np.ma.masked_invalid(targets[:, num:])
+    errors = np.sqrt(((logits[:, num:] - known) ** 2).mean(axis=0)).tolist()  # None if unknown
+    rmse = {n: e for n, e in zip(outputs.values, errors, strict=True) if e is not None}
     logits, targets = logits[:, :num], targets[:, :num]
     labels, predicted = targets.argmax(axis=1), logits.argmax(axis=1)
     confusion = confusion_matrix(labels, predicted, targets.shape[1])

@@ -1,19 +1,15 @@
 """State of a teacher's training, and its steps."""
 
 import copy
-import dataclasses
 import math
 import random
-import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from emovox import runs
 from emovox.emotions import PUBLISHED, Outputs
@@ -30,13 +26,12 @@ from emovox.teacher.teacher_config import TeacherTrainConfig
 STATEFUL = ("model", "average", "optimizer")  # attributes of a trainer with a state_dict
 LAST = "classifier."  # in the names of the weights of the last layer
 SCORED = 256  # faces per batch of `TeacherTrainer.logits`
-PROGRESS = 30  # seconds between lines of progress without a terminal
 
 
 def make_network(config: TeacherTrainConfig, outputs: Outputs = PUBLISHED) -> FaceNetwork:
     """Return the network of a recipe with random weights."""
     if config.network != "compact":
-        return Senet(SenetConfig(config.network == "senet50", config.dropout), outputs)
+        return Senet(SenetConfig(config.network == "senet50"), outputs)
     shape = CompactConfig(config.stem, config.widths, config.depths, dropout=config.dropout)
     return CompactNet(shape, outputs)
 
@@ -44,14 +39,11 @@ def make_network(config: TeacherTrainConfig, outputs: Outputs = PUBLISHED) -> Fa
 class TeacherTrainer:
     """Network, moving average, optimiser and progress of a training.
 
-    All random numbers of an epoch follow from the seed and the number of the epoch. `title` is the
-    name in lines of progress, which also state the remaining time.
+    All random numbers of an epoch follow from the seed and the number of the epoch.
     """
 
-    def __init__(
-        self, config: TeacherTrainConfig, faces: Faces, device: torch.device, title: str = "train"
-    ) -> None:
-        self.config, self.device, self.title = config, device, title
+    def __init__(self, config: TeacherTrainConfig, faces: Faces, device: torch.device) -> None:
+        self.config, self.device = config, device
         self.images = torch.from_numpy(faces.images).unsqueeze(1)
         self.targets = torch.from_numpy(faces.targets)
         self.num_emotions = len(faces.outputs.emotions)
@@ -77,24 +69,20 @@ class TeacherTrainer:
         self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=True)
         self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on the validation part
         self.steps = len(self.images) // config.batch_size
-        self.bar: tqdm[NoReturn] | None = None
+        self.advance: Callable[[], object] = lambda: None  # called after each step
 
     def start_from(self, source: str | Path) -> None:
-        """Copy weights, without a last layer for other classes; InputError if they do not fit."""
+        """Copy weights, without a last layer for other outputs; InputError if they do not fit."""
         weights, own = find_teacher(source), self.model.state_dict()
         if weights.is_released:
-            tensors = released_teacher.read_tensors(weights.path)
-            weight = f"{LAST}weight"
-            fits = weight not in tensors or tensors[weight].shape == own[weight].shape
+            tensors, outputs = released_teacher.read_tensors(weights.path), None
         else:
             net = teacher_checkpoint.load(weights.path)
-            config = dataclasses.replace(net.config, dropout=self.config.dropout)
-            if type(net) is not type(self.model) or config != self.model.config:
+            if type(net) is not type(self.model) or net.config != self.model.config:
                 raise InputError(f"{weights.path}: start_from needs a network of the same shape")
-            tensors, fits = net.state_dict(), net.outputs == self.model.outputs
-        if not fits:
-            kept = {name: t for name, t in tensors.items() if LAST not in name}
-            tensors = kept | {name: t for name, t in own.items() if LAST in name}
+            tensors, outputs = net.state_dict(), net.outputs
+        if outputs != self.model.outputs:
+            tensors |= {name: own[name] for name in own if LAST in name}
         for model in (self.model, self.average):
             teacher_checkpoint.fit(model, tensors, str(weights.path))
 
@@ -104,8 +92,8 @@ class TeacherTrainer:
             net = released_teacher.load(find_teacher(source))
             if type(net) is not type(self.model) or net.outputs != self.model.outputs:
                 raise ConfigError(
-                    f"{source}: another kind of network or other emotions than the student, which "
-                    "cannot see its faces; use distill = 'once'"
+                    f"{source}: another kind of network than the student, or other outputs; use "
+                    "distill = 'once'"
                 )
             fold_batch_norm(net)
             net.to(self.device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
@@ -133,7 +121,7 @@ class TeacherTrainer:
             warm = 1.0 if config.start_from else done / (done + 20)
             _update_average(self.average, self.model, min(config.average_decay, warm))
             losses.append(loss.detach())
-            self._show_progress(done)
+            self.advance()
         return float(torch.stack(losses).mean())
 
     def _augmented(self, batch: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
@@ -165,15 +153,6 @@ class TeacherTrainer:
             found, values = outputs[:, self.num_emotions :], targets[:, self.num_emotions :]
             loss = loss + (found - torch.where(values.isnan(), found, values)).square().mean()
         return loss
-
-    def _show_progress(self, done: int) -> None:
-        """Show steps and remaining time of the whole training, measured since its start."""
-        total, every = self.config.epochs * self.steps, 0.1 if sys.stderr.isatty() else PROGRESS
-        if self.bar is None:
-            self.bar = tqdm(None, self.title, total, initial=done, mininterval=every, smoothing=0)
-        self.bar.update(done - self.bar.n)
-        if done == total:
-            self.bar.close()
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:

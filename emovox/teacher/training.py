@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from emovox import runs
 from emovox.config import find_recipe, read_config
@@ -18,15 +19,15 @@ from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
 from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.distillation import soft_targets
-from emovox.teacher.face_data import TRAIN, VALIDATION, find_faces
+from emovox.teacher.face_data import TRAIN, VALIDATION, read_faces
 from emovox.teacher.ferplus import Faces
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_scores import score
 from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
 
 Record = dict[str, Any]
-# A teacher to learn from: a registered name, a checkpoint, or a recipe to train first, and the
-# name of its folder.
+PROGRESS = 10  # seconds between lines of progress
+# A teacher to learn from: a registered name, a checkpoint, or a recipe to train first in a folder.
 Source = tuple[str | Path, TeacherTrainConfig | None, str]
 
 
@@ -66,8 +67,6 @@ def train_teacher(
     recipes = Path()
     if isinstance(config, str | os.PathLike) and "distill_from" not in options:
         recipes = find_recipe(config).parent
-    if start := options.get("start_from"):
-        options["start_from"] = str(Path(start).absolute()) if Path(start).exists() else start
     config = read_config(TeacherTrainConfig, config, options)
     if "distill_weight" in options and not config.distill_from:
         raise ConfigError("--distill-weight: no teacher to learn from; pass --distill-from too")
@@ -97,10 +96,9 @@ def train_epochs(
     """
     device = torch.device(resolve_device(config.device))
     sources = _find_sources(config, Path(recipes))
-    faces = find_faces(data)
     size = make_network(config).input_size
-    train_set = faces.read(TRAIN, size, unlabelled=config.unlabelled)
-    public = faces.read(VALIDATION, size)
+    train_set = read_faces(data, TRAIN, size, unlabelled=config.unlabelled)
+    public = read_faces(data, VALIDATION, size)
     if config.batch_size > len(train_set):
         raise ConfigError(
             f"--batch-size {config.batch_size}: {data} has only {len(train_set)} training faces; "
@@ -116,15 +114,19 @@ def train_epochs(
         if teachers and config.distill == "once":
             targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
             train_set = replace(train_set, targets=targets)
-        run = TeacherTrainer(config, train_set, device, out.name)
+        run = TeacherTrainer(config, train_set, device)
         if teachers and config.distill == "online":
             run.learn_from(teachers)
         if start is not None:
             run.start_from(start)
         run.resume(out / runs.RESUME_FILE)
         runs.trim_log(out / runs.LOG_FILE, run.epoch)
-        while run.epoch < config.epochs:
-            yield _train_one(run, public, recipe, out)
+        total, done = config.epochs * run.steps, run.epoch * run.steps
+        # States the remaining time too, from the mean time of the steps.
+        with tqdm(None, out.name, total, initial=done, mininterval=PROGRESS, smoothing=0) as bar:
+            run.advance = bar.update
+            while run.epoch < config.epochs:
+                yield _train_one(run, public, recipe, out)
 
 
 def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) -> Record:
