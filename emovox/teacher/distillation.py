@@ -31,8 +31,7 @@ def soft_targets(
     path = out / LOGITS_FILE
     loaded = [load_teacher(name, device) for name in teachers]
     images_sha256 = hashlib.sha256(faces.images.tobytes()).hexdigest()
-    sha256s = [images_sha256, *(teacher.sha256 for teacher in loaded)]
-    identity = json.dumps([*sha256s, faces.outputs.emotions])
+    identity = json.dumps([images_sha256, *(t.sha256 for t in loaded), faces.outputs.emotions])
     logits = None
     with contextlib.suppress(OSError, SafetensorError), safe_open(path, "numpy") as file:
         if (file.metadata() or {}).get("faces_and_teachers") == identity:

@@ -83,8 +83,7 @@ class TeacherEvaluation:
         rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in LABELS]
         recalls = zip(self.plain.emotions, *(scores.recall for scores in both), strict=True)
         rows += [("recall", *recall) for recall in recalls]
-        values = self.plain.rmse
-        return rows + [(f"rmse {name}", None, *(s.rmse[name] for s in both)) for name in values]
+        return rows + [(f"rmse {n}", None, *(s.rmse[n] for s in both)) for n in self.plain.rmse]
 
     def as_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""

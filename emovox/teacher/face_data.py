@@ -45,7 +45,6 @@ UNLABELLED = "unlabelled"  # folder or label of faces without a label
 # By the number of a label: of AffectNet, from 0 (8 to 10 are no emotions), and of RAF-DB, from 1.
 AFFECTNET = ["neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"]
 RAF_DB = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
-UNKNOWN_VALUE = -2  # of valence and arousal in AffectNet
 
 
 def read_faces(
@@ -77,7 +76,7 @@ def read_faces(
         table = pd.DataFrame(list(rows))
         outputs, targets = _targets(table)
         parts = _parts(table)
-    except ConfigError as error:
+    except (ConfigError, ValueError) as error:  # the latter for a cell that is not a number
         raise InputError(f"{path}: {error}; see guide/teachers.md for the layouts") from error
     has_label = targets[:, : len(outputs.emotions)].any(axis=1)
     chosen = (parts == part) & (has_label | unlabelled)
@@ -117,10 +116,7 @@ def _targets(table: pd.DataFrame) -> tuple[Outputs, np.ndarray]:
 def _numbers(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """Return the columns with a prefix, without it, as numbers; empty cells are NaN."""
     cells = table[[name for name in table if name.startswith(prefix)]]
-    try:
-        found = cells.apply(pd.to_numeric).astype(float)
-    except ValueError as error:
-        raise ConfigError(f"a {prefix} is not a number ({error})") from error
+    found = cells.apply(pd.to_numeric).astype(float)
     return found.rename(columns=lambda name: standard_name(name.removeprefix(prefix)))
 
 
@@ -170,7 +166,7 @@ def _affectnet(files: FaceFiles, annotated: Iterable[str]) -> Iterator[dict[str,
     def number(name: str) -> float:
         with files.open(name) as file:
             value = float(np.load(io.BytesIO(file.read(1000)), allow_pickle=False).item())
-            return math.nan if value == UNKNOWN_VALUE else value
+            return math.nan if value == -2 else value  # unknown valence and arousal
 
     for name in annotated:
         start = name.removesuffix("_exp.npy")

@@ -53,8 +53,7 @@ class Faces:
     """One part of a set of labelled faces."""
 
     images: np.ndarray  # uint8 `[N, S, S]`, grey, or `[N, S, S, 3]`, RGB
-    # float32 `[N, E + V]`: a distribution over the emotions (zeros for a face without a label),
-    # then the values (NaN where unknown)
+    # float32 `[N, E + V]`: a distribution over the emotions, or zeros, then the values, or NaN
     targets: np.ndarray
     names: tuple[str, ...]  # file name of each image, such as `fer0000000.png`
     outputs: Outputs = PUBLISHED  # names of the columns of `targets`

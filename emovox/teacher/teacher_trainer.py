@@ -25,7 +25,6 @@ from emovox.teacher.teacher_config import TeacherTrainConfig
 
 STATEFUL = ("model", "average", "optimizer")  # attributes of a trainer with a state_dict
 LAST = "classifier."  # in the names of the weights of the last layer
-SCORED = 256  # faces per batch of `TeacherTrainer.logits`
 
 
 def make_network(config: TeacherTrainConfig, outputs: Outputs = PUBLISHED) -> FaceNetwork:
@@ -37,10 +36,7 @@ def make_network(config: TeacherTrainConfig, outputs: Outputs = PUBLISHED) -> Fa
 
 
 class TeacherTrainer:
-    """Network, moving average, optimiser and progress of a training.
-
-    All random numbers of an epoch follow from the seed and the number of the epoch.
-    """
+    """Network, moving average, optimiser and progress of a training."""
 
     def __init__(self, config: TeacherTrainConfig, faces: Faces, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -56,9 +52,7 @@ class TeacherTrainer:
         # Matrices and kernels decay; biases and batch normalisation do not.
         groups = [
             {
-                "params": [
-                    p for n, p in named if (p.ndim > 1, n.startswith(LAST)) == (decays, last)
-                ],
+                "params": [p for n, p in named if (p.ndim > 1, LAST in n) == (decays, last)],
                 "weight_decay": config.weight_decay * decays,
                 "factor": 1.0 if last else config.backbone_rate,
             }
@@ -91,10 +85,8 @@ class TeacherTrainer:
         for source in sources:
             net = released_teacher.load(find_teacher(source))
             if type(net) is not type(self.model) or net.outputs != self.model.outputs:
-                raise ConfigError(
-                    f"{source}: another kind of network than the student, or other outputs; use "
-                    "distill = 'once'"
-                )
+                text = "another kind of network or outputs than the student; use distill = 'once'"
+                raise ConfigError(f"{source}: {text}")
             fold_batch_norm(net)
             net.to(self.device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
             self.teachers.append(net)
@@ -102,7 +94,7 @@ class TeacherTrainer:
     def train_epoch(self) -> float:
         """Train one pass over the faces; return the mean loss."""
         config = self.config
-        rng = random.Random(f"{config.seed} {self.epoch}")
+        rng = random.Random(f"{config.seed} {self.epoch}")  # so that a resume point needs no state
         torch.manual_seed(rng.getrandbits(63))
         self.model.train()
         losses = []
@@ -158,8 +150,8 @@ class TeacherTrainer:
     def logits(self, images: np.ndarray) -> np.ndarray:
         """Return the average's outputs float32 `[N, E + V]` of grey faces uint8, in float32."""
         outputs, size = [], self.model.input_size
-        for start in range(0, len(images), SCORED):
-            grey = torch.from_numpy(images[start : start + SCORED]).unsqueeze(1)
+        for start in range(0, len(images), 256):
+            grey = torch.from_numpy(images[start : start + 256]).unsqueeze(1)
             grey = grey.to(self.device, torch.float32)
             if grey.shape[-1] != size:
                 grey = F.interpolate(grey, (size, size), mode="bilinear").round()

@@ -26,7 +26,6 @@ from emovox.teacher.teacher_scores import score
 from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
 
 Record = dict[str, Any]
-PROGRESS = 10  # seconds between lines of progress
 # A teacher to learn from: a registered name, a checkpoint, or a recipe to train first in a folder.
 Source = tuple[str | Path, TeacherTrainConfig | None, str]
 
@@ -123,7 +122,7 @@ def train_epochs(
         runs.trim_log(out / runs.LOG_FILE, run.epoch)
         total, done = config.epochs * run.steps, run.epoch * run.steps
         # States the remaining time too, from the mean time of the steps.
-        with tqdm(None, out.name, total, initial=done, mininterval=PROGRESS, smoothing=0) as bar:
+        with tqdm(None, out.name, total, initial=done, mininterval=10, smoothing=0) as bar:
             run.advance = bar.update
             while run.epoch < config.epochs:
                 yield _train_one(run, public, recipe, out)
