@@ -83,14 +83,14 @@ def read_faces(
     if not chosen.any():
         raise InputError(f"{path}: no labelled faces of {part}; found {dict(Counter(parts))}")
     names = tuple(table["path"][chosen])
-    side = min(size, max(files.read_image(names[0]).shape))
+    side, weights = min(size, max(files.read_image(names[0]).shape)), np.array(GREY_WEIGHTS, "f4")
 
     def read_image(name: str) -> np.ndarray:
         image = files.read_image(name)
         height, width = image.shape[:2]
         face = resize(cut(image, square(Box(0, 0, width, height))), side)
         # As `face_network.to_grey`, so that training sees what labelling does.
-        return np.round(face @ np.float32(GREY_WEIGHTS)).astype(np.uint8) if grey else face
+        return np.round(face @ weights).astype(np.uint8) if grey else face
 
     images = Parallel(-1, prefer="threads")(delayed(read_image)(name) for name in names)
     return Faces(np.stack(images), targets[chosen], names, outputs)
@@ -105,17 +105,17 @@ def _targets(table: pd.DataFrame) -> tuple[Outputs, np.ndarray]:
         named = table["label"].map(_standard_names(set(table["label"].dropna())))
         votes = pd.get_dummies(named.where(named != UNLABELLED), dtype=float)
     rank = {name: k for k, name in enumerate(EMOTIONS)}
-    votes = votes[sorted(votes, key=lambda name: (rank.get(name, len(rank)), name))].fillna(0)
+    votes = votes[sorted(map(str, votes), key=lambda n: (rank.get(n, len(rank)), n))].fillna(0)
     if not votes.ge(0).all(axis=None) or np.isinf([*votes.sum(), *values.sum()]).any():
         raise ConfigError("a number of votes is negative, or a number is not finite")
     shares = votes.div(votes.sum(axis=1).replace(0, 1), axis=0)
     targets = np.concatenate([shares, values], axis=1).astype(np.float32)
-    return Outputs.of(votes, values), targets
+    return Outputs.of(map(str, votes), map(str, values)), targets
 
 
 def _numbers(table: pd.DataFrame, prefix: str) -> pd.DataFrame:
     """Return the columns with a prefix, without it, as numbers; empty cells are NaN."""
-    cells = table[[name for name in table if name.startswith(prefix)]]
+    cells = table[[name for name in table if str(name).startswith(prefix)]]
     found = cells.apply(pd.to_numeric).astype(float)
     return found.rename(columns=lambda name: standard_name(name.removeprefix(prefix)))
 
