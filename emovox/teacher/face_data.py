@@ -39,7 +39,6 @@ SPLITS = {
     **dict.fromkeys(("test", "testing", "test_set", "private_test"), TEST),
 }
 HELD_OUT = 0.1  # fraction of the faces that becomes a part which the data lacks
-TABLES = (".csv", ".tsv", ".parquet")
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 UNLABELLED = "unlabelled"  # folder or label of faces without a label
 # By the number of a label: of AffectNet, from 0 (8 to 10 are no emotions), and of RAF-DB, from 1.
@@ -62,7 +61,7 @@ def read_faces(
     if part not in PARTS:
         raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
     path = Path(data)
-    is_table = path.is_file() and path.suffix.lower() in TABLES
+    is_table = path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".parquet")
     files = FaceFiles(path.absolute().parent if is_table else path)
     if is_table:
         rows: Iterable[Mapping[str, Any]] = read_table(path, ("path",))
@@ -100,12 +99,11 @@ def _targets(table: pd.DataFrame) -> tuple[Outputs, np.ndarray]:
     """Return the outputs, with usual names for the labels, and the targets of `Faces`."""
     if table.empty or table["path"].isna().any():
         raise ConfigError("no images, or a row without a path")
-    votes, values = _numbers(table, "vote_"), _numbers(table, "value_")
+    votes, values = _numbers(table, "vote_").fillna(0), _numbers(table, "value_")
     if "label" in table:
         named = table["label"].map(_standard_names(set(table["label"].dropna())))
         votes = pd.get_dummies(named.where(named != UNLABELLED), dtype=float)
-    rank = {name: k for k, name in enumerate(EMOTIONS)}
-    votes = votes[sorted(map(str, votes), key=lambda n: (rank.get(n, len(rank)), n))].fillna(0)
+    votes = votes[sorted(votes, key=lambda name: ((*EMOTIONS, name).index(name), str(name)))]
     if not votes.ge(0).all(axis=None) or np.isinf([*votes.sum(), *values.sum()]).any():
         raise ConfigError("a number of votes is negative, or a number is not finite")
     shares = votes.div(votes.sum(axis=1).replace(0, 1), axis=0)

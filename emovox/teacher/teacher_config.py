@@ -49,7 +49,7 @@ class TeacherTrainConfig(Options):
             fraction of the steps that mix faces.
         seed: Random seed of weights, order and augmentation.
         device: Device: auto (CUDA if available), cpu, cuda or cuda:N.
-        bf16: Train under bfloat16 autocast.
+        bf16: Train under bfloat16 autocast if the device has instructions for it.
     """
 
     network: str = option("compact", choices=NETWORKS)

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import runs
+from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.networks import fold_batch_norm
@@ -40,6 +41,7 @@ class TeacherTrainer:
 
     def __init__(self, config: TeacherTrainConfig, faces: Faces, device: torch.device) -> None:
         self.config, self.device = config, device
+        self.bf16 = config.bf16 and resolve_precision("auto", str(device)) == "bf16"
         self.images = torch.from_numpy(faces.images).unsqueeze(1)
         self.targets = torch.from_numpy(faces.targets)
         self.num_emotions = len(faces.outputs.emotions)
@@ -131,7 +133,7 @@ class TeacherTrainer:
     def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:
         """Return the cross-entropy to the emotions, plus the squared error of known values."""
         votes = targets[:, : self.num_emotions]
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.bf16):
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
             outputs = self.model(faces).float()
             with torch.no_grad():
                 labels = [net(faces).float()[:, : self.num_emotions] for net in self.teachers]
