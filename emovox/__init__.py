@@ -10,8 +10,8 @@ Each command of the command line, except demo, card and schema, is a function::
     diff(...)               compare two datasets
     release(...)            make an immutable version of a dataset
     report(...)             show a dataset as a web page or as figures
-    train_teacher(...)      train the compact teacher on FERPlus
-    evaluate_teacher(...)   score a teacher on FERPlus
+    train_teacher(...)      train a teacher on labelled faces
+    evaluate_teacher(...)   score a teacher on labelled faces
     train_student(...)      train a speech student on a dataset
     evaluate(...)           score a student on a dataset
     probe(...)              test a network on a labelled speech corpus

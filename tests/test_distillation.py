@@ -1,24 +1,27 @@
 """Distillation: mixed targets, saved logits, and recipes that learn from other recipes."""
 
 import json
+import random
 import shutil
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 from scipy.special import softmax
-from test_training import QUICK, data
+from test_training import QUICK, data, weights
 
 from emovox.config import read_config
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
-from emovox.teacher import distillation, load_teacher
+from emovox.teacher import EMBEDDED, distillation, load_teacher, teacher_checkpoint
 from emovox.teacher.distillation import averaged_logits, soft_targets
-from emovox.teacher.ferplus import FerPlus, read
+from emovox.teacher.ferplus import Faces, read
 from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.teacher_trainer import TeacherTrainer
 from emovox.teacher.training import train_epochs
 from emovox.testing import FakeTeacher
 
@@ -42,11 +45,11 @@ class TwiceTeacher(LeftTeacher):
 
 
 @pytest.fixture
-def faces() -> FerPlus:
+def faces() -> Faces:
     rng = np.random.default_rng(0)
     images = rng.integers(0, 256, (5, 48, 48), dtype=np.uint8)
     targets = rng.dirichlet(np.ones(len(EMOTIONS)), 5).astype(np.float32)
-    return FerPlus(images, targets, tuple("abcde"))
+    return Faces(images, targets, tuple("abcde"))
 
 
 def naive_logits(images: np.ndarray) -> np.ndarray:
@@ -54,14 +57,14 @@ def naive_logits(images: np.ndarray) -> np.ndarray:
     return np.array([[face[6 * k : 6 * k + 6].mean() for k in range(8)] for face in images])
 
 
-def test_logits_are_averaged_over_teachers_and_mirror_images(faces: FerPlus) -> None:
-    found = averaged_logits([LeftTeacher(48), TwiceTeacher(48)], faces.images)
+def test_logits_are_averaged_over_teachers_and_mirror_images(faces: Faces) -> None:
+    found = averaged_logits([LeftTeacher(48), TwiceTeacher(48)], faces)
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, 1.5 * naive_logits(faces.images), rtol=1e-5)
 
 
 def test_targets_mix_votes_and_teachers_and_logits_are_saved(
-    faces: FerPlus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = LeftTeacher(48)
     monkeypatch.setattr(distillation, "load_teacher", lambda name, device: teacher)
@@ -182,3 +185,65 @@ def test_a_recipe_starts_from_the_weights_of_another(data: Path, tmp_path: Path)
                 data, tmp_path / "b", replace(wider, start_from=str(out / "best.safetensors"))
             )
         )
+
+
+@pytest.fixture
+def online(data: Path, tmp_path: Path) -> Path:
+    """Train a teacher of another shape and return its weights."""
+    config = replace(QUICK, epochs=4, stem=8, widths=(16,), depths=(1,))
+    list(train_epochs(data, tmp_path / "teacher", config))
+    return tmp_path / "teacher" / "best.safetensors"
+
+
+def test_teachers_see_the_faces_of_the_student(online: Path) -> None:
+    """The loss is the cross-entropy to the mixed targets of the very inputs of the student."""
+    config = replace(QUICK, dropout=0.0, distill_from=(str(online),), distill_weight=0.75)
+    config = replace(config, distill="online", mixup_share=1.0, unlabelled=True)
+    rng = np.random.default_rng(0)
+    votes = np.eye(8, dtype=np.float32)[rng.integers(0, 8, 16)]
+    votes[3:6] = 0  # without votes
+    faces = Faces(rng.integers(0, 256, (16, 48, 48), dtype=np.uint8), votes, ())
+    run = TeacherTrainer(config, faces, torch.device("cpu"))
+    run.learn_from([online, "compact"])
+    inputs, targets = run._augmented(torch.arange(16), random.Random(0))
+    mixed_rows = set(np.unique(targets.numpy().round(4)).tolist())
+    assert mixed_rows - {0.0, 1.0}, "faces are mixed in pairs"
+    nets = [teacher_checkpoint.load(path) for path in (online, EMBEDDED["compact"])]
+    with torch.no_grad():
+        taught = sum(net(inputs).softmax(1) for net in nets) / 2
+        share = 0.25 * targets.sum(1, keepdim=True)
+        expected = (1 - share) * taught + 0.25 * targets  # type: ignore[operator]
+        np.testing.assert_allclose(expected.sum(1), 1, rtol=1e-4)
+        outputs = run.model.train()(inputs)
+        log_probabilities = outputs - outputs.logsumexp(1, keepdim=True)
+        loss = -(expected * log_probabilities).sum(1).mean()
+        torch.testing.assert_close(run._loss(inputs, targets), loss, rtol=1e-4, atol=1e-5)
+
+
+def test_online_distillation_resumes_to_the_same_weights(
+    data: Path, online: Path, tmp_path: Path
+) -> None:
+    config = replace(QUICK, stem=8, widths=(8,), depths=(1,), distill_from=(str(online),))
+    config = replace(config, distill="online", mixup_share=0.5, unlabelled=True)
+    list(train_epochs(data, tmp_path / "whole", config))
+    interrupted = train_epochs(data, tmp_path / "parts", config)
+    next(interrupted)
+    interrupted.close()
+    list(train_epochs(data, tmp_path / "parts", config))
+    whole, parts = weights(tmp_path / "whole"), weights(tmp_path / "parts")
+    assert all(torch.equal(whole[name], parts[name]) for name in whole)
+    with pytest.raises(ConfigError, match="another kind of network or outputs"):
+        next(train_epochs(data, tmp_path / "s", replace(config, network="senet50")))
+
+
+def test_a_recipe_named_twice_is_trained_with_two_seeds(data: Path, tmp_path: Path) -> None:
+    (tmp_path / "large.toml").write_text(SHAPE + "seed = 5\n")
+    config = replace(QUICK, epochs=1, stem=8, widths=(8,), depths=(1,))
+    config = replace(config, distill_from=("large.toml",) * 2, distill="online")
+    records = list(train_epochs(data, tmp_path / "out", config, recipes=tmp_path))
+    assert [record.get("recipe") for record in records] == ["large", "large-2", None]
+    found = [
+        json.loads((tmp_path / "out" / folder / "config.json").read_text())["recipe"]["seed"]
+        for folder in ("large", "large-2")
+    ]
+    assert found == [5, 6]

@@ -11,6 +11,7 @@ from emovox.demo import demo_build_config
 from emovox.labelling.build_config import BuildConfig
 from emovox.student.student_config import StudentTrainConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.teacher_trainer import learning_rate
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (REPOSITORY / "pipelines").glob("*.toml"))
@@ -47,13 +48,15 @@ def test_the_demo_builds_its_recipe() -> None:
 
 
 def test_teacher_recipes_are_valid() -> None:
-    first = read_config(TeacherTrainConfig, "teacher-ferplus-first")
-    assert first == TeacherTrainConfig(), "this recipe has the defaults"
-    second = read_config(TeacherTrainConfig, "teacher-ferplus-second")
-    assert second.distill_from == ("teacher-ferplus-first.toml",)
-    third = read_config(TeacherTrainConfig, "teacher-ferplus")
-    assert third.start_from == "teacher-ferplus-second.toml"
-    assert (third.stem, third.widths, third.depths) == (second.stem, second.widths, second.depths)
+    student = read_config(TeacherTrainConfig, "teacher-ferplus")
+    assert student.distill_from == ("teacher-ferplus-large.toml",) * 2
+    assert student.distill == "online" and student.unlabelled
+    large = read_config(TeacherTrainConfig, "teacher-ferplus-large")
+    assert (large.rotation, large.skew, large.gamma) == (15, 0.08, 0.3) and not large.distill_from
+    senet = read_config(TeacherTrainConfig, "teacher-senet50")
+    rates = [learning_rate(senet, epoch) for epoch in (0, 59, 60, 119, 120, 179.9)]
+    assert rates == pytest.approx([0.01, 0.01, 0.001, 0.001, 0.0001, 0.0001])
+    assert (senet.network, senet.backbone_rate, senet.warp) == ("senet50", 0.1, 0.5)
 
 
 @pytest.mark.parametrize("name", STUDENTS)

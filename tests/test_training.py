@@ -149,26 +149,47 @@ def test_a_folder_of_another_recipe_is_an_error(data: Path, tmp_path: Path) -> N
 
 
 def test_augmentation_that_does_nothing_changes_nothing() -> None:
-    still = replace(QUICK, mirror=0.0, rotation=0.0, zoom=0.0, shift=0.0, gamma=0.0)
+    still = replace(QUICK, mirror=0.0, warp=0.0, gamma=0.0)
     faces = torch.randint(0, 256, (4, 1, 48, 48)).float()
-    torch.testing.assert_close(augment(faces, still, torch.Generator()), faces, atol=1e-2, rtol=0)
-    mirrored = augment(faces, replace(still, mirror=1.0), torch.Generator())
+    torch.testing.assert_close(augment(faces, still, 48), faces, atol=1e-2, rtol=0)
+    mirrored = augment(faces, replace(still, mirror=1.0), 48)
     torch.testing.assert_close(mirrored, faces.flip(3), atol=1e-2, rtol=0)
 
 
 def test_augmentation_moves_faces_within_its_limits() -> None:
     dot = torch.zeros(200, 1, 48, 48)
     dot[:, :, 23:25, 23:25] = 255
-    shifted = replace(QUICK, rotation=0.0, zoom=0.0, shift=0.1, gamma=0.0, mirror=0.0)
-    moved = augment(dot, shifted, torch.Generator().manual_seed(0))
+    still = replace(QUICK, rotation=0.0, zoom=0.0, gamma=0.0, mirror=0.0, aspect=0.0, skew=0.0)
+    torch.manual_seed(0)
+    moved = augment(dot, replace(still, shift=0.1), 48)
     columns = (moved.sum(dim=(1, 2)) * torch.arange(48)).sum(1) / moved.sum(dim=(1, 2, 3))
     assert (columns - 23.5).abs().max() <= 4.8 + 0.1
     assert (columns - 23.5).abs().max() > 4.0
 
 
+def test_three_levels_of_rotation_for_half_of_the_faces() -> None:
+    still = replace(QUICK, mirror=0.0, zoom=0.0, shift=0.0, gamma=0.0, aspect=0.0, skew=0.0)
+    face = torch.arange(48.0).expand(1, 1, 48, 48).contiguous()
+    torch.manual_seed(0)
+    many = replace(still, warp=0.5, rotation=10.0, three_levels=True)
+    turned = augment(face.expand(3000, -1, -1, -1).contiguous(), many, 48)[:, 0, 16:32, 16:32]
+    slopes = (turned[:, -1] - turned[:, 0]).mean(dim=1) / 15  # -tan(angle) where x is the level
+    angles = torch.rad2deg(torch.asin(slopes.clamp(-1, 1))).round()
+    counts = {angle: (angles == angle).float().mean().item() for angle in (-10, 0, 10)}
+    assert counts == pytest.approx({-10: 1 / 6, 0: 2 / 3, 10: 1 / 6}, abs=0.03)
+
+
+def test_faces_are_enlarged_for_a_larger_network() -> None:
+    face = torch.rand(2, 1, 48, 48) * 255
+    found = augment(face, replace(QUICK, mirror=0.0, warp=0.0, gamma=0.0), 224)
+    expected = [cv2.resize(image, (224, 224)) for image in face[:, 0].numpy()]
+    inner = np.s_[:, 4:-4, 4:-4]  # the border is mirrored by one, repeated by the other
+    np.testing.assert_allclose(found[:, 0].numpy()[inner], np.stack(expected)[inner], atol=0.05)
+
+
 def test_cut_out_erases_one_square() -> None:
     faces = torch.ones(500, 1, 48, 48)
-    cut = cut_out(faces, replace(QUICK, cutout=0.5, cutout_side=16), torch.Generator())
+    cut = cut_out(faces, replace(QUICK, cutout=0.5, cutout_side=16))
     erased = (cut == 0).sum(dim=(1, 2, 3))
     assert erased.max() <= 16 * 16 and 0.4 < (erased > 0).float().mean() < 0.6
 

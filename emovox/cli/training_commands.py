@@ -21,7 +21,10 @@ if TYPE_CHECKING:
     from emovox.teacher.evaluation import TeacherEvaluation
 
 DATA = click.option(
-    "--data", type=FILE_OR_FOLDER, required=True, help="FER+ faces and votes: a folder or zip file."
+    "--data",
+    type=FILE_OR_FOLDER,
+    required=True,
+    help="Faces: FER+, a folder per emotion, AffectNet's folders, a zip file of them, or a table.",
 )
 TRAINING_OUT = click.option(
     "--out", type=FOLDER, required=True, help="Folder of checkpoints and log."
@@ -47,15 +50,18 @@ def _finish(result: "Evaluation | TeacherEvaluation | ProbeResult", out: Path | 
 @TRAINING_OUT
 @config_options(
     TeacherTrainConfig,
-    only=("distill_from", "distill_weight", "epochs", "batch_size", "seed", "device"),
+    only=(
+        *("start_from", "distill_from", "distill", "distill_weight"),
+        *("epochs", "batch_size", "learning_rate", "seed", "device"),
+    ),
 )
 def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> None:
-    """Train the compact teacher on FERPlus.
+    """Train a teacher on labelled faces.
 
     RECIPE is a TOML file, or the name of an installed one, that sets these and further options; an
-    option on the command line overrides it. The best epoch on PublicTest is OUT/best.safetensors;
-    one line of JSON per epoch goes to stdout and to OUT/log.jsonl. Recipes among the teachers to
-    learn from are trained first, in folders of OUT.
+    option on the command line overrides it. The best epoch on the validation part is
+    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl. Recipes
+    among the teachers to learn from are trained first, in folders of OUT.
     """
     from emovox.teacher.training import train_teacher
 
@@ -70,7 +76,7 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
     "--out", type=FOLDER, help="Folder to write evaluation.json and confusion matrices to."
 )
 def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any) -> None:
-    """Score a teacher on FERPlus.
+    """Score a teacher on labelled faces.
 
     TEACHER is a registered name, a checkpoint or a released file. Scores are printed with and
     without mirror averaging: the mean of the logits of a face and its mirror image.

@@ -98,6 +98,8 @@ class CompactNet(FaceNetwork):
         hidden = self.blocks(self.stem(x)).float().mean(dim=(2, 3))
         return hidden, self.classifier(self.dropout(hidden))
 
+    from_grey = staticmethod(standardise)
+
     @staticmethod
     def preprocess(pixels: Tensor) -> Tensor:
         """Convert to grey with zero mean and unit deviation per face; see `FaceNetwork`."""

@@ -1,7 +1,8 @@
-"""Evaluation of a teacher on FERPlus: agreement of its logits with the votes."""
+"""Evaluation of a teacher on labelled faces: agreement of its logits with the votes."""
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ import numpy as np
 from tqdm import tqdm
 
 from emovox.charts import save_confusion
-from emovox.emotions import EMOTIONS
+from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import InputError
 from emovox.files import write_text
 from emovox.media.faces import resize
 from emovox.packages import data_frame
-from emovox.teacher import Teacher, ferplus, load_teacher
+from emovox.teacher import Teacher, load_teacher
+from emovox.teacher.face_data import read_faces
 from emovox.teacher.teacher_config import TeacherEvaluateConfig
 from emovox.teacher.teacher_scores import Scores, score
 
@@ -37,7 +39,7 @@ LABELS = {
 
 @dataclass(frozen=True, repr=False)
 class TeacherEvaluation:
-    """Scores of a teacher on one part of FERPlus, without and with mirror averaging."""
+    """Scores of a teacher on one part of the data, without and with mirror averaging."""
 
     teacher: str  # name of the teacher
     sha256: str  # SHA-256 of its weights
@@ -65,12 +67,13 @@ class TeacherEvaluation:
             f"{self.teacher} on {self.part}, {sum(self.plain.counts):,} faces",
             f"{'':<26}{'without':>10}{'with':>10}  mirror averaging",
         ]
-        counts = dict(zip(EMOTIONS, self.plain.counts, strict=True))
+        counts = dict(zip(self.plain.emotions, self.plain.counts, strict=True))
         for name, emotion, *values in self._rows():
-            label, note = LABELS.get(name, f"  {emotion}"), ""
+            label, note = LABELS.get(name, f"  {emotion}" if emotion else name), ""
             if emotion:
                 note = f"of {counts[emotion]:,}" if counts[emotion] else "never occurs"
-            shown = [f"{v:.4f}" if "nats" in label else f"{100 * v:.2f} %" for v in values]
+            is_number = "nats" in label or name.startswith("rmse")
+            shown = [f"{v:.4f}" if is_number else f"{100 * v:.2f} %" for v in values]
             lines.append(f"{label:<26}{shown[0]:>10}{shown[1]:>10}  {note}".rstrip())
         return "\n".join(lines)
 
@@ -78,8 +81,9 @@ class TeacherEvaluation:
         """Return the name, emotion, and values without and with averaging of each score."""
         both = self.plain, self.mirrored
         rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in LABELS]
-        recalls = zip(EMOTIONS, *(scores.recall for scores in both), strict=True)
-        return rows + [("recall", *recall) for recall in recalls]
+        recalls = zip(self.plain.emotions, *(scores.recall for scores in both), strict=True)
+        rows += [("recall", *recall) for recall in recalls]
+        return rows + [(f"rmse {n}", None, *(s.rmse[n] for s in both)) for n in self.plain.rmse]
 
     def as_json(self) -> dict[str, Any]:
         """Return the evaluation as JSON values."""
@@ -100,7 +104,8 @@ class TeacherEvaluation:
             (self.mirrored, MIRRORED, "confusion-mirror-averaged.png"),
         ):
             title = f"{self.teacher} on {self.part}, {key.replace('_', ' ')}"
-            save_confusion(np.array(scores.confusion), EMOTIONS, "faces", title, folder / file)
+            matrix = np.array(scores.confusion)
+            save_confusion(matrix, scores.emotions, "faces", title, folder / file)
 
 
 def evaluate_teacher(
@@ -109,17 +114,20 @@ def evaluate_teacher(
     config: TeacherEvaluateConfig | None = None,
     **options: Any,
 ) -> TeacherEvaluation:
-    """Score a teacher on one part of FERPlus; faces are resized to its input size.
+    """Score a teacher on one part of labelled faces, which are resized to its input size.
+
+    Emotions of the teacher that the data lacks are ruled out.
 
     Args:
         teacher: a loaded teacher, or its registered name, checkpoint or released file.
-        data: FERPlus, a folder or a zip file, see `ferplus.read`.
+        data: FERPlus, a folder per emotion, AffectNet's folders, or a table; see `face_data`.
         config: options of the evaluation; device and precision do not apply to a loaded teacher.
         **options: fields of `TeacherEvaluateConfig`, which override `config`.
 
     Raises:
         ConfigError: unknown teacher, part, device or precision.
-        InputError: `data` is not FERPlus, or the teacher's logits are not finite.
+        InputError: `data` is none of these, has an emotion that the teacher lacks, or the teacher's
+            logits are not finite.
 
     Example:
         >>> emovox.evaluate_teacher("compact", "ferplus.zip", part="public_test")  # doctest: +SKIP
@@ -128,36 +136,42 @@ def evaluate_teacher(
     config = replace(config or TeacherEvaluateConfig(), **options)
     if isinstance(teacher, str | os.PathLike):
         teacher = load_teacher(teacher, config.device, config.precision)
-    faces = ferplus.read(data, config.part)
-    plain, mirrored = predict(teacher, faces.images)
-    return TeacherEvaluation(
-        teacher.name,
-        teacher.sha256,
-        config.part,
-        score(plain, faces.targets),
-        score((plain + mirrored) / 2, faces.targets),
-    )
+    faces = read_faces(data, config.part, teacher.input_size, grey=False)
+    outputs = faces.outputs
+    if not set(outputs.values) <= set(teacher.values):
+        outputs = Outputs(outputs.emotions)  # the teacher gives emotions only
+    plain, mirrored = predict(teacher, faces.images, (*outputs.emotions, *outputs.values))
+    targets = faces.targets[:, : len(outputs)]
+    both = (score(logits, targets, outputs) for logits in (plain, (plain + mirrored) / 2))
+    return TeacherEvaluation(teacher.name, teacher.sha256, config.part, *both)
 
 
-def predict(teacher: Teacher, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return logits float32 `[N, 8]` of grey faces uint8 `[N, H, W]`, and of their mirror images.
+def predict(
+    teacher: Teacher, images: np.ndarray, names: Sequence[str] = EMOTIONS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return outputs of faces and of their mirror images, float32 `[N, len(names)]` each.
+
+    Faces are uint8, grey `[N, H, W]` or RGB `[N, H, W, 3]`; `names` are emotions and values.
 
     Raises:
-        InputError: the teacher has other emotions than FERPlus, or a logit is NaN or infinite.
+        InputError: the teacher lacks one of them, or an output is NaN or infinite.
     """
-    if teacher.emotions != EMOTIONS:
-        found, expected = ", ".join(teacher.emotions), ", ".join(EMOTIONS)
-        raise InputError(f"teacher {teacher.name}: emotions are {found}; FERPlus has {expected}")
+    columns = (*teacher.emotions, *teacher.values)
+    if missing := [name for name in names if name not in columns]:
+        found, lacks = ", ".join(columns), ", ".join(missing)
+        raise InputError(f"teacher {teacher.name}: outputs are {found}; the data has {lacks} too")
+    take = [columns.index(name) for name in names]
     plain, mirrored = [], []
     starts = range(0, len(images), CHUNK)
     # The progress bar is drawn in a terminal only.
     for start in tqdm(starts, desc=teacher.name, unit_scale=CHUNK, unit="face", disable=None):
-        grey = images[start : start + CHUNK]
-        if grey.shape[1:] != (teacher.input_size, teacher.input_size):
-            grey = np.stack([resize(face, teacher.input_size) for face in grey])
-        crops = np.repeat(grey[..., None], 3, axis=3)
-        plain.append(teacher(crops)[:, : len(EMOTIONS)])
-        mirrored.append(teacher(np.ascontiguousarray(crops[:, :, ::-1]))[:, : len(EMOTIONS)])
+        crops = images[start : start + CHUNK]
+        if crops.shape[1:3] != (teacher.input_size, teacher.input_size):
+            crops = np.stack([resize(face, teacher.input_size) for face in crops])
+        if crops.ndim == 3:
+            crops = np.repeat(crops[..., None], 3, axis=3)
+        plain.append(teacher(crops)[:, take])
+        mirrored.append(teacher(np.ascontiguousarray(crops[:, :, ::-1]))[:, take])
     logits = np.concatenate(plain), np.concatenate(mirrored)
     if not np.isfinite(logits).all():
         raise InputError(f"teacher {teacher.name}: logits are not finite")

@@ -1,6 +1,7 @@
 """The interface of face networks, and the greying of their crops."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -14,6 +15,8 @@ class FaceNetwork(Network, ABC):
     """A network that `emovox.teacher.inference` can run."""
 
     input_size: int  # side S of its crops, in pixels
+    # From grey levels float32 `[N, 1, S, S]` to the input; of networks that can be trained.
+    from_grey: Callable[[Tensor], Tensor]
     classifier: nn.Module  # the last layer; its input and output are float32 at any precision
     embedding_size: int  # D, numbers of the last hidden layer; 0 if it cannot be read
 

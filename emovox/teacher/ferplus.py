@@ -18,14 +18,14 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import IO
 
 import cv2
 import numpy as np
 
-from emovox.emotions import EMOTIONS
+from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.files import regular
 from emovox.ids import is_below
@@ -38,6 +38,7 @@ USAGES = dict(zip(PARTS, ("Training", "PublicTest", "PrivateTest"), strict=True)
 
 VOTE_NAMES = (*EMOTIONS, "unknown", "NF")  # the last is "not a face"
 MAX_VOTES = 1000  # of one face for one emotion; there were ten annotators
+
 # Errors of a damaged or unusual zip file or table.
 READ_ERRORS = (
     *(csv.Error, zipfile.BadZipFile, zlib.error, struct.error, KeyError, OSError, EOFError),
@@ -48,20 +49,75 @@ READ_ERRORS = (
 
 
 @dataclass(frozen=True)
-class FerPlus:
-    """One part of FERPlus."""
+class Faces:
+    """One part of a set of labelled faces."""
 
-    images: np.ndarray  # uint8 `[N, 48, 48]`, grey
-    targets: np.ndarray  # float32 `[N, 8]`, cleaned votes as a distribution over `EMOTIONS`
+    images: np.ndarray  # uint8 `[N, S, S]`, grey, or `[N, S, S, 3]`, RGB
+    # float32 `[N, E + V]`: a distribution over the emotions, or zeros, then the values, or NaN
+    targets: np.ndarray
     names: tuple[str, ...]  # file name of each image, such as `fer0000000.png`
+    outputs: Outputs = PUBLISHED  # names of the columns of `targets`
 
     def __len__(self) -> int:
         return len(self.images)
 
-    @property
-    def labels(self) -> np.ndarray:
-        """Emotion with the most votes, the first one in a tie: int64 `[N]`."""
-        return self.targets.argmax(axis=1)
+
+class FaceFiles:
+    """Files of a folder or a zip file, by their paths relative to it; InputError for others."""
+
+    def __init__(self, source: Path) -> None:
+        self.source, self._archive = source, None
+        if source.is_file() and zipfile.is_zipfile(source):
+            try:
+                self._archive = zipfile.ZipFile(source)
+            except READ_ERRORS as error:
+                raise InputError(f"{source}: damaged zip file ({error})") from error
+        elif not source.is_dir():
+            raise InputError(f"{source}: neither a folder nor a zip file of faces, nor a table")
+
+    @cached_property
+    def names(self) -> set[str]:
+        """Paths of all files and folders."""
+        if self._archive is None:
+            source = self.source
+            return {path.relative_to(source).as_posix() for path in source.rglob("*")}
+        files = self._archive.namelist()
+        return {*files, *(name.rpartition("/")[0] for name in files)}
+
+    def find(self, ending: str) -> str | None:
+        """Return the first file or folder whose path ends with these components."""
+        found = (name for name in self.names if f"/{name}".endswith(f"/{ending}"))
+        return min(found, default=None)
+
+    @contextlib.contextmanager
+    def open(self, name: str) -> Iterator[IO[bytes]]:
+        """Open a file; errors of reading it inside the block become InputError."""
+        if not is_below(name):
+            raise InputError(f"{self.source}: {name!r} is not a path below it")
+        try:
+            path = self.source / name
+            with self._archive.open(name) if self._archive else regular(path).open("rb") as file:
+                yield file
+        except READ_ERRORS as error:
+            where = f"{self.source}: {name}"
+            raise InputError(f"{where}: cannot be read ({first_line(error)})") from error
+
+    def rows(self, name: str) -> Iterator[list[str]]:
+        """Yield the rows of a CSV file."""
+        with self.open(name) as file:
+            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
+            yield from csv.reader(iter(partial(text.readline, 4 * MAX_TEXT), ""))  # no endless line
+
+    def read_image(self, name: str, kind: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+        """Read an image as uint8 `[H, W, 3]` RGB; InputError if it is missing or damaged."""
+        with self.open(name) as file:
+            data = file.read(MAX_DOCUMENT)
+        image = None
+        with contextlib.suppress(cv2.error):  # empty, or more pixels than OpenCV allows
+            image = cv2.imdecode(np.frombuffer(data, np.uint8), kind)
+        if image is None:
+            raise InputError(f"{self.source}: {name}: not an image")
+        return image
 
 
 def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -89,11 +145,12 @@ def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return keep, emotions / np.maximum(emotions.sum(axis=1, keepdims=True), 1)
 
 
-def read(source: str | os.PathLike[str], part: str) -> FerPlus:
+def read(source: str | os.PathLike[str], part: str, *, unlabelled: bool = False) -> Faces:
     """Read and clean one part of FERPlus.
 
     `source` is a folder or a zip file that contains, at any depth, the official folders, or
-    fer2013.csv and fer2013new.csv; `part` is `train`, `public_test` or `private_test`.
+    fer2013.csv and fer2013new.csv; `part` is `train`, `public_test` or `private_test`. With
+    `unlabelled`, faces without usable votes are kept, with a target of zeros.
 
     Raises:
         ConfigError: unknown part.
@@ -101,73 +158,33 @@ def read(source: str | os.PathLike[str], part: str) -> FerPlus:
     """
     if part not in PARTS:
         raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
-    files = _Files(Path(source))
+    files = FaceFiles(Path(source))
     folder = files.find(FOLDERS[part])
     shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
     own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
     labels: list[_Label] = []
     if shared is not None and (folder is not None or pixels is not None):
-        labels = _read_shared_labels(files, shared, part)
+        labels = _read_shared_labels(files, shared, part, folder is None)
     elif own is not None:
         labels = _read_own_labels(files, own)
     if not labels:
         raise InputError(
-            f"{source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its images "
-            f"and its label.csv, or fer2013new.csv (with rows of usage {USAGES[part]}) beside "
-            "those folders or beside fer2013.csv"
+            f"{source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its "
+            f"images and its label.csv, or fer2013new.csv (with rows of usage {USAGES[part]}) "
+            "beside those folders or beside fer2013.csv"
         )
     keep, targets = clean_votes(np.array([label.votes for label in labels]))
-    kept = [label for label, k in zip(labels, keep, strict=True) if k]
-    if not kept:
+    targets[~keep] = 0
+    if not keep.any():
         raise InputError(f"{source}: no usable faces in {part} after vote cleaning")
+    chosen = keep | unlabelled
+    kept = [label for label, k in zip(labels, chosen, strict=True) if k]
     if folder is not None:
         images = np.stack([_read_image(files, f"{folder}/{label.name}") for label in kept])
     else:
         assert pixels is not None
         images = _read_pixels(files, pixels, kept, USAGES[part])
-    return FerPlus(images, targets[keep], tuple(label.name for label in kept))
-
-
-class _Files:
-    """Files of a folder or a zip file, by their paths relative to it."""
-
-    def __init__(self, source: Path) -> None:
-        self.source, self._archive = source, None
-        if source.is_file() and zipfile.is_zipfile(source):
-            try:
-                self._archive = zipfile.ZipFile(source)
-            except READ_ERRORS as error:
-                raise InputError(f"{source}: damaged zip file ({error})") from error
-            files = self._archive.namelist()
-            self._names = {*files, *(name.rpartition("/")[0] for name in files)}
-        elif source.is_dir():
-            self._names = {path.relative_to(source).as_posix() for path in source.rglob("*")}
-        else:
-            raise InputError(f"{source}: neither a folder nor a zip file with FERPlus in it")
-
-    def find(self, ending: str) -> str | None:
-        """Return the first file or folder whose path ends with these components."""
-        found = (name for name in self._names if f"/{name}".endswith(f"/{ending}"))
-        return min(found, default=None)
-
-    @contextlib.contextmanager
-    def open(self, name: str) -> Iterator[IO[bytes]]:
-        """Open a file; errors of reading it inside the block become InputError."""
-        if not is_below(name):
-            raise InputError(f"{self.source}: {name!r} is not a path below it")
-        try:
-            path = self.source / name
-            with self._archive.open(name) if self._archive else regular(path).open("rb") as file:
-                yield file
-        except READ_ERRORS as error:
-            where = f"{self.source}: {name}"
-            raise InputError(f"{where}: cannot be read ({first_line(error)})") from error
-
-    def rows(self, name: str) -> Iterator[list[str]]:
-        """Yield the rows of a CSV file."""
-        with self.open(name) as file:
-            text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-            yield from csv.reader(iter(partial(text.readline, 4 * MAX_TEXT), ""))  # no endless line
+    return Faces(images, targets[chosen], tuple(label.name for label in kept))
 
 
 @dataclass(frozen=True)
@@ -179,19 +196,18 @@ class _Label:
     votes: list[int]
 
 
-def _read_shared_labels(files: _Files, name: str, part: str) -> list[_Label]:
-    """Return the rows of fer2013new.csv that belong to one part."""
+def _read_shared_labels(files: FaceFiles, name: str, part: str, nameless: bool) -> list[_Label]:
+    """Return the rows of fer2013new.csv of one part; the official folders lack nameless ones."""
     where, rows = f"{files.source}: {name}", files.rows(name)
     usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
     return [
-        # Faces without a name are missing in the official folders.
         _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
         for i, row in enumerate(rows)
-        if len(row) > max(usage, image) and row[usage] == USAGES[part]
+        if len(row) > max(usage, image) and row[usage] == USAGES[part] and (nameless or row[image])
     ]
 
 
-def _read_own_labels(files: _Files, name: str) -> list[_Label]:
+def _read_own_labels(files: FaceFiles, name: str) -> list[_Label]:
     """Return the rows of a folder's label.csv: name, box, votes; no header."""
     columns = range(2, 2 + len(VOTE_NAMES))
     return [
@@ -223,7 +239,7 @@ def _votes(row: list[str], columns: Sequence[int], where: str) -> list[int]:
         ) from None
 
 
-def _read_pixels(files: _Files, name: str, labels: list[_Label], usage_name: str) -> np.ndarray:
+def _read_pixels(files: FaceFiles, name: str, labels: list[_Label], usage_name: str) -> np.ndarray:
     """Return the images uint8 `[N, 48, 48]` of some rows of fer2013.csv, one row per face."""
     where, rows = f"{files.source}: {name}", files.rows(name)
     wanted = {label.row for label in labels}
@@ -258,16 +274,9 @@ def _grey_levels(text: str, where: str) -> np.ndarray:
     return levels.reshape(SIDE, SIDE).astype(np.uint8)
 
 
-def _read_image(files: _Files, name: str) -> np.ndarray:
-    where = f"{files.source}: {name}"
-    with files.open(name) as file:
-        data = file.read(MAX_DOCUMENT)
-    image = None
-    with contextlib.suppress(cv2.error):  # empty, or more pixels than OpenCV allows
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
-    if image is None:
-        raise InputError(f"{where}: not an image")
-    if image.shape != (SIDE, SIDE):
-        height, width = image.shape
-        raise InputError(f"{where}: is {width} x {height}, expected {SIDE} x {SIDE}")
-    return image
+def _read_image(files: FaceFiles, name: str) -> np.ndarray:
+    grey = files.read_image(name, cv2.IMREAD_GRAYSCALE)
+    if grey.shape != (SIDE, SIDE):
+        height, width = grey.shape
+        raise InputError(f"{files.source}: {name}: is {width} x {height}, expected {SIDE} x {SIDE}")
+    return grey

@@ -40,7 +40,7 @@ def load(weights: Weights) -> FaceNetwork:
 
 def read(path: Path) -> FaceNetwork:
     """Read a released `.pth` or `.mat` file into its network, in evaluation mode; see `load`."""
-    tensors = to_state_dict(read_dagnn(path), path) if path.suffix == ".mat" else read_pth(path)
+    tensors = read_tensors(path)
     with_gates = any(name.endswith("_1x1_down.weight") for name in tensors)
     net = Senet(SenetConfig(squeeze_excite=with_gates))
     if "conv1_7x7_s2.weight" not in tensors:
@@ -51,6 +51,11 @@ def read(path: Path) -> FaceNetwork:
         )
     teacher_checkpoint.fit(net, tensors, str(path))
     return net.eval()
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """Read the weights of a `.pth` or `.mat` file; InputError for damaged and other files."""
+    return to_state_dict(read_dagnn(path), path) if path.suffix == ".mat" else read_pth(path)
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:

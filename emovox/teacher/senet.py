@@ -95,7 +95,11 @@ class Senet(FaceNetwork):
         return hidden.flatten(1), self.classifier(hidden).flatten(1)
 
     @staticmethod
-    def preprocess(pixels: Tensor) -> Tensor:
+    def from_grey(grey: Tensor) -> Tensor:
+        """Subtract the mean of VGGFace2 from three grey channels; see `FaceNetwork`."""
+        return grey - torch.tensor(MEAN_RGB, device=grey.device).view(1, 3, 1, 1)
+
+    @classmethod
+    def preprocess(cls, pixels: Tensor) -> Tensor:
         """Convert to grey in three channels minus the mean of VGGFace2; see `FaceNetwork`."""
-        grey = to_grey(pixels).expand(-1, 3, -1, -1)
-        return grey - torch.tensor(MEAN_RGB, device=pixels.device).view(1, 3, 1, 1)
+        return cls.from_grey(to_grey(pixels))

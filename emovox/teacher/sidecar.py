@@ -198,7 +198,7 @@ def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -
     """Return the facts in the files of an image classifier."""
     try:
         labels = {int(index): str(label) for index, label in config["id2label"].items()}
-        names = [_standard_name(labels[k]) for k in range(len(labels))]
+        names = [standard_name(labels[k]) for k in range(len(labels))]
         if all(re.fullmatch(r"label_\d+", label) for label in names):
             raise ConfigError("id2label: expected names of emotions, found LABEL_0 and so on")
         found = Classifier(
@@ -226,6 +226,6 @@ def _side(size: Any) -> int:
     return side
 
 
-def _standard_name(label: str) -> str:
+def standard_name(label: str) -> str:
     name = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
     return SYNONYMS.get(name, name)

@@ -1,12 +1,13 @@
 """Agreement of logits with the votes of annotators."""
 
 import math
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
 
-from emovox.emotions import EMOTIONS
+from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 from emovox.scores import confusion_matrix, softmax
 
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al. (2017)
@@ -24,20 +25,27 @@ class Scores:
     recall: tuple[float, ...]  # accuracy per emotion of the label; NaN for one that never occurs
     counts: tuple[int, ...]  # faces per emotion of the label
     confusion: tuple[tuple[int, ...], ...]  # faces by label (rows) and prediction (columns)
+    emotions: tuple[str, ...] = EMOTIONS  # in the order of `recall`, `counts` and `confusion`
+    rmse: Mapping[str, float] = field(default_factory=dict)  # by value, of faces where it is known
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values by emotion; the recall of an emotion that never occurs is None."""
         recall = [None if math.isnan(value) else value for value in self.recall]
         return asdict(self) | {
-            "recall": dict(zip(EMOTIONS, recall, strict=True)),
-            "counts": dict(zip(EMOTIONS, self.counts, strict=True)),
-            "emotions": list(EMOTIONS),
+            "recall": dict(zip(self.emotions, recall, strict=True)),
+            "counts": dict(zip(self.emotions, self.counts, strict=True)),
+            "emotions": list(self.emotions),
         }
 
 
-def score(logits: np.ndarray, targets: np.ndarray) -> Scores:
-    """Compare logits `[N, 8]` with vote distributions `[N, 8]`."""
+def score(logits: np.ndarray, targets: np.ndarray, outputs: Outputs = PUBLISHED) -> Scores:
+    """Compare logits, then values, `[N, E + V]` with distributions of votes, then values."""
     logits, targets = logits.astype(np.float64), targets.astype(np.float64)
+    num = len(outputs.emotions)
+    known = np.ma.masked_invalid(targets[:, num:])
+    errors = np.sqrt(((logits[:, num:] - known) ** 2).mean(axis=0)).tolist()  # None if unknown
+    rmse = {n: e for n, e in zip(outputs.values, errors, strict=True) if e is not None}
+    logits, targets = logits[:, :num], targets[:, :num]
     labels, predicted = targets.argmax(axis=1), logits.argmax(axis=1)
     confusion = confusion_matrix(labels, predicted, targets.shape[1])
     counts = confusion.sum(axis=1)
@@ -55,6 +63,8 @@ def score(logits: np.ndarray, targets: np.ndarray) -> Scores:
         recall=tuple(recall.tolist()),
         counts=tuple(counts.tolist()),
         confusion=tuple(map(tuple, confusion.tolist())),
+        emotions=outputs.emotions,
+        rmse=rmse,
     )
 
 

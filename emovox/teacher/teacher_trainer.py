@@ -2,111 +2,169 @@
 
 import copy
 import math
+import random
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import nn
+from torch import Tensor, nn
 
 from emovox import runs
-from emovox.errors import InputError
-from emovox.teacher import find_teacher, teacher_checkpoint
+from emovox.devices import resolve_precision
+from emovox.emotions import PUBLISHED, Outputs
+from emovox.errors import ConfigError, InputError
+from emovox.networks import fold_batch_norm
+from emovox.teacher import find_teacher, released_teacher, teacher_checkpoint
 from emovox.teacher.augmentation import augment, cut_out
-from emovox.teacher.compact import CompactConfig, CompactNet, standardise
+from emovox.teacher.compact import CompactConfig, CompactNet
+from emovox.teacher.face_network import FaceNetwork
+from emovox.teacher.ferplus import Faces
+from emovox.teacher.senet import Senet, SenetConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
 
 STATEFUL = ("model", "average", "optimizer")  # attributes of a trainer with a state_dict
+LAST = "classifier."  # in the names of the weights of the last layer
+
+
+def make_network(config: TeacherTrainConfig, outputs: Outputs = PUBLISHED) -> FaceNetwork:
+    """Return the network of a recipe with random weights."""
+    if config.network != "compact":
+        return Senet(SenetConfig(config.network == "senet50"), outputs)
+    shape = CompactConfig(config.stem, config.widths, config.depths, dropout=config.dropout)
+    return CompactNet(shape, outputs)
 
 
 class TeacherTrainer:
-    """Network, moving average, optimiser and progress of a training.
+    """Network, moving average, optimiser and progress of a training."""
 
-    Images are grey faces, uint8 `[N, 48, 48]`; targets are distributions over the emotions, float32
-    `[N, 8]`.
-    """
-
-    def __init__(
-        self,
-        config: TeacherTrainConfig,
-        images: np.ndarray,
-        targets: np.ndarray,
-        device: torch.device,
-    ) -> None:
+    def __init__(self, config: TeacherTrainConfig, faces: Faces, device: torch.device) -> None:
         self.config, self.device = config, device
-        self.images = torch.from_numpy(images).unsqueeze(1)
-        self.targets = torch.from_numpy(targets)
+        self.bf16 = config.bf16 and resolve_precision("auto", str(device)) == "bf16"
+        self.images = torch.from_numpy(faces.images).unsqueeze(1)
+        self.targets = torch.from_numpy(faces.targets)
+        self.num_emotions = len(faces.outputs.emotions)
         torch.manual_seed(config.seed)
-        self.generator = torch.Generator().manual_seed(config.seed)
-        shape = CompactConfig(config.stem, config.widths, config.depths, dropout=config.dropout)
-        self.model = CompactNet(shape).to(device)
-        self.model.to(memory_format=torch.channels_last)
+        self.model = make_network(config, faces.outputs).to(device)
+        self.model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = copy.deepcopy(self.model).eval()
+        self.teachers: list[FaceNetwork] = []
+        named = list(self.model.named_parameters())
         # Matrices and kernels decay; biases and batch normalisation do not.
-        groups: list[dict[str, Any]] = [
-            {"params": [p for p in self.model.parameters() if p.ndim > 1]},
-            {"params": [p for p in self.model.parameters() if p.ndim <= 1], "weight_decay": 0},
+        groups = [
+            {
+                "params": [p for n, p in named if (p.ndim > 1, LAST in n) == (decays, last)],
+                "weight_decay": config.weight_decay * decays,
+                "factor": 1.0 if last else config.backbone_rate,
+            }
+            for decays in (True, False)
+            for last in (True, False)
         ]
-        rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
-        self.optimizer = torch.optim.SGD(groups, rate, momentum, weight_decay=decay, nesterov=True)
-        self.epoch, self.best = 0, math.inf  # completed epochs; lowest cross-entropy on PublicTest
+        rate, momentum = config.learning_rate, config.momentum
+        self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=True)
+        self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on the validation part
+        self.steps = len(self.images) // config.batch_size
+        self.advance: Callable[[], object] = lambda: None  # called after each step
 
     def start_from(self, source: str | Path) -> None:
-        """Copy the weights of a checkpoint; InputError if its network has another shape."""
-        path = find_teacher(source).path
-        net = teacher_checkpoint.load(path)
-        if type(net) is not CompactNet or net.config != self.model.config:
-            raise InputError(f"{path}: start_from needs a network of the same shape")
+        """Copy weights, without a last layer for other outputs; InputError if they do not fit."""
+        weights, own = find_teacher(source), self.model.state_dict()
+        if weights.is_released:
+            tensors, outputs = released_teacher.read_tensors(weights.path), None
+        else:
+            net = teacher_checkpoint.load(weights.path)
+            if type(net) is not type(self.model) or net.config != self.model.config:
+                raise InputError(f"{weights.path}: start_from needs a network of the same shape")
+            tensors, outputs = net.state_dict(), net.outputs
+        if outputs != self.model.outputs:
+            tensors |= {name: own[name] for name in own if LAST in name}
         for model in (self.model, self.average):
-            model.load_state_dict(net.state_dict())
+            teacher_checkpoint.fit(model, tensors, str(weights.path))
+
+    def learn_from(self, sources: Sequence[str | Path]) -> None:
+        """Let networks label the augmented faces; ConfigError for another kind of network."""
+        for source in sources:
+            net = released_teacher.load(find_teacher(source))
+            if type(net) is not type(self.model) or net.outputs != self.model.outputs:
+                text = "another kind of network or outputs than the student; use distill = 'once'"
+                raise ConfigError(f"{source}: {text}")
+            fold_batch_norm(net)
+            net.to(self.device, memory_format=torch.channels_last).requires_grad_(False)  # type: ignore[call-overload]
+            self.teachers.append(net)
 
     def train_epoch(self) -> float:
         """Train one pass over the faces; return the mean loss."""
-        config, device = self.config, self.device
+        config = self.config
+        rng = random.Random(f"{config.seed} {self.epoch}")  # so that a resume point needs no state
+        torch.manual_seed(rng.getrandbits(63))
         self.model.train()
         losses = []
-        order = torch.randperm(len(self.images), generator=self.generator)
-        steps = len(order) // config.batch_size
-        for i in range(steps):
+        order = torch.randperm(len(self.images))
+        for i in range(self.steps):
             batch = order[i * config.batch_size : (i + 1) * config.batch_size]
-            faces = self.images[batch].to(device, torch.float32)
-            faces = standardise(augment(faces, config, self.generator))
-            faces = cut_out(faces, config, self.generator)
+            rate = learning_rate(config, self.epoch + i / self.steps)
             for group in self.optimizer.param_groups:
-                group["lr"] = _learning_rate(config, self.epoch + i / steps)
-            with torch.autocast(device.type, torch.bfloat16, enabled=config.bf16):
-                logits = self.model(faces.contiguous(memory_format=torch.channels_last))
-            loss = F.cross_entropy(logits.float(), self.targets[batch].to(device))
+                group["lr"] = rate * group["factor"]
+            loss = self._loss(*self._augmented(batch, rng))
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
-            done = self.epoch * steps + i + 1
+            done = self.epoch * self.steps + i + 1
             # From random weights the average follows fast at first; otherwise decay is constant.
             warm = 1.0 if config.start_from else done / (done + 20)
             _update_average(self.average, self.model, min(config.average_decay, warm))
             losses.append(loss.detach())
+            self.advance()
         return float(torch.stack(losses).mean())
+
+    def _augmented(self, batch: Tensor, rng: random.Random) -> tuple[Tensor, Tensor]:
+        """Return inputs of the network and targets, augmented and mixed on the device."""
+        config, device = self.config, self.device
+        grey = self.images[batch].to(device, non_blocking=True).float()
+        targets = self.targets[batch].to(device, non_blocking=True)
+        faces = self.model.from_grey(augment(grey, config, self.model.input_size))
+        faces = cut_out(faces, config)
+        if rng.random() < config.mixup_share:
+            share, others = rng.betavariate(config.mixup, config.mixup), torch.randperm(len(faces))
+            faces, targets = (torch.lerp(x[others], x, share) for x in (faces, targets))
+        return faces.contiguous(memory_format=torch.channels_last), targets
+
+    def _loss(self, faces: Tensor, targets: Tensor) -> Tensor:
+        """Return the cross-entropy to the emotions, plus the squared error of known values."""
+        votes = targets[:, : self.num_emotions]
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            outputs = self.model(faces).float()
+            with torch.no_grad():
+                labels = [net(faces).float()[:, : self.num_emotions] for net in self.teachers]
+        if labels:
+            probabilities = torch.stack(labels).softmax(dim=-1).mean(dim=0)
+            # A face without votes, whose row of votes is 0, has the target of the teachers.
+            share = (1 - self.config.distill_weight) * votes.sum(dim=1, keepdim=True)
+            votes = (1 - share) * probabilities + (1 - self.config.distill_weight) * votes
+        loss = F.cross_entropy(outputs[:, : self.num_emotions], votes)
+        if outputs.shape[1] > self.num_emotions:
+            found, values = outputs[:, self.num_emotions :], targets[:, self.num_emotions :]
+            loss = loss + (found - torch.where(values.isnan(), found, values)).square().mean()
+        return loss
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:
-        """Return the average's logits float32 `[N, 8]` of grey faces uint8, computed in float32."""
-        logits = []
+        """Return the average's outputs float32 `[N, E + V]` of grey faces uint8, in float32."""
+        outputs, size = [], self.model.input_size
         for start in range(0, len(images), 256):
-            faces = torch.from_numpy(images[start : start + 256]).unsqueeze(1)
-            faces = standardise(faces.to(self.device, torch.float32))
-            faces = faces.contiguous(memory_format=torch.channels_last)
-            logits.append(self.average(faces).float().cpu())
-        return torch.cat(logits).numpy()
+            grey = torch.from_numpy(images[start : start + 256]).unsqueeze(1)
+            grey = grey.to(self.device, torch.float32)
+            if grey.shape[-1] != size:
+                grey = F.interpolate(grey, (size, size), mode="bilinear").round()
+            faces = self.model.from_grey(grey).contiguous(memory_format=torch.channels_last)
+            outputs.append(self.average(faces).float().cpu())
+        return torch.cat(outputs).numpy()
 
     def save(self, path: Path) -> None:
         """Write the resume point."""
         state = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        state |= {"epoch": self.epoch, "best": self.best, "torch_rng": torch.get_rng_state()}
-        state["generator"] = self.generator.get_state()
-        if self.device.type == "cuda":
-            state["cuda_rng"] = torch.cuda.get_rng_state(self.device)
-        runs.save_state(path, state)
+        runs.save_state(path, state | {"epoch": self.epoch, "best": self.best})
 
     def resume(self, path: Path) -> None:
         """Load the resume point, if there is one; InputError if it is damaged."""
@@ -115,17 +173,16 @@ class TeacherTrainer:
                 return
             for name in STATEFUL:
                 getattr(self, name).load_state_dict(state[name])
-            self.generator.set_state(state["generator"])
-            torch.set_rng_state(state["torch_rng"])
-            if self.device.type == "cuda" and "cuda_rng" in state:
-                torch.cuda.set_rng_state(state["cuda_rng"], self.device)
             self.epoch, self.best = state["epoch"], state["best"]
 
 
-def _learning_rate(config: TeacherTrainConfig, epoch: float) -> float:
+def learning_rate(config: TeacherTrainConfig, epoch: float) -> float:
+    """Return the learning rate of the last layer after `epoch` passes."""
     if epoch < config.warmup_epochs:
         return config.learning_rate * (epoch + 0.01) / config.warmup_epochs
     done = (epoch - config.warmup_epochs) / max(config.epochs - config.warmup_epochs, 1e-9)
+    if config.schedule == "steps":
+        return float(config.learning_rate * 0.1 ** int(3 * min(done, 0.999)))
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
 
 

@@ -1,30 +1,33 @@
-"""Training of the compact teacher on FERPlus."""
+"""Training of a teacher on labelled faces."""
 
-import dataclasses
 import hashlib
 import math
 import os
 import time
 from collections.abc import Callable, Generator
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from tqdm import tqdm
 
 from emovox import runs
 from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
-from emovox.teacher import ferplus, find_teacher, teacher_checkpoint
+from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.distillation import soft_targets
+from emovox.teacher.face_data import TRAIN, VALIDATION, read_faces
+from emovox.teacher.ferplus import Faces
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_scores import score
-from emovox.teacher.teacher_trainer import TeacherTrainer
+from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
 
 Record = dict[str, Any]
-# A teacher to learn from: a registered name, a checkpoint, or a recipe to train first.
-Source = tuple[str | Path, TeacherTrainConfig | None]
+# A teacher to learn from: a registered name, a checkpoint, or a recipe to train first in a folder.
+Source = tuple[str | Path, TeacherTrainConfig | None, str]
 
 
 def train_teacher(
@@ -36,10 +39,10 @@ def train_teacher(
     on_epoch: Callable[[Record], object] = lambda record: None,
     **options: Any,
 ) -> runs.TrainingResult:
-    """Train a compact teacher, or resume a training, until its last epoch.
+    """Train a teacher, or resume a training, until its last epoch.
 
     Args:
-        data: FERPlus, a folder or a zip file, see `ferplus.read`.
+        data: FERPlus, a folder per emotion, AffectNet's folders, or a table; see `face_data`.
         out: folder of the training; see `train_epochs` for its files.
         config: recipe of the training, or its path or name. Paths in a recipe's `distill_from` and
             `start_from` are relative to its folder, those of a config or of options to the
@@ -52,7 +55,7 @@ def train_teacher(
         The records of all epochs, including those of earlier runs, and the best checkpoint.
 
     Raises:
-        InputError: `data` is not FERPlus.
+        InputError: `data` is none of these.
         ConfigError: `out` belongs to another recipe, or a teacher is missing.
         EmovoxError: the training diverged.
 
@@ -92,7 +95,9 @@ def train_epochs(
     """
     device = torch.device(resolve_device(config.device))
     sources = _find_sources(config, Path(recipes))
-    train_set, public = ferplus.read(data, "train"), ferplus.read(data, "public_test")
+    size = make_network(config).input_size
+    train_set = read_faces(data, TRAIN, size, unlabelled=config.unlabelled)
+    public = read_faces(data, VALIDATION, size)
     if config.batch_size > len(train_set):
         raise ConfigError(
             f"--batch-size {config.batch_size}: {data} has only {len(train_set)} training faces; "
@@ -105,19 +110,25 @@ def train_epochs(
         start, teachers = (found[0], found[1:]) if config.start_from else (None, found)
         recipe = _recipe(config, [train_set, public], found)
         runs.write_or_match_config(out, recipe)
-        targets = train_set.targets
-        if teachers:
+        if teachers and config.distill == "once":
             targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
-        run = TeacherTrainer(config, train_set.images, targets, device)
+            train_set = replace(train_set, targets=targets)
+        run = TeacherTrainer(config, train_set, device)
+        if teachers and config.distill == "online":
+            run.learn_from(teachers)
         if start is not None:
             run.start_from(start)
         run.resume(out / runs.RESUME_FILE)
         runs.trim_log(out / runs.LOG_FILE, run.epoch)
-        while run.epoch < config.epochs:
-            yield _train_one(run, public, recipe, out)
+        total, done = config.epochs * run.steps, run.epoch * run.steps
+        # States the remaining time too, from the mean time of the steps.
+        with tqdm(None, out.name, total, initial=done, mininterval=10, smoothing=0) as bar:
+            run.advance = bar.update
+            while run.epoch < config.epochs:
+                yield _train_one(run, public, recipe, out)
 
 
-def _train_one(run: TeacherTrainer, public: ferplus.FerPlus, recipe: Record, out: Path) -> Record:
+def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) -> Record:
     """Train, score and log one epoch; write the resume point and, if it is the best, weights."""
     started = time.perf_counter()
     loss = run.train_epoch()
@@ -127,18 +138,22 @@ def _train_one(run: TeacherTrainer, public: ferplus.FerPlus, recipe: Record, out
             f"epoch {run.epoch}: training diverged (loss {loss}); use a smaller learning_rate and "
             "another --out"
         )
-    scores = score(logits, public.targets)
+    scores = score(logits, public.targets, public.outputs)
     record: Record = {
         "epoch": run.epoch,
         "train_loss": loss,
         "public_test_accuracy": scores.accuracy,
         "public_test_cross_entropy": scores.cross_entropy,
+        **{f"public_test_{name}_rmse": rmse for name, rmse in scores.rmse.items()},
         "seconds": time.perf_counter() - started,
     }
-    if scores.cross_entropy < run.best:
-        run.best = scores.cross_entropy
+    validation_loss = scores.cross_entropy + sum(rmse**2 for rmse in scores.rmse.values())
+    if validation_loss < run.best:
+        run.best = validation_loss
         how = {key: value for key, value in record.items() if key != "seconds"}
-        teacher_checkpoint.save(out / runs.BEST_FILE, run.average, how | recipe)
+        # Variances of a Senet, whose inputs are grey levels, may be too large for float16.
+        dtype = torch.float16 if run.config.network == "compact" else torch.float32
+        teacher_checkpoint.save(out / runs.BEST_FILE, run.average, how | recipe, dtype)
     runs.append_log(out / runs.LOG_FILE, record)
     run.epoch += 1
     run.save(out / runs.RESUME_FILE)
@@ -156,17 +171,19 @@ def _find_sources(
     for name in (*([config.start_from] if config.start_from else []), *config.distill_from):
         beside = recipes / name
         if not name.endswith(".toml"):
-            sources.append((beside if beside.is_file() else name, None))
+            sources.append((beside if beside.is_file() else name, None, ""))
             find_teacher(sources[-1][0])
             continue
         if beside.resolve() in above:
             raise ConfigError(f"{beside}: a recipe cannot learn from itself")
         recipe = read_config(TeacherTrainConfig, beside, {"device": config.device})
         _find_sources(recipe, beside.parent, (*above, beside.resolve()))
-        sources.append((beside, recipe))
-    stems = [Path(name).stem for name, recipe in sources if recipe]
-    if len(set(stems)) < len(stems):
-        raise ConfigError(f"recipes to learn from need different names; found {', '.join(stems)}")
+        again = sum(path == beside for path, *_ in sources)
+        folder = f"{beside.stem}-{again + 1}" if again else beside.stem
+        sources.append((beside, replace(recipe, seed=recipe.seed + again), folder))
+    folders = [folder for _, recipe, folder in sources if recipe]
+    if len(set(folders)) < len(folders):
+        raise ConfigError(f"recipes to learn from need different names; found {', '.join(folders)}")
     return sources
 
 
@@ -175,22 +192,19 @@ def _train_sources(
 ) -> Generator[Record, None, list[str | Path]]:
     """Train the sources that are recipes, yielding their records; return the weights of all."""
     found: list[str | Path] = []
-    for name, recipe in sources:
+    for path, recipe, folder in sources:
         if recipe is None:
-            found.append(name)
+            found.append(path)
             continue
-        folder = out / Path(name).stem
-        for record in train_epochs(data, folder, recipe, Path(name).parent):
-            yield {"recipe": folder.name, **record}
-        found.append(folder / runs.BEST_FILE)
+        for record in train_epochs(data, out / folder, recipe, Path(path).parent):
+            yield {"recipe": folder, **record}
+        found.append(out / folder / runs.BEST_FILE)
     return found
 
 
-def _recipe(
-    config: TeacherTrainConfig, parts: list[ferplus.FerPlus], sources: list[str | Path]
-) -> Record:
+def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[str | Path]) -> Record:
     """Return everything that determines the result of a training, without paths and device."""
-    values = dataclasses.asdict(config)
+    values = asdict(config)
     del values["device"]
     values["start_from"] = Path(config.start_from).name
     values["distill_from"] = [Path(name).name for name in config.distill_from]
@@ -199,6 +213,7 @@ def _recipe(
         data.update(part.images.tobytes() + part.targets.tobytes())
     return {
         "recipe": values,
+        "outputs": [*parts[0].outputs.emotions, *parts[0].outputs.values],
         "data_sha256": data.hexdigest(),
         "sources_sha256": [find_teacher(name).sha256 for name in sources],
     }
