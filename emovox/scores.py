@@ -115,17 +115,12 @@ def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num: int) -> np.
     return np.bincount(num * labels + predicted, minlength=num * num).reshape(num, num)
 
 
-def unweighted_recall(confusion: np.ndarray) -> float:
-    """Return the mean recall of the classes that occur (UAR), from a confusion matrix `[E, E]`."""
-    occurs = confusion.sum(axis=1) > 0
-    return float((confusion.diagonal()[occurs] / confusion.sum(axis=1)[occurs]).mean())
-
-
-def macro_f1(confusion: np.ndarray) -> float:
-    """Return the mean F1 of the classes that occur, from a confusion matrix `[E, E]`."""
-    occurs = confusion.sum(axis=1) > 0
-    sizes = confusion.sum(axis=0) + confusion.sum(axis=1)
-    return float((2 * confusion.diagonal()[occurs] / sizes[occurs]).mean())
+def recall_and_f1(confusion: np.ndarray) -> tuple[float, float]:
+    """Return mean recall (UAR) and mean F1 of the classes that occur; confusion int `[E, E]`."""
+    counts, hits = confusion.sum(axis=1), confusion.diagonal()
+    occurs = counts > 0
+    f1 = 2 * hits[occurs] / (counts + confusion.sum(axis=0))[occurs]
+    return float((hits[occurs] / counts[occurs]).mean()), float(f1.mean())
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:

@@ -35,10 +35,25 @@ def _echo_json(record: Any) -> None:
     echo(json.dumps(record))
 
 
-def _finish(result: "Evaluation | TeacherEvaluation | ProbeResult", out: Path | None) -> None:
+FORMAT = click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json", "csv"]),
+    default="text",
+    show_default=True,
+    help="Format of the scores on stdout.",
+)
+
+
+def _finish(
+    result: "Evaluation | TeacherEvaluation | ProbeResult", out: Path | None, form: str
+) -> None:
     if out is not None:
         result.write(out)
-    echo(result.summary())
+    if form == "csv":
+        click.echo(result.to_pandas().to_csv(index=False), nl=False)
+    else:
+        echo(json.dumps(result.as_json()) if form == "json" else result.summary())
 
 
 @click.command("train-teacher")
@@ -69,7 +84,8 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
 @click.option(
     "--out", type=FOLDER, help="Folder to write evaluation.json and confusion matrices to."
 )
-def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any) -> None:
+@FORMAT
+def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **options: Any) -> None:
     """Score a teacher on FERPlus.
 
     TEACHER is a registered name, a checkpoint or a released file. Scores are printed with and
@@ -77,7 +93,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any)
     """
     from emovox.teacher.evaluation import evaluate_teacher
 
-    _finish(evaluate_teacher(teacher, data, **given(options)), out)
+    _finish(evaluate_teacher(teacher, data, **given(options)), out, form)
 
 
 @click.command("train-student")
@@ -114,16 +130,21 @@ def train_student(
 @AUDIO
 @click.option("--out", type=FOLDER, help="Folder for JSON, predictions and figures.")
 @config_options(EvaluateConfig)
-def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **options: Any) -> None:
+@FORMAT
+def evaluate(
+    checkpoint: str, dataset: Path, audio: Path, out: Path | None, form: str, **options: Any
+) -> None:
     """Score a student on a dataset.
 
     CHECKPOINT is a student's checkpoint or registered name; it is scored on the validation splits
     of DATASET. Prints the ROC AUC of each emotion against the others, with confidence intervals
-    over identities.
+    over identities, recall, F1 and calibration. It hears all sound: windows of the seconds of its
+    training, each half a window after the one before, the last padded, their logits pooled as the
+    targets of the training were. The AUC of the paper's centre bucket of each utterance follows.
     """
     from emovox.student.evaluation import evaluate
 
-    _finish(evaluate(checkpoint, dataset, audio, **given(options)), out)
+    _finish(evaluate(checkpoint, dataset, audio, **given(options)), out, form)
 
 
 @click.command()
@@ -131,7 +152,8 @@ def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **op
 @click.argument("corpus", type=FILE_OR_FOLDER)
 @config_options(ProbeConfig)
 @click.option("--out", type=FOLDER, help="Folder for JSON, CSV and confusion matrices.")
-def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> None:
+@FORMAT
+def probe(checkpoint: str, corpus: Path, out: Path | None, form: str, **options: Any) -> None:
     """Test a network on a labelled speech corpus.
 
     Fits an affine map and a softmax from the outputs of CHECKPOINT to the labels of CORPUS.
@@ -142,7 +164,7 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> No
     from emovox.probing.probes import probe
 
     result = probe(checkpoint, corpus, **given(options))
-    _finish(result, out)
+    _finish(result, out, form)
     if result.too_many_dropped:
         raise CheckError(
             "more files were dropped than --max-dropped allows; probe.json in --out lists each "
@@ -156,13 +178,18 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> No
 @click.option(
     "--out", type=FILE, help="Write to this .csv, .json or .parquet file instead of stdout."
 )
-def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+@click.option(
+    "--format", "form", type=click.Choice(["json", "csv"]), default="json", help="Format on stdout."
+)
+def predict(media: tuple[Path, ...], out: Path | None, form: str, **options: Any) -> None:
     """Label audio and video files with emotions.
 
-    Scores every window of each file MEDIA: the student by its sound, the teacher by its faces. A
-    row has the path, start and end in seconds, and for both the most probable emotion and the
-    probabilities of all. Without --out, rows are JSON lines on stdout. Files that cannot be used
-    are listed on stderr, and the exit code is 1.
+    Scores every window of each file MEDIA, to the end of its sound and pictures: the student by
+    its sound, the teacher by its faces. By default the windows have the seconds of the student's
+    training, and each starts half a window after the one before. A row has the path, start and end
+    in seconds, whether the sound is heard or silent, the number of frames with a face, and for both
+    networks the most probable emotion and the probabilities of all. Without --out, rows are JSON
+    lines or CSV on stdout. Files that cannot be used are listed on stderr, and the exit code is 1.
     """
     from emovox.student.prediction import check_suffix, predict
 
@@ -173,6 +200,8 @@ def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
         _say(f"emovox: {line}")
     if out is not None:
         result.write(out)
+    elif form == "csv":
+        click.echo(result.to_pandas().to_csv(index=False), nl=False)
     else:
         for record in result:
             _echo_json(record)

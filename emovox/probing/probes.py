@@ -1,7 +1,7 @@
 """Probes: usefulness of a network's outputs on labelled corpora.
 
-Each utterance is scored as a whole. An affine map and a softmax then predict its label from the
-logits, as in the paper's external evaluation.
+Each utterance is scored as a whole: a student hears one window of all its sound. An affine map and a
+softmax then predict its label from the logits, as in the paper's external evaluation.
 """
 
 import os
@@ -21,6 +21,8 @@ from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student
+from emovox.student.student_config import LEGACY
+from emovox.student.windows import CENTRE, WHOLE
 from emovox.teacher import find_teacher
 
 BASELINE = "openSMILE eGeMAPSv02"
@@ -113,14 +115,15 @@ def _extract(
         return {}, found, [baseline]
     student = load_student(checkpoint, config.device)
     embeds = config.features == "embedding"
-    legacy = config.protocol == "legacy"
+    legacy = config.protocol == LEGACY
+    part = CENTRE if legacy else WHOLE
     with_baseline = has_opensmile() and not legacy
     if not with_baseline:
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
     found = features.audio_features(
         corpus,
-        student.embed if embeds else student,
+        lambda heard: student.embed(heard, part) if embeds else student(heard, part),
         features.egemaps() if with_baseline else None,
         protocol=config.protocol,
         num_jobs=num_jobs,

@@ -22,15 +22,14 @@ find_student = STUDENTS.find
 class Student(Protocol):
     """A speech network, including its preprocessing.
 
-    An utterance is 16 kHz mono samples `[L]` of any length, and all of it is heard. By default it
-    is cut into windows of the `seconds` of the training; each starts half a window after the one
-    before, and the last is padded with zeros at its end. The logits of the windows are pooled as
-    the targets of the training were, by the maximum of each in the paper; embeddings by their mean.
+    An utterance is 16 kHz mono samples `[L]` of any length, and all of it is heard: in windows of
+    the `seconds` of the training, each half a window after the one before, the last padded with
+    zeros at its end. The logits of the windows are pooled as the targets of the training were, by
+    the maximum of each in the paper; embeddings by their mean.
 
-    `seconds` and `hop` (seconds between the starts) are of other windows. `part` selects other
-    sound: `whole`, one window of all of it, over which the network averages (at most 300 s); or
-    `centre bucket`, the paper's protocol, which hears only the middle 1, 2, ... or 10 s, the
-    longest of these that fits.
+    `part` selects something else: `Windows(seconds, hop)`; `whole`, one window of all the sound,
+    at most 300 s, over which the network averages; or `centre bucket`, the paper's protocol, which
+    hears only the middle 1, 2, ... or 10 s, the longest of these that fits.
 
     Attributes:
         name: short name for results.
@@ -49,20 +48,12 @@ class Student(Protocol):
     prior: tuple[float, ...] | None
 
     def __call__(
-        self,
-        samples: "np.ndarray | list[np.ndarray]",
-        part: str = "windows",
-        seconds: float | None = None,
-        hop: float | None = None,
+        self, samples: "np.ndarray | list[np.ndarray]", part: "Windows | str | None" = None
     ) -> "np.ndarray":
         """Return logits float32 `[N, E]` of N utterances; an array is one utterance."""
 
     def embed(
-        self,
-        samples: "np.ndarray | list[np.ndarray]",
-        part: str = "windows",
-        seconds: float | None = None,
-        hop: float | None = None,
+        self, samples: "np.ndarray | list[np.ndarray]", part: "Windows | str | None" = None
     ) -> "np.ndarray":
         """Return the outputs of the last hidden layer, float32 `[N, 1024]` at width 1."""
 
@@ -97,7 +88,9 @@ def load_student(
         from emovox.student import released_student, student_checkpoint
         from emovox.student.inference import TorchStudent
     net = load_weights(weights, student_checkpoint.load, released_student.read)
-    training = None  # the paper's
+    student = TorchStudent(weights.name, weights.sha256, net, device, precision)
     if not weights.is_released:
-        training = student_checkpoint.read_facts(weights.path, len(net.outputs.emotions))
-    return TorchStudent(weights.name, weights.sha256, net, device, precision, training)
+        student.windows, student.prior = student_checkpoint.read_hearing(
+            weights.path, len(student.emotions)
+        )
+    return student

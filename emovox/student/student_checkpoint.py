@@ -1,9 +1,6 @@
 """Student checkpoints; see `emovox.checkpoints`."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from emovox import checkpoints
 from emovox.checkpoints import UNFIT, Architectures, fit, read_training, save
@@ -12,17 +9,7 @@ from emovox.student.student_config import StudentTrainConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.student.windows import Windows
 
-__all__ = ["ARCHITECTURES", "Training", "fit", "load", "read_training", "save"]
-
-
-@dataclass(frozen=True)
-class Training:
-    """Facts of a student's training that its use depends on; by default, those of the paper."""
-
-    windows: Windows = Windows(StudentTrainConfig.seconds, StudentTrainConfig.seconds / 2, "max")
-    # Share of each emotion in the targets of the training, in order; None if unknown
-    prior: tuple[float, ...] | None = None
-
+__all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
 
 ARCHITECTURES: Architectures[VGGVox] = {VGGVox.architecture: (StudentConfig, VGGVox)}
 
@@ -36,21 +23,19 @@ def load(path: Path) -> VGGVox:
     return checkpoints.load(path, ARCHITECTURES)
 
 
-def read_facts(path: Path, num_emotions: int) -> Training:
-    """Read how a student was trained from its checkpoint.
+def read_hearing(path: Path, num_emotions: int) -> tuple[Windows, tuple[float, ...] | None]:
+    """Read the windows of a training, and the share of each emotion in its targets, if stated.
 
-    InputError if the file is not a checkpoint, or if what it states is not valid.
+    InputError if the file is not a checkpoint, or if its record of the training is not valid.
     """
-    record = read_training(path)
+    training = read_training(path)
     try:
-        recipe: Mapping[str, Any] = record.get("recipe", {})
+        recipe = dict(training.get("recipe", {}))
         known = {name: recipe[name] for name in ("seconds", "pool") if name in recipe}
         config = StudentTrainConfig(**known)
-        prior = record.get("prior")
-        if prior is not None:
-            prior = tuple(map(float, prior))
-            if len(prior) != num_emotions or not all(0 < p <= 1 for p in prior):
-                raise ValueError(f"prior {prior}")
+        prior = tuple(map(float, training["prior"])) if "prior" in training else None
+        if prior and (len(prior) != num_emotions or not all(0 < share <= 1 for share in prior)):
+            raise ValueError(f"prior {prior}")
     except (ConfigError, *UNFIT) as error:
         raise InputError(f"{path}: the record of the training is not valid ({error})") from error
-    return Training(Windows(config.seconds, config.seconds / 2, config.pool), prior)
+    return Windows(config.seconds, None, config.pool), prior
