@@ -1,7 +1,7 @@
 """Probes: usefulness of a network's outputs on labelled corpora.
 
-Each utterance is scored as a whole: a student hears one window of all its sound. An affine map and a
-softmax then predict its label from the logits, as in the paper's external evaluation.
+Each utterance is scored as a whole: a student hears one window of all its sound. An affine map and
+a softmax then predict its label from the logits, as in the paper's external evaluation.
 """
 
 import os

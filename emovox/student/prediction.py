@@ -165,7 +165,7 @@ def predict(
         seen = _Network("teacher", find_teacher(str(config.teacher)).read_outputs(), config)
     if not (heard or seen):
         raise ConfigError("student and teacher are both 'none'; pass one of them")
-    columns = prediction_schema(heard and heard.outputs, seen and seen.outputs)
+    columns = prediction_schema(*(each.outputs if each else None for each in (heard, seen)))
     problems: list[str] = []
     with tempfile.TemporaryDirectory(prefix="emovox-predict-") as folder:
         videos = _label_videos(files, config, Path(folder), problems) if seen else {}
@@ -244,7 +244,7 @@ def _predict_one(
     problems: list[str],
 ) -> dict[str, Any]:
     """Return the columns of one file; nothing if it has no sound and no labelled pictures."""
-    student = heard and heard.student
+    student = heard.student if heard else None
     part = choose_part(config, student.windows if student else Windows())
     duration, found = video.duration if video else 0.0, {}
     starts, ends = _spans(duration, part)

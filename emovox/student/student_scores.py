@@ -140,8 +140,8 @@ def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
     """
     names = common_emotions(heard, unheard)
     chosen = [tuple(heard.positives).index(name) for name in names]
-    points = [[s.auc[name].value for name in names] for s in (heard, unheard)]
-    gaps = np.vstack([np.subtract(*points), (heard.areas - unheard.areas)[:, chosen]])
+    points = [heard.auc[name].value - unheard.auc[name].value for name in names]
+    gaps = np.vstack([points, (heard.areas - unheard.areas)[:, chosen]])
     value, *samples = _mean(gaps)
     reliable = all(s.auc[name].reliable for s in (heard, unheard) for name in names)
     return _interval(value, np.array(samples), reliable)
