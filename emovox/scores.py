@@ -141,13 +141,12 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     See Guo et al. (2017). Needs scipy, of the extra `build`.
     """
     from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
 
-    centred = logits.astype(np.float64) - logits.max(axis=1, keepdims=True)
-    chosen = centred[np.arange(len(labels)), labels]
+    rows = np.arange(len(labels))
 
     def loss(log_temperature: float) -> float:
-        scale = math.exp(-log_temperature)
-        return float((np.log(np.exp(scale * centred).sum(axis=1)) - scale * chosen).mean())
+        return -float(log_softmax(logits / math.exp(log_temperature), axis=1)[rows, labels].mean())
 
     found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
     return math.exp(found.x)

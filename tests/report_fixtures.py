@@ -14,8 +14,7 @@ from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.labelling.run import build_dataset
-from emovox.student.evaluation import Evaluation
-from emovox.student.split_predictions import SplitPredictions
+from emovox.student.evaluation import Evaluation, SplitPredictions
 from emovox.student.student_scores import difference, score_split
 from emovox.testing import FakeTeacher, InlineEngine
 

@@ -333,8 +333,7 @@ def test_tracks_without_audio_are_dropped(student_data: Path, tmp_path: Path) ->
         "train: 59 of 60 tracks have usable audio; dropped 1 x open: FileNotFound",
         "heard_val: 15 of 15 tracks have usable audio",
         "unheard_val: 59 of 60 tracks have usable audio; dropped 1 x open: Unreadable",
-        "segments of 1 s at random places in train, and in the middle of each validation track: "
-        "losses of the log are of these, not of whole tracks",
+        "losses: of 1 s of a track; random in train, else its middle",
     ]
 
 

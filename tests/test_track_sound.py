@@ -14,9 +14,8 @@ from student_fixtures import QUICK
 import emovox
 from emovox.dataset.reader import Dataset, load
 from emovox.media.audio import SAMPLE_RATE, read_audio
-from emovox.student.clips import find_clips
+from emovox.student.clips import find_clips, read_utterance
 from emovox.student.segments import FixedSegments, read_segment
-from emovox.student.split_predictions import read_utterance
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 pytestmark = pytest.mark.usefixtures("one_thread")

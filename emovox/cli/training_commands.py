@@ -4,7 +4,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,11 +14,6 @@ from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
 from emovox.teacher import DEFAULT_TEACHER
 from emovox.teacher.teacher_config import TeacherEvaluateConfig, TeacherTrainConfig
-
-if TYPE_CHECKING:
-    from emovox.probing.probe_result import ProbeResult
-    from emovox.student.evaluation import Evaluation
-    from emovox.teacher.evaluation import TeacherEvaluation
 
 DATA = click.option(
     "--data", type=FILE_OR_FOLDER, required=True, help="FER+ faces and votes: a folder or zip file."
@@ -35,19 +30,12 @@ def _echo_json(record: Any) -> None:
     echo(json.dumps(record))
 
 
-FORMAT = click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json", "csv"]),
-    default="text",
-    show_default=True,
-    help="Format of the scores on stdout.",
-)
+FORMATS = click.Choice(["text", "json", "csv"])
+FORMAT = click.option("--format", "form", type=FORMATS, default="text", help="Format on stdout.")
 
 
-def _finish(
-    result: "Evaluation | TeacherEvaluation | ProbeResult", out: Path | None, form: str
-) -> None:
+def _finish(result: Any, out: Path | None, form: str) -> None:
+    """Write and print the result of an evaluation or a probe."""
     if out is not None:
         result.write(out)
     if form == "csv":
@@ -138,9 +126,9 @@ def evaluate(
 
     CHECKPOINT is a student's checkpoint or registered name; it is scored on the validation splits
     of DATASET. Prints the ROC AUC of each emotion against the others, with confidence intervals
-    over identities, recall, F1 and calibration. It hears all sound: windows of the seconds of its
+    over identities, recall, F1 and calibration, from all sound: windows of the seconds of its
     training, each half a window after the one before, the last padded, their logits pooled as the
-    targets of the training were. The AUC of the paper's centre bucket of each utterance follows.
+    targets of the training were; and the AUC of the paper's centre bucket of each utterance.
     """
     from emovox.student.evaluation import evaluate
 
@@ -185,11 +173,12 @@ def predict(media: tuple[Path, ...], out: Path | None, form: str, **options: Any
     """Label audio and video files with emotions.
 
     Scores every window of each file MEDIA, to the end of its sound and pictures: the student by
-    its sound, the teacher by its faces. By default the windows have the seconds of the student's
-    training, and each starts half a window after the one before. A row has the path, start and end
-    in seconds, whether the sound is heard or silent, the number of frames with a face, and for both
-    networks the most probable emotion and the probabilities of all. Without --out, rows are JSON
-    lines or CSV on stdout. Files that cannot be used are listed on stderr, and the exit code is 1.
+    its sound, the teacher by its faces. The windows have the seconds of the student's training;
+    each starts half a window after the one before, and the last is padded. A row has the path,
+    start and end in seconds, whether sound is heard or silent, the number of frames with a face,
+    and for both networks the most probable emotion and all probabilities. Without --out, rows are
+    JSON lines or CSV on stdout. Files that cannot be used are listed on stderr, and the exit code
+    is 1.
     """
     from emovox.student.prediction import check_suffix, predict
 

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +14,22 @@ import pyarrow.parquet as pq
 
 from emovox.charts import chart_file, draw_counts, draw_roc
 from emovox.config import read_config
-from emovox.dataset.reader import load
+from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.packages import data_frame
-from emovox.scores import Interval, emotion_curves, fit_temperature
-from emovox.student import load_student, student_scores
-from emovox.student.clips import list_reasons
-from emovox.student.split_predictions import SplitPredictions, predict_split
+from emovox.scores import Interval, emotion_curves, fit_temperature, softmax
+from emovox.student import Student, load_student, student_scores
+from emovox.student.clips import (
+    Clip,
+    Scan,
+    find_clips,
+    list_reasons,
+    read_ahead,
+    read_utterance,
+    unusable,
+)
 from emovox.student.student_config import LEGACY, EvaluateConfig
 from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, log_scores, main_mean
 from emovox.student.windows import CENTRE, choose_part
@@ -34,6 +41,7 @@ VALIDATION = ("heard_val", "unheard_val")
 # Mean AUC of the paper (section 5.2, Figure 5), by split.
 PUBLISHED = {"heard_val": 0.71, "unheard_val": 0.69}
 PUBLISHED_DATASET = "emovoxceleb"
+COLUMNS = [*("split", "sound", "score", "emotion", "positives"), *Interval.__dataclass_fields__]
 # Scores besides AUC -> their labels in the summary.
 OTHERS = {
     "accuracy": "accuracy",
@@ -46,6 +54,32 @@ PUBLISHED_NOTE = (
     "quoted from the paper; its repository's own curves give about 0.72 heard and 0.71 unheard, so "
     "take both as +- 0.02"
 )
+
+
+@dataclass(frozen=True)
+class SplitPredictions:
+    """A student's predictions for the tracks of one split."""
+
+    split: str  # name of the split
+    track_ids: np.ndarray  # tracks, `[N]`
+    identities: np.ndarray  # identity of each track, `[N]`
+    labels: np.ndarray  # index of the teacher's emotion, int64 `[N]`
+    scores: np.ndarray  # probabilities of the student, float32 `[N, E]`
+    dropped: list[Dropped]  # tracks without usable audio
+    # means of the teacher's values over each track, float32 `[N]` by name; not scored
+    values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    # probabilities from the centre bucket of each utterance, float32 `[N, E]`; maybe empty
+    centre_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def to_arrow(self, emotions: Sequence[str]) -> pa.Table:
+        """Return a table with one row per track: labels, scores and values."""
+        texts = {
+            "track_id": self.track_ids.tolist(),
+            "split": [self.split] * len(self.labels),
+            "label": [emotions[k] for k in self.labels],
+        }
+        scores = {f"score_{name}": self.scores[:, k] for k, name in enumerate(emotions)}
+        return pa.table(texts | scores | {f"value_{name}": v for name, v in self.values.items()})
 
 
 @dataclass(frozen=True, repr=False)
@@ -82,14 +116,14 @@ class Evaluation:
         rows: list[tuple[Any, ...]] = []
         for sound, found in ((self.sound, self.splits), (CENTRE, self.centre_bucket)):
             for split, scores in found.items():
-                where = split, sound
                 for name, auc in scores.auc.items():
-                    bounds = auc.value, auc.low, auc.high, auc.reliable
-                    rows.append((*where, "auc", name, scores.positives.get(name), *bounds))
-                rows += [(*where, k, None, None, v, *[None] * 3) for k, v in scores.others.items()]
-        columns = ["split", "sound", "score", "emotion", "positives", "value"]
-        columns += ["low", "high", "reliable"]
-        return data_frame(rows, columns).astype({"positives": "Int64"})
+                    positives = scores.positives.get(name)
+                    rows.append((split, sound, "auc", name, positives, *astuple(auc)))
+                rows += [
+                    (split, sound, name, None, None, value, None, None, None)
+                    for name, value in scores.others.items()
+                ]
+        return data_frame(rows, COLUMNS).astype({"positives": "Int64"})
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -112,10 +146,8 @@ class Evaluation:
         title = f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}"
         lines = [f"{title}: ROC AUC", _line("", self.splits), *_area_lines(self.splits)]
         for name, label in OTHERS.items():
-            label = label.format(self.temperature)
-            values = (Interval(s.others[name]) for s in splits)
-            cells = ("-" if math.isnan(v.value) else f"{v.value:.3f}" for v in values)
-            lines.append(_line(label, (f"{cell:<28}" for cell in cells)))
+            cells = (f"{s.others[name]:.3f}".replace("nan", "-").ljust(28) for s in splits)
+            lines.append(_line(label.format(self.temperature), cells))
         sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in splits)
         lines.append(_line("tracks (identities)", sizes))
         if self.heard_minus_unheard is not None:
@@ -134,9 +166,8 @@ class Evaluation:
             f"intervals: {student_scores.CONFIDENCE:.0%} of {student_scores.ROUNDS:,} bootstrap "
             "samples of identities, followed by the number of positives; ?: not reliable, below "
             f"{student_scores.MIN_POSITIVES} positives or {student_scores.MIN_IDENTITIES} people",
+            f"sound: {self.sound}",
         ]
-        if self.sound:
-            notes.insert(0, f"sound: {self.sound}")
         if self.heard_minus_unheard is not None:
             names = ", ".join(student_scores.common_emotions(*self.splits.values()))
             notes.append(f"heard minus unheard: mean over {names or 'no emotion'}, in both splits")
@@ -255,16 +286,12 @@ def evaluate(
             f"{checkpoint}: its emotions are {', '.join(student.emotions)}; those of {data.path} "
             f"are {', '.join(data.emotions)}; use a student of this dataset"
         )
-    predictions = {split: predict_split(student, data, split, root, config) for split in splits}
-    how: dict[str, Any] = {"emotions": data.emotions, "seed": config.seed}
-    if config.protocol == LEGACY:
-        how["absent"] = 0.0
-    temperature = math.nan
-    if (known := predictions.get(VALIDATION[0])) is not None:
-        temperature = fit_temperature(log_scores(known.scores), known.labels)
-    score = student_scores.score_split
+    predictions = {split: _predict(student, data, split, root, config) for split in splits}
+    how = data.emotions, config.seed, 0.0 if config.protocol == LEGACY else math.nan
+    known, score = predictions.get(VALIDATION[0]), student_scores.score_split
+    temperature = fit_temperature(log_scores(known.scores), known.labels) if known else math.nan
     scores = {
-        split: score(split, p.labels, p.scores, p.identities, temperature=temperature, **how)
+        split: score(split, p.labels, p.scores, p.identities, *how, temperature)
         for split, p in predictions.items()
     }
     return Evaluation(
@@ -278,23 +305,68 @@ def evaluate(
         str(choose_part(config, student.windows)),
         temperature,
         {
-            split: score(split, p.labels, p.centre_scores, p.identities, **how)
+            split: score(split, p.labels, p.centre_scores, p.identities, *how)
             for split, p in predictions.items()
         },
+    )
+
+
+def _predict(
+    student: Student, data: Dataset, split: str, root: Path, config: EvaluateConfig
+) -> SplitPredictions:
+    """Run a student on the tracks of a split; CheckError if too many have no usable audio.
+
+    Sound after the last row of a track has no label and is not heard, except by the legacy
+    protocol, whose seconds are not those of the rows.
+    """
+    scan = find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
+    scores, centre_scores = [np.empty((0, len(data.emotions)), np.float32)], []
+    failures: dict[str, Dropped] = {}
+    part = choose_part(config, student.windows)
+
+    def read(clip: Clip) -> np.ndarray | Dropped:
+        end = clip.end if config.protocol == LEGACY else clip.start + clip.duration
+        try:
+            return read_utterance(clip.path, config.protocol, clip.start, end)
+        except InputError as error:
+            return unusable(clip.track_id, clip.path, root, error)
+
+    for chunk in read_ahead(scan.clips, read, split):
+        heard = [item for item in chunk if not isinstance(item, Dropped)]
+        failures |= {item.track_id: item for item in chunk if isinstance(item, Dropped)}
+        if heard:
+            scores.append(softmax(student(heard, part)))
+            centre_scores.append(softmax(student(heard, CENTRE)))
+    clips = [clip for clip in scan.clips if clip.track_id not in failures]
+    scan = Scan(clips, [*scan.dropped, *failures.values()])
+    scan.check(root, config.max_dropped)
+    tracks = [data[clip.track_id] for clip in clips]
+    legacy = config.timing == LEGACY
+    targets = [
+        data.target(clip.track_id, 0.0, clip.duration if legacy else np.inf, timing=config.timing)
+        for clip in clips
+    ]
+    return SplitPredictions(
+        split,
+        np.array([track.track_id for track in tracks]),
+        np.array([track.identity_id for track in tracks]),
+        np.stack(targets).argmax(axis=1),
+        np.concatenate(scores),
+        scan.dropped,
+        {
+            name: np.array([track.values[:, k].mean() for track in tracks])
+            for k, name in enumerate(data.values)
+        },
+        np.concatenate([*scores[:1], *centre_scores]),
     )
 
 
 def _area_lines(splits: Mapping[str, SplitScores]) -> Iterator[str]:
     """Yield a line of text for each AUC, with a column for each split."""
     for name in next(iter(splits.values())).auc:
-        areas = [(s.auc[name], s.positives.get(name)) for s in splits.values()]
-        yield _line(
-            name,
-            (
-                f"{area}{' ' * area.reliable}{'' if count is None else format(count, ','):>7}"
-                for area, count in areas
-            ),
-        )
+        areas = (f"{s.auc[name]}{' ' * s.auc[name].reliable}" for s in splits.values())
+        counts = (f"{s.positives[name]:,}" if name in s.positives else "" for s in splits.values())
+        yield _line(name, map("{}{:>7}".format, areas, counts))
 
 
 def _line(name: str, cells: Iterable[str]) -> str:

@@ -36,8 +36,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".json", ".parquet")
-
-
 HEARD, SILENT = "heard", "silent"  # values of the column `sound`; missing without sound
 
 
@@ -172,11 +170,10 @@ def predict(
         tables = []
         for path in files:
             found = _predict_one(path, heard, seen, videos.get(path), config, problems)
-            # from_pandas: NaN is missing
-            arrays = [pa.array(found.get(f.name, ()), f.type, from_pandas=True) for f in columns]
-            size = len(found.get("start", ()))
-            full = [a if len(a) else pa.nulls(size, a.type) for a in arrays]
-            tables.append(pa.table(full, columns))
+            missing = [None] * len(found.get("start", ()))
+            values = ((found.get(f.name, missing), f.type) for f in columns)  # NaN is missing
+            arrays = [pa.array(value, kind, from_pandas=True) for value, kind in values]
+            tables.append(pa.table(arrays, columns))
     problems = list(map(printable, problems))
     if not any(map(len, tables)):
         raise CheckError("\n  ".join(["none of the files could be used:", *problems]))
@@ -222,7 +219,7 @@ class _Video:
     duration: float = 0.0  # seconds
 
     def faces(self, start: float, end: float) -> np.ndarray:
-        """Return True for the frames with a face that overlap a window, bool `[n]`."""
+        """Return which frames with a face overlap a window, bool `[n]`."""
         times = self.dataset.times(self.track_id)
         return (times + self.dataset.step > start) & (times < end)
 
@@ -310,11 +307,8 @@ def _label_videos(
     dataset, track_ids, dropped = label_videos(
         videos, str(config.teacher), folder, config.device, config.precision, config.jobs
     )
-    lengths = {
-        row["track_id"]: (row["duration_ms"] or 0) / 1000
-        for split in dataset.splits
-        for row in dataset.tracks[split].select(["track_id", "duration_ms"]).to_pylist()
-    }
+    rows = (row for split in dataset.splits for row in dataset.tracks[split].to_pylist())
+    lengths = {row["track_id"]: (row["duration_ms"] or 0) / 1000 for row in rows}
     found = {}
     for path, track_id in zip(videos, track_ids, strict=True):
         if track_id in dataset:

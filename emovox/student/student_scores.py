@@ -93,12 +93,9 @@ def score_split(
     if main_mean(emotions) == MEAN_PAPER:
         five = _mean(np.stack([columns[name] for name in PAPER_EMOTIONS], axis=1))
     columns |= {MEAN_PAPER: five, MEAN_ALL: _mean(areas)}
-    # Examples of the rarer side of each emotion, and of the rarest in a mean
-    rarer = dict(zip(emotions, np.minimum(present, len(labels) - present).tolist(), strict=True))
-    fewest = {
-        name: min((rarer[e] for e in counted_in(name, emotions) if rarer[e]), default=0)
-        for name in columns
-    }
+    rarer = np.minimum(present, len(labels) - present)  # examples of the rarer side
+    rare = [n for n, k in zip(emotions, rarer, strict=True) if 0 < k < MIN_POSITIVES]
+    rare += [MEAN_ALL] * bool(rare) + [MEAN_PAPER] * any(n in PAPER_EMOTIONS for n in rare)
     enough = len(names) >= MIN_IDENTITIES
     return SplitScores(
         split,
@@ -106,7 +103,7 @@ def score_split(
         len(names),
         dict(zip(emotions, present.tolist(), strict=True)),
         {
-            name: _interval(column[0], column[1:], enough and fewest[name] >= MIN_POSITIVES)
+            name: _interval(column[0], column[1:], enough and name not in rare)
             for name, column in columns.items()
         },
         columns[main_mean(emotions)][1:],
@@ -115,20 +112,11 @@ def score_split(
     )
 
 
-def counted_in(name: str, emotions: Iterable[str]) -> tuple[str, ...]:
-    """Return the emotions of a mean by its name; an emotion counts in its own score."""
-    means = {MEAN_PAPER: PAPER_EMOTIONS, MEAN_ALL: tuple(emotions)}
-    return tuple(e for e in means.get(name, (name,)) if e in tuple(emotions))
-
-
 def common_emotions(*splits: SplitScores) -> tuple[str, ...]:
     """Return the emotions of `main_mean` that some tracks, and not all, have in every split."""
     emotions = tuple(splits[0].positives)
-    return tuple(
-        name
-        for name in counted_in(main_mean(emotions), emotions)
-        if all(0 < scores.positives[name] < scores.num_tracks for scores in splits)
-    )
+    counted = PAPER_EMOTIONS if main_mean(emotions) == MEAN_PAPER else emotions
+    return tuple(n for n in counted if all(0 < s.positives[n] < s.num_tracks for s in splits))
 
 
 def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
@@ -153,17 +141,15 @@ def _other_scores(
     """Return the scores by name, and the confusion matrix."""
     confusion = confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
     recall, f1 = recall_and_f1(confusion)
-    others = {
+    known = not np.isnan(temperature)
+    fitted = softmax(log_scores(scores) / (temperature if known else 1))
+    return {
         "accuracy": float(confusion.trace() / len(labels)),
         "uar": recall,
         "macro_f1": f1,
         "calibration_error": calibration_error(scores, labels),
-        "calibration_error_fitted": np.nan,
-    }
-    if not np.isnan(temperature):
-        fitted = softmax(log_scores(scores) / temperature)
-        others["calibration_error_fitted"] = calibration_error(fitted, labels)
-    return others, confusion
+        "calibration_error_fitted": calibration_error(fitted, labels) if known else np.nan,
+    }, confusion
 
 
 def log_scores(scores: np.ndarray) -> np.ndarray:

@@ -115,10 +115,7 @@ def train_epochs(
             _write_dropped(out, scans, run.failures)
             for split, scan in scans.items():
                 say(f"{split}: {scan.summary()}")
-            say(
-                f"segments of {config.seconds:g} s at random places in train, and in the middle of "
-                "each validation track: losses of the log are of these, not of whole tracks"
-            )
+            say(f"losses: of {config.seconds:g} s of a track; random in {TRAIN}, else its middle")
             if data.values:
                 say(f"values ({', '.join(data.values)}): not learned; a student learns emotions")
             if run.epoch >= config.epochs:

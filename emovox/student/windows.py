@@ -1,8 +1,6 @@
 """Windows of an utterance: the parts of it that a student hears.
 
-One rule holds for `student(samples)`, `emovox predict` and `emovox evaluate`: windows of the
-`seconds` of the student's training, the last one padded with zeros at its end, each half a window
-after the one before; the logits of the windows are pooled as the targets of the training were.
+`Student` states the rule for `student(samples)`, `emovox predict` and `emovox evaluate`.
 """
 
 from dataclasses import dataclass
@@ -12,10 +10,7 @@ import numpy as np
 from emovox.media.spectrogram import SAMPLE_RATE, num_samples
 from emovox.student.student_config import FRAMES_PER_SECOND, EvaluateConfig, PredictConfig
 
-# Other parts that a student can hear. `WHOLE`: one window of all the sound; the network averages
-# over time. `CENTRE`: the middle 1, 2, ... or 10 s, the longest of these that fits, normalised with
-# the rest; the protocol of the paper, which ignores the other sound.
-WHOLE, CENTRE = "whole", "centre bucket"
+WHOLE, CENTRE = "whole", "centre bucket"  # other parts that a student can hear, see `Student`
 SILENT_PEAK = 1e-3  # largest sample of silence, 60 dB below full scale
 
 
