@@ -68,7 +68,7 @@ class SplitPredictions:
     dropped: list[Dropped]  # tracks without usable audio
     # means of the teacher's values over each track, float32 `[N]` by name; not scored
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
-    # probabilities from the centre bucket of each utterance, float32 `[N, E]`; maybe empty
+    # probabilities from the centre bucket of each utterance, float32 `[N, E]`; or nothing
     centre_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def to_arrow(self, emotions: Sequence[str]) -> pa.Table:

@@ -252,7 +252,8 @@ def _predict_one(
             logits, state = _student_logits(path, student, starts, sound, part)
             found = heard.columns(logits) | {"sound": state}
         except InputError as error:
-            problems.append(f"{error}; scored by its pictures only" if video else str(error))
+            message = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+            problems.append(f"{message}; scored by its pictures only" if video else message)
             starts, ends = _spans(duration, part)
     elif video is None and not any(problem.startswith(f"{path}: ") for problem in problems):
         problems.append(f"{path}: no pictures; pass a --student to score its sound")

@@ -32,12 +32,7 @@ class Windows:
         return num_samples(round(self.seconds * FRAMES_PER_SECOND))
 
     def starts(self, num_heard: int) -> list[int]:
-        """Return the first sample of each window; together they cover all of `num_heard` samples.
-
-        Example:
-            >>> Windows().starts(5 * 16_000)  # 0 to 4 s, and 2 to 5 s with a pad
-            [0, 32000]
-        """
+        """Return the first sample of each window; together they cover all of `num_heard` samples."""
         hop = round((self.hop or self.seconds / 2) * SAMPLE_RATE)
         return list(range(0, max(1, num_heard + min(0, hop - self.length)), hop))
 
@@ -49,8 +44,5 @@ class Windows:
 
 def choose_part(config: EvaluateConfig | PredictConfig, trained: Windows) -> Windows | str:
     """Return what a student hears: the windows of its training, changed by some options."""
-    return (
-        WHOLE
-        if config.whole
-        else Windows(config.seconds or trained.seconds, config.hop, trained.pool)
-    )
+    seconds = config.seconds or trained.seconds
+    return WHOLE if config.whole else Windows(seconds, config.hop, trained.pool)
