@@ -32,7 +32,7 @@ class Windows:
         return num_samples(round(self.seconds * FRAMES_PER_SECOND))
 
     def starts(self, num_heard: int) -> list[int]:
-        """Return the first sample of each window; together they cover all of `num_heard` samples."""
+        """Return the first sample of each window; they cover all of `num_heard` samples."""
         hop = round((self.hop or self.seconds / 2) * SAMPLE_RATE)
         return list(range(0, max(1, num_heard + min(0, hop - self.length)), hop))
 
