@@ -13,6 +13,10 @@ from emovox.networks import prepare
 from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES, VGGVox
 from emovox.student.windows import CENTRE, WHOLE, Windows
 
+Samples = np.ndarray | list[np.ndarray]
+Part = Windows | str | None
+Forward = Callable[[Tensor], Tensor]
+
 MAX_FRAMES = 16_000  # frames per batch: 40 windows of 4 s
 MAX_WHOLE = 300  # seconds of an utterance heard as a whole; the network needs 10 MB for each
 MIN_SAMPLES = spectrogram.num_samples(spectrogram.BUCKETS[0])  # 1 s; shorter utterances are padded
@@ -33,23 +37,14 @@ class TorchStudent:
         self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
         self._net = net
 
-    def __call__(
-        self, samples: np.ndarray | list[np.ndarray], part: Windows | str | None = None
-    ) -> np.ndarray:
+    def __call__(self, samples: Samples, part: Part = None) -> np.ndarray:
         return self._run(self._net, len(self.emotions), samples, part)
 
-    def embed(
-        self, samples: np.ndarray | list[np.ndarray], part: Windows | str | None = None
-    ) -> np.ndarray:
+    def embed(self, samples: Samples, part: Part = None) -> np.ndarray:
         return self._run(self._net.embed, self._net.embedding_size, samples, part, "mean")
 
     def _run(
-        self,
-        forward: Callable[[Tensor], Tensor],
-        size: int,
-        samples: np.ndarray | list[np.ndarray],
-        part: Windows | str | None,
-        pool: str = "",
+        self, forward: Forward, size: int, samples: Samples, part: Part, pool: str = ""
     ) -> np.ndarray:
         utterances = [samples] if isinstance(samples, np.ndarray) else samples
         part = part or self.windows

@@ -137,15 +137,14 @@ def predict(
         >>> import soundfile
         >>> noise = np.random.default_rng(0).normal(0, 0.1, 80_000)
         >>> soundfile.write("noise.wav", noise, 16_000)  # 5 s
-        >>> predictions = predict("noise.wav", student="emovox-demo/student/best.safetensors")
+        >>> student = "emovox-demo/student/best.safetensors"
+        >>> predictions = predict("noise.wav", student=student, seconds=4)
         >>> predictions
-        <Predictions: 4 windows of 1 files>
+        <Predictions: 2 windows of 1 files>
         >>> predictions.to_pandas()[["path", "start", "end", "sound"]]
                 path  start  end  sound
-        0  noise.wav    0.0  2.0  heard
-        1  noise.wav    1.0  3.0  heard
-        2  noise.wav    2.0  4.0  heard
-        3  noise.wav    3.0  5.0  heard
+        0  noise.wav    0.0  4.0  heard
+        1  noise.wav    2.0  5.0  heard
     """
     config = read_config(PredictConfig, config, options)
     files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
