@@ -370,4 +370,4 @@ def _area_lines(splits: Mapping[str, SplitScores]) -> Iterator[str]:
 
 
 def _line(name: str, cells: Iterable[str]) -> str:
-    return (f"{name:<26}" + "".join(f"{cell:>28}" for cell in cells)).rstrip()
+    return (f"{name:<26}" + "".join(f"{cell:>30}" for cell in cells)).rstrip()
