@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 CURVE_POINTS = 160  # most points of a ROC curve; a chart cannot show more
+CALIBRATION_BINS = 15  # of equal width, as in Guo et al. (2017)
+TEMPERATURES = 0.05, 20.0  # bounds of a fitted temperature
 
 
 @dataclass(frozen=True)
@@ -16,20 +18,27 @@ class Interval:
     value: float
     low: float = math.nan
     high: float = math.nan
+    reliable: bool = True  # False: too few examples for the stated confidence; marked with `?`
 
     @classmethod
     def from_json(cls, values: Mapping[str, float | None]) -> "Interval":
         """Read what `as_json` returned."""
-        return cls(**{name: math.nan if v is None else float(v) for name, v in values.items()})
+        known = {name: math.nan if v is None else float(v) for name, v in values.items()}
+        reliable = bool(known.pop("reliable", True))
+        return cls(**known, reliable=reliable)
 
     def __str__(self) -> str:
         if math.isnan(self.value):
             return "-"
-        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+        mark = "" if self.reliable else "?"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]{mark}"
 
     def as_json(self) -> dict[str, float | None]:
-        """Return the values by name, None in place of NaN."""
-        return {name: None if math.isnan(v) else v for name, v in asdict(self).items()}
+        """Return the values by name, None in place of NaN; `reliable` only where it is false."""
+        values = {name: None if math.isnan(v) else v for name, v in asdict(self).items()}
+        if self.reliable:
+            del values["reliable"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -104,3 +113,40 @@ def emotion_curves(
 def confusion_matrix(labels: np.ndarray, predicted: np.ndarray, num: int) -> np.ndarray:
     """Count examples by label (rows) and prediction, numbers below `num`: int64 `[num, num]`."""
     return np.bincount(num * labels + predicted, minlength=num * num).reshape(num, num)
+
+
+def recall_and_f1(confusion: np.ndarray) -> tuple[float, float]:
+    """Return mean recall (UAR) and mean F1 of the classes that occur; confusion int `[E, E]`."""
+    counts, hits = confusion.sum(axis=1), confusion.diagonal()
+    occurs = counts > 0
+    f1 = 2 * hits[occurs] / (counts + confusion.sum(axis=0))[occurs]
+    return float((hits[occurs] / counts[occurs]).mean()), float(f1.mean())
+
+
+def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
+    """Return the expected calibration error of the largest probability, over 15 equal bins.
+
+    This is the mean over examples of |accuracy - mean confidence| of the bin of each. Probabilities
+    are `[N, E]`, labels int `[N]`.
+    """
+    confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
+    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
+    gaps = np.bincount(bins, confidence - hits, CALIBRATION_BINS)
+    return float(np.abs(gaps).sum() / len(hits))
+
+
+def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
+    """Return the divisor of logits `[N, E]` with the lowest cross-entropy to labels `[N]`.
+
+    See Guo et al. (2017). Needs scipy, of the extra `build`.
+    """
+    from scipy.optimize import minimize_scalar
+    from scipy.special import log_softmax
+
+    rows = np.arange(len(labels))
+
+    def loss(log_temperature: float) -> float:
+        return -float(log_softmax(logits / math.exp(log_temperature), axis=1)[rows, labels].mean())
+
+    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
+    return math.exp(found.x)

@@ -182,7 +182,8 @@ def test_prediction_of_two_networks_with_different_outputs(
     found = emovox.predict([video, sound], **options, device="cpu", seconds=1)
     alone = emovox.predict(sound, **options, device="cpu", seconds=1)
     emotions = made.outputs.emotions
-    columns = ["path", "start", "end", "student", *(f"student_{e}" for e in emotions), "teacher"]
+    columns = ["path", "start", "end", "sound", "student", *(f"student_{e}" for e in emotions)]
+    columns += ["faces", "teacher"]
     columns += [f"teacher_{name}" for name in (*BOTH.emotions, *BOTH.values)]
     assert found.table.column_names == alone.table.column_names == columns
     table = found.to_pandas()

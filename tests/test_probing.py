@@ -214,12 +214,13 @@ class PitchStudent:
 
     name, sha256 = "pitch", "0" * 64
 
-    def __call__(self, samples: list[np.ndarray]) -> np.ndarray:
+    def __call__(self, samples: list[np.ndarray], part: str) -> np.ndarray:
+        assert part == "whole"
         rates = [np.mean(np.diff(np.signbit(s)) != 0) for s in samples]
         return np.outer(rates, np.arange(1, 9)).astype(np.float32)
 
-    def embed(self, samples: list[np.ndarray]) -> np.ndarray:
-        return np.tile(self(samples), 4)
+    def embed(self, samples: list[np.ndarray], part: str) -> np.ndarray:
+        return np.tile(self(samples, part), 4)
 
 
 def write_tone(path: Path, pitch: float, rate: int = SAMPLE_RATE, seconds: float = 0.5) -> None:

@@ -123,6 +123,21 @@ def test_sound_without_frames_is_not_used(tmp_path: Path) -> None:
     assert read_segment(data, clips[1], 1.92 - 1.024, QUICK).samples.all()
 
 
+@pytest.mark.parametrize("timing", ["grid", "legacy"])
+def test_target_ends_with_the_sound(tmp_path: Path, timing: str) -> None:
+    """Rows behind the end of the sound have another emotion, which the segment must not learn."""
+    utterance = Utterance("train", "ida", 1, "anger", 1.9)  # 8 rows, up to 1.92 s
+    data = load(write_tables(tmp_path / "dataset", [utterance]))
+    path = write_audio(tmp_path / "audio", [utterance]) / f"{utterance.track_id}.wav"
+    soundfile.write(path, voice(utterance)[: round(1.1 * SAMPLE_RATE)], SAMPLE_RATE)
+    [clip] = find_clips(data, [utterance.track_id], tmp_path / "audio").clips
+    config = replace(QUICK, seconds=2, timing=timing)
+    found = read_segment(data, clip, 0.0, config).target
+    heard = 5  # rows at 0, 0.24 ... 0.96 s
+    np.testing.assert_array_equal(found, logits_of(utterance)[:heard].max(axis=0))
+    assert not np.array_equal(found, logits_of(utterance).max(axis=0))
+
+
 def test_random_starts_reach_both_ends(data: Dataset, audio: Path) -> None:
     utterance = max(TRACKS, key=lambda u: u.duration)
     [clip] = find_clips(data, [utterance.track_id], audio).clips

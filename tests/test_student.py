@@ -17,6 +17,7 @@ from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
 from emovox.student import find_student, inference, released_student, student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.student.windows import CENTRE, WHOLE, Windows
 from emovox.teacher import teacher_checkpoint as teacher_checkpoints
 from emovox.teacher.compact import CompactConfig, CompactNet
 
@@ -66,7 +67,7 @@ def utterance(num_frames: int, seed: int = 0) -> np.ndarray:
 
 
 def test_preprocessing(narrow: Path) -> None:
-    """Utterances are normalised, cut to the centre bucket, and scored in order."""
+    """Utterances are normalised, cut to the paper's centre bucket, and scored in order."""
     student = load_student(narrow, "cpu", "fp32")
     net = student_checkpoint.load(narrow)
     utterances = [utterance(n, seed) for seed, n in enumerate((250, 101, 430, 299, 1110, 100))]
@@ -78,22 +79,83 @@ def test_preprocessing(narrow: Path) -> None:
         with torch.inference_mode():
             expected.append(net(crop)[0].numpy())
             embeddings.append(net.embed(crop)[0].numpy())
-    logits = student(utterances)
+    logits = student(utterances, CENTRE)
     assert logits.shape == (6, 8) and logits.dtype == np.float32
     np.testing.assert_allclose(logits, expected, rtol=0, atol=1e-3)
-    np.testing.assert_allclose(student.embed(utterances), embeddings, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(student.embed(utterances, CENTRE), embeddings, rtol=0, atol=1e-3)
     assert np.ptp(logits, axis=0).min() > 0.01  # otherwise the comparison is void
-    np.testing.assert_allclose(student(utterances[2]), logits[2:3], atol=1e-4)
+    np.testing.assert_allclose(student(utterances[2], CENTRE), logits[2:3], atol=1e-4)
     assert student([]).shape == (0, 8) and student.embed([]).shape == (0, 32)
     assert (student.name, student.emotions) == ("narrow", EMOTIONS)
     assert student.sha256 == hashlib.sha256(narrow.read_bytes()).hexdigest()
 
 
+@pytest.mark.parametrize("pool", ["max", "mean", "peak"])
+def test_windows_hear_all_sound(narrow: Path, pool: str) -> None:
+    """Windows of 2 s, cut, padded, scored and pooled one by one; the last hears 0.3 s more."""
+    student, net = load_student(narrow, "cpu", "fp32"), student_checkpoint.load(narrow)
+    samples = np.concatenate([utterance(630), utterance(30, 7)])  # 6.6 s
+    rows, embeddings = [], []
+    for start in (0, 1, 2, 3, 4, 5):
+        window = np.zeros(32_384, np.float32)  # SPEC: 200 x 160 + 384
+        part = samples[16_000 * start :][:32_384]
+        window[: len(part)] = part
+        crop = torch.from_numpy(normalise(spectrogram(window))[None])
+        assert crop.shape[2] == 200
+        with torch.inference_mode():
+            rows.append(net(crop)[0].numpy())
+            embeddings.append(net.embed(crop)[0].numpy())
+    expected = {
+        "max": np.max(rows, axis=0),
+        "mean": np.mean(rows, axis=0),
+        "peak": max(rows, key=max),
+    }[pool]
+    windows = Windows(2, pool=pool)
+    np.testing.assert_allclose(student(samples, windows)[0], expected, rtol=0, atol=1e-3)
+    mean = np.mean(embeddings, axis=0)
+    np.testing.assert_allclose(student.embed(samples, windows)[0], mean, rtol=0, atol=1e-3)
+    assert np.abs(student(samples[:98_000], windows) - expected).max() > 1e-3
+
+
+def test_windows_are_those_of_the_training(narrow: Path, tmp_path: Path) -> None:
+    path, samples = tmp_path / "short.safetensors", utterance(500)
+    for recipe, windows in (
+        ({}, Windows()),
+        ({"seconds": 1.5, "pool": "mean"}, Windows(1.5, None, "mean")),
+    ):
+        student_checkpoint.save(path, random_net(), {"recipe": recipe}, torch.float32)
+        student = load_student(path, "cpu", "fp32")
+        assert student.windows == windows and student.prior is None
+        np.testing.assert_array_equal(student(samples), student(samples, windows))
+    for training in ({"recipe": {"seconds": -1}}, {"recipe": [1]}, {"prior": [1.0]}, {"prior": 3}):
+        student_checkpoint.save(path, random_net(), training)
+        assert "the record of the training is not valid" in refusal(path)
+
+
+def test_whole_utterance_is_one_window(narrow: Path) -> None:
+    """The network averages over time; frames of an incomplete step are not lost."""
+    student, net = load_student(narrow, "cpu", "fp32"), student_checkpoint.load(narrow)
+    samples = utterance(725)
+    whole = normalise(spectrogram(samples))
+    padded = np.pad(whole, ((0, 0), (0, (65 - whole.shape[1]) % 32)))
+    with torch.inference_mode():
+        expected = net(torch.from_numpy(padded[None])).numpy()
+    np.testing.assert_allclose(student(samples, WHOLE), expected, rtol=0, atol=1e-3)
+    changed = samples.copy()
+    changed[-400:] *= -3
+    assert np.abs(student(changed, WHOLE) - student(samples, WHOLE)).max() > 1e-4
+    assert student([samples[:1]], WHOLE).shape == (1, 8)
+    with pytest.raises(InputError, match="whole: 301 s of sound, at most 300; use windows"):
+        student(np.ones(301 * 16_000, np.float32), WHOLE)
+    with pytest.raises(ValueError, match="neither Windows, 'whole' nor 'centre bucket'"):
+        student(samples, "half")
+
+
 def test_batch_size_does_not_change_logits(narrow: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     student = load_student(narrow, "cpu", "fp32")
-    utterances = [utterance(100 + 40 * (i % 4), i) for i in range(10)]
+    utterances = [utterance(100 + 300 * (i % 4), i) for i in range(6)]
     together = student(utterances)
-    monkeypatch.setattr(inference, "MAX_FRAMES", 200)
+    monkeypatch.setattr(inference, "MAX_FRAMES", 400)  # one window
     np.testing.assert_allclose(student(utterances), together, rtol=0, atol=1e-4)
 
 
@@ -101,7 +163,8 @@ def test_short_utterances_are_padded_with_zeros(narrow: Path) -> None:
     student = load_student(narrow, "cpu", "fp32")
     short = utterance(40)
     padded = np.pad(short, (0, 16_384 - len(short)))
-    np.testing.assert_allclose(student(short), student(padded), atol=1e-5)
+    for part in (None, CENTRE):
+        np.testing.assert_allclose(student(short, part), student(padded, part), atol=1e-5)
     assert np.isfinite(student([short[:1], np.zeros(5, np.float32), np.zeros(50_000)])).all()
 
 
@@ -322,7 +385,7 @@ def test_released_form_gives_the_same_logits(
     start, width = centre_bucket(whole.shape[1])
     expected = naive_logits(layers, whole[:, start : start + width])
     student = load_student("emovoxceleb", "cpu", "fp32")
-    np.testing.assert_allclose(student(samples)[0], expected, rtol=0, atol=1e-3)
+    np.testing.assert_allclose(student(samples, CENTRE)[0], expected, rtol=0, atol=1e-3)
     assert student.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     conversion = students / f"{student.sha256}.safetensors"
     assert sorted(students.iterdir()) == sorted([path, conversion])

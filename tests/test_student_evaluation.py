@@ -1,5 +1,7 @@
 """Evaluation of a student: recomputed scores, figures and errors."""
 
+import csv
+import io
 import json
 import math
 import shutil
@@ -23,12 +25,15 @@ from emovox.dataset.reader import load
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
+from emovox.scores import fit_temperature, softmax
 from emovox.student import load_student, student_checkpoint
-from emovox.student.evaluation import Evaluation, evaluate, read_utterance, write_figures
+from emovox.student.clips import read_utterance
+from emovox.student.evaluation import Evaluation, evaluate, write_figures
 from emovox.student.student_config import EvaluateConfig
 from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER, score_split
 from emovox.student.training import train_student
 from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.student.windows import CENTRE, WHOLE, Windows
 from emovox.teacher import EMBEDDED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -164,14 +169,71 @@ def test_summary_is_a_table(evaluation: Evaluation) -> None:
 
 def test_scores_as_a_table(evaluation: Evaluation) -> None:
     table = evaluation.to_pandas()
-    assert len(table) == 2 * (len(EMOTIONS) + 2)
-    for row in table.to_dict("records"):
+    assert len(table) == 2 * 2 * (len(EMOTIONS) + 2 + 5)
+    windows = table[(table["sound"] == evaluation.sound) & (table["score"] == "auc")]
+    for row in windows.to_dict("records"):
         interval = evaluation.splits[str(row["split"])].auc[str(row["emotion"])]
         expected = [interval.value, interval.low, interval.high]
-        np.testing.assert_equal([row["auc"], row["low"], row["high"]], expected)
-    positives = table.set_index(["split", "emotion"])["positives"]
+        np.testing.assert_equal([row["value"], row["low"], row["high"]], expected)
+    positives = windows.set_index(["split", "emotion"])["positives"]
     assert positives["heard_val", "anger"] == 3 and positives[:, MEAN_PAPER].isna().all()
+    [uar] = table[
+        (table["sound"] == CENTRE) & (table["split"] == "heard_val") & (table["score"] == "uar")
+    ]["value"]
+    assert uar == evaluation.centre_bucket["heard_val"].others["uar"]
     assert repr(evaluation).startswith("<Evaluation of best on tones 1.0.0: ")
+
+
+def test_centre_bucket_is_scored_beside_the_windows(
+    student_data: Path, trained: Path, evaluation: Evaluation
+) -> None:
+    student = load_student(trained, "cpu", "fp32")
+    assert evaluation.sound == "windows of 1 s every 0.5 s, pooled by max", "those of the training"
+    found = evaluation.predictions["unheard_val"]
+    sounds = [read_utterance(student_data / f"audio/{name}.wav") for name in found.track_ids]
+    centre = softmax(student(sounds, CENTRE))
+    np.testing.assert_allclose(found.centre_scores, centre, rtol=1e-3)
+    assert np.abs(found.scores - centre).max() > 0.01
+    for k, emotion in enumerate(HEARD):
+        area = roc_auc_score(found.labels == k, centre[:, k])
+        assert evaluation.centre_bucket["unheard_val"].auc[emotion].value == pytest.approx(area)
+    text = evaluation.summary()
+    assert "tones 1.0.0, the paper's centre bucket of each utterance: ROC AUC" in text
+    assert "sound: windows of 1 s every 0.5 s" in text
+    assert f"heard minus unheard: mean over {', '.join(HEARD)}, in both splits" in text
+    whole = score(trained, student_data, whole=True)
+    expected = softmax(student(sounds, WHOLE))
+    np.testing.assert_allclose(whole.predictions["unheard_val"].scores, expected, rtol=1e-3)
+    other = score(trained, student_data, seconds=2, hop=0.3)
+    assert (whole.sound, other.sound) == (WHOLE, "windows of 2 s every 0.3 s, pooled by max")
+    expected = softmax(student(sounds, Windows(2, 0.3)))
+    np.testing.assert_allclose(other.predictions["unheard_val"].scores, expected, rtol=1e-3)
+
+
+def test_sound_after_the_last_row_is_not_heard(tmp_path: Path, trained: Path) -> None:
+    """Rows to 0.72 s, 3 s of sound: the rest has no label."""
+    found = [Utterance("unheard_val", "ida", number, "anger", 0.5) for number in (1, 2)]
+    write_tables(tmp_path / "dataset", found)
+    audio, student = write_audio(tmp_path / "audio", found), load_student(trained, "cpu", "fp32")
+    sounds = []
+    for utterance in found:
+        sounds.append(np.tile(voice(utterance), 6))
+        soundfile.write(audio / f"{utterance.track_id}.wav", sounds[-1], SAMPLE_RATE)
+    evaluation = score(trained, tmp_path).predictions["unheard_val"]
+    heard = [sound[: round(0.72 * SAMPLE_RATE)] for sound in sounds]
+    np.testing.assert_allclose(evaluation.scores, softmax(student(heard)), rtol=0.01)
+    np.testing.assert_allclose(evaluation.centre_scores, softmax(student(heard, CENTRE)), rtol=0.01)
+
+
+def test_temperature_is_fitted_on_heard_val(student_data: Path, evaluation: Evaluation) -> None:
+    found = evaluation.predictions["heard_val"]
+    expected = fit_temperature(np.log(found.scores), found.labels)
+    assert evaluation.temperature == pytest.approx(expected)
+    assert evaluation.as_json()["temperature"] == evaluation.temperature
+    for name, scores in evaluation.splits.items():
+        fitted = evaluation.as_json()["splits"][name]["calibration_error_fitted"]
+        assert fitted == scores.others["calibration_error_fitted"] < 0.5
+    assert f"at temperature {evaluation.temperature:.2f}" in evaluation.summary()
 
 
 def test_config_options_and_strings(student_data: Path, trained: Path) -> None:
@@ -292,6 +354,11 @@ def test_command(student_data: Path, trained: Path, tmp_path: Path) -> None:
     result = run("evaluate", trained, *folders, "--out", tmp_path / "out", "--device", "cpu")
     assert result.exit_code == 0 and "heard minus unheard" in result.stdout
     assert (tmp_path / "out/evaluation.json").is_file()
+    plain = run("evaluate", trained, *folders, "--device", "cpu", "--format", "json").stdout
+    assert json.loads(plain) == json.loads((tmp_path / "out/evaluation.json").read_text())
+    table = run("evaluate", trained, *folders, "--device", "cpu", "--format", "csv").stdout
+    rows = list(csv.DictReader(io.StringIO(table)))
+    assert len(rows) == 60 and {row["score"] for row in rows} >= {"auc", "uar", "macro_f1"}
     result = run("evaluate", trained, student_data / "dataset", "--audio", tmp_path / "none")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert run("evaluate", "--help").exit_code == 0

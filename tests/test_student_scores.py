@@ -3,20 +3,29 @@
 import json
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import (
+    accuracy_score,
+    confusion_matrix,
+    f1_score,
+    log_loss,
+    recall_score,
+    roc_auc_score,
+)
 
 from emovox.emotions import EMOTIONS
-from emovox.scores import Interval, roc_auc
+from emovox.scores import Interval, fit_temperature, roc_auc, softmax
 from emovox.student.student_scores import (
     MEAN_ALL,
     MEAN_PAPER,
     PAPER_EMOTIONS,
     SplitScores,
+    common_emotions,
     difference,
     score_split,
 )
@@ -36,7 +45,7 @@ def labels() -> np.ndarray:
 def scores(labels: np.ndarray) -> np.ndarray:
     logits = np.random.default_rng(1).normal(0, 1, (NUM_TRACKS, 8))
     logits[np.arange(NUM_TRACKS), labels] += 1
-    return logits
+    return softmax(logits)
 
 
 @pytest.fixture
@@ -148,7 +157,7 @@ def test_intervals_against_a_plain_bootstrap(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
     found = score_split("unheard_val", labels, scores, identities, EMOTIONS)
-    expected = naive_bootstrap(labels, scores, identities, 600)
+    expected = naive_bootstrap(labels, scores, identities, 2000)
     for name, samples in expected.items():
         interval = found.auc[name]
         # The standard error of this quantile is about a fifth of the samples' deviation.
@@ -163,7 +172,7 @@ def test_intervals_against_a_plain_bootstrap(
 
 def test_copies_of_tracks_do_not_narrow_intervals(labels: np.ndarray) -> None:
     draw = np.random.default_rng(3)
-    few = draw.normal(0, 1, (NUM_TRACKS, 8))
+    few = softmax(draw.normal(0, 1, (NUM_TRACKS, 8)))
     people = np.array([f"id{k:05d}" for k in range(NUM_TRACKS)])
     plain = score_split("unheard_val", labels, few, people, EMOTIONS)
     fivefold = [np.repeat(x, 5, axis=0) for x in (labels, few, people, EMOTIONS)]
@@ -185,7 +194,7 @@ def test_seed_fixes_the_samples(
 def test_heard_minus_unheard(
     labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
 ) -> None:
-    blind = np.random.default_rng(4).normal(0, 1, scores.shape)
+    blind = softmax(np.random.default_rng(4).normal(0, 1, scores.shape))
     heard = score_split("heard_val", labels, scores, identities, EMOTIONS)
     unheard = score_split("unheard_val", labels, blind, identities, EMOTIONS)
     gap = difference(heard, unheard)
@@ -231,3 +240,90 @@ def test_single_emotion_and_single_identity(scores: np.ndarray, identities: np.n
     )
     interval = alone.auc[MEAN_PAPER]
     assert interval.low == pytest.approx(interval.value) == interval.high
+
+
+def test_difference_is_over_the_emotions_of_both_splits(
+    labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
+) -> None:
+    """The same student on a split without anger: a difference of two means would not be 0."""
+    heard = score_split("heard_val", labels, scores, identities, EMOTIONS)
+    without = labels != 4
+    unheard = score_split(
+        "unheard_val", labels[without], scores[without], identities[without], EMOTIONS
+    )
+    assert common_emotions(heard, unheard) == EMOTIONS[:4]
+    expected = np.mean([heard.auc[e].value - unheard.auc[e].value for e in EMOTIONS[:4]])
+    gap = difference(heard, unheard)
+    assert gap.value == pytest.approx(expected)
+    rounds = np.nanmean(heard.areas[:, :4] - unheard.areas[:, :4], axis=1)
+    assert [gap.low, gap.high] == pytest.approx(np.nanquantile(rounds, [0.025, 0.975]).tolist())
+
+
+def rare(count: int, num_people: int) -> SplitScores:
+    """Scores of a student that finds anger, which `count` tracks have."""
+    numbers = np.arange(NUM_TRACKS) % 4
+    numbers[:count] = 4
+    found = softmax(np.random.default_rng(0).normal(0, 1, (NUM_TRACKS, 8)) + np.eye(8)[numbers])
+    return score_split("unheard_val", numbers, found, np.arange(NUM_TRACKS) % num_people, EMOTIONS)
+
+
+def test_an_emotion_that_a_round_does_not_draw_is_left_out_of_it() -> None:
+    """Also under the protocol that counts an emotion of no track as 0."""
+    numbers = np.arange(NUM_TRACKS) % 4
+    numbers[0] = 4
+    found = softmax(np.random.default_rng(0).normal(0, 1, (NUM_TRACKS, 8)) + 3 * np.eye(8)[numbers])
+    legacy, standard = (
+        score_split("unheard_val", numbers, found, np.arange(NUM_TRACKS), EMOTIONS, absent=absent)
+        for absent in (0.0, np.nan)
+    )
+    assert 0.2 < np.isnan(legacy.areas[:, 4]).mean() < 0.5, "exp(-1) of the rounds have no anger"
+    assert legacy.auc["anger"] == standard.auc["anger"] and legacy.auc["anger"].low > 0.5
+    assert legacy.auc["fear"].value == 0 and math.isnan(standard.auc["fear"].value)
+
+
+@pytest.mark.parametrize(
+    ("count", "num_people", "reliable"),
+    [(1, 60, False), (9, 60, False), (10, 60, True), (10, 39, False), (10, 40, True)],
+)
+def test_intervals_of_few_examples_are_marked(count: int, num_people: int, reliable: bool) -> None:
+    found = rare(count, num_people)
+    for name in ("anger", MEAN_PAPER, MEAN_ALL):
+        assert found.auc[name].reliable is reliable, name
+        assert str(found.auc[name]).endswith("]" if reliable else "]?")
+    assert found.auc["neutral"].reliable is (num_people >= 40), "enough of its own"
+    assert ("reliable" in found.auc["anger"].as_json()) is not reliable
+    assert Interval.from_json(found.auc["anger"].as_json()) == found.auc["anger"]
+    assert difference(found, rare(20, 60)).reliable is reliable
+
+
+def test_other_scores_against_scikit_learn(
+    labels: np.ndarray, scores: np.ndarray, identities: np.ndarray
+) -> None:
+    found = score_split("heard_val", labels, scores, identities, EMOTIONS)
+    predicted, occurring = scores.argmax(axis=1), range(6)
+    options: dict[str, Any] = {"labels": occurring, "average": "macro", "zero_division": 0}
+    assert found.others["accuracy"] == pytest.approx(accuracy_score(labels, predicted))
+    assert found.others["uar"] == pytest.approx(recall_score(labels, predicted, **options))
+    assert found.others["macro_f1"] == pytest.approx(f1_score(labels, predicted, **options))
+    expected = confusion_matrix(labels, predicted, labels=range(8))
+    np.testing.assert_array_equal(found.confusion, expected)
+    assert math.isnan(found.others["calibration_error_fitted"])
+    assert strict(found)["calibration_error_fitted"] is None
+
+
+def test_fitted_temperature_calibrates() -> None:
+    """Labels drawn from probabilities; logits three times too large are too sure of themselves."""
+    draw = np.random.default_rng(5)
+    logits = draw.normal(0, 1.5, (4000, 8))
+    labels = np.array([draw.choice(8, p=row) for row in softmax(logits)])
+    assert fit_temperature(logits, labels) == pytest.approx(1, abs=0.05)
+    temperature = fit_temperature(3 * logits, labels)
+    assert temperature == pytest.approx(3, abs=0.15)
+    losses = [
+        log_loss(labels, softmax(3 * logits / t)) for t in temperature * np.array([0.9, 1, 1.1])
+    ]
+    assert losses[1] == min(losses)
+    others = score_split(
+        "heard_val", labels, softmax(3 * logits), np.arange(4000), EMOTIONS, temperature=temperature
+    ).others
+    assert others["calibration_error"] > 0.3 and others["calibration_error_fitted"] < 0.03

@@ -333,6 +333,7 @@ def test_tracks_without_audio_are_dropped(student_data: Path, tmp_path: Path) ->
         "train: 59 of 60 tracks have usable audio; dropped 1 x open: FileNotFound",
         "heard_val: 15 of 15 tracks have usable audio",
         "unheard_val: 59 of 60 tracks have usable audio; dropped 1 x open: Unreadable",
+        "losses: of 1 s of a track; random in train, else its middle",
     ]
 
 

@@ -3,6 +3,7 @@
 import base64
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import imageio_ffmpeg
 import numpy as np
@@ -13,8 +14,7 @@ from student_fixtures import QUICK
 import emovox
 from emovox.dataset.reader import Dataset, load
 from emovox.media.audio import SAMPLE_RATE, read_audio
-from emovox.student.clips import find_clips
-from emovox.student.evaluation import read_utterance
+from emovox.student.clips import find_clips, read_utterance
 from emovox.student.segments import FixedSegments, read_segment
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
@@ -139,21 +139,26 @@ def test_report_has_the_sound_and_the_faces_of_every_track(
 
 def test_prediction_counts_from_the_first_picture(dataset: Dataset, root: Path) -> None:
     from emovox.student.prediction import _student_logits
+    from emovox.student.windows import Windows
 
     heard: list[np.ndarray] = []
 
     class Listener:
         name, sha256, emotions, values = "listener", "0" * 64, ("calm", "joy"), ()
 
-        def __call__(self, samples: list[np.ndarray]) -> np.ndarray:
-            heard.extend(samples)
-            return np.zeros((len(samples), 2), np.float32)
+        def __call__(self, samples: np.ndarray, part: object) -> np.ndarray:
+            heard.append(samples)
+            return np.zeros((1, 2), np.float32)
 
         embed = __call__
 
     starts = [LENGTH * number for number in range(NUM)]
-    logits = _student_logits(root / RECORDING, Listener(), [*starts, 90.0], LENGTH)  # type: ignore[arg-type]
+    listener: Any = Listener()
+    logits, sound = _student_logits(
+        root / RECORDING, listener, [*starts, 90.0], NUM * LENGTH, Windows(LENGTH)
+    )
     assert len(heard) == NUM and np.isnan(logits[-1]).all() and not np.isnan(logits[:-1]).any()
+    assert sound == ["heard"] * NUM + [None]
     for number, samples in enumerate(heard):
         assert loudest(samples[: round(LENGTH * SAMPLE_RATE)]) == pytest.approx(
             pitch(number), abs=2

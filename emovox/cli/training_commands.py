@@ -4,7 +4,7 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -14,11 +14,6 @@ from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
 from emovox.teacher import DEFAULT_TEACHER
 from emovox.teacher.teacher_config import TeacherEvaluateConfig, TeacherTrainConfig
-
-if TYPE_CHECKING:
-    from emovox.probing.probe_result import ProbeResult
-    from emovox.student.evaluation import Evaluation
-    from emovox.teacher.evaluation import TeacherEvaluation
 
 DATA = click.option(
     "--data",
@@ -38,10 +33,18 @@ def _echo_json(record: Any) -> None:
     echo(json.dumps(record))
 
 
-def _finish(result: "Evaluation | TeacherEvaluation | ProbeResult", out: Path | None) -> None:
+FORMATS = click.Choice(["text", "json", "csv"])
+FORMAT = click.option("--format", "form", type=FORMATS, default="text", help="Format on stdout.")
+
+
+def _finish(result: Any, out: Path | None, form: str) -> None:
+    """Write and print the result of an evaluation or a probe."""
     if out is not None:
         result.write(out)
-    echo(result.summary())
+    if form == "csv":
+        click.echo(result.to_pandas().to_csv(index=False), nl=False)
+    else:
+        echo(json.dumps(result.as_json()) if form == "json" else result.summary())
 
 
 @click.command("train-teacher")
@@ -75,7 +78,8 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
 @click.option(
     "--out", type=FOLDER, help="Folder to write evaluation.json and confusion matrices to."
 )
-def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any) -> None:
+@FORMAT
+def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **options: Any) -> None:
     """Score a teacher on labelled faces.
 
     TEACHER is a registered name, a checkpoint or a released file. Scores are printed with and
@@ -83,7 +87,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, **options: Any)
     """
     from emovox.teacher.evaluation import evaluate_teacher
 
-    _finish(evaluate_teacher(teacher, data, **given(options)), out)
+    _finish(evaluate_teacher(teacher, data, **given(options)), out, form)
 
 
 @click.command("train-student")
@@ -120,16 +124,21 @@ def train_student(
 @AUDIO
 @click.option("--out", type=FOLDER, help="Folder for JSON, predictions and figures.")
 @config_options(EvaluateConfig)
-def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **options: Any) -> None:
+@FORMAT
+def evaluate(
+    checkpoint: str, dataset: Path, audio: Path, out: Path | None, form: str, **options: Any
+) -> None:
     """Score a student on a dataset.
 
     CHECKPOINT is a student's checkpoint or registered name; it is scored on the validation splits
     of DATASET. Prints the ROC AUC of each emotion against the others, with confidence intervals
-    over identities.
+    over identities, recall, F1 and calibration, from all sound: windows of the seconds of its
+    training, each half a window after the one before, the last padded, their logits pooled as the
+    targets of the training were; and the AUC of the paper's centre bucket of each utterance.
     """
     from emovox.student.evaluation import evaluate
 
-    _finish(evaluate(checkpoint, dataset, audio, **given(options)), out)
+    _finish(evaluate(checkpoint, dataset, audio, **given(options)), out, form)
 
 
 @click.command()
@@ -137,7 +146,8 @@ def evaluate(checkpoint: str, dataset: Path, audio: Path, out: Path | None, **op
 @click.argument("corpus", type=FILE_OR_FOLDER)
 @config_options(ProbeConfig)
 @click.option("--out", type=FOLDER, help="Folder for JSON, CSV and confusion matrices.")
-def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> None:
+@FORMAT
+def probe(checkpoint: str, corpus: Path, out: Path | None, form: str, **options: Any) -> None:
     """Test a network on a labelled speech corpus.
 
     Fits an affine map and a softmax from the outputs of CHECKPOINT to the labels of CORPUS.
@@ -148,7 +158,7 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> No
     from emovox.probing.probes import probe
 
     result = probe(checkpoint, corpus, **given(options))
-    _finish(result, out)
+    _finish(result, out, form)
     if result.too_many_dropped:
         raise CheckError(
             "more files were dropped than --max-dropped allows; probe.json in --out lists each "
@@ -162,13 +172,19 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, **options: Any) -> No
 @click.option(
     "--out", type=FILE, help="Write to this .csv, .json or .parquet file instead of stdout."
 )
-def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
+@click.option(
+    "--format", "form", type=click.Choice(["json", "csv"]), default="json", help="Format on stdout."
+)
+def predict(media: tuple[Path, ...], out: Path | None, form: str, **options: Any) -> None:
     """Label audio and video files with emotions.
 
-    Scores every window of each file MEDIA: the student by its sound, the teacher by its faces. A
-    row has the path, start and end in seconds, and for both the most probable emotion and the
-    probabilities of all. Without --out, rows are JSON lines on stdout. Files that cannot be used
-    are listed on stderr, and the exit code is 1.
+    Scores every window of each file MEDIA, to the end of its sound and pictures: the student by
+    its sound, the teacher by its faces. The windows have the seconds of the student's training;
+    each starts half a window after the one before, and the last is padded. A row has the path,
+    start and end in seconds, whether sound is heard or silent, the number of frames with a face,
+    and for both networks the most probable emotion and all probabilities. Without --out, rows are
+    JSON lines or CSV on stdout. Files that cannot be used are listed on stderr, and the exit code
+    is 1.
     """
     from emovox.student.prediction import check_suffix, predict
 
@@ -179,6 +195,8 @@ def predict(media: tuple[Path, ...], out: Path | None, **options: Any) -> None:
         _say(f"emovox: {line}")
     if out is not None:
         result.write(out)
+    elif form == "csv":
+        click.echo(result.to_pandas().to_csv(index=False), nl=False)
     else:
         for record in result:
             _echo_json(record)

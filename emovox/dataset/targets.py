@@ -35,9 +35,14 @@ def pool_window(
         chosen = logits[_legacy_rows(start, end, len(logits))]
     else:
         chosen = logits[_grid_rows(start / step, end / step, frame_index)]
+    return pool_rows(chosen, pool)
+
+
+def pool_rows(rows: np.ndarray, pool: str) -> np.ndarray:
+    """Pool logits `[n, E]` into one row `[E]`; see `Dataset.target`."""
     if pool == "peak":
-        return np.array(chosen[chosen.max(axis=1).argmax()])
-    return np.asarray(chosen.max(axis=0) if pool == "max" else chosen.mean(axis=0))
+        return np.array(rows[rows.max(axis=1).argmax()])
+    return np.asarray(rows.max(axis=0) if pool == "max" else rows.mean(axis=0))
 
 
 def _grid_rows(first: float, last: float, frame_index: np.ndarray) -> slice:

@@ -17,8 +17,7 @@ from emovox.packages import explained
 from emovox.probing.corpora import SpeechCorpus, Utterance
 from emovox.registry import read_header
 from emovox.student import STUDENTS
-from emovox.student.clips import check_duration, read_ahead, reason_of
-from emovox.student.evaluation import read_utterance
+from emovox.student.clips import check_duration, read_ahead, read_utterance, reason_of
 from emovox.teacher import TEACHERS
 
 STUDENT, TEACHER, EGEMAPS = "student", "teacher", "egemaps"

@@ -17,8 +17,8 @@ class ProbeConfig(Options):
     Attributes:
         layout: Layout of the corpus: the form of its file names, or a table.
         features: Outputs of the network to probe; only a student has an embedding.
-        protocol: Sound protocol; legacy reads the left channel as if its rate were 16 kHz, as the
-            reference code does.
+        protocol: Sound protocol; legacy reads the left channel as if its rate were 16 kHz, and a
+            student hears the centre bucket of an utterance only, as in the reference code.
         seed: Random seed of the random folds and of the random forest.
         folds: Number of random and of speaker-independent folds.
         jobs: Threads, or worker processes for video files.

@@ -1,7 +1,7 @@
 """Probes: usefulness of a network's outputs on labelled corpora.
 
-Each utterance is scored as a whole. An affine map and a softmax then predict its label from the
-logits, as in the paper's external evaluation.
+Each utterance is scored as a whole: a student hears one window of all its sound. An affine map and
+a softmax then predict its label from the logits, as in the paper's external evaluation.
 """
 
 import os
@@ -22,6 +22,8 @@ from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student
+from emovox.student.student_config import LEGACY
+from emovox.student.windows import CENTRE, WHOLE
 from emovox.teacher import find_teacher
 
 BASELINE = "openSMILE eGeMAPSv02"
@@ -116,16 +118,16 @@ def _extract(
     embeds = config.features == "embedding"
     classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
     probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
-    smile, legacy = None, config.protocol == "legacy"
+    smile, legacy = None, config.protocol == LEGACY
     if has_opensmile() and not legacy:
         smile = features.egemaps()
         probes.append(baseline)
     else:
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
-    network = student.embed if embeds else student
+    part, run = CENTRE if legacy else WHOLE, student.embed if embeds else student
     found = features.audio_features(
-        corpus, network, smile, protocol=config.protocol, num_jobs=num_jobs
+        corpus, lambda heard: run(heard, part), smile, protocol=config.protocol, num_jobs=num_jobs
     )
     return {"name": student.name, "sha256": student.sha256}, found, probes
 

@@ -12,6 +12,8 @@ from emovox.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
 
+    from emovox.student.windows import Windows
+
 RELEASED = {"emovoxceleb": ("emovoxceleb-student.mat",)}
 STUDENTS = Registry("student", RELEASED)
 find_student = STUDENTS.find
@@ -20,26 +22,39 @@ find_student = STUDENTS.find
 class Student(Protocol):
     """A speech network, including its preprocessing.
 
-    An utterance is 16 kHz mono samples `[L]`. Its spectrogram is normalised as a whole, then cut to
-    its middle 1, 2, ... or 10 s, the longest of these that fits. An utterance shorter than 1 s is
-    padded with zeros at its end.
+    An utterance is 16 kHz mono samples `[L]` of any length, and all of it is heard: in windows of
+    the `seconds` of the training, each half a window after the one before, the last padded with
+    zeros at its end. The logits of the windows are pooled as the targets of the training were, by
+    the maximum of each in the paper; embeddings by their mean.
+
+    `part` selects something else: `Windows(seconds, hop)`; `whole`, one window of all the sound,
+    at most 300 s, over which the network averages; or `centre bucket`, the paper's protocol, which
+    hears only the middle 1, 2, ... or 10 s, the longest of these that fits.
 
     Attributes:
         name: short name for results.
         emotions: names of the logits, in order: those of the dataset that it learned from.
         values: names of further outputs; none today.
         sha256: SHA-256 of its weights file.
+        windows: the windows of its training: `seconds`, `hop`, `pool`.
+        prior: share of each emotion in the targets of its training; None if unknown.
     """
 
     name: str
     emotions: tuple[str, ...]
     values: tuple[str, ...]
     sha256: str
+    windows: "Windows"
+    prior: tuple[float, ...] | None
 
-    def __call__(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":
+    def __call__(
+        self, samples: "np.ndarray | list[np.ndarray]", part: "Windows | str | None" = None
+    ) -> "np.ndarray":
         """Return logits float32 `[N, E]` of N utterances; an array is one utterance."""
 
-    def embed(self, samples: "np.ndarray | list[np.ndarray]") -> "np.ndarray":
+    def embed(
+        self, samples: "np.ndarray | list[np.ndarray]", part: "Windows | str | None" = None
+    ) -> "np.ndarray":
         """Return the outputs of the last hidden layer, float32 `[N, 1024]` at width 1."""
 
 
@@ -73,4 +88,9 @@ def load_student(
         from emovox.student import released_student, student_checkpoint
         from emovox.student.inference import TorchStudent
     net = load_weights(weights, student_checkpoint.load, released_student.read)
-    return TorchStudent(weights.name, weights.sha256, net, device, precision)
+    student = TorchStudent(weights.name, weights.sha256, net, device, precision)
+    if not weights.is_released:
+        student.windows, student.prior = student_checkpoint.read_hearing(
+            weights.path, len(student.emotions)
+        )
+    return student

@@ -8,13 +8,15 @@ from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from emovox.corpus.sound_files import AudioTree, Place
 from emovox.dataset.reader import Dataset
 from emovox.dataset.rows import Dropped, count_reasons
 from emovox.errors import CheckError, InputError, TrackError
-from emovox.media.audio import audio_duration
+from emovox.media.audio import audio_duration, read_audio
+from emovox.student.student_config import LEGACY
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -87,6 +89,15 @@ def check_root(root: Path) -> None:
         raise InputError(
             f"{root}: folder not found; pass the folder of the tracks' audio as --audio"
         )
+
+
+def read_utterance(
+    path: Path, protocol: str = "standard", start: float = 0.0, end: float | None = None
+) -> np.ndarray:
+    """Read the samples of a file or a part under a protocol; InputError if this is not possible."""
+    if protocol == LEGACY:
+        return read_audio(path, start, end, channels="left", resample=False)
+    return read_audio(path, start, end)
 
 
 def read_ahead(

@@ -1,9 +1,10 @@
 """Evaluation of a student: agreement with the teacher from sound alone (paper, section 5.2)."""
 
 import json
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +18,21 @@ from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
-from emovox.media.audio import read_audio
 from emovox.packages import data_frame
-from emovox.scores import Interval, emotion_curves, softmax
+from emovox.scores import Interval, emotion_curves, fit_temperature, softmax
 from emovox.student import Student, load_student, student_scores
-from emovox.student.clips import Clip, Scan, find_clips, list_reasons, read_ahead, unusable
-from emovox.student.student_config import EvaluateConfig
-from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, main_mean
+from emovox.student.clips import (
+    Clip,
+    Scan,
+    find_clips,
+    list_reasons,
+    read_ahead,
+    read_utterance,
+    unusable,
+)
+from emovox.student.student_config import LEGACY, EvaluateConfig
+from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, log_scores, main_mean
+from emovox.student.windows import CENTRE, choose_part
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +41,15 @@ VALIDATION = ("heard_val", "unheard_val")
 # Mean AUC of the paper (section 5.2, Figure 5), by split.
 PUBLISHED = {"heard_val": 0.71, "unheard_val": 0.69}
 PUBLISHED_DATASET = "emovoxceleb"
+COLUMNS = [*("split", "sound", "score", "emotion", "positives"), *Interval.__dataclass_fields__]
+# Scores besides AUC -> their labels in the summary.
+OTHERS = {
+    "accuracy": "accuracy",
+    "uar": "UAR",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+    "calibration_error_fitted": "  at temperature {:.2f}",
+}
 PUBLISHED_NOTE = (
     "quoted from the paper; its repository's own curves give about 0.72 heard and 0.71 unheard, so "
     "take both as +- 0.02"
@@ -50,6 +68,18 @@ class SplitPredictions:
     dropped: list[Dropped]  # tracks without usable audio
     # means of the teacher's values over each track, float32 `[N]` by name; not scored
     values: Mapping[str, np.ndarray] = field(default_factory=dict)
+    # probabilities from the centre bucket of each utterance, float32 `[N, E]`; or nothing
+    centre_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
+
+    def to_arrow(self, emotions: Sequence[str]) -> pa.Table:
+        """Return a table with one row per track: labels, scores and values."""
+        texts = {
+            "track_id": self.track_ids.tolist(),
+            "split": [self.split] * len(self.labels),
+            "label": [emotions[k] for k in self.labels],
+        }
+        scores = {f"score_{name}": self.scores[:, k] for k, name in enumerate(emotions)}
+        return pa.table(texts | scores | {f"value_{name}": v for name, v in self.values.items()})
 
 
 @dataclass(frozen=True, repr=False)
@@ -64,6 +94,10 @@ class Evaluation:
     # Difference of the mean AUC, see `main_mean`; None if a split is missing
     heard_minus_unheard: Interval | None
     predictions: Mapping[str, SplitPredictions]  # predictions by split
+    sound: str = ""  # parts of the tracks that `splits` is of
+    temperature: float = math.nan  # divisor of the logits, fitted on heard_val; NaN without it
+    # Scores from the centre bucket of each utterance, the paper's protocol
+    centre_bucket: Mapping[str, SplitScores] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         mean = main_mean(self.emotions)
@@ -72,19 +106,24 @@ class Evaluation:
         return f"<Evaluation of {title}: {mean}: {', '.join(means)}>"
 
     def to_pandas(self) -> "pd.DataFrame":
-        """Return the ROC AUCs as a table, one row per split and emotion or mean.
+        """Return the scores as a table, one row per split, sound, score and emotion.
 
-        Columns: `split`, `emotion` (or the name of a mean), `positives` (missing for a mean),
-        `auc`, and `low` and `high`, the ends of its 95 % interval.
+        Columns: `split`; `sound`, see `Evaluation.sound`, or `centre bucket`; `score`, for example
+        `auc` or `uar`; `emotion` (or the name of a mean) of an AUC; its `positives` (missing for a
+        mean); `value`; `low`, `high` and `reliable`, of the 95 % interval of an AUC.
         MissingPackageError without pandas.
         """
-        rows = [
-            (split, name, scores.positives.get(name), auc.value, auc.low, auc.high)
-            for split, scores in self.splits.items()
-            for name, auc in scores.auc.items()
-        ]
-        columns = ["split", "emotion", "positives", "auc", "low", "high"]
-        return data_frame(rows, columns).astype({"positives": "Int64"})
+        rows: list[tuple[Any, ...]] = []
+        for sound, found in ((self.sound, self.splits), (CENTRE, self.centre_bucket)):
+            for split, scores in found.items():
+                for name, auc in scores.auc.items():
+                    positives = scores.positives.get(name)
+                    rows.append((split, sound, "auc", name, positives, *astuple(auc)))
+                rows += [
+                    (split, sound, name, None, None, value, None, None, None)
+                    for name, value in scores.others.items()
+                ]
+        return data_frame(rows, COLUMNS).astype({"positives": "Int64"})
 
     @property
     def emotions(self) -> tuple[str, ...]:
@@ -104,29 +143,34 @@ class Evaluation:
     def summary(self) -> str:
         """Return the scores as lines of text, one column per split."""
         splits = self.splits.values()
-        lines = [
-            f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}: ROC AUC",
-            _line("", self.splits),
-        ]
-        for name in next(iter(splits)).auc:
-            counts = (f"{s.positives[name]:,}" if name in s.positives else "" for s in splits)
-            areas = (str(s.auc[name]) for s in splits)
-            lines.append(_line(name, map("{}{:>7}".format, areas, counts)))
+        title = f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}"
+        lines = [f"{title}: ROC AUC", _line("", self.splits), *_area_lines(self.splits)]
+        for name, label in OTHERS.items():
+            cells = (f"{s.others[name]:.3f}".replace("nan", "-").ljust(28) for s in splits)
+            lines.append(_line(label.format(self.temperature), cells))
         sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in splits)
         lines.append(_line("tracks (identities)", sizes))
-        if self.published:
-            quoted = (f"{self.published[split]:.2f}" for split in self.splits)
-            lines += [_line("published mean of five", quoted), f"  {PUBLISHED_NOTE}"]
         if self.heard_minus_unheard is not None:
             gap = f"{self.heard_minus_unheard}{'':7}"
             lines.append(_line("heard minus unheard", [gap]))
+        if self.centre_bucket:
+            lines += ["", f"{title}, the paper's {CENTRE} of each utterance: ROC AUC"]
+            lines += _area_lines(self.centre_bucket)
+        if self.published:
+            quoted = (f"{self.published[split]:.2f}" for split in self.splits)
+            lines += [_line("published mean of five", quoted), f"  {PUBLISHED_NOTE}"]
         return "\n".join(lines + self._notes())
 
     def _notes(self) -> list[str]:
         notes = [
             f"intervals: {student_scores.CONFIDENCE:.0%} of {student_scores.ROUNDS:,} bootstrap "
-            "samples of identities, followed by the number of positives"
+            "samples of identities, followed by the number of positives; ?: not reliable, below "
+            f"{student_scores.MIN_POSITIVES} positives or {student_scores.MIN_IDENTITIES} people",
+            f"sound: {self.sound}",
         ]
+        if self.heard_minus_unheard is not None:
+            names = ", ".join(student_scores.common_emotions(*self.splits.values()))
+            notes.append(f"heard minus unheard: mean over {names or 'no emotion'}, in both splits")
         counted_in_mean: Sequence[str] = PAPER_EMOTIONS
         if unknown := [name for name in PAPER_EMOTIONS if name not in self.emotions]:
             counted_in_mean = self.emotions
@@ -136,7 +180,7 @@ class Evaluation:
             notes.append(f"values ({', '.join(values)}): not scored; a student learns emotions")
         for split, scores in self.splits.items():
             if absent := [name for name in counted_in_mean if not scores.positives[name]]:
-                legacy = self.protocol == "legacy"
+                legacy = self.protocol == LEGACY
                 counted = "AUC 0, as in the reference code" if legacy else "not in the mean"
                 notes.append(f"no track of {split} has the label {', '.join(absent)}: {counted}")
         if self.dropped:
@@ -158,6 +202,10 @@ class Evaluation:
             "emotions": list(self.emotions),
             "splits": {split: scores.as_json() for split, scores in self.splits.items()},
             "heard_minus_unheard": gap.as_json() if gap else None,
+            "heard_minus_unheard_emotions": student_scores.common_emotions(*self.splits.values()),
+            "sound": self.sound,
+            "temperature": Interval(self.temperature).as_json()["value"],
+            "centre_bucket": {name: s.as_json() for name, s in self.centre_bucket.items()},
             "published": published if self.published else None,
             "dropped": dropped,
         }
@@ -168,7 +216,7 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
         with replace_file(folder / "predictions.parquet") as temporary:
-            tables = [_table(found, self.emotions) for found in self.predictions.values()]
+            tables = [found.to_arrow(self.emotions) for found in self.predictions.values()]
             pq.write_table(pa.concat_tables(tables), temporary)
         for split, found in self.predictions.items():
             title = f"{self.student['name']} on {split} of {self.dataset['name']}"
@@ -201,8 +249,10 @@ def evaluate(
 ) -> Evaluation:
     """Score a student on the validation splits of a dataset.
 
-    The label of a track is the largest logit of the teacher's maximum over its frames; the score is
-    the softmax of the student on the centre bucket of the utterance (paper, section 5.2).
+    The label of a track is the largest logit of the teacher's maximum over its frames. The score is
+    the softmax of the student's logits, from all sound up to the last frame: windows as `Student`
+    describes them, or those of `seconds`, `hop` and `whole`; and, separately, from the centre
+    bucket of the utterance, as in the paper (section 5.2).
 
     Args:
         checkpoint: checkpoint of the student, or a registered name.
@@ -220,8 +270,9 @@ def evaluate(
     Example:
         >>> student = "emovox-demo/student/best.safetensors"
         >>> evaluation = evaluate(student, "emovox-demo/dataset", "emovox-demo/corpus")
-        >>> list(evaluation.to_pandas().columns)
-        ['split', 'emotion', 'positives', 'auc', 'low', 'high']
+        >>> table = evaluation.to_pandas()
+        >>> table["score"].unique().tolist()  # doctest: +NORMALIZE_WHITESPACE
+        ['auc', 'accuracy', 'uar', 'macro_f1', 'calibration_error', 'calibration_error_fitted']
     """
     config = read_config(EvaluateConfig, config, options)
     data, root = load(dataset), Path(audio)
@@ -236,9 +287,11 @@ def evaluate(
             f"are {', '.join(data.emotions)}; use a student of this dataset"
         )
     predictions = {split: _predict(student, data, split, root, config) for split in splits}
-    how = data.emotions, config.seed, 0.0 if config.protocol == "legacy" else np.nan
+    how = data.emotions, config.seed, 0.0 if config.protocol == LEGACY else math.nan
+    known, score = predictions.get(VALIDATION[0]), student_scores.score_split
+    temperature = fit_temperature(log_scores(known.scores), known.labels) if known else math.nan
     scores = {
-        split: student_scores.score_split(split, p.labels, p.scores, p.identities, *how)
+        split: score(split, p.labels, p.scores, p.identities, *how, temperature)
         for split, p in predictions.items()
     }
     return Evaluation(
@@ -249,29 +302,32 @@ def evaluate(
         scores,
         student_scores.difference(*scores.values()) if len(scores) == len(VALIDATION) else None,
         predictions,
+        str(choose_part(config, student.windows)),
+        temperature,
+        {
+            split: score(split, p.labels, p.centre_scores, p.identities, *how)
+            for split, p in predictions.items()
+        },
     )
-
-
-def read_utterance(
-    path: Path, protocol: str = "standard", start: float = 0.0, end: float | None = None
-) -> np.ndarray:
-    """Read the samples of a file or a part under a protocol; InputError if this is not possible."""
-    if protocol == "legacy":
-        return read_audio(path, start, end, channels="left", resample=False)
-    return read_audio(path, start, end)
 
 
 def _predict(
     student: Student, data: Dataset, split: str, root: Path, config: EvaluateConfig
 ) -> SplitPredictions:
-    """Run a student on the tracks of a split; CheckError if too many have no usable audio."""
+    """Run a student on the tracks of a split; CheckError if too many have no usable audio.
+
+    Sound after the last row of a track has no label and is not heard, except by the legacy
+    protocol, whose seconds are not those of the rows.
+    """
     scan = find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
-    scores = [np.empty((0, len(data.emotions)), np.float32)]
+    scores, centre_scores = [np.empty((0, len(data.emotions)), np.float32)], []
     failures: dict[str, Dropped] = {}
+    part = choose_part(config, student.windows)
 
     def read(clip: Clip) -> np.ndarray | Dropped:
+        end = clip.end if config.protocol == LEGACY else clip.start + clip.duration
         try:
-            return read_utterance(clip.path, config.protocol, clip.start, clip.end)
+            return read_utterance(clip.path, config.protocol, clip.start, end)
         except InputError as error:
             return unusable(clip.track_id, clip.path, root, error)
 
@@ -279,12 +335,13 @@ def _predict(
         heard = [item for item in chunk if not isinstance(item, Dropped)]
         failures |= {item.track_id: item for item in chunk if isinstance(item, Dropped)}
         if heard:
-            scores.append(softmax(student(heard)))
+            scores.append(softmax(student(heard, part)))
+            centre_scores.append(softmax(student(heard, CENTRE)))
     clips = [clip for clip in scan.clips if clip.track_id not in failures]
     scan = Scan(clips, [*scan.dropped, *failures.values()])
     scan.check(root, config.max_dropped)
     tracks = [data[clip.track_id] for clip in clips]
-    legacy = config.timing == "legacy"
+    legacy = config.timing == LEGACY
     targets = [
         data.target(clip.track_id, 0.0, clip.duration if legacy else np.inf, timing=config.timing)
         for clip in clips
@@ -300,18 +357,17 @@ def _predict(
             name: np.array([track.values[:, k].mean() for track in tracks])
             for k, name in enumerate(data.values)
         },
+        np.concatenate([*scores[:1], *centre_scores]),
     )
 
 
-def _table(found: SplitPredictions, emotions: Sequence[str]) -> pa.Table:
-    texts = {
-        "track_id": found.track_ids.tolist(),
-        "split": [found.split] * len(found.labels),
-        "label": [emotions[k] for k in found.labels],
-    }
-    scores = {f"score_{name}": found.scores[:, k] for k, name in enumerate(emotions)}
-    return pa.table(texts | scores | {f"value_{name}": v for name, v in found.values.items()})
+def _area_lines(splits: Mapping[str, SplitScores]) -> Iterator[str]:
+    """Yield a line of text for each AUC, with a column for each split."""
+    for name in next(iter(splits.values())).auc:
+        areas = (f"{s.auc[name]}{' ' * s.auc[name].reliable}" for s in splits.values())
+        counts = (f"{s.positives[name]:,}" if name in s.positives else "" for s in splits.values())
+        yield _line(name, map("{}{:>7}".format, areas, counts))
 
 
 def _line(name: str, cells: Iterable[str]) -> str:
-    return (f"{name:<26}" + "".join(f"{cell:>28}" for cell in cells)).rstrip()
+    return (f"{name:<26}" + "".join(f"{cell:>30}" for cell in cells)).rstrip()

@@ -1,16 +1,24 @@
-"""Inference of a student: samples to float32 outputs, in batches of one bucket width."""
+"""Inference of a student: samples to float32 outputs, one utterance after another."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from emovox.dataset.targets import pool_rows
+from emovox.errors import InputError
 from emovox.media import spectrogram
 from emovox.networks import prepare
-from emovox.student.vggvox import VGGVox
+from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES, VGGVox
+from emovox.student.windows import CENTRE, WHOLE, Windows
 
-MAX_FRAMES = 16_000  # frames per batch: 16 utterances of 10 s, or more shorter ones
+Samples = np.ndarray | list[np.ndarray]
+Part = Windows | str | None
+Forward = Callable[[Tensor], Tensor]
+
+MAX_FRAMES = 16_000  # frames per batch: 40 windows of 4 s
+MAX_WHOLE = 300  # seconds of an utterance heard as a whole; the network needs 10 MB for each
 MIN_SAMPLES = spectrogram.num_samples(spectrogram.BUCKETS[0])  # 1 s; shorter utterances are padded
 
 
@@ -25,45 +33,54 @@ class TorchStudent:
     ) -> None:
         self.name, self.sha256 = name, sha256
         self.emotions, self.values = net.outputs.emotions, net.outputs.values
+        self.windows, self.prior = Windows(), None  # type: tuple[Windows, tuple[float, ...] | None]
         self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
         self._net = net
 
-    def __call__(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
-        return self._run(self._net, samples, len(self.emotions))
+    def __call__(self, samples: Samples, part: Part = None) -> np.ndarray:
+        return self._run(self._net, len(self.emotions), samples, part)
 
-    def embed(self, samples: np.ndarray | list[np.ndarray]) -> np.ndarray:
-        return self._run(self._net.embed, samples, self._net.embedding_size)
+    def embed(self, samples: Samples, part: Part = None) -> np.ndarray:
+        return self._run(self._net.embed, self._net.embedding_size, samples, part, "mean")
 
     def _run(
-        self, forward: Callable[[Tensor], Tensor], samples: np.ndarray | list[np.ndarray], size: int
+        self, forward: Forward, size: int, samples: Samples, part: Part, pool: str = ""
     ) -> np.ndarray:
         utterances = [samples] if isinstance(samples, np.ndarray) else samples
-        outputs = np.empty((len(utterances), size), np.float32)
-        waiting: dict[int, list[tuple[int, Tensor]]] = {}  # by width: position, spectrogram
-
-        def finish(width: int) -> None:
-            positions, batch = zip(*waiting.pop(width), strict=True)
-            outputs[list(positions)] = forward(torch.stack(batch)).float().cpu().numpy()
-
+        part = part or self.windows
+        pool = pool or (part.pool if isinstance(part, Windows) else "max")
+        pooled = np.empty((len(utterances), size), np.float32)
         with torch.inference_mode():
-            for position, utterance in enumerate(utterances):
-                bucket = self._centre(utterance)
-                width = bucket.shape[1]
-                waiting.setdefault(width, []).append((position, bucket))
-                if (len(waiting[width]) + 1) * width > MAX_FRAMES:
-                    finish(width)
-            for width in list(waiting):
-                finish(width)
-        return outputs
+            for row, utterance in enumerate(utterances):
+                found = list(self._spectrograms(utterance, part))
+                step = max(1, MAX_FRAMES // found[0].shape[1])
+                batches = (found[k : k + step] for k in range(0, len(found), step))
+                outputs = [forward(torch.stack(batch)).float().cpu().numpy() for batch in batches]
+                pooled[row] = pool_rows(np.concatenate(outputs), pool)
+        return pooled
 
-    def _centre(self, samples: np.ndarray) -> Tensor:
-        """Return the normalised centre bucket of an utterance, `[512, width]`."""
+    def _spectrograms(self, samples: np.ndarray, part: Windows | str) -> Iterator[Tensor]:
+        """Yield the normalised spectrograms `[512, width]` of the parts of an utterance."""
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"expected samples [L], got {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("samples contain NaN or infinity")
-        samples = np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
-        whole = spectrogram.batch_spectrogram(torch.from_numpy(samples)[None].to(self.device))[0]
-        start, width = spectrogram.centre_bucket(whole.shape[1])
-        return spectrogram.normalise(whole)[:, start : start + width].to(self._dtype)
+        if isinstance(part, Windows):
+            yield from map(self._spectrogram, part.cut(samples))
+            return
+        whole = self._spectrogram(np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples)))))
+        if part == CENTRE:
+            start, width = spectrogram.centre_bucket(whole.shape[1])
+            yield whole[:, start : start + width]
+        elif part == WHOLE:  # padded to a full step, whose other frames the network would drop
+            if (seconds := len(samples) // spectrogram.SAMPLE_RATE) > MAX_WHOLE:
+                raise InputError(f"whole: {seconds} s of sound, at most {MAX_WHOLE}; use windows")
+            missing = (FULL_FRAMES - whole.shape[1]) % FRAME_STEP
+            yield torch.nn.functional.pad(whole, (0, missing))
+        else:
+            raise ValueError(f"part {part!r} is neither Windows, {WHOLE!r} nor {CENTRE!r}")
+
+    def _spectrogram(self, samples: np.ndarray) -> Tensor:
+        found = spectrogram.batch_spectrogram(torch.from_numpy(samples)[None].to(self.device))[0]
+        return spectrogram.normalise(found).to(self._dtype)

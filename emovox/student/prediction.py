@@ -1,11 +1,10 @@
 """Prediction of the emotions in media files: one row per window of time."""
 
 import json
-import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,35 +16,42 @@ import pyarrow.parquet as pq
 
 from emovox.config import read_config
 from emovox.dataset.reader import Dataset
-from emovox.emotions import PUBLISHED, Outputs
+from emovox.emotions import Outputs
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import replace_file
 from emovox.ids import printable
 from emovox.labelling.label_videos import label_videos
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
-from emovox.media.spectrogram import num_samples
 from emovox.media.streams import choose_stream
 from emovox.packages import data_frame
 from emovox.scores import softmax
 from emovox.student import Student, load_student
 from emovox.student.clips import CHUNK
-from emovox.student.student_config import FRAMES_PER_SECOND, MIN_SECONDS, NO_TEACHER, PredictConfig
+from emovox.student.student_config import NONE, PredictConfig
+from emovox.student.windows import SILENT_PEAK, Windows, choose_part
 from emovox.teacher import find_teacher
 
 if TYPE_CHECKING:
     import pandas as pd
 
 SUFFIXES = (".csv", ".json", ".parquet")
+HEARD, SILENT = "heard", "silent"  # values of the column `sound`; missing without sound
 
 
-def prediction_schema(student: Outputs, teacher: Outputs) -> pa.Schema:
-    """Return the columns of the predictions of two networks with these outputs."""
+def prediction_schema(student: Outputs | None, teacher: Outputs | None) -> pa.Schema:
+    """Return the columns of the predictions of two networks with these outputs; None: not used.
+
+    `sound` states whether the student heard something or silence, `faces` in how many frames of the
+    0.24 s grid the teacher saw a face; `student` and `teacher` are their most probable emotions.
+    """
     columns = [("path", pa.string()), ("start", pa.float64()), ("end", pa.float64())]  # seconds
     for who, outputs in (("student", student), ("teacher", teacher)):
-        columns.append((who, pa.string()))  # emotion with the largest score
-        names = (*outputs.emotions, *outputs.values)
-        columns += [(f"{who}_{name}", pa.float32()) for name in names]
+        if outputs is not None:
+            columns.append(("sound", pa.string()) if who == "student" else ("faces", pa.int32()))
+            columns.append((who, pa.string()))
+            names = (*outputs.emotions, *outputs.values)
+            columns += [(f"{who}_{name}", pa.float32()) for name in names]
     return pa.schema(columns)
 
 
@@ -108,10 +114,12 @@ def predict(
 ) -> Predictions:
     """Predict the emotions in every window of audio and video files.
 
-    The student's probabilities are the softmax of its logits on the sound. The teacher's are the
-    softmax of the largest logits over the frames of the window (paper, section 3.2); its values,
-    such as valence, are means over these frames. The results of a network are missing for files
-    without sound or pictures and windows without a face.
+    The windows are those of the student's training, each half a window after the one before, see
+    `Student`; `seconds`, `hop` and `whole` change them. They reach the end of the longer of sound
+    and picture. The student's probabilities are the softmax of its logits on the sound. The
+    teacher's are the softmax of the largest logits over the frames of the window (paper, section
+    3.2); its values, such as valence, are means over these frames. The results of a network are
+    missing for files without sound or pictures, silent windows and windows without a face.
 
     Args:
         paths: one file, or several.
@@ -120,7 +128,8 @@ def predict(
             the two.
 
     Raises:
-        ConfigError: no file, or unknown student or teacher.
+        ConfigError: no file, unknown student, teacher or class, or no network; or the student does
+            not state the prior of its training, which `uniform` needs.
         InputError: a file is missing or is a folder.
         CheckError: none of the files could be used; the message has a line for each.
 
@@ -128,17 +137,16 @@ def predict(
         >>> import soundfile
         >>> noise = np.random.default_rng(0).normal(0, 0.1, 80_000)
         >>> soundfile.write("noise.wav", noise, 16_000)  # 5 s
-        >>> predictions = predict("noise.wav", student="emovox-demo/student/best.safetensors")
+        >>> student = "emovox-demo/student/best.safetensors"
+        >>> predictions = predict("noise.wav", student=student, seconds=4)
         >>> predictions
         <Predictions: 2 windows of 1 files>
-        >>> predictions.to_pandas()[["path", "start", "end"]]
-                path  start  end
-        0  noise.wav    0.0  4.0
-        1  noise.wav    4.0  5.0
+        >>> predictions.to_pandas()[["path", "start", "end", "sound"]]
+                path  start  end  sound
+        0  noise.wav    0.0  4.0  heard
+        1  noise.wav    2.0  5.0  heard
     """
     config = read_config(PredictConfig, config, options)
-    if config.teacher == NO_TEACHER:
-        config = replace(config, teacher=None)
     files = [Path(p) for p in ([paths] if isinstance(paths, str | os.PathLike) else paths)]
     if not files:
         raise ConfigError("no files; pass at least one audio or video file")
@@ -146,25 +154,59 @@ def predict(
         if not path.is_file():
             problem = "is a folder; pass the files in it" if path.is_dir() else "not found"
             raise InputError(f"{printable(str(path))}: {problem}")
-    student = load_student(config.student, config.device, config.precision)
+    heard = seen = None
+    if config.student != NONE:
+        student = load_student(config.student, config.device, config.precision)
+        heard = _Network("student", Outputs(student.emotions), config, student)
+    if config.teacher not in (None, NONE):
+        seen = _Network("teacher", find_teacher(str(config.teacher)).read_outputs(), config)
+    if not (heard or seen):
+        raise ConfigError("student and teacher are both 'none'; pass one of them")
+    columns = prediction_schema(*(each.outputs if each else None for each in (heard, seen)))
     problems: list[str] = []
     with tempfile.TemporaryDirectory(prefix="emovox-predict-") as folder:
-        videos = _label_videos(files, config, Path(folder), problems)
-        teacher = find_teacher(config.teacher).read_outputs() if config.teacher else PUBLISHED
-        columns = prediction_schema(Outputs(student.emotions), teacher)
-        tables = [_predict_one(p, student, videos.get(p), config, columns, problems) for p in files]
+        videos = _label_videos(files, config, Path(folder), problems) if seen else {}
+        tables = []
+        for path in files:
+            found = _predict_one(path, heard, seen, videos.get(path), config, problems)
+            missing = [None] * len(found.get("start", ()))
+            values = ((found.get(f.name, missing), f.type) for f in columns)  # NaN is missing
+            arrays = [pa.array(value, kind, from_pandas=True) for value, kind in values]
+            tables.append(pa.table(arrays, columns))
     problems = list(map(printable, problems))
-    usable = [table for table in tables if table is not None]
-    if not usable:
+    if not any(map(len, tables)):
         raise CheckError("\n  ".join(["none of the files could be used:", *problems]))
-    unusable = tuple(path for path, table in zip(files, tables, strict=True) if table is None)
-    return Predictions(pa.concat_tables(usable), tuple(problems), unusable)
+    unusable = tuple(path for path, table in zip(files, tables, strict=True) if not len(table))
+    return Predictions(pa.concat_tables(tables), tuple(problems), unusable)
 
 
-def window_starts(duration: float, seconds: float, hop: float) -> list[float]:
-    """Return the starts of all windows; a remainder of `MIN_SECONDS` or more gets a window too."""
-    count = 1 + max(0, math.floor((duration - min(MIN_SECONDS, seconds)) / hop + 1e-9))
-    return [round(number * hop, 6) for number in range(count)]
+class _Network:
+    """The outputs of a network as the options request them; `student` is None for a teacher."""
+
+    def __init__(
+        self, who: str, outputs: Outputs, config: PredictConfig, student: Student | None = None
+    ) -> None:
+        self.who, self.raw, self.student = who, config.logits, student
+        self.num = len(outputs.emotions)
+        if unknown := [name for name in config.classes if name not in outputs.emotions]:
+            names = ", ".join(outputs.emotions)
+            raise ConfigError(f"classes {unknown[0]!r}: not an emotion of the {who}; use {names}")
+        classes = config.classes or outputs.emotions
+        self.outputs = Outputs.of([n for n in outputs.emotions if n in classes], outputs.values)
+        self.chosen = [outputs.emotions.index(name) for name in self.outputs.emotions]
+        self.shift = np.zeros(self.num)
+        if student is not None and config.prior == "uniform":
+            if student.prior is None:
+                raise ConfigError(f"prior 'uniform': {config.student} does not state its prior")
+            self.shift = np.log(student.prior)
+
+    def columns(self, rows: np.ndarray) -> dict[str, Any]:
+        """Return the columns for outputs `[N, E + V]`; None and NaN where these are NaN."""
+        logits, names = (rows[:, : self.num] - self.shift)[:, self.chosen], self.outputs.emotions
+        labels = [None if np.isnan(row).any() else names[row.argmax()] for row in logits]
+        shown = np.hstack([logits if self.raw else softmax(logits), rows[:, self.num :]])
+        columns = zip((*names, *self.outputs.values), shown.T, strict=True)
+        return {self.who: labels, **{f"{self.who}_{name}": column for name, column in columns}}
 
 
 @dataclass(frozen=True)
@@ -173,79 +215,105 @@ class _Video:
 
     dataset: Dataset
     track_id: str
+    duration: float = 0.0  # seconds
+
+    def faces(self, start: float, end: float) -> np.ndarray:
+        """Return which frames with a face overlap a window, bool `[n]`."""
+        times = self.dataset.times(self.track_id)
+        return (times + self.dataset.step > start) & (times < end)
 
     def outputs(self, start: float, end: float) -> np.ndarray:
         """Return largest logits and mean values of a window, float32 `[E + V]`; NaN if unseen."""
-        track = self.dataset[self.track_id]
-        seen = (track.times + self.dataset.step > start) & (track.times < end)
+        seen = self.faces(start, end)
         if not seen.any():
             return np.full(len(self.dataset.outputs), np.nan, np.float32)
         logits = self.dataset.target(self.track_id, start, end)
-        return np.concatenate([logits, track.values[seen].mean(axis=0)])
+        return np.concatenate([logits, self.dataset[self.track_id].values[seen].mean(axis=0)])
 
 
 def _predict_one(
     path: Path,
-    student: Student,
+    heard: _Network | None,
+    seen: _Network | None,
     video: _Video | None,
     config: PredictConfig,
-    columns: pa.Schema,
     problems: list[str],
-) -> pa.Table | None:
-    """Return the rows of one file; None if it has no sound and no labelled pictures."""
-    seconds, hop = config.seconds, config.hop or config.seconds
-    found: dict[str, Any] = {}
-    try:
-        duration = audio_duration(path)
-        starts = window_starts(duration, seconds, hop)
-        logits = _student_logits(path, student, starts, seconds)
-        found = _columns("student", Outputs(student.emotions), logits)
-    except InputError as error:
-        problems.append(f"{error}; scored by its pictures only" if video else str(error))
-        if video is None:
-            return None
-        duration = float(video.dataset.times(video.track_id)[-1]) + video.dataset.step
-        starts = window_starts(duration, seconds, hop)
-    ends = [min(start + seconds, duration) for start in starts]
-    found |= {"path": [printable(str(path))] * len(starts), "start": starts, "end": ends}
-    if video is not None:
-        outputs = [video.outputs(*window) for window in zip(starts, ends, strict=True)]
-        found |= _columns("teacher", video.dataset.outputs, np.stack(outputs))
-    missing = [None] * len(starts)
-    arrays = [pa.array(found.get(f.name, missing), f.type, from_pandas=True) for f in columns]
-    return pa.table(arrays, columns)  # from_pandas: NaN is missing
+) -> dict[str, Any]:
+    """Return the columns of one file; nothing if it has no sound and no labelled pictures."""
+    student = heard.student if heard else None
+    part = choose_part(config, student.windows if student else Windows())
+    duration, found = video.duration if video else 0.0, {}
+    starts, ends = _spans(duration, part)
+    if heard is not None and student is not None:
+        try:
+            sound = audio_duration(path)
+            starts, ends = _spans(max(sound, duration), part)
+            logits, state = _student_logits(path, student, starts, sound, part)
+            found = heard.columns(logits) | {"sound": state}
+        except InputError as error:
+            message = str(error) if str(error).startswith(str(path)) else f"{path}: {error}"
+            problems.append(f"{message}; scored by its pictures only" if video else message)
+            starts, ends = _spans(duration, part)
+    elif video is None and not any(problem.startswith(f"{path}: ") for problem in problems):
+        problems.append(f"{path}: no pictures; pass a --student to score its sound")
+    if video is not None and seen is not None:
+        spans = list(zip(starts, ends, strict=True))
+        found |= seen.columns(np.stack([video.outputs(*span) for span in spans]))
+        found["faces"] = [int(video.faces(*span).sum()) for span in spans]
+    if not found:
+        return {}
+    return found | {"path": [printable(str(path))] * len(starts), "start": starts, "end": ends}
+
+
+def _spans(duration: float, part: Windows | str) -> tuple[list[float], list[float]]:
+    """Return starts and ends in seconds of the windows of a file."""
+    if not isinstance(part, Windows):
+        return [0.0], [duration]
+    starts = [round(n / SAMPLE_RATE, 6) for n in part.starts(round(duration * SAMPLE_RATE))]
+    reach = part.length / SAMPLE_RATE  # slightly more than the seconds
+    ends = [duration if start + reach >= duration else start + part.seconds for start in starts]
+    return starts, ends
 
 
 def _student_logits(
-    path: Path, student: Student, starts: Sequence[float], seconds: float
-) -> np.ndarray:
-    """Return logits float32 `[N, E]` of windows; NaN for those after the end of the sound."""
-    length = num_samples(round(seconds * FRAMES_PER_SECOND))
-    logits = []
-    for first in range(0, len(starts), CHUNK):
-        chunk = starts[first : first + CHUNK]
-        samples = read_audio(path, chunk[0], chunk[-1] + length / SAMPLE_RATE)
-        offsets = [round((start - chunk[0]) * SAMPLE_RATE) for start in chunk]
-        heard = [samples[offset : offset + length] for offset in offsets if offset < len(samples)]
-        logits.append(student(heard))
-        after = len(chunk) - len(heard)
-        logits.append(np.full((after, len(student.emotions)), np.nan, np.float32))
-    return np.concatenate(logits)
+    path: Path, student: Student, starts: Sequence[float], duration: float, part: Windows | str
+) -> tuple[np.ndarray, list[str | None]]:
+    """Return logits float32 `[N, E]` of windows of a file, and their states for `sound`.
+
+    The logits are NaN for silence, and after the end of the sound at `duration` seconds.
+    """
+    logits = np.full((len(starts), len(student.emotions)), np.nan, np.float32)
+    states: list[str | None] = [None] * len(starts)
+    length = part.length if isinstance(part, Windows) else None
+    audible = [start for start in starts if start < duration]
+    for first in range(0, len(audible), CHUNK):
+        chunk = audible[first : first + CHUNK]
+        samples = read_audio(path, chunk[0], length and chunk[-1] + length / SAMPLE_RATE)
+        for row, start in enumerate(chunk, first):
+            window = samples[round((start - chunk[0]) * SAMPLE_RATE) :][:length]
+            if len(window):
+                states[row] = HEARD if np.abs(window).max() > SILENT_PEAK else SILENT
+            if states[row] == HEARD:
+                logits[row] = student(window, part)[0]
+    return logits, states
 
 
 def _label_videos(
     paths: Sequence[Path], config: PredictConfig, folder: Path, problems: list[str]
 ) -> dict[Path, _Video]:
     """Run the teacher on the files with pictures; return those in which it found faces."""
-    if not config.teacher or not (videos := list(filter(_has_pictures, paths))):
+    if not (videos := list(filter(_has_pictures, paths))):
         return {}
     dataset, track_ids, dropped = label_videos(
-        videos, config.teacher, folder, config.device, config.precision, config.jobs
+        videos, str(config.teacher), folder, config.device, config.precision, config.jobs
     )
+    rows = (row for split in dataset.splits for row in dataset.tracks[split].to_pylist())
+    lengths = {row["track_id"]: (row["duration_ms"] or 0) / 1000 for row in rows}
     found = {}
     for path, track_id in zip(videos, track_ids, strict=True):
         if track_id in dataset:
-            found[path] = _Video(dataset, track_id)
+            last = float(dataset.times(track_id)[-1]) + dataset.step
+            found[path] = _Video(dataset, track_id, lengths[track_id] or last)
         else:
             problems.append(f"{path}: its pictures are not used: {dropped[track_id]['message']}")
     return found
@@ -258,12 +326,3 @@ def _has_pictures(path: Path) -> bool:
             return choose_stream(container, "video")[0] is not None
     except (av.FFmpegError, OSError):
         return False  # reading its sound reports the error
-
-
-def _columns(name: str, outputs: Outputs, rows: np.ndarray) -> dict[str, Any]:
-    """Return label, probabilities and values of a network; None and NaN where rows are NaN."""
-    num, names = len(outputs.emotions), (*outputs.emotions, *outputs.values)
-    scores = softmax(rows[:, :num])
-    labels = [None if np.isnan(row).any() else names[row.argmax()] for row in scores]
-    columns = zip(names, np.concatenate([scores, rows[:, num:]], axis=1).T, strict=True)
-    return {name: labels, **{f"{name}_{output}": column for output, column in columns}}

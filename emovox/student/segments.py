@@ -117,7 +117,7 @@ def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrai
     samples = read_audio(clip.path, clip.start + start, clip.start + end)
     padded = np.zeros(config.num_samples, np.float32)
     padded[: len(samples)] = samples
-    window = start, start + config.seconds
+    window = start, min(start + config.seconds, clip.duration)  # no rows behind the sound's end
     target = dataset.target(clip.track_id, *window, config.pool, config.timing)
     return Segment(padded, target)
 

@@ -9,9 +9,10 @@ from emovox.devices import COMPILE_MODES, PRECISIONS
 LOSSES = ("cross-entropy", "euclidean", "huber", "hard-label")
 REDUCTIONS = ("mean", "sum")
 LAST = "last"
-PROTOCOLS = ("standard", "legacy")
-NO_TEACHER = "none"
-MIN_SECONDS = 1  # of a window; a shorter remainder at the end of a file gets no window
+PROTOCOLS = STANDARD, LEGACY = ("standard", "legacy")
+NONE = "none"  # in place of a network
+TRAINED = "as in the training"
+MIN_SECONDS, MAX_SECONDS = 1, 10  # of a window
 FRAMES_PER_SECOND = 100  # of spectrograms; `media.spectrogram` has the rest
 
 
@@ -55,7 +56,7 @@ class StudentTrainConfig(Options):
     width: float = option(1.0, least=1 / 16, most=4)
     conv3: int = option(384, least=8, most=4096)
     conv4: int = option(256, least=8, most=4096)
-    seconds: float = option(4.0, least=1, most=10)
+    seconds: float = option(4.0, least=MIN_SECONDS, most=MAX_SECONDS)
     pool: str = option("max", choices=POOLS)
     timing: str = option("grid", choices=TIMINGS)
     loss: str = option("cross-entropy", choices=LOSSES)
@@ -95,6 +96,10 @@ class EvaluateConfig(Options):
     """Options of `emovox evaluate`.
 
     Attributes:
+        seconds: Length in seconds of the windows into which each track is cut; the last is padded.
+        hop: Seconds from the start of a window to the start of the next; their logits are pooled as
+            the targets of the training were.
+        whole: Hear each track as one window, over which the network averages.
         protocol: Evaluation protocol; legacy follows the reference code: it reads the left channel
             as if its rate were 16 kHz, and an emotion that no track has gets an AUC of 0.
         timing: Mapping from seconds to frames; legacy is that of the reference code.
@@ -104,6 +109,9 @@ class EvaluateConfig(Options):
         seed: Random seed of the bootstrap.
     """
 
+    seconds: float | None = option(None, least=MIN_SECONDS, most=MAX_SECONDS, shown=TRAINED)
+    hop: float | None = option(None, least=0.01, shown="half of --seconds")
+    whole: bool = False
     protocol: str = option("standard", choices=PROTOCOLS)
     timing: str = option("grid", choices=TIMINGS)
     device: str = "auto"
@@ -117,11 +125,17 @@ class PredictConfig(Options):
     """Options of `emovox predict`.
 
     Attributes:
-        student: Student that scores the sound: a registered name or a checkpoint.
+        student: Student that scores the sound: a registered name or a checkpoint, or 'none' to skip
+            the sound.
         teacher: Teacher that scores the faces in video files: a registered name or a checkpoint, or
             'none' to skip the pictures.
-        seconds: Length of a window in seconds.
+        seconds: Length of a window in seconds; the last one of a file is padded with silence.
         hop: Seconds from the start of a window to the start of the next.
+        whole: One row for each file, over which the student averages.
+        logits: Give the raw outputs of both networks in place of probabilities.
+        prior: Shares of the emotions that the student's probabilities assume: those of the dataset
+            that it learned from, where most tracks are neutral, or uniform.
+        classes: Emotion to choose from; without this option all of both networks.
         device: Device of both networks: auto (CUDA if available), cpu, cuda or cuda:N.
         precision: Arithmetic of both networks; auto selects bf16 where the hardware supports it.
         jobs: Worker processes for video files.
@@ -129,8 +143,12 @@ class PredictConfig(Options):
 
     student: str = option()
     teacher: str | None = "compact"
-    seconds: float = option(4.0, least=MIN_SECONDS, most=10)
-    hop: float | None = option(None, least=0.01, shown="as --seconds")
+    seconds: float | None = option(None, least=MIN_SECONDS, most=MAX_SECONDS, shown=TRAINED)
+    hop: float | None = option(None, least=0.01, shown="half of --seconds")
+    whole: bool = False
+    logits: bool = False
+    prior: str = option("dataset", choices=("dataset", "uniform"))
+    classes: tuple[str, ...] = ()
     device: str = "auto"
     precision: str = option("auto", choices=PRECISIONS)
     jobs: int = option(0, least=0, shown="one per core")

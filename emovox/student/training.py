@@ -10,6 +10,7 @@ from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -21,6 +22,7 @@ from emovox.dataset.rows import Dropped
 from emovox.emotions import Outputs
 from emovox.errors import EmovoxError
 from emovox.files import replace_file
+from emovox.scores import softmax
 from emovox.student import student_checkpoint
 from emovox.student.clips import Scan, check_root, find_clips
 from emovox.student.distributed import is_main_process, join_processes
@@ -113,11 +115,12 @@ def train_epochs(
             _write_dropped(out, scans, run.failures)
             for split, scan in scans.items():
                 say(f"{split}: {scan.summary()}")
+            say(f"losses: of {config.seconds:g} s of a track; random in {TRAIN}, else its middle")
             if data.values:
                 say(f"values ({', '.join(data.values)}): not learned; a student learns emotions")
             if run.epoch >= config.epochs:
                 say(f"{out / runs.BEST_FILE}: training is already complete")
-            return scans, recipe, state
+            return scans, recipe | {"prior": _prior(data, scans[TRAIN], config)}, state
 
         scans, recipe, state = processes.broadcast(prepare)
         if state is not None and not processes.is_main:
@@ -214,6 +217,12 @@ def _recipe(
         },
         "clips_sha256": clips.hexdigest(),
     }
+
+
+def _prior(data: Dataset, scan: Scan, config: StudentTrainConfig) -> list[float]:
+    """Return the mean probability of each emotion in the targets of whole tracks."""
+    targets = [data.target(clip.track_id, pool=config.pool) for clip in scan.clips]
+    return [float(share) for share in softmax(np.stack(targets).astype(np.float64)).mean(axis=0)]
 
 
 def _write_dropped(out: Path, scans: dict[str, Scan], failures: dict[str, Dropped]) -> None:

@@ -15,6 +15,7 @@ from emovox.networks import Network
 
 CHANNEL_STEP = 8  # channels of a scaled network are a multiple of it
 MIN_FRAMES = BUCKETS[0]
+FULL_FRAMES, FRAME_STEP = 65, 32  # of the first output of fc6, and to the next; no others are used
 
 
 @dataclass(frozen=True)

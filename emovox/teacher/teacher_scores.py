@@ -8,9 +8,7 @@ from typing import Any
 import numpy as np
 
 from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
-from emovox.scores import confusion_matrix, softmax
-
-CALIBRATION_BINS = 15  # of equal width, as in Guo et al. (2017)
+from emovox.scores import calibration_error, confusion_matrix, softmax
 
 
 @dataclass(frozen=True)
@@ -59,17 +57,10 @@ def score(logits: np.ndarray, targets: np.ndarray, outputs: Outputs = PUBLISHED)
         mean_class_accuracy=float(np.nanmean(recall)),
         cross_entropy=cross_entropy,
         kl_divergence=cross_entropy - entropy,
-        calibration_error=_calibration_error(probabilities.max(axis=1), predicted == labels),
+        calibration_error=calibration_error(probabilities, labels),
         recall=tuple(recall.tolist()),
         counts=tuple(counts.tolist()),
         confusion=tuple(map(tuple, confusion.tolist())),
         emotions=outputs.emotions,
         rmse=rmse,
     )
-
-
-def _calibration_error(confidence: np.ndarray, hits: np.ndarray) -> float:
-    """Return the mean over faces of |accuracy - mean confidence| of the bin of each face."""
-    bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, confidence - hits, CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(hits))
