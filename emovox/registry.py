@@ -5,6 +5,7 @@ Nothing here imports torch.
 
 import contextlib
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -100,6 +101,15 @@ def read_header(path: Path) -> dict[str, str]:
             return file.metadata() or {}
     except (SafetensorError, OSError):
         return {}
+
+
+def read_temperature(path: Path) -> float:
+    """Return the divisor of logits for calibrated probabilities; 1 if a file states none."""
+    with contextlib.suppress(LookupError, TypeError, ValueError):
+        temperature = float(json.loads(read_header(path)["training"])["temperature"])
+        if 0 < temperature < math.inf:
+            return temperature
+    return 1.0
 
 
 def outputs_of(header: Mapping[str, str]) -> Outputs:

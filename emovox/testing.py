@@ -43,7 +43,7 @@ class FakeTeacher:
 
     name = "fake"
     sha256 = "0" * 64
-    batch_size, embedding_size = 64, 3
+    batch_size, embedding_size, temperature = 64, 3, 1.0
 
     def __init__(
         self, input_size: int = 16, emotions: Sequence[str] = EMOTIONS, values: Sequence[str] = ()

@@ -526,7 +526,7 @@ def teacher_folder(folder: Path) -> Path:
     folder.mkdir(parents=True)
     rng = np.random.default_rng(0)
     scores = score(rng.normal(size=(50, 8)), rng.dirichlet(np.ones(8), 50))
-    found = TeacherEvaluation("fake", "0" * 64, "private_test", scores, scores)
+    found = TeacherEvaluation("fake", "0" * 64, "private_test", 1.0, scores, scores)
     (folder / "evaluation.json").write_text(json.dumps(found.as_json()))
     return folder
 

@@ -241,3 +241,14 @@ def test_embedded_teacher_on_ferplus(real_data: Path) -> None:
 def test_the_card_has_the_hash_of_the_embedded_weights() -> None:
     card = Path(__file__).parents[1] / "data_cards" / "teacher-compact.md"
     assert find_teacher("compact").sha256 in card.read_text(encoding="utf-8")
+
+
+def test_the_temperature_of_a_checkpoint_is_kept(tmp_path: Path) -> None:
+    """It is in the record of the training."""
+    path = tmp_path / "t.safetensors"
+    net = random_net()
+    for stated, expected in ({"temperature": 0.5}, 0.5), ({}, 1.0), ({"temperature": -1}, 1.0):
+        teacher_checkpoint.save(path, net, stated)
+        teacher = load_teacher(path, "cpu", "fp32")
+        assert teacher.temperature == expected
+    assert load_teacher("compact", "cpu").temperature == pytest.approx(0.639, abs=1e-3)

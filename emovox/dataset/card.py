@@ -94,6 +94,7 @@ def render_card(
         size=SIZES[bisect(SIZE_BOUNDS, manifest["totals"]["frames"])],
         teacher=manifest["teacher"],
         accuracy=provenance.get("teacher", {}).get("accuracy"),
+        temperature=provenance.get("teacher", {}).get("temperature"),
         limits=card_text.limits(provenance),
         text=card_text,
     )

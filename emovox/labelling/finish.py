@@ -27,6 +27,7 @@ from emovox.labelling.shard_report import ShardReport, marker_file, rows_file
 from emovox.labelling.state import Existing, record_dataset, reuse_or_begin
 from emovox.packages import software
 from emovox.paths import RemotePath, is_remote, local_copy, map_ahead
+from emovox.registry import read_temperature
 from emovox.teacher import ACCURACY
 from emovox.urls import public_url
 
@@ -81,6 +82,7 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
     """Return the content of provenance.json except the date; no path of this machine is in it."""
     config, settings = plan.config, plan.settings
     described = settings.teacher_settings or {}
+    temperature = read_temperature(plan.teacher_path)
     resolved = {
         key: printable(value.name) if isinstance(value, Path | RemotePath) else value
         for key, value in asdict(config).items()
@@ -101,6 +103,7 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
             "sha256": settings.teacher_sha256,
             "accuracy": ACCURACY.get(config.teacher) or described.get("accuracy"),
             **({"description": described} if described else {}),
+            **({} if temperature == 1 else {"temperature": round(temperature, 6)}),
         },
         "source_fingerprint": source.hexdigest(),
         "device": plan.runtime.device_name,

@@ -25,6 +25,7 @@ from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
 from emovox.media.streams import choose_stream
 from emovox.packages import data_frame
+from emovox.registry import read_temperature
 from emovox.scores import softmax
 from emovox.student import Student, load_student
 from emovox.student.clips import CHUNK
@@ -118,8 +119,9 @@ def predict(
     `Student`; `seconds`, `hop` and `whole` change them. They reach the end of the longer of sound
     and picture. The student's probabilities are the softmax of its logits on the sound. The
     teacher's are the softmax of the largest logits over the frames of the window (paper, section
-    3.2); its values, such as valence, are means over these frames. The results of a network are
-    missing for files without sound or pictures, silent windows and windows without a face.
+    3.2), divided by its temperature; its values, such as valence, are means over these frames. The
+    results of a network are missing for files without sound or pictures, silent windows and windows
+    without a face.
 
     Args:
         paths: one file, or several.
@@ -159,7 +161,9 @@ def predict(
         student = load_student(config.student, config.device, config.precision)
         heard = _Network("student", Outputs(student.emotions), config, student)
     if config.teacher not in (None, NONE):
-        seen = _Network("teacher", find_teacher(str(config.teacher)).read_outputs(), config)
+        weights = find_teacher(str(config.teacher))
+        temperature = read_temperature(weights.path)
+        seen = _Network("teacher", weights.read_outputs(), config, temperature=temperature)
     if not (heard or seen):
         raise ConfigError("student and teacher are both 'none'; pass one of them")
     columns = prediction_schema(*(each.outputs if each else None for each in (heard, seen)))
@@ -184,9 +188,15 @@ class _Network:
     """The outputs of a network as the options request them; `student` is None for a teacher."""
 
     def __init__(
-        self, who: str, outputs: Outputs, config: PredictConfig, student: Student | None = None
+        self,
+        who: str,
+        outputs: Outputs,
+        config: PredictConfig,
+        student: Student | None = None,
+        temperature: float = 1.0,
     ) -> None:
         self.who, self.raw, self.student = who, config.logits, student
+        self.temperature = temperature
         self.num = len(outputs.emotions)
         if unknown := [name for name in config.classes if name not in outputs.emotions]:
             names = ", ".join(outputs.emotions)
@@ -204,7 +214,8 @@ class _Network:
         """Return the columns for outputs `[N, E + V]`; None and NaN where these are NaN."""
         logits, names = (rows[:, : self.num] - self.shift)[:, self.chosen], self.outputs.emotions
         labels = [None if np.isnan(row).any() else names[row.argmax()] for row in logits]
-        shown = np.hstack([logits if self.raw else softmax(logits), rows[:, self.num :]])
+        scores = logits if self.raw else softmax(logits / self.temperature)
+        shown = np.hstack([scores, rows[:, self.num :]])
         columns = zip((*names, *self.outputs.values), shown.T, strict=True)
         return {self.who: labels, **{f"{self.who}_{name}": column for name, column in columns}}
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from emovox.config import read_config
 from emovox.errors import ConfigError
 from emovox.packages import explained
-from emovox.registry import Registry, Weights
+from emovox.registry import Registry, Weights, read_temperature
 from emovox.teacher import sidecar
 
 if TYPE_CHECKING:
@@ -43,6 +43,7 @@ class Teacher(Protocol):
         input_size: side S of its crops, in pixels.
         sha256: SHA-256 of its weights file.
         embedding_size: numbers D of an embedding; 0 if the network gives none.
+        temperature: divisor of the logits for calibrated probabilities, 1 if unknown.
     """
 
     name: str
@@ -51,6 +52,7 @@ class Teacher(Protocol):
     input_size: int
     sha256: str
     embedding_size: int
+    temperature: float
 
     def __call__(self, crops: "np.ndarray") -> "np.ndarray":
         """Return logits, then values, float32 `[N, E + V]`, of RGB crops uint8 `[N, S, S, 3]`."""
@@ -141,4 +143,6 @@ def load_teacher(
     else:
         net = released_teacher.load(weights)
     options = {"compiled": compiled, "mirror": mirror}
-    return TorchTeacher(weights.name, weights.sha256, net, device, precision, **options)
+    teacher = TorchTeacher(weights.name, weights.sha256, net, device, precision, **options)
+    teacher.temperature = read_temperature(weights.path)
+    return teacher

@@ -34,6 +34,7 @@ LABELS = {
     "cross_entropy": "cross-entropy, nats",
     "kl_divergence": "KL to the votes, nats",
     "calibration_error": "calibration error",
+    "calibration_error_fitted": "  at temperature {:.3f}",
 }
 
 
@@ -44,6 +45,7 @@ class TeacherEvaluation:
     teacher: str  # name of the teacher
     sha256: str  # SHA-256 of its weights
     part: str  # `train`, `public_test` or `private_test`
+    temperature: float  # divisor of the logits for calibrated probabilities; of the teacher
     plain: Scores  # scores of the logits of each face
     mirrored: Scores  # scores of the mean logits of each face and its mirror image
 
@@ -70,6 +72,7 @@ class TeacherEvaluation:
         counts = dict(zip(self.plain.emotions, self.plain.counts, strict=True))
         for name, emotion, *values in self._rows():
             label, note = LABELS.get(name, f"  {emotion}" if emotion else name), ""
+            label = label.format(self.temperature)
             if emotion:
                 note = f"of {counts[emotion]:,}" if counts[emotion] else "never occurs"
             is_number = "nats" in label or name.startswith("rmse")
@@ -90,6 +93,7 @@ class TeacherEvaluation:
         return {
             "teacher": {"name": self.teacher, "sha256": self.sha256},
             "part": self.part,
+            "temperature": self.temperature,
             PLAIN: self.plain.as_json(),
             MIRRORED: self.mirrored.as_json(),
         }
@@ -142,8 +146,10 @@ def evaluate_teacher(
         outputs = Outputs(outputs.emotions)  # the teacher gives emotions only
     plain, mirrored = predict(teacher, faces.images, (*outputs.emotions, *outputs.values))
     targets = faces.targets[:, : len(outputs)]
-    both = (score(logits, targets, outputs) for logits in (plain, (plain + mirrored) / 2))
-    return TeacherEvaluation(teacher.name, teacher.sha256, config.part, *both)
+    temperature = teacher.temperature
+    averaged = (plain + mirrored) / 2
+    both = (score(logits, targets, outputs, temperature) for logits in (plain, averaged))
+    return TeacherEvaluation(teacher.name, teacher.sha256, config.part, temperature, *both)
 
 
 def predict(

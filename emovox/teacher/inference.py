@@ -37,7 +37,7 @@ class TorchTeacher:
         compiled: bool = False,
         mirror: bool = False,
     ) -> None:
-        self.name, self.sha256 = name, sha256
+        self.name, self.sha256, self.temperature = name, sha256, 1.0
         self.emotions, self.values = net.outputs.emotions, net.outputs.values
         self.input_size, self.embedding_size = net.input_size, net.embedding_size
         self.device, self.precision, dtype = prepare(net, net.classifier, device, precision)

@@ -20,6 +20,7 @@ class Scores:
     cross_entropy: float  # mean cross-entropy to the distribution of votes, in nats
     kl_divergence: float  # KL(votes || prediction), nats: cross-entropy minus the votes' entropy
     calibration_error: float  # expected calibration error of the largest probability, 15 equal bins
+    calibration_error_fitted: float  # the same for logits divided by the teacher's temperature
     recall: tuple[float, ...]  # accuracy per emotion of the label; NaN for one that never occurs
     counts: tuple[int, ...]  # faces per emotion of the label
     confusion: tuple[tuple[int, ...], ...]  # faces by label (rows) and prediction (columns)
@@ -36,8 +37,13 @@ class Scores:
         }
 
 
-def score(logits: np.ndarray, targets: np.ndarray, outputs: Outputs = PUBLISHED) -> Scores:
-    """Compare logits, then values, `[N, E + V]` with distributions of votes, then values."""
+def score(
+    logits: np.ndarray, targets: np.ndarray, outputs: Outputs = PUBLISHED, temperature: float = 1.0
+) -> Scores:
+    """Compare logits, then values, `[N, E + V]` with distributions of votes, then values.
+
+    `temperature` divides the logits for `calibration_error_fitted`.
+    """
     logits, targets = logits.astype(np.float64), targets.astype(np.float64)
     num = len(outputs.emotions)
     known = np.ma.masked_invalid(targets[:, num:])
@@ -58,6 +64,7 @@ def score(logits: np.ndarray, targets: np.ndarray, outputs: Outputs = PUBLISHED)
         cross_entropy=cross_entropy,
         kl_divergence=cross_entropy - entropy,
         calibration_error=calibration_error(probabilities, labels),
+        calibration_error_fitted=calibration_error(softmax(logits / temperature), labels),
         recall=tuple(recall.tolist()),
         counts=tuple(counts.tolist()),
         confusion=tuple(map(tuple, confusion.tolist())),

@@ -17,6 +17,7 @@ from emovox import runs
 from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
+from emovox.scores import fit_temperature
 from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.distillation import soft_targets
 from emovox.teacher.face_data import TRAIN, VALIDATION, read_faces
@@ -151,6 +152,9 @@ def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) ->
     if validation_loss < run.best:
         run.best = validation_loss
         how = {key: value for key, value in record.items() if key != "seconds"}
+        emotions = slice(len(public.outputs.emotions))
+        labels = public.targets[:, emotions].argmax(axis=1)
+        how["temperature"] = fit_temperature(logits[:, emotions], labels)
         # Variances of a Senet, whose inputs are grey levels, may be too large for float16.
         dtype = torch.float16 if run.config.network == "compact" else torch.float32
         teacher_checkpoint.save(out / runs.BEST_FILE, run.average, how | recipe, dtype)
