@@ -178,10 +178,11 @@ def predict(
             arrays = [pa.array(value, kind, from_pandas=True) for value, kind in values]
             tables.append(pa.table(arrays, columns))
     problems = list(map(printable, problems))
-    if not any(map(len, tables)):
+    usable = [table for table in tables if len(table)]
+    if not usable:
         raise CheckError("\n  ".join(["none of the files could be used:", *problems]))
     unusable = tuple(path for path, table in zip(files, tables, strict=True) if not len(table))
-    return Predictions(pa.concat_tables(tables), tuple(problems), unusable)
+    return Predictions(pa.concat_tables(usable), tuple(problems), unusable)
 
 
 class _Network:
