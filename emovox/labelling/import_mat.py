@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -22,11 +22,8 @@ from emovox.files import check_vacant, new_folder, sha256_file
 from emovox.ids import TrackKey, printable
 from emovox.labelling.own_labels import CHUNK_TRACKS, frame_table
 from emovox.labelling.published_mat import Annotations, FaceImages, read_annotations
-from emovox.packages import data_frame, software
+from emovox.packages import DataFrame, data_frame, software
 from emovox.teacher import ACCURACY
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
 NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
@@ -64,7 +61,7 @@ class ImportResult:
         counts = f"{totals['tracks']:,} tracks, {totals['frames']:,} frames"
         return f"<ImportResult {self.out}: {counts}>"
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return the columns `count`, `found`, `published`; MissingPackageError without pandas."""
         rows = [(what, self.counts.get(what), count) for what, count in PUBLISHED.items()]
         return data_frame(rows, ["count", "found", "published"])

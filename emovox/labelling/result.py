@@ -4,16 +4,13 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from emovox.dataset import schema
 from emovox.dataset.rows import count_reasons
 from emovox.labelling.plan import BuildPlan
 from emovox.labelling.shard_report import ShardReport
-from emovox.packages import data_frame
-
-if TYPE_CHECKING:
-    import pandas as pd
+from emovox.packages import DataFrame, data_frame
 
 COUNTS = ("tracks", "frames", "identities")  # of each split
 
@@ -41,7 +38,7 @@ class BuildResult:
             f"{totals['dropped']:,} dropped>"
         )
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return one row per split, with its counts; MissingPackageError without pandas."""
         splits = self.manifest["totals"]["by_split"]
         rows = [{"split": split} | splits[split] for split in schema.SPLITS if split in splits]

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, astuple, dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -18,24 +18,12 @@ from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
-from emovox.packages import data_frame
+from emovox.packages import DataFrame, data_frame
 from emovox.scores import Interval, emotion_curves, fit_temperature, softmax
-from emovox.student import Student, load_student, student_scores
-from emovox.student.clips import (
-    Clip,
-    Scan,
-    find_clips,
-    list_reasons,
-    read_ahead,
-    read_utterance,
-    unusable,
-)
+from emovox.student import Student, clips, load_student, student_scores
 from emovox.student.student_config import LEGACY, EvaluateConfig
 from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, log_scores, main_mean
 from emovox.student.windows import CENTRE, choose_part
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 VALIDATION = ("heard_val", "unheard_val")
 # Mean AUC of the paper (section 5.2, Figure 5), by split.
@@ -105,7 +93,7 @@ class Evaluation:
         title = f"{self.student['name']} on {self.dataset['name']} {self.dataset['version']}"
         return f"<Evaluation of {title}: {mean}: {', '.join(means)}>"
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return the scores as a table, one row per split, sound, score and emotion.
 
         Columns: `split`; `sound`, see `Evaluation.sound`, or `centre bucket`; `score`, for example
@@ -184,7 +172,7 @@ class Evaluation:
                 counted = "AUC 0, as in the reference code" if legacy else "not in the mean"
                 notes.append(f"no track of {split} has the label {', '.join(absent)}: {counted}")
         if self.dropped:
-            notes.append(f"dropped: {list_reasons(self.dropped)}")
+            notes.append(f"dropped: {clips.list_reasons(self.dropped)}")
         return notes
 
     def as_json(self) -> dict[str, Any]:
@@ -290,10 +278,10 @@ def evaluate(
     how = data.emotions, config.seed, 0.0 if config.protocol == LEGACY else math.nan
     known, score = predictions.get(VALIDATION[0]), student_scores.score_split
     temperature = fit_temperature(log_scores(known.scores), known.labels) if known else math.nan
-    scores = {
-        split: score(split, p.labels, p.scores, p.identities, *how, temperature)
-        for split, p in predictions.items()
-    }
+    scores, centre_bucket = {}, {}
+    for split, p in predictions.items():
+        scores[split] = score(split, p.labels, p.scores, p.identities, *how, temperature)
+        centre_bucket[split] = score(split, p.labels, p.centre_scores, p.identities, *how)
     return Evaluation(
         {"name": student.name, "sha256": student.sha256},
         {"name": data.name, "version": data.version},
@@ -304,10 +292,7 @@ def evaluate(
         predictions,
         str(choose_part(config, student.windows)),
         temperature,
-        {
-            split: score(split, p.labels, p.centre_scores, p.identities, *how)
-            for split, p in predictions.items()
-        },
+        centre_bucket,
     )
 
 
@@ -319,46 +304,41 @@ def _predict(
     Sound after the last row of a track has no label and is not heard, except by the legacy
     protocol, whose seconds are not those of the rows.
     """
-    scan = find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
+    scan = clips.find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
     scores, centre_scores = [np.empty((0, len(data.emotions)), np.float32)], []
     failures: dict[str, Dropped] = {}
     part = choose_part(config, student.windows)
 
-    def read(clip: Clip) -> np.ndarray | Dropped:
+    def read(clip: clips.Clip) -> np.ndarray | Dropped:
         end = clip.end if config.protocol == LEGACY else clip.start + clip.duration
         try:
-            return read_utterance(clip.path, config.protocol, clip.start, end)
+            return clips.read_utterance(clip.path, config.protocol, clip.start, end)
         except InputError as error:
-            return unusable(clip.track_id, clip.path, root, error)
+            return clips.unusable(clip.track_id, clip.path, root, error)
 
-    for chunk in read_ahead(scan.clips, read, split):
+    for chunk in clips.read_ahead(scan.clips, read, split):
         heard = [item for item in chunk if not isinstance(item, Dropped)]
         failures |= {item.track_id: item for item in chunk if isinstance(item, Dropped)}
         if heard:
             scores.append(softmax(student(heard, part)))
             centre_scores.append(softmax(student(heard, CENTRE)))
-    clips = [clip for clip in scan.clips if clip.track_id not in failures]
-    scan = Scan(clips, [*scan.dropped, *failures.values()])
+    found = [clip for clip in scan.clips if clip.track_id not in failures]
+    scan = clips.Scan(found, [*scan.dropped, *failures.values()])
     scan.check(root, config.max_dropped)
-    tracks = [data[clip.track_id] for clip in clips]
+    tracks = [data[clip.track_id] for clip in found]
     legacy = config.timing == LEGACY
     targets = [
         data.target(clip.track_id, 0.0, clip.duration if legacy else np.inf, timing=config.timing)
-        for clip in clips
+        for clip in found
     ]
-    return SplitPredictions(
-        split,
-        np.array([track.track_id for track in tracks]),
-        np.array([track.identity_id for track in tracks]),
-        np.stack(targets).argmax(axis=1),
-        np.concatenate(scores),
-        scan.dropped,
-        {
-            name: np.array([track.values[:, k].mean() for track in tracks])
-            for k, name in enumerate(data.values)
-        },
-        np.concatenate([*scores[:1], *centre_scores]),
-    )
+    names = ([track.track_id for track in tracks], [track.identity_id for track in tracks])
+    means = {
+        name: np.array([track.values[:, k].mean() for track in tracks])
+        for k, name in enumerate(data.values)
+    }
+    ids, identities, labels = *map(np.array, names), np.stack(targets).argmax(axis=1)
+    whole, centre = np.concatenate(scores), np.concatenate([*scores[:1], *centre_scores])
+    return SplitPredictions(split, ids, identities, labels, whole, scan.dropped, means, centre)
 
 
 def _area_lines(splits: Mapping[str, SplitScores]) -> Iterator[str]:

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import av
 import numpy as np
@@ -24,7 +24,7 @@ from emovox.labelling.label_videos import label_videos
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
 from emovox.media.streams import choose_stream
-from emovox.packages import data_frame
+from emovox.packages import DataFrame, data_frame
 from emovox.registry import read_temperature
 from emovox.scores import softmax
 from emovox.student import Student, load_student
@@ -32,9 +32,6 @@ from emovox.student.clips import CHUNK
 from emovox.student.student_config import NONE, PredictConfig
 from emovox.student.windows import SILENT_PEAK, Windows, choose_part
 from emovox.teacher import find_teacher
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 SUFFIXES = (".csv", ".json", ".parquet")
 HEARD, SILENT = "heard", "silent"  # values of the column `sound`; missing without sound
@@ -85,7 +82,7 @@ class Predictions:
                 if value is not None
             }
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return the columns of `prediction_schema`; MissingPackageError without pandas."""
         return data_frame({name: self.table[name].to_numpy() for name in self.table.column_names})
 
@@ -278,7 +275,6 @@ def _predict_one(
 
 
 def _spans(duration: float, part: Windows | str) -> tuple[list[float], list[float]]:
-    """Return starts and ends in seconds of the windows of a file."""
     if not isinstance(part, Windows):
         return [0.0], [duration]
     starts = [round(n / SAMPLE_RATE, 6) for n in part.starts(round(duration * SAMPLE_RATE))]
@@ -332,7 +328,6 @@ def _label_videos(
 
 
 def _has_pictures(path: Path) -> bool:
-    """Return True for a file with a video stream that is not a cover image."""
     try:
         with open_media(path) as container:
             return choose_stream(container, "video")[0] is not None

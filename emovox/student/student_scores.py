@@ -6,15 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from emovox import scores as metrics
 from emovox.emotions import EMOTIONS
-from emovox.scores import (
-    Interval,
-    calibration_error,
-    confusion_matrix,
-    recall_and_f1,
-    roc_auc,
-    softmax,
-)
+from emovox.scores import Interval
 
 # The paper's mean excludes the rare emotions (section 5.2). It is NaN where one has no name.
 PAPER_EMOTIONS = EMOTIONS[:5]
@@ -97,19 +91,13 @@ def score_split(
     rare = [n for n, k in zip(emotions, rarer, strict=True) if 0 < k < MIN_POSITIVES]
     rare += [MEAN_ALL] * bool(rare) + [MEAN_PAPER] * any(n in PAPER_EMOTIONS for n in rare)
     enough = len(names) >= MIN_IDENTITIES
-    return SplitScores(
-        split,
-        len(labels),
-        len(names),
-        dict(zip(emotions, present.tolist(), strict=True)),
-        {
-            name: _interval(column[0], column[1:], enough and name not in rare)
-            for name, column in columns.items()
-        },
-        columns[main_mean(emotions)][1:],
-        areas[1:],
-        *_other_scores(labels, scores, temperature),
-    )
+    auc = {
+        name: _interval(column[0], column[1:], enough and name not in rare)
+        for name, column in columns.items()
+    }
+    sizes = len(labels), len(names), dict(zip(emotions, present.tolist(), strict=True))
+    others = _other_scores(labels, scores, temperature)
+    return SplitScores(split, *sizes, auc, columns[main_mean(emotions)][1:], areas[1:], *others)
 
 
 def common_emotions(*splits: SplitScores) -> tuple[str, ...]:
@@ -138,17 +126,16 @@ def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
 def _other_scores(
     labels: np.ndarray, scores: np.ndarray, temperature: float
 ) -> tuple[dict[str, float], np.ndarray]:
-    """Return the scores by name, and the confusion matrix."""
-    confusion = confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
-    recall, f1 = recall_and_f1(confusion)
+    confusion = metrics.confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
+    recall, f1 = metrics.recall_and_f1(confusion)
     known = not np.isnan(temperature)
-    fitted = softmax(log_scores(scores) / (temperature if known else 1))
+    fitted = metrics.softmax(log_scores(scores) / (temperature if known else 1))
     return {
         "accuracy": float(confusion.trace() / len(labels)),
         "uar": recall,
         "macro_f1": f1,
-        "calibration_error": calibration_error(scores, labels),
-        "calibration_error_fitted": calibration_error(fitted, labels) if known else np.nan,
+        "calibration_error": metrics.calibration_error(scores, labels),
+        "calibration_error_fitted": metrics.calibration_error(fitted, labels) if known else np.nan,
     }, confusion
 
 
@@ -158,7 +145,7 @@ def log_scores(scores: np.ndarray) -> np.ndarray:
 
 
 def _aucs(labels: np.ndarray, scores: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    columns = [roc_auc(labels == k, column, weights) for k, column in enumerate(scores.T)]
+    columns = [metrics.roc_auc(labels == k, column, weights) for k, column in enumerate(scores.T)]
     return np.stack(columns, axis=1)
 
 

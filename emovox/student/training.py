@@ -120,7 +120,9 @@ def train_epochs(
                 say(f"values ({', '.join(data.values)}): not learned; a student learns emotions")
             if run.epoch >= config.epochs:
                 say(f"{out / runs.BEST_FILE}: training is already complete")
-            return scans, recipe | {"prior": _prior(data, scans[TRAIN], config)}, state
+            targets = [data.target(c.track_id, pool=config.pool) for c in scans[TRAIN].clips]
+            prior = softmax(np.stack(targets).astype(np.float64)).mean(axis=0)  # of whole tracks
+            return scans, recipe | {"prior": prior.tolist()}, state
 
         scans, recipe, state = processes.broadcast(prepare)
         if state is not None and not processes.is_main:
@@ -141,7 +143,6 @@ def train_epochs(
 def _run_epoch(
     run: Trainer, train: TrainSegments, fixed: dict[str, FixedSegments], recipe: Record, out: Path
 ) -> Record:
-    """Train and validate one epoch, write its checkpoints and its line of the log."""
     started = time.perf_counter()
     record: Record = {"epoch": run.epoch, "learning_rate": run.learning_rate()}
     record["train_loss"], num_segments = run.train_epoch(train)
@@ -219,14 +220,7 @@ def _recipe(
     }
 
 
-def _prior(data: Dataset, scan: Scan, config: StudentTrainConfig) -> list[float]:
-    """Return the mean probability of each emotion in the targets of whole tracks."""
-    targets = [data.target(clip.track_id, pool=config.pool) for clip in scan.clips]
-    return [float(share) for share in softmax(np.stack(targets).astype(np.float64)).mean(axis=0)]
-
-
 def _write_dropped(out: Path, scans: dict[str, Scan], failures: dict[str, Dropped]) -> None:
-    """Write the table of tracks without usable audio, and their reasons."""
     dropped = [*(item for scan in scans.values() for item in scan.dropped), *failures.values()]
     rows = [dataclasses.asdict(item) for item in dropped]
     with replace_file(out / schema.DROPPED_FILE) as temporary:
