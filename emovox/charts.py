@@ -170,7 +170,10 @@ def draw_counts(
     values = np.stack([row for _, row in series])
     is_share = values.dtype.kind == "f"
     show = percent if is_share else "{:,}".format
-    low, high = _log_range(values, is_share=is_share)
+    known = values[values > 0]
+    low = float(known.min(initial=0.1)) / 3 if is_share else 0.5
+    high = max(float(known.max(initial=0)), 20 * low)
+    high *= (high / low) ** 0.18  # room for the label of the longest bar
     height = 0.7 / len(series)
     for k, (name, row) in enumerate(series):
         places = np.arange(len(emotions)) + height * (k - (len(series) - 1) / 2)
@@ -235,11 +238,3 @@ def count_formatter() -> "Formatter":
     from matplotlib.ticker import EngFormatter
 
     return EngFormatter(sep="")
-
-
-def _log_range(values: np.ndarray, *, is_share: bool) -> tuple[float, float]:
-    """Return the ends of a log axis, with room for labels after the longest bar."""
-    known = values[values > 0]
-    low = float(known.min(initial=0.1)) / 3 if is_share else 0.5
-    high = max(float(known.max(initial=0)), 20 * low)
-    return low, high * (high / low) ** 0.18

@@ -12,26 +12,13 @@ from itertools import product
 
 import numpy as np
 
-COLOURS: dict[str, str] = {
-    "neutral": "#9e9a9c",
-    "happiness": "#db9d28",
-    "surprise": "#33b5f3",
-    "sadness": "#2e3a9b",
-    "anger": "#e41909",
-    "disgust": "#248060",
-    "fear": "#351750",
-    "contempt": "#51382c",
-}
-COLOURS_ON_DARK: dict[str, str] = {
-    "neutral": "#aba2a4",
-    "happiness": "#efb434",
-    "surprise": "#7dd1fe",
-    "sadness": "#7b8ef7",
-    "anger": "#ec280b",
-    "disgust": "#2e8867",
-    "fear": "#8351a7",
-    "contempt": "#f6dbb3",
-}
+from emovox.emotions import EMOTIONS
+
+# In the order of `EMOTIONS`.
+LIGHT = "#9e9a9c", "#db9d28", "#33b5f3", "#2e3a9b", "#e41909", "#248060", "#351750", "#51382c"
+DARK = "#aba2a4", "#efb434", "#7dd1fe", "#7b8ef7", "#ec280b", "#2e8867", "#8351a7", "#f6dbb3"
+COLOURS = dict(zip(EMOTIONS, LIGHT, strict=True))
+COLOURS_ON_DARK = dict(zip(EMOTIONS, DARK, strict=True))
 STYLES = ("-", "--", ":", "-.")  # of lines; colours alone are similar
 PER_STYLE = 5  # emotions with the same line style
 

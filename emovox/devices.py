@@ -110,15 +110,10 @@ def device_name(device: str) -> str:
 
 
 def _has_compiler(device: str) -> bool:
-    """Return True if a C++ compiler, Python's headers and, for a GPU, Triton are installed."""
-    compilers = [os.environ.get("CXX"), "g++", "clang++"]
-    headers = Path(sysconfig.get_paths()["include"], "Python.h")
-    has_triton = importlib.util.find_spec("triton") is not None
-    return (
-        any(name and shutil.which(name) for name in compilers)
-        and headers.is_file()
-        and (device == "cpu" or has_triton)
-    )
+    compilers = filter(None, (os.environ.get("CXX"), "g++", "clang++"))
+    has_headers = Path(sysconfig.get_paths()["include"], "Python.h").is_file()
+    has_triton = device == "cpu" or importlib.util.find_spec("triton") is not None
+    return has_headers and has_triton and any(map(shutil.which, compilers))
 
 
 def _cpu_flags() -> set[str]:

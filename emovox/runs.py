@@ -72,7 +72,6 @@ def write_or_match_config(out: Path, recipe: Mapping[str, Any]) -> None:
 
 
 def _differing_keys(path: Path, recipe: dict[str, Any]) -> str:
-    """Return the differing keys in parentheses, or '' if the file is not a recipe."""
     try:
         before = _flat(json.loads(path.read_text(encoding="utf-8")))
     except (ValueError, AttributeError):

@@ -6,7 +6,6 @@ Results go to stdout, progress and messages to stderr.
 import errno
 import os
 import signal
-from types import FrameType
 from typing import Any
 
 import click
@@ -37,7 +36,7 @@ class Commands(click.Group):
     """A group that ends every command with one line and an exit code instead of a traceback."""
 
     def invoke(self, context: click.Context) -> Any:
-        signal.signal(signal.SIGTERM, _interrupt)
+        signal.signal(signal.SIGTERM, signal.default_int_handler)  # KeyboardInterrupt
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
@@ -54,10 +53,6 @@ class Commands(click.Group):
             message, exit_code = explained
             echo(f"emovox: error: {without_secrets(message)}", err=True)
             context.exit(exit_code)
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _explain(error: Exception, command: str | None) -> tuple[str, int] | None:

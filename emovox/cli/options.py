@@ -57,14 +57,9 @@ def _option(field: "dataclasses.Field[Any]", hint: Any, text: str) -> Callable[[
         kind = click.Choice(list(choices))
     elif kind is Path:
         kind = str if is_url else FOLDER  # click's own type would turn the `//` of a URL into `/`
-    return click.option(
-        name,
-        type=kind,
-        metavar="PATH OR URL" if is_url else None,
-        default=None,
-        multiple=many,
-        help=text.replace("`", "") + (" May be repeated." if many else "") + _default_text(field),
-    )
+    text = text.replace("`", "") + (" May be repeated." if many else "") + _default_text(field)
+    metavar = "PATH OR URL" if is_url else None
+    return click.option(name, type=kind, metavar=metavar, default=None, multiple=many, help=text)
 
 
 def _default_text(field: "dataclasses.Field[Any]") -> str:

@@ -38,7 +38,6 @@ FORMAT = click.option("--format", "form", type=FORMATS, default="text", help="Fo
 
 
 def _finish(result: Any, out: Path | None, form: str) -> None:
-    """Write and print the result of an evaluation or a probe."""
     if out is not None:
         result.write(out)
     if form == "csv":

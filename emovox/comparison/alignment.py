@@ -162,14 +162,11 @@ class Pair:
             chosen = np.flatnonzero((splits[0] == a) & (splits[1] == b))
             if len(chosen):
                 old, new = self.old.rows(table, a), self.new.rows(table, b)
-                if a == b and self._same(table, a):
+                content = self.old.content(table, a)
+                if a == b and content is not None and content == self.new.content(table, a):
                     new = old
                 for tracks in self._cut(chosen):
                     yield self._align(tracks, old, new)
-
-    def _same(self, table: str, split: int) -> bool:
-        content = self.old.content(table, split)
-        return content is not None and content == self.new.content(table, split)
 
     def _cut(self, tracks: np.ndarray) -> list[np.ndarray]:
         """Split tracks wherever a row group of either dataset begins."""

@@ -4,6 +4,7 @@ import json
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -215,14 +216,8 @@ def list_changes(
 
 
 def _item(title: str, text: str, indent: int = 0) -> str:
-    return textwrap.fill(
-        text,
-        WIDTH,
-        initial_indent=f"{title:<9} ",
-        subsequent_indent=" " * (10 + indent),
-        break_long_words=False,
-        break_on_hyphens=False,
-    )
+    wrap = partial(textwrap.fill, width=WIDTH, break_long_words=False, break_on_hyphens=False)
+    return wrap(text, initial_indent=f"{title:<9} ", subsequent_indent=" " * (10 + indent))
 
 
 def _plain(value: Any) -> str:

@@ -87,12 +87,7 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
 
 
 def _check_files(*paths: str | os.PathLike[str]) -> None:
-    """Raise CheckError if a file of a dataset differs from its manifest."""
-    changed = [
-        f"{Path(path) / name}"
-        for path in paths
-        for name in changed_files(path, read_manifest(path))
-    ]
+    changed = [f"{Path(p) / name}" for p in paths for name in changed_files(p, read_manifest(p))]
     if changed:
         raise CheckError(
             f"not compared: {', '.join(changed)}: differ from {schema.MANIFEST}; "
@@ -117,7 +112,6 @@ class _FrameTotals:
         self.removed: defaultdict[int, list[int]] = defaultdict(list)
 
     def add(self, block: Block) -> None:
-        """Add the rows of further tracks."""
         for points, lists in ((block.added, self.added), (block.removed, self.removed)):
             for track, index in points.T.tolist():
                 lists[track].append(index)
@@ -173,7 +167,6 @@ class _FrameTotals:
         return sorted(found, key=lambda track: track["track_id"])
 
     def changes(self) -> FrameChanges:
-        """Return the totals and means."""
         pair, common = self._pair, int(self.common.sum())
         added, removed = (sum(map(len, lists.values())) for lists in (self.added, self.removed))
         # A value has no term of the divergence.
@@ -279,7 +272,6 @@ def _flips(old: pa.Table, new: pa.Table, column: str) -> list[dict[str, str]]:
 
 
 def _count_changed(pair: Pair, table: str) -> int | None:
-    """Return the number of common rows of a table that differ; None unless both have it."""
     if not (pair.old.has(table) and pair.new.has(table)):
         return None
     blocks = pair.blocks(table)
@@ -287,8 +279,5 @@ def _count_changed(pair: Pair, table: str) -> int | None:
 
 
 def _changed_files(pair: Pair) -> list[str]:
-    """Return the paths of files whose checksums differ or that only one manifest lists."""
-    old, new = (
-        {p: f.get("sha256") for p, f in side.files.items()} for side in (pair.old, pair.new)
-    )
+    old, new = ({p: f.get("sha256") for p, f in s.files.items()} for s in (pair.old, pair.new))
     return sorted(path for path in {**old, **new} if old.get(path) != new.get(path))

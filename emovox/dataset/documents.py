@@ -47,7 +47,6 @@ def leads_outside(root: Path, name: str) -> bool:
 
 
 def _check_links(root: Path, names: Iterable[str]) -> None:
-    """Raise InputError if one of these files or a table of a dataset is a link to one outside."""
     folders = (*schema.TABLES, "hdf5")
     tables = (f"{folder}/{path.name}" for folder in folders for path in root.glob(f"{folder}/*"))
     for name in (*names, *tables):

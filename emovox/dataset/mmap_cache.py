@@ -16,20 +16,13 @@ from typing import Any
 
 import numpy as np
 
+from emovox import files
 from emovox.cache import cache_folder
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash, outputs_of
 from emovox.dataset.store import ContentHash, frames_file, matrix_of, read_frames
 from emovox.emotions import Outputs
 from emovox.errors import EmovoxError, InputError, first_line
-from emovox.files import (
-    check_expansion,
-    exclusive,
-    remove_leftovers,
-    replace_file,
-    sha256_file,
-    write_text,
-)
 
 
 @dataclass(frozen=True)
@@ -66,7 +59,7 @@ def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, A
     # raised again below.
     with contextlib.suppress(OSError, EmovoxError):
         folder.mkdir(parents=True, exist_ok=True)
-        with exclusive(folder / f"{digest}.lock", "", timeout=-1):
+        with files.exclusive(folder / f"{digest}.lock", "", timeout=-1):
             if _map(paths, num_rows, outputs) is None:  # no other process was faster
                 unpacked = unpack()
                 _write(unpacked, paths)
@@ -91,7 +84,7 @@ def _sums_file(paths: list[Path]) -> Path:
 
 
 def _sums(paths: list[Path]) -> str:
-    return "".join(f"{sha256_file(path)}  {path.name}\n" for path in paths)
+    return "".join(f"{files.sha256_file(path)}  {path.name}\n" for path in paths)
 
 
 def _unpack(
@@ -102,7 +95,7 @@ def _unpack(
     columns = schema.columns(outputs)
     names = columns.logits + columns.values
     try:
-        check_expansion(num_rows * 4 * (len(names) + 1), frames_file(root, split, container))
+        files.check_expansion(num_rows * 4 * (len(names) + 1), frames_file(root, split, container))
         rows, index = np.empty((num_rows, len(names)), np.float32), np.empty(num_rows, np.int32)
     except (OSError, ValueError, MemoryError) as error:
         raise InputError(f"{root}: frames of {split}: {first_line(error)}") from error
@@ -137,7 +130,7 @@ def _unpack(
 
 def _write(arrays: Arrays, paths: list[Path]) -> None:
     for field, path in zip(fields(arrays), paths, strict=True):
-        remove_leftovers(path)
-        with replace_file(path) as temporary, temporary.open("wb") as file:
+        files.remove_leftovers(path)
+        with files.replace_file(path) as temporary, temporary.open("wb") as file:
             np.save(file, getattr(arrays, field.name))
-    write_text(_sums_file(paths), _sums(paths))
+    files.write_text(_sums_file(paths), _sums(paths))

@@ -267,7 +267,6 @@ class Dataset:
 
     @cached_property
     def _rows(self) -> dict[str, tuple[str, int]]:
-        """Split and row in `tracks` of every track."""
         return {
             track_id: (split, row)
             for split in self.splits

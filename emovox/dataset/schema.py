@@ -207,7 +207,6 @@ def describe() -> dict[str, Any]:
 
 
 def _describe(field: pa.Field) -> dict[str, Any]:
-    """Return a column as plain data."""
     entry = {
         "name": field.name,
         "type": str(field.type).replace("[1]", "[D]"),

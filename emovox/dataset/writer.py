@@ -11,17 +11,9 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from emovox.dataset import schema
+from emovox.dataset import schema, store
 from emovox.dataset.card import Counts, render_card
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
-from emovox.dataset.store import (
-    FileEntry,
-    ParquetTable,
-    create_table,
-    describe_file,
-    matrix_of,
-    write_hdf5,
-)
 from emovox.emotions import Outputs
 from emovox.files import remove_leftovers, write_text
 
@@ -45,9 +37,7 @@ class DatasetInfo:
 
 @dataclass
 class _Split:
-    """Open tables and counts of one split."""
-
-    tables: dict[str, ParquetTable]
+    tables: dict[str, store.ParquetTable]
     outputs: Outputs
     identities: set[str] = field(default_factory=set)
     counts: Counts = field(default_factory=Counts)
@@ -55,9 +45,9 @@ class _Split:
     def append(self, chunk: Chunk) -> None:
         """Write the rows of a chunk, and derive those of its tracks."""
         rows, columns = chunk.rows, schema.columns(self.outputs)
-        logits = matrix_of(rows, columns.logits)
+        logits = store.matrix_of(rows, columns.logits)
         first = self.tables["frames"].num_rows
-        tracks = _track_table(chunk, logits, matrix_of(rows, columns.values), first, columns)
+        tracks = _track_table(chunk, logits, store.matrix_of(rows, columns.values), first, columns)
         for name, table in self.tables.items():
             table.write(tracks if name == "tracks" else rows.select(table.names))
         self.identities.update(track.key.identity_id for track in chunk.tracks)
@@ -104,7 +94,7 @@ def write_chunks(
                 size = schema.embedding_size(chunk.rows.schema)
                 options = (info.name, info.outputs, chunk.split, size)
                 tables = {
-                    table: stack.enter_context(create_table(out, table, *options))
+                    table: stack.enter_context(store.create_table(out, table, *options))
                     for table in info.tables
                 }
                 splits[chunk.split] = _Split(tables, info.outputs)
@@ -112,9 +102,9 @@ def write_chunks(
     splits = {split: splits[split] for split in schema.SPLITS if split in splits}
     files = [split.tables[table].written for table in info.tables for split in splits.values()]
     if hdf5:
-        files += [write_hdf5(out, split, info.outputs) for split in splits]
+        files += [store.write_hdf5(out, split, info.outputs) for split in splits]
     rows = sorted(map(asdict, dropped), key=lambda row: (row["track_id"], row["source"]))
-    with create_table(out, "dropped", info.name, info.outputs) as table:
+    with store.create_table(out, "dropped", info.name, info.outputs) as table:
         table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
     manifest = _manifest(info, splits, len(dropped), [*files, table.written])
     counts = {name: split.counts for name, split in splits.items()}
@@ -124,7 +114,7 @@ def write_chunks(
 
 
 def _manifest(
-    info: DatasetInfo, splits: Mapping[str, _Split], num_dropped: int, files: list[FileEntry]
+    info: DatasetInfo, splits: Mapping[str, _Split], num_dropped: int, files: list[store.FileEntry]
 ) -> dict[str, Any]:
     by_split = {
         name: {
@@ -168,7 +158,7 @@ def write_manifest(out: Path, manifest: dict[str, Any]) -> None:
 
 def list_documents(out: Path, manifest: dict[str, Any], *names: str) -> None:
     """Add files that are not tables to a manifest."""
-    manifest["files"] += [describe_file(out, name) for name in names]
+    manifest["files"] += [store.describe_file(out, name) for name in names]
 
 
 def _json(content: Any) -> str:

@@ -240,7 +240,11 @@ class _Run:
         try:
             while self._waiting or self._calls.keys() - self._known:
                 self._start_missing()
-                self._submit()
+                for actor in self._actors:
+                    while self._waiting and actor.num_running < self._capacity:
+                        job = self._waiting.popleft()
+                        self._calls[actor.handle.build.remote(job)] = actor, job
+                        actor.num_running += 1
                 pending = [*self._starting, *self._calls]
                 for reference in self._ray.wait(pending, num_returns=1, timeout=POLL)[0]:
                     if reference in self._starting:
@@ -282,13 +286,6 @@ class _Run:
         for _ in range(max(1, num_actors) - len(self._actors) - len(self._starting)):
             actor = _Actor(self._new_actor.remote(*self._arguments))
             self._starting[actor.handle.ready.remote()] = actor
-
-    def _submit(self) -> None:
-        for actor in self._actors:
-            while self._waiting and actor.num_running < self._capacity:
-                job = self._waiting.popleft()
-                self._calls[actor.handle.build.remote(job)] = actor, job
-                actor.num_running += 1
 
     def _result(self, reference: Any) -> Any:
         """Return the result of a call, or raise its error; None if actor or result was lost."""

@@ -89,7 +89,6 @@ def embed(
 
 
 def _check(root: Path, manifest: Mapping[str, Any]) -> None:
-    """Raise `InputError` unless a dataset has whole tables of faces and is no release."""
     tables = [entry for entry in manifest["files"] if entry["rows"] is not None]
     listed = {entry["path"] for entry in manifest["files"]}
     if schema.CROISSANT in listed:

@@ -13,10 +13,7 @@ DETECT_BATCH = 16  # frames per call of the detector
 
 
 def locate(
-    media: VideoTrack,
-    track: Track,
-    boxes: Boxes | None,
-    detector: Callable[[], faces.Detector],
+    media: VideoTrack, track: Track, boxes: Boxes | None, detector: Callable[[], faces.Detector]
 ) -> Iterator[tuple[GridFrame, faces.Box, int]]:
     """Yield the frames that show the face, each with the square around it and its shot, from 0.
 

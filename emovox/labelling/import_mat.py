@@ -282,7 +282,6 @@ class _Tracks:
         return counts
 
     def compare(self, lists: voxceleb.OfficialSplit | None) -> None:
-        """Compare the splits of the file with the official lists."""
         if lists is None:
             self.notes.append("official lists not found; the splits of the file were not compared")
             return
@@ -300,7 +299,6 @@ class _Tracks:
             )
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the rows of all tracks, sorted within each split."""
         for split in schema.SPLITS:
             keys = [key for key in self.keys if self.splits[key.track_id] == split]
             for start in range(0, len(keys), CHUNK_TRACKS):

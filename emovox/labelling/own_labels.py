@@ -202,7 +202,6 @@ class _Labels:
             self.tracks[split or auto[track.track_id]].append(track)
 
     def _track(self, key: TrackKey, row: Mapping[str, Any]) -> TrackRow:
-        """Return the row of a track; TrackError if its rows are missing or not valid."""
         rows = self._rows[key.track_id]
         if not len(rows):
             raise TrackError("labels", "NoFrames", "frames has no row of it")
@@ -229,7 +228,6 @@ class _Labels:
         return TrackRow(key, count, expected, duration, source, start, end, offset)
 
     def fingerprint(self) -> str:
-        """Return a hash of all labels and values."""
         whole = hashlib.sha256()
         for part in (self._output, self._index, self._order):
             whole.update(part.tobytes())
@@ -238,7 +236,6 @@ class _Labels:
         return whole.hexdigest()
 
     def chunks(self) -> Iterator[Chunk]:
-        """Yield the rows of all tracks, sorted within each split."""
         for split, of_split in self.tracks.items():
             for start in range(0, len(of_split), CHUNK_TRACKS):
                 tracks = of_split[start : start + CHUNK_TRACKS]
@@ -251,7 +248,6 @@ class _Labels:
                 yield Chunk(split, tracks, self._with_others(table, rows))
 
     def _with_others(self, table: pa.Table, rows: np.ndarray) -> pa.Table:
-        """Append the columns of faces and embeddings."""
         if self._frames is None:
             return table
         for field in list(schema.FACES)[2:] if "faces" in self.tables else []:
@@ -343,7 +339,6 @@ def _find_owners(frames: pa.Table, tracks: pa.Table) -> np.ndarray:
 
 
 def _read_index(frames: pa.Table, step_ms: int) -> np.ndarray:
-    """Return the grid point of each row of `frames`."""
     name = "frame_index" if "frame_index" in frames.column_names else "timestamp_ms"
     numbers = _numbers(frames, name)
     if not (np.isfinite(numbers) & (numbers == np.round(numbers)) & (abs(numbers) < 2**53)).all():
@@ -375,7 +370,6 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
 
 
 def _whole(row: Mapping[str, Any], name: str) -> int | None:
-    """Return a number of a track as an integer; None if it is missing."""
     if (value := _number(row, name)) is None:
         return None
     if not 0 <= (number := round(value)) <= schema.max_frame_index(1):

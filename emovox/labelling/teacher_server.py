@@ -13,12 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from emovox.labelling.teacher_client import (
-    BatchTeacher,
-    count_outputs,
-    map_buffers,
-    short_path,
-)
+from emovox.labelling.teacher_client import BatchTeacher, count_outputs, map_buffers, short_path
 
 NUM_LAUNCHED = 2  # batches on the device: one runs, one is queued
 MAX_CLIENTS = 1024
@@ -76,7 +71,6 @@ class TeacherServer:
             self._end()
 
     def _end(self) -> None:
-        """Close all client connections when the teacher has stopped."""
         self._ended = True
         self._listener.close()
         for client in list(self._clients):

@@ -12,20 +12,14 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 from emovox.cache import set_compile_cache
 from emovox.errors import InputError
 from emovox.labelling.plan import ShardJob, ShardSettings
 from emovox.labelling.shard import build_shard
 from emovox.labelling.shard_report import ShardReport
-from emovox.labelling.teacher_client import (
-    BatchTeacher,
-    Feed,
-    InlineFeed,
-    RemoteFeed,
-    TeacherLostError,
-)
+from emovox.labelling.teacher_client import Feed, InlineFeed, RemoteFeed, TeacherLostError
 from emovox.media.faces import Detector
 from emovox.teacher import load_teacher
 
@@ -94,7 +88,7 @@ def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str
     """Run the teacher for all workers that connect to the address, until the process ends."""
     from emovox.labelling.teacher_server import TeacherServer
 
-    load = partial(_load_teacher, path, device, **_modes(settings))
+    load: Any = partial(load_teacher, path, device, **_modes(settings))  # a BatchTeacher
     TeacherServer(load, address, embeddings=settings.embeddings).serve()
 
 
@@ -122,11 +116,7 @@ def _inline_feed(path: str, device: str, embeddings: bool, **modes: Any) -> Inli
     import torch
 
     torch.set_num_threads(1)  # every core has a worker
-    return InlineFeed(_load_teacher(path, device, **modes), embeddings=embeddings)
-
-
-def _load_teacher(path: str | Path, device: str, **modes: Any) -> BatchTeacher:
-    return cast("BatchTeacher", load_teacher(path, device, **modes))
+    return InlineFeed(load_teacher(path, device, **modes), embeddings=embeddings)
 
 
 def _modes(settings: ShardSettings) -> dict[str, Any]:

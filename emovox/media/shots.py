@@ -80,20 +80,17 @@ def dissimilarity(before: np.ndarray, after: np.ndarray) -> float:
 
 
 def _without_bars(*pictures: np.ndarray) -> tuple[slice, slice]:
-    """Return the rows and columns inside black bars."""
     grey = np.maximum(*(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY) for picture in pictures))
     rows, columns = (np.flatnonzero(grey.max(axis) >= BLACK * grey.max()) for axis in (1, 0))
     return slice(rows[0], rows[-1] + 1), slice(columns[0], columns[-1] + 1)
 
 
 def _standardise(picture: np.ndarray, light: np.ndarray) -> np.ndarray:
-    """Subtract the mean brightness of `light`, and divide by its contrast."""
     mean, contrast = _brightness(light)
     return (picture - np.float32(mean)) / np.float32(max(contrast, MIN_CONTRAST))
 
 
 def _brightness(picture: np.ndarray) -> tuple[float, float]:
-    """Return mean and standard deviation."""
     mean, deviation = cv2.meanStdDev(cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY))
     return float(mean[0, 0]), float(deviation[0, 0])
 

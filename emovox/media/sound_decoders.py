@@ -17,15 +17,9 @@ import av
 import numpy as np
 import soundfile
 
+from emovox import limits
 from emovox.errors import InputError
 from emovox.files import regular
-from emovox.limits import (
-    MAX_CHANNELS,
-    MAX_FILE_SECONDS,
-    MAX_SAMPLE_RATE,
-    MAX_SAMPLES_PER_BYTE,
-    MAX_SOUND_BYTES,
-)
 from emovox.media.containers import open_media
 from emovox.media.streams import choose_stream
 from emovox.media.truncation import STREAMED, missing_end
@@ -72,7 +66,7 @@ def open_sound(path: Path) -> "SndFile | AvFile":
 
 def check_form(path: Path, rate: int, channels: int) -> None:
     """Raise InputError for an impossible sample rate or number of channels."""
-    if not 0 < rate <= MAX_SAMPLE_RATE or not 0 < channels <= MAX_CHANNELS:
+    if not 0 < rate <= limits.MAX_SAMPLE_RATE or not 0 < channels <= limits.MAX_CHANNELS:
         raise InputError(f"{path}: invalid sample rate {rate} or number of channels {channels}")
 
 
@@ -90,10 +84,11 @@ class SndFile(ExitStack):
         self.rate: int = self._file.samplerate
         check_form(path, self.rate, self._file.channels)
         length = self._file.frames / self.rate
-        if not self._file.seekable() or length > MAX_FILE_SECONDS or "MPEG" in self._file.subtype:
+        is_long = length > limits.MAX_FILE_SECONDS
+        if is_long or not self._file.seekable() or "MPEG" in self._file.subtype:
             self.close()
             raise io.UnsupportedOperation("libsndfile cannot go to every sample of this file")
-        if self._file.frames > MAX_SAMPLES_PER_BYTE * path.stat().st_size:
+        if self._file.frames > limits.MAX_SAMPLES_PER_BYTE * path.stat().st_size:
             raise InputError(f"{path}: cut short: claims {length:,.0f} s")
         for claimed, found in SNDFILE_SIZES.findall(self._file.extra_info):
             if int(found) < int(claimed) < STREAMED:
@@ -103,7 +98,7 @@ class SndFile(ExitStack):
         """Return the samples from `begin` to `end`, or to the end of the file, float32 `[L, C]`."""
         begin = min(begin, self._file.frames)
         num = min(self._file.frames if end is None else end, self._file.frames) - begin
-        if num * self._file.channels * 4 > MAX_SOUND_BYTES:
+        if num * self._file.channels * 4 > limits.MAX_SOUND_BYTES:
             raise InputError(f"{self.path}: claims {num:,} samples; read it in parts")
         try:
             self._file.seek(begin)

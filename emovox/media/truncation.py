@@ -105,7 +105,6 @@ def _flv_end(file: BinaryIO, head: bytes, size: int) -> int:
 
 
 def _ts_end(file: BinaryIO, head: bytes, size: int) -> int:
-    """Return the end of the last packet."""
     start = head.index(b"G")
     packet = 192 if head[start + 192 : start + 577 : 192] == b"GGG" else 188
     is_stream = head[start + packet : start + 3 * packet + 1 : packet] == b"GGG"

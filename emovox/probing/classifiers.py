@@ -135,7 +135,6 @@ def cross_validate(
 def _score(
     features: np.ndarray, targets: np.ndarray, folds: Folds, classifier: Classifier
 ) -> FoldScores:
-    """Fit a copy of the classifier on every fold, and score it on the held-out utterances."""
     from sklearn.base import clone
     from sklearn.exceptions import ConvergenceWarning
 

@@ -49,11 +49,9 @@ SAVEE |= {"sa": "sadness", "su": "surprise"}
 
 def ravdess_song(path: PurePosixPath) -> Name | None:
     """Parse RAVDESS (Livingstone and Russo, 2018), speech and song."""
-    match = re.fullmatch(r"0[123]-(0[12])-(0[1-8])-0[12]-0[12]-0[12]-([0-9]{2})", path.stem)
-    if match is None:
-        return None
-    _, emotion, actor = match.groups()
-    return Name(RAVDESS[emotion], actor, path.stem[3:])  # the first field is audio or video
+    match = re.fullmatch(r"0[123]-0[12]-(0[1-8])-0[12]-0[12]-0[12]-([0-9]{2})", path.stem)
+    # The first field is audio or video.
+    return match and Name(RAVDESS[match[1]], match[2], path.stem[3:])
 
 
 def ravdess(path: PurePosixPath) -> Name | None:
@@ -87,10 +85,7 @@ def savee(path: PurePosixPath) -> Name | None:
     """Parse SAVEE (Haq and Jackson, 2009), with a folder or a prefix for the speaker."""
     name = f"{path.parent.name}_{path.stem}"
     match = re.search(r"(?:^|_)(DC|JE|JK|KL)_(sa|su|[adfhn])([0-9]{1,2})$", name)
-    if match is None:
-        return None
-    speaker, code, number = match.groups()
-    return Name(SAVEE[code], speaker, f"{speaker} {code}{int(number)}")
+    return match and Name(SAVEE[match[2]], match[1], f"{match[1]} {match[2]}{int(match[3])}")
 
 
 def enterface(path: PurePosixPath) -> Name | None:

@@ -169,13 +169,10 @@ class ProbeResult:
         write_text(folder / "probe.csv", text.getvalue())
         for number, probed in enumerate(self.probed, start=1):
             for held_out in probed.held_out:
-                save_confusion(
-                    np.array(held_out.confusion),
-                    probed.classes,
-                    "utterances",
-                    f"{probed.features}, {probed.classifier}\n{self.layout}, {held_out.folds}",
-                    folder / f"confusion-{number}-{held_out.folds.replace(' ', '-')}.png",
-                )
+                title = f"{probed.features}, {probed.classifier}\n{self.layout}, {held_out.folds}"
+                path = folder / f"confusion-{number}-{held_out.folds.replace(' ', '-')}.png"
+                counts = np.array(held_out.confusion)
+                save_confusion(counts, probed.classes, "utterances", title, path)
 
 
 def _table(rows: list[Row]) -> list[str]:

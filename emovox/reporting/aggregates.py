@@ -191,7 +191,6 @@ def dominant_of(logits: np.ndarray) -> np.ndarray:
 
 
 def _videos(tracks: pa.Table) -> pa.ChunkedArray:
-    """Return `<identity>/<video>` of each track."""
     return pc.binary_join_element_wise(tracks["identity_id"], tracks["video_id"], "/")
 
 
@@ -207,18 +206,14 @@ def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
         )
     labels = pc.index_in(tracks["label"], pa.array(dataset.emotions)).drop_null().to_numpy()
     duration = tracks["duration_ms"]
-    return SplitCounts(
-        split,
-        tracks.num_rows,
-        pc.count_distinct(tracks["identity_id"]).as_py(),
-        pc.count_distinct(_videos(tracks)).as_py(),
-        len(dominant),
-        int(tracks["n_expected"].to_numpy().sum()),
-        None if duration.null_count else float(duration.to_numpy().sum() / 1000),
-        np.bincount(dominant[dominant >= 0], minlength=len(dataset.emotions)),
-        np.bincount(labels, minlength=len(dataset.emotions)),
-        _value_moments(dataset, split),
-    ), dominant
+    identities, videos = map(pc.count_distinct, (tracks["identity_id"], _videos(tracks)))
+    sizes = tracks.num_rows, identities.as_py(), videos.as_py(), len(dominant)
+    num_expected = int(tracks["n_expected"].to_numpy().sum())
+    seconds = None if duration.null_count else float(duration.to_numpy().sum() / 1000)
+    known, num = dominant[dominant >= 0], len(dataset.emotions)
+    counts = np.bincount(known, minlength=num), np.bincount(labels, minlength=num)
+    values = _value_moments(dataset, split)
+    return SplitCounts(split, *sizes, num_expected, seconds, *counts, values), dominant
 
 
 def _value_moments(dataset: Dataset, split: str) -> np.ndarray:

@@ -147,7 +147,6 @@ def _figure_2(report: Report, folder: Path) -> str:
 
 
 def _figure_4(report: Report, folder: Path) -> str:
-    """Draw the frames by dominant emotion."""
     chart = emotions_figure(report.aggregates, report.compared)
     emotions = [row[0] for row in chart.rows]
     numbers: Table = [["emotion"], *([emotion] for emotion in emotions)]
@@ -219,5 +218,4 @@ def _draw_faces(axes: Any, pictures: Mapping[int, str], step: float) -> None:
 
 
 def _percents(row: Mapping[str, Any], *names: str) -> list[str]:
-    """Return the values of a row in percent, without missing ones."""
     return [f"{100 * row[name]:.1f}" for name in names if row.get(name) is not None]

@@ -115,15 +115,10 @@ def _read_evaluation(path: Path, results: Results) -> None:
     found = json.loads(read_text(path))
     if "part" in found:
         plain, mirrored = found["without_mirror_averaging"], found["with_mirror_averaging"]
-        results.teachers.append(
-            TeacherSummary(
-                str(found["teacher"]["name"]),
-                str(found["part"]),
-                sum(plain["counts"].values()),
-                100 * float(plain["accuracy"]),
-                100 * float(mirrored["accuracy"]),
-            )
-        )
+        names = str(found["teacher"]["name"]), str(found["part"])
+        accuracies = 100 * float(plain["accuracy"]), 100 * float(mirrored["accuracy"])
+        num_faces = sum(plain["counts"].values())
+        results.teachers.append(TeacherSummary(*names, num_faces, *accuracies))
     elif results.student is None:
         predictions = path.with_name(PREDICTIONS)
         table = pq.read_table(predictions) if predictions.is_file() else None
@@ -133,15 +128,9 @@ def _read_evaluation(path: Path, results: Results) -> None:
 def _read_probe(path: Path, results: Results) -> None:
     found = json.loads(read_text(path))
     corpus = found["corpus"]
-    results.probes.append(
-        ProbeSummary(
-            str(corpus["layout"]),
-            str(found["model"].get("name") or "egemaps"),
-            int(corpus["utterances"]),
-            len(corpus["counts"]),
-            list(found["results"]),
-        )
-    )
+    names = str(corpus["layout"]), str(found["model"].get("name") or "egemaps")
+    sizes = int(corpus["utterances"]), len(corpus["counts"])
+    results.probes.append(ProbeSummary(*names, *sizes, list(found["results"])))
 
 
 READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe}
@@ -173,12 +162,6 @@ def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) ->
         scores = np.stack([rows[f"score_{emotion}"].to_numpy() for emotion in emotions], axis=1)
         curves = emotion_curves(labels, scores, emotions)
         confusion = confusion_matrix(labels, scores.argmax(axis=1), len(emotions))
-    return SplitResult(
-        str(name),
-        int(found["tracks"]),
-        int(found["identities"]),
-        positives,
-        {str(key): Interval.from_json(area) for key, area in found["auc"].items()},
-        curves,
-        confusion,
-    )
+    sizes = int(found["tracks"]), int(found["identities"])
+    areas = {str(key): Interval.from_json(area) for key, area in found["auc"].items()}
+    return SplitResult(str(name), *sizes, positives, areas, curves, confusion)

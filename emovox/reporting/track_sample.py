@@ -175,16 +175,8 @@ def _report_track(
     logits = dataset.logits(track["track_id"])[:limit]
     index = dataset.frame_index(track["track_id"])[:limit]
     duration = track["duration_ms"]
-    return ReportTrack(
-        track["track_id"],
-        track["identity_id"],
-        track["split"],
-        track["label"],
-        logits,
-        index,
-        track["n_frames"],
-        track["n_expected"],
-        None if duration is None else duration / 1000,
-        peaks_of(logits, index, dataset.emotions),
-        tuple(reasons),
-    )
+    texts = track["track_id"], track["identity_id"], track["split"], track["label"]
+    seconds = None if duration is None else duration / 1000
+    counts = track["n_frames"], track["n_expected"], seconds
+    peaks = peaks_of(logits, index, dataset.emotions)
+    return ReportTrack(*texts, logits, index, *counts, peaks, tuple(reasons))

@@ -13,14 +13,7 @@ from typing import Any
 
 from emovox.validation.findings import Breach, Example
 from emovox.validation.inspection import Inspection
-from emovox.validation.rules import (
-    accounting,
-    governance,
-    leakage,
-    references,
-    structure,
-    values,
-)
+from emovox.validation.rules import accounting, governance, leakage, references, structure, values
 from emovox.validation.sql_terms import RowTest
 
 ERROR, WARNING = "error", "warning"
