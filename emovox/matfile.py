@@ -180,7 +180,6 @@ class _Stream:
         return data
 
     def tag(self) -> tuple[int, int, bytes | None]:
-        """Return the next tag, as `_parse_tag` does."""
         return _parse_tag(self.read(TAG_BYTES), self.order)
 
     def element(self, limit: int = PIECE) -> tuple[int, bytes]:

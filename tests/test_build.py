@@ -21,11 +21,12 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from validation_fixtures import read_table
 
 import emovox
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
 from emovox.dataset import schema
-from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
+from emovox.dataset.store import ContentHash, read_hdf5_frames
 from emovox.emotions import PUBLISHED
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.files import LFS_HINT, sha256_file

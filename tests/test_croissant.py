@@ -9,11 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from validation_fixtures import COLUMNS, EMBEDDING_SIZE, SPEC, TRAIN, build, read_manifest, seal
+from validation_fixtures import (
+    COLUMNS,
+    EMBEDDING_SIZE,
+    SPEC,
+    TRAIN,
+    build,
+    read_manifest,
+    read_table,
+    seal,
+)
 
 from emovox.dataset import card_text, schema
 from emovox.dataset.croissant_metadata import DATA_TYPES, differences, files_and_columns
-from emovox.dataset.store import read_table
 from emovox.errors import InputError
 from emovox.publishing.croissant import CONTEXT, croissant, write_croissant
 from emovox.validation.outcomes import validate

@@ -19,11 +19,12 @@ from click.testing import CliRunner, Result
 from filelock import FileLock
 from oracles import oracle
 from test_matfile import containers, write
+from validation_fixtures import read_table
 
 from emovox import matfile
 from emovox.cli import main
 from emovox.dataset import schema
-from emovox.dataset.store import ContentHash, read_hdf5_frames, read_table
+from emovox.dataset.store import ContentHash, read_hdf5_frames
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import CheckError, EmovoxError, InputError
 from emovox.files import sha256_file

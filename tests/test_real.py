@@ -12,9 +12,9 @@ import av
 import numpy as np
 import pyarrow as pa
 import pytest
+from validation_fixtures import read_table
 
 from emovox.dataset import schema
-from emovox.dataset.store import read_table
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.result import BuildResult
 from emovox.labelling.run import build_dataset

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.card import card_of
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
-from emovox.dataset.store import create_table, write_hdf5
+from emovox.dataset.store import create_table, read_rows, write_hdf5
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.files import sha256_file
@@ -684,3 +684,9 @@ def _(root: Path) -> None:
 @breaks("takedown")
 def _(root: Path) -> None:
     (root.parent / "takedown.txt").write_text(f"{_hashed('id10003')}\n")
+
+
+def read_table(root: Path, table: str, split: str) -> pa.Table:
+    """Return one table of one split; empty if the split has no rows."""
+    path = root / schema.table_file(table, split)
+    return read_rows(path) if path.exists() else schema.EIGHT.of(table).empty_table()

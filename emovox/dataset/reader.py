@@ -48,9 +48,8 @@ class TrackLogits:
     times: np.ndarray  # float64 `[n]`, seconds from the start of the track
 
     def __repr__(self) -> str:
-        return (
-            f"<TrackLogits {self.track_id}: {len(self.times)} frames, {self.split}, {self.label}>"
-        )
+        counted = f"{len(self.times)} frames"
+        return f"<TrackLogits {self.track_id}: {counted}, {self.split}, {self.label}>"
 
 
 def load(

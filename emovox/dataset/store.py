@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import math
-import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.emotions import PUBLISHED, Outputs
+from emovox.emotions import Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import check_expansion, regular, replace_file, sha256_file
 from emovox.hdf5 import open_hdf5
@@ -352,11 +351,3 @@ def read_frames(root: Path, split: str, container: str, outputs: Outputs) -> Ite
     with reading(path, f" as {'HDF5' if is_hdf5 else 'Parquet'} frames"):
         for piece in read_hdf5_frames(path, outputs) if is_hdf5 else read_pieces(path):
             yield piece.cast(schema.columns(outputs).frames)
-
-
-def read_table(
-    root: str | os.PathLike[str], table: str, split: str, outputs: Outputs = PUBLISHED
-) -> pa.Table:
-    """Return one table of one split; empty if the split has no rows."""
-    path = Path(root) / schema.table_file(table, split)
-    return read_rows(path) if path.exists() else schema.columns(outputs).of(table).empty_table()

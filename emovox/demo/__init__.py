@@ -7,9 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emovox.config import RECIPES, read_config
-from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
-from emovox.dataset.store import read_table
 from emovox.demo.demo_corpus import DemoConfig, DemoTrack, write_demo_corpus
 from emovox.errors import CheckError, InputError
 from emovox.labelling.build_config import BuildConfig
@@ -83,7 +81,7 @@ def run_demo(
     corpus, dataset = out / CORPUS, out / DATASET
     tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
     build = build_dataset(demo_build_config(corpus, dataset, jobs))
-    rows = sum(read_table(dataset, "frames", split).num_rows for split in schema.SPLITS)
+    rows = sum(table.num_rows for table in load(dataset).frames.values())
     if rows != (written := build.manifest["totals"]["frames"]):
         raise CheckError(f"{dataset}: holds {rows} frames; {written} were written")
     trained = _train_student(dataset, corpus, out / STUDENT) if student else None

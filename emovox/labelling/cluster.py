@@ -236,7 +236,6 @@ class _Run:
         self._no_start_before = 0.0
 
     def reports(self) -> Iterator[ShardReport]:
-        """Yield the report of each shard as it finishes."""
         try:
             while self._waiting or self._calls.keys() - self._known:
                 self._start_missing()

@@ -134,18 +134,12 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     tables = [dataset.tracks[split] for split in dataset.splits]
     tracks = pa.concat_tables([dataset.columns.tracks.empty_table(), *tables])
     n_frames, dominant = tracks["n_frames"].to_numpy(), np.concatenate(dominants)
-    return Aggregates(
-        dataset.name,
-        dataset.version,
-        dataset.emotions,
-        dataset.values,
-        counts,
-        _logits(dataset, edges, dominant >= 0),
-        _coverage(n_frames, tracks["n_expected"].to_numpy()),
-        _skew(tracks["identity_id"], n_frames, dominant, len(dataset.emotions)),
-        _skew(_videos(tracks), n_frames, dominant, len(dataset.emotions)),
-        dropped_reasons(dataset),
-    )
+    logits = _logits(dataset, edges, dominant >= 0)
+    coverage = _coverage(n_frames, tracks["n_expected"].to_numpy())
+    groups = tracks["identity_id"], _videos(tracks)
+    people, videos = (_skew(g, n_frames, dominant, len(dataset.emotions)) for g in groups)
+    names = dataset.name, dataset.version, dataset.emotions, dataset.values
+    return Aggregates(*names, counts, logits, coverage, people, videos, dropped_reasons(dataset))
 
 
 def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
@@ -272,13 +266,9 @@ def _skew(
     with np.errstate(invalid="ignore", divide="ignore"):
         top = np.where(totals > 0, table.max(axis=0) / totals, np.nan)
         shares = table / table.sum(axis=1, keepdims=True)
-    return Skew(
-        num_groups,
-        np.interp(np.linspace(0, 1, LORENZ_POINTS), np.linspace(0, 1, num_groups + 1), held),
-        float(1 - (held[1:] + held[:-1]).sum() / num_groups),
-        float(sizes[-1]),
-        float(sizes[-max(1, round(num_groups / 10)) :].sum()),
-        (table > 0).sum(axis=0),
-        top,
-        np.nanquantile(shares, QUANTILES, axis=0).T,
-    )
+    quantiles = np.nanquantile(shares, QUANTILES, axis=0).T
+    lorenz = np.interp(np.linspace(0, 1, LORENZ_POINTS), np.linspace(0, 1, num_groups + 1), held)
+    gini = float(1 - (held[1:] + held[:-1]).sum() / num_groups)
+    tenth = float(sizes[-max(1, round(num_groups / 10)) :].sum())
+    having = (table > 0).sum(axis=0)
+    return Skew(num_groups, lorenz, gini, float(sizes[-1]), tenth, having, top, quantiles)

@@ -69,21 +69,14 @@ def report(
 
 def render(report: Report) -> str:
     """Return the page as HTML; the same report gives the same bytes."""
-    environment = Environment(
-        loader=PackageLoader("emovox.reporting"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(loader=PackageLoader("emovox.reporting"), autoescape=True, **blocks)
     environment.filters |= {"cell": page_charts.cell, "commas": "{:,}".format}
     environment.filters |= {"percent": percent, "duration": _length}
     emotions = report.aggregates.emotions
+    colours = {"light": colours_of(emotions), "dark": colours_of(emotions, dark=True)}
     style = environment.get_template("report.css").render(
-        light=colours_of(emotions),
-        dark=colours_of(emotions, dark=True),
-        per_style=PER_STYLE,
-        charts=charts,
+        colours, per_style=PER_STYLE, charts=charts
     )
     script = environment.get_template("report.js").render()
     policy = POLICY.format(script=_digest(script), style=_digest(style))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from numbers import Integral
 from typing import Any
 
@@ -195,13 +196,10 @@ def roc_figure(found: SplitResult) -> PageFigure:
     for name, area in found.areas.items():
         interval = "-" if np.isnan(area.low) else f"{area.low:.3f} to {area.high:.3f}"
         rows.append((name, area.value, interval, found.positives.get(name, "")))
-    return PageFigure(
-        f"roc-{found.split}",
-        ("emotion", "AUC", "95 % interval", "positives"),
-        rows,
-        lambda axes: charts.draw_roc(axes, found.curves, found.areas, found.positives),
-        height=5.2,
-    )
+    header = ("emotion", "AUC", "95 % interval", "positives")
+    drawn: Any = {"curves": found.curves, "areas": found.areas, "counts": found.positives}
+    draw = partial(charts.draw_roc, **drawn)
+    return PageFigure(f"roc-{found.split}", header, rows, draw, height=5.2)
 
 
 def losses_figure(training: Sequence[Mapping[str, Any]]) -> PageFigure:

@@ -76,12 +76,6 @@ def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
         provenance |= read_document(dataset.path, schema.PROVENANCE)
     tracks = choose(dataset, config.num_tracks)
     found, *compared = [aggregate(each, edges) for each in datasets]
-    return Report(
-        dataset,
-        provenance,
-        found,
-        compared[0] if compared else None,
-        results,
-        tracks,
-        collect_media(dataset, tracks, config.media) if config.media else None,
-    )
+    other = compared[0] if compared else None
+    media = collect_media(dataset, tracks, config.media) if config.media else None
+    return Report(dataset, provenance, found, other, results, tracks, media)

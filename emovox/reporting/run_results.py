@@ -139,17 +139,14 @@ READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe}
 def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentSummary:
     published = found.get("published") or {}
     difference = found.get("heard_minus_unheard") or {}
-    return StudentSummary(
-        str(found["student"]["name"]),
-        f"{found['dataset']['name']} {found['dataset']['version']}",
-        str(found.get("protocol", "standard")),
-        str(found.get("timing", "grid")),
-        tuple(_split(name, split, predictions) for name, split in found["splits"].items()),
-        None if difference.get("value") is None else Interval.from_json(difference),
-        {str(k): float(v) for k, v in published.get("mean_auc", {}).items()},
-        str(published.get("note", "")),
-        Counter(f"{item['stage']}: {item['error']}" for item in found.get("dropped", ())),
-    )
+    dataset = f"{found['dataset']['name']} {found['dataset']['version']}"
+    modes = str(found.get("protocol", "standard")), str(found.get("timing", "grid"))
+    splits = tuple(_split(name, split, predictions) for name, split in found["splits"].items())
+    gap = None if difference.get("value") is None else Interval.from_json(difference)
+    means = {str(k): float(v) for k, v in published.get("mean_auc", {}).items()}
+    dropped = Counter(f"{item['stage']}: {item['error']}" for item in found.get("dropped", ()))
+    name, note = str(found["student"]["name"]), str(published.get("note", ""))
+    return StudentSummary(name, dataset, *modes, splits, gap, means, note, dropped)
 
 
 def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) -> SplitResult:

@@ -282,18 +282,12 @@ def evaluate(
     for split, p in predictions.items():
         scores[split] = score(split, p.labels, p.scores, p.identities, *how, temperature)
         centre_bucket[split] = score(split, p.labels, p.centre_scores, p.identities, *how)
-    return Evaluation(
-        {"name": student.name, "sha256": student.sha256},
-        {"name": data.name, "version": data.version},
-        config.protocol,
-        config.timing,
-        scores,
-        student_scores.difference(*scores.values()) if len(scores) == len(VALIDATION) else None,
-        predictions,
-        str(choose_part(config, student.windows)),
-        temperature,
-        centre_bucket,
-    )
+    gap = student_scores.difference(*scores.values()) if len(scores) == len(VALIDATION) else None
+    model = {"name": student.name, "sha256": student.sha256}
+    source = {"name": data.name, "version": data.version}
+    heard = str(choose_part(config, student.windows))
+    found = scores, gap, predictions, heard, temperature, centre_bucket
+    return Evaluation(model, source, config.protocol, config.timing, *found)
 
 
 def _predict(

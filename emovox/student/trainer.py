@@ -156,15 +156,12 @@ class Trainer:
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield samples and targets on the device; collect tracks that cannot be read."""
         size = max(1, self.config.batch_size // self.processes.count)
-        bar = tqdm(
-            load_batches(segments, positions, size, self.config.workers),
-            desc=f"epoch {self.epoch + 1}/{self.config.epochs} {task}",
-            total=math.ceil(len(positions) / size),
-            unit=" batches",
-            disable=None if self.processes.is_main else True,  # None: unless stderr is a terminal
-            leave=False,
-        )
-        for batch in bar:
+        batches = load_batches(segments, positions, size, self.config.workers)
+        title = f"epoch {self.epoch + 1}/{self.config.epochs} {task}"
+        total = math.ceil(len(positions) / size)
+        disable = None if self.processes.is_main else True  # None: unless stderr is a terminal
+        shown = {"unit": " batches", "disable": disable, "leave": False}
+        for batch in tqdm(batches, title, total, **shown):
             self.failures |= {failure.track_id: failure for failure in batch.failures}
             if isinstance(segments, TrainSegments) and len(batch.samples) < size:
                 last = batch.failures[-1]

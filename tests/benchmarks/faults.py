@@ -38,7 +38,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.store import read_table
+from emovox.dataset.reader import load
+from emovox.dataset.store import read_rows
 from emovox.media import faces
 from emovox.teacher import Teacher, load_teacher
 
@@ -375,8 +376,8 @@ def expected_rows(decoded: Decoded, teacher: Teacher) -> list[tuple[float, ...]]
 def written_rows(out: Path) -> dict[str, list[tuple[float, ...]]]:
     """The same of every track of the dataset."""
     rows: dict[str, list[tuple[float, ...]]] = collections.defaultdict(list)
-    for split in schema.SPLITS:
-        where, what = (read_table(out, name, split) for name in ("faces", "frames"))
+    for split in load(out).splits:
+        where, what = (read_rows(out / schema.table_file(t, split)) for t in ("faces", "frames"))
         columns = [where["track_id"], where["frame_index"], where["pts_ms"], where["sharpness"]]
         for values in zip(*(c.to_pylist() for c in columns), *logit_lists(what), strict=True):
             rows[values[0]].append(values[1:])
