@@ -111,9 +111,8 @@ def fit(net: Network, tensors: dict[str, Tensor], where: str) -> None:
     ]
     if misfits:
         more = f", and {len(misfits) - 3} more" if len(misfits) > 3 else ""
-        raise InputError(
-            f"{where}: the weights do not fit {net.architecture}: {'; '.join(misfits[:3])}{more}"
-        )
+        shown = "; ".join(misfits[:3])
+        raise InputError(f"{where}: the weights do not fit {net.architecture}: {shown}{more}")
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise InputError(f"{where}: {bad[0]} has weights that are not finite")
     net.load_state_dict(tensors, strict=False)
@@ -138,9 +137,8 @@ def _network(
 ) -> AnyNetwork:
     found = header.get("architecture", "none")
     if found not in architectures:
-        raise InputError(
-            f"{path}: architecture is {found!r}, expected one of {', '.join(architectures)}"
-        )
+        known = ", ".join(architectures)
+        raise InputError(f"{path}: architecture is {found!r}, expected one of {known}")
     make_config, make_network = architectures[found]
     try:
         outputs = outputs_of(header)

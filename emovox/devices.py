@@ -40,9 +40,8 @@ def resolve_device(device: str) -> str:
         raise ConfigError(f"device {device!r} is not one of auto, cpu, cuda, cuda:N")
     num_devices = _torch().cuda.device_count()
     if int(index or 0) >= num_devices:
-        raise ConfigError(
-            f"device {device!r}: torch sees {num_devices} CUDA devices; use --device cpu"
-        )
+        fact = f"torch sees {num_devices} CUDA devices"
+        raise ConfigError(f"device {device!r}: {fact}; use --device cpu")
     return device
 
 

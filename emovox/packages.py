@@ -87,9 +87,8 @@ def missing_package(error: ModuleNotFoundError, subject: str) -> MissingPackageE
 
 def _missing(module: str, extra: str, subject: str) -> MissingPackageError:
     package = EXTRAS[extra][module]
-    return MissingPackageError(
-        f"{subject}: {package} is not installed; run: pip install 'emovox[{extra}]'"
-    )
+    command = f"pip install 'emovox[{extra}]'"
+    return MissingPackageError(f"{subject}: {package} is not installed; run: {command}")
 
 
 def software(*distributions: str) -> dict[str, Any]:

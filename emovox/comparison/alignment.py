@@ -34,9 +34,8 @@ class Side:
         self.path = path
         self.dataset: Dataset = load(path)
         tables = [self.dataset.tracks[split] for split in self.dataset.splits]
-        self.tracks = pa.concat_tables(
-            [self.dataset.columns.tracks.empty_table(), *tables]
-        ).combine_chunks()
+        empty = self.dataset.columns.tracks.empty_table()
+        self.tracks = pa.concat_tables([empty, *tables]).combine_chunks()
         numbers = [schema.SPLITS.index(split) for split in self.dataset.splits]
         self.split = np.repeat(np.array(numbers, int), [table.num_rows for table in tables])
         self.ids = self.tracks["track_id"]

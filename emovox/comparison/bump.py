@@ -30,9 +30,8 @@ def find_bump(pair: Pair, changes: list[Change], files: list[str]) -> Bump:
     if before is None:
         return Bump(level, reasons, None, None)
     least = _next(before, level)
-    return Bump(
-        level, reasons, ".".join(map(str, least)), None if after is None else after >= least
-    )
+    enough = None if after is None else after >= least
+    return Bump(level, reasons, ".".join(map(str, least)), enough)
 
 
 def _other_teacher(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None) -> bool:

@@ -70,9 +70,8 @@ def render_card(
     from jinja2 import Environment, PackageLoader, StrictUndefined  # slow to import
 
     blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
-    environment = Environment(
-        loader=PackageLoader("emovox.dataset"), undefined=StrictUndefined, **blocks
-    )
+    loader = PackageLoader("emovox.dataset")
+    environment = Environment(loader=loader, undefined=StrictUndefined, **blocks)
     environment.filters["commas"] = "{:,}".format
     environment.filters["json"] = partial(json.dumps, ensure_ascii=False)  # JSON is valid YAML
     return environment.get_template("card.md").render(

@@ -41,9 +41,8 @@ def _list(items: Schema) -> Schema:
 
 def _names(**limits: int) -> Schema:
     """Return the schema of a list of names of emotions or values."""
-    return (
-        _list({"type": "string", "pattern": f"^{NAME.pattern}$"}) | {"uniqueItems": True} | limits
-    )
+    name = {"type": "string", "pattern": f"^{NAME.pattern}$"}
+    return _list(name) | {"uniqueItems": True} | limits
 
 
 TEACHER = _open(name=TEXT, sha256=MAYBE_SHA256)

@@ -254,9 +254,8 @@ class Dataset:
     def check_split(self, split: str) -> None:
         """Raise ConfigError if a split has no rows."""
         if split not in self.splits:
-            raise ConfigError(
-                f"{self.path}: split {split!r} not found; pass one of {', '.join(self.splits)}"
-            )
+            known = ", ".join(self.splits)
+            raise ConfigError(f"{self.path}: split {split!r} not found; pass one of {known}")
 
     def _find(self, track_id: str) -> tuple[str, int]:
         try:

@@ -60,9 +60,8 @@ def description(name: str) -> str:
 
 
 def _table(*names: str, nullable: Collection[str] = NULLABLE) -> pa.Schema:
-    return pa.schema(
-        [pa.field(name, COLUMNS[_pattern(name)][0], name in nullable) for name in names]
-    )
+    fields = [pa.field(name, COLUMNS[_pattern(name)][0], name in nullable) for name in names]
+    return pa.schema(fields)
 
 
 FACES = _table(

@@ -68,9 +68,8 @@ def embed(
     if not config.teacher and weights.sha256 != manifest["teacher"]["sha256"]:
         raise InputError(f"teacher {weights.name}: differs from that of {root}; pass --teacher")
     mirror = provenance.get("config", {}).get("mirror", False)
-    teacher = load_teacher(
-        config.teacher or weights.name, config.device, config.precision, mirror=mirror
-    )
+    chosen = config.teacher or weights.name
+    teacher = load_teacher(chosen, config.device, config.precision, mirror=mirror)
     count_outputs(teacher, embeddings=True)
     with tempfile.TemporaryDirectory(dir=root, prefix=".embeddings-") as folder:
         entries = _write_tables(root, Path(folder), manifest, config, teacher)

@@ -24,10 +24,8 @@ def label_videos(
     rows = [f"video/{name}/00000,{name},video,,\n" for name in names]
     csv, out = folder / "tracks.csv", folder / "dataset"
     csv.write_text("".join(["track_id,video,identity,start,end\n", *rows]), encoding="utf-8")
-    config = BuildConfig(
-        "table", folder, out, teacher, table=csv, device=device, precision=precision, jobs=num_jobs
-    )
-    build_dataset(config)
+    runtime: dict[str, Any] = {"device": device, "precision": precision, "jobs": num_jobs}
+    build_dataset(BuildConfig("table", folder, out, teacher, table=csv, **runtime))
     dropped = read_rows(out / schema.DROPPED_FILE).to_pylist()
     track_ids = [f"video/{name}/00000" for name in names]
     return load(out), track_ids, {row["track_id"]: row for row in dropped}

@@ -158,9 +158,8 @@ class _Labels:
         labelled = given if frames is None else frames
         # Names of the tables that the dataset gets; numbers per embedding, 0 without embeddings.
         self.tables, self.embedding_size = _find_tables(frames)
-        self.outputs = Outputs.of(
-            config.emotions or _find_emotions(labelled), config.values or _names(labelled, "value_")
-        )
+        values = config.values or _names(labelled, "value_")
+        self.outputs = Outputs.of(config.emotions or _find_emotions(labelled), values)
         self._columns = schema.columns(self.outputs)
         self._output = _read_outputs(labelled, self._columns, config.label_logit)
         if frames is None:

@@ -105,9 +105,8 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
     if config.embeddings and teacher.path.suffix == ".onnx":
         raise ConfigError(f"{teacher.path}: ONNX files give no embeddings; leave out --embeddings")
     corpus = read_corpus(config.layout, config.root, config.table, config.meta)
-    assigned = assign(
-        corpus, config.splits, config.meta, config.unheard_fraction, config.heard_fraction
-    )
+    fractions = config.unheard_fraction, config.heard_fraction
+    assigned = assign(corpus, config.splits, config.meta, *fractions)
     check_contents(corpus)
     if not corpus.tracks:
         reasons = ", ".join(f"{n} x {why}" for why, n in count_reasons(corpus.dropped).items())

@@ -63,9 +63,8 @@ def build_dataset(
     if engine is None and config.engine == "ray":
         from emovox.labelling.cluster import RayEngine
 
-        engine = cluster = RayEngine(
-            config.ray_address, config.actor_cpus, config.actor_gpus, config.jobs
-        )
+        actor = config.actor_cpus, config.actor_gpus
+        engine = cluster = RayEngine(config.ray_address, *actor, config.jobs)
         resolve = cluster.resolve
     plan = make_plan(config, resolve)
     try:

@@ -56,9 +56,8 @@ def random_folds(num_utterances: int, num_folds: int = NUM_FOLDS, seed: int = 0)
     there are fewer utterances than folds.
     """
     if num_utterances < num_folds:
-        raise InputError(
-            f"{num_utterances} utterances are too few for {num_folds} folds; pass fewer --folds"
-        )
+        fact = f"{num_utterances} utterances are too few for {num_folds} folds"
+        raise InputError(f"{fact}; pass fewer --folds")
     order = np.random.default_rng(seed).permutation(num_utterances)
     # Rounds halves up, unlike numpy's round.
     ends = np.floor(np.linspace(0, num_utterances, num_folds + 1) + 0.5).astype(int)

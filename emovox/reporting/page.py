@@ -75,9 +75,8 @@ def render(report: Report) -> str:
     environment.filters |= {"percent": percent, "duration": _length}
     emotions = report.aggregates.emotions
     colours = {"light": colours_of(emotions), "dark": colours_of(emotions, dark=True)}
-    style = environment.get_template("report.css").render(
-        colours, per_style=PER_STYLE, charts=charts
-    )
+    style_sheet = environment.get_template("report.css")
+    style = style_sheet.render(colours, per_style=PER_STYLE, charts=charts)
     script = environment.get_template("report.js").render()
     policy = POLICY.format(script=_digest(script), style=_digest(style))
     return environment.get_template("report.html").render(

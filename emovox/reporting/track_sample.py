@@ -126,12 +126,9 @@ def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
 def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
     """Yield rows of notable tracks with the reason: the best of each kind, the second best, ..."""
     lengths = tracks["n_frames"].to_numpy()
-    kinds = {
-        f"strongest {emotion}": tracks[f"max_{emotion}"].to_numpy() for emotion in dataset.emotions
-    }
-    kinds["changes most often"] = np.concatenate(
-        [_changes(dataset.to_numpy(split)[0], dataset.tracks[split]) for split in dataset.splits]
-    )
+    kinds = {f"strongest {e}": tracks[f"max_{e}"].to_numpy() for e in dataset.emotions}
+    splits = ((dataset.to_numpy(split)[0], dataset.tracks[split]) for split in dataset.splits)
+    kinds["changes most often"] = np.concatenate([_changes(*each) for each in splits])
     kinds["longest"] = lengths
     gaps = tracks["n_expected"].to_numpy() - lengths
     kinds["most gaps"] = np.where(gaps > 0, gaps, np.nan)

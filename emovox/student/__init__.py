@@ -90,7 +90,6 @@ def load_student(
     net = load_weights(weights, student_checkpoint.load, released_student.read)
     student = TorchStudent(weights.name, weights.sha256, net, device, precision)
     if not weights.is_released:
-        student.windows, student.prior = student_checkpoint.read_hearing(
-            weights.path, len(student.emotions)
-        )
+        hearing = student_checkpoint.read_hearing(weights.path, len(student.emotions))
+        student.windows, student.prior = hearing
     return student

@@ -86,9 +86,8 @@ def find_clips(dataset: Dataset, track_ids: Sequence[str], root: Path) -> Scan:
 def check_root(root: Path) -> None:
     """Raise InputError if the folder of audio is missing."""
     if not root.is_dir():
-        raise InputError(
-            f"{root}: folder not found; pass the folder of the tracks' audio as --audio"
-        )
+        advice = "pass the folder of the tracks' audio as --audio"
+        raise InputError(f"{root}: folder not found; {advice}")
 
 
 def read_utterance(

@@ -312,9 +312,8 @@ def _label_videos(
     """Run the teacher on the files with pictures; return those in which it found faces."""
     if not (videos := list(filter(_has_pictures, paths))):
         return {}
-    dataset, track_ids, dropped = label_videos(
-        videos, str(config.teacher), folder, config.device, config.precision, config.jobs
-    )
+    runtime = config.device, config.precision, config.jobs
+    dataset, track_ids, dropped = label_videos(videos, str(config.teacher), folder, *runtime)
     rows = (row for split in dataset.splits for row in dataset.tracks[split].to_pylist())
     lengths = {row["track_id"]: (row["duration_ms"] or 0) / 1000 for row in rows}
     found = {}

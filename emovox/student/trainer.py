@@ -66,9 +66,8 @@ class Trainer:
             set_compile_cache()
             self.forward = torch.compile(self.forward)  # type: ignore[assignment]
         rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
-        self.optimizer = torch.optim.SGD(
-            self.model.parameters(), rate, momentum, weight_decay=decay
-        )
+        weights = self.model.parameters()
+        self.optimizer = torch.optim.SGD(weights, rate, momentum, weight_decay=decay)
         self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on `choose_on`
         self.failures: dict[str, Dropped] = {}  # tracks that could not be read during the training
 
