@@ -42,7 +42,6 @@ def _other_teacher(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None)
 
 
 def _counted(changes: list[Change], level: str) -> list[str]:
-    """Return a reason per table that has changes of a level."""
     found: dict[str, list[str]] = {}
     for change in changes:
         if change.bump == level and change.count:

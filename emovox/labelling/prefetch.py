@@ -4,7 +4,7 @@ import errno
 from collections import deque
 from collections.abc import Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from itertools import groupby
 from pathlib import Path
 
@@ -16,7 +16,7 @@ AHEAD = 2  # sources fetched before they are needed
 OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # faults of this machine
 
 
-class Sources:
+class Sources(AbstractContextManager["Sources"]):
     """Local paths of the media of tracks; ask for them in the order of the tracks.
 
     Local media stay where they are. A remote file is kept until a track needs the next one, so
@@ -28,9 +28,6 @@ class Sources:
         self._next = iter([next(same) for _, same in groupby(tracks, lambda track: track.source)])
         self._fetched: deque[tuple[str, ExitStack, Future[Path]]] = deque()
         self._threads = ThreadPoolExecutor(AHEAD)
-
-    def __enter__(self) -> "Sources":
-        return self
 
     def __exit__(self, *exception: object) -> None:
         self._threads.shutdown(cancel_futures=True)

@@ -1,5 +1,6 @@
 """Features of utterances: outputs of a student or of openSMILE on sound, of a teacher on faces."""
 
+import importlib.util
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -105,6 +106,11 @@ def audio_features(
             rows[STUDENT] += [*student(heard)]
     found.values = {name: np.stack(values) for name, values in rows.items() if values}
     return found
+
+
+def has_opensmile() -> bool:
+    """Return True if the extra `opensmile` is installed."""
+    return importlib.util.find_spec("opensmile") is not None
 
 
 def egemaps() -> Callable[[Samples], np.ndarray]:

@@ -4,7 +4,6 @@ Each utterance is scored as a whole: a student hears one window of all its sound
 a softmax then predict its label from the logits, as in the paper's external evaluation.
 """
 
-import importlib.util
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,7 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing import classifiers, features
 from emovox.probing.classifiers import Classifier, FeatureScores
 from emovox.probing.corpora import SpeechCorpus, read_speech_corpus
-from emovox.probing.features import EGEMAPS, STUDENT, TEACHER, kind_of_model
+from emovox.probing.features import EGEMAPS, STUDENT, TEACHER, has_opensmile, kind_of_model
 from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
@@ -120,7 +119,7 @@ def _extract(
     classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
     probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
     smile, legacy = None, config.protocol == LEGACY
-    if importlib.util.find_spec("opensmile") and not legacy:
+    if has_opensmile() and not legacy:
         smile = features.egemaps()
         probes.append(baseline)
     else:

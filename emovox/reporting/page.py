@@ -92,6 +92,13 @@ def as_script_json(content: Any) -> Markup:
 
 def _context(report: Report) -> dict[str, Any]:
     found = report.aggregates
+    track_data = {
+        "emotions": list(found.emotions),
+        "step": report.dataset.step,
+        "levels": LEVELS,
+        "media": report.media is not None,
+        "tracks": [pack(track, found.emotions) for track in report.tracks],
+    }
     return vars(report) | {
         "emotions": found.emotions,
         "value_rows": _value_rows(found),
@@ -102,15 +109,7 @@ def _context(report: Report) -> dict[str, Any]:
         "charts": page_charts,
         "probe_rows": probe_rows,
         "rule": RULE,
-        "track_data": as_script_json(
-            {
-                "emotions": list(found.emotions),
-                "step": report.dataset.step,
-                "levels": LEVELS,
-                "media": report.media is not None,
-                "tracks": [pack(track, found.emotions) for track in report.tracks],
-            }
-        ),
+        "track_data": as_script_json(track_data),
         "media_data": [
             as_script_json({"sound": m.sound, "pictures": m.pictures}) for m in report.media or ()
         ],

@@ -204,10 +204,8 @@ def roc_figure(found: SplitResult) -> PageFigure:
 
 def losses_figure(training: Sequence[Mapping[str, Any]]) -> PageFigure:
     """Show the losses of each epoch of a training."""
-    records = [
-        [r[name] if isinstance(r.get(name), int | float) else np.nan for name in LOSSES]
-        for r in training
-    ]
+    values = ([record.get(name) for name in LOSSES] for record in training)
+    records = [[x if isinstance(x, int | float) else np.nan for x in row] for row in values]
     names, epochs = [name.removesuffix("_loss") for name in LOSSES], range(1, len(training) + 1)
 
     def draw(axes: Any) -> None:
