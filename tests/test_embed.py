@@ -116,6 +116,23 @@ def test_another_corpus_is_refused(plain: Path, tmp_path: Path) -> None:
     assert before == {p: p.read_bytes() for p in plain.rglob("*") if p.is_file()}
 
 
+def test_another_video_of_the_same_times_is_refused(corpus: Path, tmp_path: Path) -> None:
+    out = build(corpus, tmp_path / "built")
+    noise = np.random.default_rng(0).integers(0, 256, (40, 224, 224, 3), np.uint8)
+    for clip in CLIPS:
+        write_clip(tmp_path / f"other/mp4/{clip}.mp4", noise)
+    with pytest.raises(InputError, match=r"id00001/video/00001: .* pictures differ"):
+        emovox.embed(out, root=tmp_path / "other", jobs=1)
+
+
+def test_datasets_of_different_embeddings_are_compared(corpus: Path, tmp_path: Path) -> None:
+    old = build(corpus, tmp_path / "old", embeddings=True)
+    engine = InlineEngine(FakeTeacher())
+    new = build(corpus, tmp_path / "new", embeddings=True, engine=engine)
+    found = emovox.diff(old, new)
+    assert found.embeddings_changed == found.frames.common > 0
+
+
 def test_damaged_datasets_and_other_teachers_are_refused(
     corpus: Path, plain: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

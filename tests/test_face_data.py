@@ -13,12 +13,12 @@ from test_ferplus import write_ferplus
 from test_training import QUICK, weights
 
 from emovox.emotions import EMOTIONS, Outputs
-from emovox.errors import InputError
+from emovox.errors import ConfigError, InputError
 from emovox.teacher import ferplus, load_teacher
 from emovox.teacher.evaluation import evaluate_teacher
 from emovox.teacher.face_data import TEST, TRAIN, VALIDATION, read_faces
 from emovox.teacher.teacher_scores import score
-from emovox.teacher.training import train_epochs
+from emovox.teacher.training import train_epochs, train_teacher
 from emovox.testing import FakeTeacher
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -173,6 +173,9 @@ def test_a_table_has_labels_or_votes(tmp_path: Path) -> None:
         ("path,label\na.png,happy\nb.png,happy\n", "1 emotions; use 2 to 64"),
         ("path,label,split\na.png,happy,train\nb.png,sad,dev\n", "split 'dev' is not one of"),
         ("path,label,split\na.png,happy,x\nb.png,sad,x\n", "split 'x' is not one of"),
+        ("path,label,split\na.png,happy,val\nb.png,sad,\n", "b.png: split '' is not one of"),
+        ("path,labels\na.png,happy\nb.png,sad\n", "needs a column label, or else"),
+        ("path,label,vote_sad\na.png,happy,1\nb.png,sad,1\n", "needs a column label, or else"),
         ("path,vote_happy,vote_sad\na.png,1,many\n", "Unable to parse string"),
         ("path,vote_happy,vote_sad\na.png,1,-1\n", "a number of votes is negative"),
         ("path,label\na.png,1\nb.png,9\n", "label 9 is not one of 1, 2, 3"),
@@ -189,7 +192,9 @@ def test_a_table_that_is_not_valid_is_an_error(tmp_path: Path, rows: str, words:
 @pytest.mark.parametrize("name", ["../a.png", "/etc/hosts", "missing.png", "faces.csv"])
 def test_an_image_that_cannot_be_read_is_an_error(tmp_path: Path, name: str) -> None:
     table = write_table(tmp_path, f"path,label,split\n{name},happy,train\nb.png,sad,train\n")
-    with pytest.raises(InputError, match=r"faces\.csv|a path below|cannot be read|not an image"):
+    with pytest.raises(
+        InputError, match=r"faces\.csv|relative path below|cannot be read|not an image"
+    ):
         read_faces(table, TRAIN, 48)
 
 
@@ -234,3 +239,48 @@ def test_real_faces_as_folders_are_the_same(real_data: Path, tmp_path: Path) -> 
     assert faces.outputs == expected.outputs and len(faces) == len(expected)
     one_hot = {n: (i, np.eye(8)[np.argmax(t)].tolist()) for n, (i, t) in by_name(expected).items()}
     assert by_name(faces) == one_hot
+
+
+def test_a_small_first_image_leaves_the_others_large(tmp_path: Path) -> None:
+    write_image(tmp_path / "train/happy/a.png", 90, (2, 2))
+    for part in ("train", "val"):
+        write_image(tmp_path / part / "sad/b.png", 90, (64, 60))
+    assert read_faces(tmp_path, TRAIN, 48).images.shape[1:] == (48, 48)
+
+
+def test_a_jpeg_that_ends_inside_the_picture_is_an_error(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0).integers(0, 256, (48, 48), np.uint8)
+    for part in ("train/happy", "train/sad", "val/sad"):
+        write_image(tmp_path / part / "a.png")
+    data = cv2.imencode(".jpg", noise)[1].tobytes()
+    (tmp_path / "train/sad/b.jpg").write_bytes(data[: len(data) // 2])
+    with pytest.raises(InputError, match=r"sad/b\.jpg: ends inside the picture"):
+        read_faces(tmp_path, TRAIN, 48)
+
+
+def test_labels_of_tables_that_pandas_wrote(tmp_path: Path) -> None:
+    """Numbers beside empty cells are written as 1.0."""
+    rows = "path,label,split\na.png,1.0,train\nb.png,,train\nc.png,2.0,train\na.png,1,val\n"
+    faces = read_faces(write_table(tmp_path, rows), TRAIN, 48, unlabelled=True)
+    assert faces.outputs.emotions == ("surprise", "fear")
+    assert faces.targets.tolist() == [[1, 0], [0, 0], [0, 1]]
+
+
+def test_either_spelling_of_unlabelled(tmp_path: Path) -> None:
+    for name in ("happy", "sad", "unlabeled"):
+        write_image(tmp_path / "train" / name / "a.png")
+        write_image(tmp_path / "val" / name / "a.png")
+    assert read_faces(tmp_path, TRAIN, 48).outputs.emotions == ("happiness", "sadness")
+
+
+def test_recall_of_an_emotion_that_never_occurs_is_not_a_number(tmp_path: Path) -> None:
+    for place in ("train/happy", "train/sad", "test/sad"):
+        write_image(tmp_path / place / "a.png")
+    summary = evaluate_teacher(FakeTeacher(), tmp_path).summary()
+    assert "nan" not in summary and "happiness                        -         -  never" in summary
+
+
+def test_options_of_distillation_need_a_teacher(tmp_path: Path) -> None:
+    for options in ({"distill": "online"}, {"distill_weight": 0.9}):
+        with pytest.raises(ConfigError, match="distill: no teacher to learn from"):
+            train_teacher(tmp_path, tmp_path / "out", **options)

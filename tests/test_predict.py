@@ -141,6 +141,8 @@ def test_bad_files_are_listed_and_others_scored(student: Path, noise: Path, tmp_
     [
         ([], "no files"),
         (["{noise}", "--out", "rows.xlsx"], ".parquet"),
+        (["{noise}", "--out", "none/rows.csv"], "none: folder not found"),
+        (["{noise}", "--whole", "--seconds", "2"], "leave out seconds and hop"),
         (["{noise}", "--seconds", "0.5"], "must be 1 to 10"),
         (["{noise}", "--hop", "0"], "at least 0.01"),
         (["{noise}", "--student", "unknown"], "unknown"),
@@ -331,6 +333,19 @@ def test_a_network_is_needed(student: Path, noise: Path) -> None:
         predict(noise, student="none", teacher="none")
     with pytest.raises(CheckError, match=r"noise\.wav: no pictures; pass a --student"):
         predict(noise, student="none")
+
+
+def test_csv_on_stdout_is_that_of_a_file(
+    student: Path, noise: Path, tmp_path: Path, in_process: None
+) -> None:
+    """In both, a number of faces beside a missing one is an integer."""
+    video = write_track(tmp_path, plan_demo(DemoConfig(1, 1, 1, 2.0, 2.5))[0])
+    arguments = [video, noise, "--student", student, "--jobs", "1"]
+    result = emovox(*arguments, "--format", "csv")
+    emovox(*arguments, "--out", tmp_path / "rows.csv")
+    assert result.stdout == (tmp_path / "rows.csv").read_text()
+    faces = {row["faces"] for row in csv.DictReader(result.stdout.splitlines())}
+    assert "" in faces and all(value.isdecimal() for value in faces - {""})
 
 
 def test_csv_on_stdout(student: Path, noise: Path) -> None:

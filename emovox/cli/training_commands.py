@@ -185,17 +185,17 @@ def predict(media: tuple[Path, ...], out: Path | None, form: str, **options: Any
     JSON lines or CSV on stdout. Files that cannot be used are listed on stderr, and the exit code
     is 1.
     """
-    from emovox.student.prediction import check_suffix, predict
+    from emovox.student.prediction import check_output, predict
 
     if out is not None:
-        check_suffix(out)
+        check_output(out)
     result = predict(media, **given(options))
     for line in result.problems:
         _say(f"emovox: {line}")
     if out is not None:
         result.write(out)
     elif form == "csv":
-        click.echo(result.to_pandas().to_csv(index=False), nl=False)
+        result.write_csv(sys.stdout.buffer)
     else:
         for record in result:
             _echo_json(record)

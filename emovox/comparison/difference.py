@@ -274,8 +274,8 @@ def _flips(old: pa.Table, new: pa.Table, column: str) -> list[dict[str, str]]:
 def _count_changed(pair: Pair, table: str) -> int | None:
     if not (pair.old.has(table) and pair.new.has(table)):
         return None
-    blocks = pair.blocks(table)
-    return sum(int((block.old != block.new).any(axis=0).sum()) for block in blocks)
+    rows = ((block.old, block.new) for block in pair.blocks(table))  # embeddings differ in length
+    return sum(int((a != b).any(0).sum()) if len(a) == len(b) else a.shape[1] for a, b in rows)
 
 
 def _changed_files(pair: Pair) -> list[str]:

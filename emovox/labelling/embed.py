@@ -24,7 +24,7 @@ from emovox.dataset.writer import write_documents, write_manifest
 from emovox.errors import InputError, TrackError
 from emovox.labelling.build_config import EmbedConfig
 from emovox.labelling.teacher_client import count_outputs
-from emovox.media.faces import Box, cut, resize
+from emovox.media.faces import Box, cut, resize, sharpness
 from emovox.media.images import ImageTrack
 from emovox.media.video import Deadline, VideoTrack
 from emovox.teacher import Teacher, find_teacher, load_teacher
@@ -135,7 +135,9 @@ def _read_crops(
             row = wanted.get(frame.index)
             if row and abs(frame.pts * 1000 - row["pts_ms"]) < TOLERANCE:
                 box = Box(*(row[f"box_{side}"] for side in "xywh"))
-                crops.append(resize(cut(frame.image, box), size))
+                face = cut(frame.image, box)
+                if np.isclose(sharpness(face), row["sharpness"], rtol=0.25, atol=1):
+                    crops.append(resize(face, size))  # not the face of another video
     except TrackError as error:
         raise InputError(f"{track_id}: {error.error}: {error.message}") from error
     if len(crops) != len(wanted):

@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import av
 import numpy as np
@@ -89,18 +89,24 @@ class Predictions:
     def write(self, path: str | os.PathLike[str]) -> None:
         """Write a CSV, JSON lines or Parquet file, by its suffix; ConfigError for another one."""
         path = Path(path)
-        check_suffix(path)
+        check_output(path)
         with replace_file(path) as temporary, temporary.open("wb") as file:  # any name
             if path.suffix == ".parquet":
                 pq.write_table(self.table, file)
             elif path.suffix == ".csv":
-                pyarrow.csv.write_csv(self.table, file)
+                self.write_csv(file)
             else:
                 file.writelines(json.dumps(record).encode() + b"\n" for record in self)
 
+    def write_csv(self, file: IO[bytes]) -> None:
+        """Write CSV to an open file."""
+        pyarrow.csv.write_csv(self.table, file)
 
-def check_suffix(path: Path) -> None:
+
+def check_output(path: Path) -> None:
     """Raise ConfigError unless predictions can be written to a file with this name."""
+    if not path.parent.is_dir():
+        raise ConfigError(f"{printable(str(path.parent))}: folder not found; create it first")
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{printable(str(path))}: must end in one of {', '.join(SUFFIXES)}")
 
@@ -153,7 +159,7 @@ def predict(
         if not path.is_file():
             problem = "is a folder; pass the files in it" if path.is_dir() else "not found"
             raise InputError(f"{printable(str(path))}: {problem}")
-    heard = seen = None
+    heard = seen = student = None
     if config.student != NONE:
         student = load_student(config.student, config.device, config.precision)
         heard = _Network("student", Outputs(student.emotions), config, student)
@@ -161,15 +167,18 @@ def predict(
         weights = find_teacher(str(config.teacher))
         temperature = read_temperature(weights.path)
         seen = _Network("teacher", weights.read_outputs(), config, temperature=temperature)
+    if not heard and config.prior == "uniform":
+        raise ConfigError("prior 'uniform': corrects a student; leave it out")
     if not (heard or seen):
         raise ConfigError("student and teacher are both 'none'; pass one of them")
+    part = choose_part(config, student.windows if student else Windows())
     columns = prediction_schema(*(each.outputs if each else None for each in (heard, seen)))
     problems: list[str] = []
     with tempfile.TemporaryDirectory(prefix="emovox-predict-") as folder:
         videos = _label_videos(files, config, Path(folder), problems) if seen else {}
         tables = []
         for path in files:
-            found = _predict_one(path, heard, seen, videos.get(path), config, problems)
+            found = _predict_one(path, heard, seen, videos.get(path), part, problems)
             missing = [None] * len(found.get("start", ()))
             values = ((found.get(f.name, missing), f.type) for f in columns)  # NaN is missing
             arrays = [pa.array(value, kind, from_pandas=True) for value, kind in values]
@@ -245,12 +254,11 @@ def _predict_one(
     heard: _Network | None,
     seen: _Network | None,
     video: _Video | None,
-    config: PredictConfig,
+    part: Windows | str,
     problems: list[str],
 ) -> dict[str, Any]:
     """Return the columns of one file; nothing if it has no sound and no labelled pictures."""
     student = heard.student if heard else None
-    part = choose_part(config, student.windows if student else Windows())
     duration, found = video.duration if video else 0.0, {}
     starts, ends = _spans(duration, part)
     if heard is not None and student is not None:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from emovox.errors import ConfigError
 from emovox.media.spectrogram import SAMPLE_RATE, num_samples
 from emovox.student.student_config import FRAMES_PER_SECOND, EvaluateConfig, PredictConfig
 
@@ -43,6 +44,8 @@ class Windows:
 
 
 def choose_part(config: EvaluateConfig | PredictConfig, trained: Windows) -> Windows | str:
-    """Return what a student hears: the windows of its training, changed by some options."""
+    """Return what a student hears; ConfigError for other options of windows beside `whole`."""
+    if config.whole and (config.seconds or config.hop):
+        raise ConfigError("whole: hears all sound at once; leave out seconds and hop")
     seconds = config.seconds or trained.seconds
     return WHOLE if config.whole else Windows(seconds, config.hop, trained.pool)

@@ -77,6 +77,7 @@ class TeacherEvaluation:
                 note = f"of {counts[emotion]:,}" if counts[emotion] else "never occurs"
             is_number = "nats" in label or name.startswith("rmse")
             shown = [f"{v:.4f}" if is_number else f"{100 * v:.2f} %" for v in values]
+            shown = [v.replace("nan %", "-") for v in shown]  # an emotion that never occurs
             lines.append(f"{label:<26}{shown[0]:>10}{shown[1]:>10}  {note}".rstrip())
         return "\n".join(lines)
 

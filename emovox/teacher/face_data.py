@@ -40,7 +40,7 @@ SPLITS = {
 }
 HELD_OUT = 0.1  # fraction of the faces that becomes a part which the data lacks
 IMAGES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
-UNLABELLED = "unlabelled"  # folder or label of faces without a label
+UNLABELLED = ("unlabelled", "unlabeled")  # folders or labels of faces without a label
 # By the number of a label: of AffectNet, from 0 (8 to 10 are no emotions), and of RAF-DB, from 1.
 AFFECTNET = ["neutral", "happiness", "sadness", "surprise", "fear", "disgust", "anger", "contempt"]
 RAF_DB = ["surprise", "fear", "disgust", "happiness", "sadness", "anger", "neutral"]
@@ -52,7 +52,7 @@ def read_faces(
     """Read the labelled faces of a part, with `unlabelled` also those without a label.
 
     Names of emotions and values are those in the whole data. Images become squares of `size`
-    pixels, or of the side of the first image if that is less.
+    pixels, or of the longest side among the first 100 images if that is less.
 
     Raises:
         ConfigError: unknown part.
@@ -82,7 +82,8 @@ def read_faces(
     if not chosen.any():
         raise InputError(f"{path}: no labelled faces of {part}; found {dict(Counter(parts))}")
     names = tuple(table["path"][chosen])
-    side, weights = min(size, max(files.read_image(names[0]).shape)), np.array(GREY_WEIGHTS, "f4")
+    largest = max(max(files.read_image(name).shape) for name in names[:100])  # a sample
+    side, weights = min(size, largest), np.array(GREY_WEIGHTS, "f4")
 
     def read_image(name: str) -> np.ndarray:
         image = files.read_image(name)
@@ -98,11 +99,14 @@ def read_faces(
 def _targets(table: pd.DataFrame) -> tuple[Outputs, np.ndarray]:
     """Return the outputs, with usual names for the labels, and the targets of `Faces`."""
     if table.empty or table["path"].isna().any():
-        raise ConfigError("no images, or a row without a path")
+        raise ConfigError("no images in folders of emotions, or a row without a path")
     votes, values = _numbers(table, "vote_").fillna(0), _numbers(table, "value_")
+    if ("label" in table) == bool(len(votes.columns)):
+        raise ConfigError("needs a column label, or else columns vote_<emotion>")
     if "label" in table:
-        named = table["label"].map(_standard_names(set(table["label"].dropna())))
-        votes = pd.get_dummies(named.where(named != UNLABELLED), dtype=float)
+        labels = table["label"].str.removesuffix(".0")  # of pandas, for numbers beside empty cells
+        named = labels.map(_standard_names(set(labels.dropna())))
+        votes = pd.get_dummies(named.where(~named.isin(UNLABELLED)), dtype=float)
     votes = votes[sorted(votes, key=lambda name: ((*EMOTIONS, name).index(name), str(name)))]
     if not votes.ge(0).all(axis=None) or np.isinf([*votes.sum(), *values.sum()]).any():
         raise ConfigError("a number of votes is negative, or a number is not finite")
@@ -122,7 +126,7 @@ def _standard_names(labels: set[str]) -> dict[str, str]:
     """Return the name of the emotion of each label; ConfigError for an unknown number."""
     if not all(label.isdecimal() for label in labels):
         return {label: standard_name(label) for label in labels}
-    first, names = (0, AFFECTNET + 3 * [UNLABELLED]) if "0" in labels else (1, RAF_DB)
+    first, names = (0, [*AFFECTNET, *3 * UNLABELLED[:1]]) if "0" in labels else (1, RAF_DB)
     known = {str(k): name for k, name in enumerate(names, first)}
     if unknown := labels - set(known):
         raise ConfigError(f"label {min(unknown)} is not one of {', '.join(known)}")
@@ -134,7 +138,8 @@ def _parts(table: pd.DataFrame) -> np.ndarray:
     splits = table.get("split", pd.Series(None, table.index, dtype=object)).fillna("")
     stated = splits.str.lower().map(SPLITS).fillna("")
     if (splits != "").any() and (stated == "").any():
-        raise ConfigError(f"split {splits[stated == ''].iloc[0]!r} is not one of {list(SPLITS)}")
+        path, split = next(zip(table["path"][stated == ""], splits[stated == ""], strict=True))
+        raise ConfigError(f"{path}: split {split!r} is not one of {', '.join(SPLITS)}")
     places = table["path"].map(lambda path: fraction(ascii(path)))
     if not (stated == VALIDATION).any():
         stated = stated.mask(stated.isin(["", TRAIN]) & (places < HELD_OUT), VALIDATION)

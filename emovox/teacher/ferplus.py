@@ -29,7 +29,8 @@ from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.files import regular
 from emovox.ids import is_below
-from emovox.limits import MAX_DOCUMENT, MAX_TEXT
+from emovox.limits import MAX_PICTURE, MAX_TEXT
+from emovox.media.images import JPEG_END, JPEG_START
 from emovox.teacher.teacher_config import PARTS
 
 SIDE = 48  # pixels; every FER2013 image is a grey square of this side
@@ -93,7 +94,7 @@ class FaceFiles:
     def open(self, name: str) -> Iterator[IO[bytes]]:
         """Open a file; errors of reading it inside the block become InputError."""
         if not is_below(name):
-            raise InputError(f"{self.source}: {name!r} is not a path below it")
+            raise InputError(f"{self.source}: {name!r} is not a relative path below it")
         try:
             path = self.source / name
             with self._archive.open(name) if self._archive else regular(path).open("rb") as file:
@@ -111,12 +112,14 @@ class FaceFiles:
     def read_image(self, name: str, kind: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
         """Read an image as uint8 `[H, W, 3]` RGB; InputError if it is missing or damaged."""
         with self.open(name) as file:
-            data = file.read(MAX_DOCUMENT)
+            data = file.read(MAX_PICTURE)
         image = None
+        if data.startswith(JPEG_START) and JPEG_END not in data:  # OpenCV fills the rest with grey
+            raise InputError(f"{self.source}: {name}: ends inside the picture")
         with contextlib.suppress(cv2.error):  # empty, or more pixels than OpenCV allows
             image = cv2.imdecode(np.frombuffer(data, np.uint8), kind)
         if image is None:
-            raise InputError(f"{self.source}: {name}: not an image")
+            raise InputError(f"{self.source}: {name}: not an image, or too large")
         return image
 
 

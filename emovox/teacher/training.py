@@ -68,8 +68,8 @@ def train_teacher(
     if isinstance(config, str | os.PathLike) and "distill_from" not in options:
         recipes = find_recipe(config).parent
     config = read_config(TeacherTrainConfig, config, options)
-    if "distill_weight" in options and not config.distill_from:
-        raise ConfigError("--distill-weight: no teacher to learn from; pass --distill-from too")
+    if {"distill", "distill_weight"} & options.keys() and not config.distill_from:
+        raise ConfigError("distill: no teacher to learn from; pass --distill-from too")
     out = Path(out)
     is_complete = True
     for record in train_epochs(data, out, config, recipes):
