@@ -16,7 +16,7 @@ from emovox.dataset.rows import count_reasons
 from emovox.dataset.schema import SCHEMA_VERSION
 from emovox.devices import Runtime
 from emovox.emotions import Outputs
-from emovox.errors import ConfigError, InputError
+from emovox.errors import InputError
 from emovox.ids import printable
 from emovox.labelling.build_config import BuildConfig
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
@@ -102,8 +102,6 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
     or InputError if an option or an input is not valid, CheckError if the split leaks.
     """
     teacher = find_teacher(config.teacher)
-    if config.embeddings and teacher.path.suffix == ".onnx":
-        raise ConfigError(f"{teacher.path}: ONNX files give no embeddings; leave out --embeddings")
     corpus = read_corpus(config.layout, config.root, config.table, config.meta)
     fractions = config.unheard_fraction, config.heard_fraction
     assigned = assign(corpus, config.splits, config.meta, *fractions)

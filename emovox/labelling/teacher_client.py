@@ -42,7 +42,8 @@ class BatchTeacher(Teacher, Protocol):
 def count_outputs(teacher: Teacher, *, embeddings: bool) -> int:
     """Return the number of columns of a teacher's outputs; InputError if it has no embeddings."""
     if embeddings and not teacher.embedding_size:
-        raise InputError(f"teacher {teacher.name}: gives no embeddings; leave out --embeddings")
+        advice = "leave out --embeddings, or pass another teacher"
+        raise InputError(f"teacher {teacher.name}: gives no embeddings; {advice}")
     size = teacher.embedding_size if embeddings else 0
     return len(teacher.emotions) + len(teacher.values) + size
 

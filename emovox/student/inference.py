@@ -1,6 +1,7 @@
-"""Inference of a student: samples to float32 outputs, one utterance after another."""
+"""Inference of a student: samples to float32 outputs, neighbours of equal length together."""
 
 from collections.abc import Callable, Iterator
+from itertools import groupby, islice
 
 import numpy as np
 import torch
@@ -49,15 +50,18 @@ class TorchStudent:
         utterances = [samples] if isinstance(samples, np.ndarray) else samples
         part = part or self.windows
         pool = pool or (part.pool if isinstance(part, Windows) else "max")
-        pooled = np.empty((len(utterances), size), np.float32)
+        outputs: list[list[np.ndarray]] = [[] for _ in utterances]
+        parts = (
+            (n, x) for n, each in enumerate(utterances) for x in self._spectrograms(each, part)
+        )
         with torch.inference_mode():
-            for row, utterance in enumerate(utterances):
-                found = list(self._spectrograms(utterance, part))
-                step = max(1, MAX_FRAMES // found[0].shape[1])
-                batches = (found[k : k + step] for k in range(0, len(found), step))
-                outputs = [forward(torch.stack(batch)).float().cpu().numpy() for batch in batches]
-                pooled[row] = pool_rows(np.concatenate(outputs), pool)
-        return pooled
+            for width, same in groupby(parts, lambda found: found[1].shape[1]):
+                while batch := list(islice(same, max(1, MAX_FRAMES // width))):
+                    found = forward(torch.stack([x for _, x in batch])).float().cpu().numpy()
+                    for (number, _), row in zip(batch, found, strict=True):
+                        outputs[number].append(row)
+        pooled = [pool_rows(np.stack(rows), pool) for rows in outputs]
+        return np.array(pooled, np.float32).reshape(len(pooled), size)
 
     def _spectrograms(self, samples: np.ndarray, part: Windows | str) -> Iterator[Tensor]:
         """Yield the normalised spectrograms `[512, width]` of the parts of an utterance."""

@@ -305,12 +305,15 @@ def _student_logits(
     for first in range(0, len(audible), CHUNK):
         chunk = audible[first : first + CHUNK]
         samples = read_audio(path, chunk[0], length and chunk[-1] + length / SAMPLE_RATE)
+        windows = {}
         for row, start in enumerate(chunk, first):
             window = samples[round((start - chunk[0]) * SAMPLE_RATE) :][:length]
             if len(window):
                 states[row] = HEARD if np.abs(window).max() > SILENT_PEAK else SILENT
             if states[row] == HEARD:
-                logits[row] = student(window, part)[0]
+                windows[row] = window
+        if windows:
+            logits[[*windows]] = student([*windows.values()], part)
     return logits, states
 
 
