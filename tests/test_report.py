@@ -208,7 +208,7 @@ def test_area_of_curves_matches_scikit_learn(num: int) -> None:
 
 def test_evaluation_is_read_back(run_folder: Path) -> None:
     found, original = read_results([run_folder]), evaluation()
-    assert found.student is not None and len(found.training) == 3
+    assert found.student is not None and [len(each) for each in found.trainings.values()] == [3]
     for split in found.student.splits:
         predictions, scores = original.predictions[split.split], original.splits[split.split]
         assert split.num_tracks == len(predictions.labels)
@@ -238,7 +238,7 @@ def test_page_shows_the_numbers(dataset: Path, report: Report) -> None:
         assert f"{scores.auc['anger'].value:.3f}" in page.words
     assert "The dataset has no table of faces" in page.words
     ids = {attributes.get("id") for _, attributes in page.tags}
-    assert {"figure-emotions", "figure-logits", "figure-roc-heard_val", "figure-losses"} <= ids
+    assert {"figure-emotions", "figure-logits", "figure-roc-heard_val", "figure-losses-1"} <= ids
 
 
 def test_figures_have_descriptions_and_tables(report: Report) -> None:
@@ -463,6 +463,27 @@ def test_evaluation_without_the_area_of_a_curve(
     found = make_report(dataset, student=[tmp_path / "run"], figures=tmp_path / "figures")
     assert (tmp_path / "figures/figure-5.svg").is_file()
     assert re.search(r">anger - \(\d+\)<", render(found))
+
+
+def test_two_students_are_compared(dataset: Path, run_folder: Path, tmp_path: Path) -> None:
+    evaluation().write(tmp_path / "second")
+    changed = json.loads((tmp_path / "second/evaluation.json").read_text())
+    changed["splits"][HEARD]["auc"]["anger"]["value"] = 0.125
+    changed["splits"][HEARD] |= {"uar": 0.375, "macro_f1": None}
+    (tmp_path / "second/evaluation.json").write_text(json.dumps(changed))
+    header, rows = read_results([run_folder, tmp_path / "second"]).compared()
+    table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+    first, second = f"{run_folder.name}, {HEARD}", f"second, {HEARD}"
+    original = evaluation().splits[HEARD]
+    assert table["AUC, anger"][first] == str(original.auc["anger"])
+    assert table["AUC, anger"][second].startswith("0.125 [")
+    assert (table["UAR"][second], table["macro F1"][second]) == (0.375, None)
+    assert table["UAR"][first] == pytest.approx(original.others["uar"])
+    twice = read_results([tmp_path / "second", tmp_path / "second"])
+    assert list(twice.students) == ["second", "second 2"]
+    page = page_of(dataset, student=[run_folder, tmp_path / "second"])
+    assert "Students compared" in page.words and "second, heard_val" in page.words
+    assert "Students compared" not in page_of(dataset, student=[run_folder]).words
 
 
 def test_page_states_a_student_of_another_dataset(dataset: Path, tmp_path: Path) -> None:
@@ -764,7 +785,7 @@ def test_percentages() -> None:
 def test_split_with_a_single_label_has_no_curves() -> None:
     positives = dict.fromkeys(EMOTIONS, 0) | {"neutral": 3}
     areas = {"neutral": Interval(np.nan)}
-    found = SplitResult(HEARD, 3, 1, positives, areas, {}, np.eye(8, dtype=int))
+    found = SplitResult(HEARD, 3, 1, positives, areas, {}, np.eye(8, dtype=int), {})
     assert "aria-label" in roc_figure(found).picture(EMOTIONS)
 
 

@@ -202,8 +202,8 @@ def roc_figure(found: SplitResult) -> PageFigure:
     return PageFigure(f"roc-{found.split}", header, rows, draw, height=5.2)
 
 
-def losses_figure(training: Sequence[Mapping[str, Any]]) -> PageFigure:
-    """Show the losses of each epoch of a training."""
+def losses_figure(training: Sequence[Mapping[str, Any]], number: int) -> PageFigure:
+    """Show the losses of each epoch of a training, the one with this number."""
     values = ([record.get(name) for name in LOSSES] for record in training)
     records = [[x if isinstance(x, int | float) else np.nan for x in row] for row in values]
     names, epochs = [name.removesuffix("_loss") for name in LOSSES], range(1, len(training) + 1)
@@ -218,7 +218,7 @@ def losses_figure(training: Sequence[Mapping[str, Any]]) -> PageFigure:
         axes.xaxis.get_major_locator().set_params(integer=True)
 
     rows = [(str(epoch), *record) for epoch, record in zip(epochs, records, strict=True)]
-    return PageFigure("losses", ["epoch", *names], rows, draw)
+    return PageFigure(f"losses-{number}", ["epoch", *names], rows, draw)
 
 
 def _as_densities(counts: np.ndarray) -> np.ndarray:

@@ -6,8 +6,9 @@ A folder may hold several of them: `log.jsonl` of a training, `evaluation.json` 
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,14 @@ from emovox.scores import Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
 PREDICTIONS = "predictions.parquet"
+# Scores of a split in an evaluation, beside its areas -> their names on the page.
+OTHERS = {
+    "accuracy": "accuracy",
+    "uar": "UAR",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+    "calibration_error_fitted": "calibration error, fitted temperature",
+}
 
 
 @dataclass(frozen=True)
@@ -36,6 +45,7 @@ class SplitResult:
     areas: Mapping[str, Interval]  # AUC by emotion, and the means by their names
     curves: Mapping[str, Curve]  # ROC curves by emotion
     confusion: np.ndarray | None  # int64 `[E, E]`, by label of the teacher (rows) and the student
+    others: Mapping[str, float | None]  # other scores, by the names of `OTHERS`
 
     @property
     def agreement(self) -> float:
@@ -83,12 +93,28 @@ class ProbeSummary:
 
 @dataclass
 class Results:
-    """The results of some folders; of students, the first evaluation."""
+    """The results of some folders; evaluations and trainings by the folder's name."""
 
-    student: StudentSummary | None = None
-    training: Sequence[Mapping[str, Any]] = field(default_factory=list)
+    students: dict[str, StudentSummary] = field(default_factory=dict)
+    trainings: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     probes: list[ProbeSummary] = field(default_factory=list)
     teachers: list[TeacherSummary] = field(default_factory=list)
+
+    @property
+    def student(self) -> StudentSummary | None:
+        """The first student, which the page shows in full; None if none was evaluated."""
+        return next(iter(self.students.values()), None)
+
+    def compared(self) -> tuple[list[str], list[list[Any]]]:
+        """Return header and rows of a table with a column for each split of each student."""
+        columns = {f"{n}, {s.split}": s for n, each in self.students.items() for s in each.splits}
+        areas = dict.fromkeys(name for split in columns.values() for name in split.areas)
+        rows: list[list[Any]] = [
+            [f"AUC, {name}", *(str(s.areas.get(name, "-")) for s in columns.values())]
+            for name in areas
+        ]
+        rows += [[OTHERS[n], *(s.others[n] for s in columns.values())] for n in OTHERS]
+        return ["", *columns], rows
 
 
 def read_results(folders: Sequence[Path]) -> Results:
@@ -108,7 +134,7 @@ def read_results(folders: Sequence[Path]) -> Results:
 def _read_log(path: Path, results: Results) -> None:
     lines = read_text(path).splitlines()
     records = [dict(json.loads(line)) for line in lines if line.strip()]
-    results.training = results.training or records
+    results.trainings[_free_name(path, results.trainings)] = records
 
 
 def _read_evaluation(path: Path, results: Results) -> None:
@@ -119,10 +145,17 @@ def _read_evaluation(path: Path, results: Results) -> None:
         accuracies = 100 * float(plain["accuracy"]), 100 * float(mirrored["accuracy"])
         num_faces = sum(plain["counts"].values())
         results.teachers.append(TeacherSummary(*names, num_faces, *accuracies))
-    elif results.student is None:
+    else:
         predictions = path.with_name(PREDICTIONS)
         table = pq.read_table(predictions) if predictions.is_file() else None
-        results.student = _student(found, table)
+        results.students[_free_name(path, results.students)] = _student(found, table)
+
+
+def _free_name(path: Path, taken: Collection[str]) -> str:
+    """Return the name of the folder of a file, with a number if it is taken."""
+    name = path.resolve().parent.name
+    numbered = chain([name], (f"{name} {number}" for number in count(2)))
+    return next(each for each in numbered if each not in taken)
 
 
 def _read_probe(path: Path, results: Results) -> None:
@@ -161,4 +194,5 @@ def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) ->
         confusion = confusion_matrix(labels, scores.argmax(axis=1), len(emotions))
     sizes = int(found["tracks"]), int(found["identities"])
     areas = {str(key): Interval.from_json(area) for key, area in found["auc"].items()}
-    return SplitResult(str(name), *sizes, positives, areas, curves, confusion)
+    others = {key: None if (x := found.get(key)) is None else float(x) for key in OTHERS}
+    return SplitResult(str(name), *sizes, positives, areas, curves, confusion, others)
