@@ -506,7 +506,7 @@ def remove_manifest(dataset: Path) -> None:
     ("damage", "words"),
     [
         (break_schema, "contract version 1; this emovox reads 2"),
-        (break_emotions, "emotions or values: 1 emotions; use 2 to 64"),
+        (break_emotions, "emotions or values: expected 2 to 64 emotions, found 1"),
         (break_files, "not the manifest of a dataset (files"),
         (break_step, "step_ms: '240' is not of type 'integer'"),
         (break_frames, "frames/train-00000-of-00001.parquet"),

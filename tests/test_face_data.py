@@ -170,7 +170,7 @@ def test_a_table_has_labels_or_votes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("rows", "words"),
     [
-        ("path,label\na.png,happy\nb.png,happy\n", "1 emotions; use 2 to 64"),
+        ("path,label\na.png,happy\nb.png,happy\n", "expected 2 to 64 emotions, found 1"),
         ("path,label,split\na.png,happy,train\nb.png,sad,dev\n", "split 'dev' is not one of"),
         ("path,label,split\na.png,happy,x\nb.png,sad,x\n", "split 'x' is not one of"),
         ("path,label,split\na.png,happy,val\nb.png,sad,\n", "b.png: split '' is not one of"),

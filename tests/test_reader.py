@@ -570,7 +570,7 @@ def leave_out(key: str) -> Any:
         (lambda manifest: "{", "not JSON"),
         (lambda manifest: "\udcff", "not JSON"),
         (set_to(schema_version=1), "contract version 1; this emovox reads 2"),
-        (set_to(emotions=["joy"]), "emotions or values: 1 emotions; use 2 to 64"),
+        (set_to(emotions=["joy"]), "emotions or values: expected 2 to 64 emotions, found 1"),
         (set_to(emotions=[*EMOTIONS, "neutral"]), "'neutral' occurs twice"),
         (set_to(emotions=3), "emotions or values: "),
         (set_to(values=["Valence"]), "invalid name 'Valence'"),

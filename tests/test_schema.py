@@ -44,7 +44,7 @@ def test_columns_are_named_after_the_outputs() -> None:
 @pytest.mark.parametrize(
     ("emotions", "values", "message"),
     [
-        (("calm",), (), "1 emotions; use 2 to 64"),
+        (("calm",), (), "expected 2 to 64 emotions, found 1"),
         (tuple(f"e{k}" for k in range(65)), (), "65 emotions"),
         (("calm", "Happy"), (), "invalid name 'Happy'"),
         (("calm", "happy"), ("calm",), "'calm' occurs twice"),
