@@ -45,7 +45,7 @@ def test_columns_are_named_after_the_outputs() -> None:
     ("emotions", "values", "message"),
     [
         (("calm",), (), "expected 2 to 64 emotions, found 1"),
-        (tuple(f"e{k}" for k in range(65)), (), "65 emotions"),
+        (tuple(f"e{k}" for k in range(65)), (), "found 65"),
         (("calm", "Happy"), (), "invalid name 'Happy'"),
         (("calm", "happy"), ("calm",), "'calm' occurs twice"),
         (("calm", "a b"), (), "invalid name"),
