@@ -14,6 +14,7 @@ from emovox.dataset.store import embedding_array
 from emovox.devices import Runtime
 from emovox.errors import InputError
 from emovox.labelling.plan import make_plan
+from emovox.teacher import find_teacher
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 CLIPS = ("id00001/video/00001", "id00001/video/00002", "id00002/other/00001")
@@ -81,6 +82,9 @@ def test_a_build_and_embed_write_the_same_embeddings(
     first.write_bytes(whole)
     assert repr(later).startswith("<Dataset e 0.1.0: 3 tracks")
     assert emovox.diff(at_once, plain).bump.level in ("none", "patch")
+    network = find_teacher("compact")
+    words = f"`embeddings` has the activations of `compact`, weights sha256 `{network.sha256}`."
+    assert all(words in (out / "README.md").read_text() for out in (at_once, plain))
     rows = embeddings(at_once)
     assert sum(map(len, rows.values())) == later.manifest["totals"]["frames"]
 
