@@ -1,5 +1,6 @@
 """Embeddings of teachers, and mirror averaging."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from safetensors.numpy import load_file
 
 import emovox
 from emovox.dataset import schema
+from emovox.dataset.card import card_of
 from emovox.dataset.store import embedding_array
 from emovox.devices import Runtime
 from emovox.errors import InputError
@@ -160,3 +162,12 @@ def test_numbers_beyond_float16_are_refused() -> None:
     assert embedding_array(np.ones((3, 2), np.float32)).type == kind
     with pytest.raises(InputError, match="a number exceeds 65504"):
         embedding_array(np.full((3, 2), 1e6, np.float32))
+
+
+def test_card_of_damaged_provenance_is_one_error(corpus: Path, tmp_path: Path) -> None:
+    out = build(corpus, tmp_path / "out", embeddings=True)
+    path = out / schema.PROVENANCE
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"embeddings": 5}))
+    with pytest.raises(InputError, match="not a complete dataset .'int object' has no"):
+        card_of(out)
+    assert not emovox.validate(out).valid

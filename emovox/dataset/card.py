@@ -95,11 +95,13 @@ def render_card(
 
 def card_of(root: str | os.PathLike[str]) -> str:
     """Return the card that a dataset should have; InputError if it is incomplete or damaged."""
+    from jinja2 import UndefinedError  # slow to import
+
     root = Path(root)
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)
     try:
         return render_card(manifest, provenance, count(root, manifest))
-    except DAMAGED as error:
+    except (*DAMAGED, UndefinedError) as error:
         raise InputError(f"{root}: not a complete dataset ({first_line(error)})") from error
 
 
