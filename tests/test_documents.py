@@ -26,6 +26,7 @@ from guide_fixtures import (
     documents,
     prose,
 )
+from hub_fixtures import FakeHub
 
 from emovox.cli import main
 from emovox.corpus.layouts import LAYOUTS
@@ -34,7 +35,6 @@ from emovox.labelling.build_config import BuildConfig
 from emovox.probing.filenames import PARSERS
 from emovox.student.student_config import StudentTrainConfig
 from emovox.teacher.teacher_checkpoint import ARCHITECTURES
-from emovox.testing import FakeHub
 from emovox.validation.rules import RULES
 
 README = REPOSITORY / "README.md"

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner, Result
 from filelock import FileLock
+from hub_fixtures import FakeHub
 from oracles import oracle
 from validation_fixtures import (
     DAMAGE,
@@ -41,7 +42,6 @@ from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, Netw
 from emovox.publishing import publish
 from emovox.publishing.hub import open_repository
 from emovox.publishing.publish import NotValidError, release
-from emovox.testing import FakeHub
 from emovox.validation.outcomes import validate
 
 hub_errors = oracle("huggingface_hub.errors")

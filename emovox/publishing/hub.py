@@ -28,7 +28,7 @@ class Repository:
     repo_id: str  # `ORG/NAME`
     version: str  # tag of the upload
     private: bool  # visible to its owners only
-    # A `huggingface_hub.HfApi`, or a stand-in such as `emovox.testing.FakeHub`
+    # A `huggingface_hub.HfApi`, or a fake of it
     api: Any = field(repr=False)
 
     def check(self) -> None:
