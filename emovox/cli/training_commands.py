@@ -97,7 +97,18 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **op
 @config_options(
     StudentTrainConfig,
     only=(
-        *("width", "epochs", "batch_size", "learning_rate", "choose_on", "seed", "device"),
+        *(
+            "width",
+            "encoder",
+            "layer",
+            "head",
+            "epochs",
+            "batch_size",
+            "learning_rate",
+            "choose_on",
+            "seed",
+            "device",
+        ),
         *("precision", "compile", "workers", "max_dropped"),
     ),
 )

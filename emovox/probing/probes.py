@@ -17,7 +17,7 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing import classifiers, features
 from emovox.probing.classifiers import Classifier, FeatureScores
 from emovox.probing.corpora import SpeechCorpus, read_speech_corpus
-from emovox.probing.features import EGEMAPS, STUDENT, TEACHER, has_opensmile, kind_of_model
+from emovox.probing.features import EGEMAPS, ENCODER, STUDENT, TEACHER, has_opensmile, kind_of_model
 from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
@@ -68,6 +68,8 @@ def probe(
     kind = kind_of_model(checkpoint)
     if kind == TEACHER and config.features == "embedding":
         raise ConfigError("features 'embedding': requires a student; use logits for a teacher")
+    if kind == TEACHER and config.encoder:
+        raise ConfigError("encoder: hears sound, a teacher sees faces; probe them separately")
     if kind != STUDENT and config.protocol == "legacy":
         raise ConfigError("protocol 'legacy': requires a student; use standard")
     speech = read_speech_corpus(path, config.layout, video=kind == TEACHER)
@@ -111,13 +113,19 @@ def _extract(
         found = features.video_features(corpus, checkpoint, config.device, config.jobs)
         probes = [(TEACHER, f"{weights.name} logits", classifiers.affine_map())]
         return {"name": weights.name, "sha256": weights.sha256}, found, probes
+    encoder, beside = None, list[tuple[str, str, Classifier]]()
+    if config.encoder:
+        name, encoder = features.load_encoder(config.encoder, config.device)
+        method = classifiers.affine_map(classifiers.EMBEDDING_PENALTY)
+        beside.append((ENCODER, f"{name} embedding", method))
+    heard = {"encoder": encoder, "protocol": config.protocol, "num_jobs": num_jobs}
     if kind == EGEMAPS:
-        found = features.audio_features(corpus, None, features.egemaps(), num_jobs=num_jobs)
-        return {}, found, [baseline]
+        found = features.audio_features(corpus, None, features.egemaps(), **heard)
+        return {}, found, [*beside, baseline]
     student = load_student(checkpoint, config.device)
     embeds = config.features == "embedding"
     classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
-    probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
+    probes = [(STUDENT, f"{student.name} {config.features}", classifier), *beside]
     smile, legacy = None, config.protocol == LEGACY
     if has_opensmile() and not legacy:
         smile = features.egemaps()
@@ -126,9 +134,7 @@ def _extract(
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
     part, run = CENTRE if legacy else WHOLE, student.embed if embeds else student
-    found = features.audio_features(
-        corpus, lambda heard: run(heard, part), smile, protocol=config.protocol, num_jobs=num_jobs
-    )
+    found = features.audio_features(corpus, lambda each: run(each, part), smile, **heard)
     return {"name": student.name, "sha256": student.sha256}, found, probes
 
 

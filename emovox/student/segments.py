@@ -23,6 +23,7 @@ from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student.clips import Clip, unusable
 from emovox.student.student_config import StudentTrainConfig
+from emovox.student.windows import Windows
 
 Item = TypeVar("Item")
 
@@ -77,7 +78,8 @@ class TrainSegments(Segments):
     """Random segments, by position in an endless training.
 
     Every `len(clips)` positions draw each track once, in a new order. The next track replaces one
-    that cannot be read; after `MAX_FAILURES` of them the segment has no samples.
+    that cannot be read; after `MAX_FAILURES` of them the segment has no samples. For an encoder the
+    segments of a track are its `Windows`, those that the student will hear.
     """
 
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the current pass over the tracks
@@ -91,7 +93,11 @@ class TrainSegments(Segments):
         failures: tuple[Dropped, ...] = ()
         for index in range(first, first + min(MAX_FAILURES, len(self.clips))):
             clip = self.clips[index % len(self.clips)]
-            start = _random(self.config.seed, START, position).uniform(0, self.room(clip))
+            random = _random(self.config.seed, START, position)
+            start = random.uniform(0, self.room(clip))
+            if self.config.encoder:  # one of few segments, whose features are computed once
+                windows = Windows(self.config.seconds).starts(round(clip.duration * SAMPLE_RATE))
+                start = windows[int(random.integers(len(windows)))] / SAMPLE_RATE
             segment = self.read(clip, start)
             failures += segment.failures
             if len(segment.samples):
