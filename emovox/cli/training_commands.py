@@ -97,19 +97,8 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **op
 @config_options(
     StudentTrainConfig,
     only=(
-        *(
-            "width",
-            "encoder",
-            "layer",
-            "head",
-            "epochs",
-            "batch_size",
-            "learning_rate",
-            "choose_on",
-            "seed",
-            "device",
-        ),
-        *("precision", "compile", "workers", "max_dropped"),
+        *("width", "epochs", "batch_size", "learning_rate", "choose_on", "seed", "device"),
+        *("precision", "compile", "workers", "max_dropped", "encoder", "layer", "head"),
     ),
 )
 @click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")

@@ -78,7 +78,7 @@ def audio_features(
 
     Utterances that cannot be read are added to the dropped files of the corpus.
 
-    Student and encoder return features `[N, D]` for N utterances; the baseline `EGEMAPS`,
+    Student and encoder return the features `[N, D]` of N utterances; the baseline `EGEMAPS`,
     `[D]` for one utterance, in one of `num_jobs` threads. `ProbeConfig` has the protocols.
     """
 
@@ -91,7 +91,7 @@ def audio_features(
         return samples, baseline(samples) if baseline else None
 
     found, utterances = Features(), iter(corpus.utterances)
-    rows: dict[str, list[np.ndarray]] = {STUDENT: [], EGEMAPS: [], ENCODER: []}
+    rows: dict[str, list[np.ndarray]] = {STUDENT: [], ENCODER: [], EGEMAPS: []}
     for chunk in read_ahead(corpus.utterances, read, "audio", num_jobs):
         heard: list[Samples] = []
         for result in chunk:
@@ -104,18 +104,9 @@ def audio_features(
             if result[1] is not None:
                 rows[EGEMAPS].append(result[1])
         for name, network in ((STUDENT, student), (ENCODER, encoder)):
-            if heard and network is not None:
-                rows[name] += [*network(heard)]
+            rows[name] += [*network(heard)] if heard and network else []
     found.values = {name: np.stack(values) for name, values in rows.items() if values}
     return found
-
-
-def load_encoder(name: str, device: str) -> tuple[str, Callable[[list[Samples]], np.ndarray]]:
-    """Return the short name of a frozen encoder, and the mean of its layers, `[N, D]`."""
-    from emovox.student.encoder import Encoder, HeadConfig
-
-    encoder = Encoder(HeadConfig(name), device)
-    return encoder.name, lambda heard: encoder(heard).mean(dim=1)[:, 0].cpu().numpy()
 
 
 def has_opensmile() -> bool:

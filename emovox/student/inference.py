@@ -12,7 +12,8 @@ from emovox.errors import InputError
 from emovox.media import spectrogram
 from emovox.networks import prepare
 from emovox.student.encoder import Encoder, EncoderHead
-from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES, VGGVox
+from emovox.student.student_checkpoint import SpeechNet
+from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES
 from emovox.student.windows import CENTRE, WHOLE, Windows
 
 Samples = np.ndarray | list[np.ndarray]
@@ -27,24 +28,18 @@ MIN_SAMPLES = spectrogram.num_samples(spectrogram.BUCKETS[0])  # 1 s; shorter ut
 class TorchStudent:
     """A speech network, ready to run; see `Student`, and `load_student` for options and errors.
 
-    `net` is in evaluation mode and is changed in place. An encoder and its head run in fp32.
+    `net` is in evaluation mode and is changed in place; fp32 for an encoder, at any precision.
     """
 
     def __init__(
-        self,
-        name: str,
-        sha256: str,
-        net: VGGVox | EncoderHead,
-        device: str = "auto",
-        precision: str = "auto",
+        self, name: str, sha256: str, net: SpeechNet, device: str = "auto", precision: str = "auto"
     ) -> None:
         self.name, self.sha256 = name, sha256
         self.emotions, self.values = net.outputs.emotions, net.outputs.values
         self.windows, self.prior = Windows(), None  # type: tuple[Windows, tuple[float, ...] | None]
         self._encoder = Encoder(net.config, device) if isinstance(net, EncoderHead) else None
-        last_layer = net if isinstance(net, EncoderHead) else net.fc8
         precision = "fp32" if self._encoder else precision
-        self.device, self.precision, self._dtype = prepare(net, last_layer, device, precision)
+        self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
         self._net = net
 
     def __call__(self, samples: Samples, part: Part = None) -> np.ndarray:
@@ -71,14 +66,19 @@ class TorchStudent:
         return np.array(pooled, np.float32).reshape(len(pooled), size)
 
     def _inputs(self, samples: np.ndarray, part: Windows | str) -> Iterator[Tensor]:
-        """Yield the normalised spectrograms `[512, width]`, or features, of the parts heard."""
+        """Yield normalised spectrograms `[512, width]`, or features, of parts of an utterance."""
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"expected samples [L], got {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("samples contain NaN or infinity")
         if self._encoder:
-            yield from (self._encoder([piece])[0] for piece in _pieces(samples, part))
+            pieces = part.cut(samples) if isinstance(part, Windows) else [samples]
+            if part == CENTRE:
+                num_frames = spectrogram.num_frames(max(MIN_SAMPLES, len(samples)))
+                start, width = spectrogram.centre_bucket(num_frames)
+                pieces = [samples[start * spectrogram.HOP :][: spectrogram.num_samples(width)]]
+            yield from self._encoder(pieces)
             return
         if isinstance(part, Windows):
             yield from map(self._spectrogram, part.cut(samples))
@@ -98,15 +98,3 @@ class TorchStudent:
     def _spectrogram(self, samples: np.ndarray) -> Tensor:
         found = spectrogram.batch_spectrogram(torch.from_numpy(samples)[None].to(self.device))[0]
         return spectrogram.normalise(found).to(self._dtype)
-
-
-def _pieces(samples: np.ndarray, part: Windows | str) -> list[np.ndarray]:
-    """Return the parts of an utterance `[L]` that an encoder hears."""
-    if isinstance(part, Windows):
-        return part.cut(samples)
-    if part == WHOLE:
-        return [samples]
-    padded = np.pad(samples, (0, max(0, MIN_SAMPLES - len(samples))))
-    start, width = spectrogram.centre_bucket(spectrogram.num_frames(len(padded)))
-    first = start * spectrogram.HOP
-    return [padded[first : first + spectrogram.num_samples(width)]]

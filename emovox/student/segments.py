@@ -75,11 +75,10 @@ class Segments(TorchDataset[Segment]):
 
 
 class TrainSegments(Segments):
-    """Random segments, by position in an endless training.
+    """Random segments, by position in an endless training; for an encoder, random `Windows`.
 
     Every `len(clips)` positions draw each track once, in a new order. The next track replaces one
-    that cannot be read; after `MAX_FAILURES` of them the segment has no samples. For an encoder the
-    segments of a track are its `Windows`, those that the student will hear.
+    that cannot be read; after `MAX_FAILURES` of them the segment has no samples.
     """
 
     _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the current pass over the tracks
@@ -95,9 +94,9 @@ class TrainSegments(Segments):
             clip = self.clips[index % len(self.clips)]
             random = _random(self.config.seed, START, position)
             start = random.uniform(0, self.room(clip))
-            if self.config.encoder:  # one of few segments, whose features are computed once
+            if self.config.encoder:
                 windows = Windows(self.config.seconds).starts(round(clip.duration * SAMPLE_RATE))
-                start = windows[int(random.integers(len(windows)))] / SAMPLE_RATE
+                start = random.choice(windows) / SAMPLE_RATE
             segment = self.read(clip, start)
             failures += segment.failures
             if len(segment.samples):

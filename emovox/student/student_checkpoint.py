@@ -12,13 +12,14 @@ from emovox.student.windows import Windows
 
 __all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
 
-ARCHITECTURES: Architectures[VGGVox | EncoderHead] = {
+SpeechNet = VGGVox | EncoderHead
+ARCHITECTURES: Architectures[SpeechNet] = {
     VGGVox.architecture: (StudentConfig, VGGVox),
     EncoderHead.architecture: (HeadConfig, EncoderHead),
 }
 
 
-def load(path: Path) -> VGGVox | EncoderHead:
+def load(path: Path) -> SpeechNet:
     """Load a checkpoint written by `save`; the network is in evaluation mode.
 
     Raises:

@@ -26,14 +26,11 @@ class StudentTrainConfig(Options):
         conv3: Channels of layer conv3 at width 1: 384 in the released network, 256 in the paper's
             Table 4.
         conv4: Channels of layer conv4 at width 1.
-        encoder: Frozen speech encoder under a trained head, in place of the paper's network: hf:
-            and a folder or an id of wav2vec 2.0, HuBERT, WavLM or Whisper.
-        layer: Layer of the encoder below the head; 0 is the input of the first.
-        head: Head of the encoder: linear from the mean over time, or attention over steps of
-            0.24 s.
-        seconds: Length of a segment in seconds; it starts at a random time of its track, and
-            silence is appended to tracks that are shorter. An encoder hears fixed segments, each
-            half a segment after the one before.
+        encoder: Frozen encoder under a head, not the paper's network: hf: and a folder or an id.
+        layer: Layer of the encoder that the head sees; 0 is the input of the first.
+        head: Head of the encoder: linear on the mean over time, or attention over each 0.24 s.
+        seconds: Length of a segment in seconds; it starts at a random time of its track (encoder: a
+            multiple of half a segment), and silence is appended to tracks that are shorter.
         pool: Pooling of the logits of a segment into its target, see `Dataset.target`.
         timing: Mapping from seconds to frames, see `Dataset.target`.
         loss: Cross-entropy between softened probabilities, euclidean (half the squared distance) or

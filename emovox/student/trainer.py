@@ -58,16 +58,14 @@ class Trainer:
             )
         self.config, self.processes = config, processes
         self.device = device = processes.device
-        precision = "fp32" if config.encoder else config.precision
-        self.precision = resolve_precision(precision, str(device))
-        generator, self.encoder = torch.Generator().manual_seed(config.seed), None
+        self.precision, self.encoder = resolve_precision(config.precision, str(device)), None
         if config.encoder:
-            shape = HeadConfig(config.encoder, config.layer, config.head)
-            self.encoder = Encoder(shape, str(device))
-            self.model: Network = EncoderHead(self.encoder.config, generator, outputs)
+            head = HeadConfig(config.encoder, config.layer, config.head)
+            self.precision, self.encoder = "fp32", Encoder(head, str(device))
+            self.model: Network = EncoderHead(self.encoder.config, outputs)
         else:
-            size = StudentConfig(config.width, config.conv3, config.conv4)
-            self.model = VGGVox(size, generator, outputs)
+            shape = StudentConfig(config.width, config.conv3, config.conv4)
+            self.model = VGGVox(shape, torch.Generator().manual_seed(config.seed), outputs)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.forward = processes.share(self.model)
         on_gpu = device.type == "cuda"  # on a CPU compiling made no difference in measurements
@@ -154,10 +152,9 @@ class Trainer:
         self.failures = {item["track_id"]: Dropped(**item) for item in state["failures"]}
 
     def _logits(self, model: torch.nn.Module, samples: torch.Tensor) -> torch.Tensor:
-        if self.encoder:
-            inputs = self.encoder(samples.cpu().numpy())
-        else:
-            inputs = normalise(batch_spectrogram(samples))
+        inputs = (
+            self.encoder(samples.cpu()) if self.encoder else normalise(batch_spectrogram(samples))
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
             logits: torch.Tensor = model(inputs)
         return logits.float()

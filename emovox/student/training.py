@@ -35,7 +35,6 @@ Record = dict[str, Any]
 TRAIN, *VALIDATION = schema.SPLITS
 # Fields of the config that change how a training runs, but not its result.
 RUNTIME_FIELDS = ("device", "compile", "workers", "max_dropped")
-ENCODER_FIELDS = ("encoder", "layer", "head")  # without effect on the paper's network
 
 
 def train_student(
@@ -109,7 +108,8 @@ def train_epochs(
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(runs.locked(out))
             scans = _scan(data, root, config)
-            recipe = _recipe(run, data, scans)
+            recipe = _recipe(config, run.precision, data, scans)
+            recipe["recipe"]["encoder"] = run.encoder and run.encoder.config.sha256
             runs.write_or_match_config(out, recipe)
             state = run.resume(out / runs.RESUME_FILE)
             runs.trim_log(out / runs.LOG_FILE, run.epoch)
@@ -196,19 +196,17 @@ def _scan(data: Dataset, root: Path, config: StudentTrainConfig) -> dict[str, Sc
     return scans
 
 
-def _recipe(run: Trainer, data: Dataset, scans: dict[str, Scan]) -> Record:
+def _recipe(
+    config: StudentTrainConfig, precision: str, data: Dataset, scans: dict[str, Scan]
+) -> Record:
     """Return everything that the result of a training depends on, without paths and device."""
-    values = {k: v for k, v in dataclasses.asdict(run.config).items() if k not in RUNTIME_FIELDS}
-    if run.encoder:
-        values["encoder"] = {"name": run.encoder.name, "sha256": run.encoder.config.sha256}
-    else:
-        values = {k: v for k, v in values.items() if k not in ENCODER_FIELDS}
+    values = {k: v for k, v in dataclasses.asdict(config).items() if k not in RUNTIME_FIELDS}
     clips = hashlib.sha256()
     for split, scan in scans.items():
         for clip in scan.clips:
             clips.update(f"{split} {clip.track_id} {clip.duration:.6f}\n".encode())
     return {
-        "recipe": values | {"precision": run.precision},
+        "recipe": values | {"precision": precision},
         "dataset": {
             "name": data.name,
             "version": data.version,

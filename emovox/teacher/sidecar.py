@@ -163,9 +163,7 @@ def find_classifier(name: str) -> ForeignWeights:
 
 def find_folder(name: str, kind: str) -> tuple[Path, Path]:
     """Find a folder of Hugging Face, or fetch it by its id; return it and its weights file."""
-    folder = Path(name)
-    if not folder.is_dir():
-        folder = _fetch(name, kind)
+    folder = Path(name) if Path(name).is_dir() else _fetch(name, kind)
     weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
     if weights is None:
         raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}; found neither")
