@@ -68,6 +68,7 @@ def test_the_student_of_the_paper_is_the_default() -> None:
     assert read_config(StudentTrainConfig, "student-paper") == StudentTrainConfig()
     given = set(tomllib.loads(find_recipe("student-paper").read_text(encoding="utf-8")))
     runtime = {"device", "precision", "compile", "workers", "max_dropped"}
+    runtime |= {"encoder", "layer", "head"}  # in place of the paper's network
     assert given == {f.name for f in dataclasses.fields(StudentTrainConfig)} - runtime
 
 

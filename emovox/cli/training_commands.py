@@ -98,7 +98,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **op
     StudentTrainConfig,
     only=(
         *("width", "epochs", "batch_size", "learning_rate", "choose_on", "seed", "device"),
-        *("precision", "compile", "workers", "max_dropped"),
+        *("precision", "compile", "workers", "max_dropped", "encoder", "layer", "head"),
     ),
 )
 @click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")

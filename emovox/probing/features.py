@@ -20,7 +20,7 @@ from emovox.student import STUDENTS
 from emovox.student.clips import check_duration, read_ahead, read_utterance, reason_of
 from emovox.teacher import TEACHERS
 
-STUDENT, TEACHER, EGEMAPS = "student", "teacher", "egemaps"
+STUDENT, TEACHER, EGEMAPS, ENCODER = "student", "teacher", "egemaps", "encoder"
 
 Samples = np.ndarray  # float32 [L], 16 kHz
 
@@ -30,7 +30,7 @@ class Features:
     """Features of the utterances of a corpus that could be read."""
 
     utterances: list[Utterance] = field(default_factory=list)  # in the order of the corpus
-    # features `[N, D]` by name: `STUDENT`, `TEACHER` or `EGEMAPS`
+    # features `[N, D]` by name: `STUDENT`, `TEACHER`, `EGEMAPS` or `ENCODER`
     values: dict[str, np.ndarray] = field(default_factory=dict)
 
 
@@ -70,6 +70,7 @@ def audio_features(
     student: Callable[[list[Samples]], np.ndarray] | None,
     baseline: Callable[[Samples], np.ndarray] | None,
     *,
+    encoder: Callable[[list[Samples]], np.ndarray] | None = None,
     protocol: str = "standard",
     num_jobs: int = 1,
 ) -> Features:
@@ -77,7 +78,7 @@ def audio_features(
 
     Utterances that cannot be read are added to the dropped files of the corpus.
 
-    The student returns the features `STUDENT`, `[N, D]` for N utterances; the baseline `EGEMAPS`,
+    Student and encoder return the features `[N, D]` of N utterances; the baseline `EGEMAPS`,
     `[D]` for one utterance, in one of `num_jobs` threads. `ProbeConfig` has the protocols.
     """
 
@@ -90,7 +91,7 @@ def audio_features(
         return samples, baseline(samples) if baseline else None
 
     found, utterances = Features(), iter(corpus.utterances)
-    rows: dict[str, list[np.ndarray]] = {STUDENT: [], EGEMAPS: []}
+    rows: dict[str, list[np.ndarray]] = {STUDENT: [], ENCODER: [], EGEMAPS: []}
     for chunk in read_ahead(corpus.utterances, read, "audio", num_jobs):
         heard: list[Samples] = []
         for result in chunk:
@@ -102,8 +103,8 @@ def audio_features(
             heard.append(result[0])
             if result[1] is not None:
                 rows[EGEMAPS].append(result[1])
-        if heard and student is not None:
-            rows[STUDENT] += [*student(heard)]
+        for name, network in ((STUDENT, student), (ENCODER, encoder)):
+            rows[name] += [*network(heard)] if heard and network else []
     found.values = {name: np.stack(values) for name, values in rows.items() if values}
     return found
 

@@ -17,6 +17,7 @@ class ProbeConfig(Options):
     Attributes:
         layout: Layout of the corpus: the form of its file names, or a table.
         features: Outputs of the network to probe; only a student has an embedding.
+        encoder: Frozen speech encoder to probe on the same folds, hf: and a folder or an id.
         protocol: Sound protocol; legacy reads the left channel as if its rate were 16 kHz, and a
             student hears the centre bucket of an utterance only, as in the reference code.
         seed: Random seed of the random folds and of the random forest.
@@ -28,6 +29,7 @@ class ProbeConfig(Options):
 
     layout: str | None = option(None, choices=LAYOUTS, shown="detected from the file names")
     features: str = option("logits", choices=FEATURES)
+    encoder: str | None = None
     protocol: str = option("standard", choices=PROTOCOLS)
     seed: int = option(0, least=0)
     folds: int = option(NUM_FOLDS, least=2)

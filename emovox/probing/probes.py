@@ -6,6 +6,7 @@ a softmax then predict its label from the logits, as in the paper's external eva
 
 import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,12 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing import classifiers, features
 from emovox.probing.classifiers import Classifier, FeatureScores
 from emovox.probing.corpora import SpeechCorpus, read_speech_corpus
-from emovox.probing.features import EGEMAPS, STUDENT, TEACHER, has_opensmile, kind_of_model
+from emovox.probing.features import EGEMAPS, ENCODER, STUDENT, TEACHER, has_opensmile, kind_of_model
 from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student
+from emovox.student.encoder import Encoder, HeadConfig
 from emovox.student.student_config import LEGACY
 from emovox.student.windows import CENTRE, WHOLE
 from emovox.teacher import find_teacher
@@ -66,8 +68,8 @@ def probe(
     config = read_config(ProbeConfig, config, options)
     checkpoint, path = os.fspath(checkpoint), Path(corpus)
     kind = kind_of_model(checkpoint)
-    if kind == TEACHER and config.features == "embedding":
-        raise ConfigError("features 'embedding': requires a student; use logits for a teacher")
+    if kind == TEACHER and (config.encoder or config.features == "embedding"):
+        raise ConfigError("embedding or encoder: requires a student; use logits for a teacher")
     if kind != STUDENT and config.protocol == "legacy":
         raise ConfigError("protocol 'legacy': requires a student; use standard")
     speech = read_speech_corpus(path, config.layout, video=kind == TEACHER)
@@ -88,7 +90,7 @@ def probe(
     return ProbeResult(
         checkpoint=Path(checkpoint).name,
         corpus=path.name,
-        config=config,
+        config=replace(config, encoder=config.encoder and Path(config.encoder).name),
         model=model,
         layout=speech.layout,
         counts={label: labels.count(label) for label in in_order(labels)},
@@ -111,13 +113,20 @@ def _extract(
         found = features.video_features(corpus, checkpoint, config.device, config.jobs)
         probes = [(TEACHER, f"{weights.name} logits", classifiers.affine_map())]
         return {"name": weights.name, "sha256": weights.sha256}, found, probes
+    options: dict[str, Any] = {"protocol": config.protocol, "num_jobs": num_jobs}
+    probes = []
+    if config.encoder:
+        encoder = Encoder(HeadConfig(config.encoder), config.device)
+        options["encoder"] = lambda heard: encoder(heard).mean(dim=(1, 2)).cpu().numpy()
+        method = classifiers.affine_map(classifiers.EMBEDDING_PENALTY)
+        probes.append((ENCODER, f"{encoder.name} embedding", method))
     if kind == EGEMAPS:
-        found = features.audio_features(corpus, None, features.egemaps(), num_jobs=num_jobs)
-        return {}, found, [baseline]
+        found = features.audio_features(corpus, None, features.egemaps(), **options)
+        return {}, found, [*probes, baseline]
     student = load_student(checkpoint, config.device)
     embeds = config.features == "embedding"
     classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
-    probes = [(STUDENT, f"{student.name} {config.features}", classifier)]
+    probes.insert(0, (STUDENT, f"{student.name} {config.features}", classifier))
     smile, legacy = None, config.protocol == LEGACY
     if has_opensmile() and not legacy:
         smile = features.egemaps()
@@ -126,9 +135,7 @@ def _extract(
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
     part, run = CENTRE if legacy else WHOLE, student.embed if embeds else student
-    found = features.audio_features(
-        corpus, lambda heard: run(heard, part), smile, protocol=config.protocol, num_jobs=num_jobs
-    )
+    found = features.audio_features(corpus, lambda heard: run(heard, part), smile, **options)
     return {"name": student.name, "sha256": student.sha256}, found, probes
 
 

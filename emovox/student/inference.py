@@ -11,7 +11,9 @@ from emovox.dataset.targets import pool_rows
 from emovox.errors import InputError
 from emovox.media import spectrogram
 from emovox.networks import prepare
-from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES, VGGVox
+from emovox.student.encoder import Encoder, EncoderHead
+from emovox.student.student_checkpoint import SpeechNet
+from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES
 from emovox.student.windows import CENTRE, WHOLE, Windows
 
 Samples = np.ndarray | list[np.ndarray]
@@ -26,15 +28,17 @@ MIN_SAMPLES = spectrogram.num_samples(spectrogram.BUCKETS[0])  # 1 s; shorter ut
 class TorchStudent:
     """A speech network, ready to run; see `Student`, and `load_student` for options and errors.
 
-    `net` is in evaluation mode and is changed in place.
+    `net` is in evaluation mode and is changed in place; fp32 for an encoder, at any precision.
     """
 
     def __init__(
-        self, name: str, sha256: str, net: VGGVox, device: str = "auto", precision: str = "auto"
+        self, name: str, sha256: str, net: SpeechNet, device: str = "auto", precision: str = "auto"
     ) -> None:
         self.name, self.sha256 = name, sha256
         self.emotions, self.values = net.outputs.emotions, net.outputs.values
         self.windows, self.prior = Windows(), None  # type: tuple[Windows, tuple[float, ...] | None]
+        self._encoder = Encoder(net.config, device) if isinstance(net, EncoderHead) else None
+        precision = "fp32" if self._encoder else precision
         self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
         self._net = net
 
@@ -51,9 +55,7 @@ class TorchStudent:
         part = part or self.windows
         pool = pool or (part.pool if isinstance(part, Windows) else "max")
         outputs: list[list[np.ndarray]] = [[] for _ in utterances]
-        parts = (
-            (n, x) for n, each in enumerate(utterances) for x in self._spectrograms(each, part)
-        )
+        parts = ((n, x) for n, each in enumerate(utterances) for x in self._inputs(each, part))
         with torch.inference_mode():
             for width, same in groupby(parts, lambda found: found[1].shape[1]):
                 while batch := list(islice(same, max(1, MAX_FRAMES // width))):
@@ -63,13 +65,21 @@ class TorchStudent:
         pooled = [pool_rows(np.stack(rows), pool) for rows in outputs]
         return np.array(pooled, np.float32).reshape(len(pooled), size)
 
-    def _spectrograms(self, samples: np.ndarray, part: Windows | str) -> Iterator[Tensor]:
-        """Yield the normalised spectrograms `[512, width]` of the parts of an utterance."""
+    def _inputs(self, samples: np.ndarray, part: Windows | str) -> Iterator[Tensor]:
+        """Yield normalised spectrograms `[512, width]`, or features, of parts of an utterance."""
         samples = np.asarray(samples, np.float32)
         if samples.ndim != 1 or not len(samples):
             raise ValueError(f"expected samples [L], got {list(samples.shape)}")
         if not np.isfinite(samples).all():
             raise ValueError("samples contain NaN or infinity")
+        if self._encoder:
+            pieces = part.cut(samples) if isinstance(part, Windows) else [samples]
+            if part == CENTRE:
+                num_frames = spectrogram.num_frames(max(MIN_SAMPLES, len(samples)))
+                start, width = spectrogram.centre_bucket(num_frames)
+                pieces = [samples[start * spectrogram.HOP :][: spectrogram.num_samples(width)]]
+            yield from self._encoder(pieces)
+            return
         if isinstance(part, Windows):
             yield from map(self._spectrogram, part.cut(samples))
             return

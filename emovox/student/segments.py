@@ -23,6 +23,7 @@ from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student.clips import Clip, unusable
 from emovox.student.student_config import StudentTrainConfig
+from emovox.student.windows import Windows
 
 Item = TypeVar("Item")
 
@@ -74,7 +75,7 @@ class Segments(TorchDataset[Segment]):
 
 
 class TrainSegments(Segments):
-    """Random segments, by position in an endless training.
+    """Random segments, by position in an endless training; for an encoder, random `Windows`.
 
     Every `len(clips)` positions draw each track once, in a new order. The next track replaces one
     that cannot be read; after `MAX_FAILURES` of them the segment has no samples.
@@ -91,7 +92,11 @@ class TrainSegments(Segments):
         failures: tuple[Dropped, ...] = ()
         for index in range(first, first + min(MAX_FAILURES, len(self.clips))):
             clip = self.clips[index % len(self.clips)]
-            start = _random(self.config.seed, START, position).uniform(0, self.room(clip))
+            random = _random(self.config.seed, START, position)
+            start = random.uniform(0, self.room(clip))
+            if self.config.encoder:
+                windows = Windows(self.config.seconds).starts(round(clip.duration * SAMPLE_RATE))
+                start = random.choice(windows) / SAMPLE_RATE
             segment = self.read(clip, start)
             failures += segment.failures
             if len(segment.samples):

@@ -5,16 +5,21 @@ from pathlib import Path
 from emovox import checkpoints
 from emovox.checkpoints import UNFIT, Architectures, fit, read_training, save
 from emovox.errors import ConfigError, InputError
+from emovox.student.encoder import EncoderHead, HeadConfig
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.student.windows import Windows
 
 __all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
 
-ARCHITECTURES: Architectures[VGGVox] = {VGGVox.architecture: (StudentConfig, VGGVox)}
+SpeechNet = VGGVox | EncoderHead
+ARCHITECTURES: Architectures[SpeechNet] = {
+    VGGVox.architecture: (StudentConfig, VGGVox),
+    EncoderHead.architecture: (HeadConfig, EncoderHead),
+}
 
 
-def load(path: Path) -> VGGVox:
+def load(path: Path) -> SpeechNet:
     """Load a checkpoint written by `save`; the network is in evaluation mode.
 
     Raises:

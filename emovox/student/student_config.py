@@ -11,6 +11,7 @@ REDUCTIONS = ("mean", "sum")
 LAST = "last"
 PROTOCOLS = STANDARD, LEGACY = ("standard", "legacy")
 NONE = "none"  # in place of a network
+HEADS = LINEAR, ATTENTION = ("linear", "attention")
 TRAINED = "as in the training"
 MIN_SECONDS, MAX_SECONDS = 1, 10  # of a window
 FRAMES_PER_SECOND = 100  # of spectrograms; `media.spectrogram` has the rest
@@ -25,8 +26,11 @@ class StudentTrainConfig(Options):
         conv3: Channels of layer conv3 at width 1: 384 in the released network, 256 in the paper's
             Table 4.
         conv4: Channels of layer conv4 at width 1.
-        seconds: Length of a segment in seconds; it starts at a random time of its track, and
-            silence is appended to tracks that are shorter.
+        encoder: Frozen encoder under a head, not the paper's network: hf: and a folder or an id.
+        layer: Layer of the encoder that the head sees; 0 is the input of the first.
+        head: Head of the encoder: linear on the mean over time, or attention over each 0.24 s.
+        seconds: Length of a segment in seconds; it starts at a random time of its track (encoder: a
+            multiple of half a segment), and silence is appended to tracks that are shorter.
         pool: Pooling of the logits of a segment into its target, see `Dataset.target`.
         timing: Mapping from seconds to frames, see `Dataset.target`.
         loss: Cross-entropy between softened probabilities, euclidean (half the squared distance) or
@@ -56,6 +60,9 @@ class StudentTrainConfig(Options):
     width: float = option(1.0, least=1 / 16, most=4)
     conv3: int = option(384, least=8, most=4096)
     conv4: int = option(256, least=8, most=4096)
+    encoder: str | None = None
+    layer: int | None = option(None, least=0, shown="weighted sum of all")
+    head: str = option(LINEAR, choices=HEADS)
     seconds: float = option(4.0, least=MIN_SECONDS, most=MAX_SECONDS)
     pool: str = option("max", choices=POOLS)
     timing: str = option("grid", choices=TIMINGS)

@@ -18,7 +18,9 @@ from emovox.devices import resolve_compile, resolve_precision
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, EmovoxError
 from emovox.media.spectrogram import batch_spectrogram, normalise
+from emovox.networks import Network
 from emovox.student.distributed import Processes
+from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
 from emovox.student.segments import FixedSegments, Segments, TrainSegments, load_batches
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
@@ -56,9 +58,14 @@ class Trainer:
             )
         self.config, self.processes = config, processes
         self.device = device = processes.device
-        self.precision = resolve_precision(config.precision, str(device))
-        shape = StudentConfig(config.width, config.conv3, config.conv4)
-        self.model = VGGVox(shape, torch.Generator().manual_seed(config.seed), outputs)
+        self.precision, self.encoder = resolve_precision(config.precision, str(device)), None
+        if config.encoder:
+            head = HeadConfig(config.encoder, config.layer, config.head)
+            self.precision, self.encoder = "fp32", Encoder(head, str(device))
+            self.model: Network = EncoderHead(self.encoder.config, outputs)
+        else:
+            shape = StudentConfig(config.width, config.conv3, config.conv4)
+            self.model = VGGVox(shape, torch.Generator().manual_seed(config.seed), outputs)
         self.model.to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.forward = processes.share(self.model)
         on_gpu = device.type == "cuda"  # on a CPU compiling made no difference in measurements
@@ -145,9 +152,11 @@ class Trainer:
         self.failures = {item["track_id"]: Dropped(**item) for item in state["failures"]}
 
     def _logits(self, model: torch.nn.Module, samples: torch.Tensor) -> torch.Tensor:
-        spectrograms = normalise(batch_spectrogram(samples))
+        inputs = (
+            self.encoder(samples.cpu()) if self.encoder else normalise(batch_spectrogram(samples))
+        )
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision == "bf16"):
-            logits: torch.Tensor = model(spectrograms)
+            logits: torch.Tensor = model(inputs)
         return logits.float()
 
     def _batches(

@@ -109,6 +109,7 @@ def train_epochs(
             stack.enter_context(runs.locked(out))
             scans = _scan(data, root, config)
             recipe = _recipe(config, run.precision, data, scans)
+            recipe["recipe"]["encoder"] = run.encoder and run.encoder.config.sha256
             runs.write_or_match_config(out, recipe)
             state = run.resume(out / runs.RESUME_FILE)
             runs.trim_log(out / runs.LOG_FILE, run.epoch)

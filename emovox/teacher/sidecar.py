@@ -155,19 +155,23 @@ def find_classifier(name: str) -> ForeignWeights:
     InputError if a file is missing or not valid, NetworkError if the Hub does not answer or has no
     such repository.
     """
-    folder = Path(name)
-    if not folder.is_dir():
-        folder = _fetch(name)
-    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
-    if weights is None:
-        raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}; found neither")
-    sidecar = _describe(name, _read_json(folder / CONFIG), _read_json(folder / PREPROCESSOR))
+    folder, weights = find_folder(name, "teacher")
+    sidecar = _describe(name, read_object(folder / CONFIG), read_object(folder / PREPROCESSOR))
     short = Path(name).name or folder.resolve().name
     return ForeignWeights(short, folder, sha256_file(weights), sidecar=sidecar)
 
 
-def _fetch(name: str) -> Path:
-    with explained(f"--teacher {HUB}{name}"):
+def find_folder(name: str, kind: str) -> tuple[Path, Path]:
+    """Find a folder of Hugging Face, or fetch it by its id; return it and its weights file."""
+    folder = Path(name) if Path(name).is_dir() else _fetch(name, kind)
+    weights = next((folder / file for file in WEIGHTS if (folder / file).is_file()), None)
+    if weights is None:
+        raise InputError(f"{folder}: expected {' or '.join(WEIGHTS)}; found neither")
+    return folder, weights
+
+
+def _fetch(name: str, kind: str) -> Path:
+    with explained(f"--{kind} {HUB}{name}"):
         from huggingface_hub import errors, snapshot_download
     try:
         for weights in WEIGHTS:
@@ -176,13 +180,14 @@ def _fetch(name: str) -> Path:
             if (folder / weights).is_file():
                 break
     except errors.HFValidationError as error:
-        raise ConfigError(f"teacher {name!r} is neither a folder nor an id of the Hub") from error
+        raise ConfigError(f"{kind} {name!r} is neither a folder nor an id of the Hub") from error
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise NetworkError(f"{name}: not on the Hub, or offline ({first_line(error)})") from error
     return folder
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the content of a JSON file; InputError if it is missing or not an object."""
     try:
         content = parse_json(read_text(path))
     except OSError as error:
