@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emovox.errors import EmovoxError, InputError
+from emovox.errors import EmovoxError, InputError, first_line
 from emovox.ids import check_printable
 from emovox.limits import MAX_DOCUMENT, MAX_EXPANSION, MAX_NESTING, MIN_EXPANDED
 from emovox.paths import is_remote
@@ -23,11 +23,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 def regular(path: Path) -> Path:
-    """Return the path of a file that is going to be opened.
-
-    Raises:
-        OSError: it is missing, or is a FIFO, a socket or a device, which might never answer.
-    """
+    """Return the path of a file to open; OSError if missing, or a device that may never answer."""
     mode = path.stat().st_mode
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):  # opening a folder raises a better error
         raise OSError(errno.EINVAL, "a FIFO, a socket or a device, not a file", str(path))
@@ -35,11 +31,9 @@ def regular(path: Path) -> Path:
 
 
 def read_text(path: Path, encoding: str = "utf-8", errors: str = "strict") -> str:
-    """Return the text of a small file, local or remote.
+    """Return the text of a small file, local or remote; OSError if it cannot be read.
 
-    Raises:
-        OSError: it cannot be read, or is not a file.
-        ValueError: it is not UTF-8, or has more than MAX_DOCUMENT bytes.
+    ValueError if it is not UTF-8, or has more than MAX_DOCUMENT bytes.
     """
     if is_remote(path):
         data = path.read_bytes()
@@ -82,6 +76,28 @@ def parse_json(text: str) -> Any:
     if "\\u" in text:
         json.dumps(content, ensure_ascii=False).encode()
     return content
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """Return the object in a JSON file; InputError if it cannot be read or is something else."""
+    try:
+        content = parse_json(read_text(path))
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({first_line(error)})") from error
+    except ValueError as error:
+        raise InputError(f"{path}: not JSON ({first_line(error)})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: not a JSON object")
+    return content
+
+
+def read_start(path: Path, num_bytes: int) -> bytes:
+    """Return the first bytes of a file; InputError if it cannot be read."""
+    try:
+        with regular(path).open("rb") as file:
+            return file.read(num_bytes)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
 @contextlib.contextmanager

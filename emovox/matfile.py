@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from emovox.errors import InputError, first_line
-from emovox.files import check_expansion, regular
+from emovox.files import check_expansion, read_start
 from emovox.hdf5 import check_storage, members
 from emovox.limits import MAT_NODE, MAX_CELLS, MAX_MAT_ARRAY, MAX_MAT_CONTENT
 
@@ -122,16 +122,8 @@ def _plain(node: "Node", budget: list[int]) -> Any:
 
 
 def mat_version(path: Path) -> str:
-    """Return the version of a MAT file, `5` or `7.3`, from its first bytes.
-
-    Raises:
-        InputError: the file is missing or neither of the two.
-    """
-    try:
-        with regular(path).open("rb") as file:
-            head = file.read(24)
-    except OSError as error:
-        raise InputError(f"{path}: cannot read ({error.strerror})") from error
+    """Return the version of a MAT file, `5` or `7.3`; InputError if missing or neither."""
+    head = read_start(path, 24)
     if head.startswith(MAT5_MAGIC):
         return "5"
     # MATLAB writes a block of text before the HDF5 file; other programs may not.

@@ -251,6 +251,12 @@ def recipe(folder: Path, **options: Any) -> StudentTrainConfig:
     return replace(QUICK, encoder=f"hf:{folder}", learning_rate=0.1, **options)
 
 
+@pytest.mark.parametrize("options", [{"layer": 1}, {"head": "attention"}])
+def test_layer_and_head_need_an_encoder(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="pass --encoder too"):
+        replace(QUICK, **options)
+
+
 @pytest.mark.parametrize(("kind", "head"), [("Hubert", "attention"), ("Wav2Vec2", "linear")])
 def test_a_student_on_an_encoder(
     folders: dict[str, Path], student_data: Path, tmp_path: Path, kind: str, head: str

@@ -397,7 +397,7 @@ def test_code_in_a_folder_is_never_run(
     [
         ("config.json", {"id2label": {"0": "LABEL_0", "1": "LABEL_1"}}, "found LABEL_0"),
         ("config.json", {}, "do not describe an image classifier"),
-        ("config.json", [], "expected an object"),
+        ("config.json", [], "not a JSON object"),
         ("preprocessor_config.json", {}, "do not describe an image classifier"),
         ("preprocessor_config.json", None, "cannot be read"),
         ("preprocessor_config.json", {"size": {"height": 32, "width": 16}}, "expected a square"),

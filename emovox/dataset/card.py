@@ -15,7 +15,7 @@ import numpy as np
 
 from emovox.dataset import card_text, schema
 from emovox.dataset.documents import outputs_of, read_document, read_manifest, tables_of
-from emovox.dataset.store import DAMAGED, matrix_of, open_table, read_rows
+from emovox.dataset.store import DAMAGED, matrix_of, open_table, read_rows, reading
 from emovox.emotions import Outputs
 from emovox.errors import CheckError, InputError, first_line
 from emovox.files import read_text
@@ -113,10 +113,8 @@ def check_card(root: str | os.PathLike[str]) -> None:
         CheckError: they differ; the message shows the first line that does.
     """
     path = Path(root) / schema.CARD
-    try:
+    with reading(path):
         found = read_text(path).splitlines()
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path}: cannot read ({first_line(error)})") from error
     expected = card_of(root).splitlines()
     for number, (line, right) in enumerate(zip_longest(found, expected, fillvalue=""), start=1):
         if line != right:

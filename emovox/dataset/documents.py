@@ -8,7 +8,7 @@ from typing import Any
 from emovox.dataset import schema
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
-from emovox.files import LFS_HINT, is_lfs_pointer, parse_json, read_text, sha256_file
+from emovox.files import LFS_HINT, is_lfs_pointer, read_object, sha256_file
 from emovox.ids import printable
 
 LEADS_OUTSIDE = "links to a file outside the dataset; replace the link by the file"
@@ -26,15 +26,7 @@ def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
     for file in (path, *Path(root).glob("[!.]*/*.parquet")):
         if is_lfs_pointer(file):
             raise InputError(f"{file}: {LFS_HINT}")
-    try:
-        content = parse_json(read_text(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot read: {first_line(error)}") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not JSON ({first_line(error)})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: not a JSON object")
-    return content
+    return read_object(path)
 
 
 def leads_outside(root: Path, name: str) -> bool:

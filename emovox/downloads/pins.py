@@ -28,11 +28,7 @@ def pins_file() -> Path:
 
 
 def read_pins() -> dict[str, Pin]:
-    """Return every pin, by file name.
-
-    Raises:
-        InputError: the file of the pins is damaged.
-    """
+    """Return every pin, by file name; InputError if the file of the pins is damaged."""
     path = pins_file()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))

@@ -89,11 +89,7 @@ def download(
 
 
 def download_files(config: DownloadConfig, say: Say) -> Iterator[DownloadedFile]:
-    """Download the files of a target one after the other; yield each when it is complete.
-
-    Raises:
-        EmovoxError: see `download`.
-    """
+    """Yield the files of a target, each when it is complete; for errors see `download`."""
     folder = config.out or cache_folder() / TARGETS[config.target].folder
     for file in _find_requested(config):
         yield FileDownload(file, folder, config, say).run()
@@ -132,11 +128,7 @@ class FileDownload:
         return self.folder / self.file.name
 
     def run(self) -> DownloadedFile:
-        """Download the file unless it exists and is complete.
-
-        Raises:
-            EmovoxError: see `download`.
-        """
+        """Download the file unless it exists and is complete; for errors see `download`."""
         locks = cache_folder() / "locks"
         for folder in (self.folder, locks):
             folder.mkdir(parents=True, exist_ok=True)

@@ -98,11 +98,7 @@ def discard(part: Path) -> None:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Check the free space of a disk.
-
-    Raises:
-        EmovoxError: the disk of `folder` has fewer than `needed` bytes left.
-    """
+    """Raise EmovoxError if the disk of `folder` has fewer than `needed` bytes left."""
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise EmovoxError(

@@ -19,7 +19,7 @@ import soundfile
 
 from emovox import limits
 from emovox.errors import InputError
-from emovox.files import regular
+from emovox.files import read_start
 from emovox.media.containers import open_media
 from emovox.media.streams import choose_stream
 from emovox.media.truncation import STREAMED, missing_end
@@ -49,11 +49,7 @@ MAX_OVERLAP = 1.0
 
 def open_sound(path: Path) -> "SndFile | AvFile":
     """Open the sound of a file, by its content and not its name; InputError if it has none."""
-    try:
-        with regular(path).open("rb") as file:
-            magic = file.read(12)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    magic = read_start(path, 12)
     if not magic:
         raise InputError(f"{path}: the file is empty")
     if not SNDFILE_MAGIC.match(magic):

@@ -11,7 +11,7 @@ import numpy as np
 
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.files import kind_of_file
-from emovox.labelling.label_videos import label_videos
+from emovox.labelling.run import label_videos
 from emovox.media.audio import SAMPLE_RATE
 from emovox.packages import explained
 from emovox.probing.corpora import SpeechCorpus, Utterance

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
-from emovox.dataset.store import DAMAGED, read_rows
+from emovox.dataset.store import read_rows, reading
 from emovox.dataset.takedown import mentions_listed
 from emovox.errors import InputError
 
@@ -160,10 +160,8 @@ def dropped_reasons(dataset: Dataset) -> tuple[DroppedReason, ...] | None:
     path = dataset.path / schema.DROPPED_FILE
     if not path.is_file():
         return None
-    try:
+    with reading(path):
         rows = read_rows(path, schema.DROPPED.names).to_pylist()
-    except DAMAGED as error:
-        raise InputError(f"{path}: cannot read ({type(error).__name__})") from error
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
         if not mentions_listed(str(row["track_id"]), dataset.takedown):

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import soundfile
 from tqdm import tqdm
@@ -17,6 +16,7 @@ from tqdm import tqdm
 from emovox.corpus.sound_files import AudioTree, Place, Sound
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
+from emovox.dataset.store import reading
 from emovox.errors import InputError, TrackError
 from emovox.media import faces
 from emovox.media.audio import SAMPLE_RATE, read_audio
@@ -142,10 +142,8 @@ def _read_boxes(dataset: Dataset, track_ids: Sequence[str]) -> Boxes | None:
         return None
     found: dict[tuple[str, int], faces.Box] = {}
     for file in files:
-        try:
+        with reading(file):
             rows = pq.read_table(file, columns=columns, filters=[("track_id", "in", track_ids)])
-        except (OSError, ValueError, pa.ArrowException) as error:
-            raise InputError(f"{file}: cannot read ({type(error).__name__})") from error
         for track_id, index, *box in zip(*rows.to_pydict().values(), strict=True):
             found[track_id, index] = faces.Box(*box)
     return found

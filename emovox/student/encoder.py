@@ -22,13 +22,13 @@ from emovox.cache import cache_folder
 from emovox.devices import resolve_device
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
-from emovox.files import sha256_file
+from emovox.files import read_object, sha256_file
 from emovox.media.audio import SAMPLE_RATE
 from emovox.networks import Network
 from emovox.packages import explained
 from emovox.student.student_config import ATTENTION, LINEAR
 from emovox.teacher.released_teacher import LOAD_ERRORS, read_pth
-from emovox.teacher.sidecar import CONFIG, HUB, PREPROCESSOR, find_folder, read_object
+from emovox.teacher.sidecar import CONFIG, HUB, PREPROCESSOR, find_folder
 
 # model_type in config.json -> family of its classes.
 MODELS = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "whisper": "Whisper"}

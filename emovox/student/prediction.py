@@ -20,7 +20,7 @@ from emovox.emotions import Outputs
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import replace_file
 from emovox.ids import printable
-from emovox.labelling.label_videos import label_videos
+from emovox.labelling.run import label_videos
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
 from emovox.media.containers import open_media
 from emovox.media.streams import choose_stream

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from emovox.config import Options, option
 from emovox.dataset.names import POOLS, TIMINGS
 from emovox.devices import COMPILE_MODES, PRECISIONS
+from emovox.errors import ConfigError
 
 LOSSES = ("cross-entropy", "euclidean", "huber", "hard-label")
 REDUCTIONS = ("mean", "sum")
@@ -84,6 +85,11 @@ class StudentTrainConfig(Options):
     compile: str = option("auto", choices=COMPILE_MODES)
     workers: int = option(2, least=0, most=1024)
     max_dropped: float = option(0.05, least=0, most=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.encoder and (self.layer is not None or self.head != LINEAR):
+            raise ConfigError("layer, head: are those of an encoder; pass --encoder too")
 
     @property
     def num_frames(self) -> int:

@@ -16,7 +16,7 @@ from emovox.cache import cache_folder
 from emovox.config import check_options, option, read_config
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError, NetworkError, first_line
-from emovox.files import parse_json, read_text, sha256_file
+from emovox.files import read_object, sha256_file
 from emovox.packages import explained
 from emovox.registry import Weights
 
@@ -184,19 +184,6 @@ def _fetch(name: str, kind: str) -> Path:
     except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
         raise NetworkError(f"{name}: not on the Hub, or offline ({first_line(error)})") from error
     return folder
-
-
-def read_object(path: Path) -> dict[str, Any]:
-    """Return the content of a JSON file; InputError if it is missing or not an object."""
-    try:
-        content = parse_json(read_text(path))
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:
-        raise InputError(f"{path}: not valid JSON ({error})") from error
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: expected an object")
-    return content
 
 
 def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -> Classifier:
