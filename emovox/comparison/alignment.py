@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash
-from emovox.dataset.reader import Dataset, load
+from emovox.dataset.reader import load
 from emovox.dataset.store import open_table, reading
 from emovox.errors import InputError
 
@@ -26,25 +26,22 @@ INVALID = "run `emovox validate` for details"
 class Side:
     """One of the two datasets, with the tables of tracks of all its splits, concatenated.
 
-    `split`, `offset` and `count`, int `[T]`, are the index of the split, the first row and the
-    number of rows of each track; `files` has the entries of the manifest's `files`, by path.
+    `split`, `offset` and `count`, `[T]`, are the split, the first row and the number of rows of
+    each track; `files` has the entries of the manifest's `files`, by path.
     """
 
     def __init__(self, path: Path) -> None:
-        self.path = path
-        self.dataset: Dataset = load(path)
+        self.path, self.dataset = path, load(path)
         tables = [self.dataset.tracks[split] for split in self.dataset.splits]
         empty = self.dataset.columns.tracks.empty_table()
         self.tracks = pa.concat_tables([empty, *tables]).combine_chunks()
-        numbers = [schema.SPLITS.index(split) for split in self.dataset.splits]
-        self.split = np.repeat(np.array(numbers, int), [table.num_rows for table in tables])
+        sizes = [table.num_rows for table in tables]
+        self.split = np.repeat(np.array(self.dataset.splits, str), sizes)
         self.ids = self.tracks["track_id"]
         if len(self.ids.unique()) != len(self.ids):
             raise InputError(f"{path}: a track_id occurs more than once; {INVALID}")
         self.offset, self.count = (self.tracks[c].to_numpy() for c in ("row_offset", "n_frames"))
         self.files = {file["path"]: file for file in self.dataset.manifest["files"]}
-        self.step_ms = int(self.dataset.manifest["step_ms"])
-        self.rows = cache(self._rows)
 
     @property
     def header(self) -> dict[str, Any]:
@@ -56,43 +53,39 @@ class Side:
         """Return True if the dataset has a table."""
         return any(schema.table_file(table, split) in self.files for split in schema.SPLITS)
 
-    def content(self, table: str, split: int) -> str | None:
+    def content(self, table: str, split: str) -> str | None:
         """Return the content hash of a split's table from the manifest."""
-        return listed_hash(self.dataset.manifest, schema.table_file(table, schema.SPLITS[split]))
-
-    def _rows(self, table: str, split: int) -> "Rows":
-        rows = Rows(self.path, table, schema.SPLITS[split], self.dataset.columns)
-        chosen = self.split == split
-        rows.check(self.ids.filter(pa.array(chosen)), self.offset[chosen], self.count[chosen])
-        return rows
+        return listed_hash(self.dataset.manifest, schema.table_file(table, split))
 
 
 class Rows:
-    """Grid points and values of one split's table; caches the row groups of the last read."""
+    """Grid points and values of one split's table; caches the row groups of the last read.
 
-    def __init__(self, root: Path, table: str, split: str, columns: schema.Columns) -> None:
-        self._path = path = root / schema.table_file(table, split)
-        with reading(path):
-            self._file = open_table(path)
+    Raises:
+        InputError: the columns differ from the contract, or the runs of equal track_id are not the
+            tracks of `tracks`.
+    """
+
+    def __init__(self, side: Side, table: str, split: str) -> None:
+        self._path = side.path / schema.table_file(table, split)
+        with reading(self._path):
+            self._file = open_table(self._path)
         found = self._file.schema_arrow
-        wanted = columns.of(table, schema.embedding_size(found))
+        wanted = side.dataset.columns.of(table, schema.embedding_size(found))
         self._columns = ["frame_index", *(name for name in wanted.names if name not in KEYS)]
         if found.names != wanted.names or found.types[1:] != wanted.types[1:]:
-            raise InputError(f"{path}: columns differ from the contract; {INVALID}")
-        meta = self._file.metadata
-        sizes = [meta.row_group(i).num_rows for i in range(meta.num_row_groups)]
-        self._starts = np.cumsum([0, *sizes])
-        self._held: dict[int, np.ndarray] = {}
-
-    def check(self, ids: pa.ChunkedArray, offsets: np.ndarray, counts: np.ndarray) -> None:
-        """Raise InputError unless the runs of equal track_id are the tracks of `tracks`."""
+            raise InputError(f"{self._path}: columns differ from the contract; {INVALID}")
+        groups = range(self._file.num_row_groups)
+        self._starts = np.cumsum([0, *(self._file.metadata.row_group(g).num_rows for g in groups)])
+        self._group = lru_cache(maxsize=2)(self._values)
         with reading(self._path):
             column = self._file.read(["track_id"])["track_id"].unify_dictionaries()
-        column = column.combine_chunks()
+        column, tracks = column.combine_chunks(), np.flatnonzero(side.split == split)
         starts = np.flatnonzero(np.diff(column.indices.to_numpy(), prepend=-1))
-        lengths = np.diff(starts, append=len(column))
-        same = np.array_equal(starts, offsets) and np.array_equal(lengths, counts)
-        if not same or column.take(pa.array(starts)).to_pylist() != ids.to_pylist():
+        same = np.array_equal(starts, side.offset[tracks])
+        same &= np.array_equal(np.diff(starts, append=len(column)), side.count[tracks])
+        ids = side.ids.take(pa.array(tracks)).to_pylist()
+        if not same or column.take(pa.array(starts)).to_pylist() != ids:
             raise InputError(f"{self._path}: rows differ from the table tracks; {INVALID}")
 
     def read(self, offsets: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -100,12 +93,10 @@ class Rows:
         start, stop = int(offsets.min()), int((offsets + counts).max())
         first = int(np.searchsorted(self._starts, start, "right")) - 1
         last = int(np.searchsorted(self._starts, stop, "left"))
-        held = self._held
-        self._held = {g: held[g] if g in held else self._values(g) for g in range(first, last)}
+        groups = [self._group(group) for group in range(first, last)]
         ends = counts.cumsum()
         places = np.repeat(offsets - self._starts[first] - ends + counts, counts)
         places += np.arange(ends[-1])
-        groups = list(self._held.values())
         return np.take(np.concatenate(groups, axis=1) if groups[1:] else groups[0], places, axis=1)
 
     def _values(self, group: int) -> np.ndarray:
@@ -146,32 +137,31 @@ class Pair:
         # Rows of the common tracks in the tables of tracks, in OLD's order.
         self.in_old = np.flatnonzero(found.is_valid().to_numpy())
         self.in_new = found.drop_null().to_numpy().astype(int)
+        self._rows = cache(Rows)
 
     def __len__(self) -> int:
         return len(self.in_old)
 
-    def ids(self, numbers: Any = slice(None)) -> list[str]:
+    def ids(self, numbers: Any) -> list[str]:
         """Return the ids of common tracks, by their index among them."""
         return self.old.ids.take(pa.array(self.in_old[numbers], pa.int64())).to_pylist()
 
     def blocks(self, table: str) -> Iterator[Block]:
         """Yield the rows of all common tracks, one row group of each dataset at a time."""
         splits = self.old.split[self.in_old], self.new.split[self.in_new]
-        for a, b in itertools.product(range(len(schema.SPLITS)), repeat=2):
+        offsets = self.old.offset[self.in_old], self.new.offset[self.in_new]
+        groups = np.stack(offsets) // schema.ROW_GROUP_ROWS
+        for a, b in itertools.product(schema.SPLITS, repeat=2):
             chosen = np.flatnonzero((splits[0] == a) & (splits[1] == b))
             if len(chosen):
-                old, new = self.old.rows(table, a), self.new.rows(table, b)
+                old, new = self._rows(self.old, table, a), self._rows(self.new, table, b)
                 content = self.old.content(table, a)
                 if a == b and content is not None and content == self.new.content(table, a):
                     new = old
-                for tracks in self._cut(chosen):
+                # A block ends wherever a row group of either dataset begins.
+                turns = np.flatnonzero(np.diff(groups[:, chosen]).any(axis=0))
+                for tracks in np.split(chosen, turns + 1):
                     yield self._align(tracks, old, new)
-
-    def _cut(self, tracks: np.ndarray) -> list[np.ndarray]:
-        """Split tracks wherever a row group of either dataset begins."""
-        offsets = self.old.offset[self.in_old[tracks]], self.new.offset[self.in_new[tracks]]
-        groups = np.stack(offsets) // schema.ROW_GROUP_ROWS
-        return np.split(tracks, np.flatnonzero(np.diff(groups).any(axis=0)) + 1)
 
     def _align(self, tracks: np.ndarray, old_rows: Rows, new_rows: Rows) -> Block:
         old_keys, old = _read(self.old, old_rows, self.in_old[tracks])
@@ -195,7 +185,7 @@ def _read(side: Side, rows: Rows, tracks: np.ndarray) -> tuple[np.ndarray, np.nd
     counts = side.count[tracks]
     values = rows.read(side.offset[tracks], counts)
     owner = np.repeat(np.arange(len(tracks)), counts)
-    keys = (owner << 32) + values[0].astype(int) * side.step_ms
+    keys = (owner << 32) + values[0].astype(int) * side.dataset.manifest["step_ms"]
     if (np.diff(keys) <= 0).any():
         track_id = side.ids[int(tracks[owner[1:][np.diff(keys) <= 0][0]])]
         raise InputError(f"{side.path}: frames of {track_id} are not sorted; {INVALID}")

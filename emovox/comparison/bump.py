@@ -52,9 +52,9 @@ def _counted(changes: list[Change], level: str) -> list[str]:
 def _unseen(pair: Pair) -> list[str]:
     """Return a reason if content hashes differ although the compared columns are equal."""
     tables = [
-        schema.table_file(table, name)
+        schema.table_file(table, split)
         for table in schema.TABLES
-        for split, name in enumerate(schema.SPLITS)
+        for split in schema.SPLITS
         if all(known := [side.content(table, split) for side in (pair.old, pair.new)])
         and known[0] != known[1]
     ]

@@ -19,9 +19,9 @@ parallel, one row group at a time. If both manifests give the same content hash 
 split, only OLD's are read. Sizes and SHA-256 of all files are checked first.
 """
 
+import itertools
 import os
 from collections import defaultdict
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -115,16 +115,12 @@ class _FrameTotals:
         for points, lists in ((block.added, self.added), (block.removed, self.removed)):
             for track, index in points.T.tolist():
                 lists[track].append(index)
-        changed = (block.old != block.new).any(axis=0)
-        num = len(self._emotions)
-        old = block.old[:num].argmax(axis=0)
-        new = old.copy()
-        new[changed] = block.new[:num, changed].argmax(axis=0)
+        changed, num = (block.old != block.new).any(axis=0), len(self._emotions)
+        old, new = (values[:num].argmax(axis=0) for values in (block.old, block.new))
         self.argmax += confusion_matrix(old, new, num)
-        num_tracks = len(block.tracks)
-        self.common[block.tracks] += np.bincount(block.owner, minlength=num_tracks)
-        self.changed[block.tracks] += np.bincount(block.owner[changed], minlength=num_tracks)
-        self.flips[block.tracks] += np.bincount(block.owner[old != new], minlength=num_tracks)
+        chosen = (self.common, ...), (self.changed, changed), (self.flips, old != new)
+        for counts, rows in chosen:
+            counts[block.tracks] += np.bincount(block.owner[rows], minlength=len(block.tracks))
         if changed.any():
             self._add_changed(block, changed)
 
@@ -150,30 +146,23 @@ class _FrameTotals:
             }
         self.largest = np.maximum(self.largest, change.max(axis=1))
 
-    @property
-    def same_grid(self) -> np.ndarray:
-        """True for common tracks with the same frames in both datasets: bool `[T]`."""
-        same = np.ones(len(self._pair), bool)
-        same[[*self.added, *self.removed]] = False
-        return same
-
     def other_frames(self) -> list[dict[str, Any]]:
         """Return the common tracks with other frames, with the added and removed grid points."""
-        numbers = np.flatnonzero(~self.same_grid)
+        numbers = sorted({*self.added, *self.removed})
         found = [
             {"track_id": i, "added": self.added.get(n, []), "removed": self.removed.get(n, [])}
-            for n, i in zip(numbers.tolist(), self._pair.ids(numbers), strict=True)
+            for n, i in zip(numbers, self._pair.ids(numbers), strict=True)
         ]
         return sorted(found, key=lambda track: track["track_id"])
 
     def changes(self) -> FrameChanges:
         pair, common = self._pair, int(self.common.sum())
         added, removed = (sum(map(len, lists.values())) for lists in (self.added, self.removed))
+        terms, means = ((sums / max(common, 1)).tolist() for sums in (self.terms, self.absolute))
         # A value has no term of the divergence.
-        terms = [*(self.terms / max(common, 1)), *[None] * (len(self._names) - len(self.terms))]
-        rows = zip(terms, self.absolute / max(common, 1), self.largest, strict=True)
-        by_output = [[None if x is None or not common else float(x) for x in row] for row in rows]
+        rows = itertools.zip_longest(terms, means, self.largest.tolist())
         keys = ("divergence", "mean_change", "largest_change")
+        by_output = [dict(zip(keys, row if common else [None] * 3, strict=True)) for row in rows]
         return FrameChanges(
             common=common,
             changed=int(self.changed.sum()),
@@ -184,10 +173,7 @@ class _FrameTotals:
             removed_in_common_tracks=removed,
             argmax=self.argmax.tolist(),
             divergence=float((self.terms / common).sum()) if common else None,
-            outputs={
-                name: dict(zip(keys, values, strict=True))
-                for name, values in zip(self._names, by_output, strict=True)
-            },
+            outputs=dict(zip(self._names, by_output, strict=True)),
             largest=self.where,
             worst_tracks=self._worst(),
         )
@@ -216,45 +202,39 @@ def _kl_terms(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 
 def _track_changes(pair: Pair, totals: _FrameTotals) -> TrackChanges:
-    old = pair.old.tracks.take(pa.array(pair.in_old))
-    new = pair.new.tracks.take(pa.array(pair.in_new))
-    outputs = pair.old.dataset.outputs
-    labels = [
-        _label_numbers(side.path, table, outputs.emotions)
-        for side, table in ((pair.old, old), (pair.new, new))
-    ]
+    sides, columns = (pair.old, pair.new), pair.old.dataset.columns
+    old, new = pair.old.tracks.take(pair.in_old), pair.new.tracks.take(pair.in_new)
+    emotions = columns.outputs.emotions
+    labels = []
+    for side, tracks in ((pair.old, old), (pair.new, new)):
+        numbers = pc.index_in(tracks["label"], value_set=pa.array(emotions))
+        if numbers.null_count:
+            known = ", ".join(emotions)
+            raise InputError(f"{side.path}: a label is not one of {known}; {INVALID}")
+        labels.append(numbers.to_numpy().astype(int))
     compared = [name for name in old.column_names if name not in NOT_COMPARED]
     values = {column: _differs(old, new, column) for column in compared}
-    columns = pair.old.dataset.columns
     # These may differ if the frames of a track do.
     for column in ("n_expected", "majority", *columns.maxima, *columns.means):
-        values[column] &= totals.same_grid
+        values[column][[*totals.added, *totals.removed]] = False
+    removed, added = (
+        sorted(one.ids.filter(pc.invert(pc.is_in(one.ids, value_set=other.ids))).to_pylist())
+        for one, other in (sides, sides[::-1])
+    )
     return TrackChanges(
         common=len(pair),
-        added=_others(pair.new, pair.in_new),
-        removed=_others(pair.old, pair.in_old),
+        added=added,
+        removed=removed,
         moved=_flips(old, new, "split"),
         other_frames=totals.other_frames(),
         values={column: int(differs.sum()) for column, differs in values.items() if differs.any()},
-        labels=confusion_matrix(labels[0], labels[1], len(outputs.emotions)).tolist(),
+        labels=confusion_matrix(labels[0], labels[1], len(emotions)).tolist(),
         label_flips=_flips(old, new, "label"),
     )
 
 
 def _shown(outputs: Outputs) -> str:
     return f"emotions and values {', '.join((*outputs.emotions, *outputs.values))}"
-
-
-def _label_numbers(path: Path, tracks: pa.Table, emotions: Sequence[str]) -> np.ndarray:
-    numbers = pc.index_in(tracks["label"], value_set=pa.array(emotions))
-    if numbers.null_count:
-        raise InputError(f"{path}: a label is not one of {', '.join(emotions)}; {INVALID}")
-    return numbers.to_numpy().astype(int)
-
-
-def _others(side: Side, common: np.ndarray) -> list[str]:
-    rows = np.setdiff1d(np.arange(len(side.ids)), common)
-    return sorted(side.ids.take(pa.array(rows)).to_pylist())
 
 
 def _differs(old: pa.Table, new: pa.Table, column: str) -> np.ndarray:
