@@ -34,7 +34,6 @@ from emovox.comparison.bump import find_bump
 from emovox.comparison.changes import Difference, FrameChanges, TrackChanges, list_changes
 from emovox.dataset import schema
 from emovox.dataset.documents import changed_files, read_manifest
-from emovox.emotions import Outputs
 from emovox.errors import CheckError, InputError
 from emovox.scores import confusion_matrix
 
@@ -63,8 +62,11 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
     """
     _check_files(old, new)
     pair = Pair(Side(Path(old)), Side(Path(new)))
-    if (one := pair.old.dataset.outputs) != (other := pair.new.dataset.outputs):
-        raise InputError(f"{old} has {_shown(one)}; {new} has {_shown(other)}: cannot be compared")
+    one, other = (side.dataset.outputs for side in (pair.old, pair.new))
+    if one != other:
+        names = [", ".join((*outputs.emotions, *outputs.values)) for outputs in (one, other)]
+        shown = f"{old} has emotions and values {names[0]}; {new} has {names[1]}"
+        raise InputError(f"{shown}: cannot be compared")
     totals = _FrameTotals(pair)
     for block in pair.blocks("frames"):
         totals.add(block)
@@ -108,13 +110,13 @@ class _FrameTotals:
         self.where: dict[str, Any] | None = None  # the largest change so far
         self.common, self.changed, self.flips = np.zeros((3, len(pair)), int)  # by track
         self.divergence, self.track_largest = np.zeros((2, len(pair)))
-        self.added: defaultdict[int, list[int]] = defaultdict(list)  # grid points by track
-        self.removed: defaultdict[int, list[int]] = defaultdict(list)
+        # Added and removed grid points by track
+        self.other: defaultdict[int, tuple[list[int], ...]] = defaultdict(lambda: ([], []))
 
     def add(self, block: Block) -> None:
-        for points, lists in ((block.added, self.added), (block.removed, self.removed)):
+        for place, points in enumerate((block.added, block.removed)):
             for track, index in points.T.tolist():
-                lists[track].append(index)
+                self.other[track][place].append(index)
         changed, num = (block.old != block.new).any(axis=0), len(self._emotions)
         old, new = (values[:num].argmax(axis=0) for values in (block.old, block.new))
         self.argmax += confusion_matrix(old, new, num)
@@ -148,16 +150,13 @@ class _FrameTotals:
 
     def other_frames(self) -> list[dict[str, Any]]:
         """Return the common tracks with other frames, with the added and removed grid points."""
-        numbers = sorted({*self.added, *self.removed})
-        found = [
-            {"track_id": i, "added": self.added.get(n, []), "removed": self.removed.get(n, [])}
-            for n, i in zip(numbers, self._pair.ids(numbers), strict=True)
-        ]
+        tracks = zip(self._pair.ids([*self.other]), self.other.values(), strict=True)
+        found = [{"track_id": i, "added": a, "removed": r} for i, (a, r) in tracks]
         return sorted(found, key=lambda track: track["track_id"])
 
     def changes(self) -> FrameChanges:
         pair, common = self._pair, int(self.common.sum())
-        added, removed = (sum(map(len, lists.values())) for lists in (self.added, self.removed))
+        added, removed = (sum(len(points[k]) for points in self.other.values()) for k in (0, 1))
         terms, means = ((sums / max(common, 1)).tolist() for sums in (self.terms, self.absolute))
         # A value has no term of the divergence.
         rows = itertools.zip_longest(terms, means, self.largest.tolist())
@@ -216,7 +215,7 @@ def _track_changes(pair: Pair, totals: _FrameTotals) -> TrackChanges:
     values = {column: _differs(old, new, column) for column in compared}
     # These may differ if the frames of a track do.
     for column in ("n_expected", "majority", *columns.maxima, *columns.means):
-        values[column][[*totals.added, *totals.removed]] = False
+        values[column][[*totals.other]] = False
     removed, added = (
         sorted(one.ids.filter(pc.invert(pc.is_in(one.ids, value_set=other.ids))).to_pylist())
         for one, other in (sides, sides[::-1])
@@ -231,10 +230,6 @@ def _track_changes(pair: Pair, totals: _FrameTotals) -> TrackChanges:
         labels=confusion_matrix(labels[0], labels[1], len(emotions)).tolist(),
         label_flips=_flips(old, new, "label"),
     )
-
-
-def _shown(outputs: Outputs) -> str:
-    return f"emotions and values {', '.join((*outputs.emotions, *outputs.values))}"
 
 
 def _differs(old: pa.Table, new: pa.Table, column: str) -> np.ndarray:
