@@ -154,11 +154,9 @@ class Difference:
     def _logits(self) -> Iterator[str]:
         frames, emotions = self.frames, self.old["emotions"]
         if frames.argmax_flips:
-            title = "argmax of frames (rows: old, columns: new)"
-            yield _matrix(title, frames.argmax, emotions)
+            yield _matrix("argmax of frames", frames.argmax, emotions)
         if self.tracks.label_flips:
-            title = "label of tracks (rows: old, columns: new)"
-            yield _matrix(title, self.tracks.labels, emotions)
+            yield _matrix("label of tracks", self.tracks.labels, emotions)
         if frames.largest is not None:
             rows = [[name, *entry.values()] for name, entry in frames.outputs.items()]
             terms, means, largest = np.array([row[1:] for row in rows[: len(emotions)]], float).T
@@ -243,4 +241,4 @@ def _cell(value: Any) -> str:
 
 def _matrix(title: str, counts: list[list[int]], emotions: Sequence[str]) -> str:
     rows = [[name, *(n or "." for n in row)] for name, row in zip(emotions, counts, strict=True)]
-    return f"{title}\n{_table(['', *emotions], rows)}"
+    return f"{title} (rows: old, columns: new)\n{_table(['', *emotions], rows)}"
