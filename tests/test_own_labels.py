@@ -143,7 +143,7 @@ def test_rows_of_a_track_that_is_listed_twice_go_to_the_first(tmp_path: Path) ->
     [
         ({"label": ["anger"]}, None, {}, InputError, "tracks: the column track_id is missing"),
         ({"track_id": ["a/v/1"]}, None, {}, InputError, "neither columns logit_<emotion> nor"),
-        ({"track_id": ["a/v/1"], "label": ["joy"]}, None, {}, ConfigError, "1 emotions"),
+        ({"track_id": ["a/v/1"], "label": ["joy"]}, None, {}, ConfigError, "found 1"),
         (
             {"track_id": ["a/v/1"], "label": ["Joy", ]},
             None, {"emotions": ("Joy", "sad")}, ConfigError, "invalid name 'Joy'",
