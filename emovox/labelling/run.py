@@ -131,9 +131,9 @@ def _with_progress(
 def label_videos(
     paths: Sequence[Path], teacher: str, folder: Path, device: str, precision: str, num_jobs: int
 ) -> tuple[Dataset, list[str], dict[str, dict[str, Any]]]:
-    """Label whole videos that belong to no corpus in an empty folder, on the 0.24 s grid.
+    """Label whole videos, which belong to no corpus, on the 0.24 s grid; `folder` is empty.
 
-    Return it, the track id of each video, and the rows of the table `dropped` by track id.
+    Return the dataset, the track id of each video, and the rows of the table `dropped` by track id.
     """
     names = [f"{number:09d}" for number in range(len(paths))]  # every table and decoder takes them
     for name, path in zip(names, paths, strict=True):

@@ -118,6 +118,7 @@ def _load(name: str, folder: Path, weights: Path) -> tuple[Any, Any]:
     with explained(f"--encoder {name}"):
         import transformers
         from huggingface_hub import errors
+    # Newer releases of huggingface_hub check the types in config.json, with an error of their own.
     bad = (*LOAD_ERRORS, SafetensorError, getattr(errors, "StrictDataclassError", OSError))
     if (kind := read_object(folder / CONFIG).get("model_type")) not in MODELS:
         raise InputError(f"{folder}: model_type is {kind!r}, expected one of {', '.join(MODELS)}")

@@ -89,7 +89,7 @@ class StudentTrainConfig(Options):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.encoder and (self.layer is not None or self.head != LINEAR):
-            raise ConfigError("layer, head: are those of an encoder; pass --encoder too")
+            raise ConfigError("layer and head belong to an encoder; pass --encoder too")
 
     @property
     def num_frames(self) -> int:

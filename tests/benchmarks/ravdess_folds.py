@@ -15,7 +15,6 @@ Everything stays in OUT; the same command resumes after an interruption.
 
 import argparse
 import shutil
-import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +69,8 @@ class Utterances:
                     teacher="intention",
                     origin="The acted emotions of RAVDESS; no teacher was run on faces.",
                 )
-            options = tomllib.loads(RECIPE.read_text()) | changes
-            run = emovox.train_student(place / "dataset", self.audio, place / "run", **options)
+            folders = place / "dataset", self.audio, place / "run"
+            run = emovox.train_student(*folders, RECIPE, **changes)
             student = emovox.load_student(run.best)
             assert student.emotions == self.emotions
             logits = np.full((len(tracks), len(self.emotions)), np.nan, np.float32)
