@@ -22,7 +22,7 @@ if TYPE_CHECKING:  # lets mypy check these modules before this one, which they i
     from emovox.labelling.import_mat import import_mat as import_mat
     from emovox.labelling.own_labels import WriteConfig as WriteConfig
     from emovox.labelling.own_labels import write_dataset as write_dataset
-    from emovox.labelling.result import BuildResult as BuildResult
+    from emovox.labelling.run import BuildResult as BuildResult
     from emovox.labelling.run import build_dataset as build_dataset
     from emovox.media.audio import read_audio as read_audio
     from emovox.media.spectrogram import spectrogram as spectrogram

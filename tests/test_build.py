@@ -32,8 +32,7 @@ from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.files import LFS_HINT, sha256_file
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.plan import ShardJob
-from emovox.labelling.result import BuildResult
-from emovox.labelling.run import build_dataset
+from emovox.labelling.run import BuildResult, build_dataset
 from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.state import STATE
 from emovox.media.faces import Box

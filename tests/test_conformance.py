@@ -15,7 +15,7 @@ import pytest
 from emovox.dataset import schema
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import build_dataset
-from emovox.publishing.croissant import write_croissant
+from emovox.publishing.publish import write_croissant
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 Columns = dict[str, list[Any]]  # values by column; None for null

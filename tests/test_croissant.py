@@ -23,7 +23,7 @@ from validation_fixtures import (
 from emovox.dataset import card_text, schema
 from emovox.dataset.croissant_metadata import DATA_TYPES, differences, files_and_columns
 from emovox.errors import InputError
-from emovox.publishing.croissant import CONTEXT, croissant, write_croissant
+from emovox.publishing.publish import CONTEXT, croissant, write_croissant
 from emovox.validation.outcomes import validate
 
 mlcroissant = pytest.importorskip("mlcroissant", reason="pip install 'emovox[croissant]'")

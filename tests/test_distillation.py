@@ -17,12 +17,11 @@ from test_training import QUICK, data, weights
 from emovox.config import read_config
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
-from emovox.teacher import EMBEDDED, distillation, load_teacher, teacher_checkpoint
-from emovox.teacher.distillation import averaged_logits, soft_targets
+from emovox.teacher import EMBEDDED, load_teacher, teacher_checkpoint, training
 from emovox.teacher.ferplus import Faces, read
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer
-from emovox.teacher.training import train_epochs
+from emovox.teacher.training import averaged_logits, soft_targets, train_epochs
 from emovox.testing import FakeTeacher
 
 __all__ = ["data"]  # a fixture
@@ -67,7 +66,7 @@ def test_targets_mix_votes_and_teachers_and_logits_are_saved(
     faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teacher = LeftTeacher(48)
-    monkeypatch.setattr(distillation, "load_teacher", lambda name, device: teacher)
+    monkeypatch.setattr(training, "load_teacher", lambda name, device: teacher)
     targets = soft_targets(faces, ["any"], 0.25, tmp_path, "cpu")
     expected = 0.25 * softmax(naive_logits(faces.images), axis=1) + 0.75 * faces.targets
     np.testing.assert_allclose(targets, expected, atol=1e-5)
@@ -79,7 +78,7 @@ def test_targets_mix_votes_and_teachers_and_logits_are_saved(
     teacher.sha256 = "1" * 64
     soft_targets(faces, ["any"], 0.25, tmp_path, "cpu")
     assert teacher.num_crops == 2 * num_crops, "another teacher runs again"
-    (tmp_path / distillation.LOGITS_FILE).write_text("cut short")
+    (tmp_path / training.LOGITS_FILE).write_text("cut short")
     np.testing.assert_array_equal(soft_targets(faces, ["any"], 0.25, tmp_path, "cpu"), targets)
 
 
@@ -103,7 +102,7 @@ def test_recipes_to_learn_from_are_trained_first(data: Path, tmp_path: Path) -> 
     images = read(data, "train").images
     crops = np.repeat(images[..., None], 3, axis=3)
     logits = (teacher(crops) + teacher(np.ascontiguousarray(crops[:, :, ::-1]))) / 2
-    saved = load_file(out / distillation.LOGITS_FILE)["logits"]
+    saved = load_file(out / training.LOGITS_FILE)["logits"]
     assert np.abs(saved - logits).max() < 0.05, "from the first recipe's network (bf16 or not)"
     losses = [
         json.loads((folder / "log.jsonl").read_text())["train_loss"] for folder in (out, alone)

@@ -36,12 +36,7 @@ from emovox.student.vggvox import StudentConfig, VGGVox
 # What pages and cards name, beside the package itself: the modules that others build on.
 PUBLIC = (
     *("emovox", "emovox.emotions", "emovox.errors", "emovox.testing", "emovox.checkpoints"),
-    *(
-        "emovox.labelling.build_config",
-        "emovox.labelling.result",
-        "emovox.labelling.run",
-        "emovox.labelling.import_mat",
-    ),
+    *("emovox.labelling.build_config", "emovox.labelling.run", "emovox.labelling.import_mat"),
     *("emovox.corpus.sound_files", "emovox.corpus.layouts", "emovox.corpus.splits"),
     *("emovox.corpus.track_table", "emovox.corpus.tracks", "emovox.corpus.voxceleb"),
     *("emovox.dataset.card", "emovox.dataset.reader", "emovox.dataset.schema"),

@@ -35,10 +35,14 @@ from oracles import oracle
 from emovox.cli import main
 from emovox.corpus.voxceleb import LISTS, read_official_split
 from emovox.downloads.content import FORMS, find_fault
-from emovox.downloads.download_config import DownloadConfig
-from emovox.downloads.mirrors import TARGETS, PublishedFile, Target, find_files
-from emovox.downloads.pins import pins_file, read_pins
-from emovox.downloads.published_files import FileDownload, download
+from emovox.downloads.download_config import (
+    TARGETS,
+    DownloadConfig,
+    PublishedFile,
+    Target,
+    find_files,
+)
+from emovox.downloads.published_files import FileDownload, download, pins_file, read_pins
 from emovox.downloads.transfer import Patience
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.student import RELEASED as STUDENTS

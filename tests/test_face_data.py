@@ -15,9 +15,8 @@ from test_training import QUICK, weights
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.teacher import ferplus, load_teacher
-from emovox.teacher.evaluation import evaluate_teacher
+from emovox.teacher.evaluation import evaluate_teacher, score
 from emovox.teacher.face_data import TEST, TRAIN, VALIDATION, read_faces
-from emovox.teacher.teacher_scores import score
 from emovox.teacher.training import train_epochs, train_teacher
 from emovox.testing import FakeTeacher
 

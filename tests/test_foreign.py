@@ -437,7 +437,7 @@ def test_datasets_of_other_teachers(
         assert emovox.validate(out).valid
         return emovox.load(out)
 
-    own = build("compact", "own")
+    own = build("compact", "own", precision="fp32")
     exported = build(compact, "exported")
     np.testing.assert_allclose(exported.to_numpy("train")[0], own.to_numpy("train")[0], atol=1e-3)
     provenance = json.loads((tmp_path / "exported/provenance.json").read_text())

@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emovox.corpus.contents import check_contents
 from emovox.corpus.layouts import LAYOUTS, read_corpus
 from emovox.corpus.splits import assign
 from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.corpus.voxceleb import read_boxes, read_names
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey, printable
+from emovox.labelling.plan import check_contents
 from emovox.media.endings import MEDIA_ENDINGS
 
 VOX1_META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n" + "".join(

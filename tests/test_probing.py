@@ -21,12 +21,17 @@ from emovox.demo.demo_corpus import DemoConfig, write_demo_corpus
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.probing.classifiers import (
+    BY_SPEAKER,
+    PARTITION,
+    RANDOM,
     Classifier,
     FeatureScores,
     FoldScores,
     affine_map,
     cross_validate,
+    make_folds,
     mean_and_deviation,
+    random_folds,
     random_forest,
 )
 from emovox.probing.corpora import SpeechCorpus, Utterance
@@ -38,7 +43,6 @@ from emovox.probing.features import (
     kind_of_model,
     video_features,
 )
-from emovox.probing.folds import BY_SPEAKER, PARTITION, RANDOM, make_folds, random_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probes import probe
 from emovox.testing import write_clip

@@ -16,8 +16,7 @@ from validation_fixtures import read_table
 
 from emovox.dataset import schema
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.result import BuildResult
-from emovox.labelling.run import build_dataset
+from emovox.labelling.run import BuildResult, build_dataset
 
 pytestmark = pytest.mark.real
 

@@ -19,7 +19,7 @@ from scipy.io import savemat
 from torch import Tensor
 
 from emovox.errors import ConfigError, InputError
-from emovox.teacher import find_teacher, inference, load_teacher, released_teacher
+from emovox.teacher import find_teacher, inference, load_teacher, teacher_checkpoint
 from emovox.teacher.senet import Senet, SenetConfig
 
 State = OrderedDict[str, Tensor]
@@ -159,7 +159,7 @@ def test_every_form_gives_the_same_logits(
     def fail(path: Path) -> None:
         raise AssertionError(f"{path} is converted twice")
 
-    monkeypatch.setattr(released_teacher, "read", fail)
+    monkeypatch.setattr(teacher_checkpoint, "read_released", fail)
     again = load_teacher(path, "cpu", "fp32")
     np.testing.assert_array_equal(again(crops()), logits)
     assert again.sha256 == teacher.sha256
@@ -273,7 +273,7 @@ def test_a_damaged_pth_is_read_or_rejected(tmp_path: Path, is_zip: bool, step: i
     for place in range(0, len(whole), step):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
         try:
-            assert released_teacher.read_pth(path).keys()
+            assert teacher_checkpoint.read_pth(path).keys()
         except InputError as error:
             num_rejected += 1
             assert str(error).startswith(f"{path}: ") and "\n" not in str(error)
@@ -377,7 +377,7 @@ def test_flat_weights_of_the_right_shapes_are_accepted(tmp_path: Path) -> None:
     """The rejected files above differ from these only in the tested defect."""
     for i, state in enumerate((flat_state(), {"state_dict": flat_state()})):
         torch.save(state, tmp_path / f"{i}.pth")
-        net = released_teacher.read(tmp_path / f"{i}.pth")
+        net = teacher_checkpoint.read_released(tmp_path / f"{i}.pth")
         assert isinstance(net, Senet) and net.config.squeeze_excite and not net.training
 
 

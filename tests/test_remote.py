@@ -20,8 +20,7 @@ from emovox.cli import main
 from emovox.dataset import schema
 from emovox.errors import EmovoxError, InputError, NetworkError
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.result import BuildResult
-from emovox.labelling.run import build_dataset
+from emovox.labelling.run import BuildResult, build_dataset
 from emovox.labelling.state import STATE
 from emovox.paths import RemotePath, as_path, local_copy
 from emovox.testing import FakeTeacher, InlineEngine, coded_frame, write_clip

@@ -52,8 +52,7 @@ from emovox.reporting.report_data import Report
 from emovox.reporting.run_results import SplitResult, read_results
 from emovox.reporting.track_sample import LEVELS, choose, pack, peaks_of, water_level
 from emovox.scores import CURVE_POINTS, Interval, roc_curve
-from emovox.teacher.evaluation import TeacherEvaluation
-from emovox.teacher.teacher_scores import score
+from emovox.teacher.evaluation import TeacherEvaluation, score
 from emovox.testing import write_clip
 
 EVIL = "<img src=x onerror=alert(1)>"

@@ -16,7 +16,7 @@ from sklearn.metrics import (
 
 from emovox.emotions import EMOTIONS
 from emovox.scores import softmax
-from emovox.teacher.teacher_scores import score
+from emovox.teacher.evaluation import score
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.corpus.voxceleb import read_boxes
 from emovox.ids import TrackKey
-from emovox.labelling.face_boxes import DETECT_BATCH, locate
+from emovox.labelling.shard import DETECT_BATCH, locate
 from emovox.media.faces import Box
 from emovox.media.images import ImageTrack
 from emovox.media.shots import CUT, dissimilarity, number_shots, thumbnail

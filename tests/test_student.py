@@ -15,7 +15,7 @@ from emovox import EMOTIONS, load_student, spectrogram
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
-from emovox.student import find_student, inference, released_student, student_checkpoint
+from emovox.student import find_student, inference, student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.student.windows import CENTRE, WHOLE, Windows
 from emovox.teacher import teacher_checkpoint as teacher_checkpoints
@@ -278,7 +278,7 @@ def mat_layers(net: VGGVox) -> list[tuple[str, str, list[np.ndarray]]]:
     state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
     layers: list[tuple[str, str, list[np.ndarray]]] = []
     for convolution, norm in zip(
-        released_student.CONVOLUTIONS, (*released_student.BATCH_NORMS, None), strict=True
+        student_checkpoint.CONVOLUTIONS, (*student_checkpoint.BATCH_NORMS, None), strict=True
     ):
         filters = state[f"{convolution}.weight"].transpose(2, 3, 1, 0)
         layers.append((convolution, "Conv", [filters, state[f"{convolution}.bias"][None]]))
@@ -364,7 +364,7 @@ def narrow_release(monkeypatch: pytest.MonkeyPatch) -> VGGVox:
     def config(tensors: State) -> StudentConfig:
         return NARROW
 
-    monkeypatch.setattr(released_student, "_config", config)
+    monkeypatch.setattr(student_checkpoint, "_config", config)
     return random_net()
 
 
@@ -394,7 +394,7 @@ def test_released_form_gives_the_same_logits(
     again = load_student("emovoxceleb", "cpu", "fp32")
     np.testing.assert_allclose(again(samples), student(samples), atol=1e-5)
 
-    monkeypatch.setattr(released_student, "read", None)  # fails if it is converted twice
+    monkeypatch.setattr(student_checkpoint, "read_released", None)  # fails if it is converted twice
     once_more = load_student(path, "cpu", "fp32")
     assert once_more.name == "emovoxceleb" and once_more.sha256 == student.sha256
 
@@ -409,7 +409,7 @@ def test_layers_with_other_names_or_without_biases(tmp_path: Path, narrow_releas
         for i, (name, kind, weights) in enumerate(mat_layers(narrow_release))
     ]
     savemat(tmp_path / "net.mat", dagnn(layers))
-    found = released_student.read(tmp_path / "net.mat").state_dict()
+    found = student_checkpoint.read_released(tmp_path / "net.mat").state_dict()
     for name, tensor in narrow_release.state_dict().items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
 
@@ -417,7 +417,7 @@ def test_layers_with_other_names_or_without_biases(tmp_path: Path, narrow_releas
 @pytest.mark.parametrize("conv3", [384, 256])
 def test_both_published_shapes_are_recognised(conv3: int) -> None:
     tensors = {"conv3.weight": torch.zeros(conv3, 1), "conv4.weight": torch.zeros(256, 1)}
-    assert released_student._config(tensors) == StudentConfig(conv3=conv3)
+    assert student_checkpoint._config(tensors) == StudentConfig(conv3=conv3)
 
 
 def test_other_mat_files_are_errors(tmp_path: Path, narrow_release: VGGVox) -> None:

@@ -21,9 +21,8 @@ from emovox.teacher import (
     teacher_checkpoint,
 )
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.evaluation import predict
+from emovox.teacher.evaluation import predict, score
 from emovox.teacher.inference import BATCH, TorchTeacher
-from emovox.teacher.teacher_scores import score
 
 COMPACT = EMBEDDED["compact"]
 
@@ -202,7 +201,7 @@ def test_a_teacher_of_other_outputs(tmp_path: Path) -> None:
     net = CompactNet(CompactConfig(8, (8, 16), (1, 2)), outputs).eval()
     path = tmp_path / "t.safetensors"
     teacher_checkpoint.save(path, net, {})
-    teacher = load_teacher(path, "cpu")
+    teacher = load_teacher(path, "cpu", "fp32")
     assert (teacher.emotions, teacher.values) == (outputs.emotions, outputs.values)
     assert find_teacher(path).read_outputs() == outputs
     assert find_teacher("compact").read_outputs() == PUBLISHED

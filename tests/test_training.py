@@ -16,10 +16,10 @@ from test_ferplus import HEADER
 from emovox.cli import main
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.teacher import ferplus, load_teacher
-from emovox.teacher.augmentation import augment, cut_out
 from emovox.teacher.compact import standardise
 from emovox.teacher.evaluation import evaluate_teacher
 from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.teacher_trainer import augment, cut_out
 from emovox.teacher.training import Record, train_epochs, train_teacher
 
 QUICK = TeacherTrainConfig(epochs=2, batch_size=16, device="cpu", bf16=False, learning_rate=0.05)

@@ -24,7 +24,7 @@ from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.files import sha256_file
 from emovox.ids import TrackKey
-from emovox.publishing.croissant import write_croissant
+from emovox.publishing.publish import write_croissant
 
 TRAIN, HEARD, UNHEARD = schema.SPLITS
 Spec = list[tuple[str, str, int, str]]  # identity, video, number, split

@@ -8,8 +8,7 @@ import click
 
 from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, echo, given
 from emovox.config import option_help
-from emovox.downloads.download_config import DownloadConfig
-from emovox.downloads.mirrors import TARGETS
+from emovox.downloads.download_config import TARGETS, DownloadConfig
 from emovox.errors import CheckError
 from emovox.labelling.build_config import BuildConfig, EmbedConfig
 

@@ -11,8 +11,7 @@ from emovox.dataset.reader import Dataset, load
 from emovox.demo.demo_corpus import DemoConfig, DemoTrack, write_demo_corpus
 from emovox.errors import CheckError, InputError
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.result import BuildResult
-from emovox.labelling.run import build_dataset
+from emovox.labelling.run import BuildResult, build_dataset
 from emovox.packages import require
 from emovox.reporting.page import report
 

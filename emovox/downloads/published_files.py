@@ -1,8 +1,11 @@
 """Download of published files into a folder.
 
-A file appears under its name only when it is complete and its checksum matches.
+A file appears under its name only when it is complete and its checksum matches. Where none was
+published, the checksum of the first good copy is pinned in `pins.json` in the cache.
 """
 
+import datetime
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -13,14 +16,51 @@ from urllib.parse import unquote, urlsplit
 from emovox.cache import cache_folder
 from emovox.config import read_config
 from emovox.downloads.content import FORMS, find_fault
-from emovox.downloads.download_config import DownloadConfig
-from emovox.downloads.mirrors import TARGETS, PublishedFile, find_files
-from emovox.downloads.pins import pins_file, read_pins, write_pin
+from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedFile, find_files
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
-from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file
+from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file, write_text
 from emovox.packages import DataFrame, data_frame
 from emovox.urls import public_url
+
+
+@dataclass(frozen=True)
+class Pin:
+    """The first good copy of a file."""
+
+    sha256: str
+    source: str  # address or file
+    date: str  # YYYY-MM-DD
+
+
+def pins_file() -> Path:
+    """Return the path of the pins, which may not exist."""
+    return cache_folder() / "pins.json"
+
+
+def read_pins() -> dict[str, Pin]:
+    """Return every pin, by file name; InputError if the file of the pins is damaged."""
+    path = pins_file()
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        return {name: Pin(**pin) for name, pin in content.items()}
+    except FileNotFoundError:
+        return {}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise InputError(
+            f"{path}: not JSON with pinned checksums ({error}); fix it, or remove it to pin again"
+        ) from error
+
+
+def write_pin(name: str, sha256: str, source: str) -> None:
+    """Pin a file; an earlier pin is replaced."""
+    path = pins_file()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with exclusive(path.with_suffix(".lock"), "", timeout=-1):
+        pin = Pin(sha256, source, datetime.date.today().isoformat())
+        pins = {n: asdict(p) for n, p in sorted((read_pins() | {name: pin}).items())}
+        write_text(path, json.dumps(pins, indent=2) + "\n")
+
 
 Say = Callable[[str], object]  # accepts a line for the user
 

@@ -14,9 +14,8 @@ import numpy as np
 from emovox.charts import save_confusion
 from emovox.files import write_text
 from emovox.packages import DataFrame, data_frame
-from emovox.probing.classifiers import FeatureScores, mean_and_deviation
+from emovox.probing.classifiers import PARTITION, RANDOM, FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
-from emovox.probing.folds import PARTITION, RANDOM
 from emovox.probing.probe_config import ProbeConfig
 
 MAX_SHOWN = 5  # dropped files in the summary

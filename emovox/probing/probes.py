@@ -16,10 +16,9 @@ from emovox.config import read_config
 from emovox.emotions import in_order
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing import classifiers, features
-from emovox.probing.classifiers import Classifier, FeatureScores
+from emovox.probing.classifiers import RANDOM, Classifier, FeatureScores, make_folds
 from emovox.probing.corpora import SpeechCorpus, read_speech_corpus
 from emovox.probing.features import EGEMAPS, ENCODER, STUDENT, TEACHER, has_opensmile, kind_of_model
-from emovox.probing.folds import RANDOM, make_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student

@@ -85,9 +85,9 @@ def load_student(
     weights = find_student(name_or_path)
     with explained("load_student"):
         from emovox.checkpoints import load_weights
-        from emovox.student import released_student, student_checkpoint
+        from emovox.student import student_checkpoint
         from emovox.student.inference import TorchStudent
-    net = load_weights(weights, student_checkpoint.load, released_student.read)
+    net = load_weights(weights, student_checkpoint.load, student_checkpoint.read_released)
     student = TorchStudent(weights.name, weights.sha256, net, device, precision)
     if not weights.is_released:
         hearing = student_checkpoint.read_hearing(weights.path, len(student.emotions))

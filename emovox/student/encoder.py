@@ -27,8 +27,8 @@ from emovox.media.audio import SAMPLE_RATE
 from emovox.networks import Network
 from emovox.packages import explained
 from emovox.student.student_config import ATTENTION, LINEAR
-from emovox.teacher.released_teacher import LOAD_ERRORS, read_pth
 from emovox.teacher.sidecar import CONFIG, HUB, PREPROCESSOR, find_folder
+from emovox.teacher.teacher_checkpoint import LOAD_ERRORS, read_pth
 
 # model_type in config.json -> family of its classes.
 MODELS = {"wav2vec2": "Wav2Vec2", "hubert": "Hubert", "wavlm": "WavLM", "whisper": "Whisper"}

@@ -136,12 +136,12 @@ def load_teacher(
     weights = find_teacher(name_or_path)
     precision, _ = resolve_modes(weights, precision, "on" if compiled else "off")
     with explained("load_teacher"):
-        from emovox.teacher import foreign, released_teacher
+        from emovox.teacher import foreign, teacher_checkpoint
         from emovox.teacher.inference import TorchTeacher
     if isinstance(weights, sidecar.ForeignWeights):
         net: FaceNetwork = foreign.load(weights)
     else:
-        net = released_teacher.load(weights)
+        net = teacher_checkpoint.load_network(weights)
     options = {"compiled": compiled, "mirror": mirror}
     teacher = TorchTeacher(weights.name, weights.sha256, net, device, precision, **options)
     teacher.temperature = read_temperature(weights.path)

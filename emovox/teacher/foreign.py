@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.packages import explained
 from emovox.teacher.face_network import FaceNetwork, to_grey
-from emovox.teacher.released_teacher import LOAD_ERRORS
 from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Description, ForeignWeights, Sidecar
+from emovox.teacher.teacher_checkpoint import LOAD_ERRORS
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 

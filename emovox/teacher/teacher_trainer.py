@@ -1,4 +1,4 @@
-"""State of a teacher's training, and its steps."""
+"""State of a teacher's training, its steps, and the augmentation of its faces."""
 
 import copy
 import math
@@ -16,13 +16,49 @@ from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.networks import fold_batch_norm
-from emovox.teacher import find_teacher, released_teacher, teacher_checkpoint
-from emovox.teacher.augmentation import augment, cut_out
+from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.compact import CompactConfig, CompactNet
 from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.ferplus import Faces
 from emovox.teacher.senet import Senet, SenetConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
+
+
+def augment(grey: Tensor, config: TeacherTrainConfig, size: int) -> Tensor:
+    """Warp, mirror and relight faces of 0 to 255: float `[N, 1, H, W]` to `[N, 1, size, size]`."""
+    n, device = len(grey), grey.device
+    warped = torch.rand(n, device=device) < config.warp
+
+    def uniform(limit: float, *, levels: bool = False) -> Tensor:
+        sampled = torch.rand(n, device=device) * 2 - 1
+        if levels:  # -1, 0 or 1, one third each
+            sampled = (sampled * 1.5).round()
+        return sampled * limit * warped
+
+    angle = uniform(math.radians(config.rotation), levels=config.three_levels)
+    skew = uniform(config.skew, levels=config.three_levels)
+    scale, aspect = 1 + uniform(config.zoom), 1 + uniform(config.aspect)
+    flip = torch.where(torch.rand(n, device=device) < config.mirror, -1.0, 1.0)
+    cos, sin = torch.cos(angle) * scale, torch.sin(angle) * scale
+    x = torch.stack([cos * flip * aspect, skew - sin, 2 * uniform(config.shift)], dim=1)
+    y = torch.stack([sin * flip, cos / aspect, 2 * uniform(config.shift)], dim=1)
+    grid = F.affine_grid(torch.stack([x, y], dim=1), [n, 1, size, size], align_corners=False)
+    faces = F.grid_sample(grey, grid, padding_mode="reflection", align_corners=False)
+    gamma = torch.exp((torch.rand(n, 1, 1, 1, device=device) * 2 - 1) * config.gamma)
+    return (faces.clamp(0, 255) / 255) ** gamma * 255
+
+
+def cut_out(faces: Tensor, config: TeacherTrainConfig) -> Tensor:
+    """Zero one square per face with probability `cutout` (DeVries and Taylor, 2017)."""
+    n, _, height, width = faces.shape
+    device, half = faces.device, config.cutout_side / 2
+    centre_y = torch.randint(height, (n, 1), device=device)
+    centre_x = torch.randint(width, (n, 1), device=device)
+    chosen = torch.rand(n, 1, device=device) < config.cutout
+    rows = ((torch.arange(height, device=device) - centre_y).abs() < half) & chosen
+    columns = (torch.arange(width, device=device) - centre_x).abs() < half
+    return faces.masked_fill((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
+
 
 STATEFUL = ("model", "average", "optimizer")  # attributes of a trainer with a state_dict
 LAST = "classifier."  # in the names of the weights of the last layer
@@ -71,7 +107,7 @@ class TeacherTrainer:
         """Copy weights, without a last layer for other outputs; InputError if they do not fit."""
         weights, own = find_teacher(source), self.model.state_dict()
         if weights.is_released:
-            tensors, outputs = released_teacher.read_tensors(weights.path), None
+            tensors, outputs = teacher_checkpoint.read_tensors(weights.path), None
         else:
             net = teacher_checkpoint.load(weights.path)
             if type(net) is not type(self.model) or net.config != self.model.config:
@@ -85,7 +121,7 @@ class TeacherTrainer:
     def learn_from(self, sources: Sequence[str | Path]) -> None:
         """Let networks label the augmented faces; ConfigError for another kind of network."""
         for source in sources:
-            net = released_teacher.load(find_teacher(source))
+            net = teacher_checkpoint.load_network(find_teacher(source))
             if type(net) is not type(self.model) or net.outputs != self.model.outputs:
                 text = "another kind of network or outputs than the student; use distill = 'once'"
                 raise ConfigError(f"{source}: {text}")

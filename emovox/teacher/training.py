@@ -1,6 +1,8 @@
 """Training of a teacher on labelled faces."""
 
+import contextlib
 import hashlib
+import json
 import math
 import os
 import time
@@ -11,20 +13,60 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
 from tqdm import tqdm
 
 from emovox import runs
 from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
-from emovox.scores import fit_temperature
-from emovox.teacher import find_teacher, teacher_checkpoint
-from emovox.teacher.distillation import soft_targets
+from emovox.files import replace_file
+from emovox.scores import fit_temperature, softmax
+from emovox.teacher import Teacher, find_teacher, load_teacher, teacher_checkpoint
+from emovox.teacher.evaluation import predict, score
 from emovox.teacher.face_data import TRAIN, VALIDATION, read_faces
 from emovox.teacher.ferplus import Faces
 from emovox.teacher.teacher_config import TeacherTrainConfig
-from emovox.teacher.teacher_scores import score
 from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
+
+LOGITS_FILE = "teacher_logits.safetensors"
+
+
+def soft_targets(
+    faces: Faces, teachers: list[str | Path], weight: float, out: Path, device: str
+) -> np.ndarray:
+    """Mix the votes with the softmax of the teachers' averaged logits: float32 `[N, E + V]`.
+
+    The teachers have the `weight`, the votes the rest; a face without votes has the target of the
+    teachers. The emotions of each row sum to one; values stay as they are. The teachers run once
+    on each face and its mirror image, without augmentation. The averaged logits are saved in `out`
+    for a resumed training.
+    """
+    path = out / LOGITS_FILE
+    loaded = [load_teacher(name, device) for name in teachers]
+    images_sha256 = hashlib.sha256(faces.images.tobytes()).hexdigest()
+    identity = json.dumps([images_sha256, *(t.sha256 for t in loaded), faces.outputs.emotions])
+    logits = None
+    with contextlib.suppress(OSError, SafetensorError), safe_open(path, "numpy") as file:
+        if (file.metadata() or {}).get("faces_and_teachers") == identity:
+            logits = file.get_tensor("logits")
+    if logits is None:  # missing, damaged, or of other faces or teachers
+        logits = averaged_logits(loaded, faces)
+        with replace_file(path) as temporary:
+            save_file({"logits": logits}, temporary, {"faces_and_teachers": identity})
+    targets = faces.targets.copy()
+    votes = targets[:, : logits.shape[1]]
+    votes *= 1 - weight
+    votes += (1 - votes.sum(axis=1, keepdims=True)) * softmax(logits)
+    return targets
+
+
+def averaged_logits(teachers: list[Teacher], faces: Faces) -> np.ndarray:
+    """Return the mean over teachers and over each face and its mirror image: float32 `[N, E]`."""
+    total = sum(sum(predict(t, faces.images, faces.outputs.emotions)) for t in teachers)
+    return np.ascontiguousarray(total / (2 * len(teachers)), np.float32)  # as safetensors needs
+
 
 Record = dict[str, Any]
 # A teacher to learn from: a registered name, a checkpoint, or a recipe to train first in a folder.

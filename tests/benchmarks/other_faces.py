@@ -15,10 +15,9 @@ import emovox
 from emovox.emotions import Outputs
 from emovox.errors import InputError
 from emovox.scores import recall_and_f1
-from emovox.teacher.evaluation import predict
+from emovox.teacher.evaluation import predict, score
 from emovox.teacher.face_data import read_faces
 from emovox.teacher.teacher_config import PARTS
-from emovox.teacher.teacher_scores import score
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """All rules of the contract, in the order of the report; rules.toml lists them.
 
-A rule is a query or a test of single rows, in SQL, or a function that returns the violations: that
-of its name in the module of its family.
+A rule is a query or a test of single rows, in SQL, or a function of its name that returns the
+violations.
 """
 
 import tomllib
@@ -13,19 +13,13 @@ from typing import Any
 
 from emovox.validation.findings import Breach, Example
 from emovox.validation.inspection import Inspection
-from emovox.validation.rules import accounting, governance, leakage, references, structure, values
+from emovox.validation.rules import accounting, contents, governance, structure
 from emovox.validation.sql_terms import RowTest
 
 ERROR, WARNING = "error", "warning"
-# Modules of the functions by family; the rules about keys are all in SQL.
-FUNCTIONS: dict[str, Any] = {
-    "structure": structure,
-    "values": values,
-    "references": references,
-    "splits": leakage,
-    "accounting": accounting,
-    "governance": governance,
-}
+FUNCTIONS: dict[str, Any] = {}  # by name; the other rules are in SQL
+for _module in (structure, contents, accounting, governance):
+    FUNCTIONS |= vars(_module)
 
 
 @dataclass(frozen=True)
@@ -58,7 +52,7 @@ def _rule(
     elif test:
         find = partial(Inspection.failures, test=test)
     else:
-        find = getattr(FUNCTIONS[family], name.replace("-", "_"))
+        find = FUNCTIONS[name.replace("-", "_")]
     return Rule(name, family, severity, statement, find, test, waits)
 
 
