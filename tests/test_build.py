@@ -27,11 +27,12 @@ import emovox
 from emovox.corpus.splits import HEARD, TRAIN, UNHEARD
 from emovox.dataset import schema
 from emovox.dataset.store import ContentHash, read_hdf5_frames
+from emovox.devices import Runtime
 from emovox.emotions import PUBLISHED
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.files import LFS_HINT, sha256_file
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.plan import ShardJob
+from emovox.labelling.plan import ShardJob, make_plan
 from emovox.labelling.run import BuildResult, build_dataset
 from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.state import STATE
@@ -929,3 +930,16 @@ def test_a_compiled_teacher_is_announced(
         config = BuildConfig("voxceleb2", clips, tmp_path / compile, compile=compile)
         build_dataset(config, engine=InlineEngine(FakeTeacher()))
         assert ("compiling the teacher with torch.compile" in capsys.readouterr().err) == is_said
+
+
+@pytest.mark.parametrize(("num_tracks", "least", "most"), [(11, 11, 11), (200, 32, 80)])
+def test_small_corpora_have_enough_shards(
+    tmp_path: Path, num_tracks: int, least: int, most: int
+) -> None:
+    """Eleven clips once used one of two cores."""
+    clip = write_clip(tmp_path / "mp4/id00001/a/00001.mp4", 8)
+    for number in range(2, num_tracks + 1):
+        clip.with_name(f"{number:05d}.mp4").hardlink_to(clip)
+    config = BuildConfig("voxceleb2", tmp_path, tmp_path / "out", splits="auto")
+    runtime = Runtime("cpu", "fp32", False, "cpu")
+    assert least <= len(make_plan(config, lambda *_: runtime).shards) <= most

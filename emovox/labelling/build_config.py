@@ -87,7 +87,9 @@ class BuildConfig:
     max_dropped: float = option(0.05, least=0, most=1)
     unheard_fraction: float = option(UNHEARD_FRACTION, least=0, most=1)
     heard_fraction: float = option(HEARD_FRACTION, least=0, most=1)
-    shard_tracks: int = option(16, least=1, most=MAX_SHARD_TRACKS)
+    shard_tracks: int | None = option(
+        None, least=1, most=MAX_SHARD_TRACKS, shown="16; fewer below 1,024 tracks"
+    )
     hdf5: bool = False
     retry_dropped: bool = False
     replace: bool = False
