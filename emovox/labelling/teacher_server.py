@@ -55,7 +55,8 @@ class TeacherServer:
             self._end()
             raise
         self._requests: queue.Queue[_Request | BaseException] = queue.Queue()
-        self._launched: queue.Queue[_Launched] = queue.Queue(NUM_LAUNCHED - 1)
+        self._launched: queue.SimpleQueue[_Launched] = queue.SimpleQueue()
+        self._room = threading.Semaphore(NUM_LAUNCHED)
 
     def serve(self) -> None:
         """Serve until the process ends; raises the error of a teacher that fails."""
@@ -64,6 +65,7 @@ class TeacherServer:
         left: _Request | None = None
         try:
             while True:
+                self._room.acquire()  # first, so that more requests are there to fill the batch
                 requests, left = self._next_batch(left)
                 started = time.perf_counter()
                 self._launched.put(_Launched(requests, started, self._launch(requests)))
@@ -107,6 +109,7 @@ class TeacherServer:
             while True:
                 launched = self._launched.get()
                 logits = np.concatenate([wait() for wait in launched.logits])
+                self._room.release()
                 started, ended = max(ended, launched.started), time.perf_counter()
                 per_crop = (ended - started) / len(logits)
                 stop = 0
@@ -117,7 +120,8 @@ class TeacherServer:
                         client.send((outputs, per_crop * len(crops)))
         except BaseException as error:
             self._requests.put(error)
-            while True:  # serve() may be waiting to queue one more
+            while True:  # serve() may launch some more before it reaches the error
+                self._room.release()
                 self._launched.get()
 
     def _accept(self) -> None:
