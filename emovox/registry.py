@@ -16,12 +16,16 @@ from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.files import sha256_file
 
+BEST_FILE = "best.safetensors"  # the result of a training, in its folder
+
 
 @dataclass(frozen=True)
 class Weights:
     """An existing weights file; nothing is loaded."""
 
-    name: str  # registered name, or the file's name without its extension
+    name: (
+        str  # registered name, or the file's name without its extension; of a training, its folder
+    )
     path: Path
     sha256: str
     # Checkpoint in the cache that a file in its published form is converted to; else None.
@@ -50,7 +54,7 @@ class Registry:
     embedded: Mapping[str, Path] = field(default_factory=dict)
 
     def find(self, name_or_path: str | os.PathLike[str]) -> Weights:
-        """Find weights by registered name or by path, without loading them.
+        """Find weights by registered name, file or folder of a training, without loading them.
 
         Raises:
             ConfigError: neither a registered name nor a file; the message lists the names.
@@ -61,6 +65,11 @@ class Registry:
             path = self.embedded[name]
         elif name in self.released:
             path = self._released_file(name)
+        elif (path / BEST_FILE).is_file():
+            path = path / BEST_FILE
+            name = path.parent.resolve().name
+        elif path.name == BEST_FILE and path.is_file():
+            name = path.parent.resolve().name
         elif path.is_file():
             name = next((n for n, files in self.released.items() if path.name in files), path.stem)
         else:

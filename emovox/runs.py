@@ -12,8 +12,8 @@ from typing import Any
 from emovox.errors import ConfigError, InputError
 from emovox.files import exclusive, remove_leftovers, replace_file, write_text
 from emovox.packages import DataFrame, data_frame, explained
+from emovox.registry import BEST_FILE
 
-BEST_FILE = "best.safetensors"
 CONFIG_FILE = "config.json"
 LOG_FILE = "log.jsonl"
 RESUME_FILE = "last.pt"

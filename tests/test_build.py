@@ -297,6 +297,7 @@ def test_damaged_shard_is_built_again(clips: Path, tmp_path: Path) -> None:
     again = build(clips, tmp_path / "out", shard_tracks=1)
     assert again.num_built == 2
     assert content(again.manifest) == content(first.manifest)
+    assert (state / ".gitignore").read_text() == "*\n"
 
 
 def test_damage_of_unchanged_size_is_detected_and_rebuilt(clips: Path, tmp_path: Path) -> None:

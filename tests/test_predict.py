@@ -171,6 +171,8 @@ def test_function_returns_a_table(student: Path, noise: Path, tmp_path: Path) ->
     predictions.write(str(tmp_path / "rows.json"))
     lines = (tmp_path / "rows.json").read_text().splitlines()
     assert [json.loads(line) for line in lines] == records
+    predictions.write(tmp_path)
+    assert (tmp_path / "predictions.csv").read_text().count("\n") == 1 + len(predictions)
 
 
 def test_function_accepts_several_files_and_a_config(

@@ -382,11 +382,12 @@ def test_untrained_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
     monkeypatch.setattr("emovox.probing.probes.has_opensmile", lambda: False)
     net = VGGVox(StudentConfig(width=0.05), torch.Generator().manual_seed(0))
-    save(tmp_path / "best.safetensors", net, {}, torch.float32)
+    (tmp_path / "run").mkdir()
+    save(tmp_path / "run/best.safetensors", net, {}, torch.float32)
     for features in ("logits", "embedding"):
-        result = probe(tmp_path / "best.safetensors", str(emo_db), features=features)
-        assert result.num_utterances == 45 and result.model["name"] == "best"
-        assert result.probed[0].features == f"best {features}"
+        result = probe(tmp_path / "run", str(emo_db), features=features)
+        assert result.num_utterances == 45 and result.model["name"] == "run"
+        assert result.probed[0].features == f"run {features}"
 
 
 def test_teacher_features_of_videos(tmp_path: Path, in_process: None) -> None:

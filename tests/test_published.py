@@ -986,7 +986,7 @@ def test_a_truncated_file_leaves_nothing(importer: Importer, container: str) -> 
 
 def test_a_missing_file_and_missing_names(importer: Importer) -> None:
     with pytest.raises(InputError, match=r"nothing\.mat: cannot be read"):
-        import_mat([importer.folder / "nothing.mat"], importer.out, meta=importer.meta)
+        import_mat([importer.folder / "nothing.mat"], importer.out)  # before the missing lists
     with pytest.raises(InputError, match=r"nowhere/vox1_meta\.csv: cannot be read .*--meta"):
         importer(annotations(UTTERANCES), meta=importer.folder / "nowhere")
     assert_nothing_left(importer)

@@ -1,6 +1,7 @@
 """Students: preprocessing, checkpoints, and the published network in MatConvNet files."""
 
 import hashlib
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,11 @@ from emovox import EMOTIONS, load_student, spectrogram
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
+from emovox.probing.features import kind_of_model
 from emovox.student import find_student, inference, student_checkpoint
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.student.windows import CENTRE, WHOLE, Windows
+from emovox.teacher import find_teacher
 from emovox.teacher import teacher_checkpoint as teacher_checkpoints
 from emovox.teacher.compact import CompactConfig, CompactNet
 
@@ -182,6 +185,18 @@ def test_invalid_samples(narrow: Path, samples: np.ndarray) -> None:
 
 
 # Names
+
+
+def test_a_training_is_found_by_its_folder_and_named_after_it(narrow: Path, tmp_path: Path) -> None:
+    run = tmp_path / "first-run"
+    run.mkdir()
+    shutil.copy(narrow, run / "best.safetensors")
+    (run / "config.json").write_text("{}")
+    for place in (run, run / "best.safetensors"):
+        found = find_student(place)
+        assert (found.name, found.path) == ("first-run", run / "best.safetensors")
+    assert find_teacher(run).name == "first-run"  # config.json does not make it one of the Hub
+    assert kind_of_model(str(run)) == "student"
 
 
 def test_student_names(students: Path, tmp_path: Path) -> None:

@@ -224,6 +224,11 @@ def test_meta_has_blanks_and_a_byte_order_mark(tmp_path: Path, blanks: str) -> N
     assert read_names(tmp_path) == {"Ann": "id10012", "Bo": "id10017"}
 
 
+def test_vox1_meta_saved_with_commas(tmp_path: Path) -> None:
+    (tmp_path / "vox1_meta.csv").write_text(VOX1_META.replace("\t", ","), encoding="utf-8")
+    assert read_names(tmp_path)["Anna_One"] == "id10001"
+
+
 def test_vox1_meta_with_a_byte_order_mark(tmp_path: Path) -> None:
     (tmp_path / "vox1_meta.csv").write_text(VOX1_META, encoding="utf-8-sig", newline="\r\n")
     assert read_names(tmp_path)["Anna_One"] == "id10001"
@@ -234,7 +239,7 @@ def test_vox1_meta_with_a_byte_order_mark(tmp_path: Path) -> None:
     [
         b"",
         b"ID\tName\nid1\tx\n",
-        VOX1_META.replace("\t", ",").encode(),
+        VOX1_META.replace("\t", ";").encode(),
         VOX1_META.encode() + b"id10005\n",
         VOX1_META.encode() + b"\tNobody\tm\n",
         b"VoxCeleb1 ID\tVGGFace1 ID\nid10001\t\xff\xfe\n",

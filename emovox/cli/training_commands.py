@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE, FILE_OR_FOLDER, FOLDER, config_options, echo, given
+from emovox.cli.options import FILE_OR_FOLDER, FOLDER, config_options, echo, given
 from emovox.errors import CheckError, EmovoxError
 from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
@@ -169,7 +169,9 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, form: str, **options:
 @click.argument("media", type=click.Path(path_type=Path, exists=True, dir_okay=False), nargs=-1)
 @config_options(PredictConfig)
 @click.option(
-    "--out", type=FILE, help="Write to this .csv, .json or .parquet file instead of stdout."
+    "--out",
+    type=FILE_OR_FOLDER,
+    help="Write to this .csv, .json or .parquet file, or into this folder, instead of stdout.",
 )
 @click.option(
     "--format", "form", type=click.Choice(["json", "csv"]), default="json", help="Format on stdout."

@@ -140,7 +140,9 @@ def read_names(folder: Path) -> dict[str, str]:
         InputError: the file is missing, has other columns, or a name is not that of a folder.
     """
     names = {}
-    for row in _read_csv(folder / META, "\t", ("VoxCeleb1 ID", "VGGFace1 ID")):
+    header = _read_text(folder / META).partition("\n")[0]
+    delimiter = "\t" if "\t" in header else ","  # a copy that was saved again
+    for row in _read_csv(folder / META, delimiter, ("VoxCeleb1 ID", "VGGFace1 ID")):
         identity, name = row["VoxCeleb1 ID"], row["VGGFace1 ID"]
         if not is_name(identity) or not is_name(name):
             raise InputError(f"{folder / META}: {identity!r}, {name!r}: not names of folders")

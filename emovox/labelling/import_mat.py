@@ -119,6 +119,8 @@ def import_mat(
     where = ", ".join(map(str, paths))
     meta = voxceleb.lists_folder(None if meta is None else Path(meta), paths[0].parent)
     check_vacant(out)
+    if missing := next((path for path in paths if not path.is_file()), None):
+        raise InputError(f"{missing}: cannot be read; run `emovox download annotations`")
     names = voxceleb.read_names(meta)
     has_lists = (meta / voxceleb.SETS_LIST).is_file()
     lists = voxceleb.read_official_split(meta) if has_lists else None

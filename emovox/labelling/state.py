@@ -39,6 +39,8 @@ def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[
         raise InputError(f"{out}: is a file; pass a folder as --out")
     refuse_foreign(out, state)
     state.mkdir(parents=True, exist_ok=True)
+    if isinstance(state, Path):
+        (state / ".gitignore").write_text("*\n", encoding="utf-8")
     with held(state, out) as check:
         yield state, check
 
@@ -96,7 +98,7 @@ def read_reports(state: Path, shards: Iterable[Shard]) -> dict[str, ShardReport]
 
 def remove_stale(state: Path, shards: Sequence[Shard]) -> int:
     """Remove leftovers of killed runs and shards of other plans; return how many shards."""
-    current = {shard.fingerprint[:32] for shard in shards} | {"finished", "lock"}
+    current = {shard.fingerprint[:32] for shard in shards} | {"finished", "lock", ""}  # .gitignore
     num_stale = 0
     for path in list(state.iterdir()):
         if path.name.split(".")[0] not in current:

@@ -15,7 +15,7 @@ from emovox.labelling.run import label_videos
 from emovox.media.audio import SAMPLE_RATE
 from emovox.packages import explained
 from emovox.probing.corpora import SpeechCorpus, Utterance
-from emovox.registry import read_header
+from emovox.registry import BEST_FILE, read_header
 from emovox.student import STUDENTS
 from emovox.student.clips import check_duration, read_ahead, read_utterance, reason_of
 from emovox.teacher import TEACHERS
@@ -47,6 +47,7 @@ def kind_of_model(name_or_path: str) -> str:
     names[EGEMAPS] = EGEMAPS
     if name_or_path in names:
         return names[name_or_path]
+    path = path / BEST_FILE if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(f"{name_or_path!r} is neither a checkpoint nor one of {', '.join(names)}")
     from emovox.student import student_checkpoint

@@ -87,9 +87,11 @@ class Predictions:
         return data_frame({name: self.table[name].to_numpy() for name in self.table.column_names})
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write a CSV, JSON lines or Parquet file, by its suffix; ConfigError for another one."""
-        path = Path(path)
-        check_output(path)
+        """Write a CSV, JSON lines or Parquet file, by its suffix; ConfigError for another one.
+
+        Into an existing folder, write predictions.csv.
+        """
+        path = check_output(Path(path))
         with replace_file(path) as temporary, temporary.open("wb") as file:  # any name
             if path.suffix == ".parquet":
                 pq.write_table(self.table, file)
@@ -103,12 +105,15 @@ class Predictions:
         pyarrow.csv.write_csv(self.table, file)
 
 
-def check_output(path: Path) -> None:
-    """Raise ConfigError unless predictions can be written to a file with this name."""
+def check_output(path: Path) -> Path:
+    """Return the file of the predictions; ConfigError unless they can be written there."""
+    if path.is_dir():
+        return path / "predictions.csv"
     if not path.parent.is_dir():
         raise ConfigError(f"{printable(str(path.parent))}: folder not found; create it first")
     if path.suffix not in SUFFIXES:
         raise ConfigError(f"{printable(str(path))}: must end in one of {', '.join(SUFFIXES)}")
+    return path
 
 
 def predict(

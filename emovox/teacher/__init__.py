@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from emovox.config import read_config
 from emovox.errors import ConfigError
 from emovox.packages import explained
-from emovox.registry import Registry, Weights, read_temperature
+from emovox.registry import BEST_FILE, Registry, Weights, read_temperature
 from emovox.teacher import sidecar
 
 if TYPE_CHECKING:
@@ -66,7 +66,8 @@ def find_teacher(name_or_path: str | os.PathLike[str]) -> Weights:
     name = os.fspath(name_or_path)
     if name.endswith(".onnx"):
         return sidecar.find_onnx(Path(name))
-    if name.startswith(sidecar.HUB) or Path(name, sidecar.CONFIG).is_file():
+    is_training = Path(name, BEST_FILE).is_file()
+    if name.startswith(sidecar.HUB) or (Path(name, sidecar.CONFIG).is_file() and not is_training):
         return sidecar.find_classifier(name.removeprefix(sidecar.HUB))
     return TEACHERS.find(name_or_path)
 
