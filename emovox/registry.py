@@ -23,9 +23,7 @@ BEST_FILE = "best.safetensors"  # the result of a training, in its folder
 class Weights:
     """An existing weights file; nothing is loaded."""
 
-    name: (
-        str  # registered name, or the file's name without its extension; of a training, its folder
-    )
+    name: str  # registered name, folder of the training, or the file's name without its extension
     path: Path
     sha256: str
     # Checkpoint in the cache that a file in its published form is converted to; else None.
@@ -65,11 +63,8 @@ class Registry:
             path = self.embedded[name]
         elif name in self.released:
             path = self._released_file(name)
-        elif (path / BEST_FILE).is_file():
-            path = path / BEST_FILE
-            name = path.parent.resolve().name
-        elif path.name == BEST_FILE and path.is_file():
-            name = path.parent.resolve().name
+        elif (run := path.parent if path.name == BEST_FILE else path).joinpath(BEST_FILE).is_file():
+            name, path = run.resolve().name, run / BEST_FILE
         elif path.is_file():
             name = next((n for n, files in self.released.items() if path.name in files), path.stem)
         else:

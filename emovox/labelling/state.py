@@ -39,7 +39,7 @@ def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[
         raise InputError(f"{out}: is a file; pass a folder as --out")
     refuse_foreign(out, state)
     state.mkdir(parents=True, exist_ok=True)
-    if isinstance(state, Path):
+    if isinstance(state, Path) and not (state / ".gitignore").exists():
         (state / ".gitignore").write_text("*\n", encoding="utf-8")
     with held(state, out) as check:
         yield state, check

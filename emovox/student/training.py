@@ -22,6 +22,7 @@ from emovox.dataset.rows import Dropped
 from emovox.emotions import Outputs
 from emovox.errors import EmovoxError
 from emovox.files import replace_file
+from emovox.registry import BEST_FILE
 from emovox.scores import softmax
 from emovox.student import student_checkpoint
 from emovox.student.clips import Scan, check_root, find_clips
@@ -120,7 +121,7 @@ def train_epochs(
             if data.values:
                 say(f"values ({', '.join(data.values)}): not learned; a student learns emotions")
             if run.epoch >= config.epochs:
-                say(f"{out / runs.BEST_FILE}: training is already complete")
+                say(f"{out / BEST_FILE}: training is already complete")
             targets = [data.target(c.track_id, pool=config.pool) for c in scans[TRAIN].clips]
             prior = softmax(np.stack(targets).astype(np.float64)).mean(axis=0)  # of whole tracks
             return scans, recipe | {"prior": prior.tolist()}, state
@@ -165,7 +166,7 @@ def _run_epoch(
     if objective < run.best:
         run.best = objective
         if run.processes.is_main:
-            student_checkpoint.save(out / runs.BEST_FILE, run.model, record | recipe)
+            student_checkpoint.save(out / BEST_FILE, run.model, record | recipe)
     record["segments_per_second"] = num_segments / training
     record["seconds"] = time.perf_counter() - started
     run.epoch += 1

@@ -22,6 +22,7 @@ from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
 from emovox.files import replace_file
+from emovox.registry import BEST_FILE
 from emovox.scores import fit_temperature, softmax
 from emovox.teacher import Teacher, find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.evaluation import predict, score
@@ -118,7 +119,7 @@ def train_teacher(
         on_epoch(record)
         is_complete = False
     if is_complete:
-        say(f"{out / runs.BEST_FILE}: training is already complete")
+        say(f"{out / BEST_FILE}: training is already complete")
     return runs.read_result(out)
 
 
@@ -199,7 +200,7 @@ def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) ->
         how["temperature"] = fit_temperature(logits[:, emotions], labels)
         # Variances of a Senet, whose inputs are grey levels, may be too large for float16.
         dtype = torch.float16 if run.config.network == "compact" else torch.float32
-        teacher_checkpoint.save(out / runs.BEST_FILE, run.average, how | recipe, dtype)
+        teacher_checkpoint.save(out / BEST_FILE, run.average, how | recipe, dtype)
     runs.append_log(out / runs.LOG_FILE, record)
     run.epoch += 1
     run.save(out / runs.RESUME_FILE)
@@ -244,7 +245,7 @@ def _train_sources(
             continue
         for record in train_epochs(data, out / folder, recipe, Path(path).parent):
             yield {"recipe": folder, **record}
-        found.append(out / folder / runs.BEST_FILE)
+        found.append(out / folder / BEST_FILE)
     return found
 
 
