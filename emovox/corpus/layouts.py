@@ -68,7 +68,7 @@ def read_corpus(
     return corpus
 
 
-def _voxceleb2(corpus: Corpus, _: Path | None) -> None:
+def _voxceleb2(corpus: Corpus, _meta: Path | None) -> None:
     parts = ("mp4", "dev/mp4", "test/mp4", "dev", "test", "")
     found = [part for part in parts if corpus.files.is_dir(part)]
     # dev/ itself is a tree of identities only if it has no mp4/.
@@ -188,7 +188,7 @@ class _Identities:
         return who if IDENTITY.fullmatch(who) else (self._names or {}).get(who)
 
 
-def _folder(corpus: Corpus, _: Path | None) -> None:
+def _folder(corpus: Corpus, _meta: Path | None) -> None:
     for entry in corpus.walk():
         if is_video(entry.name):
             _add_file(corpus, entry, folder_key(entry.name), FaceSource.DETECT)
