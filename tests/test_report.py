@@ -7,6 +7,8 @@ import itertools
 import json
 import re
 import shutil
+from collections.abc import Iterable
+from colorsys import hls_to_rgb
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -30,9 +32,8 @@ from report_fixtures import (
 )
 from sklearn.metrics import auc, roc_auc_score
 
-from emovox.charts import percent
+from emovox.charts import COLOURS, COLOURS_ON_DARK, colours_of, percent
 from emovox.cli import main
-from emovox.colours import COLOURS, COLOURS_ON_DARK, colours_of
 from emovox.dataset import schema
 from emovox.dataset.reader import load
 from emovox.dataset.rows import Dropped
@@ -697,9 +698,9 @@ def test_media_of_a_track_within_a_video(tmp_path: Path) -> None:
         assert face.mean() == pytest.approx(20 + 2 * (25 + 6 * index), abs=4)
 
 
-def least_difference(colours: dict[str, str]) -> float:
-    """Return the smallest difference in OKLab of two colours, for normal and colour-blind sight."""
-    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours.values()])
+def as_seen(colours: Iterable[str]) -> np.ndarray:
+    """Return colours in OKLab for normal and colour-blind sight, `[4, N, 3]`."""
+    rgb = np.array([[int(c[i : i + 2], 16) / 255 for i in (1, 3, 5)] for c in colours])
     linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
     # Protanopia, deuteranopia and tritanopia by Machado, Oliveira and Fernandes (2009).
     sights = [
@@ -734,12 +735,14 @@ def least_difference(colours: dict[str, str]) -> float:
             [0.0259040371, 0.7827717662, -0.8086757660],
         ]
     )
-    least = []
-    for sight in sights:
-        seen = np.clip(linear @ np.array(sight).T, 0, 1)
-        lab = np.cbrt(seen @ to_lms.T) @ to_lab.T
-        least.append(min(np.linalg.norm(a - b) for a, b in itertools.combinations(lab, 2)))
-    return float(min(least))
+    seen = np.stack([np.clip(linear @ np.array(sight).T, 0, 1) for sight in sights])
+    return np.asarray(np.cbrt(seen @ to_lms.T) @ to_lab.T)
+
+
+def least_difference(colours: dict[str, str]) -> float:
+    """Return the smallest difference in OKLab of two colours, for normal and colour-blind sight."""
+    pairs = itertools.combinations(as_seen(colours.values()).transpose(1, 0, 2), 2)
+    return float(min(np.linalg.norm(a - b, axis=1).min() for a, b in pairs))
 
 
 def test_colours_are_distinct_under_colour_blindness() -> None:
@@ -773,6 +776,26 @@ def test_colours_of_other_emotions_are_distinct() -> None:
         assert all(found[name] == own[name] for name in mixed if name in own)
         many = colours_of([f"e{k}" for k in range(64)], dark=dark)
         assert len(set(many)) == 64 and all(re.fullmatch("#[0-9a-f]{6}", c) for c in many)
+
+
+@pytest.mark.parametrize("dark", [False, True])
+def test_each_other_colour_differs_most_from_those_before(dark: bool) -> None:
+    axes = range(48), np.linspace(0.1, 0.95, 12), (0.25, 0.5, 0.75, 1.0)
+    rgb = [hls_to_rgb(hue / 48, light, vivid) for hue, light, vivid in itertools.product(*axes)]
+    codes = [bytes(round(255 * value) for value in colour).hex() for colour in rgb]
+    low, high = ((0.25, 0.8), (0.54, 0.95))[dark]  # stand out from the background
+    lightness = as_seen(f"#{code}" for code in codes)[0, :, 0]
+    candidates = np.array(
+        [f"#{c}" for c, x in zip(codes, lightness, strict=True) if low < x < high]
+    )
+    seen = as_seen(candidates)
+    taken = [*(COLOURS, COLOURS_ON_DARK)[dark].values(), ("#ffffff", "#1d2026")[dark]]
+    distances = [np.linalg.norm(seen - as_seen([c]), axis=2).min(axis=0) for c in taken]
+    nearest = np.min(distances, axis=0)
+    for colour in colours_of([f"e{k}" for k in range(64)], dark=dark):
+        assert nearest[candidates == colour].max() > 0.99 * nearest.max()
+        new = np.linalg.norm(seen - as_seen([colour]), axis=2).min(axis=0)
+        nearest = np.minimum(nearest, new)
 
 
 def test_percentages() -> None:

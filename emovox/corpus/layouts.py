@@ -10,7 +10,6 @@ table          a CSV or Parquet file: track_id, video, identity, start, end; spl
 import os
 import re
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
@@ -25,15 +24,6 @@ from emovox.paths import as_path, is_remote
 NUMBER = re.compile(r"[0-9]+")
 IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
 NOT_VIDEO = "files without a video ending"
-
-
-@dataclass(frozen=True)
-class CorpusLocation:
-    """Location of a corpus."""
-
-    root: Path  # folder of the corpus
-    table: Path | None = None  # file that lists the tracks, for the layout `table`
-    meta: Path | None = None  # folder of vox1_meta.csv, for names of persons
 
 
 def read_corpus(
@@ -62,27 +52,23 @@ def read_corpus(
     """
     if layout not in LAYOUTS:
         raise ConfigError(f"unknown layout {layout!r}; choose one of {', '.join(LAYOUTS)}")
-    location = CorpusLocation(
-        as_path(root),
-        None if table is None else as_path(table),
-        None if meta is None else as_path(meta),
-    )
-    if (layout == "table") != (location.table is not None):
+    if (layout == "table") != (table is not None):
         raise ConfigError("--layout table requires --table FILE, and --table requires that layout")
-    missing = InputError(f"{location.root}: no such folder; pass the corpus folder as --root")
-    if not is_remote(location.root) and not location.root.is_dir():
+    corpus, lists = Corpus(as_path(root)), table if layout == "table" else meta
+    missing = InputError(f"{corpus.root}: no such folder; pass the corpus folder as --root")
+    if not is_remote(corpus.root) and not corpus.root.is_dir():
         raise missing
-    corpus = LAYOUTS[layout](location).finish()
+    LAYOUTS[layout](corpus, None if lists is None else as_path(lists))
+    corpus.finish()
     if not corpus.files.is_dir(""):  # known only now for a URL, which is listed once
         raise missing
     if not corpus.tracks and not corpus.dropped:
         hint = next(line for line in (__doc__ or "").splitlines() if line.startswith(layout))
-        raise InputError(f"{location.root}: no tracks found; expected {' '.join(hint.split()[1:])}")
+        raise InputError(f"{corpus.root}: no tracks found; expected {' '.join(hint.split()[1:])}")
     return corpus
 
 
-def _voxceleb2(location: CorpusLocation) -> Corpus:
-    corpus = Corpus(location.root)
+def _voxceleb2(corpus: Corpus, _meta: Path | None) -> None:
     parts = ("mp4", "dev/mp4", "test/mp4", "dev", "test", "")
     found = [part for part in parts if corpus.files.is_dir(part)]
     # dev/ itself is a tree of identities only if it has no mp4/.
@@ -103,7 +89,6 @@ def _voxceleb2(location: CorpusLocation) -> Corpus:
                     if len(names) == 3:
                         message = f"the file's name {names[2]!r} is not a number"
                     corpus.drop(stem, entry.name, TrackError("plan", "BadName", message))
-    return corpus
 
 
 def _add_file(corpus: Corpus, entry: Entry, key: TrackKey, faces: FaceSource) -> None:
@@ -114,15 +99,14 @@ def _add_file(corpus: Corpus, entry: Entry, key: TrackKey, faces: FaceSource) ->
         corpus.drop(key.track_id, entry.name, error)
 
 
-def _voxceleb1(location: CorpusLocation) -> Corpus:
-    corpus = Corpus(location.root)
+def _voxceleb1(corpus: Corpus, meta: Path | None) -> None:
     for part in ("video", "txt"):
         if not corpus.files.is_dir(part):
             raise InputError(
-                f"{location.root}: no folder {part}/; expected video/<video id>.<ext> and "
+                f"{corpus.root}: no folder {part}/; expected video/<video id>.<ext> and "
                 "txt/<id>/<video>/<n>.txt"
             )
-    identify = _Identities(location)
+    identify = _Identities(corpus.root, meta)
     masked = partial(identify.mask, position=1)
     videos: dict[str, str] = {}
     for entry in corpus.walk("video", masked):
@@ -154,12 +138,10 @@ def _voxceleb1(location: CorpusLocation) -> Corpus:
                 corpus.leave_out(what, masked(entry.name))
     for video in sorted(set(videos) - used):
         corpus.leave_out("videos without a box file in txt/", videos[video])
-    return corpus
 
 
-def _dense_frames(location: CorpusLocation) -> Corpus:
-    corpus = Corpus(location.root)
-    identify = _Identities(location)
+def _dense_frames(corpus: Corpus, meta: Path | None) -> None:
+    identify = _Identities(corpus.root, meta)
     folders = set()
     for entry in corpus.walk(shown=identify.mask):
         if ending_of(entry.name) in IMAGE_ENDINGS:
@@ -178,14 +160,13 @@ def _dense_frames(location: CorpusLocation) -> Corpus:
             case _:
                 what = "folders of JPEGs that are not <name>/1.6/<video>/<track>"
                 corpus.leave_out(what, identify.mask(folder))
-    return corpus
 
 
 class _Identities:
     """Turns folder names into ids; a person's name is never returned."""
 
-    def __init__(self, location: CorpusLocation) -> None:
-        self._folder = lists_folder(location.meta, location.root)
+    def __init__(self, root: Path, meta: Path | None) -> None:
+        self._folder = lists_folder(meta, root)
         self._names: dict[str, str] | None = None
 
     def __call__(self, who: str) -> str:
@@ -207,14 +188,12 @@ class _Identities:
         return who if IDENTITY.fullmatch(who) else (self._names or {}).get(who)
 
 
-def _folder(location: CorpusLocation) -> Corpus:
-    corpus = Corpus(location.root)
+def _folder(corpus: Corpus, _meta: Path | None) -> None:
     for entry in corpus.walk():
         if is_video(entry.name):
             _add_file(corpus, entry, folder_key(entry.name), FaceSource.DETECT)
         else:
             corpus.leave_out(NOT_VIDEO, entry.name)
-    return corpus
 
 
 def folder_key(name: str) -> TrackKey:
@@ -233,14 +212,15 @@ def folder_key(name: str) -> TrackKey:
     return TrackKey(identity, "+".join([*inner, stem]), 0)
 
 
-def _table(location: CorpusLocation) -> Corpus:
+def _table(corpus: Corpus, table: Path | None) -> None:
     from emovox.corpus.track_table import read_track_table
 
-    assert location.table is not None
-    return read_track_table(location.table, location.root)
+    assert table is not None
+    read_track_table(table, corpus)
 
 
-LAYOUTS: dict[str, Callable[[CorpusLocation], Corpus]] = {
+# Functions that add the tracks; the second argument is the table, or the folder of vox1_meta.csv.
+LAYOUTS: dict[str, Callable[[Corpus, Path | None], None]] = {
     "voxceleb2": _voxceleb2,
     "voxceleb1": _voxceleb1,
     "dense-frames": _dense_frames,

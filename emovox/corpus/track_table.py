@@ -83,18 +83,17 @@ def _read_csv(path: Path, suffix: str) -> pa.Table:
     return pyarrow.csv.read_csv(path, parse_options=parsing, convert_options=options)
 
 
-def read_track_table(path: Path, root: Path) -> Corpus:
-    """Read a list of tracks.
+def read_track_table(path: Path, corpus: Corpus) -> None:
+    """Add the tracks of a list to a corpus.
 
-    Columns: `track_id` as `<identity>/<video>/<number>`; `video`, path below `root`; `identity`;
+    Columns: `track_id` as `<identity>/<video>/<number>`; `video`, path below the root; `identity`;
     `start` and `end` in seconds of the video, empty for its first and last frame; optionally
-    `split`, and `boxes`, path of a VoxCeleb box file below `root`. Faces of a row without `boxes`
+    `split`, and `boxes`, path of a VoxCeleb box file below the root. Faces of a row without `boxes`
     are detected.
 
     Raises:
         InputError: the file cannot be read or lacks a column.
     """
-    corpus = Corpus(root)
     for number, row in enumerate(read_table(path, TRACK_COLUMNS), start=2):
         track_id, video = row["track_id"] or "", row["video"] or ""
         try:
@@ -103,7 +102,6 @@ def read_track_table(path: Path, root: Path) -> Corpus:
             error.message = f"{path.name}, row {number}: {error.message}"
             shown = video if is_below(video) else Path(video).name.partition("?")[0]
             corpus.drop(track_id or f"row-{number}", shown, error)
-    return corpus
 
 
 def _track(row: dict[str, str | None], track_id: str, video: str) -> Track:

@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,12 @@ from emovox.ids import printable
 from emovox.labelling.build_config import BuildConfig
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
 from emovox.paths import is_remote, map_ahead
-from emovox.teacher import compile_pays_from, find_teacher, resolve_modes
+from emovox.teacher import find_teacher, resolve_modes
 from emovox.teacher.sidecar import ForeignWeights
 
 ROWS_VERSION = 3  # raise it when a change to the code changes rows
 MAX_SHARD_GROWTH = 2  # largest shard, in multiples of `shard_tracks`
+COMPILE_PAYS_FROM = (200_000, 5_000)  # crops, measured on two cores; the latter if is_released
 FRAMES_PER_TRACK = 33  # mean of VoxCeleb1 at 0.24 s; estimates the size of a build
 
 
@@ -116,7 +116,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
             f"the first: {corpus.dropped[0].message})"
         )
     # Fingerprints hold the resolved settings, never `auto`.
-    pays = len(corpus.tracks) * FRAMES_PER_TRACK >= compile_pays_from(teacher)
+    pays = len(corpus.tracks) * FRAMES_PER_TRACK >= COMPILE_PAYS_FROM[teacher.is_released]
     precision, compile = resolve_modes(teacher, config.precision, config.compile)
     runtime = resolve(config.device, precision, compile, pays)
     settings = ShardSettings(
@@ -216,21 +216,18 @@ def check_contents(corpus: Corpus) -> None:
 def _split(
     root: Path, groups: list[list[str]], digest: Callable[[Path], object]
 ) -> list[list[str]]:
-    def of(name: str) -> object:
+    def key(place: tuple[int, str]) -> object:
+        number, name = place
         try:
-            return digest(root / name)
+            return number, digest(root / name)
         except OSError:
-            return name  # the same as no other file
+            return place  # the same as no other file
 
-    names = list(chain.from_iterable(groups))
-    digests = dict(zip(names, map_ahead(of, names), strict=True))
-    split: list[list[str]] = []
-    for group in groups:
-        same: dict[object, list[str]] = defaultdict(list)
-        for name in group:
-            same[digests[name]].append(name)
-        split += same.values()
-    return split
+    places = [(number, name) for number, group in enumerate(groups) for name in group]
+    same: dict[object, list[str]] = defaultdict(list)
+    for (_, name), found in zip(places, map_ahead(key, places), strict=True):
+        same[found].append(name)
+    return list(same.values())
 
 
 def _sample(path: Path) -> bytes:
