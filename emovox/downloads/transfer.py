@@ -4,8 +4,7 @@ Received bytes stay in the `.part` file; a note beside it records their address 
 bytes of the same version are appended.
 """
 
-import datetime
-import email.utils
+import contextlib
 import http.client
 import json
 import re
@@ -19,6 +18,8 @@ import requests
 from requests import Response, Session
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, SSLError, TooManyRedirects
 from tqdm import tqdm
+from urllib3.exceptions import InvalidHeader
+from urllib3.util import Retry
 
 from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line
 from emovox.files import write_text
@@ -159,7 +160,10 @@ def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> 
     """Start a file from its beginning: note its version, and return its length if it is sent."""
     status = f"{response.status_code} {response.reason}".strip()
     if response.status_code in BUSY:
-        raise _TryAgainError(status, _retry_after(response.headers.get("Retry-After", "")))
+        wait = None
+        with contextlib.suppress(InvalidHeader, OverflowError, ValueError):
+            wait = Retry().parse_retry_after(response.headers.get("Retry-After", ""))
+        raise _TryAgainError(status, wait)
     if response.status_code != 200:
         raise NetworkError(f"{url}: {status}")
     if resuming and "text/html" in response.headers.get("Content-Type", ""):
@@ -177,18 +181,6 @@ def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> 
         note = json.dumps(asdict(_Beginning(public_url(url), validator, total)))
         write_text(_note(part), note + "\n")
     return total
-
-
-def _retry_after(value: str) -> float | None:
-    """Return the seconds of a Retry-After header, in either of its forms."""
-    if value.isdecimal():
-        return float(value)
-    try:
-        moment = email.utils.parsedate_to_datetime(value)
-    except ValueError:
-        return None
-    now = datetime.datetime.now(moment.tzinfo)
-    return max(0.0, (moment - now).total_seconds())
 
 
 def _append(response: Response, part: Path, start: int, total: int | None) -> None:
