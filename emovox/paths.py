@@ -37,6 +37,7 @@ ERRNO = {type(OSError(number, "")): number for number in NUMBERS}
 VERSION_KEYS = ("ETag", "etag", "LastModified", "last_modified", "mtime", "updated", "created")
 
 NOT_FETCHED = "NotFetched"  # an error of the service: a build tries such a track again
+OUR_OWN = (errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE)  # faults of this machine
 FILE_ERRORS = {errno.ENOENT: "FileNotFound", errno.EACCES: "Permission"}  # errors of the file
 
 FileState = tuple[Any, ...]  # size, and a value that changes with the content

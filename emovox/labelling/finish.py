@@ -22,11 +22,10 @@ from emovox.dataset.writer import DatasetInfo, dataset_files, replace_dataset, w
 from emovox.errors import CheckError
 from emovox.ids import printable
 from emovox.labelling.plan import BuildPlan
-from emovox.labelling.prefetch import OUR_OWN
 from emovox.labelling.shard_report import ShardReport, marker_file, rows_file
 from emovox.labelling.state import Existing, record_dataset, reuse_or_begin
 from emovox.packages import software
-from emovox.paths import RemotePath, is_remote, local_copy, map_ahead
+from emovox.paths import OUR_OWN, RemotePath, is_remote, local_copy, map_ahead
 from emovox.registry import read_temperature
 from emovox.teacher import ACCURACY
 from emovox.urls import public_url
