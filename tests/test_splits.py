@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from emovox.corpus import splits
 from emovox.corpus.splits import assign, audit, auto_split, fraction
 from emovox.corpus.tracks import Corpus, FaceSource, Track
+from emovox.corpus.voxceleb import read_official_split
 from emovox.dataset.schema import SPLITS
 from emovox.errors import CheckError, InputError
 from emovox.ids import TrackKey
@@ -174,7 +175,7 @@ def test_official_without_the_lists(tmp_path: Path) -> None:
 
 
 def test_official_is_the_public_name_of_the_reader(lists: Path) -> None:
-    official = splits.official(lists)
+    official = read_official_split(lists)
     assert official.unheard_identities == {"id10003"}
     assert official.heard_tracks == {"id10001/video/00002"}
 

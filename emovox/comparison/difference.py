@@ -68,8 +68,13 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         >>> found.bump.level, found.tracks.common, found.frames.changed
         ('none', 96, 0)
     """
-    _check_files(old, new)
-    pair = Pair(Side(Path(old)), Side(Path(new)))
+    paths = Path(old), Path(new)
+    if changed := [f"{p / file}" for p in paths for file in changed_files(p, read_manifest(p))]:
+        raise CheckError(
+            f"not compared: {', '.join(changed)}: differ from {schema.MANIFEST}; "
+            "run `emovox validate` for details"
+        )
+    pair = Pair(*map(Side, paths))
     one, other = (side.dataset.outputs for side in (pair.old, pair.new))
     if one != other:
         names = [", ".join((*outputs.emotions, *outputs.values)) for outputs in (one, other)]
@@ -80,7 +85,8 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         totals.add(block)
     tracks, frames = _track_changes(pair, totals), totals.changes()
     faces, embeddings = (_count_changed(pair, table) for table in ("faces", "embeddings"))
-    files = _changed_files(pair)
+    hashes = [{(p, f.get("sha256")) for p, f in s.files.items()} for s in (pair.old, pair.new)]
+    files = sorted({path for path, _ in hashes[0] ^ hashes[1]})
     changes = list_changes(tracks, frames, faces, embeddings, files)
     return Difference(
         old=pair.old.header,
@@ -94,15 +100,6 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         bump=find_bump(pair, changes, files),
         changes=changes,
     )
-
-
-def _check_files(*paths: str | os.PathLike[str]) -> None:
-    changed = [f"{Path(p) / name}" for p in paths for name in changed_files(p, read_manifest(p))]
-    if changed:
-        raise CheckError(
-            f"not compared: {', '.join(changed)}: differ from {schema.MANIFEST}; "
-            "run `emovox validate` for details"
-        )
 
 
 class _FrameTotals:
@@ -259,11 +256,6 @@ def _count_changed(pair: Pair, table: str) -> int | None:
         return None
     rows = ((block.old, block.new) for block in pair.blocks(table))  # embeddings differ in length
     return sum(int((a != b).any(0).sum()) if len(a) == len(b) else a.shape[1] for a, b in rows)
-
-
-def _changed_files(pair: Pair) -> list[str]:
-    old, new = ({p: f.get("sha256") for p, f in s.files.items()} for s in (pair.old, pair.new))
-    return sorted(path for path in {**old, **new} if old.get(path) != new.get(path))
 
 
 def find_bump(pair: Pair, changes: list[Change], files: list[str]) -> Bump:

@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, overload
 
@@ -163,7 +162,7 @@ class AudioTree:
 
     def find(self, track_id: str) -> Path | None:
         """Return the first file with the track's names, by folder, then by ending, or None."""
-        return self._first(self._all_named(_parse(track_id)))
+        return self._first(self._named(_parse(track_id)))
 
     def locate(
         self,
@@ -187,7 +186,7 @@ class AudioTree:
         sources = [] if source is None else self._spelt(source, key)
         # Files beside the source are other recordings, whatever their numbers.
         beside = {name.rpartition("/")[0] for name in sources}
-        named = list(self._all_named(key))
+        named = list(self._named(key))
         sounds = (n for n in named if _rank(n) < VIDEO and n.rpartition("/")[0] not in beside)
         if sources and (path := self._first(sounds)):
             return Sound(path)
@@ -205,7 +204,7 @@ class AudioTree:
         for name in [] if source is None else self._spelt(source, key):
             if safely((self.root / name).exists):
                 return _part(self.root / name, start_ms, end_ms)
-        path = self._first(name for name in self._all_named(key) if _rank(name) == VIDEO)
+        path = self._first(name for name in self._named(key) if _rank(name) == VIDEO)
         return Sound(path) if path else None
 
     def missing(self, track_id: str) -> InputError:
@@ -225,18 +224,16 @@ class AudioTree:
         paths = (self.root / name for name in names)
         return next((path for path in paths if safely(path.is_file)), None)
 
-    def _all_named(self, key: TrackKey) -> Iterator[str]:
-        return chain.from_iterable(self._named(base, key) for base in self._bases)
-
-    def _named(self, base: str, key: TrackKey) -> list[str]:
-        """Return the files with the names of a track below a folder, best ending first."""
-        with self._lock:  # threads look for tracks of the same identity
-            found = self._index(base, key.identity_id, None).get(key, [])
-            for person in self._persons.get(key.identity_id, ()):
-                found = found + self._index(base, person, key.identity_id).get(key, [])
-            if key == TrackKey(key.identity_id, key.identity_id, 0):
-                found = self._stems(base).get(key.identity_id, []) + found
-        return sorted(found, key=_rank)
+    def _named(self, key: TrackKey) -> Iterator[str]:
+        """Yield the files with the names of a track, by folder, best ending first."""
+        for base in self._bases:
+            with self._lock:  # threads look for tracks of the same identity
+                found = self._index(base, key.identity_id, None).get(key, [])
+                for person in self._persons.get(key.identity_id, ()):
+                    found = found + self._index(base, person, key.identity_id).get(key, [])
+                if key == TrackKey(key.identity_id, key.identity_id, 0):
+                    found = self._stems(base).get(key.identity_id, []) + found
+            yield from sorted(found, key=_rank)
 
     def _read_index(
         self, base: str, folder: str, identity: str | None

@@ -23,8 +23,6 @@ TRAIN, HEARD, UNHEARD = SPLITS
 
 OWN_COLUMN = "\0"  # the column `split` of the tracks; no user can type this value
 
-official = read_official_split
-
 
 def fraction(name: str) -> float:
     """Return a number in [0, 1) that depends on `name` alone: blake2b as a fraction."""

@@ -1,7 +1,7 @@
 """Read the JSON documents of a dataset."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +38,6 @@ def leads_outside(root: Path, name: str) -> bool:
     return folder.parent.name != "snapshots" or file.parent != folder.parent.parent / "blobs"
 
 
-def _check_links(root: Path, names: Iterable[str]) -> None:
-    folders = (*schema.TABLES, "hdf5")
-    tables = (f"{folder}/{path.name}" for folder in folders for path in root.glob(f"{folder}/*"))
-    for name in (*names, *tables):
-        if leads_outside(root, name):
-            raise InputError(f"{root / name}: {LEADS_OUTSIDE}")
-
-
 def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
     """Return a manifest whose version and name are checked, not the rest; else raise InputError."""
     manifest, path = read_document(root, schema.MANIFEST), Path(root) / schema.MANIFEST
@@ -72,7 +64,11 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
         pass  # a fault of the schema
     if found := faults("manifest", manifest):
         raise InputError(f"{path}: not the manifest of a dataset ({found[0]})")
-    _check_links(Path(root), (f["path"] for f in manifest["files"]))
+    folders = (path.parent.glob(f"{folder}/*") for folder in (*schema.TABLES, "hdf5"))
+    tables = (f"{table.parent.name}/{table.name}" for found in folders for table in found)
+    for name in (*(file["path"] for file in manifest["files"]), *tables):
+        if leads_outside(path.parent, name):
+            raise InputError(f"{path.parent / name}: {LEADS_OUTSIDE}")
     return manifest
 
 

@@ -88,11 +88,6 @@ def listed_in(text: str, listed: Collection[str]) -> set[str]:
     return {digest for digest in map(hash_identity, tried) if digest in listed}
 
 
-def mentions_listed(text: str, listed: Collection[str]) -> bool:
-    """Return True if a path or a message contains a listed identity_id."""
-    return bool(listed_in(text, listed))
-
-
 @dataclass(frozen=True)
 class SplitView:
     """Rows of a split that remain when a takedown list is applied."""

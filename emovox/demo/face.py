@@ -118,7 +118,9 @@ def draw_face(
     _draw_nose(canvas, looks)
     _draw_mouth(canvas, looks, expression, jaw)
     image = cv2.resize(canvas.image, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
-    return _shade(image, looks, centre)
+    left, top = (SIDE - round(c) for c in centre)
+    light = _light_map(looks.light)[top : top + SIDE, left : left + SIDE]
+    return np.asarray(cv2.multiply(image, light, dtype=cv2.CV_8U))
 
 
 def _draw_head(canvas: Canvas, looks: Looks) -> None:
@@ -209,16 +211,9 @@ def _outline(x: np.ndarray, upper: np.ndarray, lower: np.ndarray) -> np.ndarray:
     return np.concatenate([np.stack([x, upper], 1), np.stack([x, lower], 1)[::-1]])
 
 
-def _shade(image: np.ndarray, looks: Looks, centre: Point) -> np.ndarray:
-    """Light the face from one side; darken it towards the rim of the head."""
-    left, top = (SIDE - round(c) for c in centre)
-    light = _light_map(looks.light)[top : top + SIDE, left : left + SIDE]
-    return np.asarray(cv2.multiply(image, light, dtype=cv2.CV_8U))
-
-
 @lru_cache(maxsize=4)
 def _light_map(direction: float) -> np.ndarray:
-    """Return factors float32 `[2 SIDE, 2 SIDE, 3]` around the centre of a head."""
+    """Return the light from one side, darker to the rim of the head: `[2 SIDE, 2 SIDE, 3]`."""
     y, x = np.mgrid[-SIDE:SIDE, -SIDE:SIDE].astype(np.float32)
     u, v = x / 75, y / 95
     light = 1.0 + 0.16 * direction * u - 0.10 * v - 0.18 * np.clip(u * u + v * v, 0, 1.2)

@@ -183,10 +183,16 @@ def release(
         return existing
     _check(validate(source, meta=meta, rules=RULES_OF_SOURCE), source, say)
     manifest, provenance = (read_document(source, name) for name in DESCRIBING)
-    _check_order(version, manifest, provenance)
+    numbers, before = parse_version(version) or (), parse_version(manifest["version"]) or ()
+    is_release = "released_from" in provenance
+    if is_release and numbers <= before:
+        raise ConfigError(
+            f"version {version}: not above {manifest['version']}, the version of the release it is "
+            "made from; pass a higher --version"
+        )
     removal = find_removal(source, manifest, listed)
     # Rows of the list in a release were removed when it was made.
-    known = removal.matched | (own_list(source) if "released_from" in provenance else frozenset())
+    known = removal.matched | (own_list(source) if is_release else frozenset())
     if (unknown := sorted(listed - known)) and not allow_unknown:
         raise CheckError(
             f"{source}: {len(unknown)} of {len(listed)} hashes to take down match no identity, for "
@@ -239,16 +245,6 @@ def _check(validation: Validation, path: Path, say: Say) -> None:
     if not validation.valid:
         raise NotValidError(validation)
     say(validation.summary())
-
-
-def _check_order(version: str, manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> None:
-    """Check that the version is higher than that of the release it is made from, if any."""
-    numbers, before = parse_version(version) or (), parse_version(manifest["version"]) or ()
-    if "released_from" in provenance and numbers <= before:
-        raise ConfigError(
-            f"version {version}: not above {manifest['version']}, the version of the release it is "
-            "made from; pass a higher --version"
-        )
 
 
 def _existing_release(

@@ -62,7 +62,7 @@ class Removal:
         """Return provenance without the removed tracks."""
         key = "split_disagreements"
         entries = provenance.get(key, ())
-        remaining = [e for e in entries if not takedown.mentions_listed(e["track_id"], self.listed)]
+        remaining = [e for e in entries if not takedown.listed_in(e["track_id"], self.listed)]
         return {**provenance, key: remaining} if entries else dict(provenance)
 
     def write(self, out: Path) -> list[FileEntry]:

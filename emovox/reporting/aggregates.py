@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
 from emovox.dataset.store import read_rows, reading
-from emovox.dataset.takedown import mentions_listed
+from emovox.dataset.takedown import listed_in
 from emovox.errors import InputError
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -35,7 +35,7 @@ class SplitCounts:
     seconds: float | None  # of all tracks; None if the duration of a track is unknown
     frames: np.ndarray  # by dominant emotion, int64 `[E]`
     labels: np.ndarray  # tracks by label, int64 `[E]`
-    values: np.ndarray  # mean and deviation of each value over the frames, float64 `[V, 2]`
+    values: np.ndarray  # mean and deviation of each value, `[V, 2]`; NaN without frames
 
 
 @dataclass(frozen=True)
@@ -135,7 +135,11 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     tracks = pa.concat_tables([dataset.columns.tracks.empty_table(), *tables])
     n_frames, dominant = tracks["n_frames"].to_numpy(), np.concatenate(dominants)
     logits = _logits(dataset, edges, dominant >= 0)
-    coverage = _coverage(n_frames, tracks["n_expected"].to_numpy())
+    expected = np.maximum(tracks["n_expected"].to_numpy(), 1)
+    # Integers, so that 19 of 20 is 95 percent and not slightly less.
+    bins = np.minimum(n_frames * COVERAGE_BINS // expected, COVERAGE_BINS - 1)
+    num_full = int((n_frames >= expected).sum())
+    coverage = Coverage(np.bincount(bins, minlength=COVERAGE_BINS), num_full)
     groups = tracks["identity_id"], _videos(tracks)
     people, videos = (_skew(g, n_frames, dominant, len(dataset.emotions)) for g in groups)
     names = dataset.name, dataset.version, dataset.emotions, dataset.values
@@ -164,9 +168,9 @@ def dropped_reasons(dataset: Dataset) -> tuple[DroppedReason, ...] | None:
         rows = read_rows(path, schema.DROPPED.names).to_pylist()
     found: dict[tuple[str, str], list[str]] = {}
     for row in rows:
-        if not mentions_listed(str(row["track_id"]), dataset.takedown):
+        if not listed_in(str(row["track_id"]), dataset.takedown):
             message = str(row["message"])
-            shown = "" if mentions_listed(message, dataset.takedown) else message
+            shown = "" if listed_in(message, dataset.takedown) else message
             found.setdefault((row["stage"], row["error"]), []).append(shown)
     reasons = [DroppedReason(*key, len(texts), texts[0]) for key, texts in found.items()]
     return tuple(sorted(reasons, key=lambda r: (-r.count, r.stage, r.error)))
@@ -204,17 +208,11 @@ def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
     seconds = None if duration.null_count else float(duration.to_numpy().sum() / 1000)
     known, num = dominant[dominant >= 0], len(dataset.emotions)
     counts = np.bincount(known, minlength=num), np.bincount(labels, minlength=num)
-    values = _value_moments(dataset, split)
-    return SplitCounts(split, *sizes, num_expected, seconds, *counts, values), dominant
-
-
-def _value_moments(dataset: Dataset, split: str) -> np.ndarray:
-    """Return mean and deviation of each value of a split, float64 `[V, 2]`; NaN without frames."""
-    moments = np.full((len(dataset.values), 2), np.nan)
+    values = np.full((len(dataset.values), 2), np.nan)
     for k, name in enumerate(dataset.values if split in dataset.splits else ()):
         column = dataset.frames[split][f"value_{name}"]
-        moments[k] = pc.mean(column).as_py(), pc.stddev(column).as_py()
-    return moments
+        values[k] = pc.mean(column).as_py(), pc.stddev(column).as_py()
+    return SplitCounts(split, *sizes, num_expected, seconds, *counts, values), dominant
 
 
 def _logits(dataset: Dataset, edges: np.ndarray, finite: np.ndarray) -> Logits:
@@ -234,13 +232,6 @@ def _logits(dataset: Dataset, edges: np.ndarray, finite: np.ndarray) -> Logits:
         mean[k], deviation[k] = values.mean(dtype=np.float64), values.std(dtype=np.float64)
         quantiles[k] = np.quantile(values, QUANTILES, overwrite_input=True)
     return Logits(edges, counts, mean, deviation, quantiles, int((~finite).sum()))
-
-
-def _coverage(n_frames: np.ndarray, n_expected: np.ndarray) -> Coverage:
-    expected = np.maximum(n_expected, 1)
-    # Integers, so that 19 of 20 is 95 percent and not slightly less.
-    bins = np.minimum(n_frames * COVERAGE_BINS // expected, COVERAGE_BINS - 1)
-    return Coverage(np.bincount(bins, minlength=COVERAGE_BINS), int((n_frames >= expected).sum()))
 
 
 def _skew(

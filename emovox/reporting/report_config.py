@@ -3,14 +3,14 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from emovox.config import check_options, option
+from emovox.config import Options, option
 
 NUM_TRACKS, NUM_TRACKS_WITH_MEDIA = 300, 40
 MAX_TRACKS = 2000  # keeps a page without media below 5 MB
 
 
 @dataclass(frozen=True)
-class ReportConfig:
+class ReportConfig(Options):
     """Options of `emovox report`.
 
     Attributes:
@@ -28,9 +28,6 @@ class ReportConfig:
     tracks: int | None = option(
         None, least=0, most=MAX_TRACKS, shown=f"{NUM_TRACKS}; {NUM_TRACKS_WITH_MEDIA} with --media"
     )
-
-    def __post_init__(self) -> None:
-        check_options(self)
 
     @property
     def num_tracks(self) -> int:

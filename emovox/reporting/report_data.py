@@ -33,8 +33,7 @@ class Report:
     tracks: Sequence[ReportTrack]  # tracks that the page shows one by one
     # Faces and sound of each of `tracks`; None without the option `media`
     media: "Sequence[TrackMedia] | None"
-    # A line for each file that was written, and for each figure without data
-    written: tuple[str, ...] = ()
+    written: tuple[str, ...] = ()  # lines of `summary`
 
     def summary(self) -> str:
         """Return a line for each file that was written, and for each figure without data."""

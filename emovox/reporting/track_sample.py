@@ -132,17 +132,14 @@ def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
     kinds["longest"] = lengths
     gaps = tracks["n_expected"].to_numpy() - lengths
     kinds["most gaps"] = np.where(gaps > 0, gaps, np.nan)
-    best = {reason: _best(values) for reason, values in kinds.items()}
+    best = {}
+    for reason, values in kinds.items():
+        order = np.argsort(-values.astype(np.float64), kind="stable")[:NUM_BEST]  # NaNs last
+        best[reason] = [int(row) for row in order if not np.isnan(values[row])]
     for rank in range(NUM_BEST):
         for reason, rows in best.items():
             if rank < len(rows):
                 yield rows[rank], f"{reason}, no. {rank + 1}" if rank else reason
-
-
-def _best(values: np.ndarray) -> list[int]:
-    """Return the rows of the largest values, the first of equal ones, without NaNs."""
-    order = np.argsort(-values.astype(np.float64), kind="stable")[:NUM_BEST]  # NaNs last
-    return [int(row) for row in order if not np.isnan(values[row])]
 
 
 def _changes(logits: np.ndarray, tracks: pa.Table) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 from emovox.corpus.voxceleb import read_names
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import faults
-from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, mentions_listed, read_list
+from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, listed_in, read_list
 from emovox.errors import InputError
 from emovox.urls import find_secrets
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
@@ -139,10 +139,10 @@ def takedown(dataset: Inspection) -> Iterator[Example]:
             yield Example(file, f"{identity}, {digest}")
     columns = ", ".join(f"coalesce({name}, '')" for name in COLUMNS_WITH_IDS)
     for texts in dataset.rows(f"select {columns} from dropped"):
-        if any(mentions_listed(text, listed) for text in texts):
+        if any(listed_in(text, listed) for text in texts):
             yield Example(schema.DROPPED_FILE, texts[0])
     provenance = dataset.json(schema.PROVENANCE)
     if not faults("provenance", provenance):
         for entry in provenance.get("split_disagreements", []):
-            if mentions_listed(entry["track_id"], listed):
+            if listed_in(entry["track_id"], listed):
                 yield Example(schema.PROVENANCE, entry["track_id"])
