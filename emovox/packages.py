@@ -8,6 +8,7 @@ import contextlib
 import importlib.util
 import platform
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -92,11 +93,12 @@ def _missing(module: str, extra: str, subject: str) -> MissingPackageError:
 
 
 def software(*distributions: str) -> dict[str, Any]:
-    """Return the versions of emovox, Python and some distributions, for provenance.json.
+    """Return the versions of emovox, Python and some distributions, and the date, for provenance.
 
     The version of a distribution without metadata is None.
     """
     return {
+        "date": time.strftime("%Y-%m-%d", time.gmtime()),
         "emovox": {"version": __version__, "commit": _commit()},
         "libraries": {"python": platform.python_version()}
         | {name: _version(name) for name in distributions},

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from emovox.corpus import splits
 from emovox.corpus.splits import assign, audit, auto_split, fraction
 from emovox.corpus.tracks import Corpus, FaceSource, Track
 from emovox.corpus.voxceleb import read_official_split

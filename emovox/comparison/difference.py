@@ -1,12 +1,7 @@
 """Compare two versions of a dataset, and find the version bump that the differences require.
 
-Semantic versioning for data; `changes.RULE` is the short form that the output shows:
-
-- major: readers may get other values. A track is removed or moved to another split, a frame is
-  removed, a value of a common row differs, or the step or the teacher differs.
-- minor: tracks, frames or a table are added, and all common rows are equal.
-- patch: only documents or containers differ: card, provenance, compression, HDF5, `dropped`.
-- none: every file is equal.
+`changes.RULE` is the rule, semantic versioning for data: a major bump if readers may get other
+values. Documents and containers are card, provenance, compression, HDF5 and `dropped`.
 
 `row_offset` and `n_frames` follow from other rows and are not compared; the maxima and `n_expected`
 are compared only for tracks with the same frames. A teacher whose checksum was unknown and is now

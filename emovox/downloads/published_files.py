@@ -52,16 +52,6 @@ def read_pins() -> dict[str, Pin]:
         ) from error
 
 
-def write_pin(name: str, sha256: str, source: str) -> None:
-    """Pin a file; an earlier pin is replaced."""
-    path = pins_file()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with exclusive(path.with_suffix(".lock"), "", timeout=-1):
-        pin = Pin(sha256, source, datetime.date.today().isoformat())
-        pins = {n: asdict(p) for n, p in sorted((read_pins() | {name: pin}).items())}
-        write_text(path, json.dumps(pins, indent=2) + "\n")
-
-
 Say = Callable[[str], object]  # accepts a line for the user
 
 
@@ -240,14 +230,7 @@ class FileDownload:
         )
 
     def _accept(self, path: Path, source: str) -> str:
-        """Check a file from `source`, and return its SHA-256.
-
-        A file without a published checksum is pinned if it is the first, or with `accept_new`.
-
-        Raises:
-            InputError: it is not a complete file of its form.
-            CheckError: it differs from the published or the pinned file.
-        """
+        """Check a file from `source`, pin one without a known checksum; return its SHA-256."""
         file = self.file
         if fault := find_fault(path, file.form):
             raise InputError(f"{source}: expected {FORMS[file.form]}; found {fault}")
@@ -269,10 +252,16 @@ class FileDownload:
         return pin.sha256 if pin else None
 
     def _pin(self, digest: str, source: str) -> None:
-        write_pin(self.file.name, digest, source)
+        """Pin the file, in place of an earlier pin."""
+        name, path = self.file.name, pins_file()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with exclusive(path.with_suffix(".lock"), "", timeout=-1):
+            pin = Pin(digest, source, datetime.date.today().isoformat())
+            pins = {n: asdict(p) for n, p in sorted((read_pins() | {name: pin}).items())}
+            write_text(path, json.dumps(pins, indent=2) + "\n")
         self.say(
-            f"{self.file.name}: no checksum was published; SHA-256 {digest} is pinned in "
-            f"{pins_file()}, and a file that differs will be refused"
+            f"{name}: no checksum was published; SHA-256 {digest} is pinned in {path}, and a file "
+            "that differs will be refused"
         )
 
     def _complete(self, digest: str, source: str | None) -> DownloadedFile:

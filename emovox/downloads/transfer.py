@@ -136,10 +136,8 @@ def _attempt(session: Session, url: str, part: Path, patience: Patience, size: i
 
 
 def _check_range(response: Response, part: Path, beginning: _Beginning, start: int) -> int | None:
-    """Return the size of a file whose rest is sent; discard `part` if it is of another version.
-
-    A server may ignore If-Range, so the version is checked here too.
-    """
+    """Return the size of a file whose rest is sent; discard `part` if it is of another version."""
+    # A server may ignore If-Range, so the version is checked here too.
     versions = {response.headers.get(name) for name in ("ETag", "Last-Modified")} - {None}
     content_range = response.headers.get("Content-Range", "")
     pattern = rf"bytes {start}-\d+/(\d+|\*)" if response.status_code == 206 else r"bytes \*/(\d+)"

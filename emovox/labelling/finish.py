@@ -5,7 +5,6 @@ import hashlib
 import json
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
@@ -67,7 +66,7 @@ def finish(
         teacher={"name": plan.settings.teacher_name, "sha256": plan.settings.teacher_sha256},
         tables=tables,
         outputs=plan.settings.outputs,
-        provenance=provenance | {"date": time.strftime("%Y-%m-%d", time.gmtime())},
+        provenance=provenance,
     )
     with _local_folder(config.out, check) as folder:
         chunks = _chunks(state, reports, plan.assigned)
@@ -78,7 +77,7 @@ def finish(
 
 
 def _provenance(plan: BuildPlan) -> dict[str, Any]:
-    """Return the content of provenance.json except the date; no path of this machine is in it."""
+    """Return the content of provenance.json; no path of this machine is in it."""
     config, settings = plan.config, plan.settings
     described = settings.teacher_settings or {}
     temperature = read_temperature(plan.teacher_path)
@@ -112,8 +111,8 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
 def _fingerprint(
     provenance: Mapping[str, Any], dropped: Sequence[Dropped], assigned: Mapping[str, str]
 ) -> str:
-    """Hash all inputs of a dataset, except the name of the device, which differs between nodes."""
-    inputs = {key: value for key, value in provenance.items() if key != "device"}
+    """Hash all inputs of a dataset: not the date, nor the device, which differs between nodes."""
+    inputs = {key: value for key, value in provenance.items() if key not in ("date", "device")}
     whole = hashlib.sha256(json.dumps([inputs, [asdict(d) for d in dropped]]).encode())
     for track_id in sorted(assigned):
         whole.update(f"\n{track_id} {assigned[track_id]}".encode())

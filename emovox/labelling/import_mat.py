@@ -2,7 +2,6 @@
 
 import os
 import re
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -136,7 +135,6 @@ def import_mat(
         teacher={"name": TEACHER, "sha256": None},
         provenance={
             **software("numpy", "pyarrow", "h5py"),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "origin": ORIGIN,
             "teacher": {"name": TEACHER, "sha256": None, "accuracy": ACCURACY[TEACHER]},
             "imported_from": [_fingerprint(path) for path in paths],

@@ -4,7 +4,6 @@ import contextlib
 import hashlib
 import math
 import os
-import time
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -120,7 +119,6 @@ def write_dataset(
         teacher=teacher,
         provenance={
             **software("numpy", "pyarrow", "h5py"),
-            "date": time.strftime("%Y-%m-%d", time.gmtime()),
             "origin": config.origin,
             "config": asdict(config) | asdict(labels.outputs),
             "teacher": teacher,

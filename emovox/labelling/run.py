@@ -195,11 +195,7 @@ def build_dataset(
 def _with_progress(
     running: Iterator[ShardReport], num_tracks: int, num_seen: int, show: bool
 ) -> Iterator[ShardReport]:
-    """Yield reports unchanged; show tracks, frames per second and time left on stderr.
-
-    A terminal gets a bar, everything else a line from time to time. An earlier run has built
-    `num_seen` tracks of `num_tracks`.
-    """
+    """Yield reports; show a bar on a terminal, or lines. `num_seen` tracks are of earlier runs."""
     num_frames, began = 0, time.perf_counter()
     logged = began
     disable = None if show else True  # None: unless stderr is a terminal

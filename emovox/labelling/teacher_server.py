@@ -26,12 +26,8 @@ class _Request(NamedTuple):
     client: Connection
 
 
-class _Launched(NamedTuple):
-    """Requests of one batch, its start time, and the functions that wait for its logits."""
-
-    requests: list[_Request]
-    started: float
-    logits: list[Callable[[], np.ndarray]]
+# Requests of one batch, its start time, and the functions that wait for its logits.
+_Launched = tuple[list[_Request], float, list[Callable[[], np.ndarray]]]
 
 
 class TeacherServer:
@@ -66,7 +62,7 @@ class TeacherServer:
             while True:
                 requests, left = self._next_batch(left)
                 started = time.perf_counter()
-                self._launched.put(_Launched(requests, started, self._launch(requests)))
+                self._launched.put((requests, started, self._launch(requests)))
         finally:
             self._end()
 
@@ -105,12 +101,12 @@ class TeacherServer:
         ended = 0.0  # time at which the previous batch was finished
         try:
             while True:
-                launched = self._launched.get()
-                logits = np.concatenate([wait() for wait in launched.logits])
-                started, ended = max(ended, launched.started), time.perf_counter()
+                requests, started, waits = self._launched.get()
+                logits = np.concatenate([wait() for wait in waits])
+                started, ended = max(ended, started), time.perf_counter()
                 per_crop = (ended - started) / len(logits)
                 stop = 0
-                for crops, client in launched.requests:
+                for crops, client in requests:
                     start, stop = stop, stop + len(crops)
                     with contextlib.suppress(OSError):  # its reader notices that it is gone
                         outputs = logits[start:stop, : self._num_outputs]

@@ -101,9 +101,7 @@ def audio_duration(path: str | os.PathLike[str]) -> float:
 def _window(first: int, last: int | None, rate: int) -> tuple[int, int, int | None]:
     """Find the samples of a file of another rate from which to compute `first` to `last` at 16 kHz.
 
-    Returns:
-        A sample at 16 kHz that coincides with a sample of the file, that sample of the file, and
-        the end in samples of the file.
+    Return a sample at 16 kHz, the sample of the file at its time, and the end in the file.
     """
     if rate == SAMPLE_RATE:
         return first, first, last

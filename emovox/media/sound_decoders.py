@@ -241,11 +241,7 @@ class AvFile(ExitStack):
         return chain(before, container.demux(self._stream))
 
     def _seek(self, first: av.AudioFrame, begin: int) -> tuple[int, Iterator[av.AudioFrame]]:
-        """Decode from shortly before `begin`, or from the first frame if the seek fails.
-
-        Returns:
-            The position of the first sample, and the frames.
-        """
+        """Return frames from shortly before `begin`, or all if that fails, and their position."""
         stream = self._stream
         ticks_per_sample = 1 / (stream.time_base * self.rate)
         margin = int(SEEK_MARGIN * self.rate)

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 from emovox.errors import InputError
 from emovox.files import write_text
 from emovox.media.faces import resize
-from emovox.packages import data_frame
+from emovox.packages import DataFrame, data_frame
 from emovox.scores import calibration_error, confusion_matrix, softmax
 from emovox.teacher import Teacher, load_teacher
 from emovox.teacher.face_data import read_faces
@@ -85,9 +85,6 @@ def score(
     )
 
 
-if TYPE_CHECKING:
-    import pandas as pd
-
 CHUNK = 256  # faces that are resized and scored at a time
 
 PLAIN, MIRRORED = "without_mirror_averaging", "with_mirror_averaging"  # columns and JSON keys
@@ -119,7 +116,7 @@ class TeacherEvaluation:
             f"{self.plain.accuracy:.2%}, {self.mirrored.accuracy:.2%} with mirror averaging>"
         )
 
-    def to_pandas(self) -> "pd.DataFrame":
+    def to_pandas(self) -> DataFrame:
         """Return a table with one row per score; recall has a row per emotion.
 
         The columns are `score`, `emotion`, `without_mirror_averaging`, `with_mirror_averaging`.

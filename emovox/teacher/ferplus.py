@@ -151,9 +151,8 @@ def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def read(source: str | os.PathLike[str], part: str, *, unlabelled: bool = False) -> Faces:
     """Read and clean one part of FERPlus.
 
-    `source` is a folder or a zip file that contains, at any depth, the official folders, or
-    fer2013.csv and fer2013new.csv; `part` is `train`, `public_test` or `private_test`. With
-    `unlabelled`, faces without usable votes are kept, with a target of zeros.
+    `source` contains the files at any depth; `part` is `train`, `public_test` or `private_test`.
+    With `unlabelled`, faces without usable votes are kept, with a target of zeros.
 
     Raises:
         ConfigError: unknown part.

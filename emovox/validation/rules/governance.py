@@ -44,10 +44,7 @@ def card_licence(dataset: Inspection) -> Iterator[Example]:
 
 
 def _lines(dataset: Inspection, sources: str = "true") -> Iterator[tuple[str, str]]:
-    """Yield file and text of every line of the readable documents, and every drop and source.
-
-    `sources` is a condition in SQL for the sources.
-    """
+    """Yield file and text of every line of documents, drop, and source that meets a condition."""
     for name in DOCUMENTS:
         try:
             yield from ((name, line) for line in dataset.text(name).splitlines())
