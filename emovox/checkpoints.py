@@ -76,7 +76,26 @@ def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:
         InputError: the file is missing or is not a checkpoint of these architectures.
     """
     header, tensors = _read(path, with_tensors=True)
-    net = _network(path, header, architectures)
+    found = header.get("architecture", "none")
+    if found not in architectures:
+        known = ", ".join(architectures)
+        raise InputError(f"{path}: architecture is {found!r}, expected one of {known}")
+    make_config, make_network = architectures[found]
+    try:
+        outputs = outputs_of(header)
+        shape = {
+            key: tuple(value) if isinstance(value, list) else value
+            for key, value in json.loads(header["config"]).items()
+        }
+        config = make_config(**shape)
+        with torch.device("meta"):  # no memory is allocated, whatever the header says
+            net = make_network(config, outputs=outputs)
+            num_weights = sum(p.numel() for p in net.parameters())
+        if num_weights > MAX_WEIGHTS:
+            raise ValueError(f"{num_weights:,} weights")
+        net = make_network(config, outputs=outputs)
+    except UNFIT as error:
+        raise InputError(f"{path}: the header does not describe a network ({error})") from error
     fit(net, tensors, str(path))
     return net.eval()
 
@@ -130,29 +149,3 @@ def _read(path: Path, with_tensors: bool) -> tuple[dict[str, str], dict[str, Ten
         raise InputError(
             f"{path}: not a safetensors file, but {kind_of_file(path)} ({error})"
         ) from error
-
-
-def _network(
-    path: Path, header: dict[str, str], architectures: Architectures[AnyNetwork]
-) -> AnyNetwork:
-    found = header.get("architecture", "none")
-    if found not in architectures:
-        known = ", ".join(architectures)
-        raise InputError(f"{path}: architecture is {found!r}, expected one of {known}")
-    make_config, make_network = architectures[found]
-    try:
-        outputs = outputs_of(header)
-        shape = {
-            key: tuple(value) if isinstance(value, list) else value
-            for key, value in json.loads(header["config"]).items()
-        }
-        config = make_config(**shape)
-        with torch.device("meta"):  # no memory is allocated, whatever the header says
-            net = make_network(config, outputs=outputs)
-            num_weights = sum(p.numel() for p in net.parameters())
-        if num_weights > MAX_WEIGHTS:
-            raise ValueError(f"{num_weights:,} weights")
-        net = make_network(config, outputs=outputs)
-    except UNFIT as error:
-        raise InputError(f"{path}: the header does not describe a network ({error})") from error
-    return net

@@ -5,7 +5,6 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -212,21 +211,18 @@ def check_contents(corpus: Corpus) -> None:
 def _split(
     root: Path, groups: list[list[str]], digest: Callable[[Path], object]
 ) -> list[list[str]]:
-    def of(name: str) -> object:
+    def key(place: tuple[int, str]) -> object:
+        number, name = place
         try:
-            return digest(root / name)
+            return number, digest(root / name)
         except OSError:
-            return name  # the same as no other file
+            return place  # the same as no other file
 
-    names = list(chain.from_iterable(groups))
-    digests = dict(zip(names, map_ahead(of, names), strict=True))
-    split: list[list[str]] = []
-    for group in groups:
-        same: dict[object, list[str]] = defaultdict(list)
-        for name in group:
-            same[digests[name]].append(name)
-        split += same.values()
-    return split
+    places = [(number, name) for number, group in enumerate(groups) for name in group]
+    same: dict[object, list[str]] = defaultdict(list)
+    for (_, name), found in zip(places, map_ahead(key, places), strict=True):
+        same[found].append(name)
+    return list(same.values())
 
 
 def _sample(path: Path) -> bytes:

@@ -1,5 +1,6 @@
 """Rules about counts: manifest, card and data give the same numbers."""
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,15 @@ def file_rows(dataset: Inspection) -> Iterator[Example]:
 def card_numbers(dataset: Inspection) -> Iterator[Example]:
     rows = [row for table in tables(dataset.text(schema.CARD)) for row in table if "split" in row]
     by_size = [row for row in rows if row.keys() >= set(COUNTED)]
-    yield from _check_sizes({row["split"]: row for row in by_size}, dataset)
+    shown = {row["split"]: row for row in by_size}
+    by_split = dataset.manifest["totals"]["by_split"]
+    for split in sorted(shown.keys() & set(schema.SPLITS) - by_split.keys()):
+        yield Example(schema.CARD, f"{split} is on the card, but has no rows")
+    for split, key in itertools.product(by_split, COUNTED):
+        cell, count = shown.get(split, {}).get(key, "missing"), by_split[split][key]
+        if _number(cell) != count:
+            fault = f"{key} of {split}: {cell} on the card, {count:,} in the manifest"
+            yield Example(schema.CARD, fault)
     emotions = dataset.contract.outputs.emotions
     for row in (row for row in rows if row.keys() >= set(emotions)):
         split, counts = row["split"], [_number(row[emotion]) for emotion in emotions]
@@ -52,18 +61,6 @@ def card_numbers(dataset: Inspection) -> Iterator[Example]:
             yield Example(
                 schema.CARD, f"{split}: counts by emotion differ from the data: {numbers}"
             )
-
-
-def _check_sizes(shown: dict[str, dict[str, str]], dataset: Inspection) -> Iterator[Example]:
-    by_split = dataset.manifest["totals"]["by_split"]
-    for split in sorted(shown.keys() & set(schema.SPLITS) - by_split.keys()):
-        yield Example(schema.CARD, f"{split} is on the card, but has no rows")
-    for split, counts in by_split.items():
-        for key in COUNTED:
-            cell = shown.get(split, {}).get(key, "missing")
-            if _number(cell) != counts[key]:
-                fault = f"{key} of {split}: {cell} on the card, {counts[key]:,} in the manifest"
-                yield Example(schema.CARD, fault)
 
 
 def _count_emotions(dataset: Inspection, split: str) -> Iterator[list[int | None]]:
