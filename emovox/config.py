@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emovox.errors import ConfigError
+from emovox.errors import ConfigError, check_choice
 from emovox.files import read_text
 from emovox.paths import as_path, is_remote
 
@@ -74,8 +74,8 @@ def check_options(config: Any) -> None:
         choices, least, most, url = map(field.metadata.get, ("choices", "least", "most", "url"))
         if is_remote(value) and not url:
             raise ConfigError(f"{name}: {value} is a URL; pass a local path")
-        if choices is not None and value not in choices:
-            raise ConfigError(f"{name} {value!r} is not one of {', '.join(choices)}")
+        if choices is not None:
+            check_choice(name, value, choices)
         if least is not None and not least <= value <= (most or sys.float_info.max):
             bounds = f"{least} to {most}" if most else f"at least {least}"
             raise ConfigError(f"{name} {value}: must be {bounds}")

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from emovox.errors import ConfigError
+from emovox.errors import ConfigError, check_choice
 
 PRECISIONS = ("auto", "fp32", "bf16")
 COMPILE_MODES = ("auto", "on", "off")
@@ -58,8 +58,7 @@ def resolve_precision(precision: str, device: str) -> str:
     Raises:
         ConfigError: neither `auto`, `fp32` nor `bf16`.
     """
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision {precision!r} is not one of {', '.join(PRECISIONS)}")
+    check_choice("precision", precision, PRECISIONS)
     if precision != "auto":
         return precision
     if device.startswith("cuda"):
@@ -76,8 +75,7 @@ def resolve_compile(compile: str, device: str, pays: bool) -> bool:
     Raises:
         ConfigError: neither `auto`, `on` nor `off`.
     """
-    if compile not in COMPILE_MODES:
-        raise ConfigError(f"compile {compile!r} is not one of {', '.join(COMPILE_MODES)}")
+    check_choice("compile", compile, COMPILE_MODES)
     return compile == "on" or (compile == "auto" and pays and _has_compiler(device))
 
 

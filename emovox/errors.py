@@ -15,6 +15,7 @@ A message is one line: where, what is wrong, and what to do; `without_secrets` o
 
 import errno
 import re
+from collections.abc import Iterable
 
 from emovox.urls import without_secrets
 
@@ -49,6 +50,12 @@ class ConfigError(EmovoxError, ValueError):
     """An option, a TOML key or a combination of them is not valid."""
 
     exit_code = 2
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
+    """Raise ConfigError unless an option has one of these values."""
+    if value not in (known := tuple(choices)):
+        raise ConfigError(f"{name} {value!r} is not one of {', '.join(known)}")
 
 
 class MissingPackageError(ConfigError, ImportError):

@@ -19,10 +19,11 @@ import pyarrow as pa
 from emovox.dataset import schema
 from emovox.dataset.documents import listed_hash, outputs_of, read_manifest
 from emovox.dataset.mmap_cache import Arrays, hash_names, open_arrays
+from emovox.dataset.names import POOLS, TIMINGS
 from emovox.dataset.store import ContentHash, read_frames, read_rows, reading
 from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
-from emovox.dataset.targets import pool_window
-from emovox.errors import ConfigError, InputError
+from emovox.dataset.targets import grid_rows, legacy_rows, pool_rows
+from emovox.errors import ConfigError, InputError, check_choice
 from emovox.packages import explained
 
 CONTAINERS = ("parquet", "hdf5")
@@ -112,8 +113,7 @@ class Dataset:
         container: str = "parquet",
         takedown: Collection[str] = (),
     ) -> None:
-        if container not in CONTAINERS:
-            raise ConfigError(f"container {container!r} is not one of {', '.join(CONTAINERS)}")
+        check_choice("container", container, CONTAINERS)
         self.path, self.container = Path(path), container
         self.manifest = read_manifest(self.path)
         self.name, self.version = str(self.manifest["name"]), str(self.manifest["version"])
@@ -217,7 +217,13 @@ class Dataset:
                 f"{self.manifest['step_ms']} ms"
             )
         logits, index = self.logits(track_id), self.frame_index(track_id)
-        return pool_window(logits, index, self.step, (start, end), pool, timing)
+        check_choice("pool", pool, POOLS)
+        check_choice("timing", timing, TIMINGS)
+        if not end > start:
+            raise ConfigError(f"window from {start} to {end} s: empty; pass an end after the start")
+        if timing == "legacy":
+            return pool_rows(logits[legacy_rows(start, end, len(logits))], pool)
+        return pool_rows(logits[grid_rows(start / self.step, end / self.step, index)], pool)
 
     def to_pandas(self, table: str = "frames", split: str | None = None) -> Any:
         """Return the table `frames` or `tracks` as a pandas DataFrame, of one split or of all.
@@ -226,8 +232,7 @@ class Dataset:
             ConfigError: the table or the split is unknown.
             MissingPackageError: pandas is not installed.
         """
-        if table not in ("frames", "tracks"):
-            raise ConfigError(f"table {table!r} is not one of frames, tracks")
+        check_choice("table", table, ("frames", "tracks"))
         tables: Mapping[str, pa.Table] = getattr(self, table)
         chosen = [tables[s] for s in (self.splits if split is None else (split,))]
         with explained("to_pandas"):

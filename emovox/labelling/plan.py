@@ -22,11 +22,12 @@ from emovox.ids import printable
 from emovox.labelling.build_config import BuildConfig
 from emovox.media.faces import DENSE_SCALE, VOXCELEB2_SCALE
 from emovox.paths import is_remote, map_ahead
-from emovox.teacher import compile_pays_from, find_teacher, resolve_modes
+from emovox.teacher import find_teacher, resolve_modes
 from emovox.teacher.sidecar import ForeignWeights
 
 ROWS_VERSION = 3  # raise it when a change to the code changes rows
 MAX_SHARD_GROWTH = 2  # largest shard, in multiples of `shard_tracks`
+COMPILE_PAYS_FROM = (200_000, 5_000)  # crops, measured on two cores; the latter if is_released
 FRAMES_PER_TRACK = 33  # mean of VoxCeleb1 at 0.24 s; estimates the size of a build
 
 
@@ -115,7 +116,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
             f"the first: {corpus.dropped[0].message})"
         )
     # Fingerprints hold the resolved settings, never `auto`.
-    pays = len(corpus.tracks) * FRAMES_PER_TRACK >= compile_pays_from(teacher)
+    pays = len(corpus.tracks) * FRAMES_PER_TRACK >= COMPILE_PAYS_FROM[teacher.is_released]
     precision, compile = resolve_modes(teacher, config.precision, config.compile)
     runtime = resolve(config.device, precision, compile, pays)
     settings = ShardSettings(

@@ -70,15 +70,7 @@ def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -
     return media
 
 
-def encode_sound(samples: np.ndarray) -> str:
-    """Return mono samples `[L]` at 16 kHz as a data URI that browsers play."""
-    form, kind = next(each for each in SOUNDS if each[0] in soundfile.available_formats())
-    buffer = io.BytesIO()
-    soundfile.write(buffer, np.clip(samples, -1, 1), SAMPLE_RATE, format=form)
-    return _data_uri(buffer.getvalue(), kind)
-
-
-def encode_face(image: np.ndarray) -> str:
+def _encode_face(image: np.ndarray) -> str:
     """Return a square face uint8 `[S, S, 3]` RGB as a data URI of a small JPEG."""
     small = faces.resize(np.ascontiguousarray(image), SIDE)
     _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
@@ -107,7 +99,10 @@ def _sound(track: ReportTrack, place: Sound | None) -> tuple[str | None, str]:
         samples = read_audio(place.path, place.start, place.start + length)
     except InputError:
         return None, "cannot read the sound"  # the message of the error has paths in it
-    return encode_sound(samples), ""
+    form, kind = next(each for each in SOUNDS if each[0] in soundfile.available_formats())
+    buffer = io.BytesIO()
+    soundfile.write(buffer, np.clip(samples, -1, 1), SAMPLE_RATE, format=form)
+    return _data_uri(buffer.getvalue(), kind), ""
 
 
 def _pictures(
@@ -126,7 +121,7 @@ def _pictures(
         for frame in frames:
             box = boxes.get((track.track_id, frame.index))
             if frame.index in wanted and box is not None:
-                found[frame.index] = encode_face(faces.cut(frame.image, faces.square(box)))
+                found[frame.index] = _encode_face(faces.cut(frame.image, faces.square(box)))
             if frame.index >= max(wanted, default=0):
                 break
     except TrackError as error:

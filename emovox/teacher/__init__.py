@@ -95,11 +95,6 @@ def resolve_modes(weights: Weights, precision: str, compile: str) -> tuple[str, 
     return "fp32", "off"
 
 
-def compile_pays_from(weights: Weights) -> int:
-    """Return the number of crops above which torch.compile saves time, measured on two cores."""
-    return 5_000 if weights.is_released else 200_000
-
-
 def load_teacher(
     name_or_path: str | os.PathLike[str],
     device: str = "auto",

@@ -24,7 +24,7 @@ from joblib import Parallel, delayed
 from emovox.corpus.splits import fraction
 from emovox.corpus.track_table import read_table
 from emovox.emotions import EMOTIONS, Outputs
-from emovox.errors import ConfigError, InputError
+from emovox.errors import ConfigError, InputError, check_choice
 from emovox.media.faces import Box, cut, resize, square
 from emovox.teacher import ferplus
 from emovox.teacher.face_network import GREY_WEIGHTS
@@ -58,8 +58,7 @@ def read_faces(
         ConfigError: unknown part.
         InputError: the data or an image is missing or not valid, or the part is empty.
     """
-    if part not in PARTS:
-        raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
+    check_choice("part", part, PARTS)
     path = Path(data)
     is_table = path.is_file() and path.suffix.lower() in (".csv", ".tsv", ".parquet")
     files = FaceFiles(path.absolute().parent if is_table else path)

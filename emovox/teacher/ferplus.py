@@ -26,7 +26,7 @@ import cv2
 import numpy as np
 
 from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
-from emovox.errors import ConfigError, InputError, first_line
+from emovox.errors import InputError, check_choice, first_line
 from emovox.files import regular
 from emovox.ids import is_below
 from emovox.limits import MAX_PICTURE, MAX_TEXT
@@ -158,8 +158,7 @@ def read(source: str | os.PathLike[str], part: str, *, unlabelled: bool = False)
         ConfigError: unknown part.
         InputError: a folder, a table, a column, a vote or an image is missing or malformed.
     """
-    if part not in PARTS:
-        raise ConfigError(f"part {part!r} is not one of {', '.join(PARTS)}")
+    check_choice("part", part, PARTS)
     files = FaceFiles(Path(source))
     folder = files.find(FOLDERS[part])
     shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
