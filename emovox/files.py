@@ -1,4 +1,8 @@
-"""Files and folders that are either complete or absent: temporary name, fsync, rename."""
+"""Files and folders that are either complete or absent, and the kinds of files.
+
+A file is written under a temporary name, synchronised and renamed. An HDF5 file takes nothing from
+other files.
+"""
 
 import contextlib
 import errno
@@ -15,7 +19,7 @@ from typing import Any
 
 from emovox.errors import EmovoxError, InputError, first_line
 from emovox.ids import check_printable
-from emovox.limits import MAX_DOCUMENT, MAX_EXPANSION, MAX_NESTING, MIN_EXPANDED
+from emovox.limits import MAX_DOCUMENT, MAX_EXPANSION, MAX_HDF5_OBJECTS, MAX_NESTING, MIN_EXPANDED
 from emovox.paths import is_remote
 
 # Errors of a file system without locks, such as NFS without lockd.
@@ -219,6 +223,51 @@ def sha256_file(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hexadecimal."""
     with regular(path).open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+ELSEWHERE = "takes data from elsewhere (a link, external storage or a virtual dataset)"
+
+
+def open_hdf5(path: Path, mode: str = "r", **options: Any) -> Any:
+    """Open an HDF5 file without a lock, which some file systems lack; OSError if it is damaged.
+
+    Files are written under a temporary name of this process, so nobody else opens them. ValueError
+    if a file to read takes data from elsewhere, or has too many objects.
+    """
+    import h5py
+
+    file = h5py.File(path if mode == "w" else regular(path), mode, locking=False, **options)
+    groups, seen = [file] if mode == "r" else [], {file}  # a group may contain itself
+    try:
+        for count, (_, item) in enumerate(each for group in groups for each in members(group)):
+            if count == MAX_HDF5_OBJECTS:
+                raise ValueError(f"more than {MAX_HDF5_OBJECTS:,} arrays and groups")
+            if isinstance(item, h5py.Group) and item not in seen:
+                seen.add(item)
+                groups.append(item)
+    except BaseException:
+        file.close()
+        raise
+    return file
+
+
+def members(group: Any) -> Iterator[tuple[str, Any]]:
+    """Yield names and objects of a group; ValueError if one takes data from elsewhere."""
+    import h5py
+
+    for name in group:
+        if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+            raise ValueError(f"{name!r} {ELSEWHERE}")
+        check_storage(name, item := group[name])
+        yield name, item
+
+
+def check_storage(name: str, item: Any) -> None:
+    """Raise ValueError for a dataset whose values are not in its own file."""
+    import h5py
+
+    if isinstance(item, h5py.Dataset) and (item.is_virtual or item.external):
+        raise ValueError(f"{name!r} {ELSEWHERE}")
 
 
 LFS_POINTER = "version https://git-lfs"  # beginning of the text that stands for a file

@@ -21,8 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from emovox.errors import InputError, first_line
-from emovox.files import check_expansion, read_start
-from emovox.hdf5 import check_storage, members
+from emovox.files import check_expansion, check_storage, members, read_start
 from emovox.limits import MAT_NODE, MAX_CELLS, MAX_MAT_ARRAY, MAX_MAT_CONTENT
 
 MAT5_MAGIC = b"MATLAB 5.0 MAT-file"

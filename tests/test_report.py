@@ -32,9 +32,8 @@ from report_fixtures import (
 )
 from sklearn.metrics import auc, roc_auc_score
 
-from emovox.charts import percent
+from emovox.charts import COLOURS, COLOURS_ON_DARK, colours_of, percent
 from emovox.cli import main
-from emovox.colours import COLOURS, COLOURS_ON_DARK, colours_of
 from emovox.dataset import schema
 from emovox.dataset.reader import load
 from emovox.dataset.rows import Dropped

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.emotions import Outputs
 from emovox.errors import InputError, first_line
-from emovox.files import check_expansion, regular, replace_file, sha256_file
-from emovox.hdf5 import open_hdf5
+from emovox.files import check_expansion, open_hdf5, regular, replace_file, sha256_file
 from emovox.limits import MAX_CHUNK, MAX_ROW_GROUP, MAX_ROW_GROUP_ROWS, MAX_TEXT
 
 TRACKS_PER_WRITE = 16_384  # to HDF5: h5py keeps several copies of each string

@@ -13,8 +13,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from emovox import charts
-from emovox.charts import percent
-from emovox.colours import PER_STYLE, colours_of
+from emovox.charts import PER_STYLE, colours_of, percent
 from emovox.config import read_config
 from emovox.dataset import card_text, schema
 from emovox.files import write_text

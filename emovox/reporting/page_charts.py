@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 
 from emovox import charts
-from emovox.charts import percent
-from emovox.colours import COLOURS, colours_of
+from emovox.charts import COLOURS, colours_of, percent
 from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Skew
 from emovox.reporting.run_results import SplitResult
 

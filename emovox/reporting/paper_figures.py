@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from emovox import charts
-from emovox.colours import colours_of, line_style
+from emovox.charts import colours_of, line_style
 from emovox.files import write_text
 from emovox.reporting.aggregates import dominant_of
 from emovox.reporting.page_charts import emotions_figure

@@ -23,8 +23,7 @@ from emovox.dataset.documents import LEADS_OUTSIDE, leads_outside, outputs_of, r
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.store import ContentHash, open_table, read_hdf5_frames, read_pieces, reading
 from emovox.errors import ConfigError, EmovoxError, first_line
-from emovox.files import parse_json, read_text, sha256_file
-from emovox.hdf5 import open_hdf5
+from emovox.files import open_hdf5, parse_json, read_text, sha256_file
 from emovox.validation.findings import (
     MAX_EXAMPLES,
     Breach,
