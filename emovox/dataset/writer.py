@@ -106,16 +106,6 @@ def write_chunks(
     rows = sorted(map(asdict, dropped), key=lambda row: (row["track_id"], row["source"]))
     with store.create_table(out, "dropped", info.name, info.outputs) as table:
         table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
-    manifest = _manifest(info, splits, len(dropped), [*files, table.written])
-    counts = {name: split.counts for name, split in splits.items()}
-    write_documents(out, manifest, info.provenance, counts)
-    write_manifest(out, manifest)
-    return manifest
-
-
-def _manifest(
-    info: DatasetInfo, splits: Mapping[str, _Split], num_dropped: int, files: list[store.FileEntry]
-) -> dict[str, Any]:
     by_split = {
         name: {
             "tracks": split.tables["tracks"].num_rows,
@@ -125,7 +115,7 @@ def _manifest(
         for name, split in splits.items()
     }
     totals = {key: sum(n[key] for n in by_split.values()) for key in ("tracks", "frames")}
-    return {
+    manifest = {
         "schema_version": schema.SCHEMA_VERSION,
         "name": info.name,
         "version": info.version,
@@ -134,9 +124,13 @@ def _manifest(
         "values": list(info.outputs.values),
         "step_ms": info.step_ms,
         "teacher": dict(info.teacher),
-        "totals": {**totals, "dropped": num_dropped, "by_split": by_split},
-        "files": files,
+        "totals": {**totals, "dropped": len(dropped), "by_split": by_split},
+        "files": [*files, table.written],
     }
+    counts = {name: split.counts for name, split in splits.items()}
+    write_documents(out, manifest, info.provenance, counts)
+    write_manifest(out, manifest)
+    return manifest
 
 
 def write_documents(

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.rows import Chunk, Dropped
+from emovox.dataset.rows import Chunk
 from emovox.dataset.writer import DatasetInfo, dataset_files, replace_dataset, write_chunks
 from emovox.errors import CheckError
 from emovox.ids import printable
@@ -52,7 +52,12 @@ def finish(
     """
     config, provenance = plan.config, _provenance(plan)
     dropped = [*plan.corpus.dropped, *(d for report in reports for d in report.dropped)]
-    fingerprint = _fingerprint(provenance, dropped, plan.assigned)
+    # All inputs: not the date, nor the name of the device, which differs between nodes.
+    inputs = {key: value for key, value in provenance.items() if key not in ("date", "device")}
+    whole = hashlib.sha256(json.dumps([inputs, [asdict(d) for d in dropped]]).encode())
+    for track_id in sorted(plan.assigned):
+        whole.update(f"\n{track_id} {plan.assigned[track_id]}".encode())
+    fingerprint = whole.hexdigest()
     if existing is not None:
         tracks = (track.track_id for report in reports for track in report.tracks)
         existing.check_tracks({track_id: plan.assigned[track_id] for track_id in tracks})
@@ -106,17 +111,6 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
         "source_fingerprint": source.hexdigest(),
         "device": plan.runtime.device_name,
     }
-
-
-def _fingerprint(
-    provenance: Mapping[str, Any], dropped: Sequence[Dropped], assigned: Mapping[str, str]
-) -> str:
-    """Hash all inputs of a dataset: not the date, nor the device, which differs between nodes."""
-    inputs = {key: value for key, value in provenance.items() if key not in ("date", "device")}
-    whole = hashlib.sha256(json.dumps([inputs, [asdict(d) for d in dropped]]).encode())
-    for track_id in sorted(assigned):
-        whole.update(f"\n{track_id} {assigned[track_id]}".encode())
-    return whole.hexdigest()
 
 
 @contextlib.contextmanager

@@ -241,7 +241,7 @@ class AvFile(ExitStack):
         return chain(before, container.demux(self._stream))
 
     def _seek(self, first: av.AudioFrame, begin: int) -> tuple[int, Iterator[av.AudioFrame]]:
-        """Return frames from shortly before `begin`, or all if that fails, and their position."""
+        """Return position and frames from shortly before `begin`, or of all sound if that fails."""
         stream = self._stream
         ticks_per_sample = 1 / (stream.time_base * self.rate)
         margin = int(SEEK_MARGIN * self.rate)

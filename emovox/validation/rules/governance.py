@@ -44,7 +44,7 @@ def card_licence(dataset: Inspection) -> Iterator[Example]:
 
 
 def _lines(dataset: Inspection, sources: str = "true") -> Iterator[tuple[str, str]]:
-    """Yield file and text of every line of documents, drop, and source that meets a condition."""
+    """Yield file and text of each document line and drop, and of sources that meet a condition."""
     for name in DOCUMENTS:
         try:
             yield from ((name, line) for line in dataset.text(name).splitlines())
