@@ -161,6 +161,9 @@ def _write(folder: Path, clips: Sequence[Clip], root: Path) -> list[Dropped]:
             digest.update(samples.data)
             tracks.append([identity, end, len(samples)])
             end += len(samples)
+    if not tracks:
+        (folder / f"{name}.pcm").unlink()
+        return dropped
     digest.update(json.dumps(tracks).encode())
     index = {"sha256": digest.hexdigest(), "tracks": tracks}
     write_text(folder / f"{name}.json", json.dumps(index))
