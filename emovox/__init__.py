@@ -13,6 +13,7 @@ Each command of the command line, except demo, card and schema, is a function::
     train_teacher(...)      train a teacher on labelled faces
     evaluate_teacher(...)   score a teacher on labelled faces
     train_student(...)      train a speech student on a dataset
+    pack_sound(...)         store the sound of a dataset for its trainings
     evaluate(...)           score a student on a dataset
     probe(...)              test a network on a labelled speech corpus
     predict(...)            label audio and video files with emotions
@@ -30,6 +31,7 @@ To use datasets and networks directly::
     read_audio(path)                read sound as 16 kHz mono, float32 [L]
     track_audio(dataset, id, root)  read the sound of a track, whatever the layout of the corpus
     spectrogram(samples)            compute the input of a student, float32 [512, T]
+    SpeechSegments(...)             segments of sound with targets, as a Dataset of torch
     load_teacher(name)              load a network: face crops uint8 [N, S, S, 3] to logits [N, 8]
     load_student(name)              load a network: 16 kHz samples [L] to logits [N, 8]
     hash_identity(identity_id)      compute the line of a takedown list for an identity

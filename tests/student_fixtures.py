@@ -1,6 +1,6 @@
 """A small dataset whose sound encodes its emotions, for the tests of the student."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,11 +9,14 @@ import pyarrow as pa
 import soundfile
 
 from emovox.dataset import schema
+from emovox.dataset.reader import Dataset
 from emovox.dataset.rows import Chunk, TrackRow
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE
+from emovox.student.clips import Clip
+from emovox.student.segments import SpeechSegments
 from emovox.student.student_config import StudentTrainConfig
 
 HEARD = EMOTIONS[:5]  # the emotions that occur: the paper's five
@@ -123,3 +126,18 @@ def _chunks(found: Iterable[Utterance], step_ms: int) -> Iterator[Chunk]:
         yield Chunk(
             utterance.split, [row], pa.Table.from_arrays(columns, schema=schema.EIGHT.frames)
         )
+
+
+def segments_of(
+    data: Dataset,
+    clips: Sequence[Clip],
+    root: Path,
+    config: StudentTrainConfig,
+    is_random: bool = True,
+    kind: type[SpeechSegments] = SpeechSegments,
+) -> SpeechSegments:
+    """Segments of clips that a test chose, without a scan."""
+    segments = kind.__new__(kind)
+    segments.dataset, segments.clips, segments.root = data, list(clips), root
+    segments.config, segments.is_random = config, is_random
+    return segments

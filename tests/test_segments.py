@@ -13,6 +13,7 @@ from student_fixtures import (
     STEP,
     Utterance,
     logits_of,
+    segments_of,
     utterances,
     voice,
     write_audio,
@@ -25,9 +26,8 @@ from emovox.media.audio import SAMPLE_RATE
 from emovox.student.clips import Clip, Scan, find_clips
 from emovox.student.segments import (
     Batch,
-    FixedSegments,
     Segment,
-    TrainSegments,
+    SpeechSegments,
     load_batches,
     read_segment,
     sample,
@@ -53,8 +53,8 @@ def clips_of(data: Dataset, audio: Path) -> list[Clip]:
 
 
 @pytest.fixture(scope="module")
-def segments(data: Dataset, audio: Path) -> TrainSegments:
-    return TrainSegments(data, clips_of(data, audio), audio, QUICK)
+def segments(data: Dataset, audio: Path) -> SpeechSegments:
+    return segments_of(data, clips_of(data, audio), audio, QUICK)
 
 
 def quantised(samples: np.ndarray) -> np.ndarray:
@@ -94,8 +94,8 @@ def test_short_track_is_padded_with_silence(data: Dataset, audio: Path) -> None:
     [clip] = find_clips(data, [utterance.track_id], audio).clips
     for segment in (
         read_segment(data, clip, 0.0, QUICK),
-        FixedSegments(data, [clip], audio, QUICK)[0],
-        TrainSegments(data, [clip], audio, QUICK)[5],
+        segments_of(data, [clip], audio, QUICK, is_random=False).segment(0),
+        segments_of(data, [clip], audio, QUICK).segment(5),
     ):
         count = len(voice(utterance))
         assert count < LENGTH == len(segment.samples)
@@ -117,9 +117,9 @@ def test_sound_without_frames_is_not_used(tmp_path: Path) -> None:
     assert [clip.duration for clip in clips] == pytest.approx([0.72, 1.92])
     padded = read_segment(data, clips[0], 0.0, QUICK).samples
     assert np.count_nonzero(padded) == round(0.72 * SAMPLE_RATE)
-    segments = TrainSegments(data, clips[1:], tmp_path / "audio", QUICK)
+    segments = segments_of(data, clips[1:], tmp_path / "audio", QUICK)
     for position in range(200):
-        assert np.count_nonzero(segments[position].samples) == LENGTH
+        assert np.count_nonzero(segments.segment(position).samples) == LENGTH
     assert read_segment(data, clips[1], 1.92 - 1.024, QUICK).samples.all()
 
 
@@ -141,12 +141,12 @@ def test_target_ends_with_the_sound(tmp_path: Path, timing: str) -> None:
 def test_random_starts_reach_both_ends(data: Dataset, audio: Path) -> None:
     utterance = max(TRACKS, key=lambda u: u.duration)
     [clip] = find_clips(data, [utterance.track_id], audio).clips
-    segments = TrainSegments(data, [clip], audio, QUICK)
+    segments = segments_of(data, [clip], audio, QUICK)
     whole = quantised(voice(utterance)).astype(np.float32)
     room = round(clip.duration * SAMPLE_RATE) - LENGTH
     starts = []
     for position in range(60):
-        samples = segments[position].samples
+        samples = segments.segment(position).samples
         window = np.lib.stride_tricks.sliding_window_view(whole, 8)
         starts.append(int(np.abs(window - samples[:8]).max(axis=1).argmin()))
         np.testing.assert_allclose(samples, whole[starts[-1] :][:LENGTH], atol=1.01 / 2**15)
@@ -154,7 +154,7 @@ def test_random_starts_reach_both_ends(data: Dataset, audio: Path) -> None:
 
 
 def test_every_track_is_drawn_once_per_pass(
-    segments: TrainSegments, monkeypatch: pytest.MonkeyPatch
+    segments: SpeechSegments, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drawn: list[Path] = []
 
@@ -164,14 +164,14 @@ def test_every_track_is_drawn_once_per_pass(
 
     monkeypatch.setattr("emovox.student.segments.read_audio", silence)
     for position in range(2 * len(TRACKS)):
-        _ = segments[position]
+        _ = segments.segment(position)
     passes = drawn[: len(TRACKS)], drawn[len(TRACKS) :]
     everything = sorted(clip.path for clip in segments.clips)
     assert sorted(passes[0]) == sorted(passes[1]) == everything
     assert passes[0] != passes[1] != everything
 
 
-def collect(segments: TrainSegments, positions: list[int], size: int, workers: int) -> Batch:
+def collect(segments: SpeechSegments, positions: list[int], size: int, workers: int) -> Batch:
     batches = list(load_batches(segments, positions, size, workers))
     assert all(len(batch.samples) == size for batch in batches)
     return Batch(
@@ -181,7 +181,7 @@ def collect(segments: TrainSegments, positions: list[int], size: int, workers: i
     )
 
 
-def test_workers_and_order_do_not_change_segments(segments: TrainSegments) -> None:
+def test_workers_and_order_do_not_change_segments(segments: SpeechSegments) -> None:
     positions = list(range(100, 124))
     plain = collect(segments, positions, 4, 0)
     for workers, size in ((1, 8), (2, 3)):
@@ -195,22 +195,22 @@ def test_workers_and_order_do_not_change_segments(segments: TrainSegments) -> No
         np.testing.assert_array_equal(part.samples, plain.samples[rank::2])
 
 
-def test_seed_determines_segments(data: Dataset, audio: Path, segments: TrainSegments) -> None:
+def test_seed_determines_segments(data: Dataset, audio: Path, segments: SpeechSegments) -> None:
     same, other = (
-        TrainSegments(data, segments.clips, audio, replace(QUICK, seed=seed)) for seed in (0, 1)
+        segments_of(data, segments.clips, audio, replace(QUICK, seed=seed)) for seed in (0, 1)
     )
-    assert same[7].samples.tobytes() == segments[7].samples.tobytes()
-    assert not np.array_equal(other[7].samples, same[7].samples)
+    assert same.segment(7).samples.tobytes() == segments.segment(7).samples.tobytes()
+    assert not np.array_equal(other.segment(7).samples, same.segment(7).samples)
 
 
 def test_fixed_segments_are_the_middle_of_tracks(data: Dataset, audio: Path) -> None:
     utterance = max(TRACKS, key=lambda u: u.duration)
     clips = find_clips(data, [utterance.track_id], audio).clips
-    fixed = FixedSegments(data, clips, audio, QUICK)
+    fixed = segments_of(data, clips, audio, QUICK, is_random=False)
     before = round((len(voice(utterance)) - LENGTH) / 2)
     expected = quantised(voice(utterance))[before : before + LENGTH]
-    np.testing.assert_allclose(fixed[0].samples, expected, atol=1.01 / 2**15)
-    np.testing.assert_array_equal(fixed[0].samples, fixed[0].samples)
+    np.testing.assert_allclose(fixed.segment(0).samples, expected, atol=1.01 / 2**15)
+    np.testing.assert_array_equal(fixed.segment(0).samples, fixed.segment(0).samples)
 
 
 def test_sample_is_repeatable_and_in_order() -> None:
@@ -274,11 +274,11 @@ def test_file_damaged_after_the_scan_is_replaced(tmp_path: Path) -> None:
     audio = write_audio(tmp_path / "audio", found)
     data = load(write_tables(tmp_path / "dataset", found))
     clips = find_clips(data, [u.track_id for u in found], audio).clips
-    segments = TrainSegments(data, clips, audio, QUICK)
-    before = [segments[i] for i in range(16)]
+    segments = segments_of(data, clips, audio, QUICK)
+    before = [segments.segment(i) for i in range(16)]
     clips[2].path.unlink()
     clips[5].path.write_bytes(clips[5].path.read_bytes()[:5000])
-    after = [segments[i] for i in range(16)]
+    after = [segments.segment(i) for i in range(16)]
     failed = [i for i in range(16) if after[i].failures]
     assert len(failed) == 4, "both files, in both passes"
     for i in range(16):
@@ -298,11 +298,11 @@ def test_segments_are_empty_without_readable_tracks(tmp_path: Path) -> None:
     clips = find_clips(data, [u.track_id for u in found], audio).clips
     for clip in clips:
         clip.path.unlink()
-    for segments in (
-        TrainSegments(data, clips, audio, QUICK),
-        FixedSegments(data, clips, audio, QUICK),
+    for chosen in (
+        segments_of(data, clips, audio, QUICK),
+        segments_of(data, clips, audio, QUICK, is_random=False),
     ):
-        [batch] = load_batches(segments, [0, 1], 2, 1)
+        [batch] = load_batches(chosen, [0, 1], 2, 1)
         assert batch.samples.shape[0] == batch.targets.shape[0] == 0
         assert {failure.error for failure in batch.failures} == {"Unreadable"}
 
@@ -313,14 +313,14 @@ def test_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
     audio = write_audio(tmp_path / "audio", found)
     data = load(write_tables(tmp_path / "dataset", found, step_ms=200))
     clips = find_clips(data, [u.track_id for u in found], audio).clips
-    segments = TrainSegments(data, clips, audio, replace(QUICK, timing="legacy"))
+    segments = segments_of(data, clips, audio, replace(QUICK, timing="legacy"))
     with pytest.raises(ConfigError, match="timing 'legacy' requires a step of 240 ms") as caught:
         list(load_batches(segments, [0, 1, 2], 3, workers))
     assert "\n" not in str(caught.value)
 
 
-class Killed(TrainSegments):
-    def __getitem__(self, position: int) -> Segment:
+class Killed(SpeechSegments):
+    def segment(self, position: int) -> Segment:
         import os
         import signal
 
@@ -328,8 +328,8 @@ class Killed(TrainSegments):
         raise AssertionError
 
 
-def test_killed_worker_is_one_line(segments: TrainSegments) -> None:
-    killed = Killed(segments.dataset, segments.clips, segments.root, segments.config)
+def test_killed_worker_is_one_line(segments: SpeechSegments) -> None:
+    killed = segments_of(segments.dataset, segments.clips, segments.root, QUICK, kind=Killed)
     with pytest.raises(EmovoxError, match="a process that reads audio was killed") as caught:
         list(load_batches(killed, [0, 1], 2, 1))
     assert "\n" not in str(caught.value)

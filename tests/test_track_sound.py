@@ -9,13 +9,13 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 import soundfile
-from student_fixtures import QUICK
+from student_fixtures import QUICK, segments_of
 
 import emovox
 from emovox.dataset.reader import Dataset, load
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student.clips import find_clips, read_utterance
-from emovox.student.segments import FixedSegments, read_segment
+from emovox.student.segments import read_segment
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -93,8 +93,8 @@ def test_segments_have_the_sound_of_their_track(dataset: Dataset, root: Path) ->
     for clip in scan.clips:
         segment = read_segment(dataset, clip, 0.75, QUICK)
         assert loudest(segment.samples) == pytest.approx(pitch(number_of(clip.track_id)), abs=2)
-    fixed = FixedSegments(dataset, scan.clips, root, QUICK)
-    assert all(len(fixed[k].samples) for k in range(NUM))
+    fixed = segments_of(dataset, scan.clips, root, QUICK, is_random=False)
+    assert all(len(fixed.segment(k).samples) for k in range(NUM))
     first = read_segment(dataset, scan.clips[0], 0.0, QUICK).samples  # of the track from 0 s on
     silent = np.abs(first[: round((LATE - 0.01) * SAMPLE_RATE)])
     assert number_of(scan.clips[0].track_id) == 0 and silent.max() < 0.01

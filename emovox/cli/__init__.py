@@ -26,6 +26,7 @@ AFTER_INTERRUPT = {
     "build-dataset": " to resume",
     "download": " to resume",
     "import-mat": "; nothing was written",
+    "pack-sound": " to resume",
     "release": "; no partial release was written",
     "train-student": " to resume after its last epoch",
     "train-teacher": " to resume after its last epoch",

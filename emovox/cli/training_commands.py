@@ -102,6 +102,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **op
     ),
 )
 @click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")
+@click.option("--sound-cache", type=FOLDER, help="Folder of `pack-sound`; it is filled first.")
 def train_student(
     dataset: Path, recipe: str | None, audio: Path, out: Path, **options: Any
 ) -> None:
@@ -115,6 +116,25 @@ def train_student(
     from emovox.student.training import train_student
 
     train_student(dataset, audio, out, recipe, say=_say, on_epoch=_echo_json, **given(options))
+
+
+@click.command("pack-sound")
+@click.argument("dataset", type=FOLDER)
+@AUDIO
+@click.option("--out", type=FOLDER, required=True, help="Folder of the cache.")
+@click.option("--jobs", default=0, help="Number of worker processes; 0 for one per core.")
+@click.option(
+    "--max-dropped", default=0.05, help="Largest fraction of tracks without usable audio."
+)
+def pack_sound(dataset: Path, audio: Path, out: Path, **options: Any) -> None:
+    """Store the sound of a dataset for `train-student --sound-cache`.
+
+    Each track is decoded once, to 16 kHz in 16 bits, into a few large files with their hashes. Runs
+    and datasets share the folder; a rerun adds what is missing, changed or damaged.
+    """
+    from emovox.student.sound_cache import pack_sound
+
+    echo(pack_sound(dataset, audio, out, say=_say, **options).summary())
 
 
 @click.command()

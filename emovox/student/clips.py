@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -16,6 +16,7 @@ from emovox.dataset.reader import Dataset
 from emovox.dataset.rows import Dropped, count_reasons
 from emovox.errors import CheckError, InputError, TrackError
 from emovox.media.audio import audio_duration, read_audio
+from emovox.packages import DataFrame, data_frame
 from emovox.student.student_config import LEGACY
 
 Item = TypeVar("Item")
@@ -44,6 +45,12 @@ class Scan:
 
     clips: list[Clip]
     dropped: list[Dropped]
+
+    def to_pandas(self) -> DataFrame:
+        """Return track_id, seconds and the reason if dropped; MissingPackageError if missing."""
+        rows: list[tuple[Any, ...]] = [(c.track_id, c.duration, None) for c in self.clips]
+        rows += [(item.track_id, math.nan, item.message) for item in self.dropped]
+        return data_frame(rows, ["track_id", "seconds", "reason"])
 
     def check(self, root: Path, max_dropped: float) -> None:
         """Raise CheckError if all tracks, or more than `max_dropped` of them, lack usable audio."""

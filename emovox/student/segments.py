@@ -7,42 +7,51 @@ number of processes and an interruption do not change it.
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from emovox.dataset.reader import Dataset
+from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
+from emovox.dataset.schema import SPLITS
 from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
-from emovox.student.clips import Clip, unusable
+from emovox.student.clips import Clip, find_clips, unusable
+from emovox.student.sound_cache import FULL_SCALE, SoundCache, pack_clips
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.windows import Windows
 
 Item = TypeVar("Item")
 
 ORDER, START, SAMPLE = 0, 1, 2  # streams of random numbers, see `_random`
+NOTHING = np.empty(0, np.float32)
+PREFETCH = 4  # batches that each worker prepares
 MAX_FAILURES = 100  # consecutive unreadable tracks after which a segment stays empty
 
 
 @dataclass(frozen=True)
 class Segment:
-    """One training example."""
+    """One training example; without samples and target if no track could be read."""
 
-    samples: np.ndarray  # float32 `[L]`, 16 kHz; empty if no track could be read
-    target: np.ndarray  # pooled logits of the teacher, float32 `[E]`; empty without samples
+    samples: np.ndarray  # `[L]`, 16 kHz, float32, or int16 from a sound cache
+    target: np.ndarray  # pooled logits of the teacher, float32 `[E]`
+    track_id: str = ""
+    start: float = 0.0  # seconds from the start of the track
     failures: tuple[Dropped, ...] = ()  # tracks drawn for this segment that could not be read
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments together: samples float32 `[B, L]`, targets float32 `[B, E]`, all failures.
+    """Segments together: samples `[B, L]`, targets float32 `[B, E]`, all failures.
 
     Workers send arrays through a pipe; tensors would use /dev/shm, which is small in many
     containers.
@@ -53,78 +62,136 @@ class Batch:
     failures: tuple[Dropped, ...]
 
 
-class Segments(TorchDataset[Segment]):
-    """Segments of tracks with audio; `root` is the folder of the audio, for messages."""
+class SpeechSegments(TorchDataset[dict[str, Any]]):
+    """Segments of the tracks of a split and the teacher's targets, as a Dataset of torch.
 
-    def __init__(
-        self, dataset: Dataset, clips: Sequence[Clip], root: Path, config: StudentTrainConfig
-    ) -> None:
-        self.dataset, self.clips, self.root, self.config = dataset, clips, root, config
+    An item has `samples` (float32 `[L]`, 16 kHz, slightly more than `seconds`, padded with
+    silence), `target` (float32 `[E]`), `track_id` and `start` in seconds. In the split train,
+    positions have no end: every `len` of them draw each track once, in a new order, at random
+    starts (encoder: random `Windows`); the next track replaces one that cannot be read. In other
+    splits, an item is the middle of a track. Items depend only on their position and the arguments.
 
-    def room(self, clip: Clip) -> float:
-        """Return the latest start of a segment within a track, in seconds."""
-        return max(clip.duration - self.config.num_samples / SAMPLE_RATE, 0.0)
+    Args:
+        dataset: the dataset, or its folder.
+        root: folder with the tracks' audio, see `audio_path`, or of the dataset's sources.
+        split: split of the dataset.
+        seconds: length of a segment.
+        pool: pooling of the logits of a segment into its target, see `Dataset.target`.
+        sound_cache: folder of `pack_sound`; tracks that it lacks are packed first.
+        options: other fields of `StudentTrainConfig`, such as `timing`, `seed` and `max_dropped`.
 
-    def read(self, clip: Clip, start: float) -> Segment:
-        """Read a segment; an empty one with the failure if the track cannot be read."""
-        try:
-            return read_segment(self.dataset, clip, start, self.config)
-        except InputError as error:
-            empty = np.empty(0, np.float32)
-            return Segment(empty, empty, (unusable(clip.track_id, clip.path, self.root, error),))
+    Raises:
+        ConfigError: the dataset lacks the split.
+        InputError: the dataset or the folder of audio is missing, or an item cannot be read.
+        CheckError: too many tracks have no usable audio.
 
-
-class TrainSegments(Segments):
-    """Random segments, by position in an endless training; for an encoder, random `Windows`.
-
-    Every `len(clips)` positions draw each track once, in a new order. The next track replaces one
-    that cannot be read; after `MAX_FAILURES` of them the segment has no samples.
+    Example:
+        >>> place = "emovox-demo/dataset", "emovox-demo/corpus"
+        >>> segments = SpeechSegments(*place, "train", seconds=2)
+        >>> len(segments), segments[0]["samples"].shape, segments[0]["target"].shape
+        (64, (32384,), (8,))
     """
 
-    _order: tuple[int, np.ndarray] = (-1, np.empty(0, np.int64))  # the current pass over the tracks
+    sounds: SoundCache | None = None
 
-    def __getitem__(self, position: int) -> Segment:
-        number, place = divmod(position, len(self.clips))
-        if self._order[0] != number:
-            order = _random(self.config.seed, ORDER, number).permutation(len(self.clips))
-            self._order = (number, order)
-        first = int(self._order[1][place])
-        failures: tuple[Dropped, ...] = ()
-        for index in range(first, first + min(MAX_FAILURES, len(self.clips))):
-            clip = self.clips[index % len(self.clips)]
-            random = _random(self.config.seed, START, position)
-            start = random.uniform(0, self.room(clip))
-            if self.config.encoder:
-                windows = Windows(self.config.seconds).starts(round(clip.duration * SAMPLE_RATE))
-                start = random.choice(windows) / SAMPLE_RATE
-            segment = self.read(clip, start)
-            failures += segment.failures
-            if len(segment.samples):
-                break
-        return replace(segment, failures=failures)
+    def __init__(
+        self,
+        dataset: Dataset | str | os.PathLike[str],
+        root: str | os.PathLike[str],
+        split: str,
+        seconds: float = 4.0,
+        pool: str = "max",
+        *,
+        sound_cache: str | os.PathLike[str] | None = None,
+        **options: Any,
+    ) -> None:
+        self.dataset = dataset if isinstance(dataset, Dataset) else load(dataset)
+        self.dataset.check_split(split)
+        self.root, self.is_random = Path(root), split == SPLITS[0]
+        options = {"validation_share": 1.0} | options
+        self.config = config = StudentTrainConfig(seconds=seconds, pool=pool, **options)
+        track_ids = self.dataset.tracks[split]["track_id"].to_pylist()
+        if not self.is_random:
+            track_ids = sample(track_ids, config.validation_share, config.seed)
+        self.scan = find_clips(self.dataset, track_ids, self.root)
+        self.scan.check(self.root, config.max_dropped)
+        self.clips = self.scan.clips
+        if sound_cache is not None:
+            self.use(Path(sound_cache), lambda line: None)
 
-
-class FixedSegments(Segments):
-    """The middle of each track; a track that cannot be read has no samples."""
+    def use(self, sound_cache: Path, say: Callable[[str], None]) -> None:
+        """Read from a sound cache, after packing the tracks that it lacks."""
+        pack_clips(sound_cache, self.clips, self.root, 0, say)
+        self.sounds = SoundCache(sound_cache, self.clips, self.root)
 
     def __len__(self) -> int:
         return len(self.clips)
 
-    def __getitem__(self, index: int) -> Segment:
-        clip = self.clips[index]
-        return self.read(clip, self.room(clip) / 2)
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return map(self.__getitem__, range(len(self)))
+
+    def __getitem__(self, position: int) -> dict[str, Any]:
+        found = self.segment(position)
+        if not len(found.samples):
+            raise InputError(f"{found.failures[0].track_id}: {found.failures[0].message}")
+        scale = np.float32(FULL_SCALE if found.samples.dtype == np.int16 else 1)
+        samples = found.samples.astype(np.float32) / scale
+        kept = {"track_id": found.track_id, "start": found.start}
+        return {"samples": samples, "target": found.target, **kept}
+
+    def segment(self, position: int) -> Segment:
+        """Return a segment, and the failures; random ones are empty after `MAX_FAILURES`."""
+        if not self.is_random:
+            clip = self.clips[position]
+            return self._read(clip, self._room(clip) / 2)
+        number, place = divmod(position, len(self))
+        first = int(_order(self.config.seed, number, len(self))[place])
+        failures: tuple[Dropped, ...] = ()
+        for index in range(first, first + min(MAX_FAILURES, len(self))):
+            clip = self.clips[index % len(self)]
+            random = _random(self.config.seed, START, position)
+            start = random.uniform(0, self._room(clip))
+            if self.config.encoder:
+                windows = Windows(self.config.seconds).starts(round(clip.duration * SAMPLE_RATE))
+                start = random.choice(windows) / SAMPLE_RATE
+            found = self._read(clip, start)
+            failures += found.failures
+            if len(found.samples):
+                break
+        return replace(found, failures=failures) if failures else found
+
+    def _room(self, clip: Clip) -> float:
+        """Return the latest start of a segment within a track, in seconds."""
+        return max(clip.duration - self.config.num_samples / SAMPLE_RATE, 0.0)
+
+    def _read(self, clip: Clip, start: float) -> Segment:
+        """Read a segment; an empty one with the failure if the track cannot be read."""
+        try:
+            return read_segment(self.dataset, clip, start, self.config, self.sounds)
+        except InputError as error:
+            failure = unusable(clip.track_id, clip.path, self.root, error)
+            return Segment(NOTHING, NOTHING, failures=(failure,))
 
 
-def read_segment(dataset: Dataset, clip: Clip, start: float, config: StudentTrainConfig) -> Segment:
+def read_segment(
+    dataset: Dataset,
+    clip: Clip,
+    start: float,
+    config: StudentTrainConfig,
+    sounds: SoundCache | None = None,
+) -> Segment:
     """Read a segment from `start` seconds on, padded with silence; InputError if this fails."""
     start = round(start * SAMPLE_RATE) / SAMPLE_RATE
     end = min(start + config.num_samples / SAMPLE_RATE, clip.duration)
-    samples = read_audio(clip.path, clip.start + start, clip.start + end)
-    padded = np.zeros(config.num_samples, np.float32)
-    padded[: len(samples)] = samples
+    if sounds is None:
+        samples = read_audio(clip.path, clip.start + start, clip.start + end)
+    else:
+        samples = sounds.read(clip, start, end)
+    if num_missing := config.num_samples - len(samples):
+        samples = np.pad(samples, (0, num_missing))
     window = start, min(start + config.seconds, clip.duration)  # no rows behind the sound's end
     target = dataset.target(clip.track_id, *window, config.pool, config.timing)
-    return Segment(padded, target)
+    return Segment(samples, target, clip.track_id, start)
 
 
 def sample(items: Sequence[Item], fraction: float, seed: int) -> list[Item]:
@@ -141,18 +208,24 @@ READER_KILLED = (
 
 
 def load_batches(
-    segments: Segments, positions: Sequence[int], batch_size: int, num_workers: int
+    segments: SpeechSegments, positions: Sequence[int], batch_size: int, num_workers: int
 ) -> Iterator[Batch]:
     """Read segments in the order of `positions`, in worker processes, as batches.
 
-    EmovoxError if a segment cannot be read or a worker was killed.
+    From a sound cache threads read, which send nothing through a pipe. EmovoxError if a segment
+    cannot be read or a worker was killed.
     """
+    parts = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]
+    batches = _Batches(segments)
+    if segments.sounds is not None and num_workers:
+        yield from _read_in_threads(batches, parts, num_workers)
+        return
     loader = DataLoader(
-        _Batches(segments),
+        batches,
         batch_size=None,
-        sampler=[positions[k : k + batch_size] for k in range(0, len(positions), batch_size)],
+        sampler=parts,
         num_workers=num_workers,
-        prefetch_factor=4 if num_workers else None,
+        prefetch_factor=PREFETCH if num_workers else None,
         worker_init_fn=_start_worker,
     )
     try:
@@ -166,20 +239,35 @@ def load_batches(
         raise EmovoxError(READER_KILLED) from error
 
 
+def _read_in_threads(
+    batches: "_Batches", parts: Sequence[Sequence[int]], num_threads: int
+) -> Iterator[Batch]:
+    reading: deque[Future[Batch]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for positions in parts:
+            reading.append(pool.submit(batches.read, positions))
+            if len(reading) > PREFETCH * num_threads:
+                yield reading.popleft().result()
+        yield from (future.result() for future in reading)
+
+
+@dataclass(frozen=True)
 class _Batches(TorchDataset[Batch | EmovoxError]):
     """Batches, or their errors: an error raised in a worker would print its traceback."""
 
-    def __init__(self, segments: Segments) -> None:
-        self.segments = segments
+    segments: SpeechSegments
 
     def __getitem__(self, positions: Sequence[int]) -> Batch | EmovoxError:
         try:
-            segments = [self.segments[position] for position in positions]
+            return self.read(positions)
         except EmovoxError as error:
             return error
+
+    def read(self, positions: Sequence[int]) -> Batch:
+        segments = [self.segments.segment(position) for position in positions]
         heard = [segment for segment in segments if len(segment.samples)]
-        samples = np.array([segment.samples for segment in heard], np.float32)
-        targets = np.array([segment.target for segment in heard], np.float32)
+        samples = np.array([segment.samples for segment in heard])
+        targets = np.array([segment.target for segment in heard])
         failures = tuple(failure for segment in segments for failure in segment.failures)
         return Batch(samples, targets, failures)
 
@@ -198,6 +286,11 @@ def _die_with(parent: int) -> None:
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
+
+
+@lru_cache(4)  # threads may read at the end of one pass and in the next
+def _order(seed: int, number: int, num_tracks: int) -> np.ndarray:
+    return _random(seed, ORDER, number).permutation(num_tracks)
 
 
 def _random(seed: int, stream: int, number: int) -> np.random.Generator:

@@ -21,7 +21,8 @@ from emovox.media.spectrogram import batch_spectrogram, normalise
 from emovox.networks import Network
 from emovox.student.distributed import Processes
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
-from emovox.student.segments import FixedSegments, Segments, TrainSegments, load_batches
+from emovox.student.segments import SpeechSegments, load_batches
+from emovox.student.sound_cache import FULL_SCALE
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
 
@@ -83,7 +84,7 @@ class Trainer:
         first, last = self.config.learning_rate, self.config.last_learning_rate
         return float(first * (last / first) ** (self.epoch / max(self.config.epochs - 1, 1)))
 
-    def train_epoch(self, segments: TrainSegments) -> tuple[float, int]:
+    def train_epoch(self, segments: SpeechSegments) -> tuple[float, int]:
         """Train one epoch; return the mean loss of a segment and the number of segments."""
         config, processes = self.config, self.processes
         steps = max(1, round(len(segments.clips) * config.epoch_share / config.batch_size))
@@ -105,7 +106,7 @@ class Trainer:
         return float(np.mean(processes.gather(mean))), steps * config.batch_size
 
     @torch.no_grad()
-    def validate(self, segments: FixedSegments) -> dict[str, float]:
+    def validate(self, segments: SpeechSegments) -> dict[str, float]:
         """Return the mean loss of a segment, and the fraction whose largest logits agree."""
         config, processes = self.config, self.processes
         self.forward.eval()
@@ -160,7 +161,7 @@ class Trainer:
         return logits.float()
 
     def _batches(
-        self, segments: Segments, positions: Sequence[int], task: str
+        self, segments: SpeechSegments, positions: Sequence[int], task: str
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield samples and targets on the device; collect tracks that cannot be read."""
         size = max(1, self.config.batch_size // self.processes.count)
@@ -171,7 +172,7 @@ class Trainer:
         shown = {"unit": " batches", "disable": disable, "leave": False}
         for batch in tqdm(batches, title, total, **shown):
             self.failures |= {failure.track_id: failure for failure in batch.failures}
-            if isinstance(segments, TrainSegments) and len(batch.samples) < size:
+            if segments.is_random and len(batch.samples) < size:
                 last = batch.failures[-1]
                 raise EmovoxError(
                     f"{segments.root}: no track is readable any more, for example {last.track_id}: "
@@ -184,4 +185,5 @@ class Trainer:
         tensor = torch.from_numpy(array)
         if self.device.type == "cuda":
             tensor = tensor.pin_memory()
-        return tensor.to(self.device, non_blocking=True)
+        tensor = tensor.to(self.device, non_blocking=True)
+        return tensor.float() / FULL_SCALE if tensor.dtype == torch.int16 else tensor

@@ -25,13 +25,14 @@ from emovox.files import replace_file
 from emovox.registry import BEST_FILE
 from emovox.scores import softmax
 from emovox.student import student_checkpoint
-from emovox.student.clips import Scan, check_root, find_clips
+from emovox.student.clips import check_root
 from emovox.student.distributed import is_main_process, join_processes
-from emovox.student.segments import FixedSegments, TrainSegments, sample
+from emovox.student.segments import SpeechSegments
 from emovox.student.student_config import LAST, StudentTrainConfig
 from emovox.student.trainer import Trainer
 
 Record = dict[str, Any]
+Splits = dict[str, SpeechSegments]
 
 TRAIN, *VALIDATION = schema.SPLITS
 # Fields of the config that change how a training runs, but not its result.
@@ -45,6 +46,7 @@ def train_student(
     config: StudentTrainConfig | str | os.PathLike[str] | None = None,
     *,
     tensorboard: bool = False,
+    sound_cache: str | os.PathLike[str] | None = None,
     say: Callable[[str], None] = lambda line: None,
     on_epoch: Callable[[Record], None] = lambda record: None,
     **options: Any,
@@ -57,6 +59,7 @@ def train_student(
         out: folder of the training; see `train_epochs` for its files.
         config: recipe of the training: a config, or name or path of a recipe file.
         tensorboard: also write curves to `out/tensorboard`.
+        sound_cache: folder of `pack_sound`, whose samples are used; what it lacks is packed first.
         say: receives the number of usable tracks per split, as lines of text.
         on_epoch: receives the record of each new epoch, in the main process only.
         options: fields of `StudentTrainConfig`, which override `config`.
@@ -78,7 +81,7 @@ def train_student(
     """
     config = read_config(StudentTrainConfig, config, options)
     with runs.tensorboard_writer(Path(out, "tensorboard") if tensorboard else None) as show:
-        for record in train_epochs(dataset, audio, out, config, say):
+        for record in train_epochs(dataset, audio, out, config, say, sound_cache):
             on_epoch(record)
             show(record)
     return runs.read_result(Path(out)) if is_main_process() else runs.TrainingResult(Path(out), ())
@@ -90,6 +93,7 @@ def train_epochs(
     out: str | os.PathLike[str],
     config: StudentTrainConfig,
     say: Callable[[str], None] = lambda line: None,
+    sound_cache: str | os.PathLike[str] | None = None,
 ) -> Generator[Record, None, None]:
     """Train a student as `train_student` does; yield a record per epoch, in the main process only.
 
@@ -105,52 +109,50 @@ def train_epochs(
         _check_splits(data, config)
         run = Trainer(config, processes, Outputs(data.emotions))
 
-        def prepare() -> tuple[dict[str, Scan], Record, Record | None]:
+        def prepare() -> tuple[Splits, Record, Record | None]:
             out.mkdir(parents=True, exist_ok=True)
             stack.enter_context(runs.locked(out))
-            scans = _scan(data, root, config)
-            recipe = _recipe(config, run.precision, data, scans)
+            fields, splits = dataclasses.asdict(config), {}
+            for split in (TRAIN, *(s for s in VALIDATION if s in data.splits)):
+                splits[split] = SpeechSegments(data, root, split, **fields)
+            recipe = _recipe(config, run.precision, data, splits)
             recipe["recipe"]["encoder"] = run.encoder and run.encoder.config.sha256
+            if sound_cache is not None:  # its samples are rounded
+                recipe["recipe"]["sound_cache"] = True
             runs.write_or_match_config(out, recipe)
             state = run.resume(out / runs.RESUME_FILE)
             runs.trim_log(out / runs.LOG_FILE, run.epoch)
-            _write_dropped(out, scans, run.failures)
-            for split, scan in scans.items():
-                say(f"{split}: {scan.summary()}")
+            _write_dropped(out, splits, run.failures)
+            for split, segments in splits.items():
+                say(f"{split}: {segments.scan.summary()}")
+                if sound_cache is not None:
+                    segments.use(Path(sound_cache), say)
             say(f"losses: of {config.seconds:g} s of a track; random in {TRAIN}, else its middle")
             if data.values:
                 say(f"values ({', '.join(data.values)}): not learned; a student learns emotions")
             if run.epoch >= config.epochs:
                 say(f"{out / BEST_FILE}: training is already complete")
-            targets = [data.target(c.track_id, pool=config.pool) for c in scans[TRAIN].clips]
+            targets = [data.target(c.track_id, pool=config.pool) for c in splits[TRAIN].clips]
             prior = softmax(np.stack(targets).astype(np.float64)).mean(axis=0)  # of whole tracks
-            return scans, recipe | {"prior": prior.tolist()}, state
+            return splits, recipe | {"prior": prior.tolist()}, state
 
-        scans, recipe, state = processes.broadcast(prepare)
+        splits, recipe, state = processes.broadcast(prepare)
         if state is not None and not processes.is_main:
             run.restore(state)
-        segments = TrainSegments(data, scans[TRAIN].clips, root, config)
-        validation = {
-            split: FixedSegments(data, scan.clips, root, config)
-            for split, scan in scans.items()
-            if split != TRAIN
-        }
         while run.epoch < config.epochs:
-            record = _run_epoch(run, segments, validation, recipe, out)
+            record = _run_epoch(run, splits, recipe, out)
             if processes.is_main:
-                _write_dropped(out, scans, run.failures)
+                _write_dropped(out, splits, run.failures)
                 yield record
 
 
-def _run_epoch(
-    run: Trainer, train: TrainSegments, fixed: dict[str, FixedSegments], recipe: Record, out: Path
-) -> Record:
+def _run_epoch(run: Trainer, splits: Splits, recipe: Record, out: Path) -> Record:
     started = time.perf_counter()
     record: Record = {"epoch": run.epoch, "learning_rate": run.learning_rate()}
-    record["train_loss"], num_segments = run.train_epoch(train)
+    record["train_loss"], num_segments = run.train_epoch(splits[TRAIN])
     training = time.perf_counter() - started
-    for split, segments in fixed.items():
-        record |= {f"{split}_{name}": value for name, value in run.validate(segments).items()}
+    for split in (s for s in splits if s != TRAIN):
+        record |= {f"{split}_{k}": value for k, value in run.validate(splits[split]).items()}
     for failures in run.processes.gather(run.failures):
         run.failures |= failures
     record["tracks_unreadable"] = len(run.failures)
@@ -185,26 +187,12 @@ def _check_splits(data: Dataset, config: StudentTrainConfig) -> None:
         data.target(data.tracks[split]["track_id"][0].as_py(), timing=config.timing)
 
 
-def _scan(data: Dataset, root: Path, config: StudentTrainConfig) -> dict[str, Scan]:
-    """Find the audio of the train split, and of a fixed fraction of each validation split."""
-    scans = {}
-    for split in (TRAIN, *(s for s in VALIDATION if s in data.splits)):
-        track_ids = data.tracks[split]["track_id"].to_pylist()
-        if split != TRAIN:
-            track_ids = sample(track_ids, config.validation_share, config.seed)
-        scans[split] = find_clips(data, track_ids, root)
-        scans[split].check(root, config.max_dropped)
-    return scans
-
-
-def _recipe(
-    config: StudentTrainConfig, precision: str, data: Dataset, scans: dict[str, Scan]
-) -> Record:
+def _recipe(config: StudentTrainConfig, precision: str, data: Dataset, splits: Splits) -> Record:
     """Return everything that the result of a training depends on, without paths and device."""
     values = {k: v for k, v in dataclasses.asdict(config).items() if k not in RUNTIME_FIELDS}
     clips = hashlib.sha256()
-    for split, scan in scans.items():
-        for clip in scan.clips:
+    for split, segments in splits.items():
+        for clip in segments.clips:
             clips.update(f"{split} {clip.track_id} {clip.duration:.6f}\n".encode())
     return {
         "recipe": values | {"precision": precision},
@@ -222,8 +210,11 @@ def _recipe(
     }
 
 
-def _write_dropped(out: Path, scans: dict[str, Scan], failures: dict[str, Dropped]) -> None:
-    dropped = [*(item for scan in scans.values() for item in scan.dropped), *failures.values()]
+def _write_dropped(out: Path, splits: Splits, failures: dict[str, Dropped]) -> None:
+    dropped = [
+        *(item for each in splits.values() for item in each.scan.dropped),
+        *failures.values(),
+    ]
     rows = [dataclasses.asdict(item) for item in dropped]
     with replace_file(out / schema.DROPPED_FILE) as temporary:
         pq.write_table(pa.Table.from_pylist(rows, schema.DROPPED), temporary)
