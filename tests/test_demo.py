@@ -11,9 +11,17 @@ from emovox.cli import main
 from emovox.corpus.splits import auto_split
 from emovox.dataset import schema
 from emovox.demo import demo_build_config, run_demo
-from emovox.demo.demo_corpus import ACTED, DemoConfig, plan_demo, write_track
+from emovox.demo.demo_corpus import (
+    ACTED,
+    PROSODIES,
+    SAMPLE_RATE,
+    DemoConfig,
+    Speaker,
+    plan_demo,
+    speak,
+    write_track,
+)
 from emovox.demo.face import EXPRESSIONS, Looks, draw_face
-from emovox.demo.voice import PROSODIES, SAMPLE_RATE, Speaker, speak
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.files import sha256_file

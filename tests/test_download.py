@@ -34,7 +34,6 @@ from oracles import oracle
 
 from emovox.cli import main
 from emovox.corpus.voxceleb import LISTS, read_official_split
-from emovox.downloads.content import FORMS, find_fault
 from emovox.downloads.download_config import (
     TARGETS,
     DownloadConfig,
@@ -42,7 +41,14 @@ from emovox.downloads.download_config import (
     Target,
     find_files,
 )
-from emovox.downloads.published_files import FileDownload, download, pins_file, read_pins
+from emovox.downloads.published_files import (
+    FORMS,
+    FileDownload,
+    download,
+    find_fault,
+    pins_file,
+    read_pins,
+)
 from emovox.downloads.transfer import Patience
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.student import RELEASED as STUDENTS

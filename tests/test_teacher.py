@@ -9,10 +9,10 @@ import torch
 from safetensors.torch import save_file
 
 import emovox
+from emovox.checkpoints import fold_batch_norm
 from emovox.devices import resolve_compile, teacher_devices
 from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
 from emovox.errors import ConfigError, EmovoxError, InputError
-from emovox.networks import fold_batch_norm
 from emovox.teacher import (
     EMBEDDED,
     ferplus,

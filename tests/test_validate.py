@@ -33,9 +33,16 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import DOCUMENTS, describe_documents, faults
 from emovox.errors import InputError
 from emovox.validation.findings import MAX_EXAMPLES
-from emovox.validation.formats import FORMATS, as_text
 from emovox.validation.front_matter import front_matter, tables
-from emovox.validation.outcomes import FAILED, PASSED, Outcome, Validation, validate
+from emovox.validation.outcomes import (
+    FAILED,
+    FORMATS,
+    PASSED,
+    Outcome,
+    Validation,
+    as_text,
+    validate,
+)
 from emovox.validation.rules import RULES, accounting, contents, governance, structure
 
 

@@ -88,8 +88,7 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
     Checks every row and every file of the dataset in DIR. Exit code 0: valid, possibly with
     warnings; 1: a rule failed; 2: DIR is not a dataset.
     """
-    from emovox.validation.formats import FORMATS
-    from emovox.validation.outcomes import validate
+    from emovox.validation.outcomes import FORMATS, validate
 
     validation = validate(dataset, **options)
     echo(FORMATS[form](validation), has_commands=form == "github")
@@ -121,7 +120,7 @@ def release(
     """
     from emovox.publishing.hub import open_repository
     from emovox.publishing.publish import NotValidError, release
-    from emovox.validation.formats import as_text
+    from emovox.validation.outcomes import as_text
 
     repository = open_repository(push, version, private=private) if push else None
     options |= {"resume": bool(push), "say": partial(echo, err=True)}

@@ -8,6 +8,7 @@ import datetime
 import json
 import os
 import shutil
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -15,13 +16,70 @@ from urllib.parse import unquote, urlsplit
 
 from emovox.cache import cache_folder
 from emovox.config import read_config
-from emovox.downloads.content import FORMS, find_fault
 from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedFile, find_files
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
-from emovox.files import exclusive, remove_leftovers, replace_file, sha256_file, write_text
+from emovox.files import (
+    exclusive,
+    kind_of_file,
+    remove_leftovers,
+    replace_file,
+    sha256_file,
+    write_text,
+)
+from emovox.matfile import mat_version, open_mat
 from emovox.packages import DataFrame, data_frame
 from emovox.urls import public_url
+
+# Forms of files, and words for them.
+FORMS = {
+    "mat": "a complete MAT file",
+    "onnx": "an ONNX network",
+    "pth": "a complete file of PyTorch weights",
+    "text": "text",
+}
+
+# The first bytes of torch.save before PyTorch 1.6: a pickle of its magic number.
+LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+
+
+def find_fault(path: Path, form: str) -> str | None:
+    """Return what a file is instead of a complete one of its form, in words; None if it is one."""
+    kind = kind_of_file(path)
+    if form == "mat":
+        return _mat_fault(path, kind)
+    if form == "pth":
+        return _pth_fault(path, kind)
+    if form == "onnx":  # a protobuf message whose first field is the number of the IR version
+        with path.open("rb") as file:
+            return None if file.read(1) == b"\x08" else kind
+    return None if kind == "text" else kind
+
+
+def _mat_fault(path: Path, kind: str) -> str | None:
+    try:
+        mat_version(path)
+    except InputError:
+        return kind
+    try:
+        with open_mat(path) as variables:
+            for _ in variables:  # reads the headers only
+                pass
+    except InputError as error:
+        return f"a {str(error).removeprefix(f'{path}: ')}"
+    return None
+
+
+def _pth_fault(path: Path, kind: str) -> str | None:
+    if kind != "a zip archive":
+        with path.open("rb") as file:
+            return None if file.read(len(LEGACY_TORCH)) == LEGACY_TORCH else kind
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
+        return "a truncated or damaged zip archive"
+    return None if any(n.endswith("data.pkl") for n in names) else "a zip archive without weights"
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,7 @@ import numpy as np
 from emovox.errors import TrackError
 from emovox.limits import MAX_PIXELS
 from emovox.media.containers import OWN_DATA_ONLY, REFUSED, check_own_data, concerns, media_url
-from emovox.media.display import SQUARE_PIXELS
-from emovox.media.streams import StreamInfo, choose
+from emovox.media.streams import SQUARE_PIXELS, StreamInfo, choose
 from emovox.media.video import CUT_ANYWHERE, SEEK_MARGIN, VideoTrack, check_order
 
 # Lines of the program's log. The filter showinfo describes every frame.

@@ -19,12 +19,12 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from emovox.cache import cache_folder
+from emovox.checkpoints import Network
 from emovox.devices import resolve_device
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.files import read_object, sha256_file
 from emovox.media.audio import SAMPLE_RATE
-from emovox.networks import Network
 from emovox.packages import explained
 from emovox.student.student_config import ATTENTION, LINEAR
 from emovox.teacher.sidecar import CONFIG, HUB, PREPROCESSOR, find_folder

@@ -7,10 +7,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from emovox.checkpoints import prepare
 from emovox.dataset.targets import pool_rows
 from emovox.errors import InputError
 from emovox.media import spectrogram
-from emovox.networks import prepare
 from emovox.student.encoder import Encoder, EncoderHead
 from emovox.student.student_checkpoint import SpeechNet
 from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES

@@ -13,12 +13,12 @@ from tqdm import tqdm
 
 from emovox import runs
 from emovox.cache import set_compile_cache
+from emovox.checkpoints import Network
 from emovox.dataset.rows import Dropped
 from emovox.devices import resolve_compile, resolve_precision
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, EmovoxError
 from emovox.media.spectrogram import batch_spectrogram, normalise
-from emovox.networks import Network
 from emovox.student.distributed import Processes
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
 from emovox.student.segments import SpeechSegments, load_batches

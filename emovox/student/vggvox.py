@@ -9,9 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emovox.checkpoints import Network
 from emovox.emotions import Outputs
 from emovox.media.spectrogram import BUCKETS, NUM_BINS
-from emovox.networks import Network
 
 CHANNEL_STEP = 8  # channels of a scaled network are a multiple of it
 MIN_FRAMES = BUCKETS[0]

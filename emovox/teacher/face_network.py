@@ -6,7 +6,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from emovox.networks import Network
+from emovox.checkpoints import Network
 
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B; MATLAB's rgb2gray, as in the reference code
 

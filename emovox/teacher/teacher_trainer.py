@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import runs
+from emovox.checkpoints import fold_batch_norm
 from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
-from emovox.networks import fold_batch_norm
 from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.compact import CompactConfig, CompactNet
 from emovox.teacher.face_network import FaceNetwork
