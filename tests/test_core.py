@@ -130,6 +130,7 @@ OTHERS = [
     "train-teacher --data . --out run",
     "evaluate-teacher --data .",
     "train-student dataset --audio . --out run",
+    "pack-sound dataset --audio . --out sound",
     "evaluate checkpoint dataset --audio .",
     "probe egemaps .",
     "predict file.mat --student emovoxceleb",

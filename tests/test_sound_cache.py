@@ -34,7 +34,7 @@ from torch.utils.data import DataLoader
 import emovox
 from emovox.cli import main
 from emovox.dataset.reader import load
-from emovox.errors import CheckError, ConfigError, InputError
+from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student import sound_cache
 from emovox.student.segments import SpeechSegments, load_batches
@@ -188,6 +188,19 @@ def test_killed_run_resumes(made: Path) -> None:
     assert {k for k in after if k.endswith(".pcm")} == {
         f"{p.stem}.pcm" for p in folder.glob("*.json")
     }
+
+
+def test_killed_process_is_one_line(made: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def die(*arguments: object) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(sound_cache, "_write", die)
+        with pytest.raises(EmovoxError, match="a process that decodes was killed; rerun") as caught:
+            pack(made, jobs=2)
+    assert "\n" not in str(caught.value)
+    pack(made, jobs=2)
+    assert_complete(made)
 
 
 def flip(path: Path, place: int) -> None:

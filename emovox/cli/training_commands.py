@@ -102,7 +102,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **op
     ),
 )
 @click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")
-@click.option("--sound-cache", type=FOLDER, help="Folder of `pack-sound`; it is filled first.")
+@click.option("--sound-cache", type=FOLDER, help="Folder of pack-sound; it is filled first.")
 def train_student(
     dataset: Path, recipe: str | None, audio: Path, out: Path, **options: Any
 ) -> None:
@@ -123,14 +123,12 @@ def train_student(
 @AUDIO
 @click.option("--out", type=FOLDER, required=True, help="Folder of the cache.")
 @click.option("--jobs", default=0, help="Number of worker processes; 0 for one per core.")
-@click.option(
-    "--max-dropped", default=0.05, help="Largest fraction of tracks without usable audio."
-)
+@click.option("--max-dropped", default=0.05, help="Largest fraction of tracks without sound.")
 def pack_sound(dataset: Path, audio: Path, out: Path, **options: Any) -> None:
-    """Store the sound of a dataset for `train-student --sound-cache`.
+    """Store the decoded sound of a dataset.
 
-    Each track is decoded once, to 16 kHz in 16 bits, into a few large files with their hashes. Runs
-    and datasets share the folder; a rerun adds what is missing, changed or damaged.
+    train-student --sound-cache reads it from OUT: 16 kHz in 16 bits, in a few large files with
+    hashes. Datasets share the folder; a rerun packs what is missing, changed or damaged.
     """
     from emovox.student.sound_cache import pack_sound
 

@@ -106,7 +106,8 @@ def _write_tables(
     outputs, size, entries = outputs_of(manifest), teacher.embedding_size, {}
     columns = schema.columns(outputs).of("embeddings", size)
     read = partial(_read_crops, manifest["step_ms"] / 1000, teacher.input_size)
-    tree = AudioTree(config.root, config.meta)
+    # Absolute, since the processes may have started in another folder.
+    tree = AudioTree(config.root.absolute(), config.meta)
     parallel = joblib.Parallel(config.jobs or joblib.cpu_count(), return_as="generator")
     for split in (s for s in schema.SPLITS if s in manifest["totals"]["by_split"]):
         tracks = read_rows(root / schema.table_file("tracks", split)).to_pylist()

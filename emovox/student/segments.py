@@ -8,7 +8,7 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -89,7 +89,7 @@ class SpeechSegments(TorchDataset[dict[str, Any]]):
         >>> place = "emovox-demo/dataset", "emovox-demo/corpus"
         >>> segments = SpeechSegments(*place, "train", seconds=2)
         >>> len(segments), segments[0]["samples"].shape, segments[0]["target"].shape
-        (64, (32384,), (8,))
+        (60, (32384,), (8,))
     """
 
     sounds: SoundCache | None = None
@@ -217,16 +217,18 @@ def load_batches(
     """
     parts = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]
     batches = _Batches(segments)
-    if segments.sounds is not None and num_workers:
-        yield from _read_in_threads(batches, parts, num_workers)
-        return
-    loader = DataLoader(
-        batches,
-        batch_size=None,
-        sampler=parts,
-        num_workers=num_workers,
-        prefetch_factor=PREFETCH if num_workers else None,
-        worker_init_fn=_start_worker,
+    in_threads = segments.sounds is not None and num_workers > 0
+    loader: Iterable[Batch | EmovoxError] = (
+        _read_in_threads(batches, parts, num_workers)
+        if in_threads
+        else DataLoader(
+            batches,
+            batch_size=None,
+            sampler=parts,
+            num_workers=num_workers,
+            prefetch_factor=PREFETCH if num_workers else None,
+            worker_init_fn=_start_worker,
+        )
     )
     try:
         for batch in loader:
@@ -239,18 +241,6 @@ def load_batches(
         raise EmovoxError(READER_KILLED) from error
 
 
-def _read_in_threads(
-    batches: "_Batches", parts: Sequence[Sequence[int]], num_threads: int
-) -> Iterator[Batch]:
-    reading: deque[Future[Batch]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        for positions in parts:
-            reading.append(pool.submit(batches.read, positions))
-            if len(reading) > PREFETCH * num_threads:
-                yield reading.popleft().result()
-        yield from (future.result() for future in reading)
-
-
 @dataclass(frozen=True)
 class _Batches(TorchDataset[Batch | EmovoxError]):
     """Batches, or their errors: an error raised in a worker would print its traceback."""
@@ -259,17 +249,26 @@ class _Batches(TorchDataset[Batch | EmovoxError]):
 
     def __getitem__(self, positions: Sequence[int]) -> Batch | EmovoxError:
         try:
-            return self.read(positions)
+            segments = [self.segments.segment(position) for position in positions]
         except EmovoxError as error:
             return error
-
-    def read(self, positions: Sequence[int]) -> Batch:
-        segments = [self.segments.segment(position) for position in positions]
         heard = [segment for segment in segments if len(segment.samples)]
         samples = np.array([segment.samples for segment in heard])
         targets = np.array([segment.target for segment in heard])
         failures = tuple(failure for segment in segments for failure in segment.failures)
         return Batch(samples, targets, failures)
+
+
+def _read_in_threads(
+    batches: _Batches, parts: Sequence[Sequence[int]], num_threads: int
+) -> Iterator[Batch | EmovoxError]:
+    reading: deque[Future[Batch | EmovoxError]] = deque()
+    with ThreadPoolExecutor(num_threads) as pool:
+        for positions in parts:
+            reading.append(pool.submit(batches.__getitem__, positions))
+            if len(reading) > PREFETCH * num_threads:
+                yield reading.popleft().result()
+        yield from (future.result() for future in reading)
 
 
 def _start_worker(worker: int) -> None:

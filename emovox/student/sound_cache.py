@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from dataclasses import replace
 from itertools import compress
 from pathlib import Path
 from typing import Any
@@ -133,9 +134,10 @@ def pack_clips(
                 path.unlink()
         jobs = jobs or joblib.cpu_count()
         size = min(FILE_TRACKS, -(-len(missing) // jobs)) or 1
+        missing = [replace(clip, path=clip.path.absolute()) for clip in missing]
         parts = [missing[k : k + size] for k in range(0, len(missing), size)]
         written = joblib.Parallel(jobs, return_as="generator")(
-            joblib.delayed(_write)(folder, part, root) for part in parts
+            joblib.delayed(_write)(folder.absolute(), part, root.absolute()) for part in parts
         )
         bar = tqdm(written, "sound", len(parts), unit=" files", disable=None, leave=False)
         try:

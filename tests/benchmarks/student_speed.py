@@ -18,6 +18,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from operator import truediv
 from pathlib import Path
 
 import numpy as np
@@ -215,16 +216,19 @@ def main() -> None:
         for kind, segments in readers.items():
             runs[f"loader, {kind}"] = loading(segments, arguments.workers, arguments.rounds)
         rates: dict[str, list[float]] = {what: [] for what in runs}
-        used = 0.0  # seconds of the cores in this process, whose threads read the cache
+        used: dict[str, list[float]] = {what: [] for what in runs}  # of the cores, here
         for _ in range(arguments.rounds):
             for what, run in runs.items():
                 before = time.process_time()
                 rates[what].append(rate(run))
-                used = time.process_time() - before  # in the end that of the cache, which is last
+                used[what].append(time.process_time() - before)
     count = STEPS * LOADED * CACHED * config.batch_size
-    steps_per_second = statistics.median(rates[fed]) / config.batch_size
-    print(f"\n{packed}\ncache: {count / used:,.0f} segments per second of a core")
-    print(f"waiting for the cache: {statistics.mean(waits[1:]) * steps_per_second:.2%} of a step")
+    per_core = count / statistics.median(used["loader, cache"])
+    extra = statistics.median(map(truediv, used[fed], used[network]))
+    waited = statistics.mean(waits[1:]) * statistics.median(rates[fed]) / config.batch_size
+    print(f"\n{packed}\ncache: {per_core:,.0f} segments per second of a core")
+    print(f"a step from the cache waits {waited:.2%} of its time for its batch, and takes")
+    print(f"{extra:.3f} times the seconds of the cores of a step on a repeated batch")
     print(f"\n| what | segments/s | relative to the network |\n|{' --- |' * 3}")
     for what, values in rates.items():
         ratio = statistics.median(values) / statistics.median(rates[network])
