@@ -20,7 +20,7 @@ MAX_ITERATIONS = 1000  # of the optimiser of an affine map; folds that need more
 TOLERANCE = 1e-6  # of the gradient of the mean cross-entropy
 EMBEDDING_PENALTY = 1.0  # see `affine_map`
 NUM_TREES = 200
-TEMPERATURE_FOLDS = 5  # of the training utterances of a fold, to fit its temperature
+TEMPERATURE_FOLDS = 3  # of the training utterances of a fold, to fit its temperature
 LEAST = 1e-4  # probability of a logit; a class may have no vote of a forest
 
 
