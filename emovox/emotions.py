@@ -4,6 +4,7 @@
 4
 """
 
+import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -20,6 +21,16 @@ EMOTIONS: tuple[str, ...] = (
     "fear",
     "contempt",
 )
+
+# Usual names of these emotions elsewhere.
+SYNONYMS = {
+    **{"happy": "happiness", "joy": "happiness", "sad": "sadness", "angry": "anger"},
+    **{"disgusted": "disgust", "fearful": "fear", "scared": "fear", "afraid": "fear"},
+    **{"surprised": "surprise", "contemptuous": "contempt", "natural": "neutral"},
+}
+# Labels of speech corpora that no emotion stands for.
+OTHER_LABELS = ("bored", "boredom", "calm", "excited", "excitement", "frustrated", "frustration")
+SIMILAR = 0.85  # of `difflib`; `unhappy` is not a misspelt `happy`, with 0.83
 
 MAX_EMOTIONS = 64
 NAME = re.compile(r"[a-z][a-z0-9_]*")  # of an emotion or a value; it is part of a column's name
@@ -60,6 +71,19 @@ class Outputs:
     def of(cls, emotions: Iterable[str], values: Iterable[str] = ()) -> "Outputs":
         """Return the outputs with these names, from any iterables."""
         return cls(tuple(emotions), tuple(values))
+
+
+def standard_name(label: str) -> str:
+    """Return the name of an emotion as emovox writes it."""
+    name = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
+    return SYNONYMS.get(name, name)
+
+
+def closest_emotion(label: str) -> str | None:
+    """Return the emotion that a label misspells; None for a known label and for an unlike one."""
+    name, known = standard_name(label), [*EMOTIONS, *SYNONYMS, *OTHER_LABELS]
+    found = [] if name in known else difflib.get_close_matches(name, known, 1, SIMILAR)
+    return standard_name(found[0]) if found else None
 
 
 def in_order(names: Iterable[str]) -> list[str]:

@@ -9,6 +9,14 @@ import numpy as np
 CURVE_POINTS = 160  # most points of a ROC curve; a chart cannot show more
 CALIBRATION_BINS = 15  # of equal width, as in Guo et al. (2017)
 TEMPERATURES = 0.05, 20.0  # bounds of a fitted temperature
+# Scores of `class_scores` -> their labels.
+CLASS_SCORES = {
+    "accuracy": "accuracy",
+    "uar": "UAR",
+    "macro_f1": "macro F1",
+    "calibration_error": "calibration error",
+    "calibration_error_fitted": "calibration error, fitted temperature",
+}
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,21 @@ def recall_and_f1(confusion: np.ndarray) -> tuple[float, float]:
     occurs = counts > 0
     f1 = 2 * hits[occurs] / (counts + confusion.sum(axis=0))[occurs]
     return float((hits[occurs] / counts[occurs]).mean()), float(f1.mean())
+
+
+def class_scores(
+    labels: np.ndarray, probabilities: np.ndarray, fitted: np.ndarray | None = None
+) -> tuple[dict[str, float], np.ndarray]:
+    """Return the scores of `CLASS_SCORES` and the confusion matrix int64 `[E, E]`.
+
+    Labels are int `[N]`; probabilities `[N, E]`, and those with a fitted temperature if known.
+    """
+    confusion = confusion_matrix(labels, probabilities.argmax(axis=1), probabilities.shape[1])
+    accuracy, (recall, f1) = float(confusion.trace() / len(labels)), recall_and_f1(confusion)
+    errors = (
+        math.nan if p is None else calibration_error(p, labels) for p in (probabilities, fitted)
+    )
+    return dict(zip(CLASS_SCORES, (accuracy, recall, f1, *errors), strict=True)), confusion
 
 
 def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:

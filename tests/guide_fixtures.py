@@ -228,6 +228,6 @@ GIVEN: dict[str, Callable[[Workplace, Path], object]] = {
     ),
     "RAVDESS": _ravdess,
     "RML": _rml,
-    "TESS": _clips("OAF/OAF_back_angry.mp4", "YAF/YAF_dog_ps.mp4"),
+    "EMOVO": _clips("f1/rab-f1-b1.mp4", "m2/sor-m2-l3.mp4"),
     "ferplus.zip": _ferplus,
 }

@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from emovox.emotions import EMOTIONS, in_order
+from emovox.emotions import EMOTIONS, closest_emotion, in_order
 from emovox.errors import ConfigError, InputError
 from emovox.probing.corpora import read_speech_corpus
 from emovox.probing.filenames import PARSERS
@@ -34,6 +34,11 @@ NAMED = [
     ("rml", "rml-2/s8/Mandarin/su10.avi", "surprise", "s8", None),
     ("afew", "Train/Angry/000046280.avi", "anger", None, "train"),
     ("afew", "AFEW/Val_AFEW/Surprise/012345678.avi", "surprise", None, "val"),
+    ("tess", "OAF_Pleasant_surprise/OAF_back_ps.wav", "surprise", "OA", None),
+    ("tess", "YAF_happy/YAF_dog_happy.wav", "happiness", "YA", None),
+    ("tess", "OAF_neutral/OA_bite_neutral.wav", "neutral", "OA", None),  # as published
+    ("urdu", "Angry/SM1_F19_A019.wav", "anger", "SM1", None),
+    ("urdu", "Sad/SF3_F1_S03.wav", "sadness", "SF3", None),
 ]
 UNKNOWN = [
     "03-01-09-01-02-01-12.wav",  # unknown emotion
@@ -44,6 +49,8 @@ UNKNOWN = [
     "s9/an1.avi",  # RML has eight speakers
     "s1/angel.avi",
     "Test/Angry/1.avi",
+    "OAF_back_calm.wav",
+    "SM1_F19_X019.wav",
     "subject 1/boredom/1.avi",
 ]
 
@@ -192,6 +199,13 @@ def test_invalid_corpora(name: str, layout: str | None, words: str, tmp_path: Pa
     (tmp_path / "file.csv").touch()
     with pytest.raises((ConfigError, InputError), match=words):
         read_speech_corpus(tmp_path / name, layout)
+
+
+def test_closest_emotion() -> None:
+    meant = {"hapiness": "happiness", "Hapy": "happiness", "suprise": "surprise", "angr": "anger"}
+    assert {label: closest_emotion(label) for label in meant} == meant
+    for label in (*EMOTIONS, "Happy", "joy", "calm", "boredom", "zeal", "unhappy", "", "W", "5"):
+        assert closest_emotion(label) is None
 
 
 def test_in_order() -> None:

@@ -73,7 +73,7 @@ SMALL = {
     "predict": "--jobs 1",
 }
 # The words after these options are not inputs.
-OUTPUTS = {"--out", "--figures", "--state", "--push", "--version"}
+OUTPUTS = {"--out", "--figures", "--state", "--push", "--version", "--write-folds"}
 FETCHED = {"emovox download annotations": "published"}  # not downloaded again if it exists
 FOREIGN_OPTIONS = {"--nproc-per-node", "--head", "--port", "--address"}
 
@@ -190,10 +190,10 @@ def test_what_is_added_works(page: Path, work: Workplace) -> None:
     assert [t.track_id for t in corpus.tracks] == ["ann/talk/00001", "ben/talk/00002"]
     assert len(corpus.notes) == 1
     corpus = run_python(parser, work)["corpus"]
-    assert corpus.layout == "tess"
+    assert corpus.layout == "emovo"
     assert [(u.label, u.speaker) for u in corpus.utterances] == [
-        ("anger", "OAF"),
-        ("surprise", "YAF"),
+        ("anger", "f1"),
+        ("surprise", "m2"),
     ]
     assert run_python(tests, work)["result"].manifest["totals"]["tracks"] == 1
 

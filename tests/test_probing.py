@@ -1,6 +1,7 @@
 """Probes: folds, classifiers compared with scikit-learn, and the command."""
 
 import csv
+import dataclasses
 import itertools
 import json
 import subprocess
@@ -14,24 +15,21 @@ import pytest
 import soundfile
 from click.testing import CliRunner, Result
 from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
+from sklearn.model_selection import PredefinedSplit, cross_val_predict, cross_val_score
 
 from emovox.cli import main
 from emovox.demo.demo_corpus import DemoConfig, write_demo_corpus
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.probing.classifiers import (
-    BY_SPEAKER,
-    PARTITION,
-    RANDOM,
+    LEAST,
+    TEMPERATURE_FOLDS,
     Classifier,
     FeatureScores,
     FoldScores,
     affine_map,
     cross_validate,
-    make_folds,
     mean_and_deviation,
-    random_folds,
     random_forest,
 )
 from emovox.probing.corpora import SpeechCorpus, Utterance
@@ -42,6 +40,15 @@ from emovox.probing.features import (
     egemaps,
     kind_of_model,
     video_features,
+)
+from emovox.probing.folds import (
+    BY_SPEAKER,
+    PARTITION,
+    RANDOM,
+    Folds,
+    make_folds,
+    random_folds,
+    read_folds,
 )
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probes import probe
@@ -63,34 +70,38 @@ def targets(utterances: list[Utterance]) -> np.ndarray:
     return np.array([u.label for u in utterances])
 
 
+def held_out(folds: Folds) -> np.ndarray:
+    return np.concatenate([test for _, test in folds.splits])
+
+
 def found(probed: FeatureScores, folds: str) -> FoldScores:
-    return next(held_out for held_out in probed.held_out if held_out.folds == folds)
+    return next(scores for scores in probed.held_out if scores.folds == folds)
 
 
 def test_random_folds_are_a_permutation_cut_evenly() -> None:
     folds = random_folds(1293, 10, seed=3)
-    sizes = [len(test) for test in folds.held_out]
+    sizes = [len(test) for _, test in folds.splits]
     assert sum(sizes) == 1293 and set(sizes) == {129, 130}
-    assert sorted(np.concatenate(folds.held_out)) == list(range(1293))
-    for train, test in zip(folds.trained_on, folds.held_out, strict=True):
+    assert sorted(held_out(folds)) == list(range(1293))
+    for train, test in folds.splits:
         assert sorted([*train, *test]) == list(range(1293))
     again, other = random_folds(1293, 10, seed=3), random_folds(1293, 10, seed=4)
-    assert all(map(np.array_equal, folds.held_out, again.held_out))
-    assert not all(map(np.array_equal, folds.held_out, other.held_out))
+    np.testing.assert_array_equal(held_out(folds), held_out(again))
+    assert held_out(folds).tolist() != held_out(other).tolist()
 
 
 def test_speaker_folds_keep_a_speaker_on_one_side() -> None:
     utterances = people(300, num_speakers=24)
     [_, by_speaker], notes = make_folds(utterances)
-    assert by_speaker.name == BY_SPEAKER and len(by_speaker.held_out) == 10 and not notes
-    assert sorted(np.concatenate(by_speaker.held_out)) == list(range(300))
-    for train, test in zip(by_speaker.trained_on, by_speaker.held_out, strict=True):
+    assert by_speaker.name == BY_SPEAKER and len(by_speaker.splits) == 10 and not notes
+    assert sorted(held_out(by_speaker)) == list(range(300))
+    for train, test in by_speaker.splits:
         assert not {utterances[i].speaker for i in train} & {utterances[i].speaker for i in test}
 
 
 def test_fewer_speakers_than_folds() -> None:
     [_, by_speaker], notes = make_folds(people(100, num_speakers=4))
-    assert [len(test) for test in by_speaker.held_out] == [25] * 4
+    assert [len(test) for _, test in by_speaker.splits] == [25] * 4
     assert notes == ["speaker-independent folds: 4, one per speaker"]
 
 
@@ -112,8 +123,9 @@ def test_partition_of_a_corpus() -> None:
     films = [Utterance(Path(f"{k}"), "fear", None, "val" if k % 3 else "train") for k in range(30)]
     [_, partition], _ = make_folds(films)
     assert partition.name == PARTITION
-    np.testing.assert_array_equal(partition.trained_on[0], np.arange(0, 30, 3))
-    assert len(partition.held_out[0]) == 20
+    [[train, val]] = partition.splits
+    np.testing.assert_array_equal(train, np.arange(0, 30, 3))
+    assert len(val) == 20
 
 
 def test_scores_equal_cross_val_score_and_a_loop() -> None:
@@ -123,20 +135,75 @@ def test_scores_equal_cross_val_score_and_a_loop() -> None:
     features = np.stack([centres[label] for label in labels]) + draw.normal(0, 2, (200, 8))
     folds, _ = make_folds(utterances, num_folds=4, seed=5)
     probed = cross_validate(features * 10 + 3, utterances, folds)
-    for kind, held_out in zip(folds, probed.held_out, strict=True):
-        splits = list(zip(kind.trained_on, kind.held_out, strict=True))
+    for kind, scores in zip(folds, probed.held_out, strict=True):
+        splits = list(kind.splits)
         bare = LogisticRegression(C=np.inf, max_iter=5000, tol=1e-8)
         expected = cross_val_score(bare, features, labels, cv=splits)
-        np.testing.assert_allclose(held_out.accuracy, expected, atol=1e-9)
+        np.testing.assert_allclose(scores.scores["accuracy"], expected, atol=1e-9)
         balanced = cross_val_score(bare, features, labels, cv=splits, scoring="balanced_accuracy")
-        np.testing.assert_allclose(held_out.recall, balanced, atol=1e-9)
+        np.testing.assert_allclose(scores.scores["recall"], balanced, atol=1e-9)
+        f1 = cross_val_score(bare, features, labels, cv=splits, scoring="f1_macro")
+        np.testing.assert_allclose(scores.scores["macro_f1"], f1, atol=1e-9)
         confusion = [[0] * 4 for _ in LABELS]
         for train, test in splits:
             predicted = bare.fit(features[train], labels[train]).predict(features[test])
             for label, guess in zip(labels[test], predicted, strict=True):
                 confusion[probed.classes.index(label)][probed.classes.index(guess)] += 1
-        assert [list(row) for row in held_out.confusion] == confusion
-        assert held_out.num_unfinished == 0
+        assert [list(row) for row in scores.confusion] == confusion
+        assert scores.num_unfinished == 0
+
+
+def naive_calibration_error(probabilities: np.ndarray, targets: np.ndarray) -> float:
+    """Expected calibration error over 15 bins, example by example."""
+    bins: dict[int, list[tuple[float, bool]]] = {}
+    for row, target in zip(probabilities, targets, strict=True):
+        best = max(range(len(row)), key=lambda k: row[k])
+        bins.setdefault(min(int(row[best] * 15), 14), []).append((row[best], best == target))
+    gaps = (sum(hit for _, hit in each) - sum(sure for sure, _ in each) for each in bins.values())
+    return sum(map(abs, gaps)) / len(targets)
+
+
+@pytest.mark.parametrize("kind", [RANDOM, BY_SPEAKER])
+def test_calibration_equals_a_naive_oracle(kind: str) -> None:
+    """The temperature is that of predictions for training utterances whose group was left out."""
+    utterances, draw = people(600, num_speakers=12), np.random.default_rng(3)
+    numbers = np.array([LABELS.index(u.label) for u in utterances])
+    features = np.eye(4)[numbers] + draw.normal(0, 0.7, (600, 4))
+    features = np.hstack([features, draw.normal(0, 1, (600, 36))])  # too many: too certain
+    folds = [each for each in make_folds(utterances, 4)[0] if each.name == kind]
+    [scores] = cross_validate(features, utterances, folds).held_out
+    speakers = np.array([u.speaker for u in utterances])
+    plain, fitted, expected, temperatures = [], [], [], []
+    model = affine_map().estimator
+    order = [LABELS.index(label) for label in ("neutral", "sadness", "anger", "fear")]
+    numbers = np.array([order.index(k) for k in numbers])
+    for train, test in folds[0].splits:
+        names, groups = np.unique(
+            speakers[train] if kind == BY_SPEAKER else train, return_inverse=True
+        )
+        part = np.random.default_rng(0).permutation(len(names))[groups] % TEMPERATURE_FOLDS
+        inner = cross_val_predict(
+            model, features[train], numbers[train], cv=PredefinedSplit(part), method="predict_proba"
+        )
+        logits, right = np.log(np.maximum(inner, LEAST)), (np.arange(len(train)), numbers[train])
+        grid = np.linspace(0.5, 5, 4501)
+        losses = []
+        for t in grid:
+            powers = np.exp(logits / t)
+            losses.append(-np.log(powers[right] / powers.sum(axis=1)).mean())
+        temperatures.append(grid[int(np.argmin(losses))])
+        found = model.fit(features[train], numbers[train]).predict_proba(features[test])
+        sharp = np.maximum(found, LEAST) ** (1 / temperatures[-1])
+        plain.append(found)
+        fitted.append(sharp / sharp.sum(axis=1, keepdims=True))
+        expected.append(numbers[test])
+    truth = np.concatenate(expected)
+    np.testing.assert_allclose(scores.scores["temperature"], temperatures, atol=0.01)
+    error = naive_calibration_error(np.concatenate(plain), truth)
+    assert scores.calibration_error == pytest.approx(error, abs=1e-6)
+    error = naive_calibration_error(np.concatenate(fitted), truth)
+    assert scores.calibration_error_fitted == pytest.approx(error, abs=5e-3)
+    assert scores.calibration_error_fitted < 0.7 * scores.calibration_error
 
 
 def test_deviation_divides_by_n_minus_one() -> None:
@@ -149,12 +216,14 @@ def test_noise_scores_chance_and_labels_score_one(classifier: Classifier) -> Non
     utterances = people(600)
     folds, _ = make_folds(utterances, num_folds=3)
     noise = np.random.default_rng(1).normal(size=(600, 8))
-    for held_out in cross_validate(noise, utterances, folds, classifier).held_out:
-        assert mean_and_deviation(held_out.accuracy)[0] == pytest.approx(0.25, abs=0.06)
+    for scores in cross_validate(noise, utterances, folds, classifier).held_out:
+        accuracy, _ = mean_and_deviation(scores.scores["accuracy"])
+        assert accuracy == pytest.approx(0.25, abs=0.06)
     perfect = np.eye(4)[[LABELS.index(u.label) for u in utterances]]
-    for held_out in cross_validate(perfect, utterances, folds, classifier).held_out:
-        assert set(held_out.accuracy) == set(held_out.recall) == {1.0}
-        assert np.trace(held_out.confusion) == 600
+    for scores in cross_validate(perfect, utterances, folds, classifier).held_out:
+        for name in ("accuracy", "recall", "macro_f1"):
+            assert set(scores.scores[name]) == {1.0}
+        assert np.trace(scores.confusion) == 600
 
 
 def test_knowing_the_speaker_helps_random_folds_only() -> None:
@@ -170,8 +239,8 @@ def test_knowing_the_speaker_helps_random_folds_only() -> None:
     features += draw.normal(0, 0.01, features.shape)
     folds, _ = make_folds(utterances, num_folds=4)
     probed = cross_validate(features, utterances, folds, affine_map(1.0))
-    assert np.mean(found(probed, RANDOM).recall) > 0.6
-    assert np.mean(found(probed, BY_SPEAKER).recall) < 0.35
+    assert np.mean(found(probed, RANDOM).scores["recall"]) > 0.6
+    assert np.mean(found(probed, BY_SPEAKER).scores["recall"]) < 0.35
 
 
 def test_class_with_one_speaker_is_never_predicted() -> None:
@@ -189,7 +258,7 @@ def test_two_speakers_with_one_class_each() -> None:
     utterances = [Utterance(Path(f"{k}"), LABELS[k % 2], f"{k % 2}") for k in range(40)]
     folds, _ = make_folds(utterances)
     probed = cross_validate(np.random.default_rng(0).normal(size=(40, 8)), utterances, folds)
-    assert found(probed, BY_SPEAKER).accuracy == (0.0, 0.0)
+    assert found(probed, BY_SPEAKER).scores["accuracy"] == (0.0, 0.0)
 
 
 def test_one_class_or_bad_features_are_errors() -> None:
@@ -273,6 +342,8 @@ def test_command(emo_db: Path, student: None, tmp_path: Path) -> None:
         rows = list(csv.DictReader(file))
     assert [row["folds"] for row in rows] == [RANDOM, BY_SPEAKER, "", ""]
     assert float(rows[0]["accuracy"]) == 1.0 and rows[0]["num_folds"] == "10"
+    assert float(rows[0]["macro_f1"]) == 1.0 and rows[2]["macro_f1"] == ""
+    assert 0 <= float(rows[0]["calibration_error_fitted"]) < 0.05
     pictures = sorted(path.name for path in out.glob("*.png"))
     assert pictures == [
         "confusion-1-random-folds.png",
@@ -290,6 +361,107 @@ def test_result_as_a_table(emo_db: Path, student: None) -> None:
     assert list(table["what"]) == ["pitch logits"] * 2 + ["largest class (neutral)", "chance"]
     assert list(table["accuracy"]) == pytest.approx([1, 1, 1 / 3, 1 / 3])
     assert repr(result).startswith("<ProbeResult on emo-db: 45 utterances; pitch logits, random")
+
+
+def lines_of(path: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_folds_from_files_repeat_the_figures_exactly(
+    emo_db: Path, student: None, tmp_path: Path
+) -> None:
+    config = ProbeConfig(folds=4, seed=3, features="embedding")
+    first = probe("pitch", emo_db, config, write_folds=str(tmp_path / "folds"))
+    [probed] = first.probed
+    for scores, name in zip(
+        probed.held_out, ("random-folds", "speaker-independent-folds"), strict=True
+    ):
+        place = tmp_path / "folds" / name
+        assert len(list(place.iterdir())) == 4
+        again = probe("pitch", emo_db, folds_from=str(place), features="embedding")
+        [[given]] = [each.held_out for each in again.probed]
+        assert given.folds == "given folds"
+        assert dataclasses.replace(given, folds=scores.folds) == scores
+        assert again.config.folds_from == name and not any("folds" in n for n in again.notes[1:])
+    rows = lines_of(place / "fold_1/emo-db_test_fold_1.jsonl")
+    assert rows[0] | {"wav": ""} == {
+        **{"key": rows[0]["key"], "dataset": "emo-db", "wav": "", "type": "raw", "channel": 1},
+        **{"task": "category", "length": 0.5, "emo": rows[0]["emo"], "spk": rows[0]["spk"]},
+    }
+    assert (emo_db / str(rows[0]["wav"])).is_file()
+
+
+def write_lines(path: Path, paths: list[str]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps({"wav": each, "emo": "W"}) + "\n" for each in paths))
+
+
+def test_folds_of_emobox(emo_db: Path, student: None, tmp_path: Path) -> None:
+    """Its paths start at its own folder of downloads and may end in another format."""
+    names = sorted(path.stem for path in emo_db.iterdir())
+    paths = [f"downloads/emodb/wav/{name}.flac" for name in names]
+    write_lines(tmp_path / "fold_1/emodb_train_fold_1.jsonl", [*paths[:30], "downloads/x.wav"])
+    write_lines(tmp_path / "fold_1/emodb_test_fold_1.jsonl", paths[30:40])
+    write_lines(tmp_path / "fold_1/emodb_valid_fold_1.jsonl", paths[:40])
+    write_lines(tmp_path / "fold_1/emodb.jsonl", paths)
+    result = run("pitch", emo_db, "--folds-from", tmp_path)
+    assert result.exit_code == 0, result.output
+    assert "5 utterances of the corpus are not in the folds" in result.stdout
+    assert "1 of the folds are not readable in the corpus, for example downloads/x.wav" in (
+        result.stdout
+    )
+    folds, _ = read_folds(tmp_path, [f"{name}.wav" for name in names])
+    [[train, test]] = folds.splits
+    assert (train.tolist(), test.tolist()) == ([*range(30)], [*range(30, 40)])
+
+
+def test_a_path_of_folds_is_matched_by_its_folders(tmp_path: Path) -> None:
+    """SAVEE has a01.wav of four speakers."""
+    write_lines(tmp_path / "fold_1/train_fold_1.jsonl", ["x/DC/a01.wav", "x/XX/a01.wav"])
+    write_lines(tmp_path / "fold_1/test_fold_1.jsonl", ["x/JE/a01.wav"])
+    folds, notes = read_folds(tmp_path, ["AudioData/DC/a01.wav", "AudioData/JE/a01.wav"])
+    assert [[part.tolist() for part in split] for split in folds.splits] == [[[0], [1]]]
+    assert len(notes) == 1 and "x/XX/a01.wav" in notes[0]
+
+
+@pytest.mark.parametrize(
+    ("train", "test", "words"),
+    [
+        (None, None, "fold 1 has 0 utterances of the corpus to train and 0 to test"),
+        (["a.wav"], ["x.wav"], "fold 1 has 1 utterances of the corpus to train and 0 to test"),
+        (["a.wav"], ["a.wav"], "1 to test, 1 different ones"),
+        (["a.wav", "x/a.wav"], ["b.wav"], "2 utterances of the corpus to train and 1 to test, 2"),
+        (["a.wav"], "[1]", "has a line that is not an object with wav"),
+        (["a.wav"], "{", "has a line that is not an object with wav"),
+    ],
+)
+def test_wrong_folds_are_errors(
+    train: list[str] | None, test: list[str] | str | None, words: str, tmp_path: Path
+) -> None:
+    for part, content in (("train", train), ("test", test)):
+        path = tmp_path / f"fold_1/x_{part}_fold_1.jsonl"
+        if isinstance(content, list):
+            write_lines(path, content)
+        elif content:
+            path.write_text(content)
+    with pytest.raises(InputError, match=words):
+        read_folds(tmp_path, ["a.wav", "b.wav"])
+
+
+def test_misspelt_labels_are_noted_and_kept(student: None, tmp_path: Path) -> None:
+    rows = []
+    for k, label in enumerate(["anger"] * 10 + ["hapiness"] * 9 + ["happy", "joy", "zeal"] * 3):
+        write_tone(tmp_path / f"{k}.wav", 200 + 10 * k)
+        rows.append(f"{k}.wav,{label}\n")
+    (tmp_path / "t.csv").write_text("path,label\n" + "".join(rows))
+    result = run("pitch", tmp_path / "t.csv", "--folds", 2)
+    assert result.exit_code == 0, result.output
+    notes = [line for line in result.stdout.splitlines() if "label '" in line]
+    assert notes == [
+        "note      label 'hapiness': not an emotion emovox knows; did you mean happiness? "
+        "(9 utterances)"
+    ]
+    assert "hapiness 9" in result.stdout and "happy 3" in result.stdout
 
 
 def test_bad_files_are_dropped_with_a_reason(emo_db: Path, student: None, tmp_path: Path) -> None:

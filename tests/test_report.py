@@ -524,7 +524,8 @@ def test_damaged_results_are_errors(run_folder: Path, tmp_path: Path) -> None:
 
 def probe_folder(folder: Path, layout: str) -> Path:
     folder.mkdir(parents=True)
-    held_out = FoldScores("random", (0.5, 0.6), (0.4, 0.5), ((3, 1), (1, 3)))
+    scores = {"accuracy": (0.5, 0.6), "recall": (0.4, 0.5), "macro_f1": (0.4, 0.5)}
+    held_out = FoldScores("random", scores | {"temperature": (1, 2)}, 0.1, 0.05, ((3, 1), (1, 3)))
     probed = FeatureScores("student logits", "affine map", ("anger", "fear"), (held_out,))
     found = ProbeResult(
         "x",

@@ -228,7 +228,7 @@ def test_sound_after_the_last_row_is_not_heard(tmp_path: Path, trained: Path) ->
 def test_temperature_is_fitted_on_heard_val(student_data: Path, evaluation: Evaluation) -> None:
     found = evaluation.predictions["heard_val"]
     expected = fit_temperature(np.log(found.scores), found.labels)
-    assert evaluation.temperature == pytest.approx(expected)
+    assert evaluation.temperature == pytest.approx(expected, rel=1e-3)  # of float32 scores
     assert evaluation.as_json()["temperature"] == evaluation.temperature
     for name, scores in evaluation.splits.items():
         fitted = evaluation.as_json()["splits"][name]["calibration_error_fitted"]

@@ -4,91 +4,24 @@ The features are usually the logits of a network, used as an embedding.
 """
 
 import warnings
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
+from emovox import scores as metrics
 from emovox.emotions import in_order
 from emovox.errors import InputError
 from emovox.probing.corpora import Utterance
-from emovox.probing.probe_config import NUM_FOLDS
-
-RANDOM = "random folds"
-BY_SPEAKER = "speaker-independent folds"
-PARTITION = "train to val"
-
-
-@dataclass(frozen=True)
-class Folds:
-    """Folds of one kind: indices of the test and of the training utterances of each fold."""
-
-    name: str
-    held_out: tuple[np.ndarray, ...]
-    trained_on: tuple[np.ndarray, ...]
-
-
-def make_folds(
-    utterances: Sequence[Utterance], num_folds: int = NUM_FOLDS, seed: int = 0
-) -> tuple[list[Folds], list[str]]:
-    """Return the folds of every kind that a corpus allows, and a note on the other kinds.
-
-    InputError if there are fewer utterances than folds.
-    """
-    folds, notes = [random_folds(len(utterances), num_folds, seed)], []
-    speakers = [u.speaker for u in utterances if u.speaker is not None]
-    num_speakers = len(set(speakers))
-    if len(speakers) < len(utterances):
-        unknown = f"{len(utterances) - len(speakers):,} utterances" if speakers else "the corpus"
-        notes.append(f"no {BY_SPEAKER}: no speakers given for {unknown}")
-    elif num_speakers < 2:
-        notes.append(f"no {BY_SPEAKER}: the corpus has one speaker")
-    else:
-        folds.append(speaker_folds(speakers, num_folds))
-        if num_speakers < num_folds:
-            notes.append(f"{BY_SPEAKER}: {num_speakers}, one per speaker")
-    partition = np.array([u.partition for u in utterances], object)
-    train, val = np.flatnonzero(partition == "train"), np.flatnonzero(partition == "val")
-    if len(train) and len(val):
-        folds.append(Folds(PARTITION, (val,), (train,)))
-    return folds, notes
-
-
-def random_folds(num_utterances: int, num_folds: int = NUM_FOLDS, seed: int = 0) -> Folds:
-    """Cut a random permutation into folds, neither stratified nor speaker-independent.
-
-    As in the paper; `run_cross_val` of the reference code cuts at the same indices. InputError if
-    there are fewer utterances than folds.
-    """
-    if num_utterances < num_folds:
-        fact = f"{num_utterances} utterances are too few for {num_folds} folds"
-        raise InputError(f"{fact}; pass fewer --folds")
-    order = np.random.default_rng(seed).permutation(num_utterances)
-    # Rounds halves up, unlike numpy's round.
-    ends = np.floor(np.linspace(0, num_utterances, num_folds + 1) + 0.5).astype(int)
-    return _complete(RANDOM, num_utterances, np.split(order, ends[1:-1]))
-
-
-def speaker_folds(speakers: Sequence[str], num_folds: int = NUM_FOLDS) -> Folds:
-    """Return folds of whole speakers, of similar size; one per speaker if there are fewer."""
-    from sklearn.model_selection import GroupKFold
-
-    splitter = GroupKFold(min(num_folds, len(set(speakers))))
-    held_out = [test for _, test in splitter.split(np.zeros(len(speakers)), groups=speakers)]
-    return _complete(BY_SPEAKER, len(speakers), held_out)
-
-
-def _complete(name: str, num_utterances: int, held_out: Sequence[np.ndarray]) -> Folds:
-    everything = np.arange(num_utterances)
-    trained_on = tuple(np.setdiff1d(everything, test) for test in held_out)
-    return Folds(name, tuple(held_out), trained_on)
-
+from emovox.probing.folds import Folds
 
 MAX_ITERATIONS = 1000  # of the optimiser of an affine map; folds that need more are counted
 TOLERANCE = 1e-6  # of the gradient of the mean cross-entropy
 EMBEDDING_PENALTY = 1.0  # see `affine_map`
 NUM_TREES = 200
+TEMPERATURE_FOLDS = 3  # of the training utterances of a fold, to fit its temperature
+LEAST = 1e-4  # probability of a logit; a class may have no vote of a forest
 
 
 @dataclass(frozen=True)
@@ -128,25 +61,29 @@ def random_forest(seed: int = 0, num_jobs: int = -1) -> Classifier:
     return Classifier(f"random forest, {NUM_TREES} trees", forest)
 
 
+SCORES = ("accuracy", "recall", "macro_f1", "temperature")  # of each fold
+
+
 @dataclass(frozen=True)
 class FoldScores:
     """Scores of a classifier on the held-out utterances of one kind of folds."""
 
     folds: str  # name of the folds
-    accuracy: tuple[float, ...]  # accuracy per fold
-    recall: tuple[float, ...]  # unweighted mean of the recall of the classes that occur, per fold
+    # Scores per fold: accuracy; recall and macro_f1, unweighted means over the classes that occur;
+    # temperature, the divisor of the logits fitted to training utterances
+    scores: Mapping[str, tuple[float, ...]]
+    # Expected calibration error over the utterances of all folds, as it is and with temperatures
+    calibration_error: float
+    calibration_error_fitted: float
     confusion: tuple[tuple[int, ...], ...]  # utterances by label (rows) and prediction (columns)
     num_unfinished: int = 0  # folds whose optimiser stopped at its limit of iterations
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, with mean and deviation; no deviation for a single fold."""
-        return {
-            "num_folds": len(self.accuracy),
-            "accuracy": _summary(self.accuracy),
-            "recall": _summary(self.recall),
-            "confusion": list(map(list, self.confusion)),
-            "num_unfinished": self.num_unfinished,
-        }
+        scores = {name: _summary(values) for name, values in self.scores.items()}
+        values = asdict(self)
+        del values["folds"], values["scores"]
+        return {"num_folds": len(self.scores["accuracy"]), **scores, **values}
 
 
 @dataclass(frozen=True)
@@ -198,35 +135,67 @@ def cross_validate(
             f"all {len(labels):,} utterances are labelled {only}; two or more classes are required"
         )
     targets = np.array([classes.index(label) for label in labels])
-    held_out = [_score(features, targets, kind, classifier) for kind in folds]
+    speakers = np.array([str(u.speaker) for u in utterances])
+    held_out = [_score(features, targets, speakers, kind, classifier) for kind in folds]
     return FeatureScores(name, classifier.name, tuple(classes), tuple(held_out))
 
 
 def _score(
-    features: np.ndarray, targets: np.ndarray, folds: Folds, classifier: Classifier
+    features: np.ndarray,
+    targets: np.ndarray,
+    speakers: np.ndarray,
+    folds: Folds,
+    classifier: Classifier,
 ) -> FoldScores:
     from sklearn.base import clone
     from sklearn.exceptions import ConvergenceWarning
 
-    num_classes = targets.max() + 1
-    confusion = np.zeros((num_classes, num_classes), np.int64)
-    accuracy, recall, num_unfinished = [], [], 0
-    for train, test in zip(folds.trained_on, folds.held_out, strict=True):
-        expected = targets[test]
+    num_classes, num_warnings, num_unfinished = int(targets.max()) + 1, 0, 0
+
+    def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
+        """Return probabilities of the test utterances, float64 `[N, C]`."""
+        nonlocal num_warnings
+        probabilities = np.zeros((len(test), num_classes))
         if len(known := np.unique(targets[train])) == 1:  # the other classes are held out
-            predicted = np.full(len(test), known[0])
-        else:
-            with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("always", ConvergenceWarning)
-                model = clone(classifier.estimator).fit(features[train], targets[train])
-            num_unfinished += any(issubclass(w.category, ConvergenceWarning) for w in caught)
-            predicted = model.predict(features[test])
-        np.add.at(confusion, (expected, predicted), 1)
-        hits = predicted == expected
-        accuracy.append(float(hits.mean()))
-        recall.append(float(np.mean([hits[expected == k].mean() for k in np.unique(expected)])))
-    matrix = tuple(map(tuple, confusion.tolist()))
-    return FoldScores(folds.name, tuple(accuracy), tuple(recall), matrix, num_unfinished)
+            probabilities[:, known] = 1
+            return probabilities
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always", ConvergenceWarning)
+            model = clone(classifier.estimator).fit(features[train], targets[train])
+        num_warnings += any(issubclass(w.category, ConvergenceWarning) for w in caught)
+        probabilities[:, model.classes_] = model.predict_proba(features[test])
+        return probabilities
+
+    def fit_temperature(train: np.ndarray, groups: np.ndarray) -> float:
+        """Fit to predictions for training utterances by models that learn without their groups."""
+        names, numbers = np.unique(groups[train], return_inverse=True)
+        places = np.random.default_rng(0).permutation(len(names))[numbers] % TEMPERATURE_FOLDS
+        parts = [train[places == k] for k in np.unique(places)]
+        found = np.concatenate([predict(np.setdiff1d(train, part), part) for part in parts])
+        return metrics.fit_temperature(logits(found), targets[np.concatenate(parts)])
+
+    def logits(probabilities: np.ndarray) -> np.ndarray:
+        return np.log(np.maximum(probabilities, LEAST))
+
+    rows, plain, fitted = [], [], []
+    total = np.zeros((num_classes, num_classes), np.int64)
+    for train, test in folds.splits:
+        num_warnings = 0
+        plain.append(predict(train, test))
+        num_unfinished += num_warnings
+        found, confusion = metrics.class_scores(targets[test], plain[-1])
+        total += confusion
+        apart = len({*speakers[train]}) > 1 and not {*speakers[train]} & {*speakers[test]}
+        temperature = fit_temperature(train, speakers if apart else np.arange(len(targets)))
+        fitted.append(metrics.softmax(logits(plain[-1]) / temperature))
+        rows.append((found["accuracy"], found["uar"], found["macro_f1"], temperature))
+    expected = targets[np.concatenate([test for _, test in folds.splits])]
+    error, fitted_error = (
+        metrics.calibration_error(np.concatenate(parts), expected) for parts in (plain, fitted)
+    )
+    scores = dict(zip(SCORES, zip(*rows, strict=True), strict=True))
+    matrix = tuple(map(tuple, total.tolist()))
+    return FoldScores(folds.name, scores, error, fitted_error, matrix, num_unfinished)
 
 
 def _summary(values: Sequence[float]) -> dict[str, Any]:

@@ -1,11 +1,13 @@
 """Labelled speech corpora, read from file names or from a table."""
 
 import os
+from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from emovox.corpus.track_table import read_table
 from emovox.corpus.tracks import Corpus
+from emovox.emotions import closest_emotion
 from emovox.errors import ConfigError, InputError
 from emovox.ids import printable
 from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
@@ -23,6 +25,7 @@ class Utterance:
     label: str  # emotion, one of `EMOTIONS` where possible
     speaker: str | None = None  # id of the speaker; None if the corpus does not give one
     partition: str | None = None  # `train` or `val`; None if the corpus defines no partition
+    seconds: float | None = None  # duration of the sound, once it was read
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,9 +92,18 @@ def read_speech_corpus(
         corpus = _read_folder(path, layout, video)
     if video:
         _skip_audio(corpus, path)
+    _check_labels(corpus)
     if not corpus.utterances and not corpus.dropped:
         raise InputError(f"{path}: contains no utterance of the layout {corpus.layout}")
     return corpus
+
+
+def _check_labels(corpus: SpeechCorpus) -> None:
+    """Add a note for each label that seems misspelt."""
+    for label, count in Counter(u.label for u in corpus.utterances).items():
+        if meant := closest_emotion(label):
+            fact = "not an emotion emovox knows; did you mean"
+            corpus.notes.append(f"label {label!r}: {fact} {meant}? ({count:,} utterances)")
 
 
 def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:

@@ -3,7 +3,7 @@
 import importlib.util
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 
@@ -100,8 +100,9 @@ def audio_features(
             if isinstance(result, TrackError):
                 corpus.drop(utterance.path, f"{result.stage}: {result.error}", result.message)
                 continue
-            found.utterances.append(utterance)
             heard.append(result[0])
+            seconds = len(result[0]) / SAMPLE_RATE
+            found.utterances.append(replace(utterance, seconds=seconds))
             if result[1] is not None:
                 rows[EGEMAPS].append(result[1])
         for name, network in ((STUDENT, student), (ENCODER, encoder)):

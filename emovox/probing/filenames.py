@@ -8,6 +8,8 @@ savee          DC/a01.wav or DC_a01.wav (speaker, emotion, sentence)
 enterface      subject 1/anger/sentence 1/s1_an_1.avi
 rml            s1/an1.avi, with an optional folder for the language in between
 afew           Train/Angry/000046280.avi and Val/...
+tess           OAF_back_angry.wav (speaker, word, emotion)
+urdu           SM1_F1_A001.wav (speaker, file, emotion)
 
 A parser accepts a path below the root, with any number of folders, and returns a `Name`, or None
 for a file of another form. To add a corpus, write a parser and add it to `PARSERS`. Use the labels
@@ -18,6 +20,8 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+
+from emovox.emotions import standard_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +49,21 @@ GERMAN = ("anger", "boredom", "disgust", "fear", "happiness", "sadness", "neutra
 EMO_DB = dict(zip("WLEAFTN", GERMAN, strict=True))
 SAVEE = {label[0]: label for label in ("anger", "disgust", "fear", "happiness", "neutral")}
 SAVEE |= {"sa": "sadness", "su": "surprise"}
+TESS = {
+    name: standard_name(name) for name in ("angry", "disgust", "fear", "happy", "neutral", "sad")
+}
+URDU = dict(zip("AHNS", ("anger", "happiness", "neutral", "sadness"), strict=True))
+
+
+def _by_stem(form: str, labels: dict[str, str]) -> Parser:
+    """Return a parser of file names that are of a form, with the groups `speaker` and `label`."""
+
+    def parse(path: PurePosixPath) -> Name | None:
+        match = re.fullmatch(form, path.stem)
+        label = match and labels.get(match["label"])
+        return Name(label, match["speaker"], path.stem) if match and label else None
+
+    return parse
 
 
 def ravdess_song(path: PurePosixPath) -> Name | None:
@@ -60,25 +79,6 @@ def ravdess(path: PurePosixPath) -> Name | None:
     if name is None or name.recording.startswith("01"):
         return name
     return replace(name, skipped="sung; use --layout ravdess-song to include them")
-
-
-def crema_d(path: PurePosixPath) -> Name | None:
-    """Parse CREMA-D (Cao et al., 2014).
-
-    Example:
-        >>> crema_d(PurePosixPath("AudioWAV/1001_DFA_ANG_XX.wav")).label
-        'anger'
-    """
-    match = re.fullmatch(r"(1[0-9]{3})_[A-Z]{3}_([A-Z]{3})_(XX|X|LO|MD|HI)", path.stem)
-    if match is None or match[2].lower() not in WORDS:
-        return None
-    return Name(WORDS[match[2].lower()], match[1], path.stem)
-
-
-def emo_db(path: PurePosixPath) -> Name | None:
-    """Parse EMO-DB, the Berlin database (Burkhardt et al., 2005)."""
-    match = re.fullmatch(r"([0-9]{2})[ab][0-9]{2}([WLEAFTN])[a-z]", path.stem)
-    return match and Name(EMO_DB[match[2]], match[1], path.stem)
 
 
 def savee(path: PurePosixPath) -> Name | None:
@@ -118,9 +118,18 @@ def afew(path: PurePosixPath) -> Name | None:
     return match and Name(WORDS[match[2]], None, str(path.with_suffix("")), match[1])
 
 
+# Those by form: Cao et al., 2014; Burkhardt et al., 2005; Pichora-Fuller and Dupuis, 2020; Latif et
+# al., 2018.
 PARSERS: dict[str, Parser] = {
-    parser.__name__.replace("_", "-"): parser
-    for parser in (ravdess, ravdess_song, crema_d, emo_db, savee, enterface, rml, afew)
+    **{"ravdess": ravdess, "ravdess-song": ravdess_song},
+    "crema-d": _by_stem(
+        r"(?P<speaker>1[0-9]{3})_[A-Z]{3}_(?P<label>[A-Z]{3})_(XX|X|LO|MD|HI)",
+        {word.upper(): label for word, label in WORDS.items()},
+    ),
+    "emo-db": _by_stem(r"(?P<speaker>[0-9]{2})[ab][0-9]{2}(?P<label>[A-Z])[a-z]", EMO_DB),
+    **{"savee": savee, "enterface": enterface, "rml": rml, "afew": afew},
+    "tess": _by_stem(r"(?P<speaker>[OY]A)F?_[a-z]+_(?P<label>[a-z]+)", TESS | {"ps": "surprise"}),
+    "urdu": _by_stem(r"(?P<speaker>S[FM][0-9]+)_F[0-9]+_(?P<label>[A-Z])[0-9]+", URDU),
 }
 TABLE = "table"
 LAYOUTS = (*PARSERS, TABLE)

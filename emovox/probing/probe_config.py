@@ -22,6 +22,8 @@ class ProbeConfig(Options):
             student hears the centre bucket of an utterance only, as in the reference code.
         seed: Random seed of the random folds and of the random forest.
         folds: Number of random and of speaker-independent folds.
+        folds_from: Folder of folds to use instead, from --write-folds or of EmoBox.
+        write_folds: Folder to write the folds to, in a folder for each kind.
         jobs: Threads, or worker processes for video files.
         device: Device of the network: auto (CUDA if available), cpu, cuda or cuda:N.
         max_dropped: Largest fraction of files that may be dropped; above it the exit code is 1.
@@ -33,6 +35,8 @@ class ProbeConfig(Options):
     protocol: str = option("standard", choices=PROTOCOLS)
     seed: int = option(0, least=0)
     folds: int = option(NUM_FOLDS, least=2)
+    folds_from: str | None = None
+    write_folds: str | None = None
     jobs: int = option(0, least=0, shown="one per core")
     device: str = "auto"
     max_dropped: float = option(0.05, least=0, most=1)

@@ -1,11 +1,9 @@
 """Result of a probe, with chance, the largest class and published results for comparison."""
 
-import csv
-import io
 import json
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +12,9 @@ import numpy as np
 from emovox.charts import save_confusion
 from emovox.files import write_text
 from emovox.packages import DataFrame, data_frame
-from emovox.probing.classifiers import PARTITION, RANDOM, FeatureScores, mean_and_deviation
+from emovox.probing.classifiers import SCORES, FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
+from emovox.probing.folds import PARTITION, RANDOM
 from emovox.probing.probe_config import ProbeConfig
 
 MAX_SHOWN = 5  # dropped files in the summary
@@ -25,7 +24,8 @@ MAX_SHOWN = 5  # dropped files in the summary
 class Row:
     """One row of the results.
 
-    Accuracies and recalls are means over the folds, as fractions, with their standard deviations.
+    Accuracy, recall and F1 are means over the folds, as fractions, with their standard deviations;
+    calibration errors are over the utterances of all folds.
     """
 
     what: str  # name of the features, the baseline or the quoted network
@@ -37,6 +37,10 @@ class Row:
     accuracy_deviation: float | None = None
     unweighted_average_recall: float | None = None
     recall_deviation: float | None = None
+    macro_f1: float | None = None
+    f1_deviation: float | None = None
+    calibration_error: float | None = None
+    calibration_error_fitted: float | None = None  # with temperatures fitted in training
     source: str = "measured"  # or `computed` or `quoted`
 
 
@@ -104,10 +108,13 @@ class ProbeResult:
         rows = []
         for probed in self.probed:
             for held_out in probed.held_out:
-                accuracy = mean_and_deviation(held_out.accuracy)
-                recall = mean_and_deviation(held_out.recall)
+                accuracy, recall, f1 = (
+                    mean_and_deviation(held_out.scores[name]) for name in SCORES[:3]
+                )
                 labels = (probed.features, probed.classifier, held_out.folds)
-                rows.append(Row(*labels, len(held_out.accuracy), *accuracy, *recall))
+                num_folds = len(held_out.scores["accuracy"])
+                errors = held_out.calibration_error, held_out.calibration_error_fitted
+                rows.append(Row(*labels, num_folds, *accuracy, *recall, *f1, *errors))
         label, count = max(self.counts.items(), key=lambda item: item[1])
         chance = 1 / len(self.counts)
         shares = {f"largest class ({label})": count / self.num_utterances, "chance": chance}
@@ -117,7 +124,7 @@ class ProbeResult:
 
     def to_pandas(self) -> DataFrame:
         """Return the rows as a table; MissingPackageError without pandas."""
-        return data_frame(self.rows())
+        return data_frame(self.rows()).astype({"num_folds": "Int64"})
 
     def summary(self) -> str:
         """Return the results as lines of text."""
@@ -161,11 +168,7 @@ class ProbeResult:
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "probe.json", json.dumps(self.as_json(), indent=2) + "\n")
-        text = io.StringIO()
-        writer = csv.DictWriter(text, [field.name for field in fields(Row)], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(map(asdict, self.rows()))
-        write_text(folder / "probe.csv", text.getvalue())
+        write_text(folder / "probe.csv", self.to_pandas().to_csv(index=False))
         for number, probed in enumerate(self.probed, start=1):
             for held_out in probed.held_out:
                 title = f"{probed.features}, {probed.classifier}\n{self.layout}, {held_out.folds}"
@@ -176,12 +179,16 @@ class ProbeResult:
 
 def _table(rows: list[Row]) -> list[str]:
     """Return one line per row, with mean and deviation in percent."""
-    cells = [("", "", "folds", "accuracy", "unweighted average recall")]
+    names = ("accuracy", "unweighted average recall", "macro F1", "calibration error", "fitted")
+    cells = [("", "", "folds", *names)]
     for row in rows:
         star = "* " if row.source == "quoted" else ""
         accuracy = _percent(row.accuracy, row.accuracy_deviation)
         recall = _percent(row.unweighted_average_recall, row.recall_deviation)
-        cells.append((star + row.what, row.classifier or "", row.folds or "", accuracy, recall))
+        f1 = _percent(row.macro_f1, row.f1_deviation)
+        errors = _percent(row.calibration_error), _percent(row.calibration_error_fitted)
+        labels = star + row.what, row.classifier or "", row.folds or ""
+        cells.append((*labels, accuracy, recall, f1, *errors))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]
 

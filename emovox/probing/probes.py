@@ -5,8 +5,8 @@ a softmax then predict its label from the logits, as in the paper's external eva
 """
 
 import os
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +16,10 @@ from emovox.config import read_config
 from emovox.emotions import in_order
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing import classifiers, features
-from emovox.probing.classifiers import RANDOM, Classifier, FeatureScores, make_folds
-from emovox.probing.corpora import SpeechCorpus, read_speech_corpus
+from emovox.probing.classifiers import Classifier, FeatureScores
+from emovox.probing.corpora import SpeechCorpus, Utterance, read_speech_corpus
 from emovox.probing.features import EGEMAPS, ENCODER, STUDENT, TEACHER, has_opensmile, kind_of_model
+from emovox.probing.folds import RANDOM, Folds, make_folds, read_folds, write_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student
@@ -47,7 +48,7 @@ def probe(
 
     Raises:
         ConfigError: an option is not valid, or not with this network.
-        InputError: the checkpoint or the corpus is missing or not valid.
+        InputError: the checkpoint, the corpus or the folds are missing or not valid.
         CheckError: no file of the corpus is readable.
 
     Example:
@@ -74,22 +75,26 @@ def probe(
     speech = read_speech_corpus(path, config.layout, video=kind == TEACHER)
     if len({u.label for u in speech.utterances}) < 2:
         raise InputError(f"{path}: a probe needs utterances of two or more labels")
-    make_folds(speech.utterances, config.folds)  # fails before hours of work
+    _folds(speech, speech.utterances, config)  # fails before hours of work
     notes: list[str] = []
     model, found, probes = _extract(checkpoint, config, kind, speech, notes)
     if not found.utterances:
         raise CheckError(f"{path}: no file is readable ({speech.dropped[0].message})")
-    folds, impossible = make_folds(found.utterances, config.folds, config.seed)
+    folds, impossible = _folds(speech, found.utterances, config)
+    if config.write_folds:
+        write_folds(Path(config.write_folds), speech, found.utterances, folds)
     probed = tuple(
         classifiers.cross_validate(found.values[key], found.utterances, folds, method, name)
         for key, name, method in probes
     )
     speakers = {u.speaker for u in found.utterances}
     labels = [u.label for u in found.utterances]
+    folders = ("encoder", "folds_from", "write_folds")
+    shown = {n: Path(v).name for n, v in asdict(config).items() if n in folders and v}
     return ProbeResult(
         checkpoint=Path(checkpoint).name,
         corpus=path.name,
-        config=replace(config, encoder=config.encoder and Path(config.encoder).name),
+        config=read_config(ProbeConfig, config, shown),
         model=model,
         layout=speech.layout,
         counts={label: labels.count(label) for label in in_order(labels)},
@@ -98,6 +103,16 @@ def probe(
         dropped=tuple(speech.dropped),
         notes=(*speech.notes, *notes, *impossible, *_notes(probed, speech.layout)),
     )
+
+
+def _folds(
+    corpus: SpeechCorpus, utterances: Sequence[Utterance], config: ProbeConfig
+) -> tuple[list[Folds], list[str]]:
+    if config.folds_from:
+        names = [corpus.shown(u.path) for u in utterances]
+        given, notes = read_folds(Path(config.folds_from), names)
+        return [given], notes
+    return make_folds(utterances, config.folds, config.seed)
 
 
 def _extract(
@@ -144,8 +159,8 @@ def _notes(probed: tuple[FeatureScores, ...], layout: str) -> Iterator[str]:
         if held_out.num_unfinished:
             yield (
                 f"{each.features}, {held_out.folds}: the optimiser did not converge on "
-                f"{held_out.num_unfinished} of {len(held_out.accuracy)}; the features may separate "
-                "the classes"
+                f"{held_out.num_unfinished} of {len(held_out.scores['accuracy'])}; the features "
+                "may separate the classes"
             )
     if any(held_out.folds == RANDOM for _, held_out in all_folds):
         yield f"{RANDOM} follow the paper: test speakers also occur in training"

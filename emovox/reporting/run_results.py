@@ -20,18 +20,10 @@ import pyarrow.parquet as pq
 from emovox.dataset.store import reading
 from emovox.errors import InputError
 from emovox.files import read_text
-from emovox.scores import Curve, Interval, confusion_matrix, emotion_curves
+from emovox.scores import CLASS_SCORES, Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
 PREDICTIONS = "predictions.parquet"
-# Scores of a split in an evaluation, beside its areas -> their names on the page.
-OTHERS = {
-    "accuracy": "accuracy",
-    "uar": "UAR",
-    "macro_f1": "macro F1",
-    "calibration_error": "calibration error",
-    "calibration_error_fitted": "calibration error, fitted temperature",
-}
 
 
 @dataclass(frozen=True)
@@ -45,7 +37,7 @@ class SplitResult:
     areas: Mapping[str, Interval]  # AUC by emotion, and the means by their names
     curves: Mapping[str, Curve]  # ROC curves by emotion
     confusion: np.ndarray | None  # int64 `[E, E]`, by label of the teacher (rows) and the student
-    others: Mapping[str, float | None]  # other scores, by the names of `OTHERS`
+    others: Mapping[str, float | None]  # other scores, by the names of `CLASS_SCORES`
 
     @property
     def agreement(self) -> float:
@@ -113,7 +105,7 @@ class Results:
             [f"AUC, {name}", *(str(s.areas.get(name, "-")) for s in columns.values())]
             for name in areas
         ]
-        rows += [[OTHERS[n], *(s.others[n] for s in columns.values())] for n in OTHERS]
+        rows += [[CLASS_SCORES[n], *(s.others[n] for s in columns.values())] for n in CLASS_SCORES]
         return ["", *columns], rows
 
 
@@ -194,5 +186,5 @@ def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) ->
         confusion = confusion_matrix(labels, scores.argmax(axis=1), len(emotions))
     sizes = int(found["tracks"]), int(found["identities"])
     areas = {str(key): Interval.from_json(area) for key, area in found["auc"].items()}
-    others = {key: None if (x := found.get(key)) is None else float(x) for key in OTHERS}
+    others = {key: None if (x := found.get(key)) is None else float(x) for key in CLASS_SCORES}
     return SplitResult(str(name), *sizes, positives, areas, curves, confusion, others)

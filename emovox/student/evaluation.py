@@ -19,7 +19,7 @@ from emovox.dataset.rows import Dropped
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.packages import DataFrame, data_frame
-from emovox.scores import Interval, emotion_curves, fit_temperature, softmax
+from emovox.scores import CLASS_SCORES, Interval, emotion_curves, fit_temperature, softmax
 from emovox.student import Student, clips, load_student, student_scores
 from emovox.student.student_config import LEGACY, EvaluateConfig
 from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, log_scores, main_mean
@@ -31,13 +31,7 @@ PUBLISHED = {"heard_val": 0.71, "unheard_val": 0.69}
 PUBLISHED_DATASET = "emovoxceleb"
 COLUMNS = [*("split", "sound", "score", "emotion", "positives"), *Interval.__dataclass_fields__]
 # Scores besides AUC -> their labels in the summary.
-OTHERS = {
-    "accuracy": "accuracy",
-    "uar": "UAR",
-    "macro_f1": "macro F1",
-    "calibration_error": "calibration error",
-    "calibration_error_fitted": "  at temperature {:.2f}",
-}
+OTHERS = CLASS_SCORES | {"calibration_error_fitted": "  at temperature {:.2f}"}
 PUBLISHED_NOTE = (
     "quoted from the paper; its repository's own curves give about 0.72 heard and 0.71 unheard, so "
     "take both as +- 0.02"

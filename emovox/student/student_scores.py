@@ -96,7 +96,9 @@ def score_split(
         for name, column in columns.items()
     }
     sizes = len(labels), len(names), dict(zip(emotions, present.tolist(), strict=True))
-    others = _other_scores(labels, scores, temperature)
+    known = not np.isnan(temperature)
+    fitted = metrics.softmax(log_scores(scores) / temperature) if known else None
+    others = metrics.class_scores(labels, scores, fitted)
     return SplitScores(split, *sizes, auc, columns[main_mean(emotions)][1:], areas[1:], *others)
 
 
@@ -121,22 +123,6 @@ def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
     value, *samples = _mean(gaps)
     reliable = all(s.auc[name].reliable for s in (heard, unheard) for name in names)
     return _interval(value, np.array(samples), reliable)
-
-
-def _other_scores(
-    labels: np.ndarray, scores: np.ndarray, temperature: float
-) -> tuple[dict[str, float], np.ndarray]:
-    confusion = metrics.confusion_matrix(labels, scores.argmax(axis=1), scores.shape[1])
-    recall, f1 = metrics.recall_and_f1(confusion)
-    known = not np.isnan(temperature)
-    fitted = metrics.softmax(log_scores(scores) / (temperature if known else 1))
-    return {
-        "accuracy": float(confusion.trace() / len(labels)),
-        "uar": recall,
-        "macro_f1": f1,
-        "calibration_error": metrics.calibration_error(scores, labels),
-        "calibration_error_fitted": metrics.calibration_error(fitted, labels) if known else np.nan,
-    }, confusion
 
 
 def log_scores(scores: np.ndarray) -> np.ndarray:

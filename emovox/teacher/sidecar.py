@@ -14,7 +14,7 @@ from typing import Any
 
 from emovox.cache import cache_folder
 from emovox.config import check_options, option, read_config
-from emovox.emotions import EMOTIONS, Outputs
+from emovox.emotions import EMOTIONS, Outputs, standard_name
 from emovox.errors import ConfigError, InputError, NetworkError, first_line
 from emovox.files import read_object, sha256_file
 from emovox.packages import explained
@@ -24,12 +24,6 @@ SIDECARS = Path(__file__).parent / "sidecars"
 HUB = "hf:"
 MAX_SIDE = 1024  # pixels of a crop
 CHANNELS = {"rgb": 3, "bgr": 3, "grey": 1}
-# Usual names of the published emotions in other networks.
-SYNONYMS = {
-    **{"happy": "happiness", "joy": "happiness", "sad": "sadness", "angry": "anger"},
-    **{"disgusted": "disgust", "fearful": "fear", "scared": "fear", "afraid": "fear"},
-    **{"surprised": "surprise", "contemptuous": "contempt", "natural": "neutral"},
-}
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 CONFIG, PREPROCESSOR = "config.json", "preprocessor_config.json"
 
@@ -216,8 +210,3 @@ def _side(size: Any) -> int:
     if len(sides) != 1 or not 8 <= (side := sides.pop()) <= MAX_SIDE:
         raise ValueError(f"size is {size}, expected a square of 8 to {MAX_SIDE} pixels")
     return side
-
-
-def standard_name(label: str) -> str:
-    name = re.sub(r"[^a-z0-9]+", "_", label.lower()).strip("_")
-    return SYNONYMS.get(name, name)
