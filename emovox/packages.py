@@ -26,7 +26,6 @@ OPENCV = "opencv-python-headless"
 ALTERNATIVES = {
     OPENCV: (OPENCV, "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
 }
-# Distributions of the extra `build` that are named as their module.
 SAME_NAME = (
     *("av", "joblib", "loky", "pandas", "safetensors", "scipy", "soundfile"),
     *("torch", "torchvision"),

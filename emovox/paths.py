@@ -19,9 +19,8 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
 
-from emovox.errors import ConfigError, first_line
+from emovox.errors import ConfigError, first_line, public_url
 from emovox.packages import explained
-from emovox.urls import public_url
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")

@@ -12,10 +12,10 @@ import pytest
 import soundfile
 
 import emovox
+from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS
 from emovox.errors import InputError, TrackError
 from emovox.media.audio import audio_duration, read_audio
 from emovox.media.containers import NESTING
-from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 from emovox.media.ffmpeg import FfmpegTrack
 from emovox.media.video import VideoTrack, first_picture
 from emovox.testing import FakeTeacher, InlineEngine, write_clip

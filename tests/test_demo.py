@@ -10,6 +10,7 @@ from click.testing import CliRunner
 from emovox.cli import main
 from emovox.corpus.splits import auto_split
 from emovox.dataset import schema
+from emovox.dataset.card import tables
 from emovox.demo import demo_build_config, run_demo
 from emovox.demo.demo_corpus import (
     ACTED,
@@ -27,7 +28,6 @@ from emovox.errors import InputError
 from emovox.files import sha256_file
 from emovox.media import faces
 from emovox.teacher import find_teacher, load_teacher
-from emovox.validation.front_matter import tables
 
 CARD = Path(__file__).parents[1] / "data_cards/demo.md"
 UPDATE = (

@@ -46,7 +46,7 @@ PUBLIC = (
     *("emovox.student.student_checkpoint", "emovox.probing.corpora", "emovox.student.evaluation"),
     *("emovox.probing.probes", "emovox.probing.filenames", "emovox.student.prediction"),
     *("emovox.student.student_config", "emovox.teacher", "emovox.teacher.teacher_checkpoint"),
-    *("emovox.teacher.evaluation", "emovox.teacher.ferplus", "emovox.teacher.face_network"),
+    *("emovox.teacher.evaluation", "emovox.teacher.ferplus", "emovox.checkpoints"),
     *("emovox.teacher.teacher_config", "emovox.teacher.senet"),
 )
 # Methods without a docstring of their own: torch says what they are, and huggingface_hub.

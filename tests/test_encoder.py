@@ -23,10 +23,10 @@ from emovox.cli import main
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, MissingPackageError
 from emovox.student import student_checkpoint
+from emovox.student.clips import CENTRE, WHOLE
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.training import train_epochs
-from emovox.student.windows import CENTRE, WHOLE
 
 transformers = pytest.importorskip("transformers", reason="transformers is not installed")
 pytestmark = pytest.mark.usefixtures("one_thread")

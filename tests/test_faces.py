@@ -1,7 +1,6 @@
 import cv2
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -10,6 +9,7 @@ from emovox.demo.face import EXPRESSIONS, Looks, draw_face
 from emovox.media.faces import (
     Box,
     Follower,
+    Mtcnn,
     cut,
     dense_box,
     is_visible,
@@ -19,7 +19,6 @@ from emovox.media.faces import (
     square,
     voxceleb2_box,
 )
-from emovox.media.mtcnn import Mtcnn
 
 RNG = np.random.default_rng(0)
 
@@ -191,7 +190,7 @@ def test_follower_before_the_first_face() -> None:
 
 @pytest.fixture(scope="module")
 def mtcnn() -> Mtcnn:
-    return Mtcnn(torch.device("cpu"))
+    return Mtcnn("cpu")
 
 
 def drawn_face() -> np.ndarray:
@@ -234,7 +233,7 @@ def test_smallest_face_that_is_found(mtcnn: Mtcnn) -> None:
     frame = np.full((1080, 1920, 3), 90, np.uint8)
     frame[500:588, 900:988] = small
     assert mtcnn([frame]) == [[]]
-    ((box,),) = Mtcnn(torch.device("cpu"), 60)([frame])
+    ((box,),) = Mtcnn("cpu", 60)([frame])
     assert box.x + box.w / 2 == pytest.approx(900 + 44, abs=6)
     assert box.y + box.h / 2 == pytest.approx(500 + 33, abs=10)
     assert 40 < box.h < 75
@@ -243,8 +242,8 @@ def test_smallest_face_that_is_found(mtcnn: Mtcnn) -> None:
 def test_min_face_of_the_default_scale_gives_the_default_boxes(mtcnn: Mtcnn) -> None:
     frame = np.full((640, 640, 3), 90, np.uint8)
     frame[300:524, 300:524] = drawn_face()
-    assert Mtcnn(torch.device("cpu"), 40)([frame]) == mtcnn([frame])
-    assert Mtcnn(torch.device("cpu"), 5000)([frame]) == [[]]
+    assert Mtcnn("cpu", 40)([frame]) == mtcnn([frame])
+    assert Mtcnn("cpu", 5000)([frame]) == [[]]
 
 
 @pytest.mark.parametrize("size", [(1, 1), (39, 39), (40, 40), (30, 1920)])

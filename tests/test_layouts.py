@@ -11,12 +11,11 @@ import pytest
 
 from emovox.corpus.layouts import LAYOUTS, read_corpus
 from emovox.corpus.splits import assign
-from emovox.corpus.tracks import Corpus, FaceSource, Track
+from emovox.corpus.tracks import MEDIA_ENDINGS, Corpus, FaceSource, Track
 from emovox.corpus.voxceleb import read_boxes, read_names
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey, printable
 from emovox.labelling.plan import check_contents
-from emovox.media.endings import MEDIA_ENDINGS
 
 VOX1_META = "VoxCeleb1 ID\tVGGFace1 ID\tGender\tNationality\tSet\n" + "".join(
     f"{identity}\t{name}\tf\tIreland\tdev\n"

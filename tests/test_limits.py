@@ -30,6 +30,7 @@ from emovox.cli import main
 from emovox.corpus.track_table import read_table
 from emovox.corpus.voxceleb import read_boxes, read_names
 from emovox.dataset import schema
+from emovox.dataset.card import front_matter
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.reader import load
 from emovox.dataset.store import open_table, read_array, read_frames, read_rows
@@ -38,7 +39,6 @@ from emovox.errors import EmovoxError, InputError, TrackError
 from emovox.files import parse_json, read_text, sha256_file
 from emovox.ids import TrackKey, printable, printable_text
 from emovox.limits import MAX_DOCUMENT, MAX_NESTING
-from emovox.validation.front_matter import front_matter
 
 HOSTILE = "a\x1b[2J\x9b2J\u202e\u2028\x7f\r\n::error::x ##[error]y"
 CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u200e\u200f\u2028-\u202e\u2066-\u2069]")

@@ -16,9 +16,9 @@ import soundfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS
 from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE, audio_duration, read_audio
-from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 from emovox.media.sound_decoders import AvFile
 
 

@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from emovox.cache import cache_folder, user_name
-from emovox.corpus.listing import Entry, files_below
+from emovox.corpus.tracks import Entry, files_below
 from emovox.errors import ConfigError, NetworkError
 from emovox.paths import (
     RemotePath,
@@ -50,7 +50,7 @@ def test_only_urls_are_remote(tmp_path: Path) -> None:
 def test_local_paths_import_no_fsspec(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from emovox.paths import as_path, local_copy;"
-        "from emovox.corpus.listing import files_below;"
+        "from emovox.corpus.tracks import files_below;"
         f"list(files_below(as_path('file://{tmp_path}')).walk('', print));"
         "assert 'fsspec' not in sys.modules"
     )

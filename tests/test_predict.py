@@ -26,10 +26,10 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import read_audio
 from emovox.media.spectrogram import num_samples
 from emovox.student import load_student, student_checkpoint
+from emovox.student.clips import Windows
 from emovox.student.prediction import _spans, predict, prediction_schema
 from emovox.student.student_config import PredictConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
-from emovox.student.windows import Windows
 
 
 @pytest.fixture(scope="module")

@@ -93,13 +93,11 @@ def test_second_run_takes_seconds(clips: Path, whole: BuildResult) -> None:
 
 def test_given_face_squares_match_mtcnn(clips: Path) -> None:
     """Compare the fixed square of VoxCeleb2 clips with an independent detector."""
-    import torch
-
     from emovox.media import faces
-    from emovox.media.mtcnn import Mtcnn
+    from emovox.media.faces import Mtcnn
     from emovox.media.video import VideoTrack
 
-    detect = Mtcnn(torch.device("cpu"))
+    detect = Mtcnn("cpu")
     overlaps = []
     for path in sorted(clips.glob("mp4/*/*/*.mp4"))[:5]:
         frame = next(iter(VideoTrack(path, 0.24)))

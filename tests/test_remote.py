@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
-import emovox.labelling.locks as locks
+import emovox.labelling.state as locks
 from emovox.cli import main
 from emovox.dataset import schema
 from emovox.errors import EmovoxError, InputError, NetworkError

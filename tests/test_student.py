@@ -18,8 +18,8 @@ from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
 from emovox.probing.features import kind_of_model
 from emovox.student import find_student, inference, student_checkpoint
+from emovox.student.clips import CENTRE, WHOLE, Windows
 from emovox.student.vggvox import StudentConfig, VGGVox
-from emovox.student.windows import CENTRE, WHOLE, Windows
 from emovox.teacher import find_teacher
 from emovox.teacher import teacher_checkpoint as teacher_checkpoints
 from emovox.teacher.compact import CompactConfig, CompactNet

@@ -27,13 +27,12 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.scores import fit_temperature, softmax
 from emovox.student import load_student, student_checkpoint
-from emovox.student.clips import read_utterance
+from emovox.student.clips import CENTRE, WHOLE, Windows, read_utterance
 from emovox.student.evaluation import Evaluation, evaluate, write_figures
 from emovox.student.student_config import EvaluateConfig
 from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER, score_split
 from emovox.student.training import train_student
 from emovox.student.vggvox import StudentConfig, VGGVox
-from emovox.student.windows import CENTRE, WHOLE, Windows
 from emovox.teacher import EMBEDDED
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -138,8 +138,8 @@ def test_report_has_the_sound_and_the_faces_of_every_track(
 
 
 def test_prediction_counts_from_the_first_picture(dataset: Dataset, root: Path) -> None:
+    from emovox.student.clips import Windows
     from emovox.student.prediction import _student_logits
-    from emovox.student.windows import Windows
 
     heard: list[np.ndarray] = []
 

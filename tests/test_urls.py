@@ -13,10 +13,16 @@ from emovox import release
 from emovox.cli import main
 from emovox.dataset.rows import Dropped
 from emovox.downloads.transfer import Patience, fetch
-from emovox.errors import EmovoxError, NetworkError, TrackError
+from emovox.errors import (
+    EmovoxError,
+    NetworkError,
+    TrackError,
+    find_secrets,
+    public_url,
+    without_secrets,
+)
 from emovox.paths import as_path
 from emovox.testing import write_clip
-from emovox.urls import find_secrets, public_url, without_secrets
 
 SECRET = "PASSpass"
 TEXTS = {

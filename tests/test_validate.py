@@ -30,10 +30,10 @@ from validation_fixtures import (
 
 from emovox.cli import main
 from emovox.dataset import schema
+from emovox.dataset.card import front_matter, tables
 from emovox.dataset.json_schemas import DOCUMENTS, describe_documents, faults
 from emovox.errors import InputError
 from emovox.validation.findings import MAX_EXAMPLES
-from emovox.validation.front_matter import front_matter, tables
 from emovox.validation.outcomes import (
     FAILED,
     FORMATS,

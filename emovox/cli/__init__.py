@@ -13,9 +13,8 @@ import click
 from emovox import __version__
 from emovox.cli import dataset_commands, labelling_commands, training_commands
 from emovox.cli.options import echo
-from emovox.errors import EmovoxError, first_line, lacks_memory
+from emovox.errors import EmovoxError, first_line, lacks_memory, without_secrets
 from emovox.packages import missing_package
-from emovox.urls import without_secrets
 
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 UNREADABLE = 2

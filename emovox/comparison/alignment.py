@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emovox.dataset import schema
-from emovox.dataset.documents import listed_hash
+from emovox.dataset.json_schemas import listed_hash
 from emovox.dataset.reader import load
 from emovox.dataset.store import open_table, reading
 from emovox.errors import InputError

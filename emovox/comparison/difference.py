@@ -35,7 +35,7 @@ from emovox.comparison.changes import (
     list_changes,
 )
 from emovox.dataset import schema
-from emovox.dataset.documents import changed_files, read_manifest
+from emovox.dataset.json_schemas import changed_files, read_manifest
 from emovox.dataset.names import parse_version
 from emovox.errors import CheckError, InputError
 from emovox.scores import confusion_matrix

@@ -14,8 +14,7 @@ from functools import partial
 from hashlib import blake2b
 from pathlib import Path
 
-from emovox.corpus.listing import Entry, ending_of, is_video
-from emovox.corpus.tracks import Corpus, FaceSource, Track
+from emovox.corpus.tracks import Corpus, Entry, FaceSource, Track, ending_of, is_video
 from emovox.corpus.voxceleb import IDENTITY, LISTS, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey

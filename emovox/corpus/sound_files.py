@@ -12,11 +12,10 @@ from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, overload
 
 from emovox.corpus.layouts import folder_key
-from emovox.corpus.listing import Files, ending_of, safely
+from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS, Files, ending_of, safely
 from emovox.corpus.voxceleb import META, lists_folder, read_names
 from emovox.errors import InputError
 from emovox.ids import TrackKey, is_below, is_name, parse_track_id
-from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 
 if TYPE_CHECKING:
     import numpy as np

@@ -12,9 +12,8 @@ from pathlib import Path
 from emovox.corpus.tracks import Corpus, Track
 from emovox.corpus.voxceleb import OfficialSplit, lists_folder, read_official_split
 from emovox.dataset.names import SPLITS
-from emovox.errors import CheckError, InputError, TrackError
+from emovox.errors import CheckError, InputError, TrackError, public_url
 from emovox.ids import TrackKey, parse_track_id
-from emovox.urls import public_url
 
 UNHEARD_FRACTION = 0.2  # of identities
 HEARD_FRACTION = 0.04  # of the other identities' videos

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -14,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from emovox.dataset import card_text, schema
-from emovox.dataset.documents import outputs_of, read_document, read_manifest, tables_of
+from emovox.dataset.json_schemas import outputs_of, read_document, read_manifest, tables_of
 from emovox.dataset.store import DAMAGED, matrix_of, open_table, read_rows, reading
 from emovox.emotions import Outputs
 from emovox.errors import CheckError, InputError, first_line
 from emovox.files import read_text
+from emovox.limits import MAX_FRONT_MATTER, MAX_NESTING
 
 # Hugging Face's size categories, and the numbers of rows between them.
 SIZES = (
@@ -122,3 +124,53 @@ def check_card(root: str | os.PathLike[str]) -> None:
                 f"{path}: line {number} differs from the data: is {line!r}, expected {right!r}; "
                 f"`emovox card {root}` prints the expected card"
             )
+
+
+FRONT_MATTER = re.compile(r"\A---\n(.*?\n)---\n", re.DOTALL)
+
+
+def front_matter(text: str) -> Any:
+    """Return the content of the YAML block at the start of a card; ValueError if it is not YAML."""
+    import yaml
+
+    match = FRONT_MATTER.match(text)
+    if match is None:
+        raise ValueError("front matter between lines of --- is missing")
+    if len(match[1]) > MAX_FRONT_MATTER:
+        raise ValueError(f"front matter has more than {MAX_FRONT_MATTER:,} characters")
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # some builds lack the faster one
+    depth = 0
+    try:
+        for event in yaml.parse(match[1], loader):
+            if isinstance(event, yaml.AliasEvent):  # a few of them can stand for gigabytes
+                raise ValueError("front matter has an alias; write its content instead")
+            depth += isinstance(event, yaml.CollectionStartEvent)
+            depth -= isinstance(event, yaml.CollectionEndEvent)
+            if depth > MAX_NESTING:
+                raise ValueError("front matter is nested too deeply")
+        return yaml.load(match[1], loader)
+    except (yaml.YAMLError, LookupError, AttributeError, ArithmeticError) as error:
+        raise ValueError(f"front matter is not YAML: {' '.join(str(error).split())}") from error
+
+
+def headings(text: str) -> list[str]:
+    """Return the text of every heading, in lower case."""
+    body = FRONT_MATTER.sub("", text)
+    return [line.lstrip("#").strip().lower() for line in body.splitlines() if line.startswith("#")]
+
+
+def tables(text: str) -> list[list[dict[str, str]]]:
+    """Return every table as a list of rows; a row maps column names to cells."""
+    found: list[list[dict[str, str]]] = []
+    header: list[str] = []
+    for line in text.splitlines():
+        if not line.startswith("|"):
+            header = []
+            continue
+        cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
+        if not header:
+            header = cells
+            found.append([])
+        elif not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
+            found[-1].append(dict(zip(header, cells, strict=False)))
+    return found

@@ -13,7 +13,7 @@ from typing import Any
 import pyarrow as pa
 
 from emovox.dataset import schema
-from emovox.dataset.documents import outputs_of, tables_of
+from emovox.dataset.json_schemas import outputs_of, tables_of
 
 Node = dict[str, Any]
 

@@ -1,12 +1,17 @@
 """JSON Schema of manifest, provenance, card and validation report; `emovox schema` prints it."""
 
+import os
+from collections.abc import Mapping
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 from jsonschema import Draft202012Validator, validators
 
 from emovox.dataset import schema
-from emovox.emotions import MAX_EMOTIONS, NAME
+from emovox.emotions import MAX_EMOTIONS, NAME, Outputs
+from emovox.errors import ConfigError, InputError, first_line
+from emovox.files import LFS_HINT, is_lfs_pointer, read_object, sha256_file
 from emovox.ids import CONTROL, printable
 from emovox.limits import MAX_COUNT
 
@@ -182,3 +187,96 @@ def _short(error: Any) -> str:
     if error.validator == "pattern" and error.validator_value == PATH["pattern"]:
         message = f"{printable(error.instance)!r} is not a path below the dataset"
     return message if len(message) <= 200 else f"{message[:100]} ... {message[-97:]}"
+
+
+LEADS_OUTSIDE = "links to a file outside the dataset; replace the link by the file"
+
+
+def read_document(root: str | os.PathLike[str], name: str) -> dict[str, Any]:
+    """Return a JSON document of a dataset; InputError if missing, damaged or not fetched by LFS."""
+    path = Path(root) / name
+    if not Path(root).is_dir():
+        raise InputError(f"{root}: folder not found; pass the folder of a dataset")
+    if not path.exists():
+        raise InputError(f"{root}: not a dataset: {name} is missing")
+    if leads_outside(Path(root), name):
+        raise InputError(f"{path}: {LEADS_OUTSIDE}")
+    for file in (path, *Path(root).glob("[!.]*/*.parquet")):
+        if is_lfs_pointer(file):
+            raise InputError(f"{file}: {LFS_HINT}")
+    return read_object(path)
+
+
+def leads_outside(root: Path, name: str) -> bool:
+    """Return True if a file of a dataset is a link to one outside, except in the Hub's cache."""
+    folder, file = (Path(os.path.realpath(path)) for path in (root, root / name))
+    if file.is_relative_to(folder):
+        return False
+    # The Hub's cache has the files of all snapshots in a folder `blobs` beside them.
+    return folder.parent.name != "snapshots" or file.parent != folder.parent.parent / "blobs"
+
+
+def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return a manifest whose version and name are checked, not the rest; else raise InputError."""
+    manifest, path = read_document(root, schema.MANIFEST), Path(root) / schema.MANIFEST
+    for key in ("schema_version", "name", "version"):
+        if key not in manifest:
+            raise InputError(f"{path}: not the manifest of a dataset ({key} is missing)")
+    if (version := manifest["schema_version"]) != schema.SCHEMA_VERSION:
+        expected, shown = schema.SCHEMA_VERSION, printable(str(version))
+        raise InputError(f"{path}: contract version {shown}; this emovox reads {expected}")
+    return manifest
+
+
+def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
+    """Return the manifest of a dataset; InputError if missing, wrong or of another version."""
+    from emovox.dataset.json_schemas import faults  # slow to import
+
+    manifest = read_header(root)
+    path = Path(root) / schema.MANIFEST
+    try:
+        outputs_of(manifest)
+    except (TypeError, ConfigError) as error:
+        raise InputError(f"{path}: emotions or values: {first_line(error)}") from error
+    except KeyError:
+        pass  # a fault of the schema
+    if found := faults("manifest", manifest):
+        raise InputError(f"{path}: not the manifest of a dataset ({found[0]})")
+    folders = (path.parent.glob(f"{folder}/*") for folder in (*schema.TABLES, "hdf5"))
+    tables = (f"{table.parent.name}/{table.name}" for found in folders for table in found)
+    for name in (*(file["path"] for file in manifest["files"]), *tables):
+        if leads_outside(path.parent, name):
+            raise InputError(f"{path.parent / name}: {LEADS_OUTSIDE}")
+    return manifest
+
+
+def listed_hash(manifest: Mapping[str, Any], path: str) -> str | None:
+    """Return the content hash that a manifest lists for a file; None if it lists none."""
+    hashes = (f.get("content_sha256") for f in manifest["files"] if f["path"] == path)
+    return next(hashes, None)
+
+
+def changed_files(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[str]:
+    """Return the files whose size or SHA-256 differs from the manifest, or that are missing."""
+    changed = []
+    for entry in manifest["files"]:
+        path = Path(root) / entry["path"]
+        try:
+            same = path.stat().st_size == entry.get("bytes")
+            same = same and sha256_file(path) == entry.get("sha256")
+        except OSError:
+            same = False
+        if not same:
+            changed.append(entry["path"])
+    return changed
+
+
+def tables_of(manifest: Mapping[str, Any]) -> list[str]:
+    """Return the tables, apart from `dropped`, that a manifest lists."""
+    folders = {file["path"].split("/")[0] for file in manifest["files"]}
+    return [table for table in schema.TABLES if table in folders]
+
+
+def outputs_of(manifest: Mapping[str, Any]) -> Outputs:
+    """Return the outputs that a manifest declares; KeyError, TypeError or ConfigError if wrong."""
+    return Outputs.of(manifest["emotions"], manifest["values"])

@@ -6,8 +6,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from emovox.config import check_options, option
-from emovox.errors import ConfigError, InputError
-from emovox.urls import public_url
+from emovox.errors import ConfigError, InputError, public_url
 
 
 @dataclass(frozen=True)

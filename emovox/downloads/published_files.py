@@ -18,7 +18,7 @@ from emovox.cache import cache_folder
 from emovox.config import read_config
 from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedFile, find_files
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
-from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
+from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError, public_url
 from emovox.files import (
     exclusive,
     kind_of_file,
@@ -29,7 +29,6 @@ from emovox.files import (
 )
 from emovox.matfile import mat_version, open_mat
 from emovox.packages import DataFrame, data_frame
-from emovox.urls import public_url
 
 # Forms of files, and words for them.
 FORMS = {

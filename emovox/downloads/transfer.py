@@ -21,10 +21,9 @@ from tqdm import tqdm
 from urllib3.exceptions import InvalidHeader
 from urllib3.util import Retry
 
-from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line
+from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line, public_url
 from emovox.files import write_text
 from emovox.limits import MAX_DOWNLOAD
-from emovox.urls import public_url
 
 CHUNK = 1 << 16
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt

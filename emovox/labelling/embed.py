@@ -17,7 +17,7 @@ from emovox.config import read_config
 from emovox.corpus.sound_files import AudioTree, Sound
 from emovox.dataset import schema
 from emovox.dataset.card import count
-from emovox.dataset.documents import changed_files, outputs_of, read_document, read_manifest
+from emovox.dataset.json_schemas import changed_files, outputs_of, read_document, read_manifest
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import FileEntry, create_table, embedding_array, read_rows
 from emovox.dataset.writer import write_documents, write_manifest

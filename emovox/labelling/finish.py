@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk
 from emovox.dataset.writer import DatasetInfo, dataset_files, replace_dataset, write_chunks
-from emovox.errors import CheckError
+from emovox.errors import CheckError, public_url
 from emovox.ids import printable
 from emovox.labelling.plan import BuildPlan
 from emovox.labelling.shard_report import ShardReport, marker_file, rows_file
@@ -27,7 +27,6 @@ from emovox.packages import software
 from emovox.paths import OUR_OWN, RemotePath, is_remote, local_copy, map_ahead
 from emovox.registry import read_temperature
 from emovox.teacher import ACCURACY
-from emovox.urls import public_url
 
 UNFINISHED = ".unfinished"  # folder in `out` for a dataset that is being written
 LIBRARIES = ("torch", "av", "numpy", "opencv-python-headless", "pyarrow", "facenet-pytorch")

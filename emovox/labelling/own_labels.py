@@ -21,12 +21,11 @@ from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.dataset.store import embedding_array
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import Outputs, in_order
-from emovox.errors import CheckError, InputError, TrackError, first_line
+from emovox.errors import CheckError, InputError, TrackError, first_line, without_secrets
 from emovox.files import check_vacant, new_folder
 from emovox.ids import TrackKey, parse_track_id, printable
 from emovox.media.grid import num_points
 from emovox.packages import software
-from emovox.urls import without_secrets
 
 CHUNK_TRACKS = 4096
 LABEL_LOGIT = 6.0  # of the labelled emotion; the others get 0

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from emovox.corpus.layouts import read_corpus
-from emovox.corpus.listing import Files
 from emovox.corpus.splits import assign, fraction
-from emovox.corpus.tracks import Corpus, FaceSource, Track
+from emovox.corpus.tracks import Corpus, FaceSource, Files, Track
 from emovox.dataset.rows import count_reasons
 from emovox.dataset.schema import SCHEMA_VERSION
 from emovox.devices import Runtime

@@ -132,7 +132,7 @@ def load_detector(device: str, min_face: int | None = None) -> Detector:
     """Return MTCNN on the device; it is loaded once per process."""
     import torch
 
-    from emovox.media.mtcnn import Mtcnn
+    from emovox.media.faces import Mtcnn
 
     torch.set_num_threads(1)
-    return Mtcnn(torch.device(device), min_face)
+    return Mtcnn(device, min_face)

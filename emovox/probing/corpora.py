@@ -6,11 +6,10 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
 from emovox.corpus.track_table import read_table
-from emovox.corpus.tracks import Corpus
+from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS, Corpus
 from emovox.emotions import closest_emotion
 from emovox.errors import ConfigError, InputError
 from emovox.ids import printable
-from emovox.media.endings import AUDIO_ENDINGS, MEDIA_ENDINGS
 from emovox.probing.filenames import LAYOUTS, PARSERS, TABLE, Name
 
 VARIANTS = ("ravdess-song",)  # layouts that share the file names of another; never detected

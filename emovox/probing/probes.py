@@ -23,9 +23,9 @@ from emovox.probing.folds import RANDOM, Folds, make_folds, read_folds, write_fo
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student
+from emovox.student.clips import CENTRE, WHOLE
 from emovox.student.encoder import Encoder, HeadConfig
 from emovox.student.student_config import LEGACY
-from emovox.student.windows import CENTRE, WHOLE
 from emovox.teacher import find_teacher
 
 BASELINE = "openSMILE eGeMAPSv02"

@@ -13,7 +13,7 @@ from typing import Any
 
 from emovox.dataset import card, card_text, schema
 from emovox.dataset.croissant_metadata import files_and_columns
-from emovox.dataset.documents import read_document, read_manifest
+from emovox.dataset.json_schemas import read_document, read_manifest
 from emovox.dataset.names import parse_version
 from emovox.dataset.takedown import format_list, own_list, read_list
 from emovox.dataset.writer import list_documents, write_documents, write_manifest

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema, takedown
-from emovox.dataset.documents import outputs_of
+from emovox.dataset.json_schemas import outputs_of
 from emovox.dataset.store import FileEntry, create_table, read_pieces, write_hdf5
 from emovox.files import copy_file
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emovox.dataset import schema
-from emovox.dataset.documents import read_document
+from emovox.dataset.json_schemas import read_document
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import read_rows, reading
 from emovox.dataset.takedown import listed_in

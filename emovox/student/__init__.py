@@ -12,7 +12,7 @@ from emovox.registry import Registry
 if TYPE_CHECKING:
     import numpy as np
 
-    from emovox.student.windows import Windows
+    from emovox.student.clips import Windows
 
 RELEASED = {"emovoxceleb": ("emovoxceleb-student.mat",)}
 STUDENTS = Registry("student", RELEASED)

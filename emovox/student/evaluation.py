@@ -21,9 +21,9 @@ from emovox.files import replace_file, write_text
 from emovox.packages import DataFrame, data_frame
 from emovox.scores import CLASS_SCORES, Interval, emotion_curves, fit_temperature, softmax
 from emovox.student import Student, clips, load_student, student_scores
+from emovox.student.clips import CENTRE, choose_part
 from emovox.student.student_config import LEGACY, EvaluateConfig
 from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, log_scores, main_mean
-from emovox.student.windows import CENTRE, choose_part
 
 VALIDATION = ("heard_val", "unheard_val")
 # Mean AUC of the paper (section 5.2, Figure 5), by split.

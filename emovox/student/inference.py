@@ -8,13 +8,13 @@ import torch
 from torch import Tensor
 
 from emovox.checkpoints import prepare
-from emovox.dataset.targets import pool_rows
+from emovox.dataset.rows import pool_rows
 from emovox.errors import InputError
 from emovox.media import spectrogram
+from emovox.student.clips import CENTRE, WHOLE, Windows
 from emovox.student.encoder import Encoder, EncoderHead
 from emovox.student.student_checkpoint import SpeechNet
 from emovox.student.vggvox import FRAME_STEP, FULL_FRAMES
-from emovox.student.windows import CENTRE, WHOLE, Windows
 
 Samples = np.ndarray | list[np.ndarray]
 Part = Windows | str | None

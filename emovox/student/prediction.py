@@ -28,9 +28,8 @@ from emovox.packages import DataFrame, data_frame
 from emovox.registry import read_temperature
 from emovox.scores import softmax
 from emovox.student import Student, load_student
-from emovox.student.clips import CHUNK
+from emovox.student.clips import CHUNK, SILENT_PEAK, Windows, choose_part
 from emovox.student.student_config import NONE, PredictConfig
-from emovox.student.windows import SILENT_PEAK, Windows, choose_part
 from emovox.teacher import find_teacher
 
 SUFFIXES = (".csv", ".json", ".parquet")

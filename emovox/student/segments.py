@@ -25,10 +25,9 @@ from emovox.dataset.rows import Dropped
 from emovox.dataset.schema import SPLITS
 from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
-from emovox.student.clips import Clip, find_clips, unusable
+from emovox.student.clips import Clip, Windows, find_clips, unusable
 from emovox.student.sound_cache import FULL_SCALE, SoundCache, pack_clips
 from emovox.student.student_config import StudentTrainConfig
-from emovox.student.windows import Windows
 
 Item = TypeVar("Item")
 

@@ -9,10 +9,10 @@ from emovox import checkpoints
 from emovox.checkpoints import UNFIT, Architectures, fit, read_training, save
 from emovox.dagnn import Layer, read_dagnn, to_state_dict
 from emovox.errors import ConfigError, InputError
+from emovox.student.clips import Windows
 from emovox.student.encoder import EncoderHead, HeadConfig
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.vggvox import StudentConfig, VGGVox
-from emovox.student.windows import Windows
 
 __all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
 

@@ -16,7 +16,7 @@ from emovox.teacher import sidecar
 if TYPE_CHECKING:
     import numpy as np
 
-    from emovox.teacher.face_network import FaceNetwork
+    from emovox.checkpoints import FaceNetwork
 
 DEFAULT_TEACHER = "compact"
 EMBEDDED = {"compact": Path(__file__).parent / "weights" / "compact.safetensors"}

@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emovox.checkpoints import FaceNetwork, to_grey
 from emovox.emotions import Outputs
-from emovox.teacher.face_network import FaceNetwork, to_grey
 
 MIN_DEVIATION = 1.0  # grey levels; avoids division by 0 for a face of one colour
 

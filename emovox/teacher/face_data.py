@@ -21,13 +21,13 @@ import numpy as np
 import pandas as pd
 from joblib import Parallel, delayed
 
+from emovox.checkpoints import GREY_WEIGHTS
 from emovox.corpus.splits import fraction
 from emovox.corpus.track_table import read_table
 from emovox.emotions import EMOTIONS, Outputs, standard_name
 from emovox.errors import ConfigError, InputError, check_choice
 from emovox.media.faces import Box, cut, resize, square
 from emovox.teacher import ferplus
-from emovox.teacher.face_network import GREY_WEIGHTS
 from emovox.teacher.ferplus import FaceFiles, Faces
 from emovox.teacher.teacher_config import PARTS
 

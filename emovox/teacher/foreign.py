@@ -8,9 +8,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
+from emovox.checkpoints import FaceNetwork, to_grey
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.packages import explained
-from emovox.teacher.face_network import FaceNetwork, to_grey
 from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Description, ForeignWeights, Sidecar
 from emovox.teacher.teacher_checkpoint import LOAD_ERRORS
 

@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from emovox.cache import set_compile_cache
-from emovox.checkpoints import prepare
+from emovox.checkpoints import FaceNetwork, prepare
 from emovox.errors import EmovoxError, first_line
-from emovox.teacher.face_network import FaceNetwork
 
 # Crops per batch. The last batch is padded, so that a row never depends on its neighbours.
 BATCH = 64

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from emovox.checkpoints import FaceNetwork, to_grey
 from emovox.emotions import Outputs
-from emovox.teacher.face_network import FaceNetwork, to_grey
 
 MEAN_RGB = (131.0912, 103.8827, 91.4953)  # grey levels; mean of VGGFace2
 DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5

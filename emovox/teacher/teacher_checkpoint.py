@@ -8,14 +8,13 @@ import torch
 from torch import Tensor
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, fit, load_weights, read_training, save
+from emovox.checkpoints import Architectures, FaceNetwork, fit, load_weights, read_training, save
 from emovox.dagnn import read_dagnn, to_state_dict
 from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file
 from emovox.registry import Weights
 from emovox.runs import DAMAGED
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.senet import Senet, SenetConfig
 
 __all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]

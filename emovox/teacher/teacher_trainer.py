@@ -12,13 +12,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import runs
-from emovox.checkpoints import fold_batch_norm
+from emovox.checkpoints import FaceNetwork, fold_batch_norm
 from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.ferplus import Faces
 from emovox.teacher.senet import Senet, SenetConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig

@@ -19,20 +19,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
-from emovox.dataset.documents import LEADS_OUTSIDE, leads_outside, outputs_of, read_header
-from emovox.dataset.json_schemas import faults
+from emovox.dataset.card import front_matter
+from emovox.dataset.json_schemas import (
+    LEADS_OUTSIDE,
+    faults,
+    leads_outside,
+    outputs_of,
+    read_header,
+)
 from emovox.dataset.store import ContentHash, open_table, read_hdf5_frames, read_pieces, reading
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.files import open_hdf5, parse_json, read_text, sha256_file
 from emovox.validation.findings import (
     MAX_EXAMPLES,
+    SUMMARIES,
     Breach,
     Example,
     NotApplicableError,
+    RowTest,
     UnavailableError,
+    count_failures,
+    terms,
 )
-from emovox.validation.front_matter import front_matter
-from emovox.validation.sql_terms import SUMMARIES, RowTest, count_failures, terms
 
 Result = TypeVar("Result")
 

@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 import torch
 
-from emovox.media.faces import voxceleb2_box
-from emovox.media.mtcnn import Mtcnn
+from emovox.media.faces import Mtcnn, voxceleb2_box
 from emovox.media.video import VideoTrack
 
 HEIGHTS = (24, 32, 40, 50, 60, 72, 84, 100)
@@ -61,7 +60,7 @@ def main() -> None:
     print(" " * 10 + "".join(f"{height:>8}" for height in HEIGHTS))
     first = 0.0
     for option in OPTIONS:
-        detector, counts = Mtcnn(torch.device("cpu"), option), []
+        detector, counts = Mtcnn("cpu", option), []
         for height in HEIGHTS:
             pasted = [paste(crop, height, empty) for crop in crops]
             found = (detector([picture])[0] for picture, _ in pasted)

@@ -21,9 +21,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emovox.checkpoints import FaceNetwork
 from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.teacher import EMBEDDED, teacher_checkpoint
-from emovox.teacher.face_network import FaceNetwork
 from emovox.teacher.inference import TorchTeacher
 from emovox.teacher.senet import Senet
 

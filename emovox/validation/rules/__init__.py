@@ -11,10 +11,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from emovox.validation.findings import Breach, Example
+from emovox.validation.findings import Breach, Example, RowTest
 from emovox.validation.inspection import Inspection
 from emovox.validation.rules import accounting, contents, governance, structure
-from emovox.validation.sql_terms import RowTest
 
 ERROR, WARNING = "error", "warning"
 FUNCTIONS: dict[str, Any] = {}  # by name; the other rules are in SQL

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from emovox.dataset import schema
+from emovox.dataset.card import tables
 from emovox.validation.findings import Example, UnavailableError
-from emovox.validation.front_matter import tables
 from emovox.validation.inspection import Inspection
 
 COUNTED = ("tracks", "frames", "identities")

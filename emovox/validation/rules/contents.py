@@ -8,7 +8,7 @@ from typing import Any
 from emovox.corpus.splits import official_split
 from emovox.corpus.voxceleb import SETS_LIST, read_official_split
 from emovox.dataset import schema
-from emovox.dataset.documents import listed_hash
+from emovox.dataset.json_schemas import listed_hash
 from emovox.dataset.store import read_array
 from emovox.ids import TrackKey
 from emovox.validation.findings import Breach, Example, NotApplicableError, UnavailableError

@@ -9,12 +9,11 @@ from typing import Any
 
 from emovox.corpus.voxceleb import read_names
 from emovox.dataset import schema
+from emovox.dataset.card import headings
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, listed_in, read_list
-from emovox.errors import InputError
-from emovox.urls import find_secrets
+from emovox.errors import InputError, find_secrets
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
-from emovox.validation.front_matter import headings
 from emovox.validation.inspection import Inspection
 
 # A slash that begins a path: not in a word, a URL or a tag, and not an array of an HDF5 file.

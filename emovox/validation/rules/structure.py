@@ -8,14 +8,13 @@ from typing import Any
 import pyarrow as pa
 
 from emovox.dataset import schema
+from emovox.dataset.card import front_matter
 from emovox.dataset.croissant_metadata import differences
-from emovox.dataset.documents import LEADS_OUTSIDE
-from emovox.dataset.json_schemas import faults
+from emovox.dataset.json_schemas import LEADS_OUTSIDE, faults
 from emovox.dataset.store import matrices_of
 from emovox.emotions import Outputs
 from emovox.files import parse_json
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
-from emovox.validation.front_matter import front_matter
 from emovox.validation.inspection import Inspection, OtherColumnsError
 
 DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.CHECKSUMS, schema.DROPPED_FILE)
