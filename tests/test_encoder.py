@@ -348,7 +348,7 @@ def test_probe_beside_the_baseline(
     options = ["--encoder", f"hf:{folders['Whisper']}", "--folds", "2", "--jobs", "1"]
     shown = CliRunner().invoke(main, ["probe", str(path), str(table), *options, "--device", "cpu"])
     assert shown.exit_code == 0, shown.output
-    assert "best logits" in shown.output
+    assert "run logits" in shown.output
     assert "random-whisper embedding" in shown.output
     options = [*options, "--format", "json"]
     found = CliRunner().invoke(main, ["probe", str(path), str(table), *options])

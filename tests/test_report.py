@@ -44,12 +44,12 @@ from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.probing.classifiers import FeatureScores, FoldScores
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import ProbeResult
-from emovox.reporting.aggregates import QUANTILES, Report, aggregate
+from emovox.reporting.aggregates import QUANTILES, aggregate
 from emovox.reporting.page import render
 from emovox.reporting.page import report as make_report
 from emovox.reporting.page_charts import cell, emotions_figure, roc_figure
 from emovox.reporting.report_config import MAX_TRACKS
-from emovox.reporting.run_results import SplitResult, read_results
+from emovox.reporting.run_results import Report, SplitResult, read_results
 from emovox.reporting.track_sample import LEVELS, choose, pack, peaks_of, water_level
 from emovox.scores import CURVE_POINTS, Interval, roc_curve
 from emovox.teacher.evaluation import TeacherEvaluation, score

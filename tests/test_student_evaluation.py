@@ -153,9 +153,9 @@ def columns_of(line: str) -> list[int]:
     ]
 
 
-def test_summary_is_a_table(evaluation: Evaluation) -> None:
+def test_summary_is_a_table(evaluation: Evaluation, trained: Path) -> None:
     lines = evaluation.summary().splitlines()
-    assert lines[0] == "best on tones 1.0.0: ROC AUC"
+    assert lines[0] == f"{trained.parent.name} on tones 1.0.0: ROC AUC"
     rows = {line[:26].strip(): line for line in lines[2:]}
     ends = {tuple(columns_of(rows[name])[-5:]) for name in HEARD}
     assert len(ends) == 1, "columns are aligned"
@@ -166,7 +166,7 @@ def test_summary_is_a_table(evaluation: Evaluation) -> None:
     assert "no track of" not in "\n".join(lines) and "published" not in "\n".join(lines)
 
 
-def test_scores_as_a_table(evaluation: Evaluation) -> None:
+def test_scores_as_a_table(evaluation: Evaluation, trained: Path) -> None:
     table = evaluation.to_pandas()
     assert len(table) == 2 * 2 * (len(EMOTIONS) + 2 + 5)
     windows = table[(table["sound"] == evaluation.sound) & (table["score"] == "auc")]
@@ -180,7 +180,7 @@ def test_scores_as_a_table(evaluation: Evaluation) -> None:
         (table["sound"] == CENTRE) & (table["split"] == "heard_val") & (table["score"] == "uar")
     ]["value"]
     assert uar == evaluation.centre_bucket["heard_val"].others["uar"]
-    assert repr(evaluation).startswith("<Evaluation of best on tones 1.0.0: ")
+    assert repr(evaluation).startswith(f"<Evaluation of {trained.parent.name} on tones 1.0.0: ")
 
 
 def test_centre_bucket_is_scored_beside_the_windows(

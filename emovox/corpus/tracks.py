@@ -45,6 +45,7 @@ class Files:
         self.root = root
 
     def is_dir(self, name: str) -> bool:
+        """Return True if a name is that of a folder."""
         return (self.root / name).is_dir()
 
     def state(self, name: str) -> FileState | None:
@@ -117,6 +118,7 @@ class RemoteFiles(Files):
     """Files below a URL, all from one recursive listing."""
 
     def is_dir(self, name: str) -> bool:
+        """Return True if a name is that of a folder."""
         return name in self._folders
 
     def state(self, name: str) -> FileState | None:

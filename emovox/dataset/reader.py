@@ -20,9 +20,9 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import listed_hash, outputs_of, read_manifest
 from emovox.dataset.mmap_cache import Arrays, hash_names, open_arrays
 from emovox.dataset.names import POOLS, TIMINGS
-from emovox.dataset.rows import grid_rows, legacy_rows, pool_rows
 from emovox.dataset.store import ContentHash, read_frames, read_rows, reading
 from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
+from emovox.dataset.targets import grid_rows, legacy_rows, pool_rows
 from emovox.errors import ConfigError, InputError, check_choice
 from emovox.packages import explained
 

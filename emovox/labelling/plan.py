@@ -132,10 +132,9 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         config.embeddings,
     )
     # No core is idle at the end; one track each costs a fifth more time than four.
-    num_tracks = len(corpus.tracks)
-    default = 1 if num_tracks < 64 else 4 if num_tracks < 1024 else 16
-    shard_tracks = config.shard_tracks or default
-    shards = list(plan_shards(corpus.files, corpus.tracks, settings, shard_tracks))
+    count = len(corpus.tracks)
+    size = config.shard_tracks or (1 if count < 64 else 4 if count < 1024 else 16)
+    shards = list(plan_shards(corpus.files, corpus.tracks, settings, size))
     return BuildPlan(config, corpus, assigned, teacher.path, runtime, settings, shards)
 
 

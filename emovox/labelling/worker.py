@@ -20,7 +20,7 @@ from emovox.labelling.plan import ShardJob, ShardSettings
 from emovox.labelling.shard import build_shard
 from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.teacher_client import Feed, InlineFeed, RemoteFeed, TeacherLostError
-from emovox.media.faces import Detector
+from emovox.media.faces import Detector, Mtcnn
 from emovox.teacher import load_teacher
 
 DRIVER_POLL = 1.0  # seconds between checks that the driver is alive
@@ -131,8 +131,6 @@ _remote_feed = lru_cache(maxsize=1)(RemoteFeed)
 def load_detector(device: str, min_face: int | None = None) -> Detector:
     """Return MTCNN on the device; it is loaded once per process."""
     import torch
-
-    from emovox.media.faces import Mtcnn
 
     torch.set_num_threads(1)
     return Mtcnn(device, min_face)

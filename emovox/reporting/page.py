@@ -18,9 +18,10 @@ from emovox.config import read_config
 from emovox.dataset import card_text, schema
 from emovox.files import write_text
 from emovox.reporting import page_charts
-from emovox.reporting.aggregates import Aggregates, Report, collect
+from emovox.reporting.aggregates import Aggregates
 from emovox.reporting.paper_figures import probe_rows, splits_table, write_figures
 from emovox.reporting.report_config import ReportConfig
+from emovox.reporting.run_results import Report, collect
 from emovox.reporting.track_sample import LEVELS, RULE, pack
 
 # The page fetches nothing, and runs no script but its own.

@@ -17,9 +17,9 @@ import numpy as np
 from emovox import charts
 from emovox.charts import colours_of, line_style
 from emovox.files import write_text
-from emovox.reporting.aggregates import Report, dominant_of
+from emovox.reporting.aggregates import dominant_of
 from emovox.reporting.page_charts import emotions_figure
-from emovox.reporting.run_results import ProbeSummary
+from emovox.reporting.run_results import ProbeSummary, Report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -4,22 +4,32 @@ A folder may hold several of them: `log.jsonl` of a training, `evaluation.json` 
 `predictions.parquet`) or of a teacher, and `probe.json` of a probe. No network is run.
 """
 
+import contextlib
+import dataclasses
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from emovox.dataset import schema
+from emovox.dataset.json_schemas import read_document
+from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import reading
 from emovox.errors import InputError
 from emovox.files import read_text
+from emovox.packages import DataFrame, data_frame, explained
+from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
+from emovox.reporting.report_config import ReportConfig
+from emovox.reporting.track_sample import ReportTrack, choose
 from emovox.scores import CLASS_SCORES, Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
@@ -188,3 +198,66 @@ def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) ->
     areas = {str(key): Interval.from_json(area) for key, area in found["auc"].items()}
     others = {key: None if (x := found.get(key)) is None else float(x) for key in CLASS_SCORES}
     return SplitResult(str(name), *sizes, positives, areas, curves, confusion, others)
+
+
+if TYPE_CHECKING:
+    from emovox.reporting.track_media import TrackMedia
+
+
+@dataclass(frozen=True, repr=False)
+class Report:
+    """A report on a dataset."""
+
+    dataset: Dataset
+    provenance: Mapping[str, Any]  # content of its provenance.json
+    aggregates: Aggregates  # counts and distributions of the dataset
+    compared: Aggregates | None  # those of a second dataset
+    results: Results  # of students, probes and teachers
+    tracks: Sequence[ReportTrack]  # tracks that the page shows one by one
+    # Faces and sound of each of `tracks`; None without the option `media`
+    media: "Sequence[TrackMedia] | None"
+    written: tuple[str, ...] = ()  # lines of `summary`
+
+    def summary(self) -> str:
+        """Return a line for each file that was written, and for each figure without data."""
+        return "\n".join(self.written)
+
+    def to_pandas(self) -> DataFrame:
+        """Return counts, emotions and values by split; MissingPackageError without pandas."""
+        rows = []
+        for split in self.aggregates.splits:
+            row = dataclasses.asdict(split)
+            for name in ("frames", "labels"):
+                by_emotion = zip(self.aggregates.emotions, row.pop(name).tolist(), strict=True)
+                row |= {f"{name}_{emotion}": count for emotion, count in by_emotion}
+            moments = zip(self.aggregates.value_names, row.pop("values").tolist(), strict=True)
+            for name, (mean, deviation) in moments:
+                row |= {f"mean_{name}": mean, f"deviation_{name}": deviation}
+            rows.append(row)
+        return data_frame(rows)
+
+    def __repr__(self) -> str:
+        found = self.aggregates
+        return (
+            f"<Report on {found.title}: {found.num_tracks:,} tracks, "
+            f"{found.num_frames:,} frames; {len(self.tracks):,} tracks shown>"
+        )
+
+
+def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
+    """Count, choose and read all that a report on a dataset shows; raise the errors of `report`."""
+    if config.media:
+        with explained("--media"):  # before minutes of counting
+            from emovox.reporting.track_media import collect_media
+    dataset = load(path)
+    datasets = [dataset, *([load(config.compare)] if config.compare else [])]
+    results = read_results(config.student)
+    edges = logit_edges(datasets)
+    provenance: dict[str, Any] = {"origin": ""}
+    with contextlib.suppress(InputError):  # missing or damaged
+        provenance |= read_document(dataset.path, schema.PROVENANCE)
+    tracks = choose(dataset, config.num_tracks)
+    found, *compared = [aggregate(each, edges) for each in datasets]
+    other = compared[0] if compared else None
+    media = collect_media(dataset, tracks, config.media) if config.media else None
+    return Report(dataset, provenance, found, other, results, tracks, media)

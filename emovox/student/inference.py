@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from emovox.checkpoints import prepare
-from emovox.dataset.rows import pool_rows
+from emovox.dataset.targets import pool_rows
 from emovox.errors import InputError
 from emovox.media import spectrogram
 from emovox.student.clips import CENTRE, WHOLE, Windows
