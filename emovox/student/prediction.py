@@ -86,7 +86,7 @@ class Predictions:
         return data_frame({name: self.table[name].to_numpy() for name in self.table.column_names})
 
     def write(self, path: str | os.PathLike[str]) -> None:
-        """Write .csv, .json or .parquet, else ConfigError; in an existing folder, predictions.csv."""
+        """Write .csv, .json or .parquet, else ConfigError; predictions.csv in a folder."""
         path = check_output(Path(path))
         with replace_file(path) as temporary, temporary.open("wb") as file:  # any name
             if path.suffix == ".parquet":
