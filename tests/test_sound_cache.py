@@ -143,7 +143,14 @@ def test_segments_of_aac_equal_those_of_the_files(
     for position, item in enumerate(SpeechSegments(*place)):
         found = segments[position]
         assert found["start"] == item["start"] and found["track_id"] == item["track_id"]
-        assert np.abs(found["samples"] - item["samples"]).max() <= 0.51 * STEP
+        first = round(found["start"] * SAMPLE_RATE)
+        whole = read_audio(tmp_path / f"audio/{found['track_id']}.mp4")[first:]
+        whole = whole[: len(found["samples"])]
+        assert np.abs(found["samples"][: len(whole)] - whole).max() <= 0.51 * STEP
+        # FFmpeg fills bands that AAC codes as noise with random numbers, which depend on where
+        # decoding began; few samples of these clips have such bands.
+        same = np.abs(found["samples"] - item["samples"]) <= 0.51 * STEP
+        assert same.mean() > 0.95
 
 
 # Packing
