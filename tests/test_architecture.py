@@ -16,14 +16,12 @@ PACKAGE = Path(emovox.__file__).parent
 
 # A module imports only from its own subpackage and from those on the lines above it.
 SUBPACKAGES = [
-    {"urls"},
     {"errors", "limits"},
     {"emotions", "ids", "packages"},
     {"paths"},
     {"files"},
-    {"hdf5"},
-    {"cache", "colours", "config", "devices", "matfile", "scores"},
-    {"charts", "dagnn", "networks", "registry"},
+    {"cache", "config", "devices", "matfile", "scores"},
+    {"charts", "dagnn", "registry"},
     {"dataset"},
     {"checkpoints", "runs"},
     {"downloads", "media"},
