@@ -64,7 +64,7 @@ class Registry:
         elif name in self.released:
             path = self._released_file(name)
         elif (run := path.parent if path.name == BEST_FILE else path).joinpath(BEST_FILE).is_file():
-            name, path = run.resolve().name, run / BEST_FILE
+            name, path = run.resolve().name or path.stem, run / BEST_FILE
         elif path.is_file():
             name = next((n for n, files in self.released.items() if path.name in files), path.stem)
         else:

@@ -472,3 +472,11 @@ def test_prior_and_data_do_not_depend_on_the_cache(student_data: Path, tmp_path:
     plain = SpeechSegments(*place)
     segments = SpeechSegments(*place, sound_cache=tmp_path / "sound")
     assert plain.clips == segments.clips and segments.dataset is data
+
+
+@pytest.mark.parametrize("option", [("--jobs", "-3"), ("--max-dropped", "7")])
+def test_options_out_of_bounds_are_refused(made: Path, option: tuple[str, str]) -> None:
+    place = [str(made / "dataset"), "--audio", str(made / "audio"), "--out", str(made / "sound")]
+    found = CliRunner().invoke(main, ["pack-sound", *place, *option])
+    assert found.exit_code == 2 and option[0] in found.stderr
+    assert not (made / "sound").exists()

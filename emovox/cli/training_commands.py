@@ -122,8 +122,10 @@ def train_student(
 @click.argument("dataset", type=FOLDER)
 @AUDIO
 @click.option("--out", type=FOLDER, required=True, help="Folder of the cache.")
-@click.option("--jobs", default=0, help="Number of worker processes; 0 for one per core.")
-@click.option("--max-dropped", default=0.05, help="Largest fraction of tracks without sound.")
+@click.option("--jobs", type=click.IntRange(0), default=0, help="Processes; 0 for one per core.")
+@click.option(
+    "--max-dropped", type=click.FloatRange(0, 1), default=0.05, help="Largest share without sound."
+)
 def pack_sound(dataset: Path, audio: Path, out: Path, **options: Any) -> None:
     """Store the decoded sound of a dataset.
 

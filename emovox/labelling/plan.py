@@ -131,7 +131,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         config.mirror,
         config.embeddings,
     )
-    # No core is idle at the end; one track each costs a fifth more time than four.
+    # No core is idle at the end; one track each costs more time than four, see RESULTS.md.
     count = len(corpus.tracks)
     size = config.shard_tracks or (1 if count < 64 else 4 if count < 1024 else 16)
     shards = list(plan_shards(corpus.files, corpus.tracks, settings, size))

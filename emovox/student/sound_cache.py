@@ -132,7 +132,7 @@ def pack_clips(
             if path.stem not in intact:
                 say(f"{path}: incomplete, or differs from its hash; its tracks are packed again")
                 path.unlink()
-        jobs = jobs or joblib.cpu_count()
+        jobs = jobs if jobs > 0 else joblib.cpu_count()
         size = min(FILE_TRACKS, -(-len(missing) // jobs)) or 1
         missing = [replace(clip, path=clip.path.absolute()) for clip in missing]
         parts = [missing[k : k + size] for k in range(0, len(missing), size)]
