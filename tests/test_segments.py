@@ -1,6 +1,8 @@
 """Segments, compared with files and rows read directly; tracks without usable audio."""
 
 import math
+import os
+import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -321,9 +323,6 @@ def test_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
 
 class Killed(SpeechSegments):
     def segment(self, position: int) -> Segment:
-        import os
-        import signal
-
         os.kill(os.getpid(), signal.SIGKILL)
         raise AssertionError
 
@@ -333,6 +332,20 @@ def test_killed_worker_is_one_line(segments: SpeechSegments) -> None:
     with pytest.raises(EmovoxError, match="a process that reads audio was killed") as caught:
         list(load_batches(killed, [0, 1], 2, 1))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="no signal when a process ends")
+def test_end_of_a_worker_raises_nowhere_else(segments: SpeechSegments) -> None:
+    """Torch's own handler raises wherever the training is at that time."""
+
+    def handler(*_: object) -> None: ...
+
+    before = signal.signal(signal.SIGCHLD, handler)
+    try:
+        for _ in load_batches(segments, [0, 1], 1, 1):
+            assert signal.getsignal(signal.SIGCHLD) is handler
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def test_missing_folder(data: Dataset, tmp_path: Path) -> None:

@@ -7,8 +7,6 @@ one process.
 import contextlib
 import datetime
 import os
-import signal
-import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -20,7 +18,6 @@ from torch.nn.parallel import DistributedDataParallel
 
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
-from emovox.student.segments import READER, READER_KILLED
 
 Value = TypeVar("Value")
 
@@ -135,33 +132,21 @@ def join_processes(device: str) -> Iterator[Processes]:
     """Join the other processes of the training, if `torchrun` started any.
 
     The devices `auto` and `cuda` select one GPU per process. ConfigError if there is no such device
-    or fewer GPUs than processes; EmovoxError if another process, or one that reads audio, ends.
+    or fewer GPUs than processes; EmovoxError if another process ends.
     """
     try:
         with _joined(device) as processes:
             yield processes
     except RuntimeError as error:
-        if hasattr(signal, "SIGCHLD") and threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # torch's handler raises at any time
-        plain = _explain(error)
-        if plain is error:
-            raise
-        raise plain from error
-
-
-def _explain(error: RuntimeError) -> BaseException:
-    """Return the first cause of an error; torch raises others when processes end together."""
-    chain: list[BaseException] = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
-        chain.append(cause)
-    if any(isinstance(e, dist.DistError) or "gloo" in str(e) for e in chain):
-        return EmovoxError(
-            "another process of this training ended; fix the error that it printed, then rerun the "
-            "same command to resume"
-        )
-    if any(isinstance(e, KeyboardInterrupt) for e in chain):
-        return KeyboardInterrupt()
-    return EmovoxError(READER_KILLED) if READER in str(error) else error
+        chain: list[BaseException] = [error]
+        while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+            chain.append(cause)
+        if any(isinstance(e, dist.DistError) or "gloo" in str(e) for e in chain):
+            raise EmovoxError(
+                "another process of this training ended; fix the error that it printed, then rerun "
+                "the same command to resume"
+            ) from error
+        raise
 
 
 @contextlib.contextmanager

@@ -5,6 +5,7 @@ number of processes and an interruption do not change it.
 """
 
 import os
+import signal
 import threading
 import time
 from collections import deque
@@ -200,12 +201,6 @@ def sample(items: Sequence[Item], fraction: float, seed: int) -> list[Item]:
     return [items[index] for index in sorted(chosen)]
 
 
-READER = "DataLoader worker"  # in torch's message
-READER_KILLED = (
-    "a process that reads audio was killed, often because memory ran out; pass fewer --workers"
-)
-
-
 def load_batches(
     segments: SpeechSegments, positions: Sequence[int], batch_size: int, num_workers: int
 ) -> Iterator[Batch]:
@@ -230,14 +225,30 @@ def load_batches(
         )
     )
     try:
-        for batch in loader:
+        for batch in _start(loader):
             if isinstance(batch, EmovoxError):
                 raise batch
             yield batch
     except RuntimeError as error:
-        if READER not in str(error):
+        if "DataLoader worker" not in str(error):
             raise
-        raise EmovoxError(READER_KILLED) from error
+        raise EmovoxError(
+            "a process that reads audio was killed, often because memory ran out; pass fewer "
+            "--workers"
+        ) from error
+
+
+def _start(loader: Iterable[Item]) -> Iterator[Item]:
+    """Return the iterator of a loader, without torch's handler for the end of its workers.
+
+    The handler raises at any time, also in code that may not fail. Without it, the iterator raises
+    within 5 seconds of the end of a worker.
+    """
+    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
+    started = iter(loader)
+    if before is not None and threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGCHLD, before)
+    return started
 
 
 @dataclass(frozen=True)
