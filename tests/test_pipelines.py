@@ -31,9 +31,11 @@ def test_every_package_and_the_recipes_are_installed() -> None:
     setuptools = project["tool"]["setuptools"]
     folders = {path.parent for path in (REPOSITORY / "emovox").rglob("*.py")}
     packages = {".".join(folder.relative_to(REPOSITORY).parts) for folder in folders}
-    assert set(setuptools["packages"]) == packages | {"emovox.pipelines"}
-    assert setuptools["package-dir"] == {"emovox.pipelines": "pipelines"}
+    assert set(setuptools["packages"]) == packages | {"emovox.pipelines", "emovox.schemas"}
+    places = {f"emovox.{name}": name for name in ("pipelines", "schemas")}
+    assert setuptools["package-dir"] == places
     assert setuptools["package-data"]["emovox.pipelines"] == ["*.toml"]
+    assert setuptools["package-data"]["emovox.schemas"] == ["*.json"]
 
 
 @pytest.mark.parametrize("name", BUILDS)

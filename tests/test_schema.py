@@ -2,14 +2,18 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
+from jsonschema import Draft202012Validator
 
 import emovox
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import describe_documents
-from emovox.emotions import Outputs
+from emovox.emotions import MAX_EMOTIONS, NAME, Outputs
 from emovox.errors import ConfigError
+from emovox.ids import CONTROL
+from emovox.limits import MAX_COUNT
 
 SCHEMAS = Path(__file__).parents[1] / "schemas"
 
@@ -18,6 +22,39 @@ def test_published_schemas_are_the_code() -> None:
     """If this fails, run `emovox schema --out schemas`."""
     published = {p.stem: json.loads(p.read_text()) for p in SCHEMAS.glob("*.json")}
     assert published == schema.describe() | describe_documents()
+
+
+def parts(value: Any, key: str) -> list[Any]:
+    """Return the values of a key at any depth of a JSON document."""
+    if isinstance(value, list):
+        return [found for each in value for found in parts(each, key)]
+    if not isinstance(value, dict):
+        return []
+    here = [value[key]] if key in value else []
+    return here + [found for each in value.values() for found in parts(each, key)]
+
+
+def test_schemas_of_documents_agree_with_the_code() -> None:
+    """They are written by hand, and repeat these facts of the contract."""
+    documents = describe_documents()
+    for document in documents.values():
+        Draft202012Validator.check_schema(document)
+        defined = document["$defs"]
+        assert defined["text"]["not"]["pattern"] == CONTROL
+        used = {ref.removeprefix("#/$defs/") for ref in parts(document, "$ref")}
+        assert used == defined.keys(), "every definition is used"
+        if "count" in defined:
+            assert defined["count"]["maximum"] == MAX_COUNT
+    manifest, card = (documents[name]["properties"] for name in ("manifest", "card"))
+    assert manifest["schema_version"]["const"] == schema.SCHEMA_VERSION
+    assert manifest["emotions"]["maxItems"] == MAX_EMOTIONS
+    for names in (manifest["emotions"], manifest["values"]):
+        assert names["items"]["pattern"] == f"^{NAME.pattern}$"
+    splits = manifest["totals"]["properties"]["by_split"]["propertyNames"]["enum"]
+    config = card["configs"]["items"]["properties"]
+    assert splits == list(schema.SPLITS)
+    assert parts(config["data_files"], "enum") == [list(schema.SPLITS)]
+    assert config["config_name"]["enum"] == list(schema.TABLES)
 
 
 def test_columns_are_those_of_the_contract() -> None:

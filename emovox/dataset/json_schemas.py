@@ -1,7 +1,9 @@
-"""JSON Schema of manifest, provenance, card and validation report; `emovox schema` prints it."""
+"""Manifest, provenance, card and validation report, checked by their JSON Schema in `schemas/`."""
 
+import json
 import os
 from collections.abc import Mapping
+from functools import cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -9,154 +11,24 @@ from typing import Any
 from jsonschema import Draft202012Validator, validators
 
 from emovox.dataset import schema
-from emovox.emotions import MAX_EMOTIONS, NAME, Outputs
+from emovox.emotions import MAX_EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError, first_line
 from emovox.files import LFS_HINT, is_lfs_pointer, read_object, sha256_file
-from emovox.ids import CONTROL, printable
-from emovox.limits import MAX_COUNT
+from emovox.ids import printable
 
 Schema = dict[str, Any]
 
 MAX_FAULTS = 1000  # per document
-
-PRINTABLE: Schema = {"not": {"type": "string", "pattern": CONTROL}}
-TEXT: Schema = {"type": "string", "minLength": 1} | PRINTABLE
-MAYBE_TEXT: Schema = {"type": ["string", "null"]} | PRINTABLE
-COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_COUNT}
-SHA256: Schema = {"type": "string", "pattern": "^[0-9a-f]{64}$"}
-MAYBE_SHA256: Schema = {"type": ["string", "null"], "pattern": "^[0-9a-f]{64}$"}
-# Below the dataset: not absolute, without `..`, not hidden.
-PATH: Schema = {"type": "string", "pattern": r"^[A-Za-z0-9_][A-Za-z0-9_/-]*(\.[A-Za-z0-9_/-]+)*$"}
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+if not SCHEMAS.is_dir():  # a checkout, whose schemas/ is beside the package
+    SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 
-def _open(optional: Schema | None = None, /, **required: Schema) -> Schema:
-    """Return the schema of an object that may have further properties."""
-    properties = required | (optional or {})
-    return {"type": "object", "required": list(required), "properties": properties}
-
-
-def _closed(**required: Schema) -> Schema:
-    """Return the schema of an object with exactly these properties."""
-    return _open(**required) | {"additionalProperties": False}
-
-
-def _list(items: Schema) -> Schema:
-    return {"type": "array", "items": items}
-
-
-def _names(**limits: int) -> Schema:
-    """Return the schema of a list of names of emotions or values."""
-    name = {"type": "string", "pattern": f"^{NAME.pattern}$"}
-    return _list(name) | {"uniqueItems": True} | limits
-
-
-TEACHER = _open(name=TEXT, sha256=MAYBE_SHA256)
-
-MANIFEST = _open(
-    schema_version={"const": schema.SCHEMA_VERSION},
-    name=TEXT,
-    version=TEXT,
-    created={"type": "string", "pattern": r"^\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(Z|[+-]\d\d:\d\d)$"},
-    emotions=_names(minItems=2, maxItems=MAX_EMOTIONS),
-    values=_names(minItems=0),
-    step_ms={"type": "integer", "minimum": 1, "maximum": 2**31 - 1},
-    teacher=TEACHER,
-    totals=_closed(
-        tracks=COUNT,
-        frames=COUNT,
-        dropped=COUNT,
-        by_split={
-            "type": "object",
-            "propertyNames": {"enum": list(schema.SPLITS)},
-            "additionalProperties": _closed(tracks=COUNT, frames=COUNT, identities=COUNT),
-        },
-    ),
-    files=_list(
-        _closed(
-            path=PATH,
-            bytes=COUNT,
-            sha256=SHA256,
-            rows={"type": ["integer", "null"], "minimum": 0},
-            content_sha256=MAYBE_SHA256,
-        )
-    ),
-)
-
-RELEASED_FROM = _closed(
-    version=TEXT,
-    manifest_sha256=SHA256,
-    # By takedown lists.
-    removed=_closed(identities=COUNT, tracks=COUNT, frames=COUNT, dropped=COUNT),
-)
-
-PROVENANCE: Schema = _open(
-    {
-        "config": {"type": "object"},
-        "teacher": TEACHER,
-        "source_fingerprint": SHA256,
-        "device": TEXT,
-        "date": {"type": "string", "pattern": r"^\d{4}-\d\d-\d\d$"},
-        "imported_from": _list(_open(file=TEXT, sha256=SHA256)),
-        "split_disagreements": _list(_open(track_id=TEXT, file=MAYBE_TEXT, lists=MAYBE_TEXT)),
-        "released_from": _list(RELEASED_FROM),  # of a release, the first source first
-    },
-    emovox=_open(version=TEXT, commit=MAYBE_TEXT),
-    libraries={"type": "object", "required": ["python"], "additionalProperties": TEXT},
-    origin=TEXT,  # a sentence for the card
-)
-PROVENANCE["anyOf"] = [
-    {"required": ["config", "teacher", "source_fingerprint"]},  # built
-    {"required": ["imported_from"]},
-]
-
-DATA_FILES = _list(_open(split={"enum": list(schema.SPLITS)}, path=PATH))
-CARD = _open(
-    {
-        "license": {"anyOf": [TEXT, _list(TEXT)]},
-        "configs": _list(
-            _open(
-                {"default": {"type": "boolean"}},
-                config_name={"enum": list(schema.TABLES)},
-                data_files=DATA_FILES,
-            )
-        ),
-    },
-    pretty_name=TEXT,
-    tags=_list(TEXT),
-)
-
-RULE = _closed(
-    name={"type": "string", "pattern": "^[a-z0-9]+(-[a-z0-9]+)*$"},
-    family=TEXT,
-    severity={"enum": ["error", "warning"]},
-    statement=TEXT,
-    status={"enum": ["passed", "failed", "skipped"]},
-    reason=MAYBE_TEXT,
-    count=COUNT,
-    examples=_list(_closed(file=TEXT, text=TEXT)),
-)
-VALIDATION = _closed(
-    report_version={"const": 1},
-    dataset=_closed(path=TEXT, name=TEXT, version=TEXT),
-    valid={"type": "boolean"},
-    strict={"type": "boolean"},
-    seconds={"type": "number", "minimum": 0},
-    counts=_closed(passed=COUNT, errors=COUNT, warnings=COUNT, skipped=COUNT),
-    rules=_list(RULE),
-)
-
-DOCUMENTS: dict[str, Schema] = {
-    "manifest": {"title": f"{schema.MANIFEST} of a dataset", **MANIFEST},
-    "provenance": {"title": f"{schema.PROVENANCE} of a dataset", **PROVENANCE},
-    "card": {"title": f"Front matter of {schema.CARD} of a dataset", **CARD},
-    "validation": {"title": "Output of `emovox validate --format json`", **VALIDATION},
-}
-
-
-def describe_documents() -> dict[str, Any]:
-    """Return the JSON Schema of every document, by name."""
-    dialect = {"$schema": "https://json-schema.org/draft/2020-12/schema"}
-    return {name: dialect | document for name, document in DOCUMENTS.items()}
+@cache
+def describe_documents() -> dict[str, Schema]:
+    """Return the JSON Schema of every document, by name: the contents of `schemas/`."""
+    names = ("manifest", "provenance", "card", "validation")
+    return {n: json.loads((SCHEMAS / f"{n}.json").read_text(encoding="utf-8")) for n in names}
 
 
 def _unique(validator: Any, value: Any, instance: Any, document: Schema) -> Any:
@@ -176,16 +48,16 @@ VALIDATOR = validators.extend(
 
 
 def faults(name: str, content: Any) -> list[str]:
-    """Return the violations of the schema of `DOCUMENTS[name]`, one line each, at most 1,000."""
-    errors = islice(VALIDATOR(DOCUMENTS[name]).iter_errors(content), MAX_FAULTS)
+    """Return the violations of the schema of a document, one line each, at most 1,000."""
+    errors = islice(VALIDATOR(describe_documents()[name]).iter_errors(content), MAX_FAULTS)
     found = sorted((list(map(str, error.path)), _short(error)) for error in errors)
     return [f"{'.'.join(path) or 'document'}: {text}" for path, text in found]
 
 
 def _short(error: Any) -> str:
     message = printable(error.message)
-    if error.validator == "pattern" and error.validator_value == PATH["pattern"]:
-        message = f"{printable(error.instance)!r} is not a path below the dataset"
+    if error.validator == "pattern" and "title" in error.schema:
+        message = f"{printable(error.instance)!r} is not a {error.schema['title']}"
     return message if len(message) <= 200 else f"{message[:100]} ... {message[-97:]}"
 
 
