@@ -229,6 +229,15 @@ def draw_counts(
         axes.figure.legend(loc="outside upper left")
 
 
+def draw_cells(axes: Any, shares: np.ndarray, texts: np.ndarray) -> None:
+    """Draw a table `[R, C]` of shares as colours, NaN as none, with the text of each cell."""
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    for (row, column), text in np.ndenumerate(texts):
+        colour = "white" if shares[row, column] > 0.65 else INK
+        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
+    axes.grid(visible=False)
+
+
 def draw_confusion(
     axes: Any, counts: np.ndarray, classes: Sequence[str], rows: str, columns: str
 ) -> None:
@@ -238,12 +247,10 @@ def draw_confusion(
     """
     totals = counts.sum(axis=1)
     shares = counts / np.maximum(totals, 1)[:, None]
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-    for (row, column), count in np.ndenumerate(counts):
-        text = f"{100 * shares[row, column]:.1f}\n({count:,})" if count else "·"
-        colour = "white" if shares[row, column] > 0.65 else INK
-        axes.text(column, row, text, ha="center", va="center", fontsize=7, color=colour)
-    axes.grid(visible=False)
+    texts = np.full(counts.shape, "·", object)
+    for cell in zip(*counts.nonzero(), strict=True):
+        texts[cell] = f"{100 * shares[cell]:.1f}\n({counts[cell]:,})"
+    draw_cells(axes, shares, texts)
     axes.set_xticks(range(len(classes)), classes, rotation=35, ha="right", rotation_mode="anchor")
     names = [f"{name} ({total:,})" for name, total in zip(classes, totals.tolist(), strict=True)]
     axes.set_yticks(range(len(classes)), names)

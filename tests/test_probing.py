@@ -46,6 +46,7 @@ from emovox.probing.folds import (
     PARTITION,
     RANDOM,
     Folds,
+    cross_folds,
     make_folds,
     random_folds,
     read_folds,
@@ -652,3 +653,85 @@ def test_corpora_of_avi_files(
     assert result.exit_code == 0, result.output
     assert result.stdout.startswith(f"{corpus}: 18 utterances")
     assert "100.0" in result.stdout and "dropped" not in result.stdout
+
+
+def test_cross_folds_use_the_labels_that_two_corpora_have() -> None:
+    def corpus(name: str, labels: str) -> list[Utterance]:
+        return [
+            Utterance(Path(f"{k}"), label, f"{name}/{k % 3}", corpus=name)
+            for k, label in enumerate(labels * 3)
+        ]
+
+    utterances = [*corpus("A", "afnn"), *corpus("B", "afs"), *corpus("C", "cn")]
+    folds, notes = cross_folds(utterances, num_folds=2)
+    by_name = {each.name: each for each in folds}
+    # A and C have neutral only, B and C nothing.
+    assert list(by_name) == ["A to A", "A to B", "B to A", "B to B", "C to C"]
+    assert "A to C: 1 labels, n" in notes and "C to B: 0 labels, none" in notes
+    assert "A to A: speaker-independent folds, 3 labels, a, f, n" in notes
+    for a, b in (("A", "B"), ("B", "A")):
+        [[train, test]] = by_name[f"{a} to {b}"].splits
+        for rows, name in ((train, a), (test, b)):
+            assert [utterances[k] for k in rows] == [
+                u for u in utterances if u.corpus == name and u.label in "af"
+            ]
+    for train, test in by_name["C to C"].splits:
+        assert {utterances[k].corpus for k in (*train, *test)} == {"C"}
+        assert not {utterances[k].speaker for k in train} & {utterances[k].speaker for k in test}
+
+
+def test_cross_command(emo_db: Path, student: None, tmp_path: Path) -> None:
+    """Pitches of the second corpus rise in the other order, so that nothing carries over."""
+    rows = []
+    for k in range(24):
+        label, pitch = [("Happy", 2000), ("angry", 200), ("calm", 600)][k % 3]
+        if k % 3 == 0:
+            pitch = 800
+        write_tone(tmp_path / f"{k}.wav", pitch * (1 + k / 500))
+        rows.append(f"{k}.wav,{label},{k % 4}\n")
+    (tmp_path / "b.csv").write_text("path,label,speaker\n" + "".join(rows))
+    (emo_db / "03a01Wa.wav").write_text("no sound")
+    out = tmp_path / "out"
+    arguments = ("pitch", emo_db, tmp_path / "b.csv", "--cross", "--folds", 3)
+    result = run(*arguments, "--out", out, "--write-folds", tmp_path / "folds")
+    assert result.exit_code == 0, result.output
+    assert "wav to b.csv: 1 labels, anger" in result.stdout
+    assert [line.split() for line in result.stdout.splitlines() if line.startswith("b.csv  ")] == [
+        ["b.csv", "-", "100.0"]
+    ]
+    assert "03a01Wa.wav" in result.stdout and "chance" not in result.stdout
+    record = json.loads((out / "probe.json").read_text())
+    assert record["corpus"]["layout"] == "wav + b.csv" and str(tmp_path) not in json.dumps(record)
+    assert [row["folds"] for row in record["results"]] == ["wav to wav", "b.csv to b.csv"]
+    assert [path.name for path in out.glob("*.png")] == ["cross-1.png"]
+    assert (tmp_path / "folds/wav-to-wav/fold_1").is_dir()
+
+
+def test_cross_trains_on_one_corpus_and_tests_on_the_other(student: None, tmp_path: Path) -> None:
+    """Speakers 1 and 2 of both corpora are different people; the second swaps two pitches."""
+    for name, pitches in (("x", (200, 800)), ("y", (200, 820)), ("z", (900, 210))):
+        for k in range(12):
+            write_tone(tmp_path / name / f"{k}.wav", pitches[k % 2] * (1 + k / 500))
+        rows = (f"{k}.wav,{['angry', 'happy'][k % 2]},{k % 3}\n" for k in range(12))
+        (tmp_path / name / f"{name}.csv").write_text("path,label,speaker\n" + "".join(rows))
+    tables = [tmp_path / name / f"{name}.csv" for name in "xyz"]
+    result = probe("pitch", tables, cross=True, folds=3)
+    assert list(result.counts) == ["happiness", "anger"] and result.num_speakers == 9
+    matrix = result.matrix(result.probed[0])
+    assert matrix.to_numpy().tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+    assert list(matrix.index) == list(matrix.columns) == ["x.csv", "y.csv", "z.csv"]
+    assert list(result.to_pandas()["num_folds"]) == [3, 1, 1, 1, 3, 1, 1, 1, 3]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["x/a.csv", "--cross"], "cross: requires two or more corpora"),
+        (["x/a.csv", "x/b.csv"], "cross: requires two or more corpora"),
+        (["x/a.csv", "x/b.csv", "--cross", "--folds-from", "x"], "and no folds_from"),
+        (["x/a.csv", "y/a.csv", "--cross"], "two corpora are named a.csv; rename one"),
+    ],
+)
+def test_wrong_use_of_cross(arguments: list[str], words: str, student: None) -> None:
+    result = run("pitch", *arguments)
+    assert result.exit_code == 2 and words in result.stderr and result.stderr.count("\n") == 1

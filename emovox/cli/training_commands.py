@@ -162,12 +162,14 @@ def evaluate(
 
 @click.command()
 @click.argument("checkpoint")
-@click.argument("corpus", type=FILE_OR_FOLDER)
+@click.argument("corpora", metavar="CORPUS...", type=FILE_OR_FOLDER, nargs=-1, required=True)
 @config_options(ProbeConfig)
-@click.option("--out", type=FOLDER, help="Folder for JSON, CSV and confusion matrices.")
+@click.option("--out", type=FOLDER, help="Folder for JSON, CSV and matrices.")
 @FORMAT
-def probe(checkpoint: str, corpus: Path, out: Path | None, form: str, **options: Any) -> None:
-    """Test a network on a labelled speech corpus.
+def probe(
+    checkpoint: str, corpora: tuple[Path, ...], out: Path | None, form: str, **options: Any
+) -> None:
+    """Test a network on a labelled speech corpus, or with --cross on several.
 
     Fits an affine map and a softmax from the outputs of CHECKPOINT to the labels of CORPUS.
     CHECKPOINT is a student, a teacher, or egemaps for the baseline alone. CORPUS is a folder of
@@ -176,7 +178,7 @@ def probe(checkpoint: str, corpus: Path, out: Path | None, form: str, **options:
     """
     from emovox.probing.probes import probe
 
-    result = probe(checkpoint, corpus, **given(options))
+    result = probe(checkpoint, corpora if len(corpora) > 1 else corpora[0], **given(options))
     _finish(result, out, form)
     if result.too_many_dropped:
         raise CheckError(

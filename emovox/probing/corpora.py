@@ -2,12 +2,13 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from emovox.corpus.track_table import read_table
 from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS, Corpus
-from emovox.emotions import closest_emotion
+from emovox.emotions import closest_emotion, standard_name
 from emovox.errors import ConfigError, InputError
 from emovox.ids import printable
 from emovox.probing.filenames import LAYOUTS, PARSERS, TABLE, Name
@@ -24,6 +25,7 @@ class Utterance:
     label: str  # emotion, one of `EMOTIONS` where possible
     speaker: str | None = None  # id of the speaker; None if the corpus does not give one
     partition: str | None = None  # `train` or `val`; None if the corpus defines no partition
+    corpus: str = ""  # name of the corpus, if there are several
     seconds: float | None = None  # duration of the sound, once it was read
 
 
@@ -95,6 +97,22 @@ def read_speech_corpus(
     if not corpus.utterances and not corpus.dropped:
         raise InputError(f"{path}: contains no utterance of the layout {corpus.layout}")
     return corpus
+
+
+def merge_corpora(corpora: Mapping[str, SpeechCorpus]) -> SpeechCorpus:
+    """Return the utterances of corpora, by name, with standard names of the emotions.
+
+    A speaker of one corpus is not that of the same id in another. Files are shown without folders.
+    """
+    merged = SpeechCorpus(" + ".join(corpora), Path(os.devnull))
+    for name, corpus in corpora.items():
+        merged.dropped += corpus.dropped
+        merged.notes += [f"{name}: {note}" for note in corpus.notes]
+        for u in corpus.utterances:
+            speaker = u.speaker and f"{name}/{u.speaker}"
+            label = standard_name(u.label)
+            merged.utterances.append(replace(u, corpus=name, label=label, speaker=speaker))
+    return merged
 
 
 def _check_labels(corpus: SpeechCorpus) -> None:

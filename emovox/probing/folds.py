@@ -8,10 +8,12 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 
+from emovox.emotions import in_order
 from emovox.errors import InputError
 from emovox.files import parse_json, read_text, write_text
 from emovox.packages import data_frame
@@ -81,6 +83,32 @@ def group_folds(name: str, groups: Sequence[str], num_folds: int = NUM_FOLDS) ->
 
     splitter = GroupKFold(min(num_folds, len(set(groups))))
     return Folds(name, tuple(splitter.split(np.zeros(len(groups)), groups=groups)))
+
+
+def cross_folds(
+    utterances: Sequence[Utterance], num_folds: int = NUM_FOLDS, seed: int = 0
+) -> tuple[list[Folds], list[str]]:
+    """Return folds `A to B` that train on one corpus and test on another, and notes on labels.
+
+    A pair of corpora uses the labels that both have, and has no folds if these are fewer than two.
+    Within a corpus the folds are speaker-independent, or random where these are impossible.
+    """
+    labels, corpora = (np.array([getattr(u, n) for u in utterances]) for n in ("label", "corpus"))
+    folds, notes = [], []
+    for a, b in product(dict.fromkeys(corpora.tolist()), repeat=2):
+        train, test = np.flatnonzero(corpora == a), np.flatnonzero(corpora == b)
+        shared = in_order(set(labels[train]) & set(labels[test]))
+        note = f"{len(shared)} labels, {', '.join(shared) or 'none'}"
+        if a == b:
+            kinds, _ = make_folds([utterances[k] for k in train.tolist()], num_folds, seed)
+            kind = next((kind for kind in kinds if kind.name == BY_SPEAKER), kinds[0])
+            folds.append(Folds(f"{a} to {b}", tuple((train[x], train[y]) for x, y in kind.splits)))
+            note = f"{kind.name}, {note}"
+        elif len(shared) > 1:
+            train, test = (rows[np.isin(labels[rows], shared)] for rows in (train, test))
+            folds.append(Folds(f"{a} to {b}", ((train, test),)))
+        notes.append(f"{a} to {b}: {note}")
+    return folds, notes
 
 
 def write_folds(

@@ -24,6 +24,7 @@ class ProbeConfig(Options):
         folds: Number of random and of speaker-independent folds.
         folds_from: Folder of folds to use instead, from --write-folds or of EmoBox.
         write_folds: Folder to write the folds to, in a folder for each kind.
+        cross: Train on each of several corpora and test on each, on the labels that two have.
         jobs: Threads, or worker processes for video files.
         device: Device of the network: auto (CUDA if available), cpu, cuda or cuda:N.
         max_dropped: Largest fraction of files that may be dropped; above it the exit code is 1.
@@ -37,6 +38,7 @@ class ProbeConfig(Options):
     folds: int = option(NUM_FOLDS, least=2)
     folds_from: str | None = None
     write_folds: str | None = None
+    cross: bool = False
     jobs: int = option(0, least=0, shown="one per core")
     device: str = "auto"
     max_dropped: float = option(0.05, least=0, most=1)

@@ -3,13 +3,14 @@
 import json
 import os
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from emovox.charts import save_confusion
+from emovox.charts import chart_file, draw_cells, save_confusion
 from emovox.files import write_text
 from emovox.packages import DataFrame, data_frame
 from emovox.probing.classifiers import SCORES, FeatureScores, mean_and_deviation
@@ -115,6 +116,8 @@ class ProbeResult:
                 num_folds = len(held_out.scores["accuracy"])
                 errors = held_out.calibration_error, held_out.calibration_error_fitted
                 rows.append(Row(*labels, num_folds, *accuracy, *recall, *f1, *errors))
+        if self.config.cross:  # chance depends on the labels of each pair
+            return rows
         label, count = max(self.counts.items(), key=lambda item: item[1])
         chance = 1 / len(self.counts)
         shares = {f"largest class ({label})": count / self.num_utterances, "chance": chance}
@@ -137,6 +140,7 @@ class ProbeResult:
             "",
             *_table(self.rows()),
             "",
+            *self._matrices(),
             *(f"note      {note}" for note in self.notes),
             *(f"dropped   {count:,} x {error}" for error, count in counts.most_common()),
             *(f"          {d.path}: {d.message}" for d in self.dropped[:MAX_SHOWN]),
@@ -144,6 +148,19 @@ class ProbeResult:
         if len(self.dropped) > MAX_SHOWN:
             lines.append(f"          and {len(self.dropped) - MAX_SHOWN:,} more")
         return "\n".join(lines).rstrip()
+
+    def matrix(self, probed: FeatureScores) -> DataFrame:
+        """Return the recall of `cross` by corpus of training (rows) and test; NaN for no folds."""
+        names = self.layout.split(" + ")
+        recall = {x.folds: float(np.mean(x.scores["recall"])) for x in probed.held_out}
+        cells = [[recall.get(f"{a} to {b}", np.nan) for b in names] for a in names]
+        return data_frame(cells, names).set_axis(names)
+
+    def _matrices(self) -> Iterator[str]:
+        for probed in self.probed if self.config.cross else ():
+            yield f"{probed.features}: unweighted average recall; rows: corpus of training"
+            table = (100 * self.matrix(probed)).to_string(float_format="%.1f", na_rep="-")
+            yield from (*table.splitlines(), "")
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, without folders of this machine."""
@@ -164,12 +181,23 @@ class ProbeResult:
         }
 
     def write(self, out: str | os.PathLike[str]) -> None:
-        """Write `probe.json`, `probe.csv` and confusion matrices as PNG to a folder."""
+        """Write `probe.json`, `probe.csv` and matrices as PNG to a folder.
+
+        The matrices are of confusion, or with `cross` of the recall by corpora.
+        """
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "probe.json", json.dumps(self.as_json(), indent=2) + "\n")
         write_text(folder / "probe.csv", self.to_pandas().to_csv(index=False))
         for number, probed in enumerate(self.probed, start=1):
+            if self.config.cross:
+                recall, title = self.matrix(probed), f"{probed.features}: average recall, %"
+                with chart_file(folder / f"cross-{number}.png", title, 6, 5) as axes:
+                    draw_cells(axes, recall.to_numpy(), (100 * recall).round(1).to_numpy())
+                    axes.set_xticks(range(len(recall)), recall.columns)
+                    axes.set_yticks(range(len(recall)), recall.index)
+                    axes.set(xlabel="corpus of test", ylabel="corpus of training")
+                continue
             for held_out in probed.held_out:
                 title = f"{probed.features}, {probed.classifier}\n{self.layout}, {held_out.folds}"
                 path = folder / f"confusion-{number}-{held_out.folds.replace(' ', '-')}.png"

@@ -17,9 +17,9 @@ from emovox.emotions import in_order
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.probing import classifiers, features
 from emovox.probing.classifiers import Classifier, FeatureScores
-from emovox.probing.corpora import SpeechCorpus, Utterance, read_speech_corpus
+from emovox.probing.corpora import SpeechCorpus, Utterance, merge_corpora, read_speech_corpus
 from emovox.probing.features import EGEMAPS, ENCODER, STUDENT, TEACHER, has_opensmile, kind_of_model
-from emovox.probing.folds import RANDOM, Folds, make_folds, read_folds, write_folds
+from emovox.probing.folds import RANDOM, Folds, cross_folds, make_folds, read_folds, write_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.student import load_student
@@ -33,7 +33,7 @@ BASELINE = "openSMILE eGeMAPSv02"
 
 def probe(
     checkpoint: str | os.PathLike[str],
-    corpus: str | os.PathLike[str],
+    corpus: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     config: ProbeConfig | str | os.PathLike[str] | None = None,
     **options: Any,
 ) -> ProbeResult:
@@ -42,7 +42,7 @@ def probe(
     Args:
         checkpoint: registered name or checkpoint of a student or a teacher; `egemaps` for the
             baseline alone.
-        corpus: folder of the corpus, or a table of path, label and speaker.
+        corpus: folder of the corpus, or a table of path, label and speaker; several with `cross`.
         config: options of the probe, or a recipe with them.
         options: fields of `ProbeConfig`, which override `config`.
 
@@ -66,20 +66,28 @@ def probe(
         ['random folds', 'speaker-independent folds']
     """
     config = read_config(ProbeConfig, config, options)
-    checkpoint, path = os.fspath(checkpoint), Path(corpus)
+    corpora = [corpus] if isinstance(corpus, str | os.PathLike) else list(corpus)
+    checkpoint, paths = os.fspath(checkpoint), [Path(each) for each in corpora]
+    if config.cross != (len(paths) > 1) or (config.cross and config.folds_from):
+        raise ConfigError("cross: requires two or more corpora, and no folds_from")
+    names = [path.absolute().name for path in paths]
+    if len({*names}) < len(names):
+        raise ConfigError(f"cross: two corpora are named {max(names, key=names.count)}; rename one")
     kind = kind_of_model(checkpoint)
     if kind == TEACHER and (config.encoder or config.features == "embedding"):
         raise ConfigError("embedding or encoder: requires a student; use logits for a teacher")
     if kind != STUDENT and config.protocol == "legacy":
         raise ConfigError("protocol 'legacy': requires a student; use standard")
-    speech = read_speech_corpus(path, config.layout, video=kind == TEACHER)
-    if len({u.label for u in speech.utterances}) < 2:
-        raise InputError(f"{path}: a probe needs utterances of two or more labels")
+    each = [read_speech_corpus(path, config.layout, video=kind == TEACHER) for path in paths]
+    for path, speech in zip(paths, each, strict=True):
+        if len({u.label for u in speech.utterances}) < 2:
+            raise InputError(f"{path}: a probe needs utterances of two or more labels")
+    speech = merge_corpora(dict(zip(names, each, strict=True))) if config.cross else each[0]
     _folds(speech, speech.utterances, config)  # fails before hours of work
     notes: list[str] = []
     model, found, probes = _extract(checkpoint, config, kind, speech, notes)
     if not found.utterances:
-        raise CheckError(f"{path}: no file is readable ({speech.dropped[0].message})")
+        raise CheckError(f"{paths[0]}: no file is readable ({speech.dropped[0].message})")
     folds, impossible = _folds(speech, found.utterances, config)
     if config.write_folds:
         write_folds(Path(config.write_folds), speech, found.utterances, folds)
@@ -93,7 +101,7 @@ def probe(
     shown = {n: Path(v).name for n, v in asdict(config).items() if n in folders and v}
     return ProbeResult(
         checkpoint=Path(checkpoint).name,
-        corpus=path.name,
+        corpus=" + ".join(names),
         config=read_config(ProbeConfig, config, shown),
         model=model,
         layout=speech.layout,
@@ -112,7 +120,8 @@ def _folds(
         names = [corpus.shown(u.path) for u in utterances]
         given, notes = read_folds(Path(config.folds_from), names)
         return [given], notes
-    return make_folds(utterances, config.folds, config.seed)
+    make = cross_folds if config.cross else make_folds
+    return make(utterances, config.folds, config.seed)
 
 
 def _extract(
