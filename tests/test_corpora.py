@@ -232,3 +232,64 @@ def test_ravdess_as_published(real_data: Path, tmp_path: Path) -> None:
     assert counts.pop("neutral") == 96
     others = {"calm", "happiness", "sadness", "anger", "fear", "disgust", "surprise"}
     assert counts == dict.fromkeys(others, 192)
+
+
+def written(root: Path, name: str, text: str) -> None:
+    tree(root, name)
+    (root / name).write_text(text, encoding="utf-8")
+
+
+def test_iemocap(tmp_path: Path) -> None:
+    sound = "Session1/sentences/wav/Ses01F_impro01/Ses01F_impro01_"
+    tree(tmp_path, *(f"{sound}{turn}.wav" for turn in ("F000", "F001", "M000", "M001", "M002")))
+    tree(tmp_path, "Session5/sentences/wav/Ses05M_script01_1b/Ses05M_script01_1b_F003.wav")
+    tree(tmp_path, "Session1/dialog/avi/DivX/Ses01F_impro01.avi")
+    lines = ["% [START_TIME - END_TIME] TURN_NAME EMOTION [V, A, D]", ""]
+    for turn, label in (("F000", "neu"), ("F001", "exc"), ("M000", "fru"), ("M001", "hap")):
+        lines.append(f"[6.2901 - 8.2357]\tSes01F_impro01_{turn}\t{label}\t[2.5, 2.5, 2.5]")
+        lines.append("C-E2:\tNeutral;\t()")
+    written(tmp_path, "Session1/dialog/EmoEvaluation/Ses01F_impro01.txt", "\n".join(lines))
+    line = "[1.0 - 2.0]\tSes05M_script01_1b_F003\tsad\t[2.5, 2.5, 2.5]\n"
+    written(tmp_path, "Session5/dialog/EmoEvaluation/Ses05M_script01_1b.txt", line)
+    other = "Session1/dialog/EmoEvaluation/Categorical/Ses01F_impro01_e2_cat.txt"
+    written(tmp_path, other, "Ses01F_impro01_M002 :Anger; ()\n")
+    corpus = read_speech_corpus(tmp_path)
+    assert corpus.layout == "iemocap"
+    assert [(u.path.stem[-4:], u.label, u.speaker, u.session) for u in corpus.utterances] == [
+        ("F000", "neutral", "Ses01F", "Ses01"),
+        ("F001", "happiness", "Ses01F", "Ses01"),
+        ("M001", "happiness", "Ses01M", "Ses01"),
+        ("F003", "sadness", "Ses05F", "Ses05"),
+    ]
+    assert [(d.path[-8:], d.error) for d in corpus.dropped] == [("M002.wav", "NoLabel")]
+    notes = "\n".join(corpus.notes)
+    assert "1 files skipped (labelled fru, not ang, hap, exc, sad, neu)" in notes
+    assert "1 files skipped (whole dialogues)" in notes
+    assert "1 files skipped (neither audio nor video)" in notes  # of one annotator
+
+
+def test_meld(tmp_path: Path) -> None:
+    header = "Sr No.,Utterance,Speaker,Emotion,Sentiment,Dialogue_ID,Utterance_ID,Season\n"
+    rows = '1,"Oh, ""no"",\nit\u2019s you!",Ross,joy,positive,0,0,8\n2,Hi,All,hapiness,x,0,1,8\n'
+    written(tmp_path, "train/train_sent_emo.csv", header + rows)
+    written(tmp_path, "dev_sent_emo.csv", header + "1,No.,Joey,anger,negative,0,0,8\n")
+    written(tmp_path, "test_sent_emo.csv", header + "1,No.,Joey,sadness,negative,0,0,8\n")
+    tree(tmp_path, *(f"train/train_splits/dia0_utt{k}.mp4" for k in range(3)))
+    tree(tmp_path, "dev_splits_complete/dia0_utt0.mp4")
+    tree(tmp_path, "output_repeated_splits_test/dia0_utt0.mp4")
+    tree(tmp_path, "output_repeated_splits_test/final_videos_testdia0_utt0.mp4")
+    corpus = read_speech_corpus(tmp_path)
+    assert corpus.layout == "meld"
+    assert [(u.label, u.speaker, u.partition) for u in corpus.utterances] == [
+        ("anger", "Joey", "val"),
+        ("sadness", "Joey", "test"),
+        ("happiness", "Ross", "train"),
+        ("hapiness", "All", "train"),
+    ]
+    assert [(d.path, d.error) for d in corpus.dropped] == [
+        ("train/train_splits/dia0_utt2.mp4", "NoLabel")
+    ]
+    assert [note.partition(",")[0] for note in corpus.notes] == [
+        "1 files skipped (other copies of a test video)",
+        "label 'hapiness': not an emotion emovox knows; did you mean happiness? (1 utterances)",
+    ]

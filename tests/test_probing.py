@@ -42,8 +42,9 @@ from emovox.probing.features import (
     video_features,
 )
 from emovox.probing.folds import (
+    BY_SESSION,
     BY_SPEAKER,
-    PARTITION,
+    PARTITIONS,
     RANDOM,
     Folds,
     cross_folds,
@@ -123,7 +124,7 @@ def test_no_speaker_folds_without_speakers() -> None:
 def test_partition_of_a_corpus() -> None:
     films = [Utterance(Path(f"{k}"), "fear", None, "val" if k % 3 else "train") for k in range(30)]
     [_, partition], _ = make_folds(films)
-    assert partition.name == PARTITION
+    assert partition.name == PARTITIONS["val"]
     [[train, val]] = partition.splits
     np.testing.assert_array_equal(train, np.arange(0, 30, 3))
     assert len(val) == 20
@@ -735,3 +736,18 @@ def test_cross_trains_on_one_corpus_and_tests_on_the_other(student: None, tmp_pa
 def test_wrong_use_of_cross(arguments: list[str], words: str, student: None) -> None:
     result = run("pitch", *arguments)
     assert result.exit_code == 2 and words in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_sessions_and_test_partition_of_a_corpus() -> None:
+    turns = [
+        Utterance(Path(f"{k}"), LABELS[k % 4], f"{k % 6}", session=f"{k % 3}") for k in range(30)
+    ]
+    [_, _, by_session], _ = make_folds(turns)
+    assert by_session.name == BY_SESSION and len(by_session.splits) == 3
+    for train, test in by_session.splits:
+        assert len({turns[k].session for k in test}) == 1 and len(train) == 20
+    parts = ("train", "val", "test")
+    scenes = [Utterance(Path(f"{k}"), "fear", None, parts[k % 3]) for k in range(30)]
+    [_, val, test_folds], _ = make_folds(scenes)
+    assert [val.name, test_folds.name] == list(PARTITIONS.values())
+    assert {scenes[k].partition for k in test_folds.splits[0][1]} == {"test"}

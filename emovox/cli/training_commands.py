@@ -173,8 +173,8 @@ def probe(
 
     Fits an affine map and a softmax from the outputs of CHECKPOINT to the labels of CORPUS.
     CHECKPOINT is a student, a teacher, or egemaps for the baseline alone. CORPUS is a folder of
-    RAVDESS, CREMA-D, EMO-DB, SAVEE, eNTERFACE, RML, AFEW, TESS or URDU, or a table (CSV, TSV or
-    Parquet) of path, label and speaker.
+    RAVDESS, CREMA-D, EMO-DB, SAVEE, eNTERFACE, RML, AFEW, IEMOCAP, MELD, TESS or URDU, or a table
+    (CSV, TSV or Parquet) of path, label and speaker.
     """
     from emovox.probing.probes import probe
 

@@ -5,13 +5,15 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from emovox.corpus.track_table import read_table
 from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS, Corpus
 from emovox.emotions import closest_emotion, standard_name
 from emovox.errors import ConfigError, InputError
+from emovox.files import read_text
 from emovox.ids import printable
-from emovox.probing.filenames import LAYOUTS, PARSERS, TABLE, Name
+from emovox.probing.filenames import LABEL_FILES, LAYOUTS, PARSERS, TABLE, Name, read_labels
 
 VARIANTS = ("ravdess-song",)  # layouts that share the file names of another; never detected
 MIN_MATCHES = 0.95  # fraction of the media files that must match a layout for its detection
@@ -24,7 +26,9 @@ class Utterance:
     path: Path  # media file
     label: str  # emotion, one of `EMOTIONS` where possible
     speaker: str | None = None  # id of the speaker; None if the corpus does not give one
-    partition: str | None = None  # `train` or `val`; None if the corpus defines no partition
+    # `train`, `val` or `test`; None if the corpus defines no partition
+    partition: str | None = None
+    session: str | None = None  # id of the recording session; None if the corpus has none
     corpus: str = ""  # name of the corpus, if there are several
     seconds: float | None = None  # duration of the sound, once it was read
 
@@ -133,7 +137,11 @@ def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
         raise InputError(f"{root}: contains neither audio nor video")
     layout = layout or _detect(root, media)
     corpus = SpeechCorpus(layout, root, notes=list(listed.notes))
-    others = sorted(root / path for path in files.keys() - media)
+    form, labels = LABEL_FILES.get(layout), dict[str, dict[str, Any]]()
+    label_files = {path for path in files if form and form.fullmatch(path.as_posix())}
+    for path in label_files:
+        labels |= read_labels(path, read_text(root / path, errors="replace"))
+    others = sorted(root / path for path in files.keys() - media - label_files)
     corpus.skip("neither audio nor video", others)
     named: list[tuple[PurePosixPath, Name]] = []
     for path in media:
@@ -141,6 +149,8 @@ def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
             corpus.drop(root / path, "BadName", f"not a file name of {layout}")
         elif not files[path]:
             corpus.drop(root / path, "NotAFile", "is a folder, a broken link or a device")
+        elif not (name := replace(name, **labels.get(name.recording, {}))).label + name.skipped:
+            corpus.drop(root / path, "NoLabel", "not in the label files")
         else:
             named.append((path, name))
     for reason in sorted({name.skipped for _, name in named} - {""}):
@@ -162,7 +172,8 @@ def _choose(corpus: SpeechCorpus, named: list[tuple[PurePosixPath, Name]], video
         if name.recording in chosen:
             copies.append(file)
         else:
-            chosen[name.recording] = Utterance(file, name.label, name.speaker, name.partition)
+            facts = name.label, name.speaker, name.partition, name.session
+            chosen[name.recording] = Utterance(file, *facts)
     corpus.utterances = sorted(chosen.values(), key=lambda utterance: utterance.path)
     corpus.skip("other copies of a recording", sorted(copies))
 

@@ -8,6 +8,8 @@ savee          DC/a01.wav or DC_a01.wav (speaker, emotion, sentence)
 enterface      subject 1/anger/sentence 1/s1_an_1.avi
 rml            s1/an1.avi, with an optional folder for the language in between
 afew           Train/Angry/000046280.avi and Val/...
+iemocap        Ses01F_impro01_F000.wav (session, dialogue, speaker), labels in EmoEvaluation/*.txt
+meld           train_splits/dia0_utt0.mp4, labels in train_sent_emo.csv; dev and test likewise
 tess           OAF_back_angry.wav (speaker, word, emotion)
 urdu           SM1_F1_A001.wav (speaker, file, emotion)
 
@@ -16,10 +18,13 @@ for a file of another form. To add a corpus, write a parser and add it to `PARSE
 of `EMOTIONS` for the emotions that it shares with a corpus.
 """
 
+import csv
+import io
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import PurePosixPath
+from typing import Any
 
 from emovox.emotions import standard_name
 
@@ -28,11 +33,13 @@ from emovox.emotions import standard_name
 class Name:
     """Facts in the name of a file."""
 
-    label: str  # emotion
+    label: str  # emotion; empty if it is in a label file
     speaker: str | None  # id of the speaker; None if the corpus does not give one
     recording: str  # id of the recording, shared by its audio file and its video file
-    partition: str | None = None  # `train` or `val`; None if the corpus defines no partition
+    # `train`, `val` or `test`; None if the corpus defines no partition
+    partition: str | None = None
     skipped: str = ""  # reason to skip a file that belongs to the corpus; empty for others
+    session: str | None = None  # id of the recording session; None if the corpus has none
 
 
 Parser = Callable[[PurePosixPath], Name | None]
@@ -118,6 +125,26 @@ def afew(path: PurePosixPath) -> Name | None:
     return match and Name(WORDS[match[2]], None, str(path.with_suffix("")), match[1])
 
 
+def iemocap(path: PurePosixPath) -> Name | None:
+    """Parse IEMOCAP (Busso et al., 2008), whose labels are in files."""
+    match = re.fullmatch(r"(Ses0[1-5])[FM]_(?:impro|script)\d\d\w*?(?:_([FM])\d{3})?", path.stem)
+    if match is None:
+        return None
+    skipped = "" if match[2] else "whole dialogues"
+    return Name("", f"{match[1]}{match[2]}", path.stem, skipped=skipped, session=match[1])
+
+
+def meld(path: PurePosixPath) -> Name | None:
+    """Parse MELD (Poria et al., 2019), whose labels and speakers are in tables."""
+    folder = re.search(r".*(train|dev|test)", path.parent.as_posix().lower())
+    match = re.fullmatch(r"(final_videos_test)?(dia\d+_utt\d+)", path.stem)
+    if match is None or folder is None:
+        return None
+    skipped = "other copies of a test video" if match[1] else ""
+    recording, part = f"{folder[1]} {match[2]}", folder[1].replace("dev", "val")
+    return Name("", None, recording, part, skipped)
+
+
 # Those by form: Cao et al., 2014; Burkhardt et al., 2005; Pichora-Fuller and Dupuis, 2020; Latif et
 # al., 2018.
 PARSERS: dict[str, Parser] = {
@@ -128,8 +155,42 @@ PARSERS: dict[str, Parser] = {
     ),
     "emo-db": _by_stem(r"(?P<speaker>[0-9]{2})[ab][0-9]{2}(?P<label>[A-Z])[a-z]", EMO_DB),
     **{"savee": savee, "enterface": enterface, "rml": rml, "afew": afew},
+    **{"iemocap": iemocap, "meld": meld},
     "tess": _by_stem(r"(?P<speaker>[OY]A)F?_[a-z]+_(?P<label>[a-z]+)", TESS | {"ps": "surprise"}),
     "urdu": _by_stem(r"(?P<speaker>S[FM][0-9]+)_F[0-9]+_(?P<label>[A-Z])[0-9]+", URDU),
 }
 TABLE = "table"
 LAYOUTS = (*PARSERS, TABLE)
+
+# Layout -> paths of its label files.
+LABEL_FILES = {
+    "iemocap": re.compile(r"(?:.*/)?EmoEvaluation/[^/]+\.txt"),
+    "meld": re.compile(r"(?:.*/)?(train|dev|test)_sent_emo\.csv"),
+}
+IEMOCAP = {
+    "ang": "anger",
+    "hap": "happiness",
+    "exc": "happiness",
+    "sad": "sadness",
+    "neu": "neutral",
+}
+
+
+def read_labels(file: PurePosixPath, text: str) -> dict[str, dict[str, Any]]:
+    """Return what a label file adds to the `Name` of each recording.
+
+    Of IEMOCAP the four usual classes count: excited is happy, other labels are skipped.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    if file.suffix == ".csv":
+        for row in csv.DictReader(io.StringIO(text, newline="")):
+            number = f"dia{row.get('Dialogue_ID')}_utt{row.get('Utterance_ID')}"
+            facts = {
+                "label": standard_name(row.get("Emotion") or ""),
+                "speaker": row.get("Speaker"),
+            }
+            found[f"{file.name.partition('_')[0]} {number}"] = facts
+    for recording, label in re.findall(r"^\[[^]]*\]\t(\w+)\t([a-z]{3})\t", text, re.M):
+        other = "" if label in IEMOCAP else f"labelled {label}, not {', '.join(IEMOCAP)}"
+        found[recording] = {"label": IEMOCAP.get(label, label), "skipped": other}
+    return found

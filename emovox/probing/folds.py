@@ -22,7 +22,8 @@ from emovox.probing.probe_config import NUM_FOLDS
 
 RANDOM = "random folds"
 BY_SPEAKER = "speaker-independent folds"
-PARTITION = "train to val"
+BY_SESSION = "leave one session out"
+PARTITIONS = {"val": "train to val", "test": "train to test"}
 GIVEN = "given folds"
 
 
@@ -53,10 +54,14 @@ def make_folds(
         folds.append(group_folds(BY_SPEAKER, speakers, num_folds))
         if num_speakers < num_folds:
             notes.append(f"{BY_SPEAKER}: {num_speakers}, one per speaker")
-    partition = np.array([u.partition for u in utterances], object)
-    train, val = np.flatnonzero(partition == "train"), np.flatnonzero(partition == "val")
-    if len(train) and len(val):
-        folds.append(Folds(PARTITION, ((train, val),)))
+    sessions = [u.session for u in utterances if u.session is not None]
+    if len(sessions) == len(utterances) and len(set(sessions)) > 1:
+        folds.append(group_folds(BY_SESSION, sessions, len(set(sessions))))
+    parts = np.array([u.partition for u in utterances], object)
+    train = np.flatnonzero(parts == "train")
+    for part, name in PARTITIONS.items():
+        if len(train) and len(test := np.flatnonzero(parts == part)):
+            folds.append(Folds(name, ((train, test),)))
     return folds, notes
 
 

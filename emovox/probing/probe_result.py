@@ -15,7 +15,7 @@ from emovox.files import write_text
 from emovox.packages import DataFrame, data_frame
 from emovox.probing.classifiers import SCORES, FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
-from emovox.probing.folds import PARTITION, RANDOM
+from emovox.probing.folds import PARTITIONS, RANDOM
 from emovox.probing.probe_config import ProbeConfig
 
 MAX_SHOWN = 5  # dropped files in the summary
@@ -64,8 +64,8 @@ PUBLISHED: dict[str, tuple[Row, ...]] = {
         _quoted("Noroozi et al. 2017", RANDOM, 47.1),
     ),
     "afew": (
-        _quoted("teacher (Albanie et al. 2018)", PARTITION, 49.3),
-        _quoted("baseline of EmotiW 2016", PARTITION, 38.81),
+        _quoted("teacher (Albanie et al. 2018)", PARTITIONS["val"], 49.3),
+        _quoted("baseline of EmotiW 2016", PARTITIONS["val"], 38.81),
     ),
 }
 
