@@ -169,7 +169,7 @@ def evaluate(
 def probe(
     checkpoint: str, corpora: tuple[Path, ...], out: Path | None, form: str, **options: Any
 ) -> None:
-    """Test a network on a labelled speech corpus, or with --cross on several.
+    """Test a network on labelled speech corpora.
 
     Fits an affine map and a softmax from the outputs of CHECKPOINT to the labels of CORPUS.
     CHECKPOINT is a student, a teacher, or egemaps for the baseline alone. CORPUS is a folder of
