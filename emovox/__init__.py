@@ -7,6 +7,8 @@ Each command of the command line, except demo, card and schema, is a function::
     import_mat(...)         convert the published annotations to a dataset
     download(...)           download published annotations, splits, teachers and students
     validate(...)           check a dataset against the contract
+    show(...)               describe a dataset or one of its tracks
+    select(...)             write some tracks of a dataset as a dataset
     diff(...)               compare two datasets
     release(...)            make an immutable version of a dataset
     report(...)             show a dataset as a web page or as figures

@@ -118,6 +118,8 @@ CORE = [
     "card dataset --check",
     "hash-identity id10001",
     "diff dataset dataset",
+    "show dataset id10001/video0001/00001",
+    "select dataset --cap 1 --out selected",
     "release dataset --version 2.0.0 --out released",
     "report dataset --out page.html --figures figures",
     "import-mat file.mat --meta . --out imported --hdf5",
@@ -173,7 +175,17 @@ def test_other_functions_give_the_missing_extra(place: Path) -> None:
     for name, message in missing.items():
         assert re.fullmatch(NEEDED.format(command=f"emovox.{name}"), message + "\n"), message
     assert {"build_dataset", "predict", "spectrogram", "train_student"} <= set(missing)
-    core = {"load", "validate", "diff", "release", "report", "import_mat", "download"}
+    core = {
+        "load",
+        "validate",
+        "show",
+        "select",
+        "diff",
+        "release",
+        "report",
+        "import_mat",
+        "download",
+    }
     assert not (core | {"audio_path", "hash_identity", "BuildConfig"}) & set(missing)
     done = python("import emovox; emovox.load_teacher('compact')", cwd=place)
     last = done.stderr.splitlines()[-1] + "\n"

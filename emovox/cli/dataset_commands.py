@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE, FOLDER, Command, config_options, echo, given
+from emovox.cli.options import FILE, FOLDER, FORMAT, Command, config_options, echo, finish, given
 from emovox.errors import ConfigError
 from emovox.reporting.report_config import ReportConfig
 
@@ -56,6 +56,40 @@ def card(dataset: Path, check: bool) -> None:
         echo(f"{dataset}: the card agrees with the data")
     else:
         echo(card_of(dataset), nl=False)
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER)
+@click.argument("track", required=False)
+@FORMAT
+def show(dataset: Path, track: str | None, form: str) -> None:
+    """Print what a dataset contains.
+
+    Prints the splits of DATASET, its labels and why tracks were dropped; with TRACK, a track_id,
+    the rows of this track. The start of a track_id lists the tracks that begin so.
+    """
+    from emovox.reporting.show import show
+
+    finish(show(dataset, track), None, form)
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER)
+@click.option("--where", metavar="SQL", help="Condition on the columns of tracks.")
+@click.option("--cap", type=int, help="Largest number of tracks per label, drawn at random.")
+@click.option("--seed", default=0, help="Random seed of --cap.")
+@click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the selection, new or empty.")
+def select(dataset: Path, out: Path, **options: Any) -> None:
+    """Write some tracks of a dataset as a dataset.
+
+    For example: emovox select DATASET --where "n_frames >= 20 and label <> 'neutral'" --out OUT.
+    The columns are those of the table tracks (`emovox schema`), shots, the number of shots, and
+    with --meta gender and nationality. Tracks keep their split.
+    """
+    from emovox.publishing.selection import select
+
+    echo(f"{out}: {select(dataset, out, **options)!r}")
 
 
 @click.command()

@@ -1,6 +1,7 @@
 """Options of commands, generated from the config dataclasses."""
 
 import dataclasses
+import json
 import typing
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
@@ -22,6 +23,18 @@ def echo(text: object, *, err: bool = False, nl: bool = True, has_commands: bool
 FOLDER = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 FILE_OR_FOLDER = click.Path(path_type=Path)
+FORMATS = click.Choice(["text", "json", "csv"])
+FORMAT = click.option("--format", "form", type=FORMATS, default="text", help="Format on stdout.")
+
+
+def finish(result: Any, out: Path | None, form: str) -> None:
+    """Write a result to a folder, if one is given, and print it."""
+    if out is not None:
+        result.write(out)
+    if form == "csv":
+        echo(result.to_pandas().to_csv(index=False), nl=False)
+    else:
+        echo(json.dumps(result.as_json()) if form == "json" else result.summary())
 
 
 def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command], Command]:

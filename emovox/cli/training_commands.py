@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from emovox.cli.options import FILE_OR_FOLDER, FOLDER, config_options, echo, given
+from emovox.cli.options import FILE_OR_FOLDER, FOLDER, FORMAT, config_options, echo, finish, given
 from emovox.errors import CheckError, EmovoxError
 from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
@@ -31,19 +31,6 @@ _say = partial(echo, err=True)
 
 def _echo_json(record: Any) -> None:
     echo(json.dumps(record))
-
-
-FORMATS = click.Choice(["text", "json", "csv"])
-FORMAT = click.option("--format", "form", type=FORMATS, default="text", help="Format on stdout.")
-
-
-def _finish(result: Any, out: Path | None, form: str) -> None:
-    if out is not None:
-        result.write(out)
-    if form == "csv":
-        click.echo(result.to_pandas().to_csv(index=False), nl=False)
-    else:
-        echo(json.dumps(result.as_json()) if form == "json" else result.summary())
 
 
 @click.command("train-teacher")
@@ -86,7 +73,7 @@ def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **op
     """
     from emovox.teacher.evaluation import evaluate_teacher
 
-    _finish(evaluate_teacher(teacher, data, **given(options)), out, form)
+    finish(evaluate_teacher(teacher, data, **given(options)), out, form)
 
 
 @click.command("train-student")
@@ -157,7 +144,7 @@ def evaluate(
     """
     from emovox.student.evaluation import evaluate
 
-    _finish(evaluate(checkpoint, dataset, audio, **given(options)), out, form)
+    finish(evaluate(checkpoint, dataset, audio, **given(options)), out, form)
 
 
 @click.command()
@@ -179,7 +166,7 @@ def probe(
     from emovox.probing.probes import probe
 
     result = probe(checkpoint, corpora if len(corpora) > 1 else corpora[0], **given(options))
-    _finish(result, out, form)
+    finish(result, out, form)
     if result.too_many_dropped:
         raise CheckError(
             "more files were dropped than --max-dropped allows; probe.json in --out lists each "

@@ -140,15 +140,30 @@ def read_names(folder: Path) -> dict[str, str]:
         InputError: the file is missing, has other columns, or a name is not that of a folder.
     """
     names = {}
-    header = _read_text(folder / META).partition("\n")[0]
-    delimiter = "\t" if "\t" in header else ","  # a copy that was saved again
-    for row in _read_csv(folder / META, delimiter, ("VoxCeleb1 ID", "VGGFace1 ID")):
+    for row in _read_meta(folder, "VoxCeleb1 ID", "VGGFace1 ID"):
         identity, name = row["VoxCeleb1 ID"], row["VGGFace1 ID"]
         if not is_name(identity) or not is_name(name):
             raise InputError(f"{folder / META}: {identity!r}, {name!r}: not names of folders")
         names[name] = identity
         names.setdefault(name.rstrip("."), identity)
     return names
+
+
+def read_people(folder: Path) -> list[dict[str, str]]:
+    """Return `identity_id`, `gender` (m or f) and `nationality` of everyone in vox1_meta.csv.
+
+    Raises:
+        InputError: the file is missing or has other columns.
+    """
+    columns = {"identity_id": "VoxCeleb1 ID", "gender": "Gender", "nationality": "Nationality"}
+    rows = _read_meta(folder, *columns.values())
+    return [{name: row[column] for name, column in columns.items()} for row in rows]
+
+
+def _read_meta(folder: Path, *columns: str) -> list[dict[str, str]]:
+    header = _read_text(folder / META).partition("\n")[0]
+    delimiter = "\t" if "\t" in header else ","  # a copy that was saved again
+    return _read_csv(folder / META, delimiter, columns)
 
 
 def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict[str, str]]:

@@ -156,16 +156,16 @@ class Dataset:
         return track_id in self._rows
 
     def __getitem__(self, track_id: str) -> TrackLogits:
-        return self._track(*self._find(track_id))
+        return self._track(*self.find(track_id))
 
     def logits(self, track_id: str) -> np.ndarray:
         """Return a track's logits, float32 `[n, E]`, read-only; KeyError for an unknown track."""
-        split, row = self._find(track_id)
+        split, row = self.find(track_id)
         return self._arrays[split].outputs[self._span(split, row), : len(self.emotions)]
 
     def frame_index(self, track_id: str) -> np.ndarray:
         """Return the grid points of a track's rows, int32 `[n]`; KeyError for an unknown track."""
-        split, row = self._find(track_id)
+        split, row = self.find(track_id)
         return self._arrays[split].frame_index[self._span(split, row)]
 
     def times(self, track_id: str) -> np.ndarray:
@@ -174,7 +174,7 @@ class Dataset:
 
     def source(self, track_id: str) -> tuple[str | None, int | None, int | None]:
         """Return the columns source, start_ms and end_ms of a track; KeyError if unknown."""
-        split, row = self._find(track_id)
+        split, row = self.find(track_id)
         names = ("source", "start_ms", "end_ms")
         source, start, end = (self.tracks[split][name][row].as_py() for name in names)
         return source, start, end
@@ -262,7 +262,8 @@ class Dataset:
             known = ", ".join(self.splits)
             raise ConfigError(f"{self.path}: split {split!r} not found; pass one of {known}")
 
-    def _find(self, track_id: str) -> tuple[str, int]:
+    def find(self, track_id: str) -> tuple[str, int]:
+        """Return split and row of a track in the tables `tracks`; KeyError for an unknown track."""
         try:
             return self._rows[track_id]
         except KeyError:

@@ -140,12 +140,20 @@ def view_without(tracks: pa.Table, num_frames: int, listed: Collection[str]) -> 
     if not hidden:
         return None
     remains = ~pc.is_in(tracks["identity_id"], pa.array(hidden, pa.string())).to_numpy()
+    return view_of(tracks, num_frames, remains)
+
+
+def view_of(tracks: pa.Table, num_frames: int, remains: np.ndarray) -> SplitView:
+    """Return the view of a split with some of its tracks; arguments as in `view_without`.
+
+    `remains` is bool `[T]`, True for the tracks that remain.
+    """
     starts = tracks["row_offset"].to_numpy()
     ends = np.append(starts[1:], num_frames)
-    frames = np.ones(num_frames, bool)
-    for start, end in zip(starts[~remains], ends[~remains], strict=True):
-        frames[start:end] = False
-    return SplitView(remains, frames, starts[remains], ends[remains], frozenset(hidden))
+    frames = np.repeat(remains, ends - starts)
+    left = set(tracks["identity_id"].filter(pa.array(remains)).to_pylist())
+    hidden = frozenset(tracks["identity_id"].to_pylist()) - left
+    return SplitView(remains, frames, starts[remains], ends[remains], hidden)
 
 
 def _select_rows(tables: Iterable[pa.Table], mask: np.ndarray) -> Iterator[pa.Table]:

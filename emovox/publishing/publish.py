@@ -202,7 +202,7 @@ def release(
     if removal.views and not removal.totals["tracks"]:
         raise CheckError(f"{source}: nothing to release: every identity is on a takedown list")
     with new_folder(place, "releasing") as building:
-        written = _write(building, removal, provenance, version)
+        written = write_part(building, removal, version, "released_from", removed=removal.removed)
         _check(validate(building, meta=meta), out, say)
         for path in building.rglob("*"):
             if path.is_file():
@@ -210,14 +210,18 @@ def release(
     return Release(out, written, len(listed), removal.removed)
 
 
-def _write(
-    out: Path, removal: Removal, provenance: Mapping[str, Any], version: str
+def write_part(
+    out: Path, removal: Removal, version: str, history: str, **facts: Any
 ) -> dict[str, Any]:
-    """Write all files of a release into an empty folder; return its manifest, written last."""
+    """Write a part of a dataset, with all documents, into an empty folder; return its manifest.
+
+    Provenance gets one more entry in the list `history`: the source, and `facts` about the part.
+    """
+    provenance = read_document(removal.source, schema.PROVENANCE)
     origin = {
         "version": removal.manifest["version"],
         "manifest_sha256": sha256_file(removal.source / schema.MANIFEST),
-        "removed": removal.removed,
+        **facts,
     }
     manifest = {
         **removal.manifest,
@@ -230,8 +234,8 @@ def _write(
         write_text(out / schema.TAKEDOWN, format_list(removal.listed))
         list_documents(out, manifest, schema.TAKEDOWN)
     counts = card.count(out, manifest)
-    history = [*provenance.get("released_from", []), origin]
-    provenance = {**removal.provenance(provenance), "released_from": history}
+    entries = [*provenance.get(history, []), origin]
+    provenance = {**removal.provenance(provenance), history: entries}
     write_documents(out, manifest, provenance, counts)
     write_croissant(out, manifest)
     list_documents(out, manifest, schema.CROISSANT)

@@ -1,0 +1,166 @@
+"""Contents of a dataset, or of one of its tracks, as lines for a terminal."""
+
+import os
+from collections import Counter
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from emovox.dataset import schema
+from emovox.dataset.reader import Dataset, load
+from emovox.dataset.store import read_rows, reading
+from emovox.dataset.takedown import COLUMNS_WITH_IDS, listed_in
+from emovox.errors import InputError
+from emovox.ids import parse_track_id
+from emovox.packages import DataFrame, data_frame
+from emovox.scores import softmax
+
+MAX_SHOWN = 5  # dropped tracks
+BAR = 8  # characters of a probability of 1
+
+
+@dataclass(frozen=True, repr=False)
+class Shown:
+    """A dataset or a track, to be printed."""
+
+    title: str
+    facts: dict[str, Any]  # JSON values
+    rows: list[dict[str, Any]]  # one per split, or one per row of the track
+    table: list[tuple[str, ...]]  # the same as text, with a header
+    notes: tuple[str, ...] = ()  # lines below the table
+
+    def __repr__(self) -> str:
+        return f"<Shown {self.title}>"
+
+    def summary(self) -> str:
+        """Return title, table and notes as lines of text."""
+        widths = [max(map(len, column)) for column in zip(*self.table, strict=True)]
+        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in self.table]
+        return "\n".join([self.title, "", *lines, *self.notes])
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all facts and the rows as JSON values."""
+        return self.facts | {"rows": self.rows}
+
+    def to_pandas(self) -> DataFrame:
+        """Return the rows as a table; MissingPackageError without pandas."""
+        return data_frame(self.rows)
+
+
+def show(dataset: str | os.PathLike[str], track: str | None = None) -> Shown:
+    """Describe a dataset, or one of its tracks.
+
+    A dataset has a row per split: tracks, frames, identities, and tracks of each label. A track has
+    a row per grid point with a face: its time in seconds, logits, values and probabilities, which
+    the text draws as bars.
+
+    Args:
+        dataset: folder of the dataset.
+        track: `track_id` of a track; its start, such as an identity, lists the tracks that begin
+            with it. None: the whole dataset.
+
+    Raises:
+        InputError: `dataset` is not a dataset, or has no such track.
+
+    Example:
+        >>> show("emovox-demo/dataset", "demo00/scene00x00/00001").to_pandas().shape
+        (20, 17)
+    """
+    data = load(dataset)
+    dropped = _dropped(data)
+    if track is None:
+        return _describe(data, dropped)
+    key = parse_track_id(track)
+    track = key.track_id if key else track
+    return _describe_track(data, track) if track in data else _list_tracks(data, track, dropped)
+
+
+def _dropped(data: Dataset) -> list[dict[str, Any]]:
+    path = data.path / schema.DROPPED_FILE
+    with reading(path):
+        rows = read_rows(path).to_pylist()
+    texts = [" ".join(str(row[name]) for name in COLUMNS_WITH_IDS) for row in rows]
+    return [r for r, text in zip(rows, texts, strict=True) if not listed_in(text, data.takedown)]
+
+
+def _describe(data: Dataset, dropped: list[dict[str, Any]]) -> Shown:
+    rows, totals = [], Counter[str]()
+    for split in data.splits:
+        tracks = data.tracks[split]
+        labels = Counter(tracks["label"].to_pylist())
+        numbers = {"tracks": len(tracks), "frames": int(np.sum(tracks["n_frames"].to_numpy()))}
+        numbers["identities"] = len(tracks["identity_id"].unique())
+        numbers |= {emotion: labels[emotion] for emotion in data.emotions}
+        totals.update(numbers)
+        rows.append({"split": split, **numbers})
+    header = ["split", "tracks", "frames", "identities"]
+    header += [emotion for emotion in data.emotions if totals[emotion]]
+    table = [tuple(header), *(tuple(_number(row[name]) for name in header) for row in rows)]
+    teacher, step = data.manifest["teacher"]["name"], data.manifest["step_ms"]
+    title = f"{data.name} {data.version}: {totals['tracks']:,} tracks, {totals['frames']:,} frames"
+    reasons = Counter(f"{row['stage']}: {row['error']}" for row in dropped)
+    notes = [
+        "",
+        *(f"dropped   {count:,} x {why}" for why, count in reasons.most_common()),
+        *(f"          {row['track_id']}: {row['message']}" for row in dropped[:MAX_SHOWN]),
+    ]
+    if len(dropped) > MAX_SHOWN:
+        notes.append(f"          and {len(dropped) - MAX_SHOWN:,} more in {schema.DROPPED_FILE}")
+    facts = {"name": data.name, "version": data.version, "teacher": teacher, "step_ms": step}
+    facts |= {"emotions": list(data.emotions), "values": list(data.values), "dropped": reasons}
+    title += f" every {step} ms, labelled by {teacher}"
+    return Shown(title, facts, rows, table, tuple(notes) if dropped else ())
+
+
+def _number(value: Any) -> str:
+    return f"{value:,}" if isinstance(value, int) else str(value)
+
+
+def _list_tracks(data: Dataset, start: str, dropped: list[dict[str, Any]]) -> Shown:
+    names = ("track_id", "split", "label", "majority", "n_frames", "n_expected")
+    rows = []
+    for split in data.splits:
+        columns = (data.tracks[split][name].to_pylist() for name in names)
+        found = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
+        rows += [row for row in found if row["track_id"].startswith(start)]
+    lost = [row for row in dropped if row["track_id"].startswith(start)]
+    if not rows + lost:
+        raise InputError(
+            f"{data.path}: no track begins with {start!r}; pass a track_id, or its start"
+        )
+    table = [names, *(tuple(map(_number, row.values())) for row in rows)]
+    why = (f"{row['track_id']}: {row['stage']}: {row['error']}: {row['message']}" for row in lost)
+    notes = tuple(f"dropped   {text}" for text in why)
+    return Shown(f"{start}: {len(rows):,} tracks", {"dropped": lost}, rows, table, notes)
+
+
+def _describe_track(data: Dataset, track_id: str) -> Shown:
+    track, (split, row) = data[track_id], data.find(track_id)
+    facts = {
+        name: data.tracks[split][name][row].as_py() for name in data.tracks[split].column_names
+    }
+    shares = softmax(track.logits)
+    rows, columns = [], (*data.columns.logits, *data.columns.values)
+    header = ("time", *(emotion.ljust(BAR) for emotion in data.emotions), *data.values)
+    table = [header]
+    for time, logits, values, of_row in zip(
+        track.times, track.logits, track.values, shares, strict=True
+    ):
+        numbers = [time, *logits, *values, *of_row]
+        names = ["seconds", *columns, *(f"probability_{emotion}" for emotion in data.emotions)]
+        rows.append(dict(zip(names, map(float, numbers), strict=True)))
+        table.append((f"{time:.2f} s", *map(_bar, of_row), *(f"{value:.2f}" for value in values)))
+    seconds = "" if (length := facts["duration_ms"]) is None else f", {length / 1000:.1f} s"
+    majority = facts["majority"]
+    title = f"{track_id}: {split}, label {facts['label']}"
+    title += f" (most often {majority})" if majority != facts["label"] else ""
+    title += f", {facts['n_frames']} of {facts['n_expected']} grid points{seconds}"
+    title += f", from {facts['source']}" if facts["source"] else ""
+    return Shown(title, facts, rows, table)
+
+
+def _bar(share: float) -> str:
+    """Return a probability as a bar of eighths of a character."""
+    whole, part = divmod(round(8 * BAR * share), 8)
+    return "\u2588" * whole + ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")[part]
