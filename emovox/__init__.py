@@ -9,6 +9,7 @@ Each command of the command line, except demo, card and schema, is a function::
     validate(...)           check a dataset against the contract
     show(...)               describe a dataset or one of its tracks
     select(...)             write some tracks of a dataset as a dataset
+    export(...)             write labels beside their sound, for other libraries
     diff(...)               compare two datasets
     release(...)            make an immutable version of a dataset
     report(...)             show a dataset as a web page or as figures

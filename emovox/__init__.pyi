@@ -36,6 +36,7 @@ if TYPE_CHECKING:  # lets mypy check these modules before this one, which they i
     from emovox.student import Student as Student
     from emovox.student import load_student as load_student
     from emovox.student.evaluation import evaluate as evaluate
+    from emovox.student.export import export as export
     from emovox.student.prediction import predict as predict
     from emovox.student.segments import SpeechSegments as SpeechSegments
     from emovox.student.sound_cache import pack_sound as pack_sound

@@ -133,6 +133,7 @@ OTHERS = [
     "evaluate-teacher --data .",
     "train-student dataset --audio . --out run",
     "pack-sound dataset --audio . --out sound",
+    "export dataset --audio . --out sound",
     "evaluate checkpoint dataset --audio .",
     "probe egemaps .",
     "predict file.mat --student emovoxceleb",

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from emovox.cli.options import FILE, FOLDER, FORMAT, Command, config_options, echo, finish, given
+from emovox.dataset.names import POOLS
 from emovox.errors import ConfigError
 from emovox.reporting.report_config import ReportConfig
 
@@ -20,6 +21,7 @@ def _format_option(*formats: str) -> Callable[[Command], Command]:
     )
 
 
+EXPORTS = ("csv", "audiofolder", "webdataset", "lhotse")
 META = click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the official lists.")
 
 
@@ -90,6 +92,27 @@ def select(dataset: Path, out: Path, **options: Any) -> None:
     from emovox.publishing.selection import select
 
     echo(f"{out}: {select(dataset, out, **options)!r}")
+
+
+@click.command()
+@click.argument("dataset", type=FOLDER)
+@click.option("--to", type=click.Choice(EXPORTS), default="csv", help="Form of the export.")
+@click.option("--audio", type=FOLDER, required=True, help="Folder with the audio of the tracks.")
+@click.option("--out", type=FOLDER, required=True, help="Folder of the export, new or empty.")
+@click.option("--seconds", type=float, help="Length of segments.  [default: whole tracks]")
+@click.option("--pool", type=click.Choice(POOLS), default="max", help="Pooling of the logits.")
+@click.option("--collapse", type=FILE, help="TOML file that maps classes to lists of emotions.")
+@click.option("--max-dropped", default=0.05, help="Largest fraction of tracks without sound.")
+def export(dataset: Path, audio: Path, out: Path, **options: Any) -> None:
+    """Write the labels of a dataset beside their sound.
+
+    csv lists labels, probabilities and the parts of the audio files that they belong to. The other
+    forms copy the sound: audiofolder of Hugging Face datasets, tar files for webdataset, or
+    manifests for lhotse.
+    """
+    from emovox.student.export import export
+
+    echo(export(dataset, out, audio, **options).summary())
 
 
 @click.command()
