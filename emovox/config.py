@@ -18,7 +18,7 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from emovox.errors import ConfigError, check_choice
+from emovox.errors import ConfigError, check_choice, list_names
 from emovox.files import read_text
 from emovox.paths import as_path, is_remote
 
@@ -114,7 +114,7 @@ def find_recipe(name: str | os.PathLike[str]) -> Path:
     names = sorted(file.stem for file in RECIPES.glob("*.toml"))
     if (stem := str(name).removesuffix(".toml")) in names:
         return RECIPES / f"{stem}.toml"
-    raise ConfigError(f"{name}: neither a recipe file nor one of {', '.join(names)}")
+    raise ConfigError(f"{name}: neither a recipe file nor one of {list_names(str(name), names)}")
 
 
 def read_config(

@@ -93,7 +93,16 @@ class ConfigError(EmovoxError, ValueError):
 def check_choice(name: str, value: str, choices: Iterable[str]) -> None:
     """Raise ConfigError unless an option has one of these values."""
     if value not in (known := tuple(choices)):
-        raise ConfigError(f"{name} {value!r} is not one of {', '.join(known)}")
+        raise ConfigError(f"{name} {value!r} is not one of {list_names(value, known)}")
+
+
+def list_names(wrong: str, known: Iterable[str]) -> str:
+    """Return the known names, and a question for the one that a wrong name resembles."""
+    import difflib  # slow to import
+
+    names = [*known]
+    likely = difflib.get_close_matches(wrong, names, 1)
+    return ", ".join(names) + (f"; did you mean {likely[0]}?" if likely else "")
 
 
 class MissingPackageError(ConfigError, ImportError):

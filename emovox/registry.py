@@ -13,7 +13,7 @@ from pathlib import Path
 
 from emovox.cache import cache_folder
 from emovox.emotions import PUBLISHED, Outputs
-from emovox.errors import ConfigError, InputError
+from emovox.errors import ConfigError, InputError, list_names
 from emovox.files import sha256_file
 
 BEST_FILE = "best.safetensors"  # the result of a training, in its folder
@@ -68,7 +68,7 @@ class Registry:
         elif path.is_file():
             name = next((n for n, files in self.released.items() if path.name in files), path.stem)
         else:
-            known = ", ".join([*self.embedded, *self.released])
+            known = list_names(name, [*self.embedded, *self.released])
             raise ConfigError(f"{self.kind} {name!r} is neither a file nor one of {known}")
         try:
             sha256 = sha256_file(path)

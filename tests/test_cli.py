@@ -139,6 +139,7 @@ def test_an_unknown_recipe_lists_the_installed_ones(tmp_path: Path) -> None:
     result = run("build-dataset", "voxceleb3", "--root", tmp_path, "--out", tmp_path / "out")
     assert result.exit_code == 2 and result.stderr.count("\n") == 1
     assert "voxceleb3: neither a recipe file nor one of demo, " in result.stderr
+    assert re.search(r"; did you mean voxceleb[12]\?", result.stderr)
 
 
 def test_a_recipe_is_found_by_name_in_any_folder(
@@ -183,7 +184,8 @@ def test_an_unknown_command_gives_one_line() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--layout", "nonsense", "--root", "."], "'nonsense' is not one of 'voxceleb2'"),
+        (["--layout", "nonsense", "--root", "."], "'nonsense' is not one of voxceleb2,"),
+        (["--layout", "foldr", "--root", "."], "; did you mean folder?"),
         (["--layout", "voxceleb2", "--root", "missing"], "missing: no such folder"),
         (["--root", "."], "missing options: --layout"),
         (["--layout", "voxceleb2", "--root", ".", "--teacher", "x"], "nor one of compact"),

@@ -215,8 +215,11 @@ def test_a_teacher_of_other_outputs(tmp_path: Path) -> None:
 
 
 def test_unknown_names_list_the_known_ones() -> None:
-    with pytest.raises(ConfigError, match="neither a file nor one of compact, senet50-ferplus"):
-        load_teacher("senet")
+    with pytest.raises(
+        ConfigError, match=r"nor one of compact, .*; did you mean compact\?"
+    ) as error:
+        load_teacher("compat")
+    assert "senet50-ferplus" in str(error.value)
     with pytest.raises(ConfigError, match="not one of auto, fp32, bf16"):
         load_teacher("compact", precision="fp8")
     with pytest.raises(ConfigError, match=r"device 'cuda:99'"):
