@@ -139,6 +139,20 @@ def _talk(path: Path, seconds: float, seed: int = 0) -> None:
     written.rename(path)
 
 
+def _demo(work: Workplace, path: Path) -> None:
+    """Write tracks of two people of the demo, of whom the hash puts the second in unheard_val."""
+    for track in plan_demo(DemoConfig(6, 1, 2, 2.1, 2.5)):
+        if track.key.identity_id in ("demo00", "demo05"):
+            write_track(path, track)
+
+
+def _recordings(work: Workplace, path: Path) -> None:
+    rng = np.random.default_rng(0)
+    for who in ("ann", "bob", "cat", "dan"):
+        (path / who).mkdir(parents=True)
+        soundfile.write(path / who / "monday.wav", rng.normal(0, 0.1, 14 * 16_000), 16_000)
+
+
 def _videos(work: Workplace, path: Path) -> None:
     for seed, name in enumerate(("ann", "ben")):
         (path / name).mkdir(parents=True)
@@ -213,6 +227,8 @@ GIVEN: dict[str, Callable[[Workplace, Path], object]] = {
     "videos": _videos,
     "clips": _clips("ann_talk_1.mp4", "ben_talk_2.mp4", "odd.mp4"),
     "tracks.csv": lambda work, path: work.table(path),
+    "utterances.csv": lambda work, path: work.table(path),
+    "recordings": _recordings,
     "talk.mp4": lambda work, path: _talk(path, 4.5),
     "published": _published,
     "emovoxceleb": lambda work, path: write_tables(path, _spoken()),
@@ -223,6 +239,8 @@ GIVEN: dict[str, Callable[[Workplace, Path], object]] = {
     "releases/1.0.0": _valid,
     "takedown.txt": _takedown,
     "runs/student": _student,
+    "emovox-demo/corpus": _demo,
+    "emovox-demo/student": _student,
     "runs/compact/best.safetensors": lambda work, path: shutil.copy(
         find_teacher("compact").path, path
     ),

@@ -3,6 +3,7 @@
 import ast
 import glob
 import importlib.util
+import json
 import re
 import shlex
 import subprocess
@@ -30,8 +31,11 @@ from hub_fixtures import FakeHub
 
 from emovox.cli import main
 from emovox.corpus.layouts import LAYOUTS
+from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS
+from emovox.dataset import schema
 from emovox.emotions import EMOTIONS
 from emovox.labelling.build_config import BuildConfig
+from emovox.labelling.import_mat import SETS
 from emovox.probing.filenames import PARSERS
 from emovox.student.student_config import StudentTrainConfig
 from emovox.teacher.teacher_checkpoint import ARCHITECTURES
@@ -267,9 +271,17 @@ def slug(heading: str) -> str:
     return re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-")
 
 
-@pytest.mark.parametrize("page", documents(), ids=name_of)
+def linking_text(page: Path) -> str:
+    """Return a page without its fenced blocks, or what the cells of a notebook say."""
+    if page.suffix != ".ipynb":
+        return prose(page)
+    cells = json.loads(page.read_text(encoding="utf-8"))["cells"]
+    return "\n".join("".join(c["source"]) for c in cells if c["cell_type"] == "markdown")
+
+
+@pytest.mark.parametrize("page", [*documents(), *sorted(PAGES.glob("*.ipynb"))], ids=name_of)
 def test_links_lead_somewhere(page: Path) -> None:
-    for target in re.findall(r"\]\(([^)]+)\)", prose(page)):
+    for target in re.findall(r"\]\(([^)]+)\)", linking_text(page)):
         if target.startswith("https://"):
             continue
         name, _, anchor = target.partition("#")
@@ -282,7 +294,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 def test_every_page_is_linked_from_the_readme() -> None:
     text = prose(README)
-    for page in PAGES.glob("*.md"):
+    for page in (*PAGES.glob("*.md"), *PAGES.glob("*.ipynb")):
         assert f"(emovox/guide/{page.name}" in text
 
 
@@ -356,6 +368,40 @@ def test_lists_are_complete() -> None:
     student = prose(PAGES / "student.md")
     assert all(f"`{layout}`" in student for layout in PARSERS)
     assert f"{len(RULES)} rules" in prose(PAGES / "release.md")
+
+
+def table_of(page: str, heading: str) -> dict[str, str]:
+    """Return the cells of the first two columns below a heading of a page, without its head."""
+    section = prose(PAGES / page).split(f"\n## {heading}\n")[1].split("\n## ")[0]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \|", section, re.MULTILINE)
+    return dict(rows[1:])
+
+
+def test_endings_of_media_are_listed() -> None:
+    for kind, endings in (("video", MEDIA_ENDINGS), ("sound", AUDIO_ENDINGS)):
+        listed = table_of("files.md", "Media")[kind].split(", ")
+        assert listed == sorted(ending.removeprefix(".") for ending in endings)
+
+
+def test_every_command_states_what_it_does_with_an_existing_out() -> None:
+    stated = " ".join(table_of("files.md", "If OUT exists"))
+    for name, command in main.commands.items():
+        if any("--out" in parameter.opts for parameter in command.params):
+            assert re.search(rf"`{name}\b", stated), name
+
+
+def test_stages_of_dropped_tracks_are_listed() -> None:
+    code = "".join(p.read_text(encoding="utf-8") for p in REPOSITORY.glob("emovox/**/*.py"))
+    stages = set(re.findall(r'TrackError\(\s*"([a-z]+)"', code))
+    listed = set(table_of("dataset.md", "Read dropped.parquet"))
+    assert {f"`{stage}`" for stage in stages} <= listed
+    assert {f"`{name}`" for name in schema.DROPPED.names} <= listed
+
+
+def test_the_sets_of_the_published_file_are_those_of_the_import() -> None:
+    stated = table_of("annotations.md", "Fields of the .mat files")["`images.set`"]
+    found = re.findall(r"\*\*(\d)\*\* is `(\w+)`", stated)
+    assert {float(number): split for number, split in found} == SETS
 
 
 def test_defaults_on_pages_are_correct() -> None:
