@@ -35,11 +35,8 @@ def limits(provenance: Mapping[str, Any]) -> Limits:
 def summary(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
     """Return a description of the dataset and of the origin of its rows."""
     totals = manifest["totals"]
-    return (
-        f"Logits of a facial-emotion network for {totals['frames']:,} frames, one every "
-        f"{manifest['step_ms']} ms, of {totals['tracks']:,} speaking-face tracks. "
-        f"{provenance['origin']}"
-    )
+    frames = f"Emotion logits of {totals['frames']:,} frames, one every {manifest['step_ms']} ms"
+    return f"{frames}, of {totals['tracks']:,} tracks. {provenance['origin']}"
 
 
 def missing(manifest: Mapping[str, Any]) -> str:
