@@ -13,11 +13,11 @@ from typing import Any
 
 from emovox.validation.findings import Breach, Example, RowTest
 from emovox.validation.inspection import Inspection
-from emovox.validation.rules import accounting, contents, governance, structure
+from emovox.validation.rules import contents, structure
 
 ERROR, WARNING = "error", "warning"
 FUNCTIONS: dict[str, Any] = {}  # by name; the other rules are in SQL
-for _module in (structure, contents, accounting, governance):
+for _module in (structure, contents):
     FUNCTIONS |= vars(_module)
 
 
