@@ -15,9 +15,9 @@ from test_engine import make_jobs
 from emovox.errors import EmovoxError
 from emovox.labelling import cluster
 from emovox.labelling.cluster import CODE_VERSION, RayEngine, _lock_note, _Run
+from emovox.labelling.plan import ShardReport, read_report, rows_file, write_shard
 from emovox.labelling.shard import build_shard
-from emovox.labelling.shard_report import ShardReport, read_report, rows_file, write_shard
-from emovox.labelling.teacher_client import InlineFeed
+from emovox.labelling.teacher_process import InlineFeed
 from emovox.testing import FakeDetector, FakeTeacher
 
 

@@ -30,8 +30,7 @@ from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
 from emovox.files import replace_file
 from emovox.labelling.engine import Workers
-from emovox.labelling.plan import ROWS_VERSION, ShardJob
-from emovox.labelling.shard_report import ShardReport, marker_file
+from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport, marker_file
 from emovox.labelling.state import read_reports
 from emovox.packages import explained
 

@@ -25,9 +25,8 @@ from loky import BrokenProcessPool, ProcessPoolExecutor
 from emovox.devices import teacher_devices
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.plan import ShardJob
-from emovox.labelling.shard_report import ShardReport
-from emovox.labelling.teacher_client import TeacherLostError
+from emovox.labelling.plan import ShardJob, ShardReport
+from emovox.labelling.teacher_process import TeacherLostError
 from emovox.labelling.worker import WorkerContext, run_shard, serve_teacher, start_worker
 
 MAX_DEATHS = 2  # crashes or hangs of workers on one track before the track counts as lost

@@ -21,8 +21,7 @@ from emovox.errors import EmovoxError, NetworkError
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.engine import Engine, local_engine
 from emovox.labelling.finish import finish
-from emovox.labelling.plan import BuildPlan, make_plan
-from emovox.labelling.shard_report import ShardReport
+from emovox.labelling.plan import BuildPlan, ShardReport, make_plan
 from emovox.labelling.state import completed, find_existing, held_state, remove_stale
 from emovox.packages import DataFrame, data_frame, require
 from emovox.paths import URL, describe

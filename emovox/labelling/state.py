@@ -19,8 +19,15 @@ from emovox.dataset.store import DAMAGED
 from emovox.errors import EmovoxError, InputError, first_line
 from emovox.files import exclusive, write_text
 from emovox.ids import printable
-from emovox.labelling.plan import ROWS_VERSION, BuildPlan, Shard
-from emovox.labelling.shard_report import ShardReport, marker_file, read_report, rows_file
+from emovox.labelling.plan import (
+    ROWS_VERSION,
+    BuildPlan,
+    Shard,
+    ShardReport,
+    marker_file,
+    read_report,
+    rows_file,
+)
 from emovox.paths import NOT_FETCHED, RemotePath, file_state, is_remote, local_copy, map_ahead
 
 REFRESH_SECONDS = 5.0  # between two heartbeats of a remote lock
