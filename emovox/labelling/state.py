@@ -35,21 +35,6 @@ MISSED_HEARTBEATS = 4  # after which the owner of a remote lock counts as dead
 EXIT_SECONDS = 10.0  # that the end of a run waits for a heartbeat in progress
 
 
-@contextlib.contextmanager
-def held(state: Path, out: Path) -> Iterator[Callable[[], None]]:
-    """Hold `state` for a build of `out`; yield a function to call before anything final.
-
-    EmovoxError if another run holds it. The function raises it once another run has taken over: a
-    run that was suspended or cut off from the network counts as dead.
-    """
-    if is_remote(state):
-        with Lease(state / "lock", out) as lease:
-            yield lease.check
-        return
-    with exclusive(state / "lock", _busy(out)):
-        yield lambda: None
-
-
 def _busy(out: Path) -> str:
     return f"{out}: another run is building this dataset; wait for it"
 
@@ -141,8 +126,9 @@ MAX_EXAMPLES = 3  # track ids in a message
 def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[], None]]]:
     """Hold the state of a build (None: `STATE` inside `out`), which may then write `out`.
 
-    Yields its folder, and a function that raises once another run has taken it over. InputError if
-    `out` is a file or was not built from `state`; EmovoxError if another run holds the state.
+    Yields its folder, and a function to call before anything final. It raises EmovoxError once
+    another run has taken over: a run that was suspended or cut off from the network counts as dead.
+    InputError if `out` is a file or was not built from `state`; EmovoxError if one holds it now.
     """
     state = state or out / STATE
     if out.exists() and not out.is_dir():
@@ -151,8 +137,12 @@ def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[
     state.mkdir(parents=True, exist_ok=True)
     if isinstance(state, Path) and not (state / ".gitignore").exists():
         (state / ".gitignore").write_text("*\n", encoding="utf-8")
-    with held(state, out) as check:
-        yield state, check
+    if is_remote(state):
+        with Lease(state / "lock", out) as lease:
+            yield state, lease.check
+        return
+    with exclusive(state / "lock", _busy(out)):
+        yield state, lambda: None
 
 
 def refuse_foreign(out: Path, state: Path) -> None:
