@@ -24,8 +24,7 @@ from emovox.labelling.plan import ShardJob, ShardReport, ShardSettings, row_colu
 from emovox.labelling.teacher_process import BATCH, Feed
 from emovox.media import faces
 from emovox.media.ffmpeg import FfmpegTrack, find_program
-from emovox.media.images import ImageTrack
-from emovox.media.shots import number_shots
+from emovox.media.images import ImageTrack, number_shots
 from emovox.media.video import Deadline, GridFrame, VideoTrack
 from emovox.paths import OUR_OWN, error_name, is_remote, local_copy
 
