@@ -137,11 +137,12 @@ def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[
     state.mkdir(parents=True, exist_ok=True)
     if isinstance(state, Path) and not (state / ".gitignore").exists():
         (state / ".gitignore").write_text("*\n", encoding="utf-8")
-    if is_remote(state):
-        with Lease(state / "lock", out) as lease:
+    lock = state / "lock"
+    if is_remote(lock):
+        with Lease(lock, out) as lease:
             yield state, lease.check
         return
-    with exclusive(state / "lock", _busy(out)):
+    with exclusive(lock, _busy(out)):
         yield state, lambda: None
 
 
