@@ -15,8 +15,7 @@ from emovox.emotions import EMOTIONS
 from emovox.teacher import Teacher
 
 if TYPE_CHECKING:
-    from emovox.labelling.plan import ShardJob
-    from emovox.labelling.shard_report import ShardReport
+    from emovox.labelling.plan import ShardJob, ShardReport
     from emovox.media.faces import Box, Detector
 
 CODE_BITS = 12  # numbers of coded frames are below 4096
@@ -112,7 +111,7 @@ class InlineEngine:
     def run(self, jobs: "Iterable[ShardJob]") -> "Iterator[ShardReport]":
         """Yield the report of each shard as it finishes."""
         from emovox.labelling.shard import build_shard
-        from emovox.labelling.teacher_client import InlineFeed
+        from emovox.labelling.teacher_process import InlineFeed
 
         for job in jobs:
             self.num_shards += 1

@@ -2,9 +2,8 @@
 
 from collections.abc import Iterable, Iterator
 
-from emovox.labelling.plan import ShardJob
+from emovox.labelling.plan import ShardJob, ShardReport
 from emovox.labelling.shard import build_shard
-from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.worker import WorkerContext, feed_of, load_detector
 
 

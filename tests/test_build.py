@@ -32,9 +32,8 @@ from emovox.emotions import PUBLISHED
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.files import LFS_HINT, sha256_file
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.plan import ShardJob, make_plan
+from emovox.labelling.plan import ShardJob, ShardReport, make_plan
 from emovox.labelling.run import BuildResult, build_dataset
-from emovox.labelling.shard_report import ShardReport
 from emovox.labelling.state import STATE
 from emovox.media.faces import Box
 from emovox.testing import FakeDetector, FakeTeacher, InlineEngine, coded_frame, write_clip
@@ -764,7 +763,7 @@ def test_full_disk_is_one_line_and_resumable(
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with monkeypatch.context() as patch:
-        patch.setattr("emovox.labelling.shard_report.pq.write_table", no_space)
+        patch.setattr("emovox.labelling.plan.pq.write_table", no_space)
         with pytest.raises(EmovoxError, match=r"No space left on device; .*rerun the same command"):
             build(clips, tmp_path / "out")
     assert build(clips, tmp_path / "out").manifest["totals"]["tracks"] == 4

@@ -15,14 +15,21 @@ from test_engine import make_jobs
 from emovox.errors import EmovoxError
 from emovox.labelling import cluster
 from emovox.labelling.cluster import CODE_VERSION, RayEngine, _lock_note, _Run
+from emovox.labelling.plan import ShardReport, read_report, rows_file, write_shard
 from emovox.labelling.shard import build_shard
-from emovox.labelling.shard_report import ShardReport, read_report, rows_file, write_shard
-from emovox.labelling.teacher_client import InlineFeed
+from emovox.labelling.teacher_process import InlineFeed
 from emovox.testing import FakeDetector, FakeTeacher
 
 
 class LostError(Exception):
     """An error of Ray."""
+
+
+class FakeActor:
+    """A handle, which Ray can hash."""
+
+    def __init__(self, **calls: Any) -> None:
+        self.__dict__.update(calls)
 
 
 class FakeRay:
@@ -49,7 +56,7 @@ class FakeRay:
         def build(job: Any) -> ShardReport:
             return build_shard(job, InlineFeed(FakeTeacher()), FakeDetector)
 
-        return SimpleNamespace(
+        return FakeActor(
             ready=call(lambda: self.version),
             build=call(build),
             close=call(lambda: None),
@@ -104,7 +111,7 @@ def test_a_marker_of_an_earlier_run_is_no_answer(jobs: list[Any]) -> None:
     engine.ray, engine.cpus, engine.gpus, engine.num_workers = ray, 1, 0.0, 0
     started = _Run(engine, [first])
     name = first.shard.fingerprint
-    started._calls[7] = (cluster._Actor(None), first)
+    started._calls[7] = (None, first)
     assert not list(started._look_for_markers())
     report = read_report(first.state, name, rows_file(first.state, name).stat().st_size)
     assert report is not None

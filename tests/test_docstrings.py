@@ -45,9 +45,9 @@ PUBLIC = (
     *("emovox.publishing.publish", "emovox.validation.outcomes", "emovox.student"),
     *("emovox.student.student_checkpoint", "emovox.probing.corpora", "emovox.student.evaluation"),
     *("emovox.probing.probes", "emovox.probing.filenames", "emovox.student.prediction"),
-    *("emovox.student.student_config", "emovox.teacher", "emovox.teacher.teacher_checkpoint"),
-    *("emovox.teacher.evaluation", "emovox.teacher.ferplus", "emovox.checkpoints"),
-    *("emovox.teacher.teacher_config", "emovox.teacher.senet"),
+    *("emovox.student.student_config", "emovox.teacher", "emovox.teacher.evaluation"),
+    *("emovox.teacher.ferplus", "emovox.checkpoints"),
+    *("emovox.teacher.teacher_config", "emovox.teacher.teacher_checkpoint"),
 )
 # Methods without a docstring of their own: torch says what they are, and huggingface_hub.
 EXEMPT = re.compile(r".*\.forward|Api\..*")

@@ -18,10 +18,9 @@ from emovox.corpus.tracks import FaceSource, Track
 from emovox.errors import EmovoxError, InputError
 from emovox.ids import TrackKey
 from emovox.labelling.engine import MAX_DEATHS, LokyEngine, Turns
-from emovox.labelling.plan import Shard, ShardJob, ShardSettings
+from emovox.labelling.plan import Shard, ShardJob, ShardReport, ShardSettings, rows_file
 from emovox.labelling.shard import IN_CHILD, build_shard
-from emovox.labelling.shard_report import ShardReport, rows_file
-from emovox.labelling.teacher_client import InlineFeed
+from emovox.labelling.teacher_process import InlineFeed
 from emovox.labelling.worker import WorkerContext, watchdog
 from emovox.media.ffmpeg import find_program
 from emovox.teacher import EMBEDDED

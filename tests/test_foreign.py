@@ -17,7 +17,7 @@ import emovox
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, NetworkError
 from emovox.teacher import find_teacher, sidecar, teacher_checkpoint
-from emovox.teacher.compact import CompactNet, standardise
+from emovox.teacher.teacher_checkpoint import CompactNet, standardise
 from emovox.testing import write_clip
 
 onnx = pytest.importorskip("onnx", reason="onnx is not installed")

@@ -10,7 +10,7 @@ import soundfile
 
 from emovox.errors import InputError, TrackError
 from emovox.media.audio import audio_duration, read_audio
-from emovox.media.truncation import missing_end
+from emovox.media.containers import missing_end
 from emovox.media.video import VideoTrack
 
 SOUND = {  # ending -> codec

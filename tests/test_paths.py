@@ -16,7 +16,7 @@ import fsspec
 import pytest
 
 from emovox.cache import cache_folder, user_name
-from emovox.corpus.tracks import Entry, files_below
+from emovox.corpus.tracks import Corpus, Entry
 from emovox.errors import ConfigError, NetworkError
 from emovox.paths import (
     RemotePath,
@@ -50,8 +50,8 @@ def test_only_urls_are_remote(tmp_path: Path) -> None:
 def test_local_paths_import_no_fsspec(tmp_path: Path) -> None:
     code = (
         "import sys; from pathlib import Path; from emovox.paths import as_path, local_copy;"
-        "from emovox.corpus.tracks import files_below;"
-        f"list(files_below(as_path('file://{tmp_path}')).walk('', print));"
+        "from emovox.corpus.tracks import Corpus;"
+        f"list(Corpus(as_path('file://{tmp_path}')).files.walk('', print));"
         "assert 'fsspec' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
@@ -165,7 +165,7 @@ def test_errors_have_a_number_and_contain_no_host() -> None:
 
 def test_a_corpus_that_cannot_be_listed() -> None:
     with pytest.raises(NetworkError, match=r"cannot be listed.*https://secret"):
-        files_below(failing(ServiceError("https://secret:443"))).is_dir("")
+        Corpus(failing(ServiceError("https://secret:443"))).files.is_dir("")
 
 
 def test_a_url_and_the_same_folder_have_the_same_listing(folder: Any, tmp_path: Path) -> None:
@@ -176,7 +176,7 @@ def test_a_url_and_the_same_folder_have_the_same_listing(folder: Any, tmp_path: 
         (tmp_path / name).write_text(name)
         (folder / name).write_text(name)
     notes: list[tuple[str, str]] = []
-    local, remote = files_below(tmp_path), files_below(folder)
+    local, remote = Corpus(tmp_path).files, Corpus(folder).files
     for below in ("", "x"):
         expected = list(local.walk(below, lambda *left: notes.append(left)))
         assert list(remote.walk(below, lambda *left: notes.append(left))) == expected

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from emovox.errors import ConfigError, InputError
 from emovox.teacher import find_teacher, inference, load_teacher, teacher_checkpoint
-from emovox.teacher.senet import Senet, SenetConfig
+from emovox.teacher.teacher_checkpoint import Senet, SenetConfig
 
 State = OrderedDict[str, Tensor]
 GATES = {"senet50-ferplus": True, "resnet50-ferplus": False}

@@ -153,15 +153,13 @@ def test_changed_and_vanished_objects(
     store.put_file(str(changed), f"{root}/mp4/id3/d/00001.mp4")
     assert build(root, out, shard_tracks=1).num_built == 1
 
-    original = locks.held  # called after the listing of the corpus
-
     @contextlib.contextmanager
-    def held(state: Path, out: Path) -> Iterator[Any]:
+    def held_state(out: Path, state: Path) -> Iterator[Any]:  # after the listing of the corpus
         store.rm_file(f"{root}/mp4/id2/c/00001.mp4")
-        with original(state, out) as check:
-            yield check
+        with locks.held_state(out, state) as held:
+            yield held
 
-    monkeypatch.setattr("emovox.labelling.state.held", held)
+    monkeypatch.setattr("emovox.labelling.run.held_state", held_state)
     result = build(root, as_path(f"{bucket}/other"), state=as_path(f"{bucket}/state"))
     [row] = dropped(as_path(f"{bucket}/other"))
     assert (row["track_id"], row["stage"], row["error"]) == ("id2/c/00001", "open", "FileNotFound")
@@ -369,6 +367,7 @@ def test_unreachable_rows_are_not_reported_as_damaged(
 @pytest.mark.slow
 def test_simultaneous_takeovers(bucket: str, quick_locks: None) -> None:
     state: Any = as_path(f"{bucket}/state")
+    out = as_path(f"{bucket}/out")
     (state / "lock").write_text("dead 17\n")
     outcomes: Counter[str] = Counter()
     start = threading.Barrier(3)
@@ -376,7 +375,7 @@ def test_simultaneous_takeovers(bucket: str, quick_locks: None) -> None:
     def hold() -> None:
         start.wait()
         try:
-            with locks.held(state, state) as check:
+            with locks.held_state(out, state) as (_, check):
                 time.sleep(5 * locks.REFRESH_SECONDS)
                 check()
             outcomes["held"] += 1

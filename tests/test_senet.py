@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emovox.teacher.senet import Senet, SenetConfig
+from emovox.teacher.teacher_checkpoint import Senet, SenetConfig
 
 State = dict[str, Tensor]
 BLOCKS = {2: 3, 3: 4, 4: 6, 5: 3}  # stage -> blocks

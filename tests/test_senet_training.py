@@ -14,7 +14,7 @@ from emovox.emotions import Outputs
 from emovox.errors import InputError
 from emovox.teacher import load_teacher
 from emovox.teacher.ferplus import Faces
-from emovox.teacher.senet import MEAN_RGB, Senet
+from emovox.teacher.teacher_checkpoint import MEAN_RGB, Senet
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer
 from emovox.teacher.training import train_epochs

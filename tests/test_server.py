@@ -18,17 +18,16 @@ from test_engine import make_jobs
 
 from emovox.errors import EmovoxError
 from emovox.labelling.engine import Engine, LokyEngine
-from emovox.labelling.plan import ShardJob
-from emovox.labelling.shard_report import rows_file
-from emovox.labelling.teacher_client import (
+from emovox.labelling.plan import ShardJob, rows_file
+from emovox.labelling.teacher_process import (
     BATCH,
     NUM_BUFFERS,
     Feed,
     InlineFeed,
     RemoteFeed,
     TeacherLostError,
+    TeacherServer,
 )
-from emovox.labelling.teacher_server import TeacherServer
 from emovox.teacher import find_teacher
 from emovox.testing import FakeTeacher
 

@@ -13,8 +13,7 @@ from emovox.corpus.voxceleb import read_boxes
 from emovox.ids import TrackKey
 from emovox.labelling.shard import DETECT_BATCH, locate
 from emovox.media.faces import Box
-from emovox.media.images import ImageTrack
-from emovox.media.shots import CUT, dissimilarity, number_shots, thumbnail
+from emovox.media.images import CUT, ImageTrack, dissimilarity, number_shots, thumbnail
 from emovox.media.video import Deadline, GridFrame, VideoTrack
 from emovox.testing import write_clip
 

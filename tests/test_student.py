@@ -22,7 +22,7 @@ from emovox.student.clips import CENTRE, WHOLE, Windows
 from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.teacher import find_teacher
 from emovox.teacher import teacher_checkpoint as teacher_checkpoints
-from emovox.teacher.compact import CompactConfig, CompactNet
+from emovox.teacher.teacher_checkpoint import CompactConfig, CompactNet
 
 NARROW = StudentConfig(width=1 / 32)
 State = dict[str, Tensor]

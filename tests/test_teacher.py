@@ -20,9 +20,9 @@ from emovox.teacher import (
     load_teacher,
     teacher_checkpoint,
 )
-from emovox.teacher.compact import CompactConfig, CompactNet
 from emovox.teacher.evaluation import predict, score
 from emovox.teacher.inference import BATCH, TorchTeacher
+from emovox.teacher.teacher_checkpoint import CompactConfig, CompactNet
 
 COMPACT = EMBEDDED["compact"]
 

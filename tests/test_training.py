@@ -16,8 +16,8 @@ from test_ferplus import HEADER
 from emovox.cli import main
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.teacher import ferplus, load_teacher
-from emovox.teacher.compact import standardise
 from emovox.teacher.evaluation import evaluate_teacher
+from emovox.teacher.teacher_checkpoint import standardise
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import augment, cut_out
 from emovox.teacher.training import Record, train_epochs, train_teacher

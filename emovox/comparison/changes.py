@@ -98,7 +98,6 @@ class Difference:
     embeddings_changed: int | None
     files: list[str]  # paths of files that differ or exist in one dataset only
     bump: Bump  # the version bump that the differences require
-    changes: list[Change]  # number of rows by kind of change; not in the JSON
 
     def __repr__(self) -> str:
         old, new = (f"{side['name']} {side['version']}" for side in (self.old, self.new))
@@ -110,6 +109,36 @@ class Difference:
             f"{frames.changed:,} of {frames.common:,} common frames changed>"
         )
 
+    @property
+    def changes(self) -> list[Change]:
+        """Number of rows by kind of change."""
+        tracks, frames, files = self.tracks, self.frames, self.files
+        moved = [f"{t['track_id']} {t['old']} -> {t['new']}" for t in tracks.moved]
+        other = [
+            f"{t['track_id']} +{len(t['added'])} -{len(t['removed'])}" for t in tracks.other_frames
+        ]
+        return [
+            Change("tracks", "in both", tracks.common),
+            Change("tracks", "added", len(tracks.added), "minor", tracks.added),
+            Change("tracks", "removed", len(tracks.removed), "major", tracks.removed),
+            Change("tracks", "moved between splits", len(moved), "major", moved),
+            *(
+                Change("tracks", f"with another {column}", count, "major")
+                for column, count in tracks.values.items()
+            ),
+            Change("tracks", "with frames added or removed", len(other), rows=other),
+            Change("frames", "in both", frames.common),
+            Change("frames", "added", frames.added, "minor"),
+            Change("frames", "added in common tracks", frames.added_in_common_tracks),
+            Change("frames", "removed", frames.removed, "major"),
+            Change("frames", "removed in common tracks", frames.removed_in_common_tracks),
+            Change("frames", "with other logits or values", frames.changed, "major"),
+            Change("frames", "with another argmax", frames.argmax_flips),
+            Change("faces", "with other values", self.faces_changed or 0, "major"),
+            Change("embeddings", "with other values", self.embeddings_changed or 0, "major"),
+            Change("files", "that differ", len(files), "patch", files),
+        ]
+
     def to_pandas(self) -> DataFrame:
         """Return `changes`, with the first of `rows` alone; MissingPackageError without pandas."""
         rows = [asdict(change) for change in self.changes]
@@ -117,9 +146,7 @@ class Difference:
 
     def as_dict(self) -> dict[str, Any]:
         """Return all differences as plain data."""
-        content = {**asdict(self), "rule": RULE}
-        del content["changes"]
-        return content
+        return {**asdict(self), "rule": RULE}
 
     def json(self) -> str:
         """Return all differences as JSON."""
@@ -176,41 +203,6 @@ class Difference:
         for title, (level, rule) in zip(("rule", "", "", ""), RULE.items(), strict=True):
             lines.append(_item(title, f"{level + ':':<7}{rule}", indent=7))
         return "\n".join(lines)
-
-
-def list_changes(
-    tracks: TrackChanges,
-    frames: FrameChanges,
-    faces_changed: int | None,
-    embeddings_changed: int | None,
-    files: list[str],
-) -> list[Change]:
-    """Return all kinds of changes between two datasets; arguments as in `Difference`."""
-    moved = [f"{t['track_id']} {t['old']} -> {t['new']}" for t in tracks.moved]
-    other = [
-        f"{t['track_id']} +{len(t['added'])} -{len(t['removed'])}" for t in tracks.other_frames
-    ]
-    return [
-        Change("tracks", "in both", tracks.common),
-        Change("tracks", "added", len(tracks.added), "minor", tracks.added),
-        Change("tracks", "removed", len(tracks.removed), "major", tracks.removed),
-        Change("tracks", "moved between splits", len(moved), "major", moved),
-        *(
-            Change("tracks", f"with another {column}", count, "major")
-            for column, count in tracks.values.items()
-        ),
-        Change("tracks", "with frames added or removed", len(other), rows=other),
-        Change("frames", "in both", frames.common),
-        Change("frames", "added", frames.added, "minor"),
-        Change("frames", "added in common tracks", frames.added_in_common_tracks),
-        Change("frames", "removed", frames.removed, "major"),
-        Change("frames", "removed in common tracks", frames.removed_in_common_tracks),
-        Change("frames", "with other logits or values", frames.changed, "major"),
-        Change("frames", "with another argmax", frames.argmax_flips),
-        Change("faces", "with other values", faces_changed or 0, "major"),
-        Change("embeddings", "with other values", embeddings_changed or 0, "major"),
-        Change("files", "that differ", len(files), "patch", files),
-    ]
 
 
 def _item(title: str, text: str, indent: int = 0) -> str:

@@ -18,6 +18,7 @@ import itertools
 import os
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emovox.comparison.alignment import HEADER, INVALID, Block, Pair, Side
-from emovox.comparison.changes import (
-    Bump,
-    Change,
-    Difference,
-    FrameChanges,
-    TrackChanges,
-    list_changes,
-)
+from emovox.comparison.changes import RULE, Bump, Change, Difference, FrameChanges, TrackChanges
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import changed_files, read_manifest
 from emovox.dataset.names import parse_version
@@ -78,23 +72,19 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
     totals = _FrameTotals(pair)
     for block in pair.blocks("frames"):
         totals.add(block)
-    tracks, frames = _track_changes(pair, totals), totals.changes()
-    faces, embeddings = (_count_changed(pair, table) for table in ("faces", "embeddings"))
     hashes = [{(p, f.get("sha256")) for p, f in s.files.items()} for s in (pair.old, pair.new)]
-    files = sorted({path for path, _ in hashes[0] ^ hashes[1]})
-    changes = list_changes(tracks, frames, faces, embeddings, files)
-    return Difference(
+    found = Difference(
         old=pair.old.header,
         new=pair.new.header,
         header=[key for key in HEADER if pair.old.header[key] != pair.new.header[key]],
-        tracks=tracks,
-        frames=frames,
-        faces_changed=faces,
-        embeddings_changed=embeddings,
-        files=files,
-        bump=find_bump(pair, changes, files),
-        changes=changes,
+        tracks=_track_changes(pair, totals),
+        frames=totals.changes(),
+        faces_changed=_count_changed(pair, "faces"),
+        embeddings_changed=_count_changed(pair, "embeddings"),
+        files=sorted({path for path, _ in hashes[0] ^ hashes[1]}),
+        bump=Bump("none", [], None, None),  # it depends on the rest
     )
+    return replace(found, bump=find_bump(pair, found))
 
 
 class _FrameTotals:
@@ -253,27 +243,29 @@ def _count_changed(pair: Pair, table: str) -> int | None:
     return sum(int((a != b).any(0).sum()) if len(a) == len(b) else a.shape[1] for a, b in rows)
 
 
-def find_bump(pair: Pair, changes: list[Change], files: list[str]) -> Bump:
+def find_bump(pair: Pair, difference: Difference) -> Bump:
     """Return the lowest bump that the differences allow, with its reasons."""
-    old, new = pair.old.header, pair.new.header
+    old, new, files = difference.old, difference.new, difference.files
     has = {table: (pair.old.has(table), pair.new.has(table)) for table in schema.TABLES}
     major = ["step_ms differs"] if old["step_ms"] != new["step_ms"] else []
     major += ["teacher differs"] if _other_teacher(old["teacher"], new["teacher"]) else []
     major += [f"table {table} removed" for table in has if has[table] == (True, False)]
-    major += _counted(changes, "major")
+    major += _counted(difference.changes, "major")
     minor = [f"table {table} added" for table in has if has[table] == (False, True)]
-    minor += _counted(changes, "minor")
+    minor += _counted(difference.changes, "minor")
     if not major and not minor:
         major = _unseen(pair)
     patch = [f"{key} differs" for key in ("name", "teacher") if old[key] != new[key]]
     patch += [f"files that differ: {', '.join(files)}"] if files else []
-    found = {"major": major, "minor": minor, "patch": patch, "none": []}
+    found = dict(zip(RULE, (major, minor, patch, []), strict=True))
     level = next((level for level, reasons in found.items() if reasons), "none")
     reasons = found[level]
     before, after = (parse_version(str(side["version"])) for side in (old, new))
     if before is None:
         return Bump(level, reasons, None, None)
-    least = _next(before, level)
+    place = [*RULE].index(level)  # none: after the last number
+    higher = [number + 1 for number in before[place : place + 1]]
+    least = (*before[:place], *higher, *(0,) * (2 - place))
     enough = None if after is None else after >= least
     return Bump(level, reasons, ".".join(map(str, least)), enough)
 
@@ -304,10 +296,3 @@ def _unseen(pair: Pair) -> list[str]:
     ]
     found = f"content hashes differ, but no compared column: {', '.join(tables)}; {INVALID}"
     return [found] if tables else []
-
-
-def _next(version: tuple[int, ...], level: str) -> tuple[int, ...]:
-    if level == "none":
-        return version
-    place = ("major", "minor", "patch").index(level)
-    return (*version[:place], version[place] + 1, *(0,) * (2 - place))

@@ -160,12 +160,6 @@ class RemoteFiles(Files):
         return dict(folders)
 
 
-def files_below(root: Path) -> Files:
-    """Return the files below a folder or a URL."""
-    kind = RemoteFiles if is_remote(root) else Files
-    return kind(root)
-
-
 MAX_ENDINGS = 5  # counted one by one in a note
 
 
@@ -219,7 +213,7 @@ class Corpus:
     @cached_property
     def files(self) -> Files:
         """Files below the root."""
-        return files_below(self.root)
+        return (RemoteFiles if is_remote(self.root) else Files)(self.root)
 
     def walk(self, below: str = "", shown: Callable[[str], str] = str) -> Iterator[Entry]:
         """Yield the files below a folder, see `Files.walk`; what it skips becomes notes.

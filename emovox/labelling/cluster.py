@@ -18,7 +18,7 @@ import threading
 import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +30,7 @@ from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
 from emovox.files import replace_file
 from emovox.labelling.engine import Workers
-from emovox.labelling.plan import ROWS_VERSION, ShardJob
-from emovox.labelling.shard_report import ShardReport, marker_file
+from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport, marker_file
 from emovox.labelling.state import read_reports
 from emovox.packages import explained
 
@@ -205,12 +204,6 @@ class RayEngine:
         return f"no node can run an actor with --actor-cpus {self.cpus}{gpus}"
 
 
-@dataclass(eq=False)
-class _Actor:
-    handle: Any
-    num_running: int = 0  # calls
-
-
 class _Run:
     def __init__(self, engine: RayEngine, jobs: list[ShardJob]) -> None:
         self._engine, self._ray = engine, engine.ray
@@ -223,9 +216,9 @@ class _Run:
         path = jobs[0].teacher_path
         self._arguments = engine.cpus, path.name, self._ray.put(path.read_bytes())
         self._waiting = deque(jobs)
-        self._starting: dict[Any, _Actor] = {}
-        self._actors: list[_Actor] = []
-        self._calls: dict[Any, tuple[_Actor, ShardJob]] = {}
+        self._starting: dict[Any, Any] = {}  # actor, by its call of `ready`
+        self._actors: dict[Any, int] = {}  # number of running calls
+        self._calls: dict[Any, tuple[Any, ShardJob]] = {}  # actor and shard
         self._losses: Counter[str] = Counter()
         self._last_loss = ""
         self._last_sign = self._last_result = time.monotonic()
@@ -240,10 +233,10 @@ class _Run:
             while self._waiting or self._calls.keys() - self._known:
                 self._start_missing()
                 for actor in self._actors:
-                    while self._waiting and actor.num_running < self._capacity:
+                    while self._waiting and self._actors[actor] < self._capacity:
                         job = self._waiting.popleft()
-                        self._calls[actor.handle.build.remote(job)] = actor, job
-                        actor.num_running += 1
+                        self._calls[actor.build.remote(job)] = actor, job
+                        self._actors[actor] += 1
                 pending = [*self._starting, *self._calls]
                 for reference in self._ray.wait(pending, num_returns=1, timeout=POLL)[0]:
                     if reference in self._starting:
@@ -257,10 +250,10 @@ class _Run:
                 elif time.monotonic() - self._last_sign > MAX_WAIT_SECONDS:
                     raise self._engine.waited(self._last_loss)
         finally:
-            if closing := [actor.handle.close.remote() for actor in self._actors]:
+            if closing := [actor.close.remote() for actor in self._actors]:
                 self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
             for actor in (*self._actors, *self._starting.values()):
-                self._ray.kill(actor.handle)  # its workers notice and end too
+                self._ray.kill(actor)  # its workers notice and end too
 
     def _look_for_markers(self) -> Iterator[ShardReport]:
         """Yield reports of shards with a marker: Ray may notice a lost answer minutes later."""
@@ -283,8 +276,8 @@ class _Run:
         if self._engine.num_workers:
             num_actors = min(num_actors, math.ceil(self._engine.num_workers / self._engine.cpus))
         for _ in range(max(1, num_actors) - len(self._actors) - len(self._starting)):
-            actor = _Actor(self._new_actor.remote(*self._arguments))
-            self._starting[actor.handle.ready.remote()] = actor
+            actor = self._new_actor.remote(*self._arguments)
+            self._starting[actor.ready.remote()] = actor
 
     def _result(self, reference: Any) -> Any:
         """Return the result of a call, or raise its error; None if actor or result was lost."""
@@ -301,20 +294,21 @@ class _Run:
         if version is None:
             self._no_start_before = time.monotonic() + POLL
         elif version != CODE_VERSION:
-            name = self._result(actor.handle.__ray_call__.remote(lambda _: os.uname().nodename))
+            name = self._result(actor.__ray_call__.remote(lambda _: os.uname().nodename))
             node, here = ("{} (rows {})".format(*v) for v in (version, CODE_VERSION))
             raise EmovoxError(
                 f"node {name} of the Ray cluster has emovox {node}, this machine {here}; install "
                 "the same version on all nodes"
             )
         else:
-            self._actors.append(actor)
+            self._actors[actor] = 0
 
     def _take_report(self, reference: Any) -> ShardReport | None:
         """Return the report of a finished call; None if the shard must be built again."""
         report: ShardReport | None = self._result(reference)
         actor, job = self._calls.pop(reference)
-        actor.num_running -= 1
+        if actor in self._actors:
+            self._actors[actor] -= 1
         self._last_result = time.monotonic()
         if reference in self._known:
             self._known.remove(reference)
@@ -326,10 +320,9 @@ class _Run:
             self._seen_marker = True
         return report
 
-    def _lose(self, actor: _Actor, job: ShardJob) -> None:
-        if actor in self._actors:
-            self._actors.remove(actor)
-            self._ray.kill(actor.handle)  # it may be alive but unreachable
+    def _lose(self, actor: Any, job: ShardJob) -> None:
+        if self._actors.pop(actor, None) is not None:
+            self._ray.kill(actor)  # it may be alive but unreachable
         name = job.shard.fingerprint
         self._losses[name] += 1
         if self._losses[name] > MAX_LOSSES:

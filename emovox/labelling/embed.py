@@ -23,7 +23,7 @@ from emovox.dataset.store import FileEntry, create_table, embedding_array, read_
 from emovox.dataset.writer import write_documents, write_manifest
 from emovox.errors import InputError, TrackError
 from emovox.labelling.build_config import EmbedConfig
-from emovox.labelling.teacher_client import count_outputs
+from emovox.labelling.teacher_process import count_outputs
 from emovox.media.faces import Box, cut, resize, sharpness
 from emovox.media.images import ImageTrack
 from emovox.media.video import Deadline, VideoTrack

@@ -25,9 +25,8 @@ from loky import BrokenProcessPool, ProcessPoolExecutor
 from emovox.devices import teacher_devices
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.plan import ShardJob
-from emovox.labelling.shard_report import ShardReport
-from emovox.labelling.teacher_client import TeacherLostError
+from emovox.labelling.plan import ShardJob, ShardReport
+from emovox.labelling.teacher_process import TeacherLostError
 from emovox.labelling.worker import WorkerContext, run_shard, serve_teacher, start_worker
 
 MAX_DEATHS = 2  # crashes or hangs of workers on one track before the track counts as lost
@@ -157,11 +156,6 @@ class Worker(Process):
         self._work, self._context = work, context
         self._server, self._turns = server, turns
 
-    def close(self) -> None:
-        super().close()
-        if self._server is not None:
-            self._server.close()
-
     def build(self, job: ShardJob) -> ShardReport:
         """Run a shard, in a new process after each death, and return its report.
 
@@ -275,14 +269,15 @@ class Workers:
         self._temporary = tempfile.TemporaryDirectory(prefix="emovox-", ignore_cleanup_errors=True)
         folder, turns = Path(self._temporary.name), Turns(num_workers)
         servers = [Server(job, d, folder / f"teacher-{n}") for n, d in enumerate(devices)]
-        self._workers = []
+        self._processes: list[Process] = [*servers]
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         for number in range(num_workers):
             server = servers[number % len(servers)] if servers else None
             device = devices[number % len(devices)] if devices else job.settings.device
             context = WorkerContext(folder / f"track-{number}", device)
-            self._workers.append(Worker(work, context, server, turns))
-            self._free.put(self._workers[-1])
+            worker = Worker(work, context, server, turns)
+            self._processes.append(worker)
+            self._free.put(worker)
 
     def build(self, job: ShardJob) -> ShardReport:
         """Run a shard with the next free worker."""
@@ -294,6 +289,6 @@ class Workers:
 
     def close(self) -> None:
         """End all processes; running shards fail."""
-        for worker in self._workers:
-            worker.close()
+        for process in reversed(self._processes):
+            process.close()
         self._temporary.cleanup()

@@ -20,8 +20,7 @@ from emovox.dataset.rows import Chunk
 from emovox.dataset.writer import DatasetInfo, dataset_files, replace_dataset, write_chunks
 from emovox.errors import CheckError, public_url
 from emovox.ids import printable
-from emovox.labelling.plan import BuildPlan
-from emovox.labelling.shard_report import ShardReport, marker_file, rows_file
+from emovox.labelling.plan import BuildPlan, ShardReport, marker_file, rows_file
 from emovox.labelling.state import Existing, record_dataset, reuse_or_begin
 from emovox.packages import software
 from emovox.paths import OUR_OWN, RemotePath, is_remote, local_copy, map_ahead

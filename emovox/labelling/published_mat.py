@@ -78,31 +78,21 @@ def _frame_numbers(node: Node) -> np.ndarray | None:
     numbers, rest = [np.empty(0, np.int64)], b""
     for piece in node.raw():
         rest += piece.translate(None, b"\0")  # a character has one byte or two
-        found, end = _numbers_before(ENDING, rest)
-        numbers.append(found)
-        rest = rest[end:][-LONGEST_PATH:]
+        numbers.append(_numbers_before_ending(rest))
+        rest = rest.rpartition(ENDING)[2][-LONGEST_PATH:]
     whole = np.concatenate(numbers)
     return whole if len(whole) == node.size else None
 
 
-def _numbers_before(ending: bytes, text: bytes) -> tuple[np.ndarray, int]:
-    """Return the decimal numbers directly before every `ending`, and the end of the last one."""
-    letters = np.frombuffer(text, np.uint8)
-    places = np.flatnonzero(letters == ending[0])
-    places = places[(places > 0) & (places + len(ending) <= len(letters))]
-    for i, letter in enumerate(ending):
-        places = places[letters[places + i] == letter]
-    places = places[_is_digit(letters[places - 1])]
-    values, is_number = np.zeros(len(places), np.int64), np.ones(len(places), bool)
-    for i in range(MAX_DIGITS):
-        digits = letters[places - 1 - i]
-        is_number &= (places > i) & _is_digit(digits)
-        values += np.where(is_number, digits.astype(np.int64) - ord("0"), 0) * 10**i
-    return values, int(places[-1]) + len(ending) if len(places) else 0
-
-
-def _is_digit(letters: np.ndarray) -> np.ndarray:
-    return (letters >= ord("0")) & (letters <= ord("9"))
+def _numbers_before_ending(text: bytes) -> np.ndarray:
+    """Return the decimal numbers directly before every `ENDING`, int64 `[n]`."""
+    letters = np.frombuffer(bytes(MAX_DIGITS) + text + bytes(len(ENDING)), np.uint8)
+    places = np.flatnonzero(letters == ENDING[0]) - MAX_DIGITS
+    near = np.lib.stride_tricks.sliding_window_view(letters, MAX_DIGITS + len(ENDING))[places]
+    near = near[(near[:, MAX_DIGITS:] == np.frombuffer(ENDING, np.uint8)).all(axis=1)]
+    digits = near[:, MAX_DIGITS - 1 :: -1] - np.uint8(ord("0"))  # above 9 for other letters
+    is_number = np.logical_and.accumulate(digits < 10, axis=1)
+    return (digits * is_number)[is_number[:, 0]] @ 10 ** np.arange(MAX_DIGITS)
 
 
 class FaceImages:

@@ -4,7 +4,7 @@ import os
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -21,13 +21,13 @@ from emovox.errors import EmovoxError, NetworkError
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.engine import Engine, local_engine
 from emovox.labelling.finish import finish
-from emovox.labelling.plan import BuildPlan, make_plan
-from emovox.labelling.shard_report import ShardReport
+from emovox.labelling.plan import ShardReport, make_plan
 from emovox.labelling.state import completed, find_existing, held_state, remove_stale
 from emovox.packages import DataFrame, data_frame, require
 from emovox.paths import URL, describe
 
 COUNTS = ("tracks", "frames", "identities")  # of each split
+TIMES = ("media_seconds", "teacher_seconds", "wait_seconds")
 
 
 @dataclass(repr=False)
@@ -77,7 +77,7 @@ class BuildResult:
             f"shards    {self.num_built:,} built, {self.num_shards - self.num_built:,} reused, "
             f"in {self.seconds:.1f} s"
         )
-        media, teacher, wait = (self.totals[f"{n}_seconds"] for n in ("media", "teacher", "wait"))
+        media, teacher, wait = (self.totals[name] for name in TIMES)
         if self.num_built and media and self.totals["frames"]:
             num_tracks = self.totals["tracks"] + self.totals["dropped"]
             lines.append(
@@ -86,33 +86,6 @@ class BuildResult:
                 f"bound by {'media' if media > wait else 'the teacher'}"
             )
         return "\n".join(lines)
-
-
-def summarize(
-    plan: BuildPlan,
-    reports: Collection[ShardReport],
-    manifest: dict[str, Any],
-    num_built: int,
-    seconds: float,
-) -> BuildResult:
-    """Sum up the reports of all shards of a build; for the others see `BuildResult`."""
-    totals: Counter[str] = Counter()
-    dropped, notes = list(plan.corpus.dropped), list(plan.corpus.notes)
-    repeated: dict[str, list[Any]] = {}
-    for report in reports:
-        dropped += report.dropped
-        totals["tracks"] += len(report.tracks)
-        totals["dropped"] += len(report.dropped)
-        totals["frames"] += report.num_frames
-        for name in ("num_decoded", "media_seconds", "teacher_seconds", "wait_seconds"):
-            totals[name] += getattr(report, name)
-        for what, (count, example) in report.notes.items():
-            repeated.setdefault(what, [0, example])[0] += count
-    notes += [f"{count:,} {what}: {example}" for what, (count, example) in repeated.items()]
-    num_planned = manifest["totals"]["tracks"] + manifest["totals"]["dropped"]
-    too_many = len(dropped) > plan.config.max_dropped * num_planned
-    found = (plan.config.out, manifest, count_reasons(dropped), notes)
-    return BuildResult(*found, num_built, len(reports), seconds, totals, too_many)
 
 
 LOG_SECONDS = 30.0  # between lines of progress where stderr is not a terminal
@@ -189,7 +162,21 @@ def build_dataset(
             "to resume"
         ) from error
     seconds = time.perf_counter() - started
-    return summarize(plan, reports.values(), manifest, len(jobs), seconds)
+    dropped, notes = list(plan.corpus.dropped), list(plan.corpus.notes)
+    totals: Counter[str] = Counter()
+    repeated: dict[str, list[Any]] = {}
+    for report in reports.values():
+        dropped += report.dropped
+        counts = {name: getattr(report, name) for name in ("num_decoded", *TIMES)}
+        counts["frames"] = report.num_frames
+        totals.update(counts, tracks=len(report.tracks), dropped=len(report.dropped))
+        for what, (count, example) in report.notes.items():
+            repeated.setdefault(what, [0, example])[0] += count
+    notes += [f"{count:,} {what}: {example}" for what, (count, example) in repeated.items()]
+    num_planned = manifest["totals"]["tracks"] + manifest["totals"]["dropped"]
+    too_many = len(dropped) > config.max_dropped * num_planned
+    found = (config.out, manifest, count_reasons(dropped), notes)
+    return BuildResult(*found, len(jobs), len(reports), seconds, totals, too_many)
 
 
 def _with_progress(

@@ -20,13 +20,11 @@ from emovox.dataset import schema
 from emovox.dataset.rows import Dropped, TrackRow
 from emovox.dataset.store import embedding_array
 from emovox.errors import InputError, TrackError
-from emovox.labelling.plan import ShardJob, ShardSettings
-from emovox.labelling.shard_report import ShardReport, row_columns, write_shard
-from emovox.labelling.teacher_client import BATCH, Feed
+from emovox.labelling.plan import ShardJob, ShardReport, ShardSettings, row_columns, write_shard
+from emovox.labelling.teacher_process import BATCH, Feed
 from emovox.media import faces
 from emovox.media.ffmpeg import FfmpegTrack, find_program
-from emovox.media.images import ImageTrack
-from emovox.media.shots import number_shots
+from emovox.media.images import ImageTrack, number_shots
 from emovox.media.video import Deadline, GridFrame, VideoTrack
 from emovox.paths import OUR_OWN, error_name, is_remote, local_copy
 

@@ -19,28 +19,20 @@ from emovox.dataset.store import DAMAGED
 from emovox.errors import EmovoxError, InputError, first_line
 from emovox.files import exclusive, write_text
 from emovox.ids import printable
-from emovox.labelling.plan import ROWS_VERSION, BuildPlan, Shard
-from emovox.labelling.shard_report import ShardReport, marker_file, read_report, rows_file
+from emovox.labelling.plan import (
+    ROWS_VERSION,
+    BuildPlan,
+    Shard,
+    ShardReport,
+    marker_file,
+    read_report,
+    rows_file,
+)
 from emovox.paths import NOT_FETCHED, RemotePath, file_state, is_remote, local_copy, map_ahead
 
 REFRESH_SECONDS = 5.0  # between two heartbeats of a remote lock
 MISSED_HEARTBEATS = 4  # after which the owner of a remote lock counts as dead
 EXIT_SECONDS = 10.0  # that the end of a run waits for a heartbeat in progress
-
-
-@contextlib.contextmanager
-def held(state: Path, out: Path) -> Iterator[Callable[[], None]]:
-    """Hold `state` for a build of `out`; yield a function to call before anything final.
-
-    EmovoxError if another run holds it. The function raises it once another run has taken over: a
-    run that was suspended or cut off from the network counts as dead.
-    """
-    if is_remote(state):
-        with Lease(state / "lock", out) as lease:
-            yield lease.check
-        return
-    with exclusive(state / "lock", _busy(out)):
-        yield lambda: None
 
 
 def _busy(out: Path) -> str:
@@ -134,8 +126,9 @@ MAX_EXAMPLES = 3  # track ids in a message
 def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[], None]]]:
     """Hold the state of a build (None: `STATE` inside `out`), which may then write `out`.
 
-    Yields its folder, and a function that raises once another run has taken it over. InputError if
-    `out` is a file or was not built from `state`; EmovoxError if another run holds the state.
+    Yields its folder, and a function to call before anything final. It raises EmovoxError once
+    another run has taken over: a run that was suspended or cut off from the network counts as dead.
+    InputError if `out` is a file or was not built from `state`; EmovoxError if one holds it now.
     """
     state = state or out / STATE
     if out.exists() and not out.is_dir():
@@ -144,8 +137,13 @@ def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[
     state.mkdir(parents=True, exist_ok=True)
     if isinstance(state, Path) and not (state / ".gitignore").exists():
         (state / ".gitignore").write_text("*\n", encoding="utf-8")
-    with held(state, out) as check:
-        yield state, check
+    lock = state / "lock"
+    if is_remote(lock):
+        with Lease(lock, out) as lease:
+            yield state, lease.check
+        return
+    with exclusive(lock, _busy(out)):
+        yield state, lambda: None
 
 
 def refuse_foreign(out: Path, state: Path) -> None:

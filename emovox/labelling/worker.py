@@ -16,10 +16,9 @@ from typing import Any
 
 from emovox.cache import set_compile_cache
 from emovox.errors import InputError
-from emovox.labelling.plan import ShardJob, ShardSettings
+from emovox.labelling.plan import ShardJob, ShardReport, ShardSettings
 from emovox.labelling.shard import build_shard
-from emovox.labelling.shard_report import ShardReport
-from emovox.labelling.teacher_client import Feed, InlineFeed, RemoteFeed, TeacherLostError
+from emovox.labelling.teacher_process import Feed, InlineFeed, RemoteFeed, TeacherLostError
 from emovox.media.faces import Detector, Mtcnn
 from emovox.teacher import load_teacher
 
@@ -86,7 +85,7 @@ def feed_of(settings: ShardSettings, teacher_path: Path, context: WorkerContext)
 
 def serve_teacher(address: str, path: Path, settings: ShardSettings, device: str) -> None:
     """Run the teacher for all workers that connect to the address, until the process ends."""
-    from emovox.labelling.teacher_server import TeacherServer
+    from emovox.labelling.teacher_process import TeacherServer
 
     load: Any = partial(load_teacher, path, device, **_modes(settings))  # a BatchTeacher
     TeacherServer(load, address, embeddings=settings.embeddings).serve()

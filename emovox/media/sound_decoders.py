@@ -20,9 +20,8 @@ import soundfile
 from emovox import limits
 from emovox.errors import InputError
 from emovox.files import read_start
-from emovox.media.containers import open_media
+from emovox.media.containers import STREAMED, missing_end, open_media
 from emovox.media.streams import choose_stream
-from emovox.media.truncation import STREAMED, missing_end
 from emovox.media.video import first_picture
 
 SEEK_MARGIN = 0.5  # seconds to decode before the start, for codecs that depend on earlier frames

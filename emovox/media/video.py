@@ -18,9 +18,8 @@ import numpy as np
 from emovox.errors import TrackError
 from emovox.limits import MAX_PIXELS, MAX_TRACK_SECONDS
 from emovox.media import grid
-from emovox.media.containers import can_open_files, complaint, error_log, open_media
+from emovox.media.containers import can_open_files, complaint, error_log, missing_end, open_media
 from emovox.media.streams import Display, choose_stream, edit_shift, first_sound
-from emovox.media.truncation import missing_end
 from emovox.paths import NOT_FETCHED, error_name
 
 SEEK_MARGIN = 0.5  # seconds to decode before the first frame that is used

@@ -15,13 +15,12 @@ from emovox.dataset import card, card_text, schema
 from emovox.dataset.croissant_metadata import files_and_columns
 from emovox.dataset.json_schemas import read_document, read_manifest
 from emovox.dataset.names import parse_version
-from emovox.dataset.takedown import format_list, own_list, read_list
+from emovox.dataset.takedown import Removal, find_removal, format_list, own_list, read_list
 from emovox.dataset.writer import list_documents, write_documents, write_manifest
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import new_folder, sha256_file, write_text
 from emovox.ids import check_printable, printable
 from emovox.packages import DataFrame, data_frame
-from emovox.publishing.takedown_release import Removal, find_removal
 from emovox.validation.outcomes import Validation, validate
 from emovox.validation.rules import RULES
 

@@ -132,10 +132,10 @@ def load_teacher(
     weights = find_teacher(name_or_path)
     precision, _ = resolve_modes(weights, precision, "on" if compiled else "off")
     with explained("load_teacher"):
-        from emovox.teacher import foreign, teacher_checkpoint
-        from emovox.teacher.inference import TorchTeacher
+        from emovox.teacher import teacher_checkpoint
+        from emovox.teacher.inference import TorchTeacher, load_foreign
     if isinstance(weights, sidecar.ForeignWeights):
-        net: FaceNetwork = foreign.load(weights)
+        net: FaceNetwork = load_foreign(weights)
     else:
         net = teacher_checkpoint.load_network(weights)
     options = {"compiled": compiled, "mirror": mirror}

@@ -87,7 +87,7 @@ def read_faces(
         image = files.read_image(name)
         height, width = image.shape[:2]
         face = resize(cut(image, square(Box(0, 0, width, height))), side)
-        # As `face_network.to_grey`, so that training sees what labelling does.
+        # As `checkpoints.to_grey`, so that training sees what labelling does.
         return np.round(face @ weights).astype(np.uint8) if grey else face
 
     images = Parallel(-1, prefer="threads")(delayed(read_image)(name) for name in names)

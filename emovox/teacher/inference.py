@@ -1,15 +1,21 @@
-"""Inference of teachers: crops uint8 in, fixed batch shapes, outputs float32 out."""
+"""Inference of teachers, also in other formats: crops uint8 in, fixed batches, outputs float32."""
 
 import logging
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from emovox.cache import set_compile_cache
-from emovox.checkpoints import FaceNetwork, prepare
-from emovox.errors import EmovoxError, first_line
+from emovox.checkpoints import FaceNetwork, prepare, to_grey
+from emovox.errors import ConfigError, EmovoxError, InputError, first_line
+from emovox.packages import explained
+from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Description, ForeignWeights, Sidecar
+from emovox.teacher.teacher_checkpoint import LOAD_ERRORS
 
 # Crops per batch. The last batch is padded, so that a row never depends on its neighbours.
 BATCH = 64
@@ -138,3 +144,165 @@ class _Slot:
         if self._copied is not None:
             self._copied.record(torch.cuda.current_stream(self._device))
         return pixels
+
+
+TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
+
+
+class ForeignNetwork(FaceNetwork):
+    """Order of the outputs around a network of another format, in float32."""
+
+    architecture = "another format"
+
+    def __init__(self, described: Description, run: "OnnxRun | HubRun") -> None:
+        super().__init__()
+        self.described, self.run = described, run
+        self.outputs, self.take = described.arrange()
+        self.input_size, self.embedding_size = described.input_size, 0
+        self.classifier = nn.Identity()
+
+    def preprocess(self, pixels: Tensor) -> Tensor:
+        """Convert crops as described; see `FaceNetwork`."""
+        return self.run.prepare(pixels)
+
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embedding and outputs; see `FaceNetwork`."""
+        hidden, outputs = self.run(x)
+        outputs = outputs.float()
+        if outputs.shape[1] != (expected := len(self.described.outputs)):
+            found = outputs.shape[1]
+            raise ValueError(f"expected {expected} outputs, as in its description; found {found}")
+        outputs = outputs[:, self.take]
+        if self.described.kind == "probabilities":
+            num_emotions = len(self.outputs.emotions)
+            logits = outputs[:, :num_emotions].clamp_min(torch.finfo(torch.float32).tiny).log()
+            outputs = torch.cat([logits, outputs[:, num_emotions:]], dim=1)
+        return hidden.float(), outputs
+
+
+class OnnxRun:
+    """An ONNX graph; its batch size may be fixed."""
+
+    def __init__(self, path: Path, sidecar: Sidecar) -> None:
+        with explained("an ONNX teacher"):
+            import onnxruntime
+        self._runtime, self._path, self._sidecar = onnxruntime, path, sidecar
+        self._sessions = {"cpu": self._open("cpu")}
+        inputs = self._sessions["cpu"].get_inputs()
+        side, channels = sidecar.input_size, CHANNELS[sidecar.colour]
+        expected = [channels, side, side] if sidecar.layout == "NCHW" else [side, side, channels]
+        shapes = [list(node.shape) for node in inputs]
+        fits = len(inputs) == 1 and len(shapes[0]) == 4 and inputs[0].type in TYPES
+        if not fits or any(
+            isinstance(found, int) and found != size
+            for found, size in zip(shapes[0][1:], expected, strict=True)
+        ):
+            found = ", ".join(f"{node.type} {list(node.shape)}" for node in inputs)
+            raise InputError(
+                f"{path}: expected one input tensor(float) {['N', *expected]}, as in its "
+                f"description; found {found}"
+            )
+        self._input, self._dtype = inputs[0].name, TYPES[inputs[0].type]
+        self._batch = shapes[0][0] if isinstance(shapes[0][0], int) else 0
+
+    def _open(self, device: str) -> Any:
+        providers = ["CPUExecutionProvider"]
+        if device == "cuda":
+            providers.insert(0, "CUDAExecutionProvider")
+            if providers[0] not in self._runtime.get_available_providers():
+                raise ConfigError(
+                    "onnxruntime: no CUDA provider; install onnxruntime-gpu, or pass --device cpu"
+                )
+        options = self._runtime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        options.log_severity_level = 3  # errors
+        try:
+            return self._runtime.InferenceSession(self._path, options, providers=providers)
+        except Exception as error:  # the errors of onnxruntime share no base class
+            raise InputError(f"{self._path}: not an ONNX network ({first_line(error)})") from error
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Convert RGB crops uint8 `[N, S, S, 3]` to the input of the graph, as the sidecar says."""
+        sidecar = self._sidecar
+        inputs = to_grey(pixels) if sidecar.colour == "grey" else pixels.permute(0, 3, 1, 2).float()
+        if sidecar.colour == "bgr":
+            inputs = inputs.flip(1)
+        mean, deviation = (
+            torch.tensor(numbers, device=pixels.device).view(1, -1, 1, 1)
+            for numbers in (sidecar.mean, sidecar.deviation)
+        )
+        inputs = (inputs * sidecar.scale - mean) / deviation
+        return inputs if sidecar.layout == "NCHW" else inputs.permute(0, 2, 3, 1)
+
+    def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
+        """Return no embedding, `[N, 0]`, and the outputs of the graph."""
+        device = inputs.device.type
+        if device not in self._sessions:
+            self._sessions[device] = self._open(device)
+        pixels = np.ascontiguousarray(inputs.cpu().numpy(), self._dtype)
+        step = self._batch or len(pixels)
+        rows = []
+        for start in range(0, len(pixels), step):
+            part = np.resize(pixels[start : start + step], (step, *pixels.shape[1:]))
+            found = self._sessions[device].run(None, {self._input: part})
+            rows.append(np.concatenate([np.reshape(array, (step, -1)) for array in found], axis=1))
+        outputs = torch.from_numpy(np.concatenate(rows)[: len(pixels)]).to(inputs.device)
+        return outputs[:, :0], outputs
+
+
+class HubRun(nn.Module):
+    """An image classifier of Hugging Face; no code of its folder is run."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__()
+        with explained(f"the teacher {folder.name}"):
+            from transformers import AutoImageProcessor, AutoModelForImageClassification
+            from transformers.utils import logging
+        logging.set_verbosity_error()
+        logging.disable_progress_bar()
+        options = {"local_files_only": True, "trust_remote_code": False}
+        has_safetensors = (folder / WEIGHTS[0]).is_file()
+        try:
+            self._processor = AutoImageProcessor.from_pretrained(folder, **options)
+            model, report = AutoModelForImageClassification.from_pretrained(
+                folder, use_safetensors=has_safetensors, output_loading_info=True, **options
+            )
+        except (*LOAD_ERRORS, SafetensorError) as error:
+            raise InputError(f"{folder}: cannot be loaded ({first_line(error)})") from error
+        if missing := sorted(report["missing_keys"]):
+            raise InputError(f"{folder}: the weights lack {missing[0]}")
+        self.model = model.float()
+        self._hidden = torch.empty(0)
+        layers = [layer for layer in model.modules() if isinstance(layer, nn.Linear)]
+        if layers:  # the last one classifies
+            layers[-1].register_forward_pre_hook(self._keep)
+
+    def _keep(self, layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        self._hidden = inputs[0]
+
+    def prepare(self, pixels: Tensor) -> Tensor:
+        """Convert RGB crops uint8 `[N, S, S, 3]` with the processor of the classifier."""
+        inputs = self._processor(images=[*pixels.cpu().numpy()], return_tensors="pt")
+        prepared: Tensor = inputs["pixel_values"]
+        return prepared.to(pixels.device)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        self._hidden = x.new_empty((len(x), 0))
+        logits: Tensor = self.model(pixel_values=x).logits
+        hidden = self._hidden
+        return hidden if hidden.ndim == 2 else hidden.new_empty((len(x), 0)), logits
+
+
+def load_foreign(weights: ForeignWeights) -> ForeignNetwork:
+    """Load a network of another format; InputError if it is damaged or not as described."""
+    described, path = weights.sidecar, weights.path
+    run = OnnxRun(path, described) if isinstance(described, Sidecar) else HubRun(path)
+    net = ForeignNetwork(described, run).eval()
+    size = described.input_size
+    try:
+        with torch.inference_mode():
+            inputs = net.preprocess(torch.zeros((1, size, size, 3), dtype=torch.uint8))
+            net.embedding_size = net.embed_and_classify(inputs)[0].shape[1]
+    except Exception as error:  # those of onnxruntime and of processors share no base class
+        raise InputError(f"{path}: cannot be run ({first_line(error)})") from error
+    return net

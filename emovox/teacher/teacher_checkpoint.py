@@ -1,21 +1,224 @@
-"""Weights of teachers: checkpoints, see `emovox.checkpoints`, and the released FERPlus networks."""
+"""Networks of teachers, and their weights: checkpoints and the released FERPlus networks."""
 
 import re
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, FaceNetwork, fit, load_weights, read_training, save
+from emovox.checkpoints import (
+    Architectures,
+    FaceNetwork,
+    fit,
+    load_weights,
+    read_training,
+    save,
+    to_grey,
+)
 from emovox.dagnn import read_dagnn, to_state_dict
+from emovox.emotions import Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file
 from emovox.registry import Weights
 from emovox.runs import DAMAGED
-from emovox.teacher.compact import CompactConfig, CompactNet
-from emovox.teacher.senet import Senet, SenetConfig
+
+MIN_DEVIATION = 1.0  # grey levels; avoids division by 0 for a face of one colour
+
+
+@dataclass(frozen=True)
+class CompactConfig:
+    """Shape of the network: a stem, then stages of residual blocks; each stage halves the side."""
+
+    stem: int = 16  # channels of the first convolution
+    widths: tuple[int, ...] = (32, 64, 128, 192)  # channels of each stage
+    depths: tuple[int, ...] = (1, 2, 2, 1)  # residual blocks of each stage
+    se_reduction: int = 8  # divisor of the channels in squeeze-and-excitation
+    dropout: float = 0.3  # dropout probability before the last layer
+
+
+def standardise(grey: Tensor) -> Tensor:
+    """Scale each face, float `[N, 1, H, W]` in 0..255, to zero mean and unit deviation."""
+    mean = grey.mean(dim=(1, 2, 3), keepdim=True)
+    deviation = grey.std(dim=(1, 2, 3), keepdim=True, correction=0)
+    return (grey - mean) / deviation.clamp_min(MIN_DEVIATION)
+
+
+class SqueezeExcite(nn.Module):
+    """Scale each channel by a gate computed from the means of all channels (Hu et al., 2018)."""
+
+    def __init__(self, channels: int, reduction: int) -> None:
+        super().__init__()
+        self.down = nn.Conv2d(channels, channels // reduction, 1)
+        self.up = nn.Conv2d(channels // reduction, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate = x.mean(dim=(2, 3), keepdim=True)
+        return x * torch.sigmoid(self.up(F.relu(self.down(gate))))
+
+
+class Block(nn.Module):
+    """Two 3 x 3 convolutions with squeeze-and-excitation and a shortcut."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, se_reduction: int) -> None:
+        super().__init__()
+        self.conv1: nn.Module = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=False)
+        self.bn1: nn.Module = nn.BatchNorm2d(outputs)
+        self.conv2: nn.Module = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=False)
+        self.bn2: nn.Module = nn.BatchNorm2d(outputs)
+        self.se = SqueezeExcite(outputs, se_reduction)
+        self.shortcut = nn.Sequential()
+        if stride != 1 or inputs != outputs:
+            convolution = nn.Conv2d(inputs, outputs, 1, bias=False)
+            layers = (nn.AvgPool2d(stride), convolution, nn.BatchNorm2d(outputs))
+            self.shortcut = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = F.relu(self.bn1(self.conv1(x)), inplace=True)
+        y = self.se(self.bn2(self.conv2(y)))
+        return F.relu(y + self.shortcut(x), inplace=True)
+
+
+class CompactNet(FaceNetwork):
+    """The embedded default teacher: from standardised grey `[N, 1, 48, 48]` to logits `[N, E]`.
+
+    Trained on FERPlus by `emovox train-teacher`; its card is data_cards/teacher-compact.md.
+    """
+
+    architecture = "emovox.compact"
+    input_size = 48
+
+    def __init__(
+        self, config: CompactConfig | None = None, outputs: Outputs = FaceNetwork.outputs
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.config = config = config or CompactConfig()
+        convolution = nn.Conv2d(1, config.stem, 3, 1, 1, bias=False)
+        self.stem = nn.Sequential(convolution, nn.BatchNorm2d(config.stem), nn.ReLU(inplace=True))
+        blocks: list[nn.Module] = []
+        inputs = config.stem
+        for width, depth in zip(config.widths, config.depths, strict=True):
+            for i in range(depth):
+                blocks.append(Block(inputs, width, 2 if i == 0 else 1, config.se_reduction))
+                inputs = width
+        self.blocks = nn.Sequential(*blocks)
+        self.dropout = nn.Dropout(config.dropout)
+        self.classifier = nn.Linear(inputs, len(outputs))
+        self.embedding_size = inputs
+
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embedding and logits; see `FaceNetwork`."""
+        hidden = self.blocks(self.stem(x)).float().mean(dim=(2, 3))
+        return hidden, self.classifier(self.dropout(hidden))
+
+    from_grey = staticmethod(standardise)
+
+    @staticmethod
+    def preprocess(pixels: Tensor) -> Tensor:
+        """Convert to grey with zero mean and unit deviation per face; see `FaceNetwork`."""
+        return standardise(to_grey(pixels))
+
+
+MEAN_RGB = (131.0912, 103.8827, 91.4953)  # grey levels; mean of VGGFace2
+DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5
+WIDTHS = (64, 128, 256, 512)  # of the 3 x 3 convolutions; blocks end four times as wide
+EXPANSION = 4
+SE_REDUCTION = 16
+
+
+@dataclass(frozen=True)
+class SenetConfig:
+    """Choice between the two networks."""
+
+    squeeze_excite: bool = True  # True for SE-ResNet-50, False for ResNet-50
+
+
+class Senet(FaceNetwork):
+    """SE-ResNet-50 or ResNet-50: from mean-subtracted RGB `[N, 3, 224, 224]` to logits `[N, E]`.
+
+    Layer names are those of the released weights (Albanie's senet50-ferplus and resnet50-ferplus,
+    in the Caffe form of VGGFace2), so that a state dict needs no renaming. Two details differ from
+    torchvision: the stride of a stage is in the first 1 x 1 convolution of its first block, and
+    max-pooling rounds up without padding. The dropout inside the last gate of the released SENet
+    has no effect at inference and is omitted.
+    """
+
+    architecture = "emovox.senet"
+    input_size = 224
+
+    def __init__(
+        self, config: SenetConfig | None = None, outputs: Outputs = FaceNetwork.outputs
+    ) -> None:
+        super().__init__()
+        self.outputs = outputs
+        self.config = config or SenetConfig()
+        self.blocks: list[tuple[str, bool]] = []  # name prefix; True if the shortcut is projected
+        self._convolution("conv1_7x7_s2", 3, 64, 7, stride=2)
+        inputs = 64
+        for stage, (depth, width) in enumerate(zip(DEPTHS, WIDTHS, strict=True), start=2):
+            for block in range(1, depth + 1):
+                stride = 2 if block == 1 and stage > 2 else 1
+                self._block(f"conv{stage}_{block}", inputs, width, stride, projected=block == 1)
+                inputs = width * EXPANSION
+        self.classifier = nn.Conv2d(inputs, len(outputs), 1)
+        self.embedding_size = inputs
+
+    def _convolution(self, name: str, inputs: int, outputs: int, size: int, stride: int) -> None:
+        layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
+        self.add_module(name, layer)
+        self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
+
+    def _block(self, name: str, inputs: int, width: int, stride: int, projected: bool) -> None:
+        outputs = width * EXPANSION
+        self._convolution(f"{name}_1x1_reduce", inputs, width, 1, stride)
+        self._convolution(f"{name}_3x3", width, width, 3, 1)
+        self._convolution(f"{name}_1x1_increase", width, outputs, 1, 1)
+        if projected:
+            self._convolution(f"{name}_1x1_proj", inputs, outputs, 1, stride)
+        if self.config.squeeze_excite:
+            self.add_module(f"{name}_1x1_down", nn.Conv2d(outputs, outputs // SE_REDUCTION, 1))
+            self.add_module(f"{name}_1x1_up", nn.Conv2d(outputs // SE_REDUCTION, outputs, 1))
+        self.blocks.append((name, projected))
+
+    def _apply_convolution(self, name: str, x: Tensor) -> Tensor:
+        layers = self._modules
+        x = layers[name](x)  # type: ignore[misc]
+        return layers[f"{name}_bn"](x)  # type: ignore[misc]
+
+    def _apply_block(self, name: str, projected: bool, x: Tensor) -> Tensor:
+        y = F.relu(self._apply_convolution(f"{name}_1x1_reduce", x), inplace=True)
+        y = F.relu(self._apply_convolution(f"{name}_3x3", y), inplace=True)
+        y = self._apply_convolution(f"{name}_1x1_increase", y)
+        shortcut = self._apply_convolution(f"{name}_1x1_proj", x) if projected else x
+        if self.config.squeeze_excite:
+            gate = y.mean(dim=(2, 3), keepdim=True)
+            gate = F.relu(self._modules[f"{name}_1x1_down"](gate))  # type: ignore[misc]
+            y = y * torch.sigmoid(self._modules[f"{name}_1x1_up"](gate))  # type: ignore[misc]
+        return F.relu(y + shortcut, inplace=True)
+
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embedding and logits; see `FaceNetwork`."""
+        x = F.relu(self._apply_convolution("conv1_7x7_s2", x), inplace=True)
+        x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        for name, projected in self.blocks:
+            x = self._apply_block(name, projected, x)
+        hidden = x.float().mean(dim=(2, 3), keepdim=True)
+        return hidden.flatten(1), self.classifier(hidden).flatten(1)
+
+    @staticmethod
+    def from_grey(grey: Tensor) -> Tensor:
+        """Subtract the mean of VGGFace2 from three grey channels; see `FaceNetwork`."""
+        return grey - torch.tensor(MEAN_RGB, device=grey.device).view(1, 3, 1, 1)
+
+    @classmethod
+    def preprocess(cls, pixels: Tensor) -> Tensor:
+        """Convert to grey in three channels minus the mean of VGGFace2; see `FaceNetwork`."""
+        return cls.from_grey(to_grey(pixels))
+
 
 __all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
 

@@ -17,9 +17,8 @@ from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.teacher import find_teacher, teacher_checkpoint
-from emovox.teacher.compact import CompactConfig, CompactNet
 from emovox.teacher.ferplus import Faces
-from emovox.teacher.senet import Senet, SenetConfig
+from emovox.teacher.teacher_checkpoint import CompactConfig, CompactNet, Senet, SenetConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
 
 

@@ -21,10 +21,9 @@ from emovox.devices import resolve_runtime
 from emovox.emotions import EMOTIONS
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.engine import LokyEngine
-from emovox.labelling.plan import ShardJob, make_plan
+from emovox.labelling.plan import ShardJob, ShardReport, make_plan
 from emovox.labelling.shard import build_shard
-from emovox.labelling.shard_report import ShardReport
-from emovox.labelling.teacher_client import BATCH, InlineFeed
+from emovox.labelling.teacher_process import BATCH, InlineFeed
 from emovox.labelling.worker import WorkerContext, feed_of, load_detector, run_shard
 from emovox.testing import FakeTeacher
 

@@ -29,9 +29,8 @@ from emovox.dataset import schema
 from emovox.dataset.rows import TrackRow
 from emovox.emotions import PUBLISHED
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.plan import ShardJob
+from emovox.labelling.plan import ShardJob, ShardReport, row_columns, write_shard
 from emovox.labelling.run import build_dataset
-from emovox.labelling.shard_report import ShardReport, row_columns, write_shard
 from emovox.testing import write_clip
 
 FRAMES_PER_TRACK = 33

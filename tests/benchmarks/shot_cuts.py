@@ -16,7 +16,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from emovox.media.shots import dissimilarity, number_shots, thumbnail
+from emovox.media.images import dissimilarity, number_shots, thumbnail
 from emovox.media.video import GridFrame, VideoTrack
 
 Pictures = list[np.ndarray]

@@ -23,8 +23,7 @@ from typing import Any
 import numpy as np
 
 from emovox.emotions import EMOTIONS
-from emovox.labelling.teacher_client import BATCH, BatchTeacher, RemoteFeed
-from emovox.labelling.teacher_server import TeacherServer
+from emovox.labelling.teacher_process import BATCH, BatchTeacher, RemoteFeed, TeacherServer
 
 PACE = 17_800  # crops/s of the fake device
 WARM_UP = 10  # batches of each worker that are not timed

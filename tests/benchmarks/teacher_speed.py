@@ -25,7 +25,7 @@ from emovox.checkpoints import FaceNetwork
 from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.teacher import EMBEDDED, teacher_checkpoint
 from emovox.teacher.inference import TorchTeacher
-from emovox.teacher.senet import Senet
+from emovox.teacher.teacher_checkpoint import Senet
 
 Run = Callable[[], object]
 

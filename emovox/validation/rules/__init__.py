@@ -5,19 +5,19 @@ violations.
 """
 
 import tomllib
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 from emovox.validation.findings import Breach, Example, RowTest
 from emovox.validation.inspection import Inspection
-from emovox.validation.rules import accounting, contents, governance, structure
+from emovox.validation.rules import contents, structure
 
 ERROR, WARNING = "error", "warning"
+ROW_TEST = {field.name for field in fields(RowTest)}
 FUNCTIONS: dict[str, Any] = {}  # by name; the other rules are in SQL
-for _module in (structure, contents, accounting, governance):
+for _module in (structure, contents):
     FUNCTIONS |= vars(_module)
 
 
@@ -27,37 +27,29 @@ class Rule:
 
     name: str  # kebab-case; stable
     family: str  # rules about the same subject
-    severity: str  # `error`, or `warning` for data that may be right but should be looked at
     statement: str  # one line that is true of a valid dataset
-    # Returns the violations; raises `UnavailableError` if the data is unavailable
-    find: Callable[[Inspection], Breach | Iterable[Example]]
-    test: RowTest | None = None  # that `find` evaluates, for a rule about single rows
+    severity: str = ERROR  # or `warning` for data that may be right but should be looked at
+    query: str | None = None  # SQL that finds the violations
+    test: RowTest | None = None  # for a rule about single rows
     waits: bool = False  # `find` needs the hashes that other threads compute in the meantime
 
-
-def _rule(
-    family: str,
-    name: str,
-    statement: str,
-    severity: str = ERROR,
-    query: str | None = None,
-    waits: bool = False,
-    **row_test: Any,
-) -> Rule:
-    """Return a rule from its entry in rules.toml."""
-    test = RowTest(**row_test) if row_test else None
-    if query:
-        find = partial(Inspection.query, sql=query)
-    elif test:
-        find = partial(Inspection.failures, test=test)
-    else:
-        find = FUNCTIONS[name.replace("-", "_")]
-    return Rule(name, family, severity, statement, find, test, waits)
+    def find(self, dataset: Inspection) -> Breach | Iterable[Example]:
+        """Return the violations; raises `UnavailableError` if the data is unavailable."""
+        if self.query:
+            return dataset.query(self.query)
+        if self.test:
+            return dataset.failures(self.test)
+        found: Iterable[Example] = FUNCTIONS[self.name.replace("-", "_")](dataset)
+        return found
 
 
-_LISTED = tomllib.loads(Path(__file__).with_name("rules.toml").read_text(encoding="utf-8"))
-RULES: tuple[Rule, ...] = tuple(
-    _rule(family, name, **entry)
-    for family, entries in _LISTED.items()
-    for name, entry in entries.items()
-)
+def _rules() -> Iterator[Rule]:
+    """Yield the rules that rules.toml lists."""
+    text = Path(__file__).with_name("rules.toml").read_text(encoding="utf-8")
+    for family, entries in tomllib.loads(text).items():
+        for name, entry in entries.items():
+            test = {key: entry.pop(key) for key in ROW_TEST & entry.keys()}
+            yield Rule(name, family, **entry, test=RowTest(**test) if test else None)
+
+
+RULES = tuple(_rules())
