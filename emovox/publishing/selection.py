@@ -16,11 +16,10 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import tables_of
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import read_rows, reading
-from emovox.dataset.takedown import view_of
+from emovox.dataset.takedown import Removal, view_of
 from emovox.errors import CheckError, ConfigError, first_line
 from emovox.files import check_vacant, new_folder
 from emovox.publishing.publish import write_part
-from emovox.publishing.takedown_release import Removal
 
 
 def select(
