@@ -204,7 +204,7 @@ def draw_counts(
     """Draw the number of occurrences of each emotion, on a log axis (paper, Figure 4).
 
     `series` has one or two arrays `[E]` with their names: counts, or shares of 1 as float, or NaN.
-    The second is drawn as outlines.
+    Each is a dot, as the length of a bar means nothing on a log axis; the second's are hollow.
     """
     values = np.stack([row for _, row in series])
     is_share = values.dtype.kind == "f"
@@ -213,18 +213,19 @@ def draw_counts(
     low = float(known.min(initial=0.1)) / 3 if is_share else 0.5
     high = max(float(known.max(initial=0)), 20 * low)
     high *= (high / low) ** 0.18  # room for the label of the longest bar
-    height = 0.7 / len(series)
     for k, (name, row) in enumerate(series):
-        places = np.arange(len(emotions)) + height * (k - (len(series) - 1) / 2)
-        colours = colours_of(emotions)
-        outline = {"edgecolor": colours, "linewidth": np.where(row > 0, 1.2, 0)}
-        style = {"color": "none" if k else colours, "label": printable(name), **outline}
-        bars = axes.barh(places, np.maximum(row, low) - low, height * 0.85, left=low, **style)
-        axes.bar_label(bars, [show(value) for value in row.tolist()], fontsize=9, padding=3)
+        places = np.arange(len(emotions)) + 0.7 / len(series) * (k - (len(series) - 1) / 2)
+        drawn, colours = row > 0, np.array(colours_of(emotions))[row > 0]
+        faces = "none" if k else colours
+        style = {"facecolors": faces, "edgecolors": colours, "label": printable(name)}
+        axes.scatter(row[drawn], places[drawn], 45, linewidths=1.5, zorder=3, **style)
+        for value, place in zip(row.tolist(), places, strict=True):
+            at, beside = (value if value > 0 else low, place), {"xytext": (7, 0), "va": "center"}
+            axes.annotate(show(value), at, textcoords="offset points", fontsize=9, **beside)
     axes.set(xscale="log", xlim=(low, high), xlabel=unit)
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(percent if is_share else count_formatter())
-    emotion_rows(axes, emotions)
+    emotion_rows(axes, emotions, grid=True)
     if len(series) > 1:
         axes.figure.legend(loc="outside upper left")
 

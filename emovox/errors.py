@@ -6,6 +6,7 @@
     ├── ConfigError (ValueError)   2   an option or a TOML key is not valid
     │   └── MissingPackageError    2   an optional package is not installed (ImportError)
     ├── InputError (ValueError)    2   a file or folder is missing, unreadable or malformed
+    │   └── NoSoundError           2   it has no sound, or none in the requested part
     ├── CheckError                 1   the data or the run failed a check
     ├── NetworkError               3   a server is unreachable or does not have the file
     └── TrackError                 -   a track gives no rows: it becomes a row of `dropped`
@@ -113,6 +114,10 @@ class InputError(EmovoxError, ValueError):
     """A file or folder is missing, unreadable or malformed."""
 
     exit_code = 2
+
+
+class NoSoundError(InputError):
+    """A file has no sound, or none in the requested part."""
 
 
 class CheckError(EmovoxError):

@@ -54,6 +54,23 @@ def test_counts_of_extremes(counts: np.ndarray) -> None:
     assert "contempt" in draw(counts=counts)
 
 
+@pytest.mark.parametrize("factor", [1, 10.0**-9])
+@pytest.mark.parametrize("num", [1, 2])
+def test_counts_are_dots_with_labels_within_the_figure(factor: float, num: int) -> None:
+    counts = np.array([123_456_789, 20_000_000, 5, 0, 1, 40, 300, 999_999]) * factor
+    with charts.new_figure(5, 4) as figure:
+        axes = figure.subplots()
+        charts.draw_counts(axes, EMOTIONS, [("a", counts), ("b", counts[::-1])][:num], "frames")
+        assert not axes.patches
+        drawn = [np.asarray(row.get_offsets())[:, 0].tolist() for row in axes.collections]
+        assert drawn == [[x for x in row if x] for row in (counts, counts[::-1])[:num]]
+        figure.draw_without_rendering()
+        for text in [*axes.texts, *axes.get_yticklabels(), axes.xaxis.label]:
+            box = text.get_window_extent()
+            assert box.x0 >= 0 and box.y0 >= 0
+            assert box.x1 <= figure.bbox.x1 and box.y1 <= figure.bbox.y1
+
+
 def test_confusion_is_darkest_on_its_largest_cells(tmp_path: Path) -> None:
     path = tmp_path / "confusion.png"
     charts.save_confusion(

@@ -12,10 +12,12 @@ from colorsys import hls_to_rgb
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import cv2
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import soundfile
 from click.testing import CliRunner, Result
@@ -40,6 +42,7 @@ from emovox.dataset.rows import Dropped
 from emovox.dataset.takedown import format_list, hash_identity
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
+from emovox.labelling.own_labels import write_dataset
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.probing.classifiers import FeatureScores, FoldScores
 from emovox.probing.probe_config import ProbeConfig
@@ -47,9 +50,10 @@ from emovox.probing.probe_result import ProbeResult
 from emovox.reporting.aggregates import QUANTILES, aggregate
 from emovox.reporting.page import render
 from emovox.reporting.page import report as make_report
-from emovox.reporting.page_charts import cell, emotions_figure, roc_figure
+from emovox.reporting.page_charts import cell, emotions_figure, losses_figure, roc_figure
 from emovox.reporting.report_config import MAX_TRACKS
 from emovox.reporting.run_results import Report, SplitResult, read_results
+from emovox.reporting.student_traces import traces_of
 from emovox.reporting.track_sample import LEVELS, choose, pack, peaks_of, water_level
 from emovox.scores import CURVE_POINTS, Interval, roc_curve
 from emovox.teacher.evaluation import TeacherEvaluation, score
@@ -331,6 +335,26 @@ def test_most_changes_are_counted_within_tracks(tmp_path: Path) -> None:
     assert found == "ida/v/00002"
 
 
+@pytest.mark.parametrize("num", [1, 5, 40])
+def test_figure_2_shows_changes(tmp_path: Path, num: int) -> None:
+    steady = np.tile(np.eye(8, dtype=np.float32)[0] * 9, (30, 1))
+    lively = np.eye(8, dtype=np.float32)[np.arange(30) // 6]
+    made_so = [made(TRAIN, "ida", "v", k, 30, logits=steady) for k in range(2, 30)]
+    folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", 1, 30, logits=lively), *made_so])
+    make_report(folder, figures=tmp_path / "figures", tracks=num)
+    rows = rows_of(tmp_path / "figures/figure-2.csv")[1:]
+    assert len({row[-1] for row in rows}) == 5
+
+
+def test_figure_2_ends_lines_at_gaps(tmp_path: Path) -> None:
+    gap = made(TRAIN, "ida", "v", 1, 20, gap=True, duration_ms=9600)
+    make_report(write(tmp_path / "d", [gap]), figures=tmp_path / "figures")
+    root = ElementTree.parse(tmp_path / "figures/figure-2.svg").getroot()
+    paths = [element.get("d", "") for element in root.iter("{http://www.w3.org/2000/svg}path")]
+    # 18 of the 20 rows follow the gap of 2 after row 3.
+    assert sum(path.count("M") == 2 and path.count("L") == 18 for path in paths) == 8
+
+
 def test_packed_logits_are_unpacked(dataset: Path) -> None:
     data = load(dataset)
     for track in choose(data, 30):
@@ -429,7 +453,7 @@ def test_two_datasets_are_compared(dataset: Path, tmp_path: Path) -> None:
     assert "Compared with other 1.2.3 : 50 frames of 1 tracks." in page.words.replace(
         "1.2.3:", "1.2.3 :"
     )
-    assert "Outlined: other 1.2.3" in page.words
+    assert "Hollow: other 1.2.3" in page.words
 
 
 def test_two_datasets_of_the_same_version_are_compared(dataset: Path, tmp_path: Path) -> None:
@@ -485,6 +509,71 @@ def test_two_students_are_compared(dataset: Path, run_folder: Path, tmp_path: Pa
     assert "Students compared" not in page_of(dataset, student=[run_folder]).words
 
 
+def windows_file(folder: Path, rows: list[tuple[object, ...]]) -> Path:
+    """Write windows as `predict --out FOLDER` does; the student's scores are those given."""
+    folder.mkdir(parents=True, exist_ok=True)
+    columns = ["path", "start", "end", "sound", "student", *(f"student_{e}" for e in EMOTIONS)]
+    with (folder / "predictions.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([columns, *rows])
+    return folder
+
+
+def test_windows_of_a_student_belong_to_tracks(filmed: Path, tmp_path: Path) -> None:
+    data, scores = load(filmed / "dataset"), [0.3, 0.7, *[0.0] * 6]
+    path = "/data/VoxCeleb2/mp4/id1/v/00001.mp4"
+    heard = [("heard", "happiness", *scores), ("silent", *[""] * 9)]
+    rows = [(path, 0, 1.5, *heard[0]), (path, 1, 2.5, *heard[1]), (path, 9, 12, *heard[0])]
+    rows += [("wav/id1/v/00002.wav", 0.5, 99, *heard[0]), ("wav/id9/v/00002.wav", 0, 1, *heard[0])]
+    results = read_results([windows_file(tmp_path / "run", rows)])
+    found = traces_of(results.windows["run"], data, choose(data, 40))
+    end = data.to_pandas("tracks").set_index("track_id")["duration_ms"]["id1/v/00002"] / 1000
+    assert found == {
+        "id1/v/00001": [
+            [0, 1.5, *scores],
+            [1, min(2.5, end), *[None] * 8],
+        ],
+        "id1/v/00002": [[0.5, end, *scores]],
+    }
+    page = page_of(filmed / "dataset", student=[tmp_path / "run"])
+    assert set(page.json("data")["students"]["run"]) == set(found)
+    assert "draw the scores of run over the teacher's" in page.words
+    assert "No results were given" not in page.words
+    other = windows_file(tmp_path / "other", rows[-1:])
+    assert (
+        "No track shown has scores of the student other"
+        in page_of(filmed / "dataset", student=[other]).words
+    )
+
+
+def test_windows_of_a_file_with_several_tracks(tmp_path: Path) -> None:
+    tracks = {
+        "track_id": ["ann/talk/00001", "ann/talk/00002"],
+        "label": ["anger", "neutral"],
+        "source": ["ann/talk.mp4"] * 2,
+        "start_ms": [0, 4000],
+        "end_ms": [4000, 9000],
+        "duration_ms": [4000, 5000],
+    }
+    data = write_dataset(tmp_path / "own", tracks, name="own")
+    columns = {f"student_{name}": [0.5] * 3 for name in data.emotions}
+    times = {"start": [0.0, 3.0, 6.0], "end": [4.0, 7.0, 12.0]}
+    windows = pa.table({"path": ["x/ann/talk.mp4"] * 3, **times, **columns})
+    spans = {
+        track_id: [window[:2] for window in trace]
+        for track_id, trace in traces_of(windows, data, choose(data, 5)).items()
+    }
+    assert spans == {"ann/talk/00001": [[0, 4], [3, 4]], "ann/talk/00002": [[0, 3], [2, 5]]}
+
+
+def test_scores_of_an_evaluation_are_those_of_whole_tracks(tmp_path: Path) -> None:
+    evaluation().write(tmp_path / "run")
+    folder = write(tmp_path / "d", [made(HEARD, "id0", "v", 0, 10), made(HEARD, "id9", "v", 1, 10)])
+    [trace] = page_of(folder, student=[tmp_path / "run"]).json("data")["students"].values()
+    scores = evaluation().predictions[HEARD].scores[0]
+    assert list(trace) == ["id0/v/00000"] and trace["id0/v/00000"][0][:2] == [0, 2.4]
+    np.testing.assert_allclose(trace["id0/v/00000"][0][2:], scores, rtol=1e-6)
+
+
 def test_page_states_a_student_of_another_dataset(dataset: Path, tmp_path: Path) -> None:
     evaluation(name="elsewhere").write(tmp_path)
     words = page_of(dataset, student=[tmp_path]).words
@@ -509,6 +598,17 @@ def test_damaged_results_are_errors(run_folder: Path, tmp_path: Path) -> None:
         read_results([tmp_path / "none"])
     with pytest.raises(InputError, match="has none of"):
         read_results([tmp_path])
+    for content in (
+        "",
+        "path,start\na,0",
+        "path,start,end,student_anger\na,0,1,x",
+        "path,start,end,student_anger\na,,1,0.5",
+        "a,b\n1",
+    ):
+        (tmp_path / "predictions.csv").write_text(content)
+        with pytest.raises(InputError, match=r"predictions\.csv"):
+            read_results([tmp_path])
+    (tmp_path / "predictions.csv").unlink()
     for name in ("evaluation.json", "log.jsonl", "probe.json"):
         for content in ("{", "[]", '{"splits": 1}' if name != "log.jsonl" else "3"):
             (tmp_path / name).write_text(content)
@@ -646,7 +746,7 @@ def test_page_has_the_faces_and_the_sound_of_its_tracks(filmed: Path, tmp_path: 
         assert peak == pytest.approx(440, abs=2)
     words = page.words
     assert "Personal data: this page holds faces and voices of people." in words
-    assert "2 tracks: cannot read the sound" in words
+    assert "2 tracks: the file has no sound" in words
     assert str(filmed) not in render(found) and "Deadline" not in words
     assert render(make_report(filmed / "dataset", media=filmed / "corpus")) == render(found)
 
@@ -660,6 +760,21 @@ def test_page_states_synthetic_media(filmed: Path, tmp_path: Path) -> None:
     build("voxceleb2", filmed / "corpus", tmp_path / "dataset", synthetic=True)
     words = page_of(tmp_path / "dataset", media=filmed / "corpus").words
     assert "They are synthetic" in words and "Personal data" not in words
+
+
+def test_missing_silent_and_damaged_sound_differ(filmed: Path, tmp_path: Path) -> None:
+    shutil.copytree(filmed, tmp_path / "filmed")
+    corpus = tmp_path / "filmed/corpus"
+    (corpus / "wav/id1/v/00001.wav").write_bytes(b"RIFF of something else")
+    (corpus / "mp4/id2/v/00001.mp4").unlink()
+    found = make_report(tmp_path / "filmed/dataset", media=corpus)
+    assert found.media is not None
+    pairs = zip(found.tracks, found.media, strict=True)
+    assert {track.track_id: media.problems for track, media in pairs} == {
+        "id1/v/00001": ("the sound cannot be read",),
+        "id1/v/00002": ("the file has no sound",),
+        "id2/v/00001": ("sound file not found", "video not found"),
+    }
 
 
 def test_media_of_another_corpus(filmed: Path, dataset: Path, tmp_path: Path) -> None:
@@ -809,6 +924,13 @@ def test_split_with_a_single_label_has_no_curves() -> None:
     areas = {"neutral": Interval(np.nan)}
     found = SplitResult(HEARD, 3, 1, positives, areas, {}, np.eye(8, dtype=int), {})
     assert "aria-label" in roc_figure(found).picture(EMOTIONS)
+
+
+def test_single_epoch_is_a_point() -> None:
+    picture = losses_figure([{"train_loss": 1.5, "heard_val_loss": 1.7}], 1).picture(EMOTIONS)
+    places = [use.get("x") for use in ElementTree.fromstring(picture).iter("use")]
+    # Two losses of the same epoch, and two markers of the legend.
+    assert len(places) == 4 and len(set(places[:2])) == 1
 
 
 def run(*arguments: object) -> Result:

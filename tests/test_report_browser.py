@@ -10,11 +10,13 @@ import numpy as np
 import pytest
 import soundfile
 from report_fixtures import HEARD, TRAIN, build, evaluation, made, small, write
-from test_report import EVIL, evil_dataset
+from test_report import EVIL, evil_dataset, windows_file
 
+from emovox.dataset import schema
 from emovox.dataset.reader import load
 from emovox.media.audio import SAMPLE_RATE
 from emovox.reporting.page import report
+from emovox.scores import softmax
 from emovox.testing import write_clip
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -109,9 +111,27 @@ class Visit:
             assert not self.trouble
 
     def listed(self) -> list[str]:
-        """Return the tracks that the list shows."""
-        found = self.page.locator("#list li:not([hidden]) .id").all_inner_texts()
-        return [str(text) for text in found]
+        """Return the tracks of all pages of the list, and show the first page."""
+        while self.turn("#previous"):
+            pass
+        found = self.shown()
+        while self.turn("#next"):
+            found += self.shown()
+        while self.turn("#previous"):
+            pass
+        return found
+
+    def shown(self) -> list[str]:
+        """Return the tracks of the page of the list."""
+        return [str(text) for text in self.page.locator("#list .id").all_inner_texts()]
+
+    def turn(self, button: str) -> bool:
+        """Press a button of the pages; False if there is no further page."""
+        found = self.page.locator(button)
+        if not found.is_visible() or found.is_disabled():
+            return False
+        found.evaluate("button => button.click()")
+        return True
 
     def time(self) -> float:
         return float(self.page.locator("#time").inner_text().split("/")[0])
@@ -306,6 +326,215 @@ def test_policy_blocks_requests(browser: Any, plain: Path) -> None:
     assert any("Content Security Policy" in line for line in visit.trouble)
     assert not any(line.startswith("request to") for line in visit.trouble)
     visit.context.close()
+
+
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page with 300 tracks, and its dataset."""
+    folder = tmp_path_factory.mktemp("large")
+    tracks = [made(TRAIN, "ida", "v", k, 6 + k % 9, gap=k % 4 == 0) for k in range(1, 320)]
+    report(write(folder / "dataset", tracks), folder / "page.html")
+    return folder
+
+
+def test_long_lists_have_pages(browser: Any, large: Path) -> None:
+    viewport = {"width": 400, "height": 900}
+    with Visit(browser, large / "page.html", viewport=viewport) as visit:
+        page = visit.page
+        assert len(visit.shown()) == 20
+        assert page.evaluate("document.documentElement.scrollHeight") < 9000
+        assert page.inner_text("#page") == "1 to 20 of 300"
+        assert page.is_disabled("#previous")
+        found = visit.listed()
+        assert len(found) == len(set(found)) == 300
+        page.click("#next")
+        assert visit.shown() == found[20:40]
+        assert 0 <= page.locator("#count").bounding_box()["y"] < 200
+        page.fill("#search", found[299])
+        assert visit.shown() == [found[299]] and page.is_hidden("#pages")
+        page.click("#list button")
+        page.keyboard.press("Escape")
+        page.fill("#search", "")
+        assert visit.shown() == found[:20]
+    place = f"#track={found[50]}"
+    with Visit(browser, large / "page.html", place) as visit:
+        assert visit.shown() == found[40:60] and visit.page.inner_text("#name") == found[50]
+        for _ in range(9):
+            visit.page.keyboard.press("ArrowDown")
+        assert visit.shown() == found[40:60]
+        visit.page.keyboard.press("ArrowDown")
+        assert visit.shown() == found[60:80] and visit.page.inner_text("#name") == found[60]
+
+
+def strip_of(page: Any, name: str) -> list[tuple[bool, float, float]]:
+    """Return the parts of a track's strip in the list: is it a face, and start and end in 0..1."""
+    button = page.locator("#list button", has_text=name)
+    picture = button.locator(".strip").evaluate("strip => strip.style.backgroundImage")
+    [gradient] = re.findall(r"linear-gradient\(90deg, (.*)\), var", picture)
+    parts = re.findall(r"(transparent|var\(--e\d\)) ([\d.]+)% ([\d.]+)%", gradient)
+    return [(kind != "transparent", float(a) / 100, float(b) / 100) for kind, a, b in parts]
+
+
+def test_strips_and_durations_are_those_of_the_dataset(browser: Any, tmp_path: Path) -> None:
+    steps = schema.STEP_MS / 1000
+    durations = {1: 24 * 240, 2: 12 * 240 - 170, 3: 2500, 4: None, 5: 1}
+    gapless = {number: number != 3 for number in durations}
+    tracks = [
+        made(TRAIN, "ida", "v", number, 12 if gapless[number] else 8, gap=not gapless[number],
+             duration_ms=duration)
+        for number, duration in durations.items()
+    ]  # fmt: skip
+    report(write(tmp_path / "dataset", tracks), tmp_path / "page.html")
+    with Visit(browser, tmp_path / "page.html") as visit:
+        for number, duration in durations.items():
+            track = tracks[number - 1]
+            row = visit.page.locator("#list button", has_text=track.row.track_id)
+            text = f"{duration / 1000:.2f} s" if duration else "2.88 s of grid"
+            assert row.locator(".under > span").last.inner_text() == text
+            end = duration / 1000 if duration and duration > 11 * 240 else 12 * steps
+            end = 2.5 if number == 3 else end
+            parts = strip_of(visit.page, track.row.track_id)
+            assert parts[0][1] == 0 and parts[-1][2] == pytest.approx(1, abs=2e-4)
+            covered = np.zeros(5000, bool)
+            for is_face, start, stop in parts:
+                if is_face:
+                    covered[round(start * 5000) : round(stop * 5000)] = True
+            times = (np.arange(5000) + 0.5) / 5000 * end
+            expected = np.isin(np.floor(times / steps), track.index)
+            assert (covered != expected).mean() < 0.002
+            row.click()
+            if number != 5:
+                assert visit.page.inner_text("#time") == f"0.00 / {end:.2f} s"
+            assert text in visit.page.inner_text("#meta")
+
+
+def test_probabilities_are_the_softmax_of_the_logits(browser: Any, plain: Path) -> None:
+    data = load(plain / "dataset")
+    with Visit(browser, plain / "page.html") as visit:
+        page = visit.page
+        page.click("#list button >> nth=2")
+        name = page.inner_text("#name")
+        page.click("#as-probabilities")
+        assert page.get_attribute("#as-probabilities", "aria-pressed") == "true"
+        values = [float(v) for v in page.locator("#values .v").all_inner_texts()]
+        np.testing.assert_allclose(values, softmax(data.logits(name))[0], atol=0.011)
+        cells = page.locator("#numbers tbody tr >> nth=1").locator("td").all_text_contents()
+        expected = softmax(data.logits(name))[1]
+        np.testing.assert_allclose([float(c) for c in cells], expected, atol=0.011)
+        page.keyboard.press("ArrowDown")
+        assert page.get_attribute("#plot svg", "aria-label").startswith("8 probabilities")
+        page.click("#as-logits")
+        assert page.get_attribute("#plot svg", "aria-label").startswith("8 logits")
+
+
+def test_label_majority_and_strongest_are_explained(browser: Any, tmp_path: Path) -> None:
+    """The label follows one strong frame, the majority most frames."""
+    differ = np.zeros((10, 8), np.float32)
+    differ[:, 0], differ[4, 4], differ[6, 6] = 2, 9, 1.5
+    same = np.zeros((10, 8), np.float32)
+    same[:, 0] = 3
+    tracks = [made(TRAIN, "ida", "v", k + 1, 10, logits=x) for k, x in enumerate((differ, same))]
+    report(write(tmp_path / "dataset", tracks), tmp_path / "page.html")
+    with Visit(browser, tmp_path / "page.html") as visit:
+        page = visit.page
+        page.locator("#list button", has_text="ida/v/00001").click()
+        assert "label anger, majority neutral" in page.inner_text("#meta")
+        lines = page.locator("#terms li").all_inner_texts()
+        assert lines[:2] == [
+            "Label anger: has the highest logit of all frames, 9.00.",
+            "Majority neutral: dominant in the most frames, 9 of 10.",
+        ]
+        assert (
+            "Strongest fear: the highest logit of fear in all tracks, 1.50. The label is anger, "
+            "whose logit reaches 9.00."
+        ) in lines
+        page.locator("#list button", has_text="ida/v/00002").click()
+        assert not [text for text in page.locator("#terms li").all_inner_texts()
+                    if not text.startswith("Strongest")]  # fmt: skip
+
+
+def test_student_is_drawn_over_the_teacher(browser: Any, tmp_path: Path) -> None:
+    tracks = [made(TRAIN, "ida", "v", number, 20) for number in (1, 2)]
+    folder = write(tmp_path / "dataset", tracks)
+    scores = [0.1, 0.6, 0.3, *[0.0] * 5]
+    logits = np.array([2.0, -1.0, *[0.0] * 6])
+    path, silence = "wav/ida/v/00001.wav", ["silent", *[""] * 9]
+    rows = [(path, 0, 2, "heard", "", *scores), (path, 1, 3, *silence)]
+    rows.append((path, 2, 9, "heard", "", *scores[::-1]))
+    runs = [windows_file(tmp_path / EVIL.replace("/", ""), rows)]
+    row = ("ida/v/00002.wav", 0, 4.8, "heard", "", *logits)
+    runs.append(windows_file(tmp_path / "logits", [row]))
+    report(folder, tmp_path / "page.html", student=runs)
+    with Visit(browser, tmp_path / "page.html") as visit:
+        page = visit.page
+        page.locator("#list button", has_text="ida/v/00001").click()
+        assert page.locator("#trace option").all_inner_texts() == ["none", runs[0].name]
+        assert page.locator("#plot polyline.heard").count() == 0
+        page.select_option("#trace", runs[0].name)
+        assert page.get_attribute("#as-probabilities", "aria-pressed") == "true"
+        assert page.locator("#plot polyline.heard").count() == 2 * 8  # before and after silence
+        assert [float(u) for u in page.locator("#values .u").all_inner_texts()] == scores
+        page.locator("#scrub").fill("4")
+        assert [float(u) for u in page.locator("#values .u").all_inner_texts()] == scores[::-1]
+        assert "Dotted lines" in page.inner_text("#key")
+        assert "happiness at 1.00 s" in page.get_attribute("#plot svg", "aria-label")
+        page.click("#as-logits")
+        assert page.locator("#plot polyline.heard").count() == 0
+        page.locator("#list button", has_text="ida/v/00002").click()
+        page.select_option("#trace", "logits")
+        found = [float(u) for u in page.locator("#values .u").all_inner_texts()]
+        np.testing.assert_allclose(found, softmax(logits[None])[0], atol=0.0051)
+
+
+def test_states_of_the_sound_differ(browser: Any, filmed: Path, tmp_path: Path) -> None:
+    shutil.copytree(filmed, tmp_path / "filmed")
+    path = tmp_path / "filmed/corpus/wav/id1/v/00001.wav"
+    silent = {"damaged": "The sound cannot be read.", "missing": "The file has no sound."}
+    for state, text in silent.items():
+        if state == "damaged":
+            path.write_bytes(b"RIFF of something else")
+        else:
+            path.unlink()
+        page_file = tmp_path / f"{state}.html"
+        report(tmp_path / "filmed/dataset", page_file, media=tmp_path / "filmed/corpus")
+        with Visit(browser, page_file) as visit:
+            visit.page.click("#list button >> nth=0")
+            assert visit.page.inner_text("#silent") == text
+    with Visit(browser, filmed / "page.html") as visit:
+        visit.page.click("#list button >> nth=0")
+        assert visit.page.is_hidden("#silent")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [400, 1400])
+def test_page_follows_the_rules_of_axe(
+    browser: Any, plain: Path, filmed: Path, tmp_path: Path, width: int, scheme: str
+) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    lines = '{"epoch": 0, "train_loss": 2.0, "heard_val_loss": 1.9}\n'
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/log.jsonl").write_text(lines)
+    rows = [("id1/v/00001.mp4", 0, 2, "heard", "anger", *[0.125] * 8)]
+    windows_file(tmp_path / "run", rows)
+    runs = [plain / "run", tmp_path / "run"]
+    report(filmed / "dataset", tmp_path / "page.html", media=filmed / "corpus", student=runs)
+    for file in (plain / "page.html", tmp_path / "page.html"):
+        # The rules run as a script of the page, which its policy does not allow.
+        options: Any = {"viewport": {"width": width, "height": 900}, "bypass_csp": True}
+        with Visit(browser, file, color_scheme=scheme, **options) as visit:
+            page = visit.page
+            page.emulate_media(reduced_motion="reduce", color_scheme=scheme)
+            for summary in page.locator("main summary").all():
+                if summary.is_visible():
+                    summary.click()
+            found = axe.run(page).response["violations"]
+            page.click("#list button >> nth=0")
+            if page.is_visible("#trace"):
+                page.select_option("#trace", index=1)
+            for summary in page.locator("#detail summary").all():
+                summary.click()
+            found += axe.run(page).response["violations"]
+            assert not [(each["id"], [n["html"] for n in each["nodes"]]) for each in found]
 
 
 def test_link_to_a_track(browser: Any, plain: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Literal, get_args
 import av
 import numpy as np
 
-from emovox.errors import InputError
+from emovox.errors import InputError, NoSoundError
 from emovox.limits import MAX_FILE_SECONDS
 from emovox.media.sound_decoders import open_sound
 
@@ -50,8 +50,8 @@ def read_audio(
             reference code does; `start` and `end` then count 16,000 samples per second.
 
     Raises:
-        InputError: the file is missing, unreadable, cut short, without sound, or contains samples
-            that are not finite; or its sound ends before `start`.
+        InputError: the file is missing, unreadable or cut short, or a sample is not finite.
+        NoSoundError: the file has no sound, or its sound ends before `start`.
         ValueError: `start` is negative or not a number, or `end` is not after it.
 
     Example:
@@ -78,7 +78,7 @@ def read_audio(
         samples = _to_mono(source.read(begin, stop), channels, path)
     samples = _resampled(samples, rate)[first - before :][: None if last is None else last - first]
     if not len(samples):
-        raise InputError(f"{path}: holds no sound" + (f" from {start:g} s on" if start else ""))
+        raise NoSoundError(f"{path}: holds no sound" + (f" from {start:g} s on" if start else ""))
     return np.clip(samples, -1, 1)
 
 
@@ -89,12 +89,13 @@ def audio_duration(path: str | os.PathLike[str]) -> float:
     in formats that only estimate the duration: these are decoded.
 
     Raises:
-        InputError: the file is missing, unreadable, or without sound.
+        InputError: the file is missing or unreadable.
+        NoSoundError: the file has no sound.
     """
     with open_sound(Path(path)) as source:
         seconds = source.seconds()
     if not seconds > 0:
-        raise InputError(f"{path}: holds no sound")
+        raise NoSoundError(f"{path}: holds no sound")
     return seconds
 
 

@@ -18,7 +18,7 @@ import numpy as np
 import soundfile
 
 from emovox import limits
-from emovox.errors import InputError
+from emovox.errors import InputError, NoSoundError
 from emovox.files import read_start
 from emovox.media.containers import STREAMED, missing_end, open_media
 from emovox.media.streams import choose_stream
@@ -132,7 +132,7 @@ class AvFile(ExitStack):
             raise InputError(f"{self.path}: cannot be read ({error.strerror})") from error
         stream, _ = choose_stream(container, "audio")
         if stream is None:
-            raise InputError(f"{self.path}: holds no audio stream")
+            raise NoSoundError(f"{self.path}: holds no audio stream")
         if stream.codec_context is None:
             raise InputError(f"{self.path}: no decoder for its audio stream")
         stream.codec_context.thread_count = 1

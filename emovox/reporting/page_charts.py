@@ -211,9 +211,9 @@ def losses_figure(training: Sequence[Mapping[str, Any]], number: int) -> PageFig
         columns = zip(names, zip(*records, strict=True), LINES, strict=True)
         for name, losses, (style, colour) in columns:
             if not np.isnan(losses).all():
-                axes.plot(epochs, losses, style, color=colour, label=name, linewidth=2)
+                axes.plot(epochs, losses, style, marker="o", ms=4, color=colour, label=name)
                 axes.legend()
-        axes.set(xlabel="epoch", ylabel="loss", xlim=(0.9, max(len(training), 2)))
+        axes.set(xlabel="epoch", ylabel="loss", xlim=(0.9, max(len(training), 2) + 0.1))
         axes.xaxis.get_major_locator().set_params(integer=True)
 
     rows = [(str(epoch), *record) for epoch, record in zip(epochs, records, strict=True)]

@@ -122,21 +122,23 @@ def _figure_2(report: Report, folder: Path) -> str:
     emotions = report.dataset.emotions
     colours = colours_of(emotions)
     times = track.frame_index * step
+    lines = np.full((track.frame_index[-1] + 1, len(emotions)), np.nan)  # a line ends at a gap
+    lines[track.frame_index] = track.logits
     ratios = [*([1.3] if pictures else []), 4, 0.35]
     with charts.new_figure(7.5, 5.2 if pictures else 3.9) as figure:
         *faces, logits, strip = figure.subplots(len(ratios), 1, height_ratios=ratios)
         for axes in faces:
             _draw_faces(axes, pictures, step)
         for k, emotion in enumerate(emotions):
-            line = track.logits[:, k]
-            logits.plot(times, line, line_style(k), color=colours[k], label=emotion)
+            style = {"color": colours[k], "label": emotion, "marker": "o", "markersize": 2}
+            logits.plot(np.arange(len(lines)) * step, lines[:, k], line_style(k), **style)
         logits.set(ylabel="logit", xticklabels=[])
         logits.legend(loc="center left", bbox_to_anchor=(1, 0.5))
         known = dominant >= 0
         strip.bar(times[known], 1, step, align="edge", color=[colours[k] for k in dominant[known]])
         strip.set(yticks=[], ylim=(0, 1), xlabel="seconds")
         for axes in (logits, strip):
-            axes.set_xlim(0, times[-1] + step)
+            axes.set_xlim(0, max(track.duration or 0, times[-1] + step))
         figure.suptitle(f"{track.track_id} ({track.split})", fontsize=10)
         numbers: Table = [["frame_index", "time_s", *emotions, "dominant"]]
         for index, row, k in zip(track.frame_index.tolist(), track.logits, dominant, strict=True):

@@ -16,7 +16,7 @@ class ReportConfig(Options):
     Attributes:
         figures: Folder for the paper's figures and tables, as PNG, SVG and CSV.
         compare: Folder of a second dataset, plotted over the first.
-        student: Output folder of train-student, evaluate, probe or evaluate-teacher.
+        student: Output folder of train-student, evaluate, predict, probe or evaluate-teacher.
         media: Folder of the corpus, to include faces and sound of the tracks shown.
         tracks: Number of tracks shown.
     """
@@ -28,10 +28,3 @@ class ReportConfig(Options):
     tracks: int | None = option(
         None, least=0, most=MAX_TRACKS, shown=f"{NUM_TRACKS}; {NUM_TRACKS_WITH_MEDIA} with --media"
     )
-
-    @property
-    def num_tracks(self) -> int:
-        """Number of tracks shown."""
-        if self.tracks is not None:
-            return self.tracks
-        return NUM_TRACKS_WITH_MEDIA if self.media else NUM_TRACKS

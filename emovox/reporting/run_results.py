@@ -1,7 +1,8 @@
 """Results in the folders of trainings, evaluations and probes, read for a report.
 
 A folder may hold several of them: `log.jsonl` of a training, `evaluation.json` of a student (with
-`predictions.parquet`) or of a teacher, and `probe.json` of a probe. No network is run.
+`predictions.parquet`) or of a teacher, `probe.json` of a probe, and `predictions.csv` of
+`emovox predict`. No network is run.
 """
 
 import contextlib
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv
 import pyarrow.parquet as pq
 
 from emovox.dataset import schema
@@ -28,12 +30,13 @@ from emovox.errors import InputError
 from emovox.files import read_text
 from emovox.packages import DataFrame, data_frame, explained
 from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
-from emovox.reporting.report_config import ReportConfig
+from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
+from emovox.reporting.student_traces import SCORE
 from emovox.reporting.track_sample import ReportTrack, choose
 from emovox.scores import CLASS_SCORES, Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
-PREDICTIONS = "predictions.parquet"
+PREDICTIONS, WINDOWS = "predictions.parquet", "predictions.csv"
 
 
 @dataclass(frozen=True)
@@ -48,12 +51,6 @@ class SplitResult:
     curves: Mapping[str, Curve]  # ROC curves by emotion
     confusion: np.ndarray | None  # int64 `[E, E]`, by label of the teacher (rows) and the student
     others: Mapping[str, float | None]  # other scores, by the names of `CLASS_SCORES`
-
-    @property
-    def agreement(self) -> float:
-        """Share of the tracks for which teacher and student have the same label."""
-        assert self.confusion is not None
-        return float(self.confusion.trace() / max(self.confusion.sum(), 1))
 
 
 @dataclass(frozen=True)
@@ -101,6 +98,8 @@ class Results:
     trainings: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     probes: list[ProbeSummary] = field(default_factory=list)
     teachers: list[TeacherSummary] = field(default_factory=list)
+    # Scores of students over time, by the folder's name; columns as those of `predict`
+    windows: dict[str, pa.Table] = field(default_factory=dict)
 
     @property
     def student(self) -> StudentSummary | None:
@@ -148,9 +147,22 @@ def _read_evaluation(path: Path, results: Results) -> None:
         num_faces = sum(plain["counts"].values())
         results.teachers.append(TeacherSummary(*names, num_faces, *accuracies))
     else:
-        predictions = path.with_name(PREDICTIONS)
-        table = pq.read_table(predictions) if predictions.is_file() else None
+        file = path.with_name(PREDICTIONS)
+        table = pq.read_table(file) if file.is_file() else None
         results.students[_free_name(path, results.students)] = _student(found, table)
+        if table is not None and not path.with_name(WINDOWS).is_file():
+            # Without `start` and `end`, a window is a whole track.
+            renamed = [n.replace("score_", SCORE, 1) for n in table.column_names]
+            renamed[renamed.index("track_id")] = "path"
+            results.windows[_free_name(path, results.windows)] = table.rename_columns(renamed)
+
+
+def _read_windows(path: Path, results: Results) -> None:
+    table = pyarrow.csv.read_csv(path)
+    numbers = ["start", "end", *(name for name in table.column_names if name.startswith(SCORE))]
+    fields = [pa.field(name, pa.float64(), name.startswith(SCORE)) for name in numbers]
+    columns = pa.schema([pa.field("path", pa.string(), nullable=False), *fields])
+    results.windows[_free_name(path, results.windows)] = table.select(columns.names).cast(columns)
 
 
 def _free_name(path: Path, taken: Collection[str]) -> str:
@@ -168,7 +180,9 @@ def _read_probe(path: Path, results: Results) -> None:
     results.probes.append(ProbeSummary(*names, *sizes, list(found["results"])))
 
 
-READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe}
+READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe} | {
+    WINDOWS: _read_windows
+}
 
 
 def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentSummary:
@@ -256,7 +270,8 @@ def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
     provenance: dict[str, Any] = {"origin": ""}
     with contextlib.suppress(InputError):  # missing or damaged
         provenance |= read_document(dataset.path, schema.PROVENANCE)
-    tracks = choose(dataset, config.num_tracks)
+    usual = NUM_TRACKS_WITH_MEDIA if config.media else NUM_TRACKS
+    tracks = choose(dataset, usual if config.tracks is None else config.tracks)
     found, *compared = [aggregate(each, edges) for each in datasets]
     other = compared[0] if compared else None
     media = collect_media(dataset, tracks, config.media) if config.media else None

@@ -17,7 +17,7 @@ from emovox.corpus.sound_files import AudioTree, Place, Sound
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
 from emovox.dataset.store import reading
-from emovox.errors import InputError, TrackError
+from emovox.errors import InputError, NoSoundError, TrackError
 from emovox.media import faces
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.media.images import ImageTrack
@@ -97,8 +97,10 @@ def _sound(track: ReportTrack, place: Sound | None) -> tuple[str | None, str]:
     length = SOUND_SECONDS if track.duration is None else min(track.duration, SOUND_SECONDS)
     try:
         samples = read_audio(place.path, place.start, place.start + length)
+    except NoSoundError:
+        return None, "the file has no sound"
     except InputError:
-        return None, "cannot read the sound"  # the message of the error has paths in it
+        return None, "the sound cannot be read"  # the message of the error has paths in it
     form, kind = next(each for each in SOUNDS if each[0] in soundfile.available_formats())
     buffer = io.BytesIO()
     soundfile.write(buffer, np.clip(samples, -1, 1), SAMPLE_RATE, format=form)

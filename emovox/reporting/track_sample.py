@@ -46,6 +46,7 @@ class ReportTrack:
     identity_id: str
     split: str
     label: str
+    majority: str  # emotion that is dominant in the most frames
     logits: np.ndarray  # float32 `[n, E]`; only the first frames of a long track
     frame_index: np.ndarray  # int `[n]`
     num_frames: int  # of the whole track
@@ -108,6 +109,7 @@ def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
         "who": track.identity_id,
         "split": track.split,
         "label": emotions.index(track.label) if track.label in emotions else -1,
+        "majority": emotions.index(track.majority) if track.majority in emotions else -1,
         "frames": track.num_frames,
         "expected": track.num_expected,
         "seconds": track.duration,
@@ -126,9 +128,9 @@ def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
 def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
     """Yield rows of notable tracks with the reason: the best of each kind, the second best, ..."""
     lengths = tracks["n_frames"].to_numpy()
-    kinds = {f"strongest {e}": tracks[f"max_{e}"].to_numpy() for e in dataset.emotions}
     splits = ((dataset.to_numpy(split)[0], dataset.tracks[split]) for split in dataset.splits)
-    kinds["changes most often"] = np.concatenate([_changes(*each) for each in splits])
+    kinds = {"changes most often": np.concatenate([_changes(*each) for each in splits])}  # Figure 2
+    kinds |= {f"strongest {e}": tracks[f"max_{e}"].to_numpy() for e in dataset.emotions}
     kinds["longest"] = lengths
     gaps = tracks["n_expected"].to_numpy() - lengths
     kinds["most gaps"] = np.where(gaps > 0, gaps, np.nan)
@@ -173,4 +175,4 @@ def _report_track(
     seconds = None if duration is None else duration / 1000
     counts = track["n_frames"], track["n_expected"], seconds
     peaks = peaks_of(logits, index, dataset.emotions)
-    return ReportTrack(*texts, logits, index, *counts, peaks, tuple(reasons))
+    return ReportTrack(*texts, track["majority"], logits, index, *counts, peaks, tuple(reasons))
