@@ -163,6 +163,28 @@ def test_build_from_a_recipe(corpus: Path, tmp_path: Path, in_process: None) -> 
     assert again.exit_code == 0 and " 0 built" in again.stdout
 
 
+def test_a_limit_labels_the_first_tracks_and_a_later_run_the_rest(
+    corpus: Path, tmp_path: Path, in_process: None
+) -> None:
+    arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out", "--jobs", 1]
+    first = run("build-dataset", *arguments, "--limit", 2)
+    assert first.exit_code == 0 and "2 written, 0 dropped" in first.stdout
+    assert "1 tracks were left out by the limit of 2" in first.stdout
+    every = run("build-dataset", *arguments)
+    assert "3 written, 0 dropped" in every.stdout and " 1 built, 2 reused" in every.stdout
+
+
+def test_quiet_shows_no_progress(
+    corpus: Path, tmp_path: Path, in_process: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("emovox.labelling.run.LOG_SECONDS", 0.0)
+    arguments = ["--layout", "voxceleb2", "--root", corpus, "--jobs", 1]
+    shown = run("build-dataset", *arguments, "--out", tmp_path / "shown")
+    assert "3 of 3 tracks" in shown.stderr
+    hidden = run("build-dataset", *arguments, "--out", tmp_path / "hidden", "--quiet")
+    assert hidden.exit_code == 0 and not hidden.stderr
+
+
 def test_too_many_dropped_tracks_give_exit_code_1(tmp_path: Path, in_process: None) -> None:
     write_clip(tmp_path / "root/mp4/a/x/1.mp4", 7)
     (tmp_path / "root/mp4/a/x/2.mp4").write_text("no video")
@@ -170,7 +192,8 @@ def test_too_many_dropped_tracks_give_exit_code_1(tmp_path: Path, in_process: No
     result = run("build-dataset", *arguments, "--jobs", 1)
     assert result.exit_code == 1
     assert "1 x open: InvalidData" in result.stdout
-    assert "--max-dropped" in result.stderr
+    assert "          mp4/a/x/2.mp4: Invalid data found" in result.stdout, "the first files by name"
+    assert "the dataset is complete, but" in result.stderr and "--max-dropped" in result.stderr
     assert run("build-dataset", *arguments, "--max-dropped", 0.5).exit_code == 0
     assert pq.read_table(tmp_path / "out" / schema.DROPPED_FILE).num_rows == 1
 

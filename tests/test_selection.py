@@ -175,7 +175,7 @@ def test_totals_of_a_dataset(valid: Path) -> None:
         ["heard_val", "1", "6", "1"],
         ["unheard_val", "2", "12", "1"],
     ]
-    assert "dropped   1 x open: E\n          id10002/video0002/00002: why" in text
+    assert "dropped   1 x open: E\n          id10002/video0002/00002.txt: why" in text
     facts = json.loads(run("show", valid, "--format", "json"))
     assert facts["dropped"] == {"open: E": 1} and facts["values"] == ["valence", "arousal"]
     labels = [row[emotion] for row in facts["rows"] for emotion in facts["emotions"]]
@@ -202,7 +202,7 @@ def test_rows_of_a_track(valid: Path) -> None:
 def test_the_start_of_a_name_lists_tracks(valid: Path) -> None:
     assert len(run("show", valid, "id10003").splitlines()) == 5
     lost = run("show", valid, "id10002/video0002/00002")
-    assert "dropped   id10002/video0002/00002: open: E: why" in lost
+    assert "dropped   1 x open: E\n          id10002/video0002/00002.txt: why" in lost
     with pytest.raises(InputError, match="no track begins with 'id7'"):
         emovox.show(valid, "id7")
 

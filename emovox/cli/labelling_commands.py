@@ -13,14 +13,16 @@ from emovox.errors import CheckError
 from emovox.labelling.build_config import BuildConfig, EmbedConfig
 
 TOO_MANY_DROPPED = (
-    "more tracks were dropped than --max-dropped allows; dropped.parquet lists each with its reason"
+    "the dataset is complete, but more tracks were dropped than --max-dropped allows; "
+    "dropped.parquet lists each with its reason"
 )
 
 
 @click.command("build-dataset")
 @click.argument("recipe", required=False)
 @config_options(BuildConfig)
-def build_dataset(recipe: str | None, **options: Any) -> None:
+@click.option("--quiet", is_flag=True, help="Show no progress.")
+def build_dataset(recipe: str | None, quiet: bool, **options: Any) -> None:
     """Build a dataset of emotion logits from talking faces.
 
     RECIPE is a TOML file, or the name of an installed one, that sets the same options; an option on
@@ -28,7 +30,7 @@ def build_dataset(recipe: str | None, **options: Any) -> None:
     """
     from emovox.labelling.run import build_dataset
 
-    result = build_dataset(recipe, **given(options))
+    result = build_dataset(recipe, show_progress=not quiet, **given(options))
     echo(result.summary())
     if result.too_many_dropped:
         raise CheckError(f"{TOO_MANY_DROPPED}; pass --retry-dropped to try them again")

@@ -1,7 +1,7 @@
 """Rows that the writer of a dataset takes: tracks with frames, tracks without."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -10,6 +10,9 @@ from emovox.ids import TrackKey, printable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+
+MAX_LISTED = 5  # dropped tracks in a summary
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +56,14 @@ class Dropped:
 def count_reasons(dropped: Iterable[Dropped]) -> Counter[str]:
     """Count dropped tracks by stage and error."""
     return Counter(f"{d.stage}: {d.error}" for d in dropped)
+
+
+def list_dropped(dropped: Sequence[Dropped]) -> list[str]:
+    """Return lines for a summary: the reasons with their counts, and the first tracks."""
+    lines = [f"dropped   {n:,} x {why}" for why, n in count_reasons(dropped).most_common()]
+    lines += [f"          {d.source or d.track_id}: {d.message}" for d in dropped[:MAX_LISTED]]
+    more = len(dropped) - MAX_LISTED
+    return lines + ([f"          and {more:,} more, see dropped.parquet"] if more > 0 else [])
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,7 @@ class BuildConfig:
         splits: `auto` (by hash), `official` (VoxCeleb1), or a CSV or Parquet file.
         meta: Folder of vox1_meta.csv and the official lists.
         table: List of tracks, if the layout is table.
+        limit: Label only the first tracks of the corpus, this many; a later run may label more.
         state: Folder of the state that a build resumes from.
         name: Name of the dataset.
         version: Version of the dataset.
@@ -68,6 +69,7 @@ class BuildConfig:
     splits: str | None = option(None, shown="the table's split column, else auto")
     meta: Path | None = option(None, url=True, shown="the corpus, else downloaded lists")
     table: Path | None = option(None, url=True)
+    limit: int | None = option(None, least=1)
     state: Path | None = option(None, url=True, shown="OUT/.emovox")
     name: str | None = option(None, shown="name of the folder OUT")
     version: str = "0.1.0"

@@ -114,6 +114,9 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
     fractions = config.unheard_fraction, config.heard_fraction
     assigned = assign(corpus, config.splits, config.meta, *fractions)
     check_contents(corpus)
+    if config.limit and (more := len(corpus.tracks) - config.limit) > 0:
+        corpus.note(f"{more:,} tracks were left out by the limit of {config.limit:,}")
+        corpus.tracks = corpus.tracks[: config.limit]
     if not corpus.tracks:
         reasons = ", ".join(f"{n} x {why}" for why, n in count_reasons(corpus.dropped).items())
         raise InputError(

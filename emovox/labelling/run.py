@@ -14,7 +14,7 @@ from tqdm import tqdm
 from emovox.config import read_config
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
-from emovox.dataset.rows import count_reasons
+from emovox.dataset.rows import Dropped, count_reasons, list_dropped
 from emovox.dataset.store import read_rows
 from emovox.devices import Runtime, resolve_runtime
 from emovox.errors import EmovoxError, NetworkError
@@ -36,7 +36,7 @@ class BuildResult:
 
     out: Path  # folder of the dataset
     manifest: dict[str, Any]  # content of its manifest.json
-    reasons: Counter[str]  # dropped tracks by stage and error
+    dropped: list[Dropped]  # tracks without rows
     notes: list[str]  # lines about things that were skipped
     num_built: int  # shards built by this run, out of `num_shards`
     num_shards: int  # shards of the whole build
@@ -52,6 +52,11 @@ class BuildResult:
             f"<BuildResult {self.out}: {totals['tracks']:,} tracks, {totals['frames']:,} frames, "
             f"{totals['dropped']:,} dropped>"
         )
+
+    @property
+    def reasons(self) -> Counter[str]:
+        """Dropped tracks by stage and error."""
+        return count_reasons(self.dropped)
 
     def to_pandas(self) -> DataFrame:
         """Return one row per split, with its counts; MissingPackageError without pandas."""
@@ -71,7 +76,7 @@ class BuildResult:
             counts = totals["by_split"].get(split, {})
             text = ", ".join(f"{counts[n]:,} {n}" for n in COUNTS if counts) or "empty"
             lines.append(f"  {split:<12}{text}")
-        lines += [f"dropped   {count:,} x {why}" for why, count in self.reasons.most_common()]
+        lines += list_dropped(self.dropped)
         lines += [f"note      {note}" for note in self.notes]
         lines.append(
             f"shards    {self.num_built:,} built, {self.num_shards - self.num_built:,} reused, "
@@ -175,7 +180,7 @@ def build_dataset(
     notes += [f"{count:,} {what}: {example}" for what, (count, example) in repeated.items()]
     num_planned = manifest["totals"]["tracks"] + manifest["totals"]["dropped"]
     too_many = len(dropped) > config.max_dropped * num_planned
-    found = (config.out, manifest, count_reasons(dropped), notes)
+    found = (config.out, manifest, dropped, notes)
     return BuildResult(*found, len(jobs), len(reports), seconds, totals, too_many)
 
 

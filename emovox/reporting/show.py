@@ -2,13 +2,15 @@
 
 import os
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from itertools import compress
 from typing import Any
 
 import numpy as np
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
+from emovox.dataset.rows import Dropped, count_reasons, list_dropped
 from emovox.dataset.store import read_rows, reading
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, listed_in
 from emovox.errors import InputError
@@ -16,7 +18,6 @@ from emovox.ids import parse_track_id
 from emovox.packages import DataFrame, data_frame
 from emovox.scores import softmax
 
-MAX_SHOWN = 5  # dropped tracks
 BAR = 8  # characters of a probability of 1
 
 
@@ -76,15 +77,16 @@ def show(dataset: str | os.PathLike[str], track: str | None = None) -> Shown:
     return _describe_track(data, track) if track in data else _list_tracks(data, track, dropped)
 
 
-def _dropped(data: Dataset) -> list[dict[str, Any]]:
+def _dropped(data: Dataset) -> list[Dropped]:
     path = data.path / schema.DROPPED_FILE
     with reading(path):
         rows = read_rows(path).to_pylist()
     texts = [" ".join(str(row[name]) for name in COLUMNS_WITH_IDS) for row in rows]
-    return [r for r, text in zip(rows, texts, strict=True) if not listed_in(text, data.takedown)]
+    shown = [not listed_in(text, data.takedown) for text in texts]
+    return [Dropped(**row) for row in compress(rows, shown)]
 
 
-def _describe(data: Dataset, dropped: list[dict[str, Any]]) -> Shown:
+def _describe(data: Dataset, dropped: list[Dropped]) -> Shown:
     rows, totals = [], Counter[str]()
     for split in data.splits:
         tracks = data.tracks[split]
@@ -99,40 +101,37 @@ def _describe(data: Dataset, dropped: list[dict[str, Any]]) -> Shown:
     table = [tuple(header), *(tuple(_number(row[name]) for name in header) for row in rows)]
     teacher, step = data.manifest["teacher"]["name"], data.manifest["step_ms"]
     title = f"{data.name} {data.version}: {totals['tracks']:,} tracks, {totals['frames']:,} frames"
-    reasons = Counter(f"{row['stage']}: {row['error']}" for row in dropped)
-    notes = [
-        "",
-        *(f"dropped   {count:,} x {why}" for why, count in reasons.most_common()),
-        *(f"          {row['track_id']}: {row['message']}" for row in dropped[:MAX_SHOWN]),
-    ]
-    if len(dropped) > MAX_SHOWN:
-        notes.append(f"          and {len(dropped) - MAX_SHOWN:,} more in {schema.DROPPED_FILE}")
     facts = {"name": data.name, "version": data.version, "teacher": teacher, "step_ms": step}
-    facts |= {"emotions": list(data.emotions), "values": list(data.values), "dropped": reasons}
+    facts |= {
+        "emotions": list(data.emotions),
+        "values": list(data.values),
+        "dropped": count_reasons(dropped),
+    }
     title += f" every {step} ms, labelled by {teacher}"
-    return Shown(title, facts, rows, table, tuple(notes) if dropped else ())
+    notes = ("", *list_dropped(dropped)) if dropped else ()
+    return Shown(title, facts, rows, table, notes)
 
 
 def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _list_tracks(data: Dataset, start: str, dropped: list[dict[str, Any]]) -> Shown:
+def _list_tracks(data: Dataset, start: str, dropped: list[Dropped]) -> Shown:
     names = ("track_id", "split", "label", "majority", "n_frames", "n_expected")
     rows = []
     for split in data.splits:
         columns = (data.tracks[split][name].to_pylist() for name in names)
         found = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
         rows += [row for row in found if row["track_id"].startswith(start)]
-    lost = [row for row in dropped if row["track_id"].startswith(start)]
+    lost = [row for row in dropped if row.track_id.startswith(start)]
     if not rows + lost:
         raise InputError(
             f"{data.path}: no track begins with {start!r}; pass a track_id, or its start"
         )
     table = [names, *(tuple(map(_number, row.values())) for row in rows)]
-    why = (f"{row['track_id']}: {row['stage']}: {row['error']}: {row['message']}" for row in lost)
-    notes = tuple(f"dropped   {text}" for text in why)
-    return Shown(f"{start}: {len(rows):,} tracks", {"dropped": lost}, rows, table, notes)
+    facts = {"dropped": [asdict(row) for row in lost]}
+    notes = tuple(list_dropped(lost))
+    return Shown(f"{start}: {len(rows):,} tracks", facts, rows, table, notes)
 
 
 def _describe_track(data: Dataset, track_id: str) -> Shown:
