@@ -102,8 +102,6 @@ def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest of a dataset; InputError if missing, wrong or of another version."""
-    from emovox.dataset.json_schemas import faults  # slow to import
-
     manifest = read_header(root)
     path = Path(root) / schema.MANIFEST
     try:
