@@ -301,12 +301,17 @@ def local_copy(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
         yield folder
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` with threads that work ahead of the consumer, for functions that wait for a network."""
-    threads = ThreadPoolExecutor(NUM_THREADS)
+def map_ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    num_threads: int = NUM_THREADS,
+    num_ahead: int = 2 * NUM_THREADS,
+) -> Iterator[Result]:
+    """`map` with threads that work `num_ahead` items ahead of the consumer."""
+    threads = ThreadPoolExecutor(num_threads)
     futures = (threads.submit(function, item) for item in items)
     try:
-        pending = deque(islice(futures, 2 * NUM_THREADS))
+        pending = deque(islice(futures, num_ahead))
         while pending:
             yield pending.popleft().result()
             pending.extend(islice(futures, 1))
