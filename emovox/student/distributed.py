@@ -50,11 +50,10 @@ class Processes:
         if self.count == 1:
             return make()
         box: list[Any] = [None]
-        if self.is_main:
-            try:
-                box = [make()]
-            except EmovoxError as error:
-                box = [error]
+        try:
+            box = [make()] if self.is_main else box
+        except EmovoxError as error:
+            box = [error]
         dist.broadcast_object_list(box, group=self.cpu_group)
         if isinstance(box[0], EmovoxError):
             raise box[0]
@@ -90,11 +89,12 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
     def forward(self, x: Tensor) -> Tensor:
         if not self.training:
             return super().forward(x)
-        count = _sum(torch.tensor(float(x.numel() // x.shape[1])))
+        total: Callable[[Tensor], Tensor] = _Sum.apply
+        count = total(torch.tensor(float(x.numel() // x.shape[1])))
         values = x.float()
-        mean = _sum(values.sum((0, 2, 3))) / count
+        mean = total(values.sum((0, 2, 3))) / count
         centred = values - mean[:, None, None]
-        variance = _sum(centred.square().sum((0, 2, 3))) / count
+        variance = total(centred.square().sum((0, 2, 3))) / count
         with torch.no_grad():
             assert self.running_mean is not None and self.running_var is not None
             assert self.momentum is not None and self.num_batches_tracked is not None
@@ -122,11 +122,6 @@ class _Sum(torch.autograd.Function):
         return _Sum.forward(ctx, gradient)
 
 
-def _sum(tensor: Tensor) -> Tensor:
-    total: Tensor = _Sum.apply(tensor)  # type: ignore[no-untyped-call]
-    return total
-
-
 @contextlib.contextmanager
 def join_processes(device: str) -> Iterator[Processes]:
     """Join the other processes of the training, if `torchrun` started any.
@@ -135,8 +130,10 @@ def join_processes(device: str) -> Iterator[Processes]:
     or fewer GPUs than processes; EmovoxError if another process ends.
     """
     try:
-        with _joined(device) as processes:
-            yield processes
+        yield (processes := _join(device))
+        if processes.cpu_group is not None:
+            # Not after an error: this would wait for processes that may be waiting for this one.
+            dist.destroy_process_group()
     except RuntimeError as error:
         chain: list[BaseException] = [error]
         while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
@@ -149,12 +146,10 @@ def join_processes(device: str) -> Iterator[Processes]:
         raise
 
 
-@contextlib.contextmanager
-def _joined(device: str) -> Iterator[Processes]:
-    if not os.environ.keys() >= SET_BY_TORCHRUN:
-        yield Processes(torch.device(resolve_device(device)))
-        return
+def _join(device: str) -> Processes:
     resolved = resolve_device(device)
+    if not os.environ.keys() >= SET_BY_TORCHRUN:
+        return Processes(torch.device(resolved))
     if resolved == "cuda":
         resolved = resolve_device(f"cuda:{int(os.environ['LOCAL_RANK'])}")
     elif resolved != "cpu" and int(os.environ["WORLD_SIZE"]) > 1:
@@ -164,6 +159,4 @@ def _joined(device: str) -> Iterator[Processes]:
     dist.init_process_group("gloo" if resolved == "cpu" else "nccl")
     cpu_group = dist.new_group(backend="gloo", timeout=SCAN_TIMEOUT)
     rank, count = dist.get_rank(), dist.get_world_size()
-    yield Processes(torch.device(resolved), rank, count, cpu_group)  # type: ignore[arg-type]
-    # Not after an error: this would wait for processes that may be waiting for this one.
-    dist.destroy_process_group()
+    return Processes(torch.device(resolved), rank, count, cpu_group)  # type: ignore[arg-type]
