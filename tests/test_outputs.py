@@ -158,12 +158,12 @@ def test_evaluation_names_the_emotions_of_the_dataset(made: Made) -> None:
 
 
 def test_student_of_other_emotions_is_refused_in_one_line(made: Made, tmp_path: Path) -> None:
-    from emovox.student import student_checkpoint
-    from emovox.student.vggvox import StudentConfig, VGGVox
+    from emovox import checkpoints
+    from emovox.student.networks import StudentConfig, VGGVox
 
     path = tmp_path / "other.safetensors"
     net = VGGVox(StudentConfig(width=1 / 16), outputs=Outputs(("bored", "alert")))
-    student_checkpoint.save(path, net, {})
+    checkpoints.save(path, net, {})
     with pytest.raises(InputError) as refusal:
         emovox.evaluate(path, made.dataset, made.audio)
     message = str(refusal.value)

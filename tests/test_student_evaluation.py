@@ -20,19 +20,20 @@ from report_fixtures import num_colours
 from sklearn.metrics import roc_auc_score
 from student_fixtures import HEARD, QUICK, Utterance, utterances, voice, write_audio, write_tables
 
+from emovox import checkpoints
 from emovox.cli import main
 from emovox.dataset.reader import load
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.scores import fit_temperature, softmax
-from emovox.student import load_student, student_checkpoint
+from emovox.student import load_student
 from emovox.student.clips import CENTRE, WHOLE, Windows, read_utterance
 from emovox.student.evaluation import Evaluation, evaluate, write_figures
+from emovox.student.networks import StudentConfig, VGGVox
 from emovox.student.student_config import EvaluateConfig
 from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER, score_split
 from emovox.student.training import train_student
-from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.teacher import EMBEDDED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +66,7 @@ def data(student_data: Path, tmp_path: Path) -> Path:
 
 def untrained(folder: Path) -> Path:
     net = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(3))
-    student_checkpoint.save(folder / "untrained.safetensors", net, {})
+    checkpoints.save(folder / "untrained.safetensors", net, {})
     return folder / "untrained.safetensors"
 
 

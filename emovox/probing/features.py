@@ -50,10 +50,10 @@ def kind_of_model(name_or_path: str) -> str:
     path = path / BEST_FILE if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(f"{name_or_path!r} is neither a checkpoint nor one of {', '.join(names)}")
-    from emovox.student import student_checkpoint
+    from emovox.student import networks
     from emovox.teacher import teacher_checkpoint
 
-    known = dict.fromkeys(student_checkpoint.ARCHITECTURES, STUDENT)
+    known = dict.fromkeys(networks.ARCHITECTURES, STUDENT)
     known |= dict.fromkeys(teacher_checkpoint.ARCHITECTURES, TEACHER)
     architecture = read_header(path).get("architecture", "")
     if found := files.get(path.name) or known.get(architecture):

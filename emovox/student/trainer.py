@@ -21,10 +21,10 @@ from emovox.errors import ConfigError, EmovoxError
 from emovox.media.spectrogram import batch_spectrogram, normalise
 from emovox.student.distributed import Processes
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
+from emovox.student.networks import StudentConfig, VGGVox
 from emovox.student.segments import SpeechSegments, load_batches
 from emovox.student.sound_cache import FULL_SCALE
 from emovox.student.student_config import StudentTrainConfig
-from emovox.student.vggvox import StudentConfig, VGGVox
 
 
 def distillation_loss(
