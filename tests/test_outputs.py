@@ -224,7 +224,7 @@ def test_probe_uses_the_outputs_of_the_student(
 
 def test_probe_of_a_teacher_with_other_outputs(tmp_path: Path, in_process: None) -> None:
     from emovox.probing.corpora import read_speech_corpus
-    from emovox.probing.features import TEACHER, video_features
+    from emovox.probing.probes import TEACHER, video_features
 
     videos = [write_track(tmp_path, track) for track in plan_demo(DemoConfig(1, 1, 2, 2.0, 2.5))]
     teacher = tmp_path / "teacher.safetensors"

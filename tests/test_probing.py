@@ -33,14 +33,6 @@ from emovox.probing.classifiers import (
     random_forest,
 )
 from emovox.probing.corpora import SpeechCorpus, Utterance
-from emovox.probing.features import (
-    EGEMAPS,
-    STUDENT,
-    audio_features,
-    egemaps,
-    kind_of_model,
-    video_features,
-)
 from emovox.probing.folds import (
     BY_SESSION,
     BY_SPEAKER,
@@ -53,7 +45,15 @@ from emovox.probing.folds import (
     read_folds,
 )
 from emovox.probing.probe_config import ProbeConfig
-from emovox.probing.probes import probe
+from emovox.probing.probes import (
+    EGEMAPS,
+    STUDENT,
+    audio_features,
+    egemaps,
+    kind_of_model,
+    probe,
+    video_features,
+)
 from emovox.testing import write_clip
 
 LABELS = ("anger", "fear", "neutral", "sadness")

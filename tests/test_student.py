@@ -16,7 +16,7 @@ from emovox import EMOTIONS, checkpoints, load_student, spectrogram
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
-from emovox.probing.features import kind_of_model
+from emovox.probing.probes import kind_of_model
 from emovox.student import find_student, networks
 from emovox.student.clips import CENTRE, WHOLE, Windows
 from emovox.student.networks import StudentConfig, VGGVox
