@@ -20,9 +20,8 @@ from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import InputError
 from emovox.labelling.teacher_client import InlineFeed
-from emovox.scores import roc_auc
+from emovox.scores import MEAN_ALL, MEAN_PAPER, roc_auc
 from emovox.student.evaluation import Evaluation
-from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER
 from emovox.teacher import teacher_checkpoint
 from emovox.teacher.compact import CompactConfig, CompactNet
 from emovox.testing import FakeTeacher

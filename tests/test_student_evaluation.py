@@ -26,13 +26,12 @@ from emovox.dataset.reader import load
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
-from emovox.scores import fit_temperature, softmax
+from emovox.scores import MEAN_ALL, MEAN_PAPER, fit_temperature, score_split, softmax
 from emovox.student import load_student
 from emovox.student.clips import CENTRE, WHOLE, Windows, read_utterance
 from emovox.student.evaluation import Evaluation, evaluate, write_figures
 from emovox.student.networks import StudentConfig, VGGVox
 from emovox.student.student_config import EvaluateConfig
-from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER, score_split
 from emovox.student.training import train_student
 from emovox.teacher import EMBEDDED
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from emovox.corpus.sound_files import AudioTree, Place
 from emovox.dataset.reader import Dataset
@@ -123,10 +124,8 @@ def find_clips(dataset: Dataset, track_ids: Sequence[str], root: Path) -> Scan:
     look = partial(_look, AudioTree(root), dataset.step)
     ends = [float(dataset.times(track_id)[-1]) for track_id in track_ids]
     places = [dataset.source(track_id) for track_id in track_ids]
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        results = pool.map(look, track_ids, ends, places)
-        shown = {"desc": "audio", "unit": " tracks", "disable": None, "leave": False}
-        found = list(tqdm(results, total=len(track_ids), **shown))
+    shown = {"desc": "audio", "unit": " tracks", "disable": None, "leave": False}
+    found = thread_map(look, track_ids, ends, places, max_workers=NUM_THREADS, **shown)
     return Scan(
         [item for item in found if isinstance(item, Clip)],
         [item for item in found if isinstance(item, Dropped)],
@@ -156,7 +155,7 @@ def read_ahead(
 
     `read` is called in threads. A progress bar with the label `desc` is drawn in a terminal.
     """
-    results = map_ahead(read, items, num_threads, CHUNK)
+    results = map_ahead(read, items, ThreadPoolExecutor(num_threads), CHUNK)
     with tqdm(total=len(items), desc=desc, unit=" files", disable=None, leave=False) as bar:
         while chunk := list(islice(results, CHUNK)):
             yield chunk

@@ -8,15 +8,16 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from emovox.dataset.reader import Dataset, load
@@ -200,67 +201,44 @@ def load_batches(
     cannot be read or a worker was killed.
     """
     parts = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]
-    batches = _Batches(segments)
-    loader: Iterable[Batch | EmovoxError] = (
-        map_ahead(batches.__getitem__, parts, num_workers, PREFETCH * num_workers)
-        if segments.sounds is not None and num_workers > 0
-        else DataLoader(
-            batches,
-            batch_size=None,
-            sampler=parts,
-            num_workers=num_workers,
-            prefetch_factor=PREFETCH if num_workers else None,
-            worker_init_fn=_start_worker,
-        )
-    )
+    if not num_workers:
+        yield from map(partial(_read_batch, segments), parts)
+        return
+    read: Callable[[Sequence[int]], Batch] = partial(_read_batch, segments)
+    pool: Executor = ThreadPoolExecutor(num_workers)
+    if segments.sounds is None:
+        pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(segments,))
+        read = _read_in_worker
     try:
-        for batch in _start(loader):
-            if isinstance(batch, EmovoxError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+        yield from map_ahead(read, parts, pool, PREFETCH * num_workers)
+    except BrokenProcessPool as error:
         raise EmovoxError(
             "a process that reads audio was killed, often because memory ran out; pass fewer "
             "--workers"
         ) from error
 
 
-def _start(loader: Iterable[Item]) -> Iterator[Item]:
-    """Return the iterator of a loader, without torch's handler for the end of its workers.
-
-    The handler raises at any time, also in code that may not fail. Without it, the iterator raises
-    within 5 seconds of the end of a worker.
-    """
-    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-    started = iter(loader)
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)
-    return started
+def _read_batch(segments: SpeechSegments, positions: Sequence[int]) -> Batch:
+    found = [segments.segment(position) for position in positions]
+    heard = [segment for segment in found if len(segment.samples)]
+    samples = np.array([segment.samples for segment in heard])
+    targets = np.array([segment.target for segment in heard])
+    failures = tuple(failure for segment in found for failure in segment.failures)
+    return Batch(samples, targets, failures)
 
 
-@dataclass(frozen=True)
-class _Batches(TorchDataset[Batch | EmovoxError]):
-    """Batches, or their errors: an error raised in a worker would print its traceback."""
-
-    segments: SpeechSegments
-
-    def __getitem__(self, positions: Sequence[int]) -> Batch | EmovoxError:
-        try:
-            segments = [self.segments.segment(position) for position in positions]
-        except EmovoxError as error:
-            return error
-        heard = [segment for segment in segments if len(segment.samples)]
-        samples = np.array([segment.samples for segment in heard])
-        targets = np.array([segment.target for segment in heard])
-        failures = tuple(failure for segment in segments for failure in segment.failures)
-        return Batch(samples, targets, failures)
+_of_worker: list[SpeechSegments] = []  # in a worker process: what it reads
 
 
-def _start_worker(worker: int) -> None:
+def _start_worker(segments: SpeechSegments) -> None:
+    _of_worker.append(segments)
     torch.set_num_threads(1)  # the other cores belong to the network
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training ends its workers
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _read_in_worker(positions: Sequence[int]) -> Batch:
+    return _read_batch(_of_worker[0], positions)
 
 
 def _die_with(parent: int) -> None:
