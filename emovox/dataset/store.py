@@ -226,7 +226,7 @@ def matrices_of(outputs: Outputs) -> dict[str, tuple[str, ...]]:
 def _hdf5_type(column: str) -> Any:
     import h5py
 
-    kind = str(schema.COLUMNS[column][0])
+    kind = schema.COLUMNS[column]["type"]
     return h5py.string_dtype("utf-8") if kind == "string" else kind
 
 
