@@ -184,8 +184,7 @@ def reason_of(path: Path, error: InputError | TrackError) -> TrackError:
 
 def unusable(track_id: str, path: Path, root: Path, error: InputError | TrackError) -> Dropped:
     """Return the row of a track whose audio cannot be used."""
-    reason, source = reason_of(path, error), path.relative_to(root).as_posix()
-    return Dropped(track_id, source, reason.stage, reason.error, reason.message)
+    return Dropped.of(track_id, path.relative_to(root).as_posix(), reason_of(path, error))
 
 
 def _look(tree: AudioTree, step: float, track_id: str, end: float, place: Place) -> Clip | Dropped:

@@ -138,13 +138,6 @@ class Trainer:
         }
         runs.save_state(path, state)
 
-    def resume(self, path: Path) -> dict[str, Any] | None:
-        """Restore the resume point, if one exists, and return it; InputError if it is damaged."""
-        with runs.saved_state(path) as state:
-            if state is not None:
-                self.restore(state)
-            return state
-
     def restore(self, state: dict[str, Any]) -> None:
         """Set the state that `save` wrote."""
         self.model.load_state_dict(state["model"])

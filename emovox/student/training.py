@@ -119,7 +119,7 @@ def train_epochs(
             if sound_cache is not None:  # its samples are rounded
                 recipe["recipe"]["sound_cache"] = True
             runs.write_or_match_config(out, recipe)
-            state = run.resume(out / runs.RESUME_FILE)
+            state = runs.resume(out / runs.RESUME_FILE, run.restore)
             runs.trim_log(out / runs.LOG_FILE, run.epoch)
             _write_dropped(out, splits, run.failures)
             for split, segments in splits.items():
