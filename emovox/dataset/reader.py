@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -127,8 +127,8 @@ class Dataset:
         self._views: dict[str, SplitView] = {}
         if self.takedown:
             self._hide()
-        self.tracks = _BySplit(self, self._read_tracks)
-        self.frames = _BySplit(self, self._read_frames)
+        self.tracks = _BySplit(self, partial(self._read_visible, "tracks"))
+        self.frames = _BySplit(self, partial(self._read_visible, "frames"))
         self._arrays = _BySplit(self, self._open_arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -290,17 +290,13 @@ class Dataset:
         views = self._views
         self.splits = tuple(s for s in self.splits if s not in views or views[s].tracks.any())
 
-    def _read_tracks(self, split: str) -> pa.Table:
-        stored, view = self._read("tracks", split), self._views.get(split)
-        return stored if view is None else pa.concat_tables(view.select_tracks([stored]))
-
-    def _read_frames(self, split: str) -> pa.Table:
-        if self.container == "hdf5":
+    def _read_visible(self, table: str, split: str) -> pa.Table:
+        if table == "frames" and self.container == "hdf5":
             stored = pa.concat_tables(read_frames(self.path, split, "hdf5", self.outputs))
         else:
-            stored = self._read("frames", split)
+            stored = self._read(table, split)
         view = self._views.get(split)
-        return stored if view is None else pa.concat_tables(view.select_frames([stored]))
+        return stored if view is None else pa.concat_tables(view.select(table, [stored]))
 
     def _read(self, table: str, split: str) -> pa.Table:
         """Return a Parquet table as it is stored, hidden identities included."""

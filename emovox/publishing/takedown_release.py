@@ -81,9 +81,8 @@ class Removal:
                 return None
             if table == "hdf5":
                 return write_hdf5(out, split, outputs_of(self.manifest))
-            select = view.select_tracks if table == "tracks" else view.select_frames
             size = schema.embedding_size(pq.read_schema(self.source / name))
-            rows = select(read_pieces(self.source / name))
+            rows = view.select(table, read_pieces(self.source / name))
             return self._store(rows, out, table, split, size)
         if name == schema.DROPPED_FILE and self.dropped is not None:
             return self._store([self.dropped], out, "dropped")
