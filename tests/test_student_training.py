@@ -23,9 +23,8 @@ from emovox import checkpoints, runs
 from emovox.cli import main
 from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
-from emovox.student.distributed import join_processes
 from emovox.student.student_config import LOSSES, StudentTrainConfig
-from emovox.student.trainer import distillation_loss
+from emovox.student.trainer import distillation_loss, join_processes
 from emovox.student.training import train_epochs, train_student
 
 Record = dict[str, Any]

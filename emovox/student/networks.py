@@ -228,6 +228,7 @@ class TorchStudent:
         return self._run(self._net, len(self.emotions), samples, part)
 
     def embed(self, samples: Samples, part: Part = None) -> np.ndarray:
+        """Return the outputs of the last hidden layer, see `Student.embed`."""
         return self._run(self._net.embed, self._net.embedding_size, samples, part, "mean")
 
     def _run(

@@ -25,10 +25,9 @@ from emovox.files import replace_file
 from emovox.registry import BEST_FILE
 from emovox.scores import softmax
 from emovox.student.clips import check_root
-from emovox.student.distributed import is_main_process, join_processes
 from emovox.student.segments import SpeechSegments
 from emovox.student.student_config import LAST, StudentTrainConfig
-from emovox.student.trainer import Trainer
+from emovox.student.trainer import Trainer, is_main_process, join_processes
 
 Record = dict[str, Any]
 Splits = dict[str, SpeechSegments]
