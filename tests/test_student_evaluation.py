@@ -29,7 +29,7 @@ from emovox.media.audio import SAMPLE_RATE
 from emovox.scores import MEAN_ALL, MEAN_PAPER, fit_temperature, score_split, softmax
 from emovox.student import load_student
 from emovox.student.clips import CENTRE, WHOLE, Windows, read_utterance
-from emovox.student.evaluation import Evaluation, evaluate, write_figures
+from emovox.student.evaluation import Evaluation, SplitPredictions, evaluate
 from emovox.student.networks import StudentConfig, VGGVox
 from emovox.student.student_config import EvaluateConfig
 from emovox.student.training import train_student
@@ -142,7 +142,10 @@ def test_figures_of_extreme_inputs(tmp_path: Path) -> None:
     """A single class has no curve; `$` in a name is not math."""
     labels, scores = np.zeros(5, int), np.eye(8, dtype=np.float32)[:5]
     found = score_split("heard_val", labels, scores, np.arange(5), EMOTIONS)
-    write_figures(tmp_path, "a $b on c_d", labels, scores, found)
+    ids = np.array([f"id/v/{k:05d}" for k in range(5)])
+    predictions = SplitPredictions("heard_val", ids, ids, labels, scores, [])
+    of = {"name": "a $b"}, {"name": "c_d", "version": "1.0.0"}, "standard", "grid"
+    Evaluation(*of, {found.split: found}, None, {found.split: predictions}).write(tmp_path)
     assert (tmp_path / "roc-heard_val.png").stat().st_size > 5000
 
 

@@ -193,33 +193,25 @@ class Evaluation:
         }
 
     def write(self, out: str | os.PathLike[str]) -> None:
-        """Write `evaluation.json`, `predictions.parquet` and the figures as PNG to a folder."""
-        folder = Path(out)
+        """Write `evaluation.json`, `predictions.parquet` and figures to a folder.
+
+        `roc-<split>.png` and `labels-<split>.png` are as Figures 5 and 4 of the paper.
+        """
+        folder, name, emotions = Path(out), self.student["name"], self.emotions
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
         with replace_file(folder / "predictions.parquet") as temporary:
-            tables = [found.to_arrow(self.emotions) for found in self.predictions.values()]
+            tables = [found.to_arrow(emotions) for found in self.predictions.values()]
             pq.write_table(pa.concat_tables(tables), temporary)
         for split, found in self.predictions.items():
-            title = f"{self.student['name']} on {split} of {self.dataset['name']}"
-            write_figures(folder, title, found.labels, found.scores, self.splits[split])
-
-
-def write_figures(
-    folder: Path, title: str, labels: np.ndarray, scores: np.ndarray, found: SplitScores
-) -> None:
-    """Write `roc-<split>.png` and `labels-<split>.png` to a folder (paper, Figures 4 and 5).
-
-    `labels` are the numbers of the teacher's emotions, int `[N]`, `scores` are those of the
-    student, float `[N, E]`, and `found` has the areas of the same tracks.
-    """
-    emotions = list(found.positives)
-    with chart_file(folder / f"roc-{found.split}.png", title, 6, 6) as axes:
-        draw_roc(axes, metrics.emotion_curves(labels, scores, emotions), found.auc, found.positives)
-    with chart_file(folder / f"labels-{found.split}.png", title, 6, 5) as axes:
-        counts = [np.bincount(k, minlength=len(emotions)) for k in (labels, scores.argmax(axis=1))]
-        series = list(zip(("teacher", "student"), counts, strict=True))
-        draw_counts(axes, emotions, series, "tracks")
+            title, scores = f"{name} on {split} of {self.dataset['name']}", self.splits[split]
+            with chart_file(folder / f"roc-{split}.png", title, 6, 6) as axes:
+                curves = metrics.emotion_curves(found.labels, found.scores, emotions)
+                draw_roc(axes, curves, scores.auc, scores.positives)
+            with chart_file(folder / f"labels-{split}.png", title, 6, 5) as axes:
+                both = {"teacher": found.labels, "student": found.scores.argmax(axis=1)}
+                series = [(n, np.bincount(k, minlength=len(emotions))) for n, k in both.items()]
+                draw_counts(axes, emotions, series, "tracks")
 
 
 def evaluate(
