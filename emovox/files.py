@@ -151,11 +151,11 @@ def exclusive(lock: Path, busy: str, timeout: float = 0) -> Iterator[None]:
     from filelock import FileLock, Timeout  # slower to import than a dataset to open
 
     _check_locks(lock.parent)
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(FileLock(lock, timeout=timeout))
-        except Timeout:
-            raise EmovoxError(busy) from None
+    try:
+        held = FileLock(lock, timeout=timeout).acquire()
+    except Timeout:
+        raise EmovoxError(busy) from None
+    with held:
         yield
 
 
@@ -277,9 +277,8 @@ LFS_HINT = "a Git LFS pointer, not the file; run `git lfs pull` where it was clo
 def is_lfs_pointer(path: Path) -> bool:
     """Return True if a local file is a Git LFS pointer; False for a file that cannot be read."""
     try:
-        with regular(path).open("rb") as file:
-            return file.read(len(LFS_POINTER)) == LFS_POINTER.encode()
-    except OSError:
+        return read_start(path, len(LFS_POINTER)) == LFS_POINTER.encode()
+    except InputError:
         return False
 
 

@@ -14,7 +14,7 @@ import re
 import tempfile
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
 from typing import Any, TypeGuard, TypeVar, cast
@@ -301,14 +301,19 @@ def local_copy(path: Path, *, is_folder: bool = False) -> Iterator[Path]:
         yield folder
 
 
-def map_ahead(function: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """`map` with threads that work ahead of the consumer, for functions that wait for a network."""
-    threads = ThreadPoolExecutor(NUM_THREADS)
-    futures = (threads.submit(function, item) for item in items)
+def map_ahead(
+    function: Callable[[Item], Result],
+    items: Iterable[Item],
+    pool: Executor | None = None,
+    num_ahead: int = 2 * NUM_THREADS,
+) -> Iterator[Result]:
+    """`map` with a pool, by default of threads, that works `num_ahead` items ahead; closes it."""
+    pool = pool or ThreadPoolExecutor(NUM_THREADS)
+    futures = (pool.submit(function, item) for item in items)
     try:
-        pending = deque(islice(futures, 2 * NUM_THREADS))
+        pending = deque(islice(futures, num_ahead))
         while pending:
             yield pending.popleft().result()
             pending.extend(islice(futures, 1))
     finally:
-        threads.shutdown(cancel_futures=True)
+        pool.shutdown(cancel_futures=True)

@@ -111,9 +111,8 @@ def save_state(path: Path, state: Mapping[str, Any]) -> None:
         temporary.write_bytes(content.getbuffer())
 
 
-@contextlib.contextmanager
-def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
-    """Yield the resume point, to be loaded inside the block; None if there is none.
+def resume(path: Path, restore: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+    """Pass the resume point to `restore`, and return it; None if there is none.
 
     InputError if the resume point is damaged or does not fit the training.
     """
@@ -121,14 +120,15 @@ def saved_state(path: Path) -> Iterator[dict[str, Any] | None]:
 
     remove_leftovers(path)
     if not path.exists():
-        yield None
-        return
+        return None
     try:
-        yield torch.load(path, map_location="cpu", weights_only=True)
+        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+        restore(state)
     except DAMAGED as error:
         raise InputError(
             f"{path}: damaged resume point ({type(error).__name__}); remove it to start over"
         ) from error
+    return state
 
 
 @contextlib.contextmanager

@@ -22,12 +22,12 @@ from test_published import PERSONS, annotations
 from test_published import utterance as published_utterance
 from validation_fixtures import SPEC, build, write_valid
 
+from emovox import checkpoints
 from emovox.dataset.rows import TrackRow
 from emovox.dataset.takedown import hash_identity
 from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
 from emovox.ids import TrackKey
-from emovox.student import student_checkpoint
-from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.student.networks import StudentConfig, VGGVox
 from emovox.teacher import find_teacher
 from emovox.testing import coded_frame, write_clip
 
@@ -187,7 +187,7 @@ def _lists(work: Workplace, path: Path) -> None:
 def _student(work: Workplace, path: Path) -> None:
     net = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(0))
     evaluation().write(path)
-    student_checkpoint.save(path / "best.safetensors", net, {"by": "nobody"})
+    checkpoints.save(path / "best.safetensors", net, {"by": "nobody"})
 
 
 def _ravdess(work: Workplace, path: Path) -> None:

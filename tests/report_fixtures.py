@@ -14,8 +14,8 @@ from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.labelling.run import build_dataset
+from emovox.scores import difference, score_split
 from emovox.student.evaluation import Evaluation, SplitPredictions
-from emovox.student.student_scores import difference, score_split
 from emovox.testing import FakeTeacher, InlineEngine
 
 TRAIN, HEARD, UNHEARD = schema.SPLITS

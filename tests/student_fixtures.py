@@ -15,7 +15,7 @@ from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE
-from emovox.student.clips import Clip
+from emovox.student.clips import Clip, Windows
 from emovox.student.segments import SpeechSegments
 from emovox.student.student_config import StudentTrainConfig
 
@@ -140,4 +140,5 @@ def segments_of(
     segments = kind.__new__(kind)
     segments.dataset, segments.clips, segments.root = data, list(clips), root
     segments.config, segments.is_random = config, is_random
+    segments.windows = Windows(config.seconds)
     return segments

@@ -114,7 +114,7 @@ def test_records_equal_the_rows(dataset: Path, table: str) -> None:
             kind = bytes if pa.types.is_string(column.type) else column.type.to_pandas_dtype()
         assert kinds == {kind}, column.name
     nulls = {k for row in found for k, v in row.items() if v is None}
-    nullable = {f"tracks/{name}" for name in schema.NULLABLE if name != "score"}
+    nullable = {f"tracks/{field.name}" for field in COLUMNS.tracks if field.nullable}
     assert nulls == (nullable if table == "tracks" else set())
 
 

@@ -20,7 +20,7 @@ import soundfile
 import torch
 
 import emovox
-from emovox import errors
+from emovox import checkpoints, errors
 from emovox.corpus.splits import auto_split
 from emovox.dataset import schema
 from emovox.dataset.rows import Chunk, TrackRow
@@ -30,8 +30,7 @@ from emovox.demo.demo_corpus import FPS, DemoConfig, DemoTrack, plan_demo
 from emovox.emotions import EMOTIONS
 from emovox.errors import InputError
 from emovox.packages import software
-from emovox.student import student_checkpoint
-from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.student.networks import StudentConfig, VGGVox
 
 # What pages and cards name, beside the package itself: the modules that others build on.
 PUBLIC = (
@@ -43,7 +42,7 @@ PUBLIC = (
     *("emovox.dataset.takedown", "emovox.media.audio", "emovox.media.faces", "emovox.media.grid"),
     *("emovox.media.spectrogram", "emovox.comparison.difference", "emovox.publishing.hub"),
     *("emovox.publishing.publish", "emovox.validation.outcomes", "emovox.student"),
-    *("emovox.student.student_checkpoint", "emovox.probing.corpora", "emovox.student.evaluation"),
+    *("emovox.student.networks", "emovox.probing.corpora", "emovox.student.evaluation"),
     *("emovox.probing.probes", "emovox.probing.filenames", "emovox.student.prediction"),
     *("emovox.student.student_config", "emovox.teacher", "emovox.teacher.evaluation"),
     *("emovox.teacher.ferplus", "emovox.checkpoints"),
@@ -114,7 +113,7 @@ def write_demo(root: Path) -> None:
     write_chunks(config.out, chunks, [], info, hdf5=False)
     (root / "student").mkdir()
     student = VGGVox(StudentConfig(width=0.125), torch.Generator().manual_seed(0))
-    student_checkpoint.save(root / "student/best.safetensors", student, {"by": "nobody"})
+    checkpoints.save(root / "student/best.safetensors", student, {"by": "nobody"})
 
 
 def write_lists(folder: Path) -> None:

@@ -22,7 +22,7 @@ import emovox
 from emovox.cli import main
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, MissingPackageError
-from emovox.student import student_checkpoint
+from emovox.student import networks
 from emovox.student.clips import CENTRE, WHOLE
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
 from emovox.student.student_config import StudentTrainConfig
@@ -263,7 +263,7 @@ def test_a_student_on_an_encoder(
 ) -> None:
     folder = shutil.copytree(folders[kind], tmp_path / "encoder")
     path = learn(student_data, tmp_path / "run", recipe(folder, head=head))
-    header = student_checkpoint.load(path).config
+    header = networks.load(path).config
     assert isinstance(header, HeadConfig)
     assert (header.encoder, header.head) == (f"hf:{folder}", head)
     assert str(folder) not in (tmp_path / "run/config.json").read_text()

@@ -20,9 +20,8 @@ from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import InputError
 from emovox.labelling.teacher_process import InlineFeed
-from emovox.scores import roc_auc
+from emovox.scores import MEAN_ALL, MEAN_PAPER, roc_auc
 from emovox.student.evaluation import Evaluation
-from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER
 from emovox.teacher import teacher_checkpoint
 from emovox.teacher.teacher_checkpoint import CompactConfig, CompactNet
 from emovox.testing import FakeTeacher
@@ -158,12 +157,12 @@ def test_evaluation_names_the_emotions_of_the_dataset(made: Made) -> None:
 
 
 def test_student_of_other_emotions_is_refused_in_one_line(made: Made, tmp_path: Path) -> None:
-    from emovox.student import student_checkpoint
-    from emovox.student.vggvox import StudentConfig, VGGVox
+    from emovox import checkpoints
+    from emovox.student.networks import StudentConfig, VGGVox
 
     path = tmp_path / "other.safetensors"
     net = VGGVox(StudentConfig(width=1 / 16), outputs=Outputs(("bored", "alert")))
-    student_checkpoint.save(path, net, {})
+    checkpoints.save(path, net, {})
     with pytest.raises(InputError) as refusal:
         emovox.evaluate(path, made.dataset, made.audio)
     message = str(refusal.value)
@@ -224,7 +223,7 @@ def test_probe_uses_the_outputs_of_the_student(
 
 def test_probe_of_a_teacher_with_other_outputs(tmp_path: Path, in_process: None) -> None:
     from emovox.probing.corpora import read_speech_corpus
-    from emovox.probing.features import TEACHER, video_features
+    from emovox.probing.probes import TEACHER, video_features
 
     videos = [write_track(tmp_path, track) for track in plan_demo(DemoConfig(1, 1, 2, 2.0, 2.5))]
     teacher = tmp_path / "teacher.safetensors"

@@ -19,24 +19,25 @@ import torch
 from click.testing import CliRunner, Result
 from sklearn.metrics import roc_auc_score
 
+from emovox import checkpoints
 from emovox.cli import main
 from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
 from emovox.emotions import EMOTIONS, PUBLISHED
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import read_audio
 from emovox.media.spectrogram import num_samples
-from emovox.student import load_student, student_checkpoint
+from emovox.student import load_student, networks
 from emovox.student.clips import Windows
+from emovox.student.networks import StudentConfig, VGGVox
 from emovox.student.prediction import _spans, predict, prediction_schema
 from emovox.student.student_config import PredictConfig
-from emovox.student.vggvox import StudentConfig, VGGVox
 
 
 @pytest.fixture(scope="module")
 def student(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("student") / "small.safetensors"
     network = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(0)).eval()
-    student_checkpoint.save(path, network, {})
+    checkpoints.save(path, network, {})
     return path
 
 
@@ -279,9 +280,9 @@ def test_rows_reach_the_end_of_the_pictures(
 
 def with_prior(path: Path, folder: Path) -> tuple[Path, np.ndarray]:
     prior = np.array([0.7, 0.1, 0.05, 0.05, 0.04, 0.03, 0.02, 0.01])
-    network = student_checkpoint.load(path)
+    network = networks.load(path)
     training = {"prior": prior.tolist(), "recipe": {"seconds": 1.0, "pool": "mean"}}
-    student_checkpoint.save(folder / "prior.safetensors", network, training)
+    checkpoints.save(folder / "prior.safetensors", network, training)
     return folder / "prior.safetensors", prior
 
 

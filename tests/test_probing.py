@@ -33,14 +33,6 @@ from emovox.probing.classifiers import (
     random_forest,
 )
 from emovox.probing.corpora import SpeechCorpus, Utterance
-from emovox.probing.features import (
-    EGEMAPS,
-    STUDENT,
-    audio_features,
-    egemaps,
-    kind_of_model,
-    video_features,
-)
 from emovox.probing.folds import (
     BY_SESSION,
     BY_SPEAKER,
@@ -53,7 +45,15 @@ from emovox.probing.folds import (
     read_folds,
 )
 from emovox.probing.probe_config import ProbeConfig
-from emovox.probing.probes import probe
+from emovox.probing.probes import (
+    EGEMAPS,
+    STUDENT,
+    audio_features,
+    egemaps,
+    kind_of_model,
+    probe,
+    video_features,
+)
 from emovox.testing import write_clip
 
 LABELS = ("anger", "fear", "neutral", "sadness")
@@ -532,7 +532,7 @@ def test_kind_of_model(tmp_path: Path) -> None:
     import torch
 
     from emovox.checkpoints import save
-    from emovox.student.vggvox import StudentConfig, VGGVox
+    from emovox.student.networks import StudentConfig, VGGVox
     from emovox.teacher import EMBEDDED
 
     assert kind_of_model("compact") == kind_of_model(str(EMBEDDED["compact"])) == "teacher"
@@ -552,7 +552,7 @@ def test_untrained_student(emo_db: Path, tmp_path: Path, monkeypatch: pytest.Mon
     import torch
 
     from emovox.checkpoints import save
-    from emovox.student.vggvox import StudentConfig, VGGVox
+    from emovox.student.networks import StudentConfig, VGGVox
 
     monkeypatch.setattr("emovox.probing.probes.has_opensmile", lambda: False)
     net = VGGVox(StudentConfig(width=0.05), torch.Generator().manual_seed(0))

@@ -25,19 +25,18 @@ from student_fixtures import (
 from emovox.dataset.reader import Dataset, load
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE
-from emovox.student.clips import Clip, Scan, find_clips
+from emovox.student.clips import Clip, Scan, Windows, find_clips
 from emovox.student.segments import (
     Batch,
     Segment,
     SpeechSegments,
     load_batches,
-    read_segment,
     sample,
 )
 from emovox.student.student_config import StudentTrainConfig
 
 TRACKS = utterances(["train"])
-LENGTH = QUICK.num_samples
+LENGTH = Windows(QUICK.seconds).length
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +82,8 @@ def test_segment_is_a_slice_of_the_file_with_its_rows(
 ) -> None:
     utterance = max(TRACKS, key=lambda u: u.duration)
     [clip] = find_clips(data, [utterance.track_id], audio).clips
-    segment = read_segment(data, clip, start, replace(QUICK, pool=pool))
+    segments = segments_of(data, [clip], audio, replace(QUICK, pool=pool))
+    segment = segments.read(clip, start)
     first = round(start * SAMPLE_RATE)
     expected = quantised(voice(utterance))[first : first + LENGTH]
     assert segment.samples.shape == (LENGTH,) and segment.samples.dtype == np.float32
@@ -95,7 +95,7 @@ def test_short_track_is_padded_with_silence(data: Dataset, audio: Path) -> None:
     utterance = min(TRACKS, key=lambda u: u.duration)
     [clip] = find_clips(data, [utterance.track_id], audio).clips
     for segment in (
-        read_segment(data, clip, 0.0, QUICK),
+        segments_of(data, [clip], audio, QUICK).read(clip, 0.0),
         segments_of(data, [clip], audio, QUICK, is_random=False).segment(0),
         segments_of(data, [clip], audio, QUICK).segment(5),
     ):
@@ -117,12 +117,12 @@ def test_sound_without_frames_is_not_used(tmp_path: Path) -> None:
         soundfile.write(path, sound, SAMPLE_RATE)
     clips = find_clips(data, [short.track_id, long.track_id], tmp_path / "audio").clips
     assert [clip.duration for clip in clips] == pytest.approx([0.72, 1.92])
-    padded = read_segment(data, clips[0], 0.0, QUICK).samples
+    padded = segments_of(data, clips, tmp_path / "audio", QUICK).read(clips[0], 0.0).samples
     assert np.count_nonzero(padded) == round(0.72 * SAMPLE_RATE)
     segments = segments_of(data, clips[1:], tmp_path / "audio", QUICK)
     for position in range(200):
         assert np.count_nonzero(segments.segment(position).samples) == LENGTH
-    assert read_segment(data, clips[1], 1.92 - 1.024, QUICK).samples.all()
+    assert segments.read(clips[1], 1.92 - 1.024).samples.all()
 
 
 @pytest.mark.parametrize("timing", ["grid", "legacy"])
@@ -134,7 +134,7 @@ def test_target_ends_with_the_sound(tmp_path: Path, timing: str) -> None:
     soundfile.write(path, voice(utterance)[: round(1.1 * SAMPLE_RATE)], SAMPLE_RATE)
     [clip] = find_clips(data, [utterance.track_id], tmp_path / "audio").clips
     config = replace(QUICK, seconds=2, timing=timing)
-    found = read_segment(data, clip, 0.0, config).target
+    found = segments_of(data, [clip], tmp_path / "audio", config).read(clip, 0.0).target
     heard = 5  # rows at 0, 0.24 ... 0.96 s
     np.testing.assert_array_equal(found, logits_of(utterance)[:heard].max(axis=0))
     assert not np.array_equal(found, logits_of(utterance).max(axis=0))
@@ -354,5 +354,5 @@ def test_missing_folder(data: Dataset, tmp_path: Path) -> None:
 
 
 def test_segment_length_equals_the_reference() -> None:
-    assert StudentTrainConfig().num_samples == 64_384 and StudentTrainConfig().num_frames == 400
+    assert Windows(StudentTrainConfig().seconds).length == 64_384
     assert math.isclose(LENGTH, 1.024 * SAMPLE_RATE)

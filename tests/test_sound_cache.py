@@ -37,12 +37,13 @@ from emovox.dataset.reader import load
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student import sound_cache
+from emovox.student.clips import Windows
 from emovox.student.segments import SpeechSegments, load_batches
 from emovox.student.sound_cache import SoundCache, pack_sound, to_int16
 from emovox.student.training import train_student
 
 STEP = 1 / 2**15
-LENGTH = QUICK.num_samples
+LENGTH = Windows(QUICK.seconds).length
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,14 +12,14 @@ import torch
 from scipy.io import savemat
 from torch import Tensor
 
-from emovox import EMOTIONS, load_student, spectrogram
+from emovox import EMOTIONS, checkpoints, load_student, spectrogram
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.media.spectrogram import centre_bucket, normalise
-from emovox.probing.features import kind_of_model
-from emovox.student import find_student, inference, student_checkpoint
+from emovox.probing.probes import kind_of_model
+from emovox.student import find_student, networks
 from emovox.student.clips import CENTRE, WHOLE, Windows
-from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.student.networks import StudentConfig, VGGVox
 from emovox.teacher import find_teacher
 from emovox.teacher import teacher_checkpoint as teacher_checkpoints
 from emovox.teacher.teacher_checkpoint import CompactConfig, CompactNet
@@ -54,7 +54,7 @@ def random_net(config: StudentConfig = NARROW) -> VGGVox:
 @pytest.fixture(scope="module")
 def narrow(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("students") / "narrow.safetensors"
-    student_checkpoint.save(path, random_net(), {"epochs": 3}, torch.float32)
+    checkpoints.save(path, random_net(), {"epochs": 3}, torch.float32)
     return path
 
 
@@ -72,7 +72,7 @@ def utterance(num_frames: int, seed: int = 0) -> np.ndarray:
 def test_preprocessing(narrow: Path) -> None:
     """Utterances are normalised, cut to the paper's centre bucket, and scored in order."""
     student = load_student(narrow, "cpu", "fp32")
-    net = student_checkpoint.load(narrow)
+    net = networks.load(narrow)
     utterances = [utterance(n, seed) for seed, n in enumerate((250, 101, 430, 299, 1110, 100))]
     expected, embeddings = [], []
     for samples in utterances:
@@ -96,7 +96,7 @@ def test_preprocessing(narrow: Path) -> None:
 @pytest.mark.parametrize("pool", ["max", "mean", "peak"])
 def test_windows_hear_all_sound(narrow: Path, pool: str) -> None:
     """Windows of 2 s, cut, padded, scored and pooled one by one; the last hears 0.3 s more."""
-    student, net = load_student(narrow, "cpu", "fp32"), student_checkpoint.load(narrow)
+    student, net = load_student(narrow, "cpu", "fp32"), networks.load(narrow)
     samples = np.concatenate([utterance(630), utterance(30, 7)])  # 6.6 s
     rows, embeddings = [], []
     for start in (0, 1, 2, 3, 4, 5):
@@ -126,18 +126,18 @@ def test_windows_are_those_of_the_training(narrow: Path, tmp_path: Path) -> None
         ({}, Windows()),
         ({"seconds": 1.5, "pool": "mean"}, Windows(1.5, None, "mean")),
     ):
-        student_checkpoint.save(path, random_net(), {"recipe": recipe}, torch.float32)
+        checkpoints.save(path, random_net(), {"recipe": recipe}, torch.float32)
         student = load_student(path, "cpu", "fp32")
         assert student.windows == windows and student.prior is None
         np.testing.assert_array_equal(student(samples), student(samples, windows))
     for training in ({"recipe": {"seconds": -1}}, {"recipe": [1]}, {"prior": [1.0]}, {"prior": 3}):
-        student_checkpoint.save(path, random_net(), training)
+        checkpoints.save(path, random_net(), training)
         assert "the record of the training is not valid" in refusal(path)
 
 
 def test_whole_utterance_is_one_window(narrow: Path) -> None:
     """The network averages over time; frames of an incomplete step are not lost."""
-    student, net = load_student(narrow, "cpu", "fp32"), student_checkpoint.load(narrow)
+    student, net = load_student(narrow, "cpu", "fp32"), networks.load(narrow)
     samples = utterance(725)
     whole = normalise(spectrogram(samples))
     padded = np.pad(whole, ((0, 0), (0, (65 - whole.shape[1]) % 32)))
@@ -158,7 +158,7 @@ def test_batch_size_does_not_change_logits(narrow: Path, monkeypatch: pytest.Mon
     student = load_student(narrow, "cpu", "fp32")
     utterances = [utterance(100 + 300 * (i % 4), i) for i in range(6)]
     together = student(utterances)
-    monkeypatch.setattr(inference, "MAX_FRAMES", 400)  # one window
+    monkeypatch.setattr(networks, "MAX_FRAMES", 400)  # one window
     np.testing.assert_allclose(student(utterances), together, rtol=0, atol=1e-4)
 
 
@@ -224,14 +224,14 @@ def test_student_names(students: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("config", [NARROW, StudentConfig(1 / 32, conv3=256)])
 def test_checkpoint_round_trip(tmp_path: Path, dtype: torch.dtype, config: StudentConfig) -> None:
     net = random_net(config)
-    student_checkpoint.save(tmp_path / "a.safetensors", net, {"loss": "distil", "T": 2.0}, dtype)
-    found = student_checkpoint.load(tmp_path / "a.safetensors")
+    checkpoints.save(tmp_path / "a.safetensors", net, {"loss": "distil", "T": 2.0}, dtype)
+    found = networks.load(tmp_path / "a.safetensors")
     assert found.config == config and not found.training
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(
             tensor, net.state_dict()[name].to(tensor.dtype), rtol=1e-3, atol=1e-3
         )
-    assert student_checkpoint.read_training(tmp_path / "a.safetensors") == {
+    assert checkpoints.read_training(tmp_path / "a.safetensors") == {
         "loss": "distil",
         "T": 2.0,
     }
@@ -256,8 +256,8 @@ def test_invalid_checkpoints(tmp_path: Path, narrow: Path) -> None:
     for size in (0, 5, 100, len(whole) // 2, len(whole) - 1):
         path.write_bytes(whole[:size])
         assert "not a safetensors file" in refusal(path)
-        assert "not a safetensors file" in refusal(path, student_checkpoint.read_training)
-    assert "no such checkpoint" in refusal(tmp_path / "none", student_checkpoint.load)
+        assert "not a safetensors file" in refusal(path, checkpoints.read_training)
+    assert "no such checkpoint" in refusal(tmp_path / "none", networks.load)
 
 
 def test_checkpoint_of_another_network(tmp_path: Path) -> None:
@@ -266,11 +266,11 @@ def test_checkpoint_of_another_network(tmp_path: Path) -> None:
     teacher_checkpoints.save(path, teacher, {})
     assert "architecture is 'emovox.compact', expected one of emovox.vggvox" in refusal(path)
     net = random_net()
-    student_checkpoint.save(path, net, {})
+    checkpoints.save(path, net, {})
     with pytest.raises(InputError, match=r"'emovox.vggvox', expected one of emovox.compact"):
         teacher_checkpoints.load(path)
     net.config = StudentConfig(width=1 / 16)
-    student_checkpoint.save(path, net, {})
+    checkpoints.save(path, net, {})
     message = refusal(path)
     assert "the weights do not fit emovox.vggvox: bn2.bias is [8], expected [16]" in message
 
@@ -278,7 +278,7 @@ def test_checkpoint_of_another_network(tmp_path: Path) -> None:
 def test_checkpoint_with_other_emotions(tmp_path: Path) -> None:
     path, emotions = tmp_path / "a.safetensors", ("calm", "joy", "awe")
     net = VGGVox(StudentConfig(width=1 / 16), outputs=Outputs(emotions))
-    student_checkpoint.save(path, net, {})
+    checkpoints.save(path, net, {})
     student = load_student(path, "cpu", "fp32")
     assert student.emotions == emotions and student.values == ()
     assert student([np.ones(16_000), np.ones(20_000)]).shape == (2, 3)
@@ -292,9 +292,7 @@ def mat_layers(net: VGGVox) -> list[tuple[str, str, list[np.ndarray]]]:
     """Name, type and weights of the layers, in the form of MatConvNet."""
     state = {name: tensor.numpy() for name, tensor in net.state_dict().items()}
     layers: list[tuple[str, str, list[np.ndarray]]] = []
-    for convolution, norm in zip(
-        student_checkpoint.CONVOLUTIONS, (*student_checkpoint.BATCH_NORMS, None), strict=True
-    ):
+    for convolution, norm in zip(networks.CONVOLUTIONS, (*networks.BATCH_NORMS, None), strict=True):
         filters = state[f"{convolution}.weight"].transpose(2, 3, 1, 0)
         layers.append((convolution, "Conv", [filters, state[f"{convolution}.bias"][None]]))
         if norm is None:
@@ -379,7 +377,7 @@ def narrow_release(monkeypatch: pytest.MonkeyPatch) -> VGGVox:
     def config(tensors: State) -> StudentConfig:
         return NARROW
 
-    monkeypatch.setattr(student_checkpoint, "_config", config)
+    monkeypatch.setattr(networks, "_config", config)
     return random_net()
 
 
@@ -409,7 +407,7 @@ def test_released_form_gives_the_same_logits(
     again = load_student("emovoxceleb", "cpu", "fp32")
     np.testing.assert_allclose(again(samples), student(samples), atol=1e-5)
 
-    monkeypatch.setattr(student_checkpoint, "read_released", None)  # fails if it is converted twice
+    monkeypatch.setattr(networks, "read_released", None)  # fails if it is converted twice
     once_more = load_student(path, "cpu", "fp32")
     assert once_more.name == "emovoxceleb" and once_more.sha256 == student.sha256
 
@@ -424,7 +422,7 @@ def test_layers_with_other_names_or_without_biases(tmp_path: Path, narrow_releas
         for i, (name, kind, weights) in enumerate(mat_layers(narrow_release))
     ]
     savemat(tmp_path / "net.mat", dagnn(layers))
-    found = student_checkpoint.read_released(tmp_path / "net.mat").state_dict()
+    found = networks.read_released(tmp_path / "net.mat").state_dict()
     for name, tensor in narrow_release.state_dict().items():
         torch.testing.assert_close(found[name], tensor, rtol=1e-4, atol=1e-5)
 
@@ -432,7 +430,7 @@ def test_layers_with_other_names_or_without_biases(tmp_path: Path, narrow_releas
 @pytest.mark.parametrize("conv3", [384, 256])
 def test_both_published_shapes_are_recognised(conv3: int) -> None:
     tensors = {"conv3.weight": torch.zeros(conv3, 1), "conv4.weight": torch.zeros(256, 1)}
-    assert student_checkpoint._config(tensors) == StudentConfig(conv3=conv3)
+    assert networks._config(tensors) == StudentConfig(conv3=conv3)
 
 
 def test_other_mat_files_are_errors(tmp_path: Path, narrow_release: VGGVox) -> None:
@@ -455,8 +453,8 @@ def test_other_mat_files_are_errors(tmp_path: Path, narrow_release: VGGVox) -> N
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite(tmp_path: Path, narrow: Path, value: float) -> None:
-    net = student_checkpoint.load(narrow)
+    net = networks.load(narrow)
     next(net.parameters()).data.view(-1)[0] = value
-    student_checkpoint.save(tmp_path / "a.safetensors", net, {}, torch.float32)
+    checkpoints.save(tmp_path / "a.safetensors", net, {}, torch.float32)
     with pytest.raises(InputError, match="not finite"):
-        student_checkpoint.load(tmp_path / "a.safetensors")
+        networks.load(tmp_path / "a.safetensors")

@@ -20,19 +20,19 @@ from report_fixtures import num_colours
 from sklearn.metrics import roc_auc_score
 from student_fixtures import HEARD, QUICK, Utterance, utterances, voice, write_audio, write_tables
 
+from emovox import checkpoints
 from emovox.cli import main
 from emovox.dataset.reader import load
 from emovox.emotions import EMOTIONS
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
-from emovox.scores import fit_temperature, softmax
-from emovox.student import load_student, student_checkpoint
+from emovox.scores import MEAN_ALL, MEAN_PAPER, fit_temperature, score_split, softmax
+from emovox.student import load_student
 from emovox.student.clips import CENTRE, WHOLE, Windows, read_utterance
-from emovox.student.evaluation import Evaluation, evaluate, write_figures
+from emovox.student.evaluation import Evaluation, SplitPredictions, evaluate
+from emovox.student.networks import StudentConfig, VGGVox
 from emovox.student.student_config import EvaluateConfig
-from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER, score_split
 from emovox.student.training import train_student
-from emovox.student.vggvox import StudentConfig, VGGVox
 from emovox.teacher import EMBEDDED
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -65,7 +65,7 @@ def data(student_data: Path, tmp_path: Path) -> Path:
 
 def untrained(folder: Path) -> Path:
     net = VGGVox(StudentConfig(width=1 / 16), torch.Generator().manual_seed(3))
-    student_checkpoint.save(folder / "untrained.safetensors", net, {})
+    checkpoints.save(folder / "untrained.safetensors", net, {})
     return folder / "untrained.safetensors"
 
 
@@ -142,7 +142,10 @@ def test_figures_of_extreme_inputs(tmp_path: Path) -> None:
     """A single class has no curve; `$` in a name is not math."""
     labels, scores = np.zeros(5, int), np.eye(8, dtype=np.float32)[:5]
     found = score_split("heard_val", labels, scores, np.arange(5), EMOTIONS)
-    write_figures(tmp_path, "a $b on c_d", labels, scores, found)
+    ids = np.array([f"id/v/{k:05d}" for k in range(5)])
+    predictions = SplitPredictions("heard_val", ids, ids, labels, scores, [])
+    of = {"name": "a $b"}, {"name": "c_d", "version": "1.0.0"}, "standard", "grid"
+    Evaluation(*of, {found.split: found}, None, {found.split: predictions}).write(tmp_path)
     assert (tmp_path / "roc-heard_val.png").stat().st_size > 5000
 
 

@@ -19,15 +19,18 @@ from sklearn.metrics import (
 )
 
 from emovox.emotions import EMOTIONS
-from emovox.scores import Interval, fit_temperature, roc_auc, softmax
-from emovox.student.student_scores import (
+from emovox.scores import (
     MEAN_ALL,
     MEAN_PAPER,
     PAPER_EMOTIONS,
+    Interval,
     SplitScores,
     common_emotions,
     difference,
+    fit_temperature,
+    roc_auc,
     score_split,
+    softmax,
 )
 
 NUM_TRACKS = 240

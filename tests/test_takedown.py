@@ -163,11 +163,11 @@ def test_a_view_selects_the_rows_of_a_filter(
     expected = [value for value in values if value[0] not in hidden]
     frames = pa.table({"value": list(range(len(values)))})
     parts = [frames.slice(i, part) for i in range(0, len(frames), part)]
-    found = [values[i] for t in view.select_frames(parts) for i in t["value"].to_pylist()]
+    found = [values[i] for t in view.select("frames", parts) for i in t["value"].to_pylist()]
     assert found == expected
     assert view.num_hidden_frames == len(values) - len(expected)
     pieces = [tracks.slice(i, part) for i in range(0, len(tracks), part)]
-    left = [row for t in view.select_tracks(pieces) for row in t.to_pylist()]
+    left = [row for t in view.select("tracks", pieces) for row in t.to_pylist()]
     assert [row["identity_id"] for row in left] == [w for w, _ in rows if w not in hidden]
     ends = np.cumsum([row["n_frames"] for row in left])
     assert [row["row_offset"] for row in left] == [0, *ends][: len(left)]

@@ -15,7 +15,6 @@ import emovox
 from emovox.dataset.reader import Dataset, load
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.student.clips import find_clips, read_utterance
-from emovox.student.segments import read_segment
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -90,12 +89,12 @@ def test_clips_are_parts_of_the_file(dataset: Dataset, root: Path) -> None:
 
 def test_segments_have_the_sound_of_their_track(dataset: Dataset, root: Path) -> None:
     scan = find_clips(dataset, [track.track_id for track in dataset], root)
-    for clip in scan.clips:
-        segment = read_segment(dataset, clip, 0.75, QUICK)
-        assert loudest(segment.samples) == pytest.approx(pitch(number_of(clip.track_id)), abs=2)
     fixed = segments_of(dataset, scan.clips, root, QUICK, is_random=False)
+    for clip in scan.clips:
+        segment = fixed.read(clip, 0.75)
+        assert loudest(segment.samples) == pytest.approx(pitch(number_of(clip.track_id)), abs=2)
     assert all(len(fixed.segment(k).samples) for k in range(NUM))
-    first = read_segment(dataset, scan.clips[0], 0.0, QUICK).samples  # of the track from 0 s on
+    first = fixed.read(scan.clips[0], 0.0).samples  # of the track from 0 s on
     silent = np.abs(first[: round((LATE - 0.01) * SAMPLE_RATE)])
     assert number_of(scan.clips[0].track_id) == 0 and silent.max() < 0.01
     assert np.abs(first[round((LATE + 0.005) * SAMPLE_RATE) :]).max() > 0.3

@@ -6,7 +6,7 @@ import torch
 from scipy.signal import correlate
 from torch import nn
 
-from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.student.networks import StudentConfig, VGGVox
 
 NARROW = StudentConfig(width=1 / 32)
 

@@ -212,9 +212,9 @@ def schema(out: Path | None) -> None:
     That is the columns of the tables, and a JSON Schema of each document.
     """
     from emovox.dataset.json_schemas import describe_documents
-    from emovox.dataset.schema import describe
+    from emovox.dataset.schema import DESCRIBED
 
-    contract = describe() | describe_documents()
+    contract = DESCRIBED | describe_documents()
     if out is None:
         echo(json.dumps(contract, indent=2))
         return

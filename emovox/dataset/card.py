@@ -5,8 +5,8 @@ import os
 import re
 from bisect import bisect
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -30,18 +30,12 @@ SIZES = (
 SIZE_BOUNDS = tuple(10**k for k in range(3, 10))
 
 
-@dataclass
+@dataclass(frozen=True)
 class Counts:
     """Tracks by label and frames by dominant emotion of one split."""
 
-    labels: Counter[str] = field(default_factory=Counter)
-    frames: Counter[str] = field(default_factory=Counter)
-
-    def add(self, labels: list[str], logits: np.ndarray, emotions: Sequence[str]) -> None:
-        """Count more tracks, by their labels, and more frames, by their logits `[n, E]`."""
-        self.labels.update(labels)
-        dominant = np.bincount(logits.argmax(axis=1), minlength=len(emotions))
-        self.frames.update(dict(zip(emotions, map(int, dominant), strict=True)))
+    labels: Counter[str]
+    frames: Counter[str]
 
 
 def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, Counts]:
@@ -49,31 +43,27 @@ def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, Counts]:
     counted, emotions = {}, outputs_of(manifest).emotions
     columns = schema.columns(Outputs(emotions)).logits
     for split in manifest["totals"]["by_split"]:
-        counts = counted[split] = Counts()
         tracks = read_rows(root / schema.table_file("tracks", split), ["label"])
-        counts.labels.update(tracks["label"].to_pylist())
-        frames = open_table(root / schema.table_file("frames", split))
+        frames, dominant = open_table(root / schema.table_file("frames", split)), Counter[str]()
         for batch in frames.iter_batches(schema.ROW_GROUP_ROWS, columns=list(columns)):
-            counts.add([], matrix_of(batch, columns), emotions)
+            found = np.bincount(matrix_of(batch, columns).argmax(axis=1), minlength=len(emotions))
+            dominant.update(dict(zip(emotions, found.tolist(), strict=True)))
+        counted[split] = Counts(Counter(tracks["label"].to_pylist()), dominant)
     return counted
 
 
-def render_card(
-    manifest: Mapping[str, Any], provenance: Mapping[str, Any], counts: Mapping[str, Counts]
-) -> str:
-    """Return the text of the card.
+def render_card(root: Path, manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """Return the text of the card of the tables in `root`.
 
-    Args:
-        manifest: content of the manifest.
-        provenance: content of provenance.json; `origin` is a sentence on the source of the rows,
-            and `teacher` may have an `accuracy`.
-        counts: of every split with rows.
+    `provenance` is the content of provenance.json: `origin` is a sentence on the source of the
+    rows, and `teacher` may have an `accuracy`.
     """
     from jinja2 import Environment, PackageLoader, StrictUndefined  # slow to import
 
     blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "keep_trailing_newline": True}
     loader = PackageLoader("emovox.dataset")
     environment = Environment(loader=loader, undefined=StrictUndefined, **blocks)
+    counts = count(root, manifest)
     environment.filters["commas"] = "{:,}".format
     environment.filters["json"] = partial(json.dumps, ensure_ascii=False)  # JSON is valid YAML
     return environment.get_template("card.md").render(
@@ -102,7 +92,7 @@ def card_of(root: str | os.PathLike[str]) -> str:
     root = Path(root)
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)
     try:
-        return render_card(manifest, provenance, count(root, manifest))
+        return render_card(root, manifest, provenance)
     except (*DAMAGED, UndefinedError) as error:
         raise InputError(f"{root}: not a complete dataset ({first_line(error)})") from error
 

@@ -117,7 +117,7 @@ def _column(table: str, column: pa.Field, source: Node) -> Node:
 def _split_of_file(table: str, splits: list[str], source: Node) -> Node:
     """Return a field for the split of a row, taken from its file name, for tables without one."""
     # No reference to the record set of the splits: mlcroissant's filters cannot use a second one.
-    field = _field(table, "split", ["sc:Text", "cr:Split"], schema.COLUMNS["split"][1])
+    field = _field(table, "split", ["sc:Text", "cr:Split"], schema.description("split"))
     field["source"] = source | {
         "extract": {"fileProperty": "filename"},
         "transform": {"regex": rf"^({'|'.join(splits)})-.*\.parquet$"},

@@ -1,6 +1,5 @@
 """Manifest, provenance, card and validation report, checked by their JSON Schema in `schemas/`."""
 
-import json
 import os
 from collections.abc import Mapping
 from functools import cache
@@ -19,16 +18,13 @@ from emovox.ids import printable
 Schema = dict[str, Any]
 
 MAX_FAULTS = 1000  # per document
-SCHEMAS = Path(__file__).parents[1] / "schemas"
-if not SCHEMAS.is_dir():  # a checkout, whose schemas/ is beside the package
-    SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 
 @cache
 def describe_documents() -> dict[str, Schema]:
-    """Return the JSON Schema of every document, by name: the contents of `schemas/`."""
+    """Return the JSON Schema of every document, by name."""
     names = ("manifest", "provenance", "card", "validation")
-    return {n: json.loads((SCHEMAS / f"{n}.json").read_text(encoding="utf-8")) for n in names}
+    return {name: schema.read_schema(name) for name in names}
 
 
 def _unique(validator: Any, value: Any, instance: Any, document: Schema) -> Any:
@@ -102,8 +98,6 @@ def read_header(root: str | os.PathLike[str]) -> dict[str, Any]:
 
 def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
     """Return the manifest of a dataset; InputError if missing, wrong or of another version."""
-    from emovox.dataset.json_schemas import faults  # slow to import
-
     manifest = read_header(root)
     path = Path(root) / schema.MANIFEST
     try:

@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +33,11 @@ class Arrays:
     frame_index: np.ndarray  # int32 [N]
     starts: np.ndarray  # int64 [T], first row of each run of rows with the same track_id
     names: np.ndarray  # uint8 [32], hash of the track_id of each run, see `hash_names`
+
+    @cached_property
+    def ends(self) -> np.ndarray:
+        """Last row + 1 of each run, int64 [T]."""
+        return np.append(self.starts[1:], len(self.outputs))
 
 
 def hash_names(track_ids: Iterable[str]) -> np.ndarray:

@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
@@ -127,10 +127,9 @@ class Dataset:
         self._views: dict[str, SplitView] = {}
         if self.takedown:
             self._hide()
-        self.tracks = _BySplit(self, self._read_tracks)
-        self.frames = _BySplit(self, self._read_frames)
+        self.tracks = _BySplit(self, partial(self._read_visible, "tracks"))
+        self.frames = _BySplit(self, partial(self._read_visible, "frames"))
         self._arrays = _BySplit(self, self._open_arrays)
-        self._bounds = _BySplit(self, self._find_bounds)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Dataset, (self.path, self.container, self.takedown)
@@ -277,40 +276,27 @@ class Dataset:
             for row, track_id in enumerate(self.tracks[split]["track_id"].to_pylist())
         }
 
-    def _find_bounds(self, split: str) -> tuple[np.ndarray, np.ndarray]:
-        """Return first and last + 1 of the stored rows of each track, int64 `[T]` each."""
-        if view := self._views.get(split):
-            return view.starts, view.ends
-        starts = self.tracks[split]["row_offset"].to_numpy()
-        return starts, np.append(starts[1:], self._num_stored(split))
-
     def _span(self, split: str, row: int) -> slice:
-        starts, ends = self._bounds[split]
-        return slice(starts[row], ends[row])
-
-    def _num_stored(self, split: str) -> int:
-        return int(self.manifest["totals"]["by_split"][split]["frames"])
+        """Return the stored rows of a track."""
+        stored = self._views.get(split) or self._arrays[split]
+        return slice(stored.starts[row], stored.ends[row])
 
     def _hide(self) -> None:
         """Find the views that hide the listed identities; drop splits without remaining tracks."""
         for split in self.splits:
-            tracks = self._read("tracks", split)
-            if view := view_without(tracks, self._num_stored(split), self.takedown):
+            num_frames = self.manifest["totals"]["by_split"][split]["frames"]
+            if view := view_without(self._read("tracks", split), num_frames, self.takedown):
                 self._views[split] = view
         views = self._views
         self.splits = tuple(s for s in self.splits if s not in views or views[s].tracks.any())
 
-    def _read_tracks(self, split: str) -> pa.Table:
-        stored, view = self._read("tracks", split), self._views.get(split)
-        return stored if view is None else pa.concat_tables(view.select_tracks([stored]))
-
-    def _read_frames(self, split: str) -> pa.Table:
-        if self.container == "hdf5":
+    def _read_visible(self, table: str, split: str) -> pa.Table:
+        if table == "frames" and self.container == "hdf5":
             stored = pa.concat_tables(read_frames(self.path, split, "hdf5", self.outputs))
         else:
-            stored = self._read("frames", split)
+            stored = self._read(table, split)
         view = self._views.get(split)
-        return stored if view is None else pa.concat_tables(view.select_frames([stored]))
+        return stored if view is None else pa.concat_tables(view.select(table, [stored]))
 
     def _read(self, table: str, split: str) -> pa.Table:
         """Return a Parquet table as it is stored, hidden identities included."""
@@ -333,10 +319,9 @@ class Dataset:
         # With hidden identities, the stored table has more rows than `self.tracks`.
         tracks = self._read("tracks", split) if split in self._views else self.tracks[split]
         starts, counts = (tracks[c].to_numpy() for c in ("row_offset", "n_frames"))
-        ends = np.append(arrays.starts[1:], len(arrays.outputs))
         if not (
             np.array_equal(starts, arrays.starts)
-            and np.array_equal(starts + counts, ends)
+            and np.array_equal(starts + counts, arrays.ends)
             and np.array_equal(hash_names(tracks["track_id"].to_pylist()), arrays.names)
         ):
             raise InputError(

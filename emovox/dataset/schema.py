@@ -1,4 +1,4 @@
-"""The dataset contract, version 2; no other module defines any of it.
+"""The dataset contract, version 2: this module, and the columns of tables in `schemas/`.
 
 A dataset is a folder::
 
@@ -19,8 +19,8 @@ except itself. croissant.json and takedown.txt may be added to a finished datase
 rows of `tracks` + rows of `dropped`, not counting identities that a takedown list removed.
 """
 
-import tomllib
-from collections.abc import Collection
+import json
+import re
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -31,45 +31,52 @@ import pyarrow as pa
 from emovox.dataset.names import SPLITS as SPLITS
 from emovox.dataset.names import STEP_MS as STEP_MS
 from emovox.dataset.names import TABLES as TABLES
-from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
+from emovox.emotions import PUBLISHED, Outputs
 
 SCHEMA_VERSION = 2
 
-_LISTED = tomllib.loads(Path(__file__).with_name("columns.toml").read_text(encoding="utf-8"))
-# Type and description of each column, whichever tables have it. Of a name that ends with an
-# underscore a table has one column per emotion or value.
-COLUMNS: dict[str, tuple[pa.DataType, str]] = {
-    name: (pa.type_for_alias(column["type"]), column["description"])
-    for name, column in _LISTED.items()
-}
-# Columns of `tracks` for which a source may have no value.
-NULLABLE = ("source", "start_ms", "end_ms", "sound_offset_ms", "duration_ms", "score")
+SCHEMAS = Path(__file__).parents[1] / "schemas"
+if not SCHEMAS.is_dir():  # a checkout, whose schemas/ is beside the package
+    SCHEMAS = Path(__file__).parents[2] / "schemas"
 
 
-def _pattern(name: str) -> str:
-    """Return the key of `COLUMNS` for a column's name."""
-    return name if name in COLUMNS else name[: name.index("_") + 1]
+def read_schema(name: str) -> dict[str, Any]:
+    """Return the description of a table, or the JSON Schema of a document, in `schemas/`."""
+    return dict(json.loads((SCHEMAS / f"{name}.json").read_text(encoding="utf-8")))
+
+
+# Tables as plain data, as other languages read it. A column with `for_each` exists once per name in
+# that list of the manifest; D is the size of the embeddings.
+DESCRIBED = {name: read_schema(name) for name in (*TABLES, "dropped")}
+ROWS: dict[str, str] = {name: table["rows"] for name, table in DESCRIBED.items()}
+# Description of each column, whichever tables have it.
+COLUMNS = {column["name"]: column for table in DESCRIBED.values() for column in table["columns"]}
 
 
 def description(name: str) -> str:
     """Return the description of a column."""
-    if name == "embedding":
-        return "Last hidden layer of the teacher."
-    key = _pattern(name)
-    return COLUMNS[key][1].replace("{}", name.removeprefix(key))
+    if name not in COLUMNS:  # one of several, such as `logit_<emotion>`
+        prefix, _, output = name.partition("_")
+        pattern = next(key for key in COLUMNS if key.startswith(f"{prefix}_<"))
+        return re.sub("<.*>", output, description(pattern))
+    return str(COLUMNS[name]["description"])
 
 
-def _table(*names: str, nullable: Collection[str] = NULLABLE) -> pa.Schema:
-    fields = [pa.field(name, COLUMNS[_pattern(name)][0], name in nullable) for name in names]
+@lru_cache
+def _table(name: str, outputs: Outputs, embedding_size: int = 0) -> pa.Schema:
+    fields = []
+    for column in DESCRIBED[name]["columns"]:
+        if column["name"] == "embedding":
+            kind = pa.list_(pa.field("element", pa.float16(), False), embedding_size)
+        else:
+            kind = pa.type_for_alias(column["type"])
+        for output in getattr(outputs, column.get("for_each", ""), [""]):
+            name = re.sub("<.*>", output, column["name"])
+            fields.append(pa.field(name, kind, column["nullable"]))
     return pa.schema(fields)
 
 
-FACES = _table(
-    *("track_id", "frame_index", "pts_ms", "box_x", "box_y", "box_w", "box_h", "score"),
-    *("sharpness", "shot"),
-)
-# `source` is never null here.
-DROPPED = _table("track_id", "source", "stage", "error", "message", "attempts", nullable=())
+FACES, DROPPED = _table("faces", PUBLISHED), _table("dropped", PUBLISHED)
 
 
 @dataclass(frozen=True)
@@ -89,11 +96,7 @@ class Columns:
 
     def of(self, table: str, embedding_size: int = 0) -> pa.Schema:
         """Return the columns of a table; those of `embeddings` depend on their size."""
-        if table == "embeddings":
-            kind = pa.list_(pa.field("element", pa.float16(), False), embedding_size)
-            return _table("track_id", "frame_index").append(pa.field("embedding", kind, False))
-        tables = {"frames": self.frames, "tracks": self.tracks, "faces": FACES, "dropped": DROPPED}
-        return tables[table]
+        return _table(table, self.outputs, embedding_size)
 
 
 @lru_cache
@@ -101,12 +104,7 @@ def columns(outputs: Outputs) -> Columns:
     """Return the columns of datasets with these outputs."""
     logits, maxima = (tuple(f"{p}_{name}" for name in outputs.emotions) for p in ("logit", "max"))
     values, means = (tuple(f"{p}_{name}" for name in outputs.values) for p in ("value", "mean"))
-    frames = _table("track_id", "frame_index", "timestamp_ms", *logits, *values)
-    tracks = _table(
-        *("track_id", "identity_id", "video_id", "track_num", "split", "source", "start_ms"),
-        *("end_ms", "sound_offset_ms", "n_frames", "n_expected", "duration_ms", "row_offset"),
-        *("label", "majority", *maxima, *means),
-    )
+    frames, tracks = (_table(name, outputs) for name in ("frames", "tracks"))
     return Columns(outputs, logits, values, maxima, means, frames, tracks)
 
 
@@ -117,15 +115,6 @@ def embedding_size(table: pa.Schema) -> int:
 
 
 EIGHT = columns(PUBLISHED)  # emotions, no values
-
-# Description of each table.
-ROWS = {
-    "frames": "One row per grid point of a track with a visible face.",
-    "tracks": "One row per speaking-face track with frames.",
-    "faces": "One row per row of `frames`: the position of the face.",
-    "embeddings": "One row per row of `frames`: the last hidden layer of the teacher.",
-    "dropped": "One row per track without frames, with the reason.",
-}
 
 
 def max_frame_index(step_ms: int) -> int:
@@ -184,36 +173,3 @@ def file_metadata(
         "emovox.values": ",".join(outputs.values),
         "emovox.content_sha256": content_sha256,
     }
-
-
-def describe() -> dict[str, Any]:
-    """Return the tables as plain data; `schemas/` holds it as JSON for other languages.
-
-    A column with `for_each` exists once per name in that list of the manifest; D is the size of the
-    embeddings.
-    """
-    some = columns(Outputs(EMOTIONS[:2], ("value",)))
-    return {
-        table: {
-            "schema_version": SCHEMA_VERSION,
-            "file": table_file(table, "<split>"),
-            "rows": text,
-            # The columns of all emotions have the same name here, so that one remains.
-            "columns": list({c["name"]: c for c in map(_describe, some.of(table, 1))}.values()),
-        }
-        for table, text in ROWS.items()
-    }
-
-
-def _describe(field: pa.Field) -> dict[str, Any]:
-    entry = {
-        "name": field.name,
-        "type": str(field.type).replace("[1]", "[D]"),
-        "nullable": field.nullable,
-        "description": description(field.name),
-    }
-    if field.name == "embedding" or (prefix := _pattern(field.name)) == field.name:
-        return entry
-    one = "emotion" if prefix in ("logit_", "max_") else "value"
-    text = COLUMNS[prefix][1].replace("{}", f"<{one}>")
-    return entry | {"name": f"{prefix}<{one}>", "description": text, "for_each": f"{one}s"}

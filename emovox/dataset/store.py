@@ -106,8 +106,7 @@ class ParquetTable:
         self._writer, self._columns = writer, columns
         self.names: list[str] = columns.names
         self._content = ContentHash(columns)
-        self._pending: list[pa.Table] = []
-        self._num_pending = 0
+        self._pending = columns.empty_table()
         self.num_rows = 0  # written so far
 
     def write(self, rows: pa.Table) -> None:
@@ -115,25 +114,22 @@ class ParquetTable:
         rows = rows.cast(self._columns)
         self._content.update(rows)
         self.num_rows += rows.num_rows
-        self._pending.append(rows)
-        self._num_pending += rows.num_rows
-        if len(self._pending) == MAX_PENDING:
-            self._pending = [pa.concat_tables(self._pending).combine_chunks()]
-        while self._num_pending >= schema.ROW_GROUP_ROWS:
+        self._pending = pa.concat_tables([self._pending, rows])
+        if self._pending.column(0).num_chunks > MAX_PENDING:
+            self._pending = self._pending.combine_chunks()
+        while self._pending.num_rows >= schema.ROW_GROUP_ROWS:
             self._write_row_group(schema.ROW_GROUP_ROWS)
 
     def finish(self) -> str:
         """Write the last rows; return the content hash of all."""
-        if self._num_pending or not self.num_rows:
-            self._pending.append(self._columns.empty_table())
-            self._write_row_group(max(self._num_pending, 1))
+        if self._pending.num_rows or not self.num_rows:
+            self._write_row_group(max(self._pending.num_rows, 1))
         return self._content.hexdigest()
 
     def _write_row_group(self, num_rows: int) -> None:
-        pending = pa.concat_tables(self._pending).combine_chunks()
+        pending = self._pending.combine_chunks()
         self._writer.write_table(pending.slice(0, num_rows), row_group_size=num_rows)
-        self._pending = [pending.slice(num_rows)]
-        self._num_pending = pending.num_rows - num_rows
+        self._pending = pending.slice(num_rows)
 
 
 @contextlib.contextmanager
@@ -230,7 +226,7 @@ def matrices_of(outputs: Outputs) -> dict[str, tuple[str, ...]]:
 def _hdf5_type(column: str) -> Any:
     import h5py
 
-    kind = str(schema.COLUMNS[column][0])
+    kind = schema.COLUMNS[column]["type"]
     return h5py.string_dtype("utf-8") if kind == "string" else kind
 
 

@@ -113,20 +113,21 @@ class SplitView:
         """Number of frames that are hidden."""
         return int(np.count_nonzero(~self.frames))
 
-    def select_frames(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield the remaining rows of `frames` or `faces`, given as consecutive pieces."""
-        return _select_rows(tables, self.frames)
+    def select(self, name: str, pieces: Iterable[pa.Table]) -> Iterator[pa.Table]:
+        """Yield the remaining rows of a table, given as consecutive pieces.
 
-    def select_tracks(self, tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
-        """Yield the remaining rows of `tracks`; their `row_offset` counts remaining frames."""
-        counts = self.ends - self.starts
-        offsets = counts.cumsum() - counts
-        field = schema.EIGHT.tracks.field("row_offset")
-        first = 0
-        for table in _select_rows(tables, self.tracks):
-            rows = pa.array(offsets[first : first + table.num_rows], field.type)
-            yield table.set_column(table.column_names.index(field.name), field, rows)
-            first += table.num_rows
+        The `row_offset` of `tracks` then counts remaining frames.
+        """
+        counts, offsets = self.ends - self.starts, np.zeros(len(self.tracks), np.int64)
+        offsets[self.tracks] = counts.cumsum() - counts
+        mask, start = self.tracks if name == "tracks" else self.frames, 0
+        for table in pieces:
+            rows = slice(start, start + table.num_rows)
+            start = rows.stop
+            if name == "tracks":
+                place = table.column_names.index("row_offset")
+                table = table.set_column(place, table.field(place), pa.array(offsets[rows]))
+            yield table.filter(pa.array(mask[rows]))
 
 
 def view_without(tracks: pa.Table, num_frames: int, listed: Collection[str]) -> SplitView | None:
@@ -158,13 +159,6 @@ def view_of(tracks: pa.Table, num_frames: int, remains: np.ndarray) -> SplitView
     left = set(tracks["identity_id"].filter(pa.array(remains)).to_pylist())
     hidden = frozenset(tracks["identity_id"].to_pylist()) - left
     return SplitView(remains, frames, starts[remains], ends[remains], hidden)
-
-
-def _select_rows(tables: Iterable[pa.Table], mask: np.ndarray) -> Iterator[pa.Table]:
-    first = 0
-    for table in tables:
-        yield table.filter(pa.array(mask[first : first + table.num_rows]))
-        first += table.num_rows
 
 
 # Files that every release writes itself.
@@ -235,9 +229,8 @@ class Removal:
                 return None
             if table == "hdf5":
                 return write_hdf5(out, split, outputs_of(self.manifest))
-            select = view.select_tracks if table == "tracks" else view.select_frames
             size = schema.embedding_size(pq.read_schema(self.source / name))
-            rows = select(read_pieces(self.source / name))
+            rows = view.select(table, read_pieces(self.source / name))
             return self._store(rows, out, table, split, size)
         if name == schema.DROPPED_FILE and self.dropped is not None:
             return self._store([self.dropped], out, "dropped")

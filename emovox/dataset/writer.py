@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 
 from emovox.dataset import schema, store
-from emovox.dataset.card import Counts, render_card
+from emovox.dataset.card import render_card
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.emotions import Outputs
 from emovox.files import remove_leftovers, write_text
@@ -40,24 +40,19 @@ class _Split:
     tables: dict[str, store.ParquetTable]
     outputs: Outputs
     identities: set[str] = field(default_factory=set)
-    counts: Counts = field(default_factory=Counts)
 
     def append(self, chunk: Chunk) -> None:
         """Write the rows of a chunk, and derive those of its tracks."""
-        rows, columns = chunk.rows, schema.columns(self.outputs)
-        logits = store.matrix_of(rows, columns.logits)
-        first = self.tables["frames"].num_rows
-        tracks = _track_table(chunk, logits, store.matrix_of(rows, columns.values), first, columns)
+        columns = schema.columns(self.outputs)
+        tracks = _track_table(chunk, self.tables["frames"].num_rows, columns)
         for name, table in self.tables.items():
-            table.write(tracks if name == "tracks" else rows.select(table.names))
+            table.write(tracks if name == "tracks" else chunk.rows.select(table.names))
         self.identities.update(track.key.identity_id for track in chunk.tracks)
-        self.counts.add(tracks["label"].to_pylist(), logits, self.outputs.emotions)
 
 
-def _track_table(
-    chunk: Chunk, logits: np.ndarray, values: np.ndarray, first: int, columns: schema.Columns
-) -> pa.Table:
+def _track_table(chunk: Chunk, first: int, columns: schema.Columns) -> pa.Table:
     """Return the rows of `tracks` for a chunk whose frames begin at row `first` of their file."""
+    logits, values = (store.matrix_of(chunk.rows, n) for n in (columns.logits, columns.values))
     tracks, emotions = chunk.tracks, columns.outputs.emotions
     counts = np.array([track.n_frames for track in tracks])
     starts = np.concatenate([[0], counts.cumsum()[:-1]])
@@ -127,17 +122,14 @@ def write_chunks(
         "totals": {**totals, "dropped": len(dropped), "by_split": by_split},
         "files": [*files, table.written],
     }
-    counts = {name: split.counts for name, split in splits.items()}
-    write_documents(out, manifest, info.provenance, counts)
+    write_documents(out, manifest, info.provenance)
     write_manifest(out, manifest)
     return manifest
 
 
-def write_documents(
-    out: Path, manifest: dict[str, Any], provenance: Mapping[str, Any], counts: Mapping[str, Counts]
-) -> None:
-    """Write card, with `counts` by split, and provenance; add both to the files of `manifest`."""
-    write_text(out / schema.CARD, render_card(manifest, provenance, counts))
+def write_documents(out: Path, manifest: dict[str, Any], provenance: Mapping[str, Any]) -> None:
+    """Write card and provenance of the tables in `out`; add both to the files of `manifest`."""
+    write_text(out / schema.CARD, render_card(out, manifest, provenance))
     write_text(out / schema.PROVENANCE, _json(provenance))
     list_documents(out, manifest, schema.CARD, schema.PROVENANCE)
 

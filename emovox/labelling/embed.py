@@ -16,7 +16,6 @@ from tqdm import tqdm
 from emovox.config import read_config
 from emovox.corpus.sound_files import AudioTree, Sound
 from emovox.dataset import schema
-from emovox.dataset.card import count
 from emovox.dataset.json_schemas import changed_files, outputs_of, read_document, read_manifest
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import FileEntry, create_table, embedding_array, read_rows
@@ -82,7 +81,7 @@ def embed(
     first = [files.pop(path) for path in order if path in files]
     manifest["files"] = [*first, *files.values()]
     provenance["embeddings"] = {"name": teacher.name, "sha256": teacher.sha256}
-    write_documents(root, manifest, provenance, count(root, manifest))
+    write_documents(root, manifest, provenance)
     write_manifest(root, manifest)
     return load(root)
 

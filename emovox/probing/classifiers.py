@@ -80,7 +80,10 @@ class FoldScores:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, with mean and deviation; no deviation for a single fold."""
-        scores = {name: _summary(values) for name, values in self.scores.items()}
+        scores: dict[str, Any] = {}
+        for name, per_fold in self.scores.items():
+            mean, deviation = mean_and_deviation(per_fold)
+            scores[name] = {"mean": mean, "deviation": deviation, "per_fold": list(per_fold)}
         values = asdict(self)
         del values["folds"], values["scores"]
         return {"num_folds": len(self.scores["accuracy"]), **scores, **values}
@@ -196,8 +199,3 @@ def _score(
     scores = dict(zip(SCORES, zip(*rows, strict=True), strict=True))
     matrix = tuple(map(tuple, total.tolist()))
     return FoldScores(folds.name, scores, error, fitted_error, matrix, num_unfinished)
-
-
-def _summary(values: Sequence[float]) -> dict[str, Any]:
-    mean, deviation = mean_and_deviation(values)
-    return {"mean": mean, "deviation": deviation, "per_fold": list(values)}

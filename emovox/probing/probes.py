@@ -1,34 +1,178 @@
 """Probes: usefulness of a network's outputs on labelled corpora.
 
 Each utterance is scored as a whole: a student hears one window of all its sound. An affine map and
-a softmax then predict its label from the logits, as in the paper's external evaluation.
+a softmax then predict its label from the logits, as in the paper's external evaluation. Other
+features are embeddings, and those of openSMILE on the sound.
 """
 
+import importlib.util
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import joblib
+import numpy as np
 
 from emovox.config import read_config
 from emovox.emotions import in_order
-from emovox.errors import CheckError, ConfigError, InputError
-from emovox.probing import classifiers, features
+from emovox.errors import CheckError, ConfigError, InputError, TrackError
+from emovox.files import kind_of_file
+from emovox.labelling.run import label_videos
+from emovox.media.audio import SAMPLE_RATE
+from emovox.packages import explained
+from emovox.probing import classifiers
 from emovox.probing.classifiers import Classifier, FeatureScores
 from emovox.probing.corpora import SpeechCorpus, Utterance, merge_corpora, read_speech_corpus
-from emovox.probing.features import EGEMAPS, ENCODER, STUDENT, TEACHER, has_opensmile, kind_of_model
 from emovox.probing.folds import RANDOM, Folds, cross_folds, make_folds, read_folds, write_folds
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
-from emovox.student import load_student
-from emovox.student.clips import CENTRE, WHOLE
+from emovox.registry import BEST_FILE, read_header
+from emovox.student import STUDENTS, load_student
+from emovox.student.clips import (
+    CENTRE,
+    WHOLE,
+    check_duration,
+    read_ahead,
+    read_utterance,
+    reason_of,
+)
 from emovox.student.encoder import Encoder, HeadConfig
 from emovox.student.student_config import LEGACY
-from emovox.teacher import find_teacher
+from emovox.teacher import TEACHERS, find_teacher
 
 BASELINE = "openSMILE eGeMAPSv02"
+STUDENT, TEACHER, EGEMAPS, ENCODER = "student", "teacher", "egemaps", "encoder"
+
+Samples = np.ndarray  # float32 [L], 16 kHz
+
+
+@dataclass
+class Features:
+    """Features of the utterances of a corpus that could be read."""
+
+    utterances: list[Utterance] = field(default_factory=list)  # in the order of the corpus
+    # features `[N, D]` by name: `STUDENT`, `TEACHER`, `EGEMAPS` or `ENCODER`
+    values: dict[str, np.ndarray] = field(default_factory=dict)
+
+
+def kind_of_model(name_or_path: str) -> str:
+    """Return `STUDENT`, `TEACHER` or `EGEMAPS` for a registered name or a checkpoint.
+
+    ConfigError if it is neither, InputError for a file that does not state its network.
+    """
+    path = Path(name_or_path)
+    names, files = dict[str, str](), dict[str, str]()
+    for kind, registry in ((TEACHER, TEACHERS), (STUDENT, STUDENTS)):
+        names |= dict.fromkeys([*registry.embedded, *registry.released], kind)
+        files |= dict.fromkeys(chain(*registry.released.values()), kind)
+    names[EGEMAPS] = EGEMAPS
+    if name_or_path in names:
+        return names[name_or_path]
+    path = path / BEST_FILE if path.is_dir() else path
+    if not path.is_file():
+        raise ConfigError(f"{name_or_path!r} is neither a checkpoint nor one of {', '.join(names)}")
+    from emovox.student import networks
+    from emovox.teacher import teacher_checkpoint
+
+    known = dict.fromkeys(networks.ARCHITECTURES, STUDENT)
+    known |= dict.fromkeys(teacher_checkpoint.ARCHITECTURES, TEACHER)
+    architecture = read_header(path).get("architecture", "")
+    if found := files.get(path.name) or known.get(architecture):
+        return found
+    raise InputError(
+        f"{path}: its architecture is {architecture!r}, expected one of {', '.join(known)}"
+        if architecture
+        else f"{path}: is {kind_of_file(path)} that does not state its network; keep the original "
+        f"file name of published weights: {', '.join(files)}"
+    )
+
+
+def audio_features(
+    corpus: SpeechCorpus,
+    student: Callable[[list[Samples]], np.ndarray] | None,
+    baseline: Callable[[Samples], np.ndarray] | None,
+    *,
+    encoder: Callable[[list[Samples]], np.ndarray] | None = None,
+    protocol: str = "standard",
+    num_jobs: int = 1,
+) -> Features:
+    """Read the sound of every utterance once, and pass it to a student and to a baseline.
+
+    Utterances that cannot be read are added to the dropped files of the corpus.
+
+    Student and encoder return the features `[N, D]` of N utterances; the baseline `EGEMAPS`,
+    `[D]` for one utterance, in one of `num_jobs` threads. `ProbeConfig` has the protocols.
+    """
+
+    def read(utterance: Utterance) -> tuple[Samples, np.ndarray | None] | TrackError:
+        try:
+            samples = read_utterance(utterance.path, protocol)
+            check_duration(len(samples) / SAMPLE_RATE)
+        except (InputError, TrackError) as error:
+            return reason_of(utterance.path, error)
+        return samples, baseline(samples) if baseline else None
+
+    found, utterances = Features(), iter(corpus.utterances)
+    rows: dict[str, list[np.ndarray]] = {STUDENT: [], ENCODER: [], EGEMAPS: []}
+    for chunk in read_ahead(corpus.utterances, read, "audio", num_jobs):
+        heard: list[Samples] = []
+        for result in chunk:
+            utterance = next(utterances)
+            if isinstance(result, TrackError):
+                corpus.drop(utterance.path, f"{result.stage}: {result.error}", result.message)
+                continue
+            heard.append(result[0])
+            seconds = len(result[0]) / SAMPLE_RATE
+            found.utterances.append(replace(utterance, seconds=seconds))
+            if result[1] is not None:
+                rows[EGEMAPS].append(result[1])
+        for name, network in ((STUDENT, student), (ENCODER, encoder)):
+            rows[name] += [*network(heard)] if heard and network else []
+    found.values = {name: np.stack(values) for name, values in rows.items() if values}
+    return found
+
+
+def has_opensmile() -> bool:
+    """Return True if the extra `opensmile` is installed."""
+    return importlib.util.find_spec("opensmile") is not None
+
+
+def egemaps() -> Callable[[Samples], np.ndarray]:
+    """Return a function that computes eGeMAPSv02, 88 functionals (Eyben et al., 2016)."""
+    with explained(EGEMAPS):
+        import opensmile
+    smile = opensmile.Smile(opensmile.FeatureSet.eGeMAPSv02, opensmile.FeatureLevel.Functionals)
+    return lambda samples: np.asarray(smile(samples, SAMPLE_RATE)[0, :, 0])
+
+
+def video_features(
+    corpus: SpeechCorpus, teacher: str, device: str = "auto", num_jobs: int = 0
+) -> Features:
+    """Compute the logits of a teacher, the maximum over the frames of each utterance.
+
+    A temporary dataset is built of the videos, in `num_jobs` processes, 0 for one per core: frames
+    on the 0.24 s grid, detected faces. Videos without a face, or unreadable, are added to the
+    dropped files of the corpus.
+    """
+    found, logits = Features(), []
+    paths = [utterance.path for utterance in corpus.utterances]
+    with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
+        labelled = label_videos(paths, teacher, Path(name), device, "auto", num_jobs)
+        dataset, track_ids, dropped = labelled
+        for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
+            if track_id in dataset:
+                found.utterances.append(utterance)
+                logits.append(dataset.target(track_id))
+            else:
+                row = dropped[track_id]
+                corpus.drop(utterance.path, f"{row['stage']}: {row['error']}", row["message"])
+    if logits:
+        found.values[TEACHER] = np.stack(logits)
+    return found
 
 
 def probe(
@@ -126,14 +270,14 @@ def _folds(
 
 def _extract(
     checkpoint: str, config: ProbeConfig, kind: str, corpus: SpeechCorpus, notes: list[str]
-) -> tuple[dict[str, str], features.Features, list[tuple[str, str, Classifier]]]:
+) -> tuple[dict[str, str], Features, list[tuple[str, str, Classifier]]]:
     """Return the model, the features, and for each probe its features, name and classifier."""
     num_jobs = config.jobs or joblib.cpu_count()
     baseline = (EGEMAPS, BASELINE, classifiers.random_forest(config.seed, num_jobs))
     if kind == TEACHER:
         weights = find_teacher(checkpoint)
         notes.append(f"{BASELINE} is skipped: it uses sound, the teacher faces")
-        found = features.video_features(corpus, checkpoint, config.device, config.jobs)
+        found = video_features(corpus, checkpoint, config.device, config.jobs)
         probes = [(TEACHER, f"{weights.name} logits", classifiers.affine_map())]
         return {"name": weights.name, "sha256": weights.sha256}, found, probes
     options: dict[str, Any] = {"protocol": config.protocol, "num_jobs": num_jobs}
@@ -144,7 +288,7 @@ def _extract(
         method = classifiers.affine_map(classifiers.EMBEDDING_PENALTY)
         probes.append((ENCODER, f"{encoder.name} embedding", method))
     if kind == EGEMAPS:
-        found = features.audio_features(corpus, None, features.egemaps(), **options)
+        found = audio_features(corpus, None, egemaps(), **options)
         return {}, found, [*probes, baseline]
     student = load_student(checkpoint, config.device)
     embeds = config.features == "embedding"
@@ -152,13 +296,13 @@ def _extract(
     probes.insert(0, (STUDENT, f"{student.name} {config.features}", classifier))
     smile, legacy = None, config.protocol == LEGACY
     if has_opensmile() and not legacy:
-        smile = features.egemaps()
+        smile = egemaps()
         probes.append(baseline)
     else:
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
     part, run = CENTRE if legacy else WHOLE, student.embed if embeds else student
-    found = features.audio_features(corpus, lambda heard: run(heard, part), smile, **options)
+    found = audio_features(corpus, lambda heard: run(heard, part), smile, **options)
     return {"name": student.name, "sha256": student.sha256}, found, probes
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from emovox.dataset import card, card_text, schema
+from emovox.dataset import card_text, schema
 from emovox.dataset.croissant_metadata import files_and_columns
 from emovox.dataset.json_schemas import read_document, read_manifest
 from emovox.dataset.names import parse_version
@@ -232,10 +232,9 @@ def write_part(
     if removal.listed:
         write_text(out / schema.TAKEDOWN, format_list(removal.listed))
         list_documents(out, manifest, schema.TAKEDOWN)
-    counts = card.count(out, manifest)
     entries = [*provenance.get(history, []), origin]
     provenance = {**removal.provenance(provenance), history: entries}
-    write_documents(out, manifest, provenance, counts)
+    write_documents(out, manifest, provenance)
     write_croissant(out, manifest)
     list_documents(out, manifest, schema.CROISSANT)
     write_manifest(out, manifest)

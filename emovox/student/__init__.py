@@ -85,11 +85,10 @@ def load_student(
     weights = find_student(name_or_path)
     with explained("load_student"):
         from emovox.checkpoints import load_weights
-        from emovox.student import student_checkpoint
-        from emovox.student.inference import TorchStudent
-    net = load_weights(weights, student_checkpoint.load, student_checkpoint.read_released)
-    student = TorchStudent(weights.name, weights.sha256, net, device, precision)
+        from emovox.student import networks
+    net = load_weights(weights, networks.load, networks.read_released)
+    student = networks.TorchStudent(weights.name, weights.sha256, net, device, precision)
     if not weights.is_released:
-        hearing = student_checkpoint.read_hearing(weights.path, len(student.emotions))
+        hearing = networks.read_hearing(weights.path, len(student.emotions))
         student.windows, student.prior = hearing
     return student

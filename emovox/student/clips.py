@@ -5,20 +5,23 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
+from tqdm.contrib.concurrent import thread_map
 
 from emovox.corpus.sound_files import AudioTree, Place
 from emovox.dataset.reader import Dataset
 from emovox.dataset.rows import Dropped, count_reasons
 from emovox.errors import CheckError, ConfigError, InputError, TrackError
 from emovox.media.audio import audio_duration, read_audio
-from emovox.media.spectrogram import SAMPLE_RATE, num_samples
+from emovox.media.spectrogram import HOP, SAMPLE_RATE, num_samples
 from emovox.packages import DataFrame, data_frame
-from emovox.student.student_config import FRAMES_PER_SECOND, LEGACY, EvaluateConfig, PredictConfig
+from emovox.paths import map_ahead
+from emovox.student.student_config import LEGACY, EvaluateConfig, PredictConfig
 
 WHOLE, CENTRE = "whole", "centre bucket"  # other parts that a student can hear, see `Student`
 SILENT_PEAK = 1e-3  # largest sample of silence, 60 dB below full scale
@@ -39,7 +42,7 @@ class Windows:
     @property
     def length(self) -> int:
         """Samples of a window, slightly more than its seconds: 64,384 for 4 s."""
-        return num_samples(round(self.seconds * FRAMES_PER_SECOND))
+        return num_samples(round(self.seconds * (SAMPLE_RATE // HOP)))
 
     def starts(self, num_heard: int) -> list[int]:
         """Return the first sample of each window; they cover all of `num_heard` samples."""
@@ -121,10 +124,8 @@ def find_clips(dataset: Dataset, track_ids: Sequence[str], root: Path) -> Scan:
     look = partial(_look, AudioTree(root), dataset.step)
     ends = [float(dataset.times(track_id)[-1]) for track_id in track_ids]
     places = [dataset.source(track_id) for track_id in track_ids]
-    with ThreadPoolExecutor(NUM_THREADS) as pool:
-        results = pool.map(look, track_ids, ends, places)
-        shown = {"desc": "audio", "unit": " tracks", "disable": None, "leave": False}
-        found = list(tqdm(results, total=len(track_ids), **shown))
+    shown = {"desc": "audio", "unit": " tracks", "disable": None, "leave": False}
+    found = thread_map(look, track_ids, ends, places, max_workers=NUM_THREADS, **shown)
     return Scan(
         [item for item in found if isinstance(item, Clip)],
         [item for item in found if isinstance(item, Dropped)],
@@ -154,12 +155,9 @@ def read_ahead(
 
     `read` is called in threads. A progress bar with the label `desc` is drawn in a terminal.
     """
-    bar = tqdm(total=len(items), desc=desc, unit=" files", disable=None, leave=False)
-    with ThreadPoolExecutor(num_threads) as pool, bar:
-        reading = pool.map(read, items[:CHUNK])
-        for start in range(0, len(items), CHUNK):
-            chunk = list(reading)
-            reading = pool.map(read, items[start + CHUNK : start + 2 * CHUNK])
+    results = map_ahead(read, items, ThreadPoolExecutor(num_threads), CHUNK)
+    with tqdm(total=len(items), desc=desc, unit=" files", disable=None, leave=False) as bar:
+        while chunk := list(islice(results, CHUNK)):
             yield chunk
             bar.update(len(chunk))
 
@@ -186,8 +184,7 @@ def reason_of(path: Path, error: InputError | TrackError) -> TrackError:
 
 def unusable(track_id: str, path: Path, root: Path, error: InputError | TrackError) -> Dropped:
     """Return the row of a track whose audio cannot be used."""
-    reason, source = reason_of(path, error), path.relative_to(root).as_posix()
-    return Dropped(track_id, source, reason.stage, reason.error, reason.message)
+    return Dropped.of(track_id, path.relative_to(root).as_posix(), reason_of(path, error))
 
 
 def _look(tree: AudioTree, step: float, track_id: str, end: float, place: Place) -> Clip | Dropped:

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from emovox import scores as metrics
 from emovox.charts import chart_file, draw_counts, draw_roc
 from emovox.config import read_config
 from emovox.dataset.reader import Dataset, load
@@ -19,11 +20,10 @@ from emovox.dataset.rows import Dropped
 from emovox.errors import ConfigError, InputError
 from emovox.files import replace_file, write_text
 from emovox.packages import DataFrame, data_frame
-from emovox.scores import CLASS_SCORES, Interval, emotion_curves, fit_temperature, softmax
-from emovox.student import Student, clips, load_student, student_scores
+from emovox.scores import CLASS_SCORES, PAPER_EMOTIONS, Interval, SplitScores, main_mean, softmax
+from emovox.student import Student, clips, load_student
 from emovox.student.clips import CENTRE, choose_part
 from emovox.student.student_config import LEGACY, EvaluateConfig
-from emovox.student.student_scores import PAPER_EMOTIONS, SplitScores, log_scores, main_mean
 
 VALIDATION = ("heard_val", "unheard_val")
 # Mean AUC of the paper (section 5.2, Figure 5), by split.
@@ -145,18 +145,18 @@ class Evaluation:
 
     def _notes(self) -> list[str]:
         notes = [
-            f"intervals: {student_scores.CONFIDENCE:.0%} of {student_scores.ROUNDS:,} bootstrap "
+            f"intervals: {metrics.CONFIDENCE:.0%} of {metrics.ROUNDS:,} bootstrap "
             "samples of identities, followed by the number of positives; ?: not reliable, below "
-            f"{student_scores.MIN_POSITIVES} positives or {student_scores.MIN_IDENTITIES} people",
+            f"{metrics.MIN_POSITIVES} positives or {metrics.MIN_IDENTITIES} people",
             f"sound: {self.sound}",
         ]
         if self.heard_minus_unheard is not None:
-            names = ", ".join(student_scores.common_emotions(*self.splits.values()))
+            names = ", ".join(metrics.common_emotions(*self.splits.values()))
             notes.append(f"heard minus unheard: mean over {names or 'no emotion'}, in both splits")
         counted_in_mean: Sequence[str] = PAPER_EMOTIONS
         if unknown := [name for name in PAPER_EMOTIONS if name not in self.emotions]:
             counted_in_mean = self.emotions
-            mean = student_scores.MEAN_PAPER
+            mean = metrics.MEAN_PAPER
             notes.append(f"{mean}: not computed; the dataset has no {', '.join(unknown)}")
         if values := next(iter(self.predictions.values())).values:
             notes.append(f"values ({', '.join(values)}): not scored; a student learns emotions")
@@ -184,7 +184,7 @@ class Evaluation:
             "emotions": list(self.emotions),
             "splits": {split: scores.as_json() for split, scores in self.splits.items()},
             "heard_minus_unheard": gap.as_json() if gap else None,
-            "heard_minus_unheard_emotions": student_scores.common_emotions(*self.splits.values()),
+            "heard_minus_unheard_emotions": metrics.common_emotions(*self.splits.values()),
             "sound": self.sound,
             "temperature": Interval(self.temperature).as_json()["value"],
             "centre_bucket": {name: s.as_json() for name, s in self.centre_bucket.items()},
@@ -193,33 +193,25 @@ class Evaluation:
         }
 
     def write(self, out: str | os.PathLike[str]) -> None:
-        """Write `evaluation.json`, `predictions.parquet` and the figures as PNG to a folder."""
-        folder = Path(out)
+        """Write `evaluation.json`, `predictions.parquet` and figures to a folder.
+
+        `roc-<split>.png` and `labels-<split>.png` are as Figures 5 and 4 of the paper.
+        """
+        folder, name, emotions = Path(out), self.student["name"], self.emotions
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
         with replace_file(folder / "predictions.parquet") as temporary:
-            tables = [found.to_arrow(self.emotions) for found in self.predictions.values()]
+            tables = [found.to_arrow(emotions) for found in self.predictions.values()]
             pq.write_table(pa.concat_tables(tables), temporary)
         for split, found in self.predictions.items():
-            title = f"{self.student['name']} on {split} of {self.dataset['name']}"
-            write_figures(folder, title, found.labels, found.scores, self.splits[split])
-
-
-def write_figures(
-    folder: Path, title: str, labels: np.ndarray, scores: np.ndarray, found: SplitScores
-) -> None:
-    """Write `roc-<split>.png` and `labels-<split>.png` to a folder (paper, Figures 4 and 5).
-
-    `labels` are the numbers of the teacher's emotions, int `[N]`, `scores` are those of the
-    student, float `[N, E]`, and `found` has the areas of the same tracks.
-    """
-    emotions = list(found.positives)
-    with chart_file(folder / f"roc-{found.split}.png", title, 6, 6) as axes:
-        draw_roc(axes, emotion_curves(labels, scores, emotions), found.auc, found.positives)
-    with chart_file(folder / f"labels-{found.split}.png", title, 6, 5) as axes:
-        counts = [np.bincount(k, minlength=len(emotions)) for k in (labels, scores.argmax(axis=1))]
-        series = list(zip(("teacher", "student"), counts, strict=True))
-        draw_counts(axes, emotions, series, "tracks")
+            title, scores = f"{name} on {split} of {self.dataset['name']}", self.splits[split]
+            with chart_file(folder / f"roc-{split}.png", title, 6, 6) as axes:
+                curves = metrics.emotion_curves(found.labels, found.scores, emotions)
+                draw_roc(axes, curves, scores.auc, scores.positives)
+            with chart_file(folder / f"labels-{split}.png", title, 6, 5) as axes:
+                both = {"teacher": found.labels, "student": found.scores.argmax(axis=1)}
+                series = [(n, np.bincount(k, minlength=len(emotions))) for n, k in both.items()]
+                draw_counts(axes, emotions, series, "tracks")
 
 
 def evaluate(
@@ -270,13 +262,17 @@ def evaluate(
         )
     predictions = {split: _predict(student, data, split, root, config) for split in splits}
     how = data.emotions, config.seed, 0.0 if config.protocol == LEGACY else math.nan
-    known, score = predictions.get(VALIDATION[0]), student_scores.score_split
-    temperature = fit_temperature(log_scores(known.scores), known.labels) if known else math.nan
+    known, score = predictions.get(VALIDATION[0]), metrics.score_split
+    temperature = (
+        metrics.fit_temperature(metrics.log_scores(known.scores), known.labels)
+        if known
+        else math.nan
+    )
     scores, centre_bucket = {}, {}
     for split, p in predictions.items():
         scores[split] = score(split, p.labels, p.scores, p.identities, *how, temperature)
         centre_bucket[split] = score(split, p.labels, p.centre_scores, p.identities, *how)
-    gap = student_scores.difference(*scores.values()) if len(scores) == len(VALIDATION) else None
+    gap = metrics.difference(*scores.values()) if len(scores) == len(VALIDATION) else None
     model = {"name": student.name, "sha256": student.sha256}
     source = {"name": data.name, "version": data.version}
     heard = str(choose_part(config, student.windows))

@@ -8,17 +8,16 @@ import os
 import signal
 import threading
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from emovox.dataset.reader import Dataset, load
@@ -26,6 +25,7 @@ from emovox.dataset.rows import Dropped
 from emovox.dataset.schema import SPLITS
 from emovox.errors import EmovoxError, InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
+from emovox.paths import map_ahead
 from emovox.student.clips import Clip, Windows, find_clips, unusable
 from emovox.student.sound_cache import FULL_SCALE, SoundCache, pack_clips
 from emovox.student.student_config import StudentTrainConfig
@@ -110,6 +110,7 @@ class SpeechSegments(TorchDataset[dict[str, Any]]):
         self.root, self.is_random = Path(root), split == SPLITS[0]
         options = {"validation_share": 1.0} | options
         self.config = config = StudentTrainConfig(seconds=seconds, pool=pool, **options)
+        self.windows = Windows(config.seconds)
         track_ids = self.dataset.tracks[split]["track_id"].to_pylist()
         if not self.is_random:
             track_ids = sample(track_ids, config.validation_share, config.seed)
@@ -143,7 +144,7 @@ class SpeechSegments(TorchDataset[dict[str, Any]]):
         """Return a segment, and the failures; random ones are empty after `MAX_FAILURES`."""
         if not self.is_random:
             clip = self.clips[position]
-            return self._read(clip, self._room(clip) / 2)
+            return self.read(clip, self._room(clip) / 2)
         number, place = divmod(position, len(self))
         first = int(_order(self.config.seed, number, len(self))[place])
         failures: tuple[Dropped, ...] = ()
@@ -152,9 +153,9 @@ class SpeechSegments(TorchDataset[dict[str, Any]]):
             random = _random(self.config.seed, START, position)
             start = random.uniform(0, self._room(clip))
             if self.config.encoder:
-                windows = Windows(self.config.seconds).starts(round(clip.duration * SAMPLE_RATE))
-                start = random.choice(windows) / SAMPLE_RATE
-            found = self._read(clip, start)
+                starts = self.windows.starts(round(clip.duration * SAMPLE_RATE))
+                start = random.choice(starts) / SAMPLE_RATE
+            found = self.read(clip, start)
             failures += found.failures
             if len(found.samples):
                 break
@@ -162,36 +163,26 @@ class SpeechSegments(TorchDataset[dict[str, Any]]):
 
     def _room(self, clip: Clip) -> float:
         """Return the latest start of a segment within a track, in seconds."""
-        return max(clip.duration - self.config.num_samples / SAMPLE_RATE, 0.0)
+        return max(clip.duration - self.windows.length / SAMPLE_RATE, 0.0)
 
-    def _read(self, clip: Clip, start: float) -> Segment:
-        """Read a segment; an empty one with the failure if the track cannot be read."""
+    def read(self, clip: Clip, start: float) -> Segment:
+        """Read a segment from `start` seconds on; an empty one with the failure if unreadable."""
+        config, start = self.config, round(start * SAMPLE_RATE) / SAMPLE_RATE
+        end = min(start + self.windows.length / SAMPLE_RATE, clip.duration)
         try:
-            return read_segment(self.dataset, clip, start, self.config, self.sounds)
+            if self.sounds:
+                samples = self.sounds.read(clip, start, end)
+            else:
+                samples = read_audio(clip.path, clip.start + start, clip.start + end)
         except InputError as error:
             failure = unusable(clip.track_id, clip.path, self.root, error)
             return Segment(NOTHING, NOTHING, failures=(failure,))
-
-
-def read_segment(
-    dataset: Dataset,
-    clip: Clip,
-    start: float,
-    config: StudentTrainConfig,
-    sounds: SoundCache | None = None,
-) -> Segment:
-    """Read a segment from `start` seconds on, padded with silence; InputError if this fails."""
-    start = round(start * SAMPLE_RATE) / SAMPLE_RATE
-    end = min(start + config.num_samples / SAMPLE_RATE, clip.duration)
-    if sounds is None:
-        samples = read_audio(clip.path, clip.start + start, clip.start + end)
-    else:
-        samples = sounds.read(clip, start, end)
-    if num_missing := config.num_samples - len(samples):
-        samples = np.pad(samples, (0, num_missing))
-    window = start, min(start + config.seconds, clip.duration)  # no rows behind the sound's end
-    target = dataset.target(clip.track_id, *window, config.pool, config.timing)
-    return Segment(samples, target, clip.track_id, start)
+        if num_missing := self.windows.length - len(samples):
+            samples = np.pad(samples, (0, num_missing))
+        # No rows behind the end of the sound.
+        window = start, min(start + config.seconds, clip.duration)
+        target = self.dataset.target(clip.track_id, *window, config.pool, config.timing)
+        return Segment(samples, target, clip.track_id, start)
 
 
 def sample(items: Sequence[Item], fraction: float, seed: int) -> list[Item]:
@@ -210,80 +201,44 @@ def load_batches(
     cannot be read or a worker was killed.
     """
     parts = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]
-    batches = _Batches(segments)
-    in_threads = segments.sounds is not None and num_workers > 0
-    loader: Iterable[Batch | EmovoxError] = (
-        _read_in_threads(batches, parts, num_workers)
-        if in_threads
-        else DataLoader(
-            batches,
-            batch_size=None,
-            sampler=parts,
-            num_workers=num_workers,
-            prefetch_factor=PREFETCH if num_workers else None,
-            worker_init_fn=_start_worker,
-        )
-    )
+    if not num_workers:
+        yield from map(partial(_read_batch, segments), parts)
+        return
+    read: Callable[[Sequence[int]], Batch] = partial(_read_batch, segments)
+    pool: Executor = ThreadPoolExecutor(num_workers)
+    if segments.sounds is None:
+        pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(segments,))
+        read = _read_in_worker
     try:
-        for batch in _start(loader):
-            if isinstance(batch, EmovoxError):
-                raise batch
-            yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
-            raise
+        yield from map_ahead(read, parts, pool, PREFETCH * num_workers)
+    except BrokenProcessPool as error:
         raise EmovoxError(
             "a process that reads audio was killed, often because memory ran out; pass fewer "
             "--workers"
         ) from error
 
 
-def _start(loader: Iterable[Item]) -> Iterator[Item]:
-    """Return the iterator of a loader, without torch's handler for the end of its workers.
-
-    The handler raises at any time, also in code that may not fail. Without it, the iterator raises
-    within 5 seconds of the end of a worker.
-    """
-    before = signal.getsignal(signal.SIGCHLD) if hasattr(signal, "SIGCHLD") else None
-    started = iter(loader)
-    if before is not None and threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGCHLD, before)
-    return started
+def _read_batch(segments: SpeechSegments, positions: Sequence[int]) -> Batch:
+    found = [segments.segment(position) for position in positions]
+    heard = [segment for segment in found if len(segment.samples)]
+    samples = np.array([segment.samples for segment in heard])
+    targets = np.array([segment.target for segment in heard])
+    failures = tuple(failure for segment in found for failure in segment.failures)
+    return Batch(samples, targets, failures)
 
 
-@dataclass(frozen=True)
-class _Batches(TorchDataset[Batch | EmovoxError]):
-    """Batches, or their errors: an error raised in a worker would print its traceback."""
-
-    segments: SpeechSegments
-
-    def __getitem__(self, positions: Sequence[int]) -> Batch | EmovoxError:
-        try:
-            segments = [self.segments.segment(position) for position in positions]
-        except EmovoxError as error:
-            return error
-        heard = [segment for segment in segments if len(segment.samples)]
-        samples = np.array([segment.samples for segment in heard])
-        targets = np.array([segment.target for segment in heard])
-        failures = tuple(failure for segment in segments for failure in segment.failures)
-        return Batch(samples, targets, failures)
+_of_worker: list[SpeechSegments] = []  # in a worker process: what it reads
 
 
-def _read_in_threads(
-    batches: _Batches, parts: Sequence[Sequence[int]], num_threads: int
-) -> Iterator[Batch | EmovoxError]:
-    reading: deque[Future[Batch | EmovoxError]] = deque()
-    with ThreadPoolExecutor(num_threads) as pool:
-        for positions in parts:
-            reading.append(pool.submit(batches.__getitem__, positions))
-            if len(reading) > PREFETCH * num_threads:
-                yield reading.popleft().result()
-        yield from (future.result() for future in reading)
-
-
-def _start_worker(worker: int) -> None:
+def _start_worker(segments: SpeechSegments) -> None:
+    _of_worker.append(segments)
     torch.set_num_threads(1)  # the other cores belong to the network
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training ends its workers
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
+
+
+def _read_in_worker(positions: Sequence[int]) -> Batch:
+    return _read_batch(_of_worker[0], positions)
 
 
 def _die_with(parent: int) -> None:

@@ -15,7 +15,6 @@ NONE = "none"  # in place of a network
 HEADS = LINEAR, ATTENTION = ("linear", "attention")
 TRAINED = "as in the training"
 MIN_SECONDS, MAX_SECONDS = 1, 10  # of a window
-FRAMES_PER_SECOND = 100  # of spectrograms; `media.spectrogram` has the rest
 
 
 @dataclass(frozen=True)
@@ -90,18 +89,6 @@ class StudentTrainConfig(Options):
         super().__post_init__()
         if not self.encoder and (self.layer is not None or self.head != LINEAR):
             raise ConfigError("layer and head belong to an encoder; pass --encoder too")
-
-    @property
-    def num_frames(self) -> int:
-        """Columns of a segment's spectrogram."""
-        return round(self.seconds * FRAMES_PER_SECOND)
-
-    @property
-    def num_samples(self) -> int:
-        """Samples of a segment: slightly more than its seconds, see `spectrogram.num_samples`."""
-        from emovox.media.spectrogram import num_samples
-
-        return num_samples(self.num_frames)
 
 
 @dataclass(frozen=True)

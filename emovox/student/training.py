@@ -14,7 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox import runs
+from emovox import checkpoints, runs
 from emovox.config import read_config
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
@@ -24,12 +24,10 @@ from emovox.errors import EmovoxError
 from emovox.files import replace_file
 from emovox.registry import BEST_FILE
 from emovox.scores import softmax
-from emovox.student import student_checkpoint
 from emovox.student.clips import check_root
-from emovox.student.distributed import is_main_process, join_processes
 from emovox.student.segments import SpeechSegments
 from emovox.student.student_config import LAST, StudentTrainConfig
-from emovox.student.trainer import Trainer
+from emovox.student.trainer import Trainer, is_main_process, join_processes
 
 Record = dict[str, Any]
 Splits = dict[str, SpeechSegments]
@@ -120,7 +118,7 @@ def train_epochs(
             if sound_cache is not None:  # its samples are rounded
                 recipe["recipe"]["sound_cache"] = True
             runs.write_or_match_config(out, recipe)
-            state = run.resume(out / runs.RESUME_FILE)
+            state = runs.resume(out / runs.RESUME_FILE, run.restore)
             runs.trim_log(out / runs.LOG_FILE, run.epoch)
             _write_dropped(out, splits, run.failures)
             for split, segments in splits.items():
@@ -168,7 +166,7 @@ def _run_epoch(run: Trainer, splits: Splits, recipe: Record, out: Path) -> Recor
     if objective < run.best:
         run.best = objective
         if run.processes.is_main:
-            student_checkpoint.save(out / BEST_FILE, run.model, record | recipe)
+            checkpoints.save(out / BEST_FILE, run.model, record | recipe)
     record["segments_per_second"] = num_segments / training
     record["seconds"] = time.perf_counter() - started
     run.epoch += 1

@@ -3,8 +3,9 @@
 import copy
 import math
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -200,14 +201,11 @@ class TeacherTrainer:
         state = {name: getattr(self, name).state_dict() for name in STATEFUL}
         runs.save_state(path, state | {"epoch": self.epoch, "best": self.best})
 
-    def resume(self, path: Path) -> None:
-        """Load the resume point, if there is one; InputError if it is damaged."""
-        with runs.saved_state(path) as state:
-            if state is None:
-                return
-            for name in STATEFUL:
-                getattr(self, name).load_state_dict(state[name])
-            self.epoch, self.best = state["epoch"], state["best"]
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set the state that `save` wrote."""
+        for name in STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.epoch, self.best = state["epoch"], state["best"]
 
 
 def learning_rate(config: TeacherTrainConfig, epoch: float) -> float:

@@ -162,7 +162,7 @@ def train_epochs(
             run.learn_from(teachers)
         if start is not None:
             run.start_from(start)
-        run.resume(out / runs.RESUME_FILE)
+        runs.resume(out / runs.RESUME_FILE, run.restore)
         runs.trim_log(out / runs.LOG_FILE, run.epoch)
         total, done = config.epochs * run.steps, run.epoch * run.steps
         # States the remaining time too, from the mean time of the steps.

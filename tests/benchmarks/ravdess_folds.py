@@ -23,8 +23,7 @@ from ravdess_student import unpack
 
 import emovox
 from emovox.emotions import EMOTIONS
-from emovox.scores import softmax
-from emovox.student.student_scores import MEAN_ALL, MEAN_PAPER, SplitScores, score_split
+from emovox.scores import MEAN_ALL, MEAN_PAPER, SplitScores, score_split, softmax
 
 RECIPE = Path(__file__).parents[2] / "pipelines" / "student-ravdess.toml"
 FOLDS = range(6)

@@ -21,9 +21,9 @@ import soundfile
 import torch
 
 import emovox
+from emovox import checkpoints
 from emovox.emotions import Outputs
-from emovox.student import student_checkpoint
-from emovox.student.vggvox import StudentConfig, VGGVox
+from emovox.student.networks import StudentConfig, VGGVox
 
 ACTED = {
     "01": "neutral",
@@ -85,7 +85,7 @@ def main() -> None:
     outputs = Outputs(dataset.emotions)
     net = VGGVox(StudentConfig(width=0.25), torch.Generator().manual_seed(0), outputs)
     untrained = net.eval()
-    student_checkpoint.save(arguments.out / "untrained.safetensors", untrained, {})
+    checkpoints.save(arguments.out / "untrained.safetensors", untrained, {})
     for split in dataset.splits:
         print(f"{split:12} {dataset.tracks[split].num_rows:5,} utterances")
 

@@ -35,11 +35,12 @@ from emovox.emotions import EMOTIONS
 from emovox.ids import TrackKey
 from emovox.media.audio import SAMPLE_RATE, audio_duration
 from emovox.media.spectrogram import batch_spectrogram, normalise
+from emovox.student.clips import Windows
+from emovox.student.networks import VGGVox
 from emovox.student.segments import Batch, SpeechSegments, load_batches
 from emovox.student.sound_cache import FULL_SCALE, pack_sound
 from emovox.student.student_config import StudentTrainConfig
 from emovox.student.trainer import distillation_loss
-from emovox.student.vggvox import VGGVox
 
 NUM_WRITTEN = 100  # files of each kind
 STEPS = 4  # of the network per round; the loader reads LOADED times as many segments
@@ -104,7 +105,7 @@ def training(
     on_gpu = device != "cpu"
     forward = torch.compile(net) if on_gpu else net
     reduced = resolve_precision("auto", device) == "bf16"
-    samples = torch.randn(config.batch_size, config.num_samples, device=device) / 10
+    samples = torch.randn(config.batch_size, Windows(config.seconds).length, device=device) / 10
     targets = torch.randn(config.batch_size, len(EMOTIONS), device=device)
 
     def read() -> tuple[torch.Tensor, torch.Tensor]:

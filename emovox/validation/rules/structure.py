@@ -207,7 +207,7 @@ def _layout_faults(file: Any, outputs: Outputs) -> Iterator[str]:
 
     matrices = matrices_of(outputs)
     types = dict.fromkeys(matrices, "float32") | {
-        path: str(schema.COLUMNS[column][0]).replace("string", "object")  # as h5py names it
+        path: schema.COLUMNS[column]["type"].replace("string", "object")  # as h5py names it
         for path, column in (schema.HDF5_FRAMES | schema.HDF5_TRACKS).items()
     }
     for path, expected in types.items():
