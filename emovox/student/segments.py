@@ -234,6 +234,7 @@ def _start_worker(segments: SpeechSegments) -> None:
     _of_worker.append(segments)
     torch.set_num_threads(1)  # the other cores belong to the network
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training ends its workers
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # without a traceback
     threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
 
 
