@@ -39,11 +39,12 @@ class Side:
         self.header: dict[str, Any] = {key: self.manifest.get(key) for key in HEADER}
         num_frames = int(self.tracks["n_frames"].to_numpy().sum())
         self.header |= {"tracks": len(self.ids), "frames": num_frames}
+        self.files = {file["path"]: file for file in self.manifest["files"]}
         self.tables = tables_of(self.manifest)
-        # Content hashes by path, if the manifest has them.
-        files = {f["path"]: f.get("content_sha256") for f in self.manifest["files"]}
+        # Content hashes of tables by path, if the manifest has them.
         paths = (schema.table_file(t, split) for t in self.tables for split in schema.SPLITS)
-        self.content = {path: files[path] for path in paths if files.get(path) is not None}
+        hashes = {path: self.files.get(path, {}).get("content_sha256") for path in paths}
+        self.content = {path: content for path, content in hashes.items() if content}
 
 
 class Part:
@@ -53,7 +54,7 @@ class Part:
         keys: of all rows, int64 `[n]`: the place of the track in `ids`, and in the last 32 bits the
             time in ms.
         is_common: rows of both datasets, bool `[n]`; `common_rows` finds them.
-        starts: first row of each row group.
+        starts: first row of each row group, and the number of rows.
     """
 
     def __init__(self, side: Side, table: str, split: str, ids: pa.Array) -> None:
@@ -68,7 +69,7 @@ class Part:
             raise InputError(f"{self._path}: columns differ from the contract; {INVALID}")
         self._columns = [name for name in wanted.names if name not in KEYS]
         groups = map(self._file.metadata.row_group, range(self._file.num_row_groups))
-        self.starts = np.cumsum([0, *(group.num_rows for group in groups)])[:-1]
+        self.starts = np.cumsum([0, *(group.num_rows for group in groups)])
         owners = rows["track_id"].unify_dictionaries().combine_chunks()
         starts = np.flatnonzero(np.diff(owners.indices.to_numpy(), prepend=-1))
         counts = np.diff(starts, append=len(owners))
@@ -142,20 +143,15 @@ def common_rows(old: list[Part], new: list[Part]) -> Iterator[tuple[np.ndarray, 
 
     The rows of a block are from one row group of each dataset.
     """
-    for parts in itertools.product(old, new):
-        rows = _match(*parts)
-        groups = [np.searchsorted(p.starts, r, "right") for p, r in zip(parts, rows, strict=True)]
-        turns = np.flatnonzero(np.diff(groups, prepend=0).any(axis=0))
-        for block in np.split(rows, turns, axis=1)[1:]:
-            values = (part.take(taken) for part, taken in zip(parts, block, strict=True))
-            yield parts[0].keys[block[0]], *values
-
-
-def _match(old: Part, new: Part) -> np.ndarray:
-    """Return the rows with equal keys in two parts, int `[2, n]`, and mark them."""
-    left = np.flatnonzero(~new.is_common)
-    places = np.searchsorted(old.keys, new.keys[left])
-    found = np.append(old.keys, -1)[places] == new.keys[left]
-    rows = np.stack([places[found], left[found]])
-    old.is_common[rows[0]] = new.is_common[rows[1]] = True
-    return rows
+    for one, other in itertools.product(old, new):
+        keys = np.append(one.keys, -1)  # of a row behind the last; no row has this key
+        for start, end in itertools.pairwise(other.starts):
+            rows = start + np.flatnonzero(~other.is_common[start:end])
+            places = np.searchsorted(one.keys, other.keys[rows])
+            found = keys[places] == other.keys[rows]
+            pairs = np.stack([places[found], rows[found]])
+            one.is_common[pairs[0]] = other.is_common[pairs[1]] = True
+            groups = np.searchsorted(one.starts, pairs[0], "right")
+            for block in np.split(pairs, np.flatnonzero(np.diff(groups)) + 1, axis=1):
+                if block.size:
+                    yield one.keys[block[0]], one.take(block[0]), other.take(block[1])

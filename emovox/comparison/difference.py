@@ -72,9 +72,7 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         shown = f"{old} has emotions and values {names[0]}; {new} has {names[1]}"
         raise InputError(f"{shown}: cannot be compared")
     totals = _FrameTotals(pair)
-    files = [
-        {(f["path"], f.get("sha256")) for f in s.manifest["files"]} for s in (pair.old, pair.new)
-    ]
+    hashes = [{(p, f.get("sha256")) for p, f in s.files.items()} for s in (pair.old, pair.new)]
     found = Difference(
         old=pair.old.header,
         new=pair.new.header,
@@ -83,7 +81,7 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         frames=totals.changes(),
         faces_changed=_count_changed(pair, "faces"),
         embeddings_changed=_count_changed(pair, "embeddings"),
-        files=sorted({path for path, _ in files[0] ^ files[1]}),
+        files=sorted({path for path, _ in hashes[0] ^ hashes[1]}),
         bump=Bump("none", [], None, None),  # it depends on the rest
     )
     return replace(found, bump=find_bump(pair, found))
