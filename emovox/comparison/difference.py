@@ -104,6 +104,7 @@ class _FrameTotals:
             self._add(*block)
         for part in old:
             np.add.at(self.tracks["frames"], part.keys[part.is_common] >> 32, 1)
+        self.tracks["divergence"] /= np.maximum(self.tracks["frames"], 1)  # means from here on
         # Common tracks whose grid points differ, by id.
         self.other: dict[str, dict[str, Any]] = {}
         self._add_others("added", pair.new, new)
@@ -152,10 +153,10 @@ class _FrameTotals:
         keys = ("divergence", "mean_change", "largest_change")
         by_output = [dict(zip(keys, row if common else [None] * 3, strict=True)) for row in rows]
         changed = np.flatnonzero(tracks["changed"])
-        tracks["divergence"][changed] /= tracks["frames"][changed]
         order = np.lexsort([-tracks[key][changed] for key in ("largest_change", "divergence")])
         worst = changed[order[:NUM_WORST]]
-        worst_ids = self._pair.ids.take(pa.array(worst)).to_pylist()
+        columns = {"track_id": self._pair.ids.take(pa.array(worst))}
+        columns |= {name: pa.array(tracks[name][worst]) for name, _ in BY_TRACK}
         return FrameChanges(
             common=common,
             changed=int(tracks["changed"].sum()),
@@ -168,10 +169,7 @@ class _FrameTotals:
             divergence=float((self.terms / common).sum()) if common else None,
             outputs=dict(zip(self._names, by_output, strict=True)),
             largest=self.where,
-            worst_tracks=[
-                {"track_id": track_id, **{name: tracks[name][k].item() for name, _ in BY_TRACK}}
-                for track_id, k in zip(worst_ids, worst, strict=True)
-            ],
+            worst_tracks=pa.table(columns).to_pylist(),
         )
 
 
@@ -193,8 +191,7 @@ def _track_changes(pair: Pair, other: dict[str, dict[str, Any]]) -> TrackChanges
         side.tracks.take(pc.index_in(common, value_set=side.ids)) for side in (pair.old, pair.new)
     )
     labels, new_labels = (pc.index_in(t["label"], emotions).to_numpy() for t in (old, new))
-    compared = [name for name in old.column_names if name not in NOT_COMPARED]
-    values = {name: _differs(old, new, name) for name in compared}
+    values = {n: _differs(old, new, n) for n in old.column_names if n not in NOT_COMPARED}
     # These may differ if the frames of a track do.
     is_other = pc.is_in(common, pa.array(other, pa.string())).to_numpy(zero_copy_only=False)
     for name in ("n_expected", "majority", *columns.maxima, *columns.means):
