@@ -62,12 +62,13 @@ class Part:
         self._path, self.content = side.path / path, side.content.get(path)
         with reading(self._path):
             self._file = open_table(self._path)
-            rows = self._file.read(["track_id", "frame_index"])
         found = self._file.schema_arrow
         wanted = side.dataset.columns.of(table, schema.embedding_size(found))
         if found.names != wanted.names or found.types[1:] != wanted.types[1:]:
             raise InputError(f"{self._path}: columns differ from the contract; {INVALID}")
         self._columns = [name for name in wanted.names if name not in KEYS]
+        with reading(self._path):
+            rows = self._file.read(["track_id", "frame_index"])
         groups = map(self._file.metadata.row_group, range(self._file.num_row_groups))
         self.starts = np.cumsum([0, *(group.num_rows for group in groups)])
         owners = rows["track_id"].unify_dictionaries().combine_chunks()
