@@ -9,14 +9,13 @@ known counts as the same teacher. Datasets of another schema version, or with ot
 values than each other, are refused: their rows cannot be compared.
 
 Frames are aligned by track_id and grid point (`frame_index`, or the time `step_ms * frame_index` if
-the steps differ), even if the track changed its split. Both files are sorted and are read in
-parallel, one row group at a time. If both manifests give the same content hash for the frames of a
-split, only OLD's are read. Sizes and SHA-256 of all files are checked first.
+the steps differ), even if the track changed its split. The positions of all frames are in memory,
+their values are read one row group at a time. If both manifests give the same content hash for the
+frames of a split, only OLD's values are read. Sizes and SHA-256 of all files are checked first.
 """
 
 import itertools
 import os
-from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,7 +25,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emovox.comparison.alignment import HEADER, INVALID, Block, Pair, Side
+from emovox.comparison.alignment import HEADER, INVALID, Pair, Part, Side, common_rows
 from emovox.comparison.changes import RULE, Bump, Change, Difference, FrameChanges, TrackChanges
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import changed_files, read_manifest
@@ -35,13 +34,16 @@ from emovox.errors import CheckError, InputError
 from emovox.scores import confusion_matrix
 
 NUM_WORST = 20  # tracks
+COUNTS = ("frames", "changed", "argmax_flips")
+# Numbers of a track, with their types.
+BY_TRACK = [("divergence", float), *((name, int) for name in COUNTS), ("largest_change", float)]
 NOT_COMPARED = ("track_id", "split", "row_offset", "n_frames")  # columns of `tracks`
 
 
 def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference:
     """Compare two datasets.
 
-    Holds both tables of tracks and a few row groups of frames in memory.
+    Holds both tables of tracks, the positions of all frames and a few row groups in memory.
 
     Args:
         old: folder of the earlier dataset.
@@ -70,14 +72,12 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
         shown = f"{old} has emotions and values {names[0]}; {new} has {names[1]}"
         raise InputError(f"{shown}: cannot be compared")
     totals = _FrameTotals(pair)
-    for block in pair.blocks("frames"):
-        totals.add(block)
     hashes = [{(p, f.get("sha256")) for p, f in s.files.items()} for s in (pair.old, pair.new)]
     found = Difference(
         old=pair.old.header,
         new=pair.new.header,
         header=[key for key in HEADER if pair.old.header[key] != pair.new.header[key]],
-        tracks=_track_changes(pair, totals),
+        tracks=_track_changes(pair, totals.other),
         frames=totals.changes(),
         faces_changed=_count_changed(pair, "faces"),
         embeddings_changed=_count_changed(pair, "embeddings"),
@@ -88,99 +88,93 @@ def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference
 
 
 class _FrameTotals:
-    """Sums over the common frames, block by block."""
+    """Sums over the common frames, by output and by number of the track."""
 
     def __init__(self, pair: Pair) -> None:
         self._pair = pair
         outputs = pair.old.dataset.outputs
-        self._emotions, self._names = outputs.emotions, (*outputs.emotions, *outputs.values)
-        self.argmax = np.zeros((len(self._emotions), len(self._emotions)), int)
-        self.terms = np.zeros(len(self._emotions))
+        self._num, self._names = len(outputs.emotions), (*outputs.emotions, *outputs.values)
+        self.argmax = np.zeros((self._num, self._num), int)
+        self.terms = np.zeros(self._num)
         self.absolute, self.largest = np.zeros((2, len(self._names)))
-        self.where: dict[str, Any] | None = None  # the largest change so far
-        self.common, self.changed, self.flips = np.zeros((3, len(pair)), int)  # by track
-        self.divergence, self.track_largest = np.zeros((2, len(pair)))
-        # Added and removed grid points by track
-        self.other: defaultdict[int, tuple[list[int], ...]] = defaultdict(lambda: ([], []))
+        self.where: dict[str, Any] | None = None  # the largest change
+        self.tracks = np.zeros(len(pair.ids), BY_TRACK)
+        old, new = pair.parts("frames")
+        for block in common_rows(old, new):
+            self._add(*block)
+        for part in old:
+            np.add.at(self.tracks["frames"], part.keys[part.is_common] >> 32, 1)
+        self.tracks["divergence"] /= np.maximum(self.tracks["frames"], 1)  # means from here on
+        # Common tracks whose grid points differ, by id.
+        self.other: dict[str, dict[str, Any]] = {}
+        self._add_others("added", pair.new, new)
+        self._add_others("removed", pair.old, old)
 
-    def add(self, block: Block) -> None:
-        for place, points in enumerate((block.added, block.removed)):
-            for track, index in points.T.tolist():
-                self.other[track][place].append(index)
-        changed, num = (block.old != block.new).any(axis=0), len(self._emotions)
-        old, new = (values[:num].argmax(axis=0) for values in (block.old, block.new))
-        self.argmax += confusion_matrix(old, new, num)
-        chosen = (self.common, ...), (self.changed, changed), (self.flips, old != new)
-        for counts, rows in chosen:
-            counts[block.tracks] += np.bincount(block.owner[rows], minlength=len(block.tracks))
-        if changed.any():
-            self._add_changed(block, changed)
-
-    def _add_changed(self, block: Block, changed: np.ndarray) -> None:
-        old, new = block.old[:, changed].astype(float), block.new[:, changed].astype(float)
-        owner, change = block.owner[changed], np.abs(new - old)
-        num = len(self._emotions)
-        terms = _kl_terms(old[:num], new[:num])
+    def _add(self, keys: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
+        old_top, new_top = (values[: self._num].argmax(axis=0) for values in (old, new))
+        self.argmax += confusion_matrix(old_top, new_top, self._num)
+        np.add.at(self.tracks["argmax_flips"], keys[old_top != new_top] >> 32, 1)
+        if not (changed := (old != new).any(axis=0)).any():
+            return
+        keys, old, new = keys[changed], old[:, changed].astype(float), new[:, changed].astype(float)
+        tracks, change = keys >> 32, np.abs(new - old)
+        terms, largest = _kl_terms(old[: self._num], new[: self._num]), change.max(axis=0)
         self.terms += terms.sum(axis=1)
         self.absolute += change.sum(axis=1)
-        largest = change.max(axis=0)
-        np.maximum.at(self.track_largest, block.tracks[owner], largest)
-        self.divergence[block.tracks] += np.bincount(owner, terms.sum(axis=0), len(block.tracks))
+        np.add.at(self.tracks["changed"], tracks, 1)
+        np.add.at(self.tracks["divergence"], tracks, terms.sum(axis=0))
+        np.maximum.at(self.tracks["largest_change"], tracks, largest)
         if largest.max() > self.largest.max():
             row = int(largest.argmax())
             output = int(change[:, row].argmax())
             self.where = {
-                "track_id": self._pair.ids([block.tracks[owner[row]]])[0],
-                "frame_index": int(block.frame_index[changed][row]),
+                "track_id": self._pair.ids[int(tracks[row])].as_py(),
+                "frame_index": _grid_points(keys[[row]], self._pair.old)[0],
                 "output": self._names[output],
                 "old": float(old[output, row]),
                 "new": float(new[output, row]),
             }
         self.largest = np.maximum(self.largest, change.max(axis=1))
 
-    def other_frames(self) -> list[dict[str, Any]]:
-        """Return the common tracks with other frames, with the added and removed grid points."""
-        tracks = zip(self._pair.ids([*self.other]), self.other.values(), strict=True)
-        found = [{"track_id": i, "added": a, "removed": r} for i, (a, r) in tracks]
-        return sorted(found, key=lambda track: track["track_id"])
+    def _add_others(self, change: str, side: Side, parts: list[Part]) -> None:
+        for part in parts:
+            keys = part.keys[~part.is_common]
+            keys = keys[self._pair.is_common[keys >> 32]]
+            ids = self._pair.ids.take(pa.array(keys >> 32)).to_pylist()
+            for track_id, index in zip(ids, _grid_points(keys, side), strict=True):
+                new = {"track_id": track_id, "added": [], "removed": []}
+                self.other.setdefault(track_id, new)[change].append(index)
 
     def changes(self) -> FrameChanges:
-        pair, common = self._pair, int(self.common.sum())
-        added, removed = (sum(len(points[k]) for points in self.other.values()) for k in (0, 1))
+        tracks, common = self.tracks, int(self.argmax.sum())
         terms, means = ((sums / max(common, 1)).tolist() for sums in (self.terms, self.absolute))
         # A value has no term of the divergence.
         rows = itertools.zip_longest(terms, means, self.largest.tolist())
         keys = ("divergence", "mean_change", "largest_change")
         by_output = [dict(zip(keys, row if common else [None] * 3, strict=True)) for row in rows]
+        changed = np.flatnonzero(tracks["changed"])
+        order = np.lexsort([-tracks[key][changed] for key in ("largest_change", "divergence")])
+        worst = changed[order[:NUM_WORST]]
+        columns = {"track_id": self._pair.ids.take(pa.array(worst))}
+        columns |= {name: pa.array(tracks[name][worst]) for name, _ in BY_TRACK}
         return FrameChanges(
             common=common,
-            changed=int(self.changed.sum()),
-            argmax_flips=int(self.flips.sum()),
-            added=int(pair.new.count.sum()) - common,
-            removed=int(pair.old.count.sum()) - common,
-            added_in_common_tracks=added,
-            removed_in_common_tracks=removed,
+            changed=int(tracks["changed"].sum()),
+            argmax_flips=common - int(self.argmax.trace()),
+            added=self._pair.new.header["frames"] - common,
+            removed=self._pair.old.header["frames"] - common,
+            added_in_common_tracks=sum(len(track["added"]) for track in self.other.values()),
+            removed_in_common_tracks=sum(len(track["removed"]) for track in self.other.values()),
             argmax=self.argmax.tolist(),
             divergence=float((self.terms / common).sum()) if common else None,
             outputs=dict(zip(self._names, by_output, strict=True)),
             largest=self.where,
-            worst_tracks=self._worst(),
+            worst_tracks=pa.table(columns).to_pylist(),
         )
 
-    def _worst(self) -> list[dict[str, Any]]:
-        tracks = np.flatnonzero(self.changed)
-        divergence = self.divergence[tracks] / self.common[tracks]
-        order = np.lexsort((-self.track_largest[tracks], -divergence))[:NUM_WORST]
-        worst = tracks[order]
-        table = {
-            "track_id": self._pair.ids(worst),
-            "divergence": divergence[order],
-            "frames": self.common[worst],
-            "changed": self.changed[worst],
-            "argmax_flips": self.flips[worst],
-            "largest_change": self.track_largest[worst],
-        }
-        return pa.table(table).to_pylist()
+
+def _grid_points(keys: np.ndarray, side: Side) -> list[int]:
+    return ((keys & 0xFFFFFFFF) // side.manifest["step_ms"]).tolist()
 
 
 def _kl_terms(old: np.ndarray, new: np.ndarray) -> np.ndarray:
@@ -190,34 +184,27 @@ def _kl_terms(old: np.ndarray, new: np.ndarray) -> np.ndarray:
     return np.exp(old) * (old - new)
 
 
-def _track_changes(pair: Pair, totals: _FrameTotals) -> TrackChanges:
-    sides, columns = (pair.old, pair.new), pair.old.dataset.columns
-    old, new = pair.old.tracks.take(pair.in_old), pair.new.tracks.take(pair.in_new)
-    emotions = columns.outputs.emotions
-    labels = []
-    for side, tracks in ((pair.old, old), (pair.new, new)):
-        numbers = pc.index_in(tracks["label"], value_set=pa.array(emotions))
-        if numbers.null_count:
-            known = ", ".join(emotions)
-            raise InputError(f"{side.path}: a label is not one of {known}; {INVALID}")
-        labels.append(numbers.to_numpy().astype(int))
-    compared = [name for name in old.column_names if name not in NOT_COMPARED]
-    values = {column: _differs(old, new, column) for column in compared}
-    # These may differ if the frames of a track do.
-    for column in ("n_expected", "majority", *columns.maxima, *columns.means):
-        values[column][[*totals.other]] = False
-    removed, added = (
-        sorted(one.ids.filter(pc.invert(pc.is_in(one.ids, value_set=other.ids))).to_pylist())
-        for one, other in (sides, sides[::-1])
+def _track_changes(pair: Pair, other: dict[str, dict[str, Any]]) -> TrackChanges:
+    columns, common = pair.old.dataset.columns, pair.ids.filter(pa.array(pair.is_common))
+    emotions = pa.array(columns.outputs.emotions)
+    old, new = (
+        side.tracks.take(pc.index_in(common, value_set=side.ids)) for side in (pair.old, pair.new)
     )
+    labels, new_labels = (pc.index_in(t["label"], emotions).to_numpy() for t in (old, new))
+    values = {n: _differs(old, new, n) for n in old.column_names if n not in NOT_COMPARED}
+    # These may differ if the frames of a track do.
+    is_other = pc.is_in(common, pa.array(other, pa.string())).to_numpy(zero_copy_only=False)
+    for name in ("n_expected", "majority", *columns.maxima, *columns.means):
+        values[name] &= ~is_other
+    ids = [set(side.ids.to_pylist()) for side in (pair.old, pair.new)]
     return TrackChanges(
-        common=len(pair),
-        added=added,
-        removed=removed,
+        common=len(common),
+        added=sorted(ids[1] - ids[0]),
+        removed=sorted(ids[0] - ids[1]),
         moved=_flips(old, new, "split"),
-        other_frames=totals.other_frames(),
-        values={column: int(differs.sum()) for column, differs in values.items() if differs.any()},
-        labels=confusion_matrix(labels[0], labels[1], len(emotions)).tolist(),
+        other_frames=[other[track_id] for track_id in sorted(other)],
+        values={name: int(differs.sum()) for name, differs in values.items() if differs.any()},
+        labels=confusion_matrix(labels, new_labels, len(emotions)).tolist(),
         label_flips=_flips(old, new, "label"),
     )
 
@@ -237,24 +224,28 @@ def _flips(old: pa.Table, new: pa.Table, column: str) -> list[dict[str, str]]:
 
 
 def _count_changed(pair: Pair, table: str) -> int | None:
-    if not (pair.old.has(table) and pair.new.has(table)):
+    if not (table in pair.old.tables and table in pair.new.tables):
         return None
-    rows = ((block.old, block.new) for block in pair.blocks(table))  # embeddings differ in length
-    return sum(int((a != b).any(0).sum()) if len(a) == len(b) else a.shape[1] for a, b in rows)
+    rows = common_rows(*pair.parts(table))  # embeddings may differ in length
+    return sum(int((a != b).any(0).sum()) if len(a) == len(b) else a.shape[1] for _, a, b in rows)
 
 
 def find_bump(pair: Pair, difference: Difference) -> Bump:
     """Return the lowest bump that the differences allow, with its reasons."""
     old, new, files = difference.old, difference.new, difference.files
-    has = {table: (pair.old.has(table), pair.new.has(table)) for table in schema.TABLES}
     major = ["step_ms differs"] if old["step_ms"] != new["step_ms"] else []
     major += ["teacher differs"] if _other_teacher(old["teacher"], new["teacher"]) else []
-    major += [f"table {table} removed" for table in has if has[table] == (True, False)]
+    major += [f"table {table} removed" for table in pair.old.tables if table not in pair.new.tables]
     major += _counted(difference.changes, "major")
-    minor = [f"table {table} added" for table in has if has[table] == (False, True)]
+    minor = [f"table {table} added" for table in pair.new.tables if table not in pair.old.tables]
     minor += _counted(difference.changes, "minor")
-    if not major and not minor:
-        major = _unseen(pair)
+    known = pair.new.content
+    unseen = [
+        path for path, digest in pair.old.content.items() if known.get(path, digest) != digest
+    ]
+    if unseen and not major and not minor:
+        shown = f"content hashes differ, but no compared column: {', '.join(unseen)}; {INVALID}"
+        major = [shown]
     patch = [f"{key} differs" for key in ("name", "teacher") if old[key] != new[key]]
     patch += [f"files that differ: {', '.join(files)}"] if files else []
     found = dict(zip(RULE, (major, minor, patch, []), strict=True))
@@ -263,9 +254,8 @@ def find_bump(pair: Pair, difference: Difference) -> Bump:
     before, after = (parse_version(str(side["version"])) for side in (old, new))
     if before is None:
         return Bump(level, reasons, None, None)
-    place = [*RULE].index(level)  # none: after the last number
-    higher = [number + 1 for number in before[place : place + 1]]
-    least = (*before[:place], *higher, *(0,) * (2 - place))
+    place = [*RULE].index(level)
+    least = before if level == "none" else (*before[:place], before[place] + 1, 0, 0)[:3]
     enough = None if after is None else after >= least
     return Bump(level, reasons, ".".join(map(str, least)), enough)
 
@@ -278,21 +268,6 @@ def _other_teacher(old: Mapping[str, Any] | None, new: Mapping[str, Any] | None)
 
 
 def _counted(changes: list[Change], level: str) -> list[str]:
-    found: dict[str, list[str]] = {}
-    for change in changes:
-        if change.bump == level and change.count:
-            found.setdefault(change.table, []).append(f"{change.count:,} {change.change}")
-    return [f"{table}: {', '.join(counts)}" for table, counts in found.items()]
-
-
-def _unseen(pair: Pair) -> list[str]:
-    """Return a reason if content hashes differ although the compared columns are equal."""
-    tables = [
-        schema.table_file(table, split)
-        for table in schema.TABLES
-        for split in schema.SPLITS
-        if all(known := [side.content(table, split) for side in (pair.old, pair.new)])
-        and known[0] != known[1]
-    ]
-    found = f"content hashes differ, but no compared column: {', '.join(tables)}; {INVALID}"
-    return [found] if tables else []
+    found = (change for change in changes if change.bump == level and change.count)
+    tables = itertools.groupby(found, lambda change: change.table)
+    return [f"{t}: {', '.join(f'{c.count:,} {c.change}' for c in some)}" for t, some in tables]
