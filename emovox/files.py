@@ -1,4 +1,4 @@
-"""Files and folders that are either complete or absent, and the kinds of files.
+"""Files and folders that are either complete or absent, kinds of files, and the cache's folder.
 
 A file is written under a temporary name, synchronised and renamed. An HDF5 file takes nothing from
 other files.
@@ -6,6 +6,7 @@ other files.
 
 import contextlib
 import errno
+import getpass
 import hashlib
 import json
 import os
@@ -310,3 +311,35 @@ def kind_of_file(path: Path) -> str:
     if start.startswith(b"<"):
         return "XML or HTML text"
     return "text" if b"\0" not in head and head.isascii() else "a file of unknown kind"
+
+
+def cache_folder() -> Path:
+    """Return `$EMOVOX_CACHE`, or `emovox` in `$XDG_CACHE_HOME` or `~/.cache`; it may not exist.
+
+    An account without a home, or with / as its home, as in containers, gets a folder of its own
+    for temporary files.
+    """
+    with contextlib.suppress(RuntimeError):
+        if chosen := os.environ.get("EMOVOX_CACHE"):
+            return Path(chosen).expanduser()
+        if chosen := os.environ.get("XDG_CACHE_HOME"):
+            return Path(chosen) / "emovox"
+        folder = Path.home() / ".cache/emovox"
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        if existing == folder or os.access(existing, os.W_OK):
+            return folder
+    return Path(tempfile.gettempdir(), f"emovox_{user_name()}")
+
+
+def set_compile_cache() -> None:
+    """Set the folder of torch.compile, whose default needs the name of the user."""
+    folder = Path(tempfile.gettempdir(), f"torchinductor_{user_name()}")
+    os.environ.setdefault("TORCHINDUCTOR_CACHE_DIR", str(folder))
+
+
+def user_name() -> str:
+    """Return the name of the user, or the number of an account without a name."""
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError, ImportError):
+        return str(os.getuid())

@@ -11,10 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from emovox.cache import cache_folder
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError, list_names
-from emovox.files import sha256_file
+from emovox.files import cache_folder, sha256_file
 
 BEST_FILE = "best.safetensors"  # the result of a training, in its folder
 

@@ -39,7 +39,7 @@ from emovox.labelling.import_mat import SETS
 from emovox.probing.filenames import PARSERS
 from emovox.student.student_config import StudentTrainConfig
 from emovox.teacher.teacher_checkpoint import ARCHITECTURES
-from emovox.validation.rules import RULES
+from emovox.validation.outcomes import RULES
 
 README = REPOSITORY / "README.md"
 LANGUAGES = {"sh", "python", "csv", "yaml", "text", "bibtex"}

@@ -255,9 +255,9 @@ def param(name: str, value: Any) -> dict[str, Any]:
 def read_dagnn(path: Path) -> Any:
     """Read a network; skips in the core installation."""
     pytest.importorskip("torch", reason="the extra `build` is not installed")
-    from emovox import dagnn
+    from emovox import checkpoints
 
-    return dagnn.read_dagnn(path)
+    return checkpoints.read_dagnn(path)
 
 
 def layer(name: str, kind: str, params: Any) -> dict[str, Any]:

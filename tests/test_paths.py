@@ -15,9 +15,9 @@ from uuid import uuid4
 import fsspec
 import pytest
 
-from emovox.cache import cache_folder, user_name
 from emovox.corpus.tracks import Corpus, Entry
 from emovox.errors import ConfigError, NetworkError
+from emovox.files import cache_folder, user_name
 from emovox.paths import (
     RemotePath,
     as_path,
@@ -245,7 +245,7 @@ def test_commands_of_an_account_without_home_and_name() -> None:
     names = {"HOME", "USER", "LOGNAME", "LNAME", "USERNAME", "XDG_CACHE_HOME", "EMOVOX_CACHE"}
     environment = {key: value for key, value in os.environ.items() if key not in names}
     code = (
-        "import runpy, sys; from emovox.cache import cache_folder; print(cache_folder());"
+        "import runpy, sys; from emovox.files import cache_folder; print(cache_folder());"
         "sys.argv = ['emovox', 'demo', '--help']; runpy.run_module('emovox', run_name='__main__')"
     )
     command = [*account, sys.executable, "-c", code]

@@ -25,13 +25,13 @@ from test_matfile import write
 from test_published import BUCKLEY, DOWN, LEE, PERSONS, ZANDER, annotations, utterance
 
 import emovox
-from emovox.cache import cache_folder
 from emovox.dataset import schema, store
 from emovox.dataset.names import POOLS, TIMINGS
 from emovox.dataset.reader import CONTAINERS, Dataset, load
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError
+from emovox.files import cache_folder
 from emovox.labelling.import_mat import import_mat
 from emovox.testing import FakeTeacher, InlineEngine, read_code, write_clip
 

@@ -38,12 +38,13 @@ from emovox.validation.outcomes import (
     FAILED,
     FORMATS,
     PASSED,
+    RULES,
     Outcome,
     Validation,
     as_text,
     validate,
 )
-from emovox.validation.rules import RULES, contents, structure
+from emovox.validation.rules import contents, structure
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emovox.cache import cache_folder
 from emovox.errors import InputError, TrackError, first_line
-from emovox.files import LFS_HINT, LFS_POINTER, read_text
+from emovox.files import LFS_HINT, LFS_POINTER, cache_folder, read_text
 from emovox.ids import TrackKey, is_name
 from emovox.paths import as_path, error_name
 

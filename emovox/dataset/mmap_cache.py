@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 
 from emovox import files
-from emovox.cache import cache_folder
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import listed_hash, outputs_of
 from emovox.dataset.store import ContentHash, frames_file, matrix_of, read_frames
 from emovox.emotions import Outputs
 from emovox.errors import EmovoxError, InputError, first_line
+from emovox.files import cache_folder
 
 
 @dataclass(frozen=True)

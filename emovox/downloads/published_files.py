@@ -14,12 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from emovox.cache import cache_folder
 from emovox.config import read_config
 from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedFile, find_files
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError, public_url
 from emovox.files import (
+    cache_folder,
     exclusive,
     kind_of_file,
     remove_leftovers,

@@ -25,10 +25,9 @@ from typing import Any
 from tqdm import tqdm
 
 from emovox import __version__
-from emovox.cache import cache_folder, user_name
 from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
-from emovox.files import replace_file
+from emovox.files import cache_folder, replace_file, user_name
 from emovox.labelling.engine import Workers
 from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport, marker_file
 from emovox.labelling.state import read_reports

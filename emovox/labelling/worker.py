@@ -14,8 +14,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from emovox.cache import set_compile_cache
 from emovox.errors import InputError
+from emovox.files import set_compile_cache
 from emovox.labelling.plan import ShardJob, ShardReport, ShardSettings
 from emovox.labelling.shard import build_shard
 from emovox.labelling.teacher_process import Feed, InlineFeed, RemoteFeed, TeacherLostError

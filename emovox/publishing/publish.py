@@ -21,8 +21,7 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import new_folder, sha256_file, write_text
 from emovox.ids import check_printable, printable
 from emovox.packages import DataFrame, data_frame
-from emovox.validation.outcomes import Validation, validate
-from emovox.validation.rules import RULES
+from emovox.validation.outcomes import RULES, Validation, validate
 
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 # As the specification prescribes it.

@@ -18,12 +18,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from emovox.cache import cache_folder
 from emovox.checkpoints import Network
 from emovox.devices import resolve_device
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError, first_line
-from emovox.files import read_object, sha256_file
+from emovox.files import cache_folder, read_object, sha256_file
 from emovox.media.audio import SAMPLE_RATE
 from emovox.packages import explained
 from emovox.student.student_config import ATTENTION, LINEAR

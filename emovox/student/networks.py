@@ -18,12 +18,14 @@ from emovox import checkpoints
 from emovox.checkpoints import (
     UNFIT,
     Architectures,
+    Layer,
     Network,
     fit,
     prepare,
+    read_dagnn,
     read_training,
+    to_state_dict,
 )
-from emovox.dagnn import Layer, read_dagnn, to_state_dict
 from emovox.dataset.targets import pool_rows
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError

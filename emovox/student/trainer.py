@@ -21,12 +21,12 @@ from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from emovox import runs
-from emovox.cache import set_compile_cache
 from emovox.checkpoints import Network
 from emovox.dataset.rows import Dropped
 from emovox.devices import resolve_compile, resolve_device, resolve_precision
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, EmovoxError
+from emovox.files import set_compile_cache
 from emovox.media.spectrogram import batch_spectrogram, normalise
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
 from emovox.student.networks import StudentConfig, VGGVox

@@ -10,9 +10,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 
-from emovox.cache import set_compile_cache
 from emovox.checkpoints import FaceNetwork, prepare, to_grey
 from emovox.errors import ConfigError, EmovoxError, InputError, first_line
+from emovox.files import set_compile_cache
 from emovox.packages import explained
 from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Description, ForeignWeights, Sidecar
 from emovox.teacher.teacher_checkpoint import LOAD_ERRORS

@@ -12,11 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from emovox.cache import cache_folder
 from emovox.config import check_options, option, read_config
 from emovox.emotions import EMOTIONS, Outputs, standard_name
 from emovox.errors import ConfigError, InputError, NetworkError, first_line
-from emovox.files import read_object, sha256_file
+from emovox.files import cache_folder, read_object, sha256_file
 from emovox.packages import explained
 from emovox.registry import Weights
 

@@ -15,11 +15,12 @@ from emovox.checkpoints import (
     FaceNetwork,
     fit,
     load_weights,
+    read_dagnn,
     read_training,
     save,
     to_grey,
+    to_state_dict,
 )
-from emovox.dagnn import read_dagnn, to_state_dict
 from emovox.emotions import Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file

@@ -3,21 +3,70 @@
 import json
 import os
 import time
+import tomllib
 from collections import Counter
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
 from emovox.ids import printable, printable_text
 from emovox.packages import DataFrame, data_frame
-from emovox.validation.findings import MAX_EXAMPLES, Breach, NotApplicableError, UnavailableError
+from emovox.validation.findings import (
+    MAX_EXAMPLES,
+    Breach,
+    Example,
+    NotApplicableError,
+    RowTest,
+    UnavailableError,
+)
 from emovox.validation.inspection import Inspection
-from emovox.validation.rules import ERROR, RULES, WARNING, Rule
+from emovox.validation.rules import contents, structure
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
 REPORTED = ("name", "family", "severity", "statement")  # attributes of a rule
+
+
+ERROR, WARNING = "error", "warning"
+ROW_TEST = {field.name for field in fields(RowTest)}
+FUNCTIONS: dict[str, Any] = {}  # by name; the other rules are in SQL
+for _module in (structure, contents):
+    FUNCTIONS |= vars(_module)
+
+
+@dataclass(frozen=True)
+class Rule:
+    """One rule of the contract."""
+
+    name: str  # kebab-case; stable
+    family: str  # rules about the same subject
+    statement: str  # one line that is true of a valid dataset
+    severity: str = ERROR  # or `warning` for data that may be right but should be looked at
+    query: str | None = None  # SQL that finds the violations
+    test: RowTest | None = None  # for a rule about single rows
+    waits: bool = False  # `find` needs the hashes that other threads compute in the meantime
+
+    def find(self, dataset: Inspection) -> Breach | Iterable[Example]:
+        """Return the violations; raises `UnavailableError` if the data is unavailable."""
+        if self.query:
+            return dataset.query(self.query)
+        if self.test:
+            return dataset.failures(self.test)
+        found: Iterable[Example] = FUNCTIONS[self.name.replace("-", "_")](dataset)
+        return found
+
+
+def _rules() -> Iterator[Rule]:
+    """Yield the rules that rules.toml lists."""
+    text = Path(__file__).with_name("rules").joinpath("rules.toml").read_text(encoding="utf-8")
+    for family, entries in tomllib.loads(text).items():
+        for name, entry in entries.items():
+            test = {key: entry.pop(key) for key in ROW_TEST & entry.keys()}
+            yield Rule(name, family, **entry, test=RowTest(**test) if test else None)
+
+
+RULES = tuple(_rules())
 
 
 @dataclass(frozen=True)
