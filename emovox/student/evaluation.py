@@ -129,7 +129,7 @@ class Evaluation:
         lines = [f"{title}: ROC AUC", _line("", self.splits), *_area_lines(self.splits)]
         for name, label in OTHERS.items():
             cells = (f"{s.others[name]:.3f}".replace("nan", "-").ljust(28) for s in splits)
-            lines.append(_line(label.format(self.temperature), cells))
+            lines.append(_line(label.format(self.temperature).replace("nan", "-"), cells))
         sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in splits)
         lines.append(_line("tracks (identities)", sizes))
         if self.heard_minus_unheard is not None:
