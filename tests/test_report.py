@@ -53,8 +53,14 @@ from emovox.reporting.page import report as make_report
 from emovox.reporting.page_charts import cell, emotions_figure, losses_figure, roc_figure
 from emovox.reporting.report_config import MAX_TRACKS
 from emovox.reporting.run_results import Report, SplitResult, read_results
-from emovox.reporting.student_traces import traces_of
-from emovox.reporting.track_sample import LEVELS, choose, pack, peaks_of, water_level
+from emovox.reporting.track_sample import (
+    LEVELS,
+    choose,
+    pack,
+    peaks_of,
+    traces_of,
+    water_level,
+)
 from emovox.scores import CURVE_POINTS, Interval, roc_curve
 from emovox.teacher.evaluation import TeacherEvaluation, score
 from emovox.testing import write_clip
@@ -151,11 +157,11 @@ def test_counts_match_pandas(dataset: Path) -> None:
         labels = its["label"].value_counts().reindex(EMOTIONS, fill_value=0)
         assert split.labels.tolist() == labels.tolist()
     coverage = tracks["n_frames"] / tracks["n_expected"]
-    assert found.coverage.num_full == (coverage == 1).sum()
+    assert found.num_full == (coverage == 1).sum()
     expected, _ = np.histogram(coverage, np.linspace(0, 1, 21))
-    assert found.coverage.counts.tolist() == expected.tolist()
+    assert found.coverage.tolist() == expected.tolist()
     assert found.dropped is not None
-    assert [(r.stage, r.error, r.count) for r in found.dropped] == [
+    assert [(r["stage"], r["error"], r["count"]) for r in found.dropped] == [
         ("open", "Broken", 3),
         ("faces", "NoFace", 1),
     ]
@@ -369,8 +375,8 @@ def test_peaks_are_of_dominant_emotions() -> None:
     logits = np.zeros((5, 8), np.float32)
     logits[:, 0] = 1
     logits[2, 4], logits[3, 4], logits[4, 1] = 5, 6, 0.5
-    peaks = peaks_of(logits, np.array([0, 1, 2, 7, 8]), EMOTIONS)
-    assert [(p.emotion, p.frame_index, p.logit) for p in peaks] == [
+    peaks = peaks_of(logits, np.array([0, 1, 2, 7, 8]))
+    assert [(EMOTIONS[p.emotion], p.frame_index, p.logit) for p in peaks] == [
         ("neutral", 0, 1),
         ("anger", 7, 6),
     ]

@@ -19,8 +19,7 @@ from emovox.reporting import page_charts
 from emovox.reporting.paper_figures import probe_rows, write_figures
 from emovox.reporting.report_config import ReportConfig
 from emovox.reporting.run_results import Report, collect
-from emovox.reporting.student_traces import traces_of
-from emovox.reporting.track_sample import LEVELS, RULE, pack
+from emovox.reporting.track_sample import LEVELS, RULE, pack, traces_of
 
 # The page fetches nothing, and runs no script but its own.
 POLICY = (

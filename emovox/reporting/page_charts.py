@@ -10,7 +10,7 @@ import numpy as np
 
 from emovox import charts
 from emovox.charts import COLOURS, colours_of, percent
-from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Skew
+from emovox.reporting.aggregates import QUANTILES, Aggregates, Skew
 from emovox.reporting.run_results import SplitResult
 
 Row = Sequence[Any]
@@ -66,7 +66,7 @@ def dataset_figures(found: Aggregates, compared: Aggregates | None) -> dict[str,
     figures = (
         emotions_figure(found, compared),
         logits_figure(found, compared),
-        coverage_figure(found.coverage),
+        coverage_figure(found),
         skew_figure(found.identities, found.videos),
         people_figure(found),
     )
@@ -122,11 +122,10 @@ def logits_figure(shown: Aggregates, compared: Aggregates | None) -> PageFigure:
     return PageFigure("logits", header, rows, draw, height=ROW_HEIGHT * len(emotions) + 1.1)
 
 
-def coverage_figure(found: Coverage) -> PageFigure:
+def coverage_figure(found: Aggregates) -> PageFigure:
     """Show the number of tracks by the share of their grid points that have a face."""
-    total, step = int(found.counts.sum()), 1 / len(found.counts)
-    filled = np.flatnonzero(found.counts)
-    heights = found.counts[filled]
+    filled, step = np.flatnonzero(found.coverage), 1 / len(found.coverage)
+    heights = found.coverage[filled]
 
     def draw(axes: Any) -> None:
         # One track among thousands stays visible.
@@ -141,7 +140,7 @@ def coverage_figure(found: Coverage) -> PageFigure:
     rows = []
     for k, count in zip(filled.tolist(), heights.tolist(), strict=True):
         name = f"{100 * k * step:g} to {100 * (k + 1) * step:g} %"
-        rows.append((name, count, percent(count / total)))
+        rows.append((name, count, percent(count / found.num_tracks)))
     return PageFigure("coverage", ("coverage", "tracks", "share"), rows, draw, height=2.8)
 
 

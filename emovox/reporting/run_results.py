@@ -31,8 +31,7 @@ from emovox.files import read_text
 from emovox.packages import DataFrame, data_frame, explained
 from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
 from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
-from emovox.reporting.student_traces import SCORE
-from emovox.reporting.track_sample import ReportTrack, choose
+from emovox.reporting.track_sample import SCORE, ReportTrack, choose
 from emovox.scores import CLASS_SCORES, Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
