@@ -1,8 +1,8 @@
 """Selections: some tracks of a dataset, as a dataset of their own."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby, islice
 from pathlib import Path
 
 import duckdb
@@ -112,11 +112,6 @@ def _find(data: Dataset, where: str | None, meta: Path | None) -> dict[str, str]
 
 
 def _draw(tracks: dict[str, str], cap: int, seed: int) -> dict[str, str]:
-    counts: Counter[str] = Counter()
-    drawn = {}
-    for track_id in sorted(tracks, key=lambda track_id: fraction(f"{seed} {track_id}")):
-        label = tracks[track_id]
-        counts[label] += 1
-        if counts[label] <= cap:
-            drawn[track_id] = label
-    return drawn
+    drawn = sorted(tracks, key=lambda name: (tracks[name], fraction(f"{seed} {name}")))
+    by_label = groupby(drawn, tracks.__getitem__)
+    return {name: label for label, names in by_label for name in islice(names, cap)}
