@@ -1,6 +1,7 @@
 """A dataset as one self-contained HTML page: no network, no other files."""
 
 import base64
+import contextlib
 import dataclasses
 import hashlib
 import os
@@ -14,12 +15,17 @@ from emovox import charts
 from emovox.charts import PER_STYLE, colours_of, percent
 from emovox.config import read_config
 from emovox.dataset import card_text, schema
+from emovox.dataset.json_schemas import read_document
+from emovox.dataset.reader import load
+from emovox.errors import InputError
 from emovox.files import write_text
+from emovox.packages import explained
 from emovox.reporting import page_charts
-from emovox.reporting.paper_figures import probe_rows, write_figures
-from emovox.reporting.report_config import ReportConfig
-from emovox.reporting.run_results import Report, collect
-from emovox.reporting.track_sample import LEVELS, RULE, pack, traces_of
+from emovox.reporting.aggregates import aggregate, logit_edges
+from emovox.reporting.paper_figures import write_figures
+from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
+from emovox.reporting.run_results import Report, read_results
+from emovox.reporting.track_sample import LEVELS, RULE, choose, pack, traces_of
 
 # The page fetches nothing, and runs no script but its own.
 POLICY = (
@@ -52,7 +58,20 @@ def report(
         <Report on emovox-demo 0.1.0: 96 tracks, 1,996 frames; 5 tracks shown>
     """
     config = read_config(ReportConfig, config, options)
-    found, written = collect(dataset, config), []
+    if config.media:
+        with explained("--media"):  # before minutes of counting
+            from emovox.reporting.track_media import collect_media
+    data, other = load(dataset), load(config.compare) if config.compare else None
+    results = read_results(config.student)
+    edges = logit_edges([data, *([other] if other else [])])
+    provenance: dict[str, Any] = {"origin": ""}
+    with contextlib.suppress(InputError):  # missing or damaged
+        provenance |= read_document(data.path, schema.PROVENANCE)
+    usual = NUM_TRACKS_WITH_MEDIA if config.media else NUM_TRACKS
+    tracks = choose(data, usual if config.tracks is None else config.tracks)
+    counts, compared = aggregate(data, edges), aggregate(other, edges) if other else None
+    media = collect_media(data, tracks, config.media) if config.media else None
+    found, written = Report(data, provenance, counts, compared, results, tracks, media), []
     if out is not None:
         Path(out).parent.mkdir(parents=True, exist_ok=True)
         write_text(Path(out), render(found))
@@ -91,9 +110,7 @@ def _context(report: Report) -> dict[str, Any]:
     }
     return vars(report) | {
         "emotions": found.emotions,
-        "figures": page_charts.dataset_figures(found, report.compared),
         "charts": page_charts,
-        "probe_rows": probe_rows,
         "rule": RULE,
         "track_data": track_data,
         "media_data": [*map(dataclasses.asdict, report.media or ())],

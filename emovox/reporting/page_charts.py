@@ -10,7 +10,7 @@ import numpy as np
 
 from emovox import charts
 from emovox.charts import COLOURS, colours_of, percent
-from emovox.reporting.aggregates import QUANTILES, Aggregates, Skew
+from emovox.reporting.aggregates import QUANTILES, Aggregates
 from emovox.reporting.run_results import SplitResult
 
 Row = Sequence[Any]
@@ -59,18 +59,6 @@ def cell(value: Any) -> str:
     if value is None or np.isnan(value):
         return "-"
     return f"{value:,}" if isinstance(value, Integral) else f"{value:.3f}"
-
-
-def dataset_figures(found: Aggregates, compared: Aggregates | None) -> dict[str, PageFigure]:
-    """Return the figures of a dataset by key; another one is plotted over its distributions."""
-    figures = (
-        emotions_figure(found, compared),
-        logits_figure(found, compared),
-        coverage_figure(found),
-        skew_figure(found.identities, found.videos),
-        people_figure(found),
-    )
-    return {figure.key: figure for figure in figures}
 
 
 def emotions_figure(found: Aggregates, compared: Aggregates | None) -> PageFigure:
@@ -144,9 +132,9 @@ def coverage_figure(found: Aggregates) -> PageFigure:
     return PageFigure("coverage", ("coverage", "tracks", "share"), rows, draw, height=2.8)
 
 
-def skew_figure(identities: Skew, videos: Skew) -> PageFigure:
+def skew_figure(found: Aggregates) -> PageFigure:
     """Show the Lorenz curves of frames over identities and over videos."""
-    groups = {"identities": identities, "videos": videos}
+    groups = {"identities": found.identities, "videos": found.videos}
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], ":", color=charts.SOFT, linewidth=1)

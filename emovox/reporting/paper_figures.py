@@ -79,21 +79,6 @@ def splits_table(report: Report) -> Table:
     ]
 
 
-def probe_rows(probe: ProbeSummary) -> Table:
-    """Return the table of a probe: features, classifier, folds, accuracy, recall, source."""
-    return [
-        [
-            str(row["what"]),
-            str(row.get("classifier") or ""),
-            str(row.get("folds") or ""),
-            " ± ".join(_percents(row, "accuracy", "accuracy_deviation")),
-            " ± ".join(_percents(row, "unweighted_average_recall", "recall_deviation")),
-            str(row.get("source", "")),
-        ]
-        for row in probe.rows
-    ]
-
-
 def probes_table(probes: Sequence[ProbeSummary]) -> Table:
     """Return Table 5: a row for each method; accuracy, deviation and chance for each corpus."""
     header = ["method", "classifier", "folds", "source"]

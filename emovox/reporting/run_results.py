@@ -5,10 +5,8 @@ A folder may hold several of them: `log.jsonl` of a training, `evaluation.json` 
 `emovox predict`. No network is run.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,16 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from emovox.dataset import schema
-from emovox.dataset.json_schemas import read_document
-from emovox.dataset.reader import Dataset, load
+from emovox.dataset.reader import Dataset
 from emovox.dataset.store import reading
 from emovox.errors import InputError
 from emovox.files import read_text
-from emovox.packages import DataFrame, data_frame, explained
-from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
-from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
-from emovox.reporting.track_sample import SCORE, ReportTrack, choose
+from emovox.packages import DataFrame, data_frame
+from emovox.reporting.aggregates import Aggregates
+from emovox.reporting.track_sample import SCORE, ReportTrack
 from emovox.scores import CLASS_SCORES, Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
@@ -255,23 +250,3 @@ class Report:
             f"<Report on {found.title}: {found.num_tracks:,} tracks, "
             f"{found.num_frames:,} frames; {len(self.tracks):,} tracks shown>"
         )
-
-
-def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
-    """Count, choose and read all that a report on a dataset shows; raise the errors of `report`."""
-    if config.media:
-        with explained("--media"):  # before minutes of counting
-            from emovox.reporting.track_media import collect_media
-    dataset = load(path)
-    datasets = [dataset, *([load(config.compare)] if config.compare else [])]
-    results = read_results(config.student)
-    edges = logit_edges(datasets)
-    provenance: dict[str, Any] = {"origin": ""}
-    with contextlib.suppress(InputError):  # missing or damaged
-        provenance |= read_document(dataset.path, schema.PROVENANCE)
-    usual = NUM_TRACKS_WITH_MEDIA if config.media else NUM_TRACKS
-    tracks = choose(dataset, usual if config.tracks is None else config.tracks)
-    found, *compared = [aggregate(each, edges) for each in datasets]
-    other = compared[0] if compared else None
-    media = collect_media(dataset, tracks, config.media) if config.media else None
-    return Report(dataset, provenance, found, other, results, tracks, media)
