@@ -65,7 +65,9 @@ def select(
         raise ConfigError(f"{out}: inside the dataset; pass another --out")
     chosen = _find(data, where, None if meta is None else Path(meta))
     if cap is not None:
-        chosen = _draw(chosen, cap, seed)
+        drawn = sorted(chosen, key=lambda name: (chosen[name], fraction(f"{seed} {name}")))
+        by_label = groupby(drawn, chosen.__getitem__)
+        chosen = {name: label for label, names in by_label for name in islice(names, cap)}
     if not chosen:
         raise CheckError(f"{data.path}: no track fits; change --where")
     ids, views = pa.array([*chosen], pa.string()), {}
@@ -109,9 +111,3 @@ def _find(data: Dataset, where: str | None, meta: Path | None) -> dict[str, str]
             return dict(database.execute(query).fetchall())
     except duckdb.Error as error:
         raise ConfigError(f"--where {where!r}: {first_line(error)}") from error
-
-
-def _draw(tracks: dict[str, str], cap: int, seed: int) -> dict[str, str]:
-    drawn = sorted(tracks, key=lambda name: (tracks[name], fraction(f"{seed} {name}")))
-    by_label = groupby(drawn, tracks.__getitem__)
-    return {name: label for label, names in by_label for name in islice(names, cap)}
