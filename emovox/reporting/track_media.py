@@ -70,13 +70,6 @@ def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -
     return media
 
 
-def _encode_face(image: np.ndarray) -> str:
-    """Return a square face uint8 `[S, S, 3]` RGB as a data URI of a small JPEG."""
-    small = faces.resize(np.ascontiguousarray(image), SIDE)
-    _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return _data_uri(data.tobytes(), "image/jpeg")
-
-
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
@@ -111,12 +104,15 @@ def _pictures(
     # Those of the peaks, and some at even distances.
     rows = np.linspace(0, len(track.frame_index) - 1, NUM_EVEN_FACES).round().astype(int)
     wanted = {peak.frame_index for peak in track.peaks} | set(track.frame_index[rows].tolist())
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     found: dict[int, str] = {}
     try:
         for frame in frames:
             box = boxes.get((track.track_id, frame.index))
             if frame.index in wanted and box is not None:
-                found[frame.index] = _encode_face(faces.cut(frame.image, faces.square(box)))
+                face = np.ascontiguousarray(faces.cut(frame.image, faces.square(box)))
+                _, data = cv2.imencode(".jpg", faces.resize(face, SIDE)[..., ::-1], quality)
+                found[frame.index] = _data_uri(data.tobytes(), "image/jpeg")
             if frame.index >= max(wanted, default=0):
                 break
     except TrackError as error:
