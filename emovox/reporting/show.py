@@ -102,11 +102,8 @@ def _describe(data: Dataset, dropped: list[Dropped]) -> Shown:
     teacher, step = data.manifest["teacher"]["name"], data.manifest["step_ms"]
     title = f"{data.name} {data.version}: {totals['tracks']:,} tracks, {totals['frames']:,} frames"
     facts = {"name": data.name, "version": data.version, "teacher": teacher, "step_ms": step}
-    facts |= {
-        "emotions": list(data.emotions),
-        "values": list(data.values),
-        "dropped": count_reasons(dropped),
-    }
+    facts |= {"emotions": list(data.emotions), "values": list(data.values)}
+    facts["dropped"] = count_reasons(dropped)
     title += f" every {step} ms, labelled by {teacher}"
     notes = ("", *list_dropped(dropped)) if dropped else ()
     return Shown(title, facts, rows, table, notes)
