@@ -72,6 +72,9 @@ class Aggregates:
     title: str  # name and version of the dataset
     emotions: tuple[str, ...]
     value_names: tuple[str, ...]
+    num_tracks: int  # of all splits
+    num_frames: int
+    frames: np.ndarray  # by dominant emotion, int64 `[E]`
     splits: tuple[SplitCounts, ...]
     logits: Logits
     # Tracks by the share of their grid points with a face, in 20 bins of 5 percent, the last one
@@ -81,21 +84,6 @@ class Aggregates:
     identities: Skew
     videos: Skew
     dropped: list[dict[str, Any]] | None  # see `dropped_reasons`
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames of all splits."""
-        return sum(split.num_frames for split in self.splits)
-
-    @property
-    def num_tracks(self) -> int:
-        """Number of tracks of all splits."""
-        return sum(split.num_tracks for split in self.splits)
-
-    @property
-    def frames(self) -> np.ndarray:
-        """Frames by dominant emotion, int64 `[E]`."""
-        return np.sum([split.frames for split in self.splits], axis=0)
 
     def frames_of(self, emotions: Sequence[str]) -> list[tuple[int | None, float]]:
         """Return frames by dominant emotion, and their shares of 1.
@@ -122,7 +110,9 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     groups = tracks["identity_id"], _videos(tracks)
     people, videos = (_skew(g, n_frames, dominant, len(dataset.emotions)) for g in groups)
     names = f"{dataset.name} {dataset.version}", dataset.emotions, dataset.values
-    return Aggregates(*names, counts, logits, *coverage, people, videos, dropped_reasons(dataset))
+    sums = tracks.num_rows, len(dominant), np.sum([split.frames for split in counts], axis=0)
+    dropped = dropped_reasons(dataset)
+    return Aggregates(*names, *sums, counts, logits, *coverage, people, videos, dropped)
 
 
 def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
@@ -161,12 +151,9 @@ def dropped_reasons(dataset: Dataset) -> list[dict[str, Any]] | None:
 
 def dominant_of(logits: np.ndarray) -> np.ndarray:
     """Return the largest logit's number for each frame, int64 `[N]`; -1 if one is not finite."""
-    dominant = logits.argmax(axis=1)
     # A sum is finite only if all its terms are; it takes one pass.
-    bad = ~np.isfinite(logits.sum(axis=1, dtype=np.float64))
-    if bad.any():
-        dominant[bad] = -1
-    return dominant
+    finite = np.isfinite(logits.sum(axis=1, dtype=np.float64))
+    return np.where(finite, logits.argmax(axis=1), -1)
 
 
 def _videos(tracks: pa.Table) -> pa.ChunkedArray:

@@ -13,8 +13,6 @@ from emovox.charts import COLOURS, colours_of, percent
 from emovox.reporting.aggregates import QUANTILES, Aggregates
 from emovox.reporting.run_results import SplitResult
 
-Row = Sequence[Any]
-
 WIDTH = 5.4  # inches of a chart; its text of 10 points is then as large as the text of the page
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
 ROW_HEIGHT = 0.3625  # inches of a chart per emotion
@@ -24,12 +22,8 @@ ALT_ROWS = 10  # most rows of the table in the description of a chart
 LINES = (("-", charts.INK), ("--", COLOURS["surprise"]), (":", COLOURS["anger"]))
 LOSSES = ("train_loss", "heard_val_loss", "unheard_val_loss")
 # CSS colours of the page, which change with its theme.
-PAGE_COLOURS = {
-    charts.INK: "var(--ink)",
-    charts.SOFT: "var(--soft)",
-    charts.GRID: "var(--grid)",
-    charts.BAR: "var(--bar)",
-}
+NAMES = {"ink": charts.INK, "soft": charts.SOFT, "grid": charts.GRID, "bar": charts.BAR}
+PAGE_COLOURS = {colour: f"var(--{name})" for name, colour in NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class PageFigure:
 
     key: str  # for links
     header: Sequence[str]  # of the table of its numbers
-    rows: Sequence[Row]  # of that table; `cell` formats the values
+    rows: Sequence[Sequence[Any]]  # of that table; `cell` formats the values
     draw: Callable[[Any], None]  # into axes of matplotlib
     height: float = 3.5  # of the chart, in inches
 

@@ -187,14 +187,11 @@ def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
     kinds["longest"] = lengths
     gaps = tracks["n_expected"].to_numpy() - lengths
     kinds["most gaps"] = np.where(gaps > 0, gaps, np.nan)
-    best = {}
-    for reason, values in kinds.items():
-        order = np.argsort(-values.astype(np.float64), kind="stable")[:NUM_BEST]  # NaNs last
-        best[reason] = [int(row) for row in order if not np.isnan(values[row])]
-    for rank in range(NUM_BEST):
-        for reason, rows in best.items():
-            if rank < len(rows):
-                yield rows[rank], f"{reason}, no. {rank + 1}" if rank else reason
+    orders = [np.argsort(-v.astype(np.float64), kind="stable") for v in kinds.values()]  # NaNs last
+    for rank in range(min(NUM_BEST, len(tracks))):
+        for (reason, values), order in zip(kinds.items(), orders, strict=True):
+            if not np.isnan(values[order[rank]]):
+                yield int(order[rank]), f"{reason}, no. {rank + 1}" if rank else reason
 
 
 def _changes(logits: np.ndarray, tracks: pa.Table) -> np.ndarray:
