@@ -48,9 +48,9 @@ from emovox.probing.classifiers import FeatureScores, FoldScores
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import ProbeResult
 from emovox.reporting.aggregates import QUANTILES, aggregate
-from emovox.reporting.page import render
-from emovox.reporting.page import report as make_report
 from emovox.reporting.page_charts import cell, emotions_figure, losses_figure, roc_figure
+from emovox.reporting.report import render
+from emovox.reporting.report import report as make_report
 from emovox.reporting.report_config import MAX_TRACKS
 from emovox.reporting.run_results import Report, SplitResult, read_results
 from emovox.reporting.track_sample import (
@@ -500,17 +500,19 @@ def test_two_students_are_compared(dataset: Path, run_folder: Path, tmp_path: Pa
     changed["splits"][HEARD]["auc"]["anger"]["value"] = 0.125
     changed["splits"][HEARD] |= {"uar": 0.375, "macro_f1": None}
     (tmp_path / "second/evaluation.json").write_text(json.dumps(changed))
-    header, rows = read_results([run_folder, tmp_path / "second"]).compared()
+    text = render(make_report(dataset, student=[run_folder, tmp_path / "second"]))
+    page, [table_text] = Page(text), re.findall(r"Students compared</h3>(.*?)</table>", text, re.S)
+    lines = re.findall(r"<tr>(.*?)</tr>", table_text)
+    header, *rows = ([*re.findall(r">([^<>]*)</t[hd]>", line)] for line in lines)
     table = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
     first, second = f"{run_folder.name}, {HEARD}", f"second, {HEARD}"
     original = evaluation().splits[HEARD]
     assert table["AUC, anger"][first] == str(original.auc["anger"])
     assert table["AUC, anger"][second].startswith("0.125 [")
-    assert (table["UAR"][second], table["macro F1"][second]) == (0.375, None)
-    assert table["UAR"][first] == pytest.approx(original.others["uar"])
+    assert (table["UAR"][second], table["macro F1"][second]) == ("0.375", "-")
+    assert table["UAR"][first] == f"{original.others['uar']:.3f}"
     twice = read_results([tmp_path / "second", tmp_path / "second"])
     assert list(twice.students) == ["second", "second 2"]
-    page = page_of(dataset, student=[run_folder, tmp_path / "second"])
     assert "Students compared" in page.words and "second, heard_val" in page.words
     assert "Students compared" not in page_of(dataset, student=[run_folder]).words
 

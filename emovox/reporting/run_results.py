@@ -100,17 +100,6 @@ class Results:
         """The first student, which the page shows in full; None if none was evaluated."""
         return next(iter(self.students.values()), None)
 
-    def compared(self) -> tuple[list[str], list[list[Any]]]:
-        """Return header and rows of a table with a column for each split of each student."""
-        columns = {f"{n}, {s.split}": s for n, each in self.students.items() for s in each.splits}
-        areas = dict.fromkeys(name for split in columns.values() for name in split.areas)
-        rows: list[list[Any]] = [
-            [f"AUC, {name}", *(str(s.areas.get(name, "-")) for s in columns.values())]
-            for name in areas
-        ]
-        rows += [[CLASS_SCORES[n], *(s.others[n] for s in columns.values())] for n in CLASS_SCORES]
-        return ["", *columns], rows
-
 
 def read_results(folders: Sequence[Path]) -> Results:
     """Read the results in some folders; InputError if one is missing, empty or damaged."""
@@ -174,9 +163,8 @@ def _read_probe(path: Path, results: Results) -> None:
     results.probes.append(ProbeSummary(*names, *sizes, list(found["results"])))
 
 
-READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe} | {
-    WINDOWS: _read_windows
-}
+READERS = {LOG: _read_log, EVALUATION: _read_evaluation}
+READERS |= {PROBE: _read_probe, WINDOWS: _read_windows}
 
 
 def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentSummary:
