@@ -15,7 +15,7 @@ from test_report import EVIL, evil_dataset, windows_file
 from emovox.dataset import schema
 from emovox.dataset.reader import load
 from emovox.media.audio import SAMPLE_RATE
-from emovox.reporting.page import report
+from emovox.reporting.report import report
 from emovox.scores import softmax
 from emovox.testing import write_clip
 

@@ -19,6 +19,7 @@ from emovox.packages import missing_package
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 UNREADABLE = 2
 INTERRUPTED = 130  # a shell reports this for Ctrl-C
+EXPLAINED = click.UsageError, EmovoxError, ImportError, MemoryError, OSError, RuntimeError
 
 # What an interrupted command leaves behind; the others leave nothing to mention.
 AFTER_INTERRUPT = {
@@ -43,10 +44,7 @@ class Commands(click.Group):
             left = AFTER_INTERRUPT.get(str(context.invoked_subcommand), "")
             echo(f"\nemovox: interrupted; rerun the same command{left}", err=True)
             context.exit(INTERRUPTED)
-        except (
-            *(click.UsageError, EmovoxError),
-            *(ImportError, MemoryError, OSError, RuntimeError),
-        ) as error:
+        except EXPLAINED as error:
             explained = _explain(error, context.invoked_subcommand)
             if explained is None:
                 raise

@@ -126,7 +126,7 @@ def report(dataset: Path, out: Path | None, **options: Any) -> None:
     DIR. It is one file that loads nothing from the network. Faces and sound are included only with
     --media, and are personal data. --figures writes PNG, SVG and CSV files.
     """
-    from emovox.reporting.page import report
+    from emovox.reporting.report import report
 
     if out is None and options["figures"] is None:
         raise ConfigError("nothing to write: pass --out FILE.html, --figures FOLDER or both")

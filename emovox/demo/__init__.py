@@ -13,7 +13,7 @@ from emovox.errors import CheckError, InputError
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import BuildResult, build_dataset
 from emovox.packages import require
-from emovox.reporting.page import report
+from emovox.reporting.report import report
 
 if TYPE_CHECKING:
     from emovox.student.evaluation import Evaluation

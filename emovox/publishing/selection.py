@@ -1,8 +1,8 @@
 """Selections: some tracks of a dataset, as a dataset of their own."""
 
 import os
-from collections import Counter
 from collections.abc import Sequence
+from itertools import groupby, islice
 from pathlib import Path
 
 import duckdb
@@ -65,7 +65,9 @@ def select(
         raise ConfigError(f"{out}: inside the dataset; pass another --out")
     chosen = _find(data, where, None if meta is None else Path(meta))
     if cap is not None:
-        chosen = _draw(chosen, cap, seed)
+        drawn = sorted(chosen, key=lambda name: (chosen[name], fraction(f"{seed} {name}")))
+        by_label = groupby(drawn, chosen.__getitem__)
+        chosen = {name: label for label, names in by_label for name in islice(names, cap)}
     if not chosen:
         raise CheckError(f"{data.path}: no track fits; change --where")
     ids, views = pa.array([*chosen], pa.string()), {}
@@ -109,14 +111,3 @@ def _find(data: Dataset, where: str | None, meta: Path | None) -> dict[str, str]
             return dict(database.execute(query).fetchall())
     except duckdb.Error as error:
         raise ConfigError(f"--where {where!r}: {first_line(error)}") from error
-
-
-def _draw(tracks: dict[str, str], cap: int, seed: int) -> dict[str, str]:
-    counts: Counter[str] = Counter()
-    drawn = {}
-    for track_id in sorted(tracks, key=lambda track_id: fraction(f"{seed} {track_id}")):
-        label = tracks[track_id]
-        counts[label] += 1
-        if counts[label] <= cap:
-            drawn[track_id] = label
-    return drawn

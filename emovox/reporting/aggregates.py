@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -65,57 +66,24 @@ class Skew:
 
 
 @dataclass(frozen=True)
-class Coverage:
-    """Share of grid points with a face, by track."""
-
-    counts: np.ndarray  # tracks in 20 bins of 5 percent, the last one closed; int64 `[20]`
-    num_full: int  # tracks without gaps
-
-
-@dataclass(frozen=True)
-class DroppedReason:
-    """Dropped tracks with the same stage and error, and an example of their messages."""
-
-    stage: str
-    error: str
-    count: int
-    message: str
-
-
-@dataclass(frozen=True)
 class Aggregates:
-    """Counts and distributions of a dataset; `dropped` is None if the table is missing."""
+    """Counts and distributions of a dataset."""
 
-    name: str
-    version: str
+    title: str  # name and version of the dataset
     emotions: tuple[str, ...]
     value_names: tuple[str, ...]
+    num_tracks: int  # of all splits
+    num_frames: int
+    frames: np.ndarray  # by dominant emotion, int64 `[E]`
     splits: tuple[SplitCounts, ...]
     logits: Logits
-    coverage: Coverage
+    # Tracks by the share of their grid points with a face, in 20 bins of 5 percent, the last one
+    # closed; int64 `[20]`
+    coverage: np.ndarray
+    num_full: int  # tracks without gaps
     identities: Skew
     videos: Skew
-    dropped: tuple[DroppedReason, ...] | None
-
-    @property
-    def title(self) -> str:
-        """Name and version of the dataset."""
-        return f"{self.name} {self.version}"
-
-    @property
-    def num_frames(self) -> int:
-        """Number of frames of all splits."""
-        return sum(split.num_frames for split in self.splits)
-
-    @property
-    def num_tracks(self) -> int:
-        """Number of tracks of all splits."""
-        return sum(split.num_tracks for split in self.splits)
-
-    @property
-    def frames(self) -> np.ndarray:
-        """Frames by dominant emotion, int64 `[E]`."""
-        return np.sum([split.frames for split in self.splits], axis=0)
+    dropped: list[dict[str, Any]] | None  # see `dropped_reasons`
 
     def frames_of(self, emotions: Sequence[str]) -> list[tuple[int | None, float]]:
         """Return frames by dominant emotion, and their shares of 1.
@@ -138,12 +106,13 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     expected = np.maximum(tracks["n_expected"].to_numpy(), 1)
     # Integers, so that 19 of 20 is 95 percent and not slightly less.
     bins = np.minimum(n_frames * COVERAGE_BINS // expected, COVERAGE_BINS - 1)
-    num_full = int((n_frames >= expected).sum())
-    coverage = Coverage(np.bincount(bins, minlength=COVERAGE_BINS), num_full)
+    coverage = np.bincount(bins, minlength=COVERAGE_BINS), int((n_frames >= expected).sum())
     groups = tracks["identity_id"], _videos(tracks)
     people, videos = (_skew(g, n_frames, dominant, len(dataset.emotions)) for g in groups)
-    names = dataset.name, dataset.version, dataset.emotions, dataset.values
-    return Aggregates(*names, counts, logits, coverage, people, videos, dropped_reasons(dataset))
+    names = f"{dataset.name} {dataset.version}", dataset.emotions, dataset.values
+    sums = tracks.num_rows, len(dominant), np.sum([split.frames for split in counts], axis=0)
+    dropped = dropped_reasons(dataset)
+    return Aggregates(*names, *sums, counts, logits, *coverage, people, videos, dropped)
 
 
 def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
@@ -159,31 +128,32 @@ def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
     return np.linspace(start, max(stop, start + 1), LOGIT_BINS + 1)
 
 
-def dropped_reasons(dataset: Dataset) -> tuple[DroppedReason, ...] | None:
-    """Return the reasons in `dropped`, the most frequent first; None if the table is missing."""
+def dropped_reasons(dataset: Dataset) -> list[dict[str, Any]] | None:
+    """Return `stage`, `error`, `count` and a `message` of each reason, the most frequent first.
+
+    None if the table is missing.
+    """
     path = dataset.path / schema.DROPPED_FILE
     if not path.is_file():
         return None
     with reading(path):
         rows = read_rows(path, schema.DROPPED.names).to_pylist()
-    found: dict[tuple[str, str], list[str]] = {}
+    found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         if not listed_in(str(row["track_id"]), dataset.takedown):
-            message = str(row["message"])
-            shown = "" if listed_in(message, dataset.takedown) else message
-            found.setdefault((row["stage"], row["error"]), []).append(shown)
-    reasons = [DroppedReason(*key, len(texts), texts[0]) for key, texts in found.items()]
-    return tuple(sorted(reasons, key=lambda r: (-r.count, r.stage, r.error)))
+            reason = found.setdefault((row["stage"], row["error"]), row | {"count": 0})
+            reason["count"] += 1
+    for reason in found.values():
+        if listed_in(str(reason["message"]), dataset.takedown):
+            reason["message"] = ""
+    return sorted(found.values(), key=lambda r: (-r["count"], r["stage"], r["error"]))
 
 
 def dominant_of(logits: np.ndarray) -> np.ndarray:
     """Return the largest logit's number for each frame, int64 `[N]`; -1 if one is not finite."""
-    dominant = logits.argmax(axis=1)
     # A sum is finite only if all its terms are; it takes one pass.
-    bad = ~np.isfinite(logits.sum(axis=1, dtype=np.float64))
-    if bad.any():
-        dominant[bad] = -1
-    return dominant
+    finite = np.isfinite(logits.sum(axis=1, dtype=np.float64))
+    return np.where(finite, logits.argmax(axis=1), -1)
 
 
 def _videos(tracks: pa.Table) -> pa.ChunkedArray:

@@ -10,10 +10,8 @@ import numpy as np
 
 from emovox import charts
 from emovox.charts import COLOURS, colours_of, percent
-from emovox.reporting.aggregates import QUANTILES, Aggregates, Coverage, Skew
+from emovox.reporting.aggregates import QUANTILES, Aggregates
 from emovox.reporting.run_results import SplitResult
-
-Row = Sequence[Any]
 
 WIDTH = 5.4  # inches of a chart; its text of 10 points is then as large as the text of the page
 QUARTERS = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -24,12 +22,8 @@ ALT_ROWS = 10  # most rows of the table in the description of a chart
 LINES = (("-", charts.INK), ("--", COLOURS["surprise"]), (":", COLOURS["anger"]))
 LOSSES = ("train_loss", "heard_val_loss", "unheard_val_loss")
 # CSS colours of the page, which change with its theme.
-PAGE_COLOURS = {
-    charts.INK: "var(--ink)",
-    charts.SOFT: "var(--soft)",
-    charts.GRID: "var(--grid)",
-    charts.BAR: "var(--bar)",
-}
+NAMES = {"ink": charts.INK, "soft": charts.SOFT, "grid": charts.GRID, "bar": charts.BAR}
+PAGE_COLOURS = {colour: f"var(--{name})" for name, colour in NAMES.items()}
 
 
 @dataclass(frozen=True)
@@ -38,7 +32,7 @@ class PageFigure:
 
     key: str  # for links
     header: Sequence[str]  # of the table of its numbers
-    rows: Sequence[Row]  # of that table; `cell` formats the values
+    rows: Sequence[Sequence[Any]]  # of that table; `cell` formats the values
     draw: Callable[[Any], None]  # into axes of matplotlib
     height: float = 3.5  # of the chart, in inches
 
@@ -59,18 +53,6 @@ def cell(value: Any) -> str:
     if value is None or np.isnan(value):
         return "-"
     return f"{value:,}" if isinstance(value, Integral) else f"{value:.3f}"
-
-
-def dataset_figures(found: Aggregates, compared: Aggregates | None) -> dict[str, PageFigure]:
-    """Return the figures of a dataset by key; another one is plotted over its distributions."""
-    figures = (
-        emotions_figure(found, compared),
-        logits_figure(found, compared),
-        coverage_figure(found.coverage),
-        skew_figure(found.identities, found.videos),
-        people_figure(found),
-    )
-    return {figure.key: figure for figure in figures}
 
 
 def emotions_figure(found: Aggregates, compared: Aggregates | None) -> PageFigure:
@@ -122,11 +104,10 @@ def logits_figure(shown: Aggregates, compared: Aggregates | None) -> PageFigure:
     return PageFigure("logits", header, rows, draw, height=ROW_HEIGHT * len(emotions) + 1.1)
 
 
-def coverage_figure(found: Coverage) -> PageFigure:
+def coverage_figure(found: Aggregates) -> PageFigure:
     """Show the number of tracks by the share of their grid points that have a face."""
-    total, step = int(found.counts.sum()), 1 / len(found.counts)
-    filled = np.flatnonzero(found.counts)
-    heights = found.counts[filled]
+    filled, step = np.flatnonzero(found.coverage), 1 / len(found.coverage)
+    heights = found.coverage[filled]
 
     def draw(axes: Any) -> None:
         # One track among thousands stays visible.
@@ -141,13 +122,13 @@ def coverage_figure(found: Coverage) -> PageFigure:
     rows = []
     for k, count in zip(filled.tolist(), heights.tolist(), strict=True):
         name = f"{100 * k * step:g} to {100 * (k + 1) * step:g} %"
-        rows.append((name, count, percent(count / total)))
+        rows.append((name, count, percent(count / found.num_tracks)))
     return PageFigure("coverage", ("coverage", "tracks", "share"), rows, draw, height=2.8)
 
 
-def skew_figure(identities: Skew, videos: Skew) -> PageFigure:
+def skew_figure(found: Aggregates) -> PageFigure:
     """Show the Lorenz curves of frames over identities and over videos."""
-    groups = {"identities": identities, "videos": videos}
+    groups = {"identities": found.identities, "videos": found.videos}
 
     def draw(axes: Any) -> None:
         axes.plot([0, 1], [0, 1], ":", color=charts.SOFT, linewidth=1)

@@ -5,10 +5,8 @@ A folder may hold several of them: `log.jsonl` of a training, `evaluation.json` 
 `emovox predict`. No network is run.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,17 +20,13 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from emovox.dataset import schema
-from emovox.dataset.json_schemas import read_document
-from emovox.dataset.reader import Dataset, load
+from emovox.dataset.reader import Dataset
 from emovox.dataset.store import reading
 from emovox.errors import InputError
 from emovox.files import read_text
-from emovox.packages import DataFrame, data_frame, explained
-from emovox.reporting.aggregates import Aggregates, aggregate, logit_edges
-from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
-from emovox.reporting.student_traces import SCORE
-from emovox.reporting.track_sample import ReportTrack, choose
+from emovox.packages import DataFrame, data_frame
+from emovox.reporting.aggregates import Aggregates
+from emovox.reporting.track_sample import SCORE, ReportTrack
 from emovox.scores import CLASS_SCORES, Curve, Interval, confusion_matrix, emotion_curves
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
@@ -106,17 +100,6 @@ class Results:
         """The first student, which the page shows in full; None if none was evaluated."""
         return next(iter(self.students.values()), None)
 
-    def compared(self) -> tuple[list[str], list[list[Any]]]:
-        """Return header and rows of a table with a column for each split of each student."""
-        columns = {f"{n}, {s.split}": s for n, each in self.students.items() for s in each.splits}
-        areas = dict.fromkeys(name for split in columns.values() for name in split.areas)
-        rows: list[list[Any]] = [
-            [f"AUC, {name}", *(str(s.areas.get(name, "-")) for s in columns.values())]
-            for name in areas
-        ]
-        rows += [[CLASS_SCORES[n], *(s.others[n] for s in columns.values())] for n in CLASS_SCORES]
-        return ["", *columns], rows
-
 
 def read_results(folders: Sequence[Path]) -> Results:
     """Read the results in some folders; InputError if one is missing, empty or damaged."""
@@ -180,9 +163,8 @@ def _read_probe(path: Path, results: Results) -> None:
     results.probes.append(ProbeSummary(*names, *sizes, list(found["results"])))
 
 
-READERS = {LOG: _read_log, EVALUATION: _read_evaluation, PROBE: _read_probe} | {
-    WINDOWS: _read_windows
-}
+READERS = {LOG: _read_log, EVALUATION: _read_evaluation}
+READERS |= {PROBE: _read_probe, WINDOWS: _read_windows}
 
 
 def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentSummary:
@@ -256,23 +238,3 @@ class Report:
             f"<Report on {found.title}: {found.num_tracks:,} tracks, "
             f"{found.num_frames:,} frames; {len(self.tracks):,} tracks shown>"
         )
-
-
-def collect(path: str | os.PathLike[str], config: ReportConfig) -> Report:
-    """Count, choose and read all that a report on a dataset shows; raise the errors of `report`."""
-    if config.media:
-        with explained("--media"):  # before minutes of counting
-            from emovox.reporting.track_media import collect_media
-    dataset = load(path)
-    datasets = [dataset, *([load(config.compare)] if config.compare else [])]
-    results = read_results(config.student)
-    edges = logit_edges(datasets)
-    provenance: dict[str, Any] = {"origin": ""}
-    with contextlib.suppress(InputError):  # missing or damaged
-        provenance |= read_document(dataset.path, schema.PROVENANCE)
-    usual = NUM_TRACKS_WITH_MEDIA if config.media else NUM_TRACKS
-    tracks = choose(dataset, usual if config.tracks is None else config.tracks)
-    found, *compared = [aggregate(each, edges) for each in datasets]
-    other = compared[0] if compared else None
-    media = collect_media(dataset, tracks, config.media) if config.media else None
-    return Report(dataset, provenance, found, other, results, tracks, media)

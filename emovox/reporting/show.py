@@ -3,10 +3,10 @@
 import os
 from collections import Counter
 from dataclasses import asdict, dataclass
-from itertools import compress
 from typing import Any
 
 import numpy as np
+import pyarrow.compute as pc
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
@@ -81,9 +81,9 @@ def _dropped(data: Dataset) -> list[Dropped]:
     path = data.path / schema.DROPPED_FILE
     with reading(path):
         rows = read_rows(path).to_pylist()
-    texts = [" ".join(str(row[name]) for name in COLUMNS_WITH_IDS) for row in rows]
-    shown = [not listed_in(text, data.takedown) for text in texts]
-    return [Dropped(**row) for row in compress(rows, shown)]
+    texts = (" ".join(str(row[name]) for name in COLUMNS_WITH_IDS) for row in rows)
+    hidden = (listed_in(text, data.takedown) for text in texts)
+    return [Dropped(**row) for row, ids in zip(rows, hidden, strict=True) if not ids]
 
 
 def _describe(data: Dataset, dropped: list[Dropped]) -> Shown:
@@ -102,11 +102,8 @@ def _describe(data: Dataset, dropped: list[Dropped]) -> Shown:
     teacher, step = data.manifest["teacher"]["name"], data.manifest["step_ms"]
     title = f"{data.name} {data.version}: {totals['tracks']:,} tracks, {totals['frames']:,} frames"
     facts = {"name": data.name, "version": data.version, "teacher": teacher, "step_ms": step}
-    facts |= {
-        "emotions": list(data.emotions),
-        "values": list(data.values),
-        "dropped": count_reasons(dropped),
-    }
+    facts |= {"emotions": list(data.emotions), "values": list(data.values)}
+    facts["dropped"] = count_reasons(dropped)
     title += f" every {step} ms, labelled by {teacher}"
     notes = ("", *list_dropped(dropped)) if dropped else ()
     return Shown(title, facts, rows, table, notes)
@@ -118,11 +115,10 @@ def _number(value: Any) -> str:
 
 def _list_tracks(data: Dataset, start: str, dropped: list[Dropped]) -> Shown:
     names = ("track_id", "split", "label", "majority", "n_frames", "n_expected")
-    rows = []
+    rows: list[dict[str, Any]] = []
     for split in data.splits:
-        columns = (data.tracks[split][name].to_pylist() for name in names)
-        found = (dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True))
-        rows += [row for row in found if row["track_id"].startswith(start)]
+        tracks = data.tracks[split].select(names)
+        rows += tracks.filter(pc.starts_with(tracks["track_id"], start)).to_pylist()
     lost = [row for row in dropped if row.track_id.startswith(start)]
     if not rows + lost:
         raise InputError(
@@ -136,19 +132,14 @@ def _list_tracks(data: Dataset, start: str, dropped: list[Dropped]) -> Shown:
 
 def _describe_track(data: Dataset, track_id: str) -> Shown:
     track, (split, row) = data[track_id], data.find(track_id)
-    facts = {
-        name: data.tracks[split][name][row].as_py() for name in data.tracks[split].column_names
-    }
+    [facts] = data.tracks[split].slice(row, 1).to_pylist()
     shares = softmax(track.logits)
-    rows, columns = [], (*data.columns.logits, *data.columns.values)
-    header = ("time", *(emotion.ljust(BAR) for emotion in data.emotions), *data.values)
-    table = [header]
-    for time, logits, values, of_row in zip(
-        track.times, track.logits, track.values, shares, strict=True
-    ):
-        numbers = [time, *logits, *values, *of_row]
-        names = ["seconds", *columns, *(f"probability_{emotion}" for emotion in data.emotions)]
-        rows.append(dict(zip(names, map(float, numbers), strict=True)))
+    names = ["seconds", *data.columns.logits, *data.columns.values]
+    names += [f"probability_{emotion}" for emotion in data.emotions]
+    numbers = np.column_stack([track.times, track.logits, track.values, shares])
+    rows = [dict(zip(names, row_numbers, strict=True)) for row_numbers in numbers.tolist()]
+    table = [("time", *(emotion.ljust(BAR) for emotion in data.emotions), *data.values)]
+    for time, values, of_row in zip(track.times, track.values, shares, strict=True):
         table.append((f"{time:.2f} s", *map(_bar, of_row), *(f"{value:.2f}" for value in values)))
     seconds = "" if (length := facts["duration_ms"]) is None else f", {length / 1000:.1f} s"
     majority = facts["majority"]

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import soundfile
 from tqdm import tqdm
 
-from emovox.corpus.sound_files import AudioTree, Place, Sound
+from emovox.corpus.sound_files import AudioTree, Sound
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
 from emovox.dataset.store import reading
@@ -56,8 +56,8 @@ def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -
     def collect(track: ReportTrack) -> TrackMedia:
         place = places[track.track_id]
         sound, sound_problem = _sound(track, tree.locate(track.track_id, *place))
-        frames = _open_pictures(tree, track.track_id, place, dataset.step)
-        pictures, picture_problem = _pictures(track, frames, boxes)
+        source = None if boxes is None else tree.find_pictures(track.track_id, place)
+        pictures, picture_problem = _pictures(track, source, boxes, dataset.step)
         return TrackMedia(sound, pictures, tuple(filter(None, (sound_problem, picture_problem))))
 
     with ThreadPoolExecutor(THREADS) as pool:
@@ -70,24 +70,8 @@ def collect_media(dataset: Dataset, tracks: Sequence[ReportTrack], root: Path) -
     return media
 
 
-def _encode_face(image: np.ndarray) -> str:
-    """Return a square face uint8 `[S, S, 3]` RGB as a data URI of a small JPEG."""
-    small = faces.resize(np.ascontiguousarray(image), SIDE)
-    _, data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
-    return _data_uri(data.tobytes(), "image/jpeg")
-
-
 def _data_uri(content: bytes, kind: str) -> str:
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
-
-
-def _open_pictures(tree: AudioTree, track_id: str, place: Place, step: float) -> VideoTrack | None:
-    """Return the grid frames of a track, from its source or a video with its names, or None."""
-    found, deadline = tree.find_pictures(track_id, place), Deadline(TIMEOUT)
-    if found is None:
-        return None
-    kind = ImageTrack if found.path.is_dir() else VideoTrack
-    return kind(found.path, step, found.start, found.end, deadline)
 
 
 def _sound(track: ReportTrack, place: Sound | None) -> tuple[str | None, str]:
@@ -108,22 +92,27 @@ def _sound(track: ReportTrack, place: Sound | None) -> tuple[str | None, str]:
 
 
 def _pictures(
-    track: ReportTrack, frames: VideoTrack | None, boxes: Boxes | None
+    track: ReportTrack, source: Sound | None, boxes: Boxes | None, step: float
 ) -> tuple[dict[int, str], str]:
     """Return faces of a track as data URIs by frame index, and the problem if some are missing."""
     if boxes is None:
         return {}, ""
-    if frames is None:
+    if source is None:
         return {}, "video not found"
+    kind = ImageTrack if source.path.is_dir() else VideoTrack
+    frames = kind(source.path, step, source.start, source.end, Deadline(TIMEOUT))
     # Those of the peaks, and some at even distances.
     rows = np.linspace(0, len(track.frame_index) - 1, NUM_EVEN_FACES).round().astype(int)
     wanted = {peak.frame_index for peak in track.peaks} | set(track.frame_index[rows].tolist())
+    quality = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
     found: dict[int, str] = {}
     try:
         for frame in frames:
             box = boxes.get((track.track_id, frame.index))
             if frame.index in wanted and box is not None:
-                found[frame.index] = _encode_face(faces.cut(frame.image, faces.square(box)))
+                face = np.ascontiguousarray(faces.cut(frame.image, faces.square(box)))
+                _, data = cv2.imencode(".jpg", faces.resize(face, SIDE)[..., ::-1], quality)
+                found[frame.index] = _data_uri(data.tobytes(), "image/jpeg")
             if frame.index >= max(wanted, default=0):
                 break
     except TrackError as error:

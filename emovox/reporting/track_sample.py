@@ -1,25 +1,34 @@
-"""The tracks that a page shows one by one: chosen by rule, packed into few bytes."""
+"""The tracks that a page shows one by one: chosen by rule, packed into few bytes.
+
+Scores of a student over time are drawn over them.
+"""
 
 import base64
+import math
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from itertools import zip_longest
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from emovox.dataset.reader import Dataset
 from emovox.reporting.aggregates import dominant_of
 
 FRAMES_IN_ALL = 100_000  # of all tracks shown; 2.2 MB of the page
+SCORE = "student_"  # of a column of `predict`, before the name of an emotion
 NUM_PEAKS = 6  # of a track
 LEVELS = 100  # steps of a stored logit per unit
 NOTABLE_SHARE = 0.25  # of the tracks shown
 NUM_BEST = 3  # notable tracks of each kind
+# Columns of `tracks` in a `ReportTrack`.
+COLUMNS = ["track_id", "identity_id", "split", "label", "majority"]
+COLUMNS += ["n_frames", "n_expected", "duration_ms"]
 
 RULE = (
     "Up to a quarter are notable: the strongest of each emotion, those that change most often, the "
@@ -29,13 +38,15 @@ RULE = (
 )
 
 
-@dataclass(frozen=True)
-class Peak:
+class Peak(NamedTuple):
     """The frame of a track in which an emotion is strongest."""
 
-    emotion: str
+    emotion: int  # its number in the dataset
     frame_index: int
     logit: float
+
+
+Trace = list[list[float | None]]  # of each window, start and end in seconds, score by emotion
 
 
 @dataclass(frozen=True)
@@ -47,13 +58,22 @@ class ReportTrack:
     split: str
     label: str
     majority: str  # emotion that is dominant in the most frames
+    n_frames: int  # of the whole track
+    n_expected: int  # grid points of the whole track
+    duration_ms: int | None
     logits: np.ndarray  # float32 `[n, E]`; only the first frames of a long track
     frame_index: np.ndarray  # int `[n]`
-    num_frames: int  # of the whole track
-    num_expected: int  # grid points of the whole track
-    duration: float | None  # seconds
-    peaks: tuple[Peak, ...]
-    reasons: tuple[str, ...]  # why the track is notable; empty if it was drawn
+    reasons: list[str]  # why the track is notable; empty if it was drawn
+
+    @property
+    def duration(self) -> float | None:
+        """Duration of the whole track in seconds, None if unknown."""
+        return None if self.duration_ms is None else self.duration_ms / 1000
+
+    @property
+    def peaks(self) -> list[Peak]:
+        """The strongest frame of each dominant emotion; see `peaks_of`."""
+        return peaks_of(self.logits, self.frame_index)
 
 
 def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
@@ -71,10 +91,15 @@ def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
             break
         reasons.setdefault(row, [])
     rows = sorted(reasons, key=lambda row: (not reasons[row], row))
-    chosen = tracks.take(rows).to_pylist()
+    chosen = tracks.select(COLUMNS).take(rows).to_pylist()
     limit = water_level([track["n_frames"] for track in chosen], FRAMES_IN_ALL)
     return [
-        _report_track(dataset, track, limit, reasons[row])
+        ReportTrack(
+            **track,
+            logits=dataset.logits(track["track_id"])[:limit],
+            frame_index=dataset.frame_index(track["track_id"])[:limit],
+            reasons=reasons[row],
+        )
         for row, track in zip(rows, chosen, strict=True)
     ]
 
@@ -86,18 +111,16 @@ def water_level(lengths: Sequence[int], total: int) -> int:
     return max(1, fitting)
 
 
-def peaks_of(
-    logits: np.ndarray, frame_index: np.ndarray, emotions: Sequence[str]
-) -> tuple[Peak, ...]:
+def peaks_of(logits: np.ndarray, frame_index: np.ndarray) -> list[Peak]:
     """Return the strongest frame of each dominant emotion, up to `NUM_PEAKS`, in order of time."""
     dominant = dominant_of(logits)
     found = []
     for k in np.unique(dominant[dominant >= 0]):
         rows = np.flatnonzero(dominant == k)
         row = rows[logits[rows, k].argmax()]
-        found.append(Peak(emotions[k], int(frame_index[row]), float(logits[row, k])))
+        found.append(Peak(int(k), int(frame_index[row]), float(logits[row, k])))
     strongest = sorted(found, key=lambda peak: -peak.logit)[:NUM_PEAKS]
-    return tuple(sorted(strongest, key=lambda peak: peak.frame_index))
+    return sorted(strongest, key=lambda peak: peak.frame_index)
 
 
 def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
@@ -110,19 +133,49 @@ def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
         "split": track.split,
         "label": emotions.index(track.label) if track.label in emotions else -1,
         "majority": emotions.index(track.majority) if track.majority in emotions else -1,
-        "frames": track.num_frames,
-        "expected": track.num_expected,
+        "frames": track.n_frames,
+        "expected": track.n_expected,
         "seconds": track.duration,
-        "why": list(track.reasons),
-        "peaks": [
-            [emotions.index(p.emotion), p.frame_index, round(p.logit, 2)] for p in track.peaks
-        ],
+        "why": track.reasons,
+        "peaks": [(*place, round(logit, 2)) for *place, logit in track.peaks],
         "logits": base64.b64encode(levels.tobytes()).decode(),
     }
     index = track.frame_index
     if not np.array_equal(index, np.arange(len(index))):
         packed["index"] = index.tolist()
     return packed
+
+
+def traces_of(
+    windows: pa.Table, dataset: Dataset, tracks: Sequence[ReportTrack]
+) -> dict[str, Trace]:
+    """Return the trace of each track that `windows`, in the columns of `predict`, contains.
+
+    A path belongs to the tracks whose source it ends with, else to the track with its last names.
+    """
+    places = defaultdict(list)  # track, and its start and end in the file, by the end of the path
+    for track in tracks:
+        source, milliseconds, _ = dataset.source(track.track_id)
+        length = track.duration or track.n_expected * dataset.step
+        for name, first in ((track.track_id, 0.0), (source, (milliseconds or 0) / 1000)):
+            places[name].append((track.track_id, first, first + length))
+    found = {}
+    for path in windows["path"].unique().to_pylist():
+        ends = [path, *(path[k + 1 :] for k, letter in enumerate(path) if letter == "/")]
+        ends += [end.rpartition(".")[0] for end in ends]
+        if name := next((end for end in ends if end in places), ""):
+            found[path] = places[name]
+    traces: dict[str, Trace] = {}
+    known = pa.array([*found], pa.string())
+    for row in windows.filter(pc.is_in(windows["path"], known)).to_pylist():
+        scores = [row.get(f"{SCORE}{emotion}") for emotion in dataset.emotions]
+        scores = [x if x is not None and math.isfinite(x) else None for x in scores]
+        for track_id, start, end in found[row["path"]]:
+            first, last = max(row.get("start", 0.0), start), min(row.get("end", math.inf), end)
+            if first < last:
+                span = round(first - start, 3), round(last - start, 3)
+                traces.setdefault(track_id, []).append([*span, *scores])
+    return traces
 
 
 def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
@@ -134,14 +187,11 @@ def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
     kinds["longest"] = lengths
     gaps = tracks["n_expected"].to_numpy() - lengths
     kinds["most gaps"] = np.where(gaps > 0, gaps, np.nan)
-    best = {}
-    for reason, values in kinds.items():
-        order = np.argsort(-values.astype(np.float64), kind="stable")[:NUM_BEST]  # NaNs last
-        best[reason] = [int(row) for row in order if not np.isnan(values[row])]
-    for rank in range(NUM_BEST):
-        for reason, rows in best.items():
-            if rank < len(rows):
-                yield rows[rank], f"{reason}, no. {rank + 1}" if rank else reason
+    orders = [np.argsort(-v.astype(np.float64), kind="stable") for v in kinds.values()]  # NaNs last
+    for rank in range(min(NUM_BEST, len(tracks))):
+        for (reason, values), order in zip(kinds.items(), orders, strict=True):
+            if not np.isnan(values[order[rank]]):
+                yield int(order[rank]), f"{reason}, no. {rank + 1}" if rank else reason
 
 
 def _changes(logits: np.ndarray, tracks: pa.Table) -> np.ndarray:
@@ -162,17 +212,3 @@ def _drawn(tracks: pa.Table) -> Iterator[int]:
         cells[split, label].append((digest, row))
     for turn in zip_longest(*(sorted(cells[key]) for key in sorted(cells))):
         yield from (member[1] for member in turn if member)
-
-
-def _report_track(
-    dataset: Dataset, track: dict[str, Any], limit: int, reasons: Sequence[str]
-) -> ReportTrack:
-    """Return a track with at most `limit` frames; `track` is its row of the table."""
-    logits = dataset.logits(track["track_id"])[:limit]
-    index = dataset.frame_index(track["track_id"])[:limit]
-    duration = track["duration_ms"]
-    texts = track["track_id"], track["identity_id"], track["split"], track["label"]
-    seconds = None if duration is None else duration / 1000
-    counts = track["n_frames"], track["n_expected"], seconds
-    peaks = peaks_of(logits, index, dataset.emotions)
-    return ReportTrack(*texts, track["majority"], logits, index, *counts, peaks, tuple(reasons))

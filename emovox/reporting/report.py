@@ -1,31 +1,52 @@
-"""The paper's figures and tables of a dataset, as PNG, SVG and CSV files.
+"""A dataset as one self-contained HTML page, or as the paper's figures and tables.
 
-Figure 2 is a track, Figure 4 the dominant emotions, Figure 5 the student's ROC curves; Table 2 is
-the teacher on FERPlus, Table 3 the splits, Table 5 the probes.
+The page needs no network and no other files. Figures are PNG, SVG and CSV: Figure 2 is a track,
+Figure 4 the dominant emotions, Figure 5 the student's ROC curves; Table 2 is the teacher on
+FERPlus, Table 3 the splits, Table 5 the probes.
 """
 
 import base64
+import contextlib
 import csv
+import dataclasses
+import hashlib
 import io
+import os
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from emovox import charts
-from emovox.charts import colours_of, line_style
+from emovox.charts import PER_STYLE, colours_of, line_style, percent
+from emovox.config import read_config
+from emovox.dataset import card_text, schema
+from emovox.dataset.json_schemas import read_document
+from emovox.dataset.reader import load
+from emovox.errors import InputError
 from emovox.files import write_text
-from emovox.reporting.aggregates import dominant_of
-from emovox.reporting.page_charts import emotions_figure
-from emovox.reporting.run_results import ProbeSummary, Report
+from emovox.packages import explained
+from emovox.reporting import page_charts
+from emovox.reporting.aggregates import aggregate, dominant_of, logit_edges
+from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
+from emovox.reporting.run_results import ProbeSummary, Report, read_results
+from emovox.reporting.track_sample import LEVELS, RULE, choose, pack, traces_of
+from emovox.scores import CLASS_SCORES
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Table = list[list[Any]]
 
+# The page fetches nothing, and runs no script but its own.
+POLICY = (
+    "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; "
+    "media-src data:; base-uri 'none'; form-action 'none'"
+)
 # Method, accuracy in percent on the test set of FERPlus, and deviation (paper, Table 2).
 QUOTED_TEACHERS = (
     ("PLD", 85.1, ""),
@@ -34,6 +55,96 @@ QUOTED_TEACHERS = (
     ("SENet teacher (Albanie et al. 2018)", 88.8, 0.3),
 )
 STATED = re.compile(r"([0-9.]+) % on FERPlus PrivateTest")
+
+
+def report(
+    dataset: str | os.PathLike[str],
+    out: str | os.PathLike[str] | None = None,
+    config: ReportConfig | str | os.PathLike[str] | None = None,
+    **options: Any,
+) -> Report:
+    """Show a dataset as a web page, or as the paper's figures and tables.
+
+    Args:
+        dataset: folder of the dataset.
+        out: HTML file to write; None to write no page.
+        config: options of the report, or a recipe with them.
+        options: fields of `ReportConfig`, which override `config`.
+
+    Raises:
+        ConfigError: an option is not valid.
+        InputError: a folder is missing or of another kind, or a table is damaged.
+        MissingPackageError: `media` is set, and the extra `build` is not installed.
+
+    Example:
+        >>> report("emovox-demo/dataset", "report.html", tracks=5)  # of `emovox demo`
+        <Report on emovox-demo 0.1.0: 96 tracks, 1,996 frames; 5 tracks shown>
+    """
+    config = read_config(ReportConfig, config, options)
+    if config.media:
+        with explained("--media"):  # before minutes of counting
+            from emovox.reporting.track_media import collect_media
+    data, other = load(dataset), load(config.compare) if config.compare else None
+    results = read_results(config.student)
+    edges = logit_edges([data, *([other] if other else [])])
+    provenance: dict[str, Any] = {"origin": ""}
+    with contextlib.suppress(InputError):  # missing or damaged
+        provenance |= read_document(data.path, schema.PROVENANCE)
+    usual = NUM_TRACKS_WITH_MEDIA if config.media else NUM_TRACKS
+    tracks = choose(data, usual if config.tracks is None else config.tracks)
+    counts, compared = aggregate(data, edges), aggregate(other, edges) if other else None
+    media = collect_media(data, tracks, config.media) if config.media else None
+    found, written = Report(data, provenance, counts, compared, results, tracks, media), []
+    if out is not None:
+        Path(out).parent.mkdir(parents=True, exist_ok=True)
+        write_text(Path(out), render(found))
+        written.append(f"{out}: {Path(out).stat().st_size / 1e6:.1f} MB")
+    if config.figures is not None:
+        written += write_figures(found, config.figures)
+    return dataclasses.replace(found, written=tuple(written))
+
+
+def render(report: Report) -> str:
+    """Return the page as HTML; the same report gives the same bytes."""
+    blocks: Any = {"trim_blocks": True, "lstrip_blocks": True, "undefined": StrictUndefined}
+    environment = Environment(loader=PackageLoader("emovox.reporting"), autoescape=True, **blocks)
+    environment.policies["json.dumps_kwargs"] = {"separators": (",", ":")}  # of `tojson`
+    environment.filters |= {"cell": page_charts.cell, "commas": "{:,}".format, "percent": percent}
+    emotions = report.aggregates.emotions
+    colours = {"light": colours_of(emotions), "dark": colours_of(emotions, dark=True)}
+    style_sheet = environment.get_template("report.css")
+    style = style_sheet.render(colours, per_style=PER_STYLE, charts=charts)
+    script = environment.get_template("report.js").render()
+    policy = POLICY.format(script=_digest(script), style=_digest(style))
+    windows = report.results.windows
+    traces = {n: traces_of(each, report.dataset, report.tracks) for n, each in windows.items()}
+    track_data = {
+        "emotions": list(emotions),
+        "students": traces,
+        "step": report.dataset.step,
+        "levels": LEVELS,
+        "tracks": [pack(track, emotions) for track in report.tracks],
+    }
+    context = vars(report) | {
+        "emotions": emotions,
+        "class_scores": CLASS_SCORES,
+        "charts": page_charts,
+        "rule": RULE,
+        "track_data": track_data,
+        "media_data": [*map(dataclasses.asdict, report.media or ())],
+        "synthetic": card_text.limits(report.provenance) is card_text.SYNTHETIC,
+        "statement": card_text.summary(report.dataset.manifest, report.provenance).replace("`", ""),
+        "limits": card_text.limits(report.provenance),
+        "has_faces": any(report.dataset.path.glob(schema.table_file("faces", "*"))),
+    }
+    return environment.get_template("report.html").render(
+        context, style=Markup(style), script=Markup(script), policy=Markup(policy)
+    )
+
+
+def _digest(text: str) -> str:
+    """Return the name of an inline script or style in a content security policy."""
+    return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
 def write_figures(report: Report, folder: Path) -> list[str]:
@@ -79,21 +190,6 @@ def splits_table(report: Report) -> Table:
     ]
 
 
-def probe_rows(probe: ProbeSummary) -> Table:
-    """Return the table of a probe: features, classifier, folds, accuracy, recall, source."""
-    return [
-        [
-            str(row["what"]),
-            str(row.get("classifier") or ""),
-            str(row.get("folds") or ""),
-            " ± ".join(_percents(row, "accuracy", "accuracy_deviation")),
-            " ± ".join(_percents(row, "unweighted_average_recall", "recall_deviation")),
-            str(row.get("source", "")),
-        ]
-        for row in probe.rows
-    ]
-
-
 def probes_table(probes: Sequence[ProbeSummary]) -> Table:
     """Return Table 5: a row for each method; accuracy, deviation and chance for each corpus."""
     header = ["method", "classifier", "folds", "source"]
@@ -105,9 +201,10 @@ def probes_table(probes: Sequence[ProbeSummary]) -> Table:
                 names = ("what", "classifier", "folds", "source")
                 key = tuple(str(row.get(name) or "") for name in names)
                 cells = methods.setdefault(key, [""] * 3 * len(probes))
-                accuracy = [*_percents(row, "accuracy", "accuracy_deviation"), "", ""]
+                known = [row.get(name) for name in ("accuracy", "accuracy_deviation")]
+                texts = ["" if each is None else f"{100 * each:.1f}" for each in known]
                 chance = round(100 / max(probe.num_classes, 1), 1)
-                cells[3 * place : 3 * place + 3] = *accuracy[:2], chance
+                cells[3 * place : 3 * place + 3] = *texts, chance
     return [header, *([*key, *cells] for key, cells in methods.items())] if probes else []
 
 
@@ -148,7 +245,7 @@ def _figure_2(report: Report, folder: Path) -> str:
 
 
 def _figure_4(report: Report, folder: Path) -> str:
-    chart = emotions_figure(report.aggregates, report.compared)
+    chart = page_charts.emotions_figure(report.aggregates, report.compared)
     emotions = [row[0] for row in chart.rows]
     numbers: Table = [["emotion"], *([emotion] for emotion in emotions)]
     for found in filter(None, (report.aggregates, report.compared)):
@@ -216,7 +313,3 @@ def _draw_faces(axes: Any, pictures: Mapping[int, str], step: float) -> None:
         axes.text(place + 0.5, -0.16, f"{index * step:.2f} s", ha="center", fontsize=7)
     axes.set(xlim=(0, len(pictures)), ylim=(-0.25, 1), aspect="equal")
     axes.axis("off")
-
-
-def _percents(row: Mapping[str, Any], *names: str) -> list[str]:
-    return [f"{100 * row[name]:.1f}" for name in names if row.get(name) is not None]
