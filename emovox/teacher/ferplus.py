@@ -16,9 +16,10 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
+from itertools import compress
 from pathlib import Path
 from typing import IO
 
@@ -99,15 +100,32 @@ class FaceFiles:
             path = self.source / name
             with self._archive.open(name) if self._archive else regular(path).open("rb") as file:
                 yield file
+        except InputError:
+            raise  # a ValueError too
         except READ_ERRORS as error:
             where = f"{self.source}: {name}"
             raise InputError(f"{where}: cannot be read ({first_line(error)})") from error
 
-    def rows(self, name: str) -> Iterator[list[str]]:
-        """Yield the rows of a CSV file."""
+    def rows(
+        self, name: str, needed: Collection[str], header: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, dict[str, str]]]:
+        """Yield the place of each row of a CSV file, for messages, and its cells by column.
+
+        The first line is the header, unless one is passed. Columns are in lower case, without
+        surrounding blanks; missing cells are empty. InputError if a `needed` column is missing.
+        """
+        where = f"{self.source}: {name}"
         with self.open(name) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
-            yield from csv.reader(iter(partial(text.readline, 4 * MAX_TEXT), ""))  # no endless line
+            lines = iter(partial(text.readline, 4 * MAX_TEXT), "")  # no endless line
+            rows = csv.DictReader(lines, header, restval="")
+            first = rows.fieldnames or []
+            rows.fieldnames = [cell.strip().lower() for cell in first]
+            if missing := [name for name in needed if name.lower() not in rows.fieldnames]:
+                fact = f"no column {', '.join(missing)}"
+                raise InputError(f"{where}: {fact}; the first line is {','.join(first)[:200]!r}")
+            for row in rows:
+                yield f"{where}: line {rows.line_num}", row
 
     def read_image(self, name: str, kind: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
         """Read an image as uint8 `[H, W, 3]` RGB; InputError if it is missing or damaged."""
@@ -163,116 +181,83 @@ def read(source: str | os.PathLike[str], part: str, *, unlabelled: bool = False)
     folder = files.find(FOLDERS[part])
     shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
     own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
-    labels: list[_Label] = []
+    labels: dict[int, tuple[str, list[int]]] = {}
     if shared is not None and (folder is not None or pixels is not None):
-        labels = _read_shared_labels(files, shared, part, folder is None)
+        labels = _read_labels(files, shared, part, nameless=folder is None)
     elif own is not None:
-        labels = _read_own_labels(files, own)
+        labels = _read_labels(files, own, part, ("Image name", "box", *VOTE_NAMES))
     if not labels:
         raise InputError(
             f"{source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its "
             f"images and its label.csv, or fer2013new.csv (with rows of usage {USAGES[part]}) "
             "beside those folders or beside fer2013.csv"
         )
-    keep, targets = clean_votes(np.array([label.votes for label in labels]))
+    keep, targets = clean_votes(np.array([votes for _, votes in labels.values()]))
     targets[~keep] = 0
     if not keep.any():
         raise InputError(f"{source}: no usable faces in {part} after vote cleaning")
     chosen = keep | unlabelled
-    kept = [label for label, k in zip(labels, chosen, strict=True) if k]
+    names = {row: labels[row][0] for row in compress(labels, chosen)}
     if folder is not None:
-        images = np.stack([_read_image(files, f"{folder}/{label.name}") for label in kept])
+        images = [_read_image(files, f"{folder}/{name}") for name in names.values()]
     else:
         assert pixels is not None
-        images = _read_pixels(files, pixels, kept, USAGES[part])
-    return Faces(images, targets[chosen], tuple(label.name for label in kept))
+        images = _read_pixels(files, pixels, names, USAGES[part])
+    return Faces(np.stack(images), targets[chosen], tuple(names.values()))
 
 
-@dataclass(frozen=True)
-class _Label:
-    """One face of a table of votes; `row` counts from 0 over all faces of FER2013."""
+def _read_labels(
+    files: FaceFiles,
+    table: str,
+    part: str,
+    header: Sequence[str] | None = None,
+    nameless: bool = False,
+) -> dict[int, tuple[str, list[int]]]:
+    """Return names and votes of the faces of a part, by their row in a table.
 
-    row: int
-    name: str
-    votes: list[int]
-
-
-def _read_shared_labels(files: FaceFiles, name: str, part: str, nameless: bool) -> list[_Label]:
-    """Return the rows of fer2013new.csv of one part; the official folders lack nameless ones."""
-    where, rows = f"{files.source}: {name}", files.rows(name)
-    usage, image, *votes = _columns(next(rows, []), ("Usage", "Image name", *VOTE_NAMES), where)
-    return [
-        _Label(i, row[image] or f"fer{i:07d}.png", _votes(row, votes, f"{where}: line {i + 2}"))
-        for i, row in enumerate(rows)
-        if len(row) > max(usage, image) and row[usage] == USAGES[part] and (nameless or row[image])
-    ]
-
-
-def _read_own_labels(files: FaceFiles, name: str) -> list[_Label]:
-    """Return the rows of a folder's label.csv: name, box, votes; no header."""
-    columns = range(2, 2 + len(VOTE_NAMES))
-    return [
-        _Label(i, row[0], _votes(row, columns, f"{files.source}: {name}: line {i + 1}"))
-        for i, row in enumerate(files.rows(name))
-        if row
-    ]
-
-
-def _columns(header: list[str], names: Sequence[str], where: str) -> list[int]:
-    """Return the positions of named columns; case and surrounding blanks do not matter."""
-    found = [cell.strip().lower() for cell in header]
-    if missing := [name for name in names if name.lower() not in found]:
-        raise InputError(
-            f"{where}: no column {', '.join(missing)}; the first line is {','.join(header)[:200]!r}"
-        )
-    return [found.index(name.lower()) for name in names]
-
-
-def _votes(row: list[str], columns: Sequence[int], where: str) -> list[int]:
-    try:
-        votes = [int(row[column]) for column in columns]
+    Faces without a name, which the official folders lack, are left out unless `nameless`.
+    """
+    found, usage = {}, USAGES[part]
+    needed = header or ("Usage", "Image name", *VOTE_NAMES)
+    for i, (where, row) in enumerate(files.rows(table, needed, header)):
+        name = row["image name"] or (nameless and f"fer{i:07d}.png")
+        if not name or row.get("usage", usage) != usage:
+            continue
+        try:
+            votes = [int(row[name.lower()]) for name in VOTE_NAMES]
+        except ValueError:
+            votes = [-1]
         if min(votes) < 0 or max(votes) > MAX_VOTES:
-            raise ValueError
-        return votes
-    except (ValueError, IndexError):
-        raise InputError(
-            f"{where}: expected {len(columns)} votes after two columns, found {row!r}"
-        ) from None
+            expected = f"{len(VOTE_NAMES)} votes after two columns"
+            raise InputError(f"{where}: expected {expected}, found {[*row.values()]!r}")
+        found[i] = name, votes
+    return found
 
 
-def _read_pixels(files: FaceFiles, name: str, labels: list[_Label], usage_name: str) -> np.ndarray:
-    """Return the images uint8 `[N, 48, 48]` of some rows of fer2013.csv, one row per face."""
-    where, rows = f"{files.source}: {name}", files.rows(name)
-    wanted = {label.row for label in labels}
-    usage, pixels = _columns(next(rows, []), ("Usage", "pixels"), where)
+def _read_pixels(
+    files: FaceFiles, table: str, wanted: Collection[int], usage: str
+) -> list[np.ndarray]:
+    """Return the images uint8 `[48, 48]` of some rows of fer2013.csv, one row per face."""
     images = []
-    for number, row in enumerate(rows):
+    for number, (where, row) in enumerate(files.rows(table, ("Usage", "pixels"))):
         if number not in wanted:
             continue
-        line = f"{where}: line {number + 2}"
-        if len(row) <= max(usage, pixels) or row[usage].strip() != usage_name:
+        if row["usage"].strip() != usage:
             raise InputError(
-                f"{line}: usage is not {usage_name}, as in fer2013new.csv; use two files of the "
-                "same release"
+                f"{where}: usage is not {usage}, as in fer2013new.csv; use two files of the same "
+                "release"
             )
-        images.append(_grey_levels(row[pixels], line))
-    if len(images) < len(labels):
+        try:
+            levels = bytes(map(int, row["pixels"].split()))
+            images.append(np.frombuffer(levels, np.uint8).reshape(SIDE, SIDE))
+        except ValueError:
+            fact = f"expected {SIDE * SIDE} grey levels from 0 to 255"
+            raise InputError(f"{where}: {fact}, found {row['pixels'][:40]!r} ...") from None
+    if len(images) < len(wanted):
         raise InputError(
-            f"{where}: ends after {len(images)} of {len(labels)} faces of {usage_name}"
+            f"{files.source}: {table}: ends after {len(images)} of {len(wanted)} faces of {usage}"
         )
-    return np.stack(images)
-
-
-def _grey_levels(text: str, where: str) -> np.ndarray:
-    try:
-        levels = np.array(text.split(), dtype=np.int64)
-    except (ValueError, OverflowError):
-        levels = np.array([-1])
-    if len(levels) != SIDE * SIDE or levels.min() < 0 or levels.max() > 255:
-        raise InputError(
-            f"{where}: expected {SIDE * SIDE} grey levels from 0 to 255, found {text[:40]!r} ..."
-        )
-    return levels.reshape(SIDE, SIDE).astype(np.uint8)
+    return images
 
 
 def _read_image(files: FaceFiles, name: str) -> np.ndarray:
