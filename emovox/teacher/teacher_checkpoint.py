@@ -16,7 +16,6 @@ from emovox.checkpoints import (
     fit,
     load_weights,
     read_dagnn,
-    read_training,
     save,
     to_grey,
     to_state_dict,
@@ -157,56 +156,54 @@ class Senet(FaceNetwork):
         super().__init__()
         self.outputs = outputs
         self.config = config or SenetConfig()
-        self.blocks: list[tuple[str, bool]] = []  # name prefix; True if the shortcut is projected
-        self._convolution("conv1_7x7_s2", 3, 64, 7, stride=2)
+        self.blocks: list[str] = []  # prefixes of the names of their layers
+        self._add("conv1_7x7_s2", 3, 64, 7, stride=2)
         inputs = 64
         for stage, (depth, width) in enumerate(zip(DEPTHS, WIDTHS, strict=True), start=2):
+            wide = width * EXPANSION
             for block in range(1, depth + 1):
-                stride = 2 if block == 1 and stage > 2 else 1
-                self._block(f"conv{stage}_{block}", inputs, width, stride, projected=block == 1)
-                inputs = width * EXPANSION
+                name, stride = f"conv{stage}_{block}", 2 if block == 1 and stage > 2 else 1
+                self._add(f"{name}_1x1_reduce", inputs, width, 1, stride)
+                self._add(f"{name}_3x3", width, width, 3)
+                self._add(f"{name}_1x1_increase", width, wide, 1)
+                if block == 1:
+                    self._add(f"{name}_1x1_proj", inputs, wide, 1, stride)
+                if self.config.squeeze_excite:
+                    hidden = wide // SE_REDUCTION
+                    self.add_module(f"{name}_1x1_down", nn.Conv2d(wide, hidden, 1))
+                    self.add_module(f"{name}_1x1_up", nn.Conv2d(hidden, wide, 1))
+                self.blocks.append(name)
+                inputs = wide
         self.classifier = nn.Conv2d(inputs, len(outputs), 1)
         self.embedding_size = inputs
 
-    def _convolution(self, name: str, inputs: int, outputs: int, size: int, stride: int) -> None:
+    def _add(self, name: str, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
+        """Add a convolution without bias and its batch normalisation."""
         layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
         self.add_module(name, layer)
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
-    def _block(self, name: str, inputs: int, width: int, stride: int, projected: bool) -> None:
-        outputs = width * EXPANSION
-        self._convolution(f"{name}_1x1_reduce", inputs, width, 1, stride)
-        self._convolution(f"{name}_3x3", width, width, 3, 1)
-        self._convolution(f"{name}_1x1_increase", width, outputs, 1, 1)
-        if projected:
-            self._convolution(f"{name}_1x1_proj", inputs, outputs, 1, stride)
-        if self.config.squeeze_excite:
-            self.add_module(f"{name}_1x1_down", nn.Conv2d(outputs, outputs // SE_REDUCTION, 1))
-            self.add_module(f"{name}_1x1_up", nn.Conv2d(outputs // SE_REDUCTION, outputs, 1))
-        self.blocks.append((name, projected))
+    def _normalised(self, name: str, x: Tensor) -> Tensor:
+        return getattr(self, f"{name}_bn")(getattr(self, name)(x))
 
-    def _apply_convolution(self, name: str, x: Tensor) -> Tensor:
-        layers = self._modules
-        x = layers[name](x)  # type: ignore[misc]
-        return layers[f"{name}_bn"](x)  # type: ignore[misc]
-
-    def _apply_block(self, name: str, projected: bool, x: Tensor) -> Tensor:
-        y = F.relu(self._apply_convolution(f"{name}_1x1_reduce", x), inplace=True)
-        y = F.relu(self._apply_convolution(f"{name}_3x3", y), inplace=True)
-        y = self._apply_convolution(f"{name}_1x1_increase", y)
-        shortcut = self._apply_convolution(f"{name}_1x1_proj", x) if projected else x
+    def _apply_block(self, name: str, x: Tensor) -> Tensor:
+        y = F.relu(self._normalised(f"{name}_1x1_reduce", x), inplace=True)
+        y = F.relu(self._normalised(f"{name}_3x3", y), inplace=True)
+        y = self._normalised(f"{name}_1x1_increase", y)
+        if name.endswith("_1"):
+            x = self._normalised(f"{name}_1x1_proj", x)
         if self.config.squeeze_excite:
-            gate = y.mean(dim=(2, 3), keepdim=True)
-            gate = F.relu(self._modules[f"{name}_1x1_down"](gate))  # type: ignore[misc]
-            y = y * torch.sigmoid(self._modules[f"{name}_1x1_up"](gate))  # type: ignore[misc]
-        return F.relu(y + shortcut, inplace=True)
+            gate = getattr(self, f"{name}_1x1_down")(y.mean(dim=(2, 3), keepdim=True))
+            gate = getattr(self, f"{name}_1x1_up")(F.relu(gate))
+            y = y * torch.sigmoid(gate)
+        return F.relu(y + x, inplace=True)
 
     def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Compute embedding and logits; see `FaceNetwork`."""
-        x = F.relu(self._apply_convolution("conv1_7x7_s2", x), inplace=True)
+        x = F.relu(self._normalised("conv1_7x7_s2", x), inplace=True)
         x = F.max_pool2d(x, 3, 2, ceil_mode=True)
-        for name, projected in self.blocks:
-            x = self._apply_block(name, projected, x)
+        for name in self.blocks:
+            x = self._apply_block(name, x)
         hidden = x.float().mean(dim=(2, 3), keepdim=True)
         return hidden.flatten(1), self.classifier(hidden).flatten(1)
 
@@ -221,7 +218,7 @@ class Senet(FaceNetwork):
         return cls.from_grey(to_grey(pixels))
 
 
-__all__ = ["ARCHITECTURES", "fit", "load", "read_training", "save"]
+__all__ = ["ARCHITECTURES", "fit", "load", "save"]
 
 ARCHITECTURES: Architectures[FaceNetwork] = {
     CompactNet.architecture: (CompactConfig, CompactNet),
