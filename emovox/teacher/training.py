@@ -1,6 +1,5 @@
 """Training of a teacher on labelled faces."""
 
-import contextlib
 import hashlib
 import json
 import math
@@ -13,8 +12,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from emovox import runs
@@ -22,7 +20,7 @@ from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
 from emovox.files import replace_file
-from emovox.registry import BEST_FILE
+from emovox.registry import BEST_FILE, read_header
 from emovox.scores import fit_temperature, softmax
 from emovox.teacher import Teacher, find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.evaluation import predict, score
@@ -48,11 +46,9 @@ def soft_targets(
     loaded = [load_teacher(name, device) for name in teachers]
     images_sha256 = hashlib.sha256(faces.images.tobytes()).hexdigest()
     identity = json.dumps([images_sha256, *(t.sha256 for t in loaded), faces.outputs.emotions])
-    logits = None
-    with contextlib.suppress(OSError, SafetensorError), safe_open(path, "numpy") as file:
-        if (file.metadata() or {}).get("faces_and_teachers") == identity:
-            logits = file.get_tensor("logits")
-    if logits is None:  # missing, damaged, or of other faces or teachers
+    if read_header(path).get("faces_and_teachers") == identity:
+        logits = load_file(path)["logits"]
+    else:  # missing, damaged, or of other faces or teachers
         logits = averaged_logits(loaded, faces)
         with replace_file(path) as temporary:
             save_file({"logits": logits}, temporary, {"faces_and_teachers": identity})
