@@ -1,6 +1,7 @@
 """Teachers: finding, loading and inference."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +126,30 @@ def test_parts_of_a_batch_are_one_batch(crops: np.ndarray) -> None:
     whole = teacher(crops)
     parts = crops[:5], crops[5:6], crops[6:40]
     np.testing.assert_array_equal(teacher.launch(*parts)()[:, :8], whole[:40])
+
+
+def test_each_batch_is_launched_before_the_wait_for_the_one_before(
+    monkeypatch: pytest.MonkeyPatch, crops: np.ndarray
+) -> None:
+    """A GPU is busy while a batch is copied, and no more than two batches take memory."""
+    teacher, order = TorchTeacher("t", "0", random_net(), "cpu", "fp32"), []
+    launch = teacher.launch
+
+    def logged(*parts: np.ndarray) -> Callable[[], np.ndarray]:
+        order.append("launch")
+        wait = launch(*parts)
+
+        def logged_wait() -> np.ndarray:
+            order.append("wait")
+            return wait()
+
+        return logged_wait
+
+    expected = teacher(np.concatenate([crops, crops]))
+    monkeypatch.setattr(teacher, "launch", logged)
+    np.testing.assert_array_equal(teacher(np.concatenate([crops, crops])), expected)
+    assert order == ["launch", "launch", "wait", "launch", "wait", "wait"]
+    assert teacher(crops[:0]).shape == (0, 8)
 
 
 def test_folding_batch_norm_keeps_the_function() -> None:

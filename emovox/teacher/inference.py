@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ BATCH = 64
 LARGE_INPUT = 128  # pixels; networks with crops of this size or larger use smaller batches on a CPU
 LARGE_INPUT_BATCH = 16
 GPU_BATCH = 256
-NUM_SLOTS = 2  # one is filled while the other is copied
 
 
 class TorchTeacher:
@@ -51,9 +51,6 @@ class TorchTeacher:
             torch.cuda.set_device(self.device)  # pinned memory belongs to the current device
         cpu_batch = BATCH if net.input_size < LARGE_INPUT else LARGE_INPUT_BATCH
         self.batch_size = cpu_batch if self.device.type == "cpu" else GPU_BATCH
-        shape = (self.batch_size, net.input_size, net.input_size, 3)
-        self._slots = [_Slot(shape, self.device) for _ in range(NUM_SLOTS)]
-        self._num_batches = 0
 
         def once(pixels: Tensor) -> Tensor:
             inputs = net.preprocess(pixels).to(dtype, memory_format=torch.channels_last)
@@ -63,6 +60,7 @@ class TorchTeacher:
         def forward(pixels: Tensor) -> Tensor:
             return (once(pixels) + once(pixels.flip(2))) / 2 if mirror else once(pixels)
 
+        self._no_crops = np.empty((0, self.input_size, self.input_size, 3), np.uint8)
         self._forward = self._compile(forward) if compiled else forward
 
     def _compile(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -71,7 +69,7 @@ class TorchTeacher:
         compiled = torch.compile(forward, dynamic=False, options={"freezing": True})
         try:
             with torch.inference_mode():
-                compiled(self._slots[0].load())
+                compiled(self._load(self._no_crops))
         except Exception as error:  # errors of torch, Triton and the compiler share no base class
             raise EmovoxError(
                 f"torch.compile: failed on this machine ({first_line(error)}); use --compile off"
@@ -92,10 +90,24 @@ class TorchTeacher:
                 f"expected crops uint8 [N, {size}, {size}, 3], got {crops.dtype} {crops.shape}"
             )
         starts = range(0, len(crops), self.batch_size)
-        running = [self.launch(crops[start : start + self.batch_size]) for start in starts]
+        running = (self.launch(crops[start : start + self.batch_size]) for start in starts)
         num_outputs = len(self.emotions) + len(self.values)
         empty = np.empty((0, num_outputs + self.embedding_size), np.float32)
-        return np.concatenate([empty, *(logits() for logits in running)])
+        # Pairs, so that the next batch is launched before the wait for a batch.
+        rows = (wait() for wait, _ in pairwise(chain(running, [None])) if wait)
+        return np.concatenate([empty, *rows])
+
+    def _load(self, *parts: np.ndarray) -> Tensor:
+        """Copy crops to the device, padded with black crops to the shape of a batch.
+
+        Pinned memory is copied asynchronously, and torch reuses it only after the copy.
+        """
+        shape = (self.batch_size, self.input_size, self.input_size, 3)
+        host = torch.empty(shape, dtype=torch.uint8, pin_memory=self.device.type == "cuda")
+        stop = sum(map(len, parts))
+        np.concatenate(parts, out=host.numpy()[:stop])
+        host[stop:] = 0
+        return host.to(self.device, non_blocking=True)
 
     def launch(self, *parts: np.ndarray) -> Callable[[], np.ndarray]:
         """Start one batch; return a function that waits for outputs and embeddings.
@@ -104,10 +116,8 @@ class TorchTeacher:
         On a GPU the work is asynchronous, and the next batch can be launched before it is done.
         `parts` are crops uint8 `[n, S, S, 3]`, at most `batch_size` in total; they are copied.
         """
-        slot = self._slots[self._num_batches % NUM_SLOTS]
-        self._num_batches += 1
         with torch.inference_mode():
-            logits = self._forward(slot.load(*parts))[: sum(map(len, parts))]
+            logits = self._forward(self._load(*parts))[: sum(map(len, parts))]
             if self.device.type == "cpu":
                 return logits.numpy
             host = torch.empty(logits.shape, pin_memory=True)
@@ -120,30 +130,6 @@ class TorchTeacher:
             return host.numpy()
 
         return wait
-
-
-class _Slot:
-    """Host memory for one batch, pinned for a GPU so that the copy is asynchronous."""
-
-    def __init__(self, shape: tuple[int, ...], device: torch.device) -> None:
-        self._device = device
-        on_gpu = device.type == "cuda"
-        self._host = torch.zeros(shape, dtype=torch.uint8, pin_memory=on_gpu)
-        self._copied = torch.cuda.Event() if on_gpu else None  # type: ignore[no-untyped-call]
-
-    def load(self, *parts: np.ndarray) -> Tensor:
-        """Copy crops to the device, padded with black crops to the shape of a batch."""
-        if self._copied is not None:
-            self._copied.synchronize()  # wait for the last copy from this memory
-        stop = 0
-        for crops in parts:
-            start, stop = stop, stop + len(crops)
-            self._host.numpy()[start:stop] = crops
-        self._host[stop:] = 0
-        pixels = self._host.to(self._device, non_blocking=True)
-        if self._copied is not None:
-            self._copied.record(torch.cuda.current_stream(self._device))
-        return pixels
 
 
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
