@@ -85,8 +85,8 @@ def test_size_categories(dataset: Path, rows: int, category: str) -> None:
 def test_check_fails_if_card_and_data_differ(dataset: Path) -> None:
     path = dataset / schema.CARD
     text = path.read_text()
-    path.write_text(re.sub(r"for 12 frames", "for 13 frames", text))
-    with pytest.raises(CheckError, match=r"differs .*for 13 frames.*expected .*for 12 frames"):
+    path.write_text(re.sub(r"of 12 frames", "of 13 frames", text))
+    with pytest.raises(CheckError, match=r"differs .*of 13 frames.*expected .*of 12 frames"):
         check_card(dataset)
     path.write_text(text + "One more line.\n")
     with pytest.raises(CheckError, match="One more line"):

@@ -158,8 +158,12 @@ def test_classes_add_probabilities(place: tuple[Path, Path], tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("text", "error", "message"),
     [
-        ('a = ["angr"]\nb = ["fear"]', ConfigError, "'angr': not an emotion .*did you mean anger"),
-        ('a = ["calm"]\nb = ["fear"]', ConfigError, "'calm': not an emotion of the dataset; use"),
+        (
+            'a = ["angr"]\nb = ["fear"]',
+            ConfigError,
+            "emotion 'angr' is not one of .*did you mean anger",
+        ),
+        ('a = ["calm"]\nb = ["fear"]', ConfigError, "emotion 'calm' is not one of neutral"),
         ('a = ["fear"]', ConfigError, "two or more classes"),
         ('a = ["fear"]\nb = ["fear"]', ConfigError, "each emotion once"),
         ('a = []\nb = ["fear"]', ConfigError, "two or more classes"),

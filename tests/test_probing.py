@@ -507,7 +507,7 @@ def test_legacy_reads_the_left_channel_as_16_khz(tmp_path: Path) -> None:
         (["nonsense", "."], "neither a checkpoint nor one of compact"),
         (["compact", ".", "--features", "embedding"], "requires a student; use logits"),
         (["compact", ".", "--protocol", "legacy"], "requires a student; use standard"),
-        (["compact", ".", "--protocol", "old"], "'old' is not one of 'standard', 'legacy'"),
+        (["compact", ".", "--protocol", "old"], "'old' is not one of standard, legacy"),
         (["compact", ".", "--folds", "1"], "folds 1: must be at least 2"),
         (["compact", "."], "contains neither audio nor video"),
         (["compact", "missing"], "not found; pass a folder or a table"),

@@ -10,7 +10,6 @@ from typing import Any
 import click
 
 from emovox.cli.options import FILE, FOLDER, FORMAT, Command, config_options, echo, finish, given
-from emovox.dataset.names import POOLS
 from emovox.errors import ConfigError
 from emovox.reporting.report_config import ReportConfig
 
@@ -100,7 +99,6 @@ def select(dataset: Path, out: Path, **options: Any) -> None:
 @click.option("--audio", type=FOLDER, required=True, help="Folder with the audio of the tracks.")
 @click.option("--out", type=FOLDER, required=True, help="Folder of the export, new or empty.")
 @click.option("--seconds", type=float, help="Length of segments.  [default: whole tracks]")
-@click.option("--pool", type=click.Choice(POOLS), default="max", help="Pooling of the logits.")
 @click.option("--collapse", type=FILE, help="TOML file that maps classes to lists of emotions.")
 @click.option("--max-dropped", default=0.05, help="Largest fraction of tracks without sound.")
 def export(dataset: Path, audio: Path, out: Path, **options: Any) -> None:

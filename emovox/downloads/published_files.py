@@ -14,19 +14,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+from emovox import files
 from emovox.config import read_config
 from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedFile, find_files
 from emovox.downloads.transfer import Patience, check_space, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError, public_url
-from emovox.files import (
-    cache_folder,
-    exclusive,
-    kind_of_file,
-    remove_leftovers,
-    replace_file,
-    sha256_file,
-    write_text,
-)
+from emovox.files import replace_file, sha256_file, write_text
 from emovox.matfile import mat_version, open_mat
 from emovox.packages import DataFrame, data_frame
 
@@ -44,7 +37,7 @@ LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
 
 def find_fault(path: Path, form: str) -> str | None:
     """Return what a file is instead of a complete one of its form, in words; None if it is one."""
-    kind = kind_of_file(path)
+    kind = files.kind_of_file(path)
     if form == "mat":
         return _mat_fault(path, kind)
     if form == "pth":
@@ -92,7 +85,7 @@ class Pin:
 
 def pins_file() -> Path:
     """Return the path of the pins, which may not exist."""
-    return cache_folder() / "pins.json"
+    return files.cache_folder() / "pins.json"
 
 
 def read_pins() -> dict[str, Pin]:
@@ -177,7 +170,7 @@ def download(
 
 def download_files(config: DownloadConfig, say: Say) -> Iterator[DownloadedFile]:
     """Yield the files of a target, each when it is complete; for errors see `download`."""
-    folder = config.out or cache_folder() / TARGETS[config.target].folder
+    folder = config.out or files.cache_folder() / TARGETS[config.target].folder
     for file in _find_requested(config):
         yield FileDownload(file, folder, config, say).run()
 
@@ -216,13 +209,13 @@ class FileDownload:
 
     def run(self) -> DownloadedFile:
         """Download the file unless it exists and is complete; for errors see `download`."""
-        locks = cache_folder() / "locks"
+        locks = files.cache_folder() / "locks"
         for folder in (self.folder, locks):
             folder.mkdir(parents=True, exist_ok=True)
         name = self.file.name
         busy = f"{name}: another download is running; wait for it"
-        with exclusive(locks / f"{name}.lock", busy):
-            remove_leftovers(self.path)
+        with files.exclusive(locks / f"{name}.lock", busy):
+            files.remove_leftovers(self.path)
             if self.config.copy is not None:
                 return self._install(self.config.copy)
             return self._existing() or self._fetch()
@@ -312,7 +305,7 @@ class FileDownload:
         """Pin the file, in place of an earlier pin."""
         name, path = self.file.name, pins_file()
         path.parent.mkdir(parents=True, exist_ok=True)
-        with exclusive(path.with_suffix(".lock"), "", timeout=-1):
+        with files.exclusive(path.with_suffix(".lock"), "", timeout=-1):
             pin = Pin(digest, source, datetime.date.today().isoformat())
             pins = {n: asdict(p) for n, p in sorted((read_pins() | {name: pin}).items())}
             write_text(path, json.dumps(pins, indent=2) + "\n")

@@ -19,15 +19,8 @@ from emovox.dataset.store import DAMAGED
 from emovox.errors import EmovoxError, InputError, first_line
 from emovox.files import exclusive, write_text
 from emovox.ids import printable
-from emovox.labelling.plan import (
-    ROWS_VERSION,
-    BuildPlan,
-    Shard,
-    ShardReport,
-    marker_file,
-    read_report,
-    rows_file,
-)
+from emovox.labelling import plan as plans
+from emovox.labelling.plan import ROWS_VERSION, BuildPlan, Shard, ShardReport
 from emovox.paths import NOT_FETCHED, RemotePath, file_state, is_remote, local_copy, map_ahead
 
 REFRESH_SECONDS = 5.0  # between two heartbeats of a remote lock
@@ -187,11 +180,11 @@ def read_reports(state: Path, shards: Iterable[Shard]) -> dict[str, ShardReport]
         sizes = {name: size for name, (size, *_) in state.files().items()}
     else:
         sizes = {path.name: path.stat().st_size for path in state.iterdir()}
-    built = [s.fingerprint for s in shards if marker_file(state, s.fingerprint).name in sizes]
+    built = [s.fingerprint for s in shards if plans.marker_file(state, s.fingerprint).name in sizes]
 
     def read(fingerprint: str) -> ShardReport | None:
-        rows_bytes = sizes.get(rows_file(state, fingerprint).name, 0)
-        return read_report(state, fingerprint, rows_bytes)
+        rows_bytes = sizes.get(plans.rows_file(state, fingerprint).name, 0)
+        return plans.read_report(state, fingerprint, rows_bytes)
 
     found = (map_ahead if is_remote(state) else map)(read, built)
     return {report.fingerprint: report for report in found if report}

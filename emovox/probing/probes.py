@@ -31,15 +31,8 @@ from emovox.probing.folds import RANDOM, Folds, cross_folds, make_folds, read_fo
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.registry import BEST_FILE, read_header
-from emovox.student import STUDENTS, load_student
-from emovox.student.clips import (
-    CENTRE,
-    WHOLE,
-    check_duration,
-    read_ahead,
-    read_utterance,
-    reason_of,
-)
+from emovox.student import STUDENTS, clips, load_student
+from emovox.student.clips import read_ahead, read_utterance
 from emovox.student.encoder import Encoder, HeadConfig
 from emovox.student.student_config import LEGACY
 from emovox.teacher import TEACHERS, find_teacher
@@ -111,9 +104,9 @@ def audio_features(
     def read(utterance: Utterance) -> tuple[Samples, np.ndarray | None] | TrackError:
         try:
             samples = read_utterance(utterance.path, protocol)
-            check_duration(len(samples) / SAMPLE_RATE)
+            clips.check_duration(len(samples) / SAMPLE_RATE)
         except (InputError, TrackError) as error:
-            return reason_of(utterance.path, error)
+            return clips.reason_of(utterance.path, error)
         return samples, baseline(samples) if baseline else None
 
     found, utterances = Features(), iter(corpus.utterances)
@@ -301,7 +294,7 @@ def _extract(
     else:
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
-    part, run = CENTRE if legacy else WHOLE, student.embed if embeds else student
+    part, run = clips.CENTRE if legacy else clips.WHOLE, student.embed if embeds else student
     found = audio_features(corpus, lambda heard: run(heard, part), smile, **options)
     return {"name": student.name, "sha256": student.sha256}, found, probes
 

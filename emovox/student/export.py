@@ -9,24 +9,22 @@ import tomllib
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
+from tqdm import tqdm
 
-from emovox.dataset.names import POOLS
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
-from emovox.emotions import closest_emotion
 from emovox.errors import ConfigError, InputError, check_choice
 from emovox.files import check_vacant, new_folder, read_text, write_text
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.packages import DataFrame, data_frame
 from emovox.scores import softmax
-from emovox.student.clips import MIN_DURATION, Clip, find_clips, list_reasons, read_ahead, unusable
+from emovox.student.clips import MIN_DURATION, Clip, find_clips, list_reasons, unusable
 
 PER_TAR = 1000  # examples
 
@@ -65,14 +63,13 @@ def export(
     to: str = "csv",
     *,
     seconds: float | None = None,
-    pool: str = "max",
     collapse: str | os.PathLike[str] | None = None,
     max_dropped: float = 0.05,
 ) -> Exported:
     """Write the labels of a dataset beside their sound.
 
     An example is a track, or with `seconds` a segment of one; the last one may be shorter. Its
-    probabilities are the softmax of its pooled logits, its label the class with the largest.
+    probabilities are the softmax of the maxima of its logits, its label the class with the largest.
 
     Args:
         dataset: folder of the dataset.
@@ -82,7 +79,6 @@ def export(
             below `audio`. The others copy the sound as 16 kHz mono WAV: `audiofolder` of Hugging
             Face datasets, `webdataset` (tar files), or manifests of `lhotse`.
         seconds: length of the segments; None for whole tracks.
-        pool: pooling of the logits of an example, see `Dataset.target`.
         collapse: TOML file whose keys are classes and whose values are lists of emotions; the
             probabilities of a class are added, emotions of no class left out.
         max_dropped: largest fraction of tracks without usable sound.
@@ -99,7 +95,6 @@ def export(
     """
     data, out, root = load(dataset), Path(out), Path(audio)
     check_choice("to", to, WRITERS)
-    check_choice("pool", pool, POOLS)
     if seconds is not None and not seconds >= MIN_DURATION:
         raise ConfigError(f"seconds {seconds:g}: below {MIN_DURATION}")
     classes = _read_classes(collapse, data) if collapse else {e: [e] for e in data.emotions}
@@ -110,13 +105,16 @@ def export(
 
     def examples(split: str, clips: list[Clip]) -> Iterator[tuple[Row, np.ndarray]]:
         """Yield the examples of a split with their sound, none for `csv`; collect their rows."""
-        parts = [(clip, *part) for clip in clips for part in _cut(clip, seconds)]
-        for chunk in read_ahead(parts, partial(_read, root, needs_sound=to != "csv"), split):
-            for (clip, start, end), samples in chunk:
-                if isinstance(samples, Dropped):
-                    dropped.append(samples)
-                    continue
-                target = data.target(clip.track_id, start, end, pool)
+        for clip in tqdm(clips, split, unit=" tracks", disable=None, leave=False):
+            for start, end in _cut(clip, seconds):
+                samples = np.empty(0)
+                try:
+                    if to != "csv":
+                        samples = read_audio(clip.path, clip.start + start, clip.start + end)
+                except InputError as error:
+                    dropped.append(unusable(clip.track_id, clip.path, root, error))
+                    break
+                target = data.target(clip.track_id, start, end)
                 shares = members @ softmax(target[None].astype(float))[0]
                 shares /= shares.sum()
                 row: Row = {"file": clip.path.relative_to(root).as_posix()}
@@ -139,9 +137,8 @@ def export(
         if to == "audiofolder":
             splits = "".join(f"  - split: {s}\n    path: {s}/**\n" for s in data.splits)
             head = f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n"
-            write_text(
-                building / "README.md", f"{head}\nExported from {data.name} {data.version}.\n"
-            )
+            text = f"{head}\nExported from {data.name} {data.version}.\n"
+            write_text(building / "README.md", text)
     return Exported(out, rows, dropped)
 
 
@@ -152,37 +149,18 @@ def _read_classes(path: str | os.PathLike[str], data: Dataset) -> dict[str, list
         raise InputError(f"{path}: cannot be read as TOML ({error})") from error
     names = [name for members in classes.values() for name in members]
     for name in names:
-        if name not in data.emotions:
-            meant = closest_emotion(str(name))
-            hint = f"did you mean {meant}?" if meant else f"use {', '.join(data.emotions)}"
-            raise ConfigError(f"{path}: {name!r}: not an emotion of the dataset; {hint}")
+        check_choice(f"{path}: emotion", name, data.emotions)
     if len(classes) < 2 or len({*names}) < len(names) or not all(classes.values()):
         fact = 'expected two or more classes, such as positive = ["happiness"]'
         raise ConfigError(f"{path}: {fact}, and each emotion once")
     return classes
 
 
-def _cut(clip: Clip, seconds: float | None) -> Iterator[tuple[float, float]]:
-    """Yield start and end of the examples of a track, in seconds; a rest below a step is left."""
-    if seconds is None:
-        yield 0.0, clip.duration
-        return
-    for k in range(1 + int(clip.duration / seconds)):
-        if clip.duration - k * seconds >= MIN_DURATION:
-            yield float(k * seconds), float(min((k + 1) * seconds, clip.duration))
-
-
-Part = tuple[Clip, float, float]
-
-
-def _read(root: Path, part: Part, needs_sound: bool) -> tuple[Part, np.ndarray | Dropped]:
-    clip, start, end = part
-    if not needs_sound:
-        return part, np.empty(0)
-    try:
-        return part, read_audio(clip.path, clip.start + start, clip.start + end)
-    except InputError as error:
-        return part, unusable(clip.track_id, clip.path, root, error)
+def _cut(clip: Clip, seconds: float | None) -> list[tuple[float, float]]:
+    """Return start and end of the examples of a track; a rest below a step of the grid is left."""
+    length, end = seconds or clip.duration, clip.duration
+    starts = np.arange(0, end, length).tolist()
+    return [(s, float(min(s + length, end))) for s in starts if end - s >= MIN_DURATION]
 
 
 def _wav(samples: np.ndarray) -> bytes:

@@ -15,17 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import checkpoints
-from emovox.checkpoints import (
-    UNFIT,
-    Architectures,
-    Layer,
-    Network,
-    fit,
-    prepare,
-    read_dagnn,
-    read_training,
-    to_state_dict,
-)
+from emovox.checkpoints import Architectures, Network, fit
 from emovox.dataset.targets import pool_rows
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
@@ -141,7 +131,7 @@ def read_hearing(path: Path, num_emotions: int) -> tuple[Windows, tuple[float, .
 
     InputError if the file is not a checkpoint, or if its record of the training is not valid.
     """
-    training = read_training(path)
+    training = checkpoints.read_training(path)
     try:
         recipe = dict(training.get("recipe", {}))
         known = {name: recipe[name] for name in ("seconds", "pool") if name in recipe}
@@ -149,7 +139,7 @@ def read_hearing(path: Path, num_emotions: int) -> tuple[Windows, tuple[float, .
         prior = tuple(map(float, training["prior"])) if "prior" in training else None
         if prior and (len(prior) != num_emotions or not all(0 < share <= 1 for share in prior)):
             raise ValueError(f"prior {prior}")
-    except (ConfigError, *UNFIT) as error:
+    except (ConfigError, *checkpoints.UNFIT) as error:
         raise InputError(f"{path}: the record of the training is not valid ({error})") from error
     return Windows(config.seconds, None, config.pool), prior
 
@@ -166,7 +156,7 @@ def read_released(path: Path) -> VGGVox:
     Filters in the file are `[frequency, time, in, out]`. InputError if it holds something else; the
     message gives what was expected and found.
     """
-    tensors = to_state_dict(_named(read_dagnn(path), path), path)
+    tensors = checkpoints.to_state_dict(_named(checkpoints.read_dagnn(path), path), path)
     for name in CONVOLUTIONS:  # optional before a batch normalisation
         tensors.setdefault(f"{name}.bias", torch.zeros(len(tensors[f"{name}.weight"])))
     net = VGGVox(_config(tensors))
@@ -174,7 +164,7 @@ def read_released(path: Path) -> VGGVox:
     return net.eval()
 
 
-def _named(layers: list[Layer], path: Path) -> list[Layer]:
+def _named(layers: list[checkpoints.Layer], path: Path) -> list[checkpoints.Layer]:
     """Rename layers to the network's names, by their order; keep names that already match."""
     expected = {*CONVOLUTIONS, *BATCH_NORMS}
     if {layer.name for layer in layers} == expected and len(layers) == len(expected):
@@ -189,7 +179,7 @@ def _named(layers: list[Layer], path: Path) -> list[Layer]:
             f"layers with weights: {listed}{' ...' if len(layers) > 4 else ''}"
         )
     return [
-        Layer(name, kind, layer.weights)
+        checkpoints.Layer(name, kind, layer.weights)
         for kind, names in NAMES_BY_TYPE.items()
         for name, layer in zip(names, found[kind], strict=True)
     ]
@@ -223,7 +213,9 @@ class TorchStudent:
         self.windows, self.prior = Windows(), None  # type: tuple[Windows, tuple[float, ...] | None]
         self._encoder = Encoder(net.config, device) if isinstance(net, EncoderHead) else None
         precision = "fp32" if self._encoder else precision
-        self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
+        self.device, self.precision, self._dtype = checkpoints.prepare(
+            net, net.fc8, device, precision
+        )
         self._net = net
 
     def __call__(self, samples: Samples, part: Part = None) -> np.ndarray:

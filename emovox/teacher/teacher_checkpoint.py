@@ -10,16 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import checkpoints
-from emovox.checkpoints import (
-    Architectures,
-    FaceNetwork,
-    fit,
-    load_weights,
-    read_dagnn,
-    save,
-    to_grey,
-    to_state_dict,
-)
+from emovox.checkpoints import Architectures, FaceNetwork, fit, load_weights, save, to_grey
 from emovox.emotions import Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file
@@ -273,7 +264,11 @@ def read_released(path: Path) -> FaceNetwork:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the weights of a `.pth` or `.mat` file; InputError for damaged and other files."""
-    return to_state_dict(read_dagnn(path), path) if path.suffix == ".mat" else read_pth(path)
+    return (
+        checkpoints.to_state_dict(checkpoints.read_dagnn(path), path)
+        if path.suffix == ".mat"
+        else read_pth(path)
+    )
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:

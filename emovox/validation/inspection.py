@@ -18,29 +18,13 @@ import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from emovox.dataset import schema
+from emovox.dataset import json_schemas, schema
 from emovox.dataset.card import front_matter
-from emovox.dataset.json_schemas import (
-    LEADS_OUTSIDE,
-    faults,
-    leads_outside,
-    outputs_of,
-    read_header,
-)
 from emovox.dataset.store import ContentHash, open_table, read_hdf5_frames, read_pieces, reading
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.files import open_hdf5, parse_json, read_text, sha256_file
-from emovox.validation.findings import (
-    MAX_EXAMPLES,
-    SUMMARIES,
-    Breach,
-    Example,
-    NotApplicableError,
-    RowTest,
-    UnavailableError,
-    count_failures,
-    terms,
-)
+from emovox.validation import findings
+from emovox.validation.findings import Breach, Example, RowTest, UnavailableError
 
 Result = TypeVar("Result")
 
@@ -49,7 +33,7 @@ _reading = partial(reading, failure=UnavailableError)
 MEMORY_LIMIT = "1GB"  # of DuckDB, which writes larger intermediate results to disk
 NUM_HASHERS = 2  # threads in addition to those of DuckDB
 
-TABLES_OF_QUERY = re.compile(rf"\b(?:from|join) ({'|'.join([*SUMMARIES, *schema.ROWS])})")
+TABLES_OF_QUERY = re.compile(rf"\b(?:from|join) ({'|'.join([*findings.SUMMARIES, *schema.ROWS])})")
 
 
 class OtherColumnsError(UnavailableError):
@@ -71,12 +55,14 @@ class Inspection:
         takedown: Path | None = None,
     ) -> None:
         self.root, self.meta, self.takedown = root, meta, takedown
-        self.raw_manifest = read_header(root)
-        self.manifest_faults = faults("manifest", self.raw_manifest)  # violations of the schema
+        self.raw_manifest = json_schemas.read_header(root)
+        self.manifest_faults = json_schemas.faults(
+            "manifest", self.raw_manifest
+        )  # violations of the schema
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
         names = sorted(path.as_posix() for path in found if path.parts[0][0] != ".")
         # Links to files outside, and all other files, except hidden ones at the top.
-        self.outside = [name for name in names if leads_outside(root, name)]
+        self.outside = [name for name in names if json_schemas.leads_outside(root, name)]
         self.files = [name for name in names if name not in self.outside]
         keys = [(table, split) for table in schema.TABLES for split in schema.SPLITS]
         tables = [(*key, schema.table_file(*key)) for key in [*keys, ("dropped", "")]]
@@ -127,7 +113,7 @@ class Inspection:
     def contract(self) -> schema.Columns:
         """The columns of the dataset; UnavailableError if the manifest does not declare them."""
         try:
-            return schema.columns(outputs_of(self.raw_manifest))
+            return schema.columns(json_schemas.outputs_of(self.raw_manifest))
         except (KeyError, TypeError, ConfigError) as error:
             raise UnavailableError(f"{schema.MANIFEST}: emotions or values: {error}") from error
 
@@ -141,7 +127,7 @@ class Inspection:
             text = text.replace("{step_ms}", str(self.manifest["step_ms"]))
         if "{" not in text:
             return text
-        return text.format(**self._once("terms", lambda: terms(self.contract)))
+        return text.format(**self._once("terms", lambda: findings.terms(self.contract)))
 
     @property
     def entries(self) -> dict[str, dict[str, Any]]:
@@ -153,12 +139,12 @@ class Inspection:
         """Split and path of every HDF5 file; NotApplicableError if the dataset has none."""
         named = [(split, schema.hdf5_file(split)) for split in schema.SPLITS]
         if not (found := [entry for entry in named if entry[1] in self.files]):
-            raise NotApplicableError("the dataset has no HDF5 files")
+            raise findings.NotApplicableError("the dataset has no HDF5 files")
         return found
 
     def _path(self, name: str) -> Path:
-        if leads_outside(self.root, name):
-            raise UnavailableError(f"{name}: {LEADS_OUTSIDE}")
+        if json_schemas.leads_outside(self.root, name):
+            raise UnavailableError(f"{name}: {json_schemas.LEADS_OUTSIDE}")
         return self.root / name
 
     @contextlib.contextmanager
@@ -240,7 +226,9 @@ class Inspection:
         ((count,),) = self.rows(f"select count(*) from ({sql})")
         if not count:
             return Breach()
-        found = self._execute(f"select split, text from ({sql}) order by all limit {MAX_EXAMPLES}")
+        found = self._execute(
+            f"select split, text from ({sql}) order by all limit {findings.MAX_EXAMPLES}"
+        )
         table = TABLES_OF_QUERY.findall(sql)[0].replace("per_track", "frames")
         return Breach(count, tuple(Example(schema.table_file(table, s), str(t)) for s, t in found))
 
@@ -257,7 +245,8 @@ class Inspection:
             with contextlib.suppress(UnavailableError):  # `failures` raises it again
                 tests[test] = self.sql(test.where)
         counts = ", ".join(
-            count_failures(test.table, where, self.sql(test.shows)) for test, where in tests.items()
+            findings.count_failures(test.table, where, self.sql(test.shows))
+            for test, where in tests.items()
         )
         # A window over the whole of one file streams: memory stays constant.
         previous = sorted(set(re.findall(r"\bprevious_(\w+)", counts)))
@@ -274,9 +263,9 @@ class Inspection:
         return breaches
 
     def _make_table(self, name: str) -> None:
-        if name in SUMMARIES:
+        if name in findings.SUMMARIES:
             self._once("table frames", partial(self._make_table, "frames"))
-            self._execute(f"create table {name} as {self.sql(SUMMARIES[name])}")
+            self._execute(f"create table {name} as {self.sql(findings.SUMMARIES[name])}")
             return
         files = {split: path for table, split, path in self.tables if table == name}
         splits = [""] if name == "dropped" else self.splits

@@ -13,14 +13,8 @@ from xml.etree import ElementTree
 
 from emovox.ids import printable, printable_text
 from emovox.packages import DataFrame, data_frame
-from emovox.validation.findings import (
-    MAX_EXAMPLES,
-    Breach,
-    Example,
-    NotApplicableError,
-    RowTest,
-    UnavailableError,
-)
+from emovox.validation import findings
+from emovox.validation.findings import MAX_EXAMPLES, Breach, Example, RowTest
 from emovox.validation.inspection import Inspection
 from emovox.validation.rules import contents, structure
 
@@ -226,8 +220,8 @@ def _check(rule: Rule, dataset: Inspection) -> Outcome:
             examples = tuple(found)
             found = Breach(len(examples), examples[:MAX_EXAMPLES])
         found = found.printable()
-    except UnavailableError as error:
-        blocked = not isinstance(error, NotApplicableError)
+    except findings.UnavailableError as error:
+        blocked = not isinstance(error, findings.NotApplicableError)
         return Outcome(rule, SKIPPED, reason=printable(str(error)), blocked=blocked)
     return Outcome(rule, FAILED if found.count else PASSED, found)
 
