@@ -120,7 +120,11 @@ def test_hidden_identities_are_not_selected(valid: Path, tmp_path: Path) -> None
             ConfigError,
             "disabled",
         ),
-        ({"where": "true); copy tracks to 'leak.csv'; select (1"}, ConfigError, "--where"),
+        (
+            {"where": "true); copy tracks to 'leak.csv'; select (1"},
+            ConfigError,
+            "more than one statement",
+        ),
         ({"where": "label = 'none'"}, CheckError, "no track fits"),
         ({"where": "true", "meta": "nowhere"}, InputError, "vox1_meta.csv"),
     ],

@@ -108,6 +108,8 @@ def _find(data: Dataset, where: str | None, meta: Path | None) -> dict[str, str]
             for name, parts in tables.items():
                 database.register(name, pa.concat_tables(parts))
             query = f"select track_id, label from {source} where ({where or 'true'})"
+            if len(database.extract_statements(query)) > 1:
+                raise ConfigError(f"--where {where!r}: more than one statement")
             return dict(database.execute(query).fetchall())
     except duckdb.Error as error:
         raise ConfigError(f"--where {where!r}: {first_line(error)}") from error
