@@ -58,6 +58,7 @@ def without_secrets(text: str) -> str:
     return _SECRET.sub("", text)
 
 
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 NO_MEMORY = re.compile("can(no|')t (allocate memory|start new thread)|map segment|bad_alloc", re.I)
 
 

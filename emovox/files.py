@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from emovox.errors import EmovoxError, InputError, first_line
+from emovox.errors import ConfigError, EmovoxError, InputError, first_line
 from emovox.ids import check_printable
 from emovox.limits import MAX_DOCUMENT, MAX_EXPANSION, MAX_HDF5_OBJECTS, MAX_NESTING, MIN_EXPANDED
 from emovox.paths import is_remote
@@ -134,8 +134,10 @@ def remove_leftovers(path: Path) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def check_vacant(out: Path) -> None:
-    """Raise InputError unless a path is free or an empty folder, and can be written in messages."""
+def check_vacant(out: Path, dataset: Path | None = None) -> None:
+    """Raise InputError unless a place is free or empty and printable; ConfigError in `dataset`."""
+    if dataset and out.resolve().is_relative_to(dataset.resolve()):
+        raise ConfigError(f"{out}: inside the dataset; pass another --out")
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists and is not empty; pass another --out")
     check_printable(out, "--out")

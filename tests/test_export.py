@@ -1,6 +1,7 @@
 """Exports, read back by the libraries that they are meant for."""
 
 import importlib.util
+import shutil
 import sys
 import tomllib
 import types
@@ -17,6 +18,8 @@ from student_fixtures import STEP, Utterance, write_audio, write_tables
 import emovox
 from emovox.cli import main
 from emovox.cli.dataset_commands import EXPORTS
+from emovox.dataset import schema
+from emovox.dataset.takedown import format_list, hash_identity
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
 from emovox.student.export import WRITERS
 
@@ -196,6 +199,33 @@ def test_missing_sound_is_dropped_and_named(place: tuple[Path, Path], tmp_path: 
     assert "5 examples" in done.summary() and "dropped 1 x open: FileNotFound" in done.summary()
 
 
+@pytest.mark.parametrize("to", EXPORTS[1:])
+def test_damaged_sound_is_dropped_and_counted(
+    place: tuple[Path, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, to: str
+) -> None:
+    """Only reading it shows that it is damaged; here all of the split unheard_val."""
+
+    def damaged(path: Path, *part: float) -> np.ndarray:
+        if "idc" in path.parts:
+            raise InputError(f"{path}: cut off")
+        return emovox.read_audio(path, *part)
+
+    monkeypatch.setattr("emovox.student.export.read_audio", damaged)
+    with pytest.raises(CheckError, match=r"1 of 1 tracks have no usable audio.*cut off"):
+        emovox.export(place[0], tmp_path / "out", place[1], to)
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_to_export(place: tuple[Path, Path], tmp_path: Path) -> None:
+    dataset = Path(shutil.copytree(place[0], tmp_path / "dataset"))
+    hidden = {hash_identity(u.identity) for u in FOUND}
+    (dataset / schema.TAKEDOWN).write_text(format_list(hidden))
+    with pytest.raises(CheckError, match="no track to export"):
+        emovox.export(dataset, tmp_path / "out", place[1])
+    with pytest.raises(ConfigError, match="inside the dataset"):
+        emovox.export(place[0], place[0] / "part", place[1])
+
+
 def test_the_command(place: tuple[Path, Path], tmp_path: Path) -> None:
     assert set(EXPORTS) == set(WRITERS)
     command = ["export", str(place[0]), "--audio", str(place[1]), "--out", str(tmp_path / "out")]
@@ -203,5 +233,7 @@ def test_the_command(place: tuple[Path, Path], tmp_path: Path) -> None:
     assert result.exit_code == 0 and "6 examples (anger 3, happiness 2, sadness 1)" in result.output
     again: Any = CliRunner().invoke(main, command)
     assert again.exit_code == 2 and "Traceback" not in again.output
+    share = CliRunner().invoke(main, [*command[:-1], str(tmp_path / "two"), "--max-dropped", "7"])
+    assert share.exit_code == 2 and "--max-dropped" in share.output
     short = CliRunner().invoke(main, [*command[:-1], str(tmp_path / "two"), "--seconds", "0.1"])
     assert short.exit_code == 2 and "seconds 0.1: below 0.24" in short.output

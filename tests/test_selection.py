@@ -1,11 +1,13 @@
 """Selections of tracks, compared with rows filtered by pandas, and the terminal's view of both."""
 
+import errno
 import hashlib
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
@@ -161,6 +163,27 @@ def test_a_damaged_source_is_one_line(valid: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dataset_without_visible_tracks(valid: Path, tmp_path: Path) -> None:
+    source = Path(shutil.copytree(valid, tmp_path / "source"))
+    hidden = {hash_identity(identity) for identity, *_ in SPEC}
+    (source / schema.TAKEDOWN).write_text(format_list(hidden))
+    with pytest.raises(CheckError, match="no track fits"):
+        emovox.select(source, tmp_path / "out", cap=1)
+    assert "0 tracks, 0 frames" in emovox.show(source).summary()
+
+
+def test_a_full_disk_is_not_a_damaged_source(
+    valid: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("emovox.publishing.selection.write_part", full)
+    with pytest.raises(OSError, match="No space") as caught:
+        emovox.select(valid, tmp_path / "out", cap=1)
+    assert caught.value.errno == errno.ENOSPC and not (tmp_path / "out").exists()
+
+
 # The terminal's view
 
 
@@ -225,3 +248,9 @@ def test_damaged_tables_are_one_line(valid: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"dropped\.parquet: cannot read") as caught:
         emovox.show(source)
     assert "\n" not in str(caught.value)
+    pq.write_table(pa.table({"track_id": ["a/b/00001"]}), source / schema.DROPPED_FILE)
+    with pytest.raises(InputError, match=r"dropped\.parquet: cannot read"):
+        emovox.show(source)
+    every = {name: ["x"] for name in (*schema.DROPPED.names, "more")}
+    pq.write_table(pa.table(every), source / schema.DROPPED_FILE)
+    assert "dropped   1 x x: x" in emovox.show(source).summary()

@@ -13,10 +13,9 @@ import click
 from emovox import __version__
 from emovox.cli import dataset_commands, labelling_commands, training_commands
 from emovox.cli.options import echo
-from emovox.errors import EmovoxError, first_line, lacks_memory, without_secrets
+from emovox.errors import FULL, EmovoxError, first_line, lacks_memory, without_secrets
 from emovox.packages import missing_package
 
-FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # of a disk
 UNREADABLE = 2
 INTERRUPTED = 130  # a shell reports this for Ctrl-C
 EXPLAINED = click.UsageError, EmovoxError, ImportError, MemoryError, OSError, RuntimeError

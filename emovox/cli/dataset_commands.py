@@ -100,7 +100,9 @@ def select(dataset: Path, out: Path, **options: Any) -> None:
 @click.option("--out", type=FOLDER, required=True, help="Folder of the export, new or empty.")
 @click.option("--seconds", type=float, help="Length of segments.  [default: whole tracks]")
 @click.option("--collapse", type=FILE, help="TOML file that maps classes to lists of emotions.")
-@click.option("--max-dropped", default=0.05, help="Largest fraction of tracks without sound.")
+@click.option(
+    "--max-dropped", type=click.FloatRange(0, 1), default=0.05, help="Largest share without sound."
+)
 def export(dataset: Path, audio: Path, out: Path, **options: Any) -> None:
     """Write the labels of a dataset beside their sound.
 

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.emotions import Outputs
-from emovox.errors import InputError, first_line
+from emovox.errors import FULL, InputError, first_line
 from emovox.files import check_expansion, open_hdf5, regular, replace_file, sha256_file
 from emovox.limits import MAX_CHUNK, MAX_ROW_GROUP, MAX_ROW_GROUP_ROWS, MAX_TEXT
 
@@ -37,6 +37,8 @@ def reading(
     try:
         yield
     except DAMAGED as error:
+        if getattr(error, "errno", None) in FULL:
+            raise  # of what is written meanwhile
         raise failure(f"{path}: cannot read{content}: {first_line(error)}") from error
 
 

@@ -60,10 +60,8 @@ def select(
         raise ConfigError("nothing to select by: pass a condition (--where), --cap or both")
     if cap is not None and cap < 1:
         raise ConfigError(f"cap {cap}: not above 0")
-    check_vacant(out)
-    if out.resolve().is_relative_to(data.path.resolve()):
-        raise ConfigError(f"{out}: inside the dataset; pass another --out")
-    chosen = _find(data, where, None if meta is None else Path(meta))
+    check_vacant(out, data.path)
+    chosen = _find(data, where, None if meta is None else Path(meta)) if len(data) else {}
     if cap is not None:
         drawn = sorted(chosen, key=lambda name: (chosen[name], fraction(f"{seed} {name}")))
         by_label = groupby(drawn, chosen.__getitem__)
@@ -72,8 +70,7 @@ def select(
         raise CheckError(f"{data.path}: no track fits; change --where")
     ids, views = pa.array([*chosen], pa.string()), {}
     for split, counts in data.manifest["totals"]["by_split"].items():
-        columns = ["track_id", "identity_id", "row_offset"]
-        tracks = _read(data, "tracks", split, columns)
+        tracks = _read(data, "tracks", split, ["track_id", "identity_id", "row_offset"])
         remains = pc.is_in(tracks["track_id"], ids).to_numpy()
         if not remains.all():
             views[split] = view_of(tracks, counts["frames"], np.asarray(remains))
@@ -95,8 +92,7 @@ def _find(data: Dataset, where: str | None, meta: Path | None) -> dict[str, str]
     """Return the labels of the tracks that fit, by track_id."""
     source, tables = "tracks", {"tracks": [data.tracks[split] for split in data.splits]}
     if "faces" in tables_of(data.manifest):
-        columns = ["track_id", "shot"]
-        tables["faces"] = [_read(data, "faces", split, columns) for split in data.splits]
+        tables["faces"] = [_read(data, "faces", s, ["track_id", "shot"]) for s in data.splits]
         count = "select track_id, count(distinct shot) as shots from faces group by track_id"
         source += f" left join ({count}) using (track_id)"
     if meta is not None:

@@ -80,10 +80,10 @@ def show(dataset: str | os.PathLike[str], track: str | None = None) -> Shown:
 def _dropped(data: Dataset) -> list[Dropped]:
     path = data.path / schema.DROPPED_FILE
     with reading(path):
-        rows = read_rows(path).to_pylist()
-    texts = (" ".join(str(row[name]) for name in COLUMNS_WITH_IDS) for row in rows)
+        rows = [Dropped(**row) for row in read_rows(path, schema.DROPPED.names).to_pylist()]
+    texts = (" ".join(getattr(row, name) for name in COLUMNS_WITH_IDS) for row in rows)
     hidden = (listed_in(text, data.takedown) for text in texts)
-    return [Dropped(**row) for row, ids in zip(rows, hidden, strict=True) if not ids]
+    return [row for row, ids in zip(rows, hidden, strict=True) if not ids]
 
 
 def _describe(data: Dataset, dropped: list[Dropped]) -> Shown:

@@ -19,12 +19,12 @@ from tqdm import tqdm
 
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
-from emovox.errors import ConfigError, InputError, check_choice
+from emovox.errors import CheckError, ConfigError, InputError, check_choice
 from emovox.files import check_vacant, new_folder, read_text, write_text
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.packages import DataFrame, data_frame
 from emovox.scores import softmax
-from emovox.student.clips import MIN_DURATION, Clip, find_clips, list_reasons, unusable
+from emovox.student.clips import MIN_DURATION, Clip, Scan, find_clips, list_reasons, unusable
 
 PER_TAR = 1000  # examples
 
@@ -87,7 +87,7 @@ def export(
         ConfigError: an option is not valid, or `collapse` names no emotion of the dataset.
         InputError: `dataset` is not a dataset, `audio` or `collapse` is missing, or `out` is not
             empty.
-        CheckError: too many tracks have no usable sound.
+        CheckError: too many tracks have no usable sound, or there is no track.
 
     Example:
         >>> export("emovox-demo/dataset", "out", "emovox-demo/corpus", seconds=2).out.name
@@ -99,20 +99,21 @@ def export(
         raise ConfigError(f"seconds {seconds:g}: below {MIN_DURATION}")
     classes = _read_classes(collapse, data) if collapse else {e: [e] for e in data.emotions}
     members = np.array([[e in of_class for e in data.emotions] for of_class in classes.values()])
-    check_vacant(out)
+    check_vacant(out, data.path)
     rows: list[Row] = []
     dropped: list[Dropped] = []
 
-    def examples(split: str, clips: list[Clip]) -> Iterator[tuple[Row, np.ndarray]]:
+    def examples(split: str, scan: Scan) -> Iterator[tuple[Row, np.ndarray]]:
         """Yield the examples of a split with their sound, none for `csv`; collect their rows."""
-        for clip in tqdm(clips, split, unit=" tracks", disable=None, leave=False):
+        for clip in tqdm([*scan.clips], split, unit=" tracks", disable=None, leave=False):
             for start, end in _cut(clip, seconds):
                 samples = np.empty(0)
                 try:
                     if to != "csv":
                         samples = read_audio(clip.path, clip.start + start, clip.start + end)
                 except InputError as error:
-                    dropped.append(unusable(clip.track_id, clip.path, root, error))
+                    scan.clips.remove(clip)
+                    scan.dropped.append(unusable(clip.track_id, clip.path, root, error))
                     break
                 target = data.target(clip.track_id, start, end)
                 shares = members @ softmax(target[None].astype(float))[0]
@@ -130,15 +131,17 @@ def export(
         for split in data.splits:
             scan = find_clips(data, data.tracks[split]["track_id"].to_pylist(), root)
             scan.check(root, max_dropped)
+            WRITERS[to](building, split, examples(split, scan))
+            scan.check(root, max_dropped)  # with those whose sound is damaged
             dropped += scan.dropped
-            WRITERS[to](building, split, examples(split, scan.clips))
+        if not rows:
+            raise CheckError(f"{data.path}: no track to export")
         if to == "csv":
             data_frame(rows).to_csv(building / "labels.csv", index=False)
         if to == "audiofolder":
             splits = "".join(f"  - split: {s}\n    path: {s}/**\n" for s in data.splits)
             head = f"---\nconfigs:\n- config_name: default\n  data_files:\n{splits}---\n"
-            text = f"{head}\nExported from {data.name} {data.version}.\n"
-            write_text(building / "README.md", text)
+            write_text(building / "README.md", f"{head}\nFrom {data.name} {data.version}.\n")
     return Exported(out, rows, dropped)
 
 
@@ -151,8 +154,7 @@ def _read_classes(path: str | os.PathLike[str], data: Dataset) -> dict[str, list
     for name in names:
         check_choice(f"{path}: emotion", name, data.emotions)
     if len(classes) < 2 or len({*names}) < len(names) or not all(classes.values()):
-        fact = 'expected two or more classes, such as positive = ["happiness"]'
-        raise ConfigError(f"{path}: {fact}, and each emotion once")
+        raise ConfigError(f"{path}: expected two or more classes, not empty, and each emotion once")
     return classes
 
 
@@ -174,9 +176,9 @@ Examples = Iterable[tuple[Row, np.ndarray]]
 
 def _audiofolder(out: Path, split: str, examples: Examples) -> None:
     rows = []
+    (out / split).mkdir()
     for number, (row, samples) in enumerate(examples):
         row["file"] = f"{split}/{number:08d}.wav"
-        (out / split).mkdir(exist_ok=True)
         (out / row["file"]).write_bytes(_wav(samples))
         rows.append({"file_name": Path(row["file"]).name, **row})
     data_frame(rows).to_csv(out / split / "metadata.csv", index=False)

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, Network, fit
+from emovox.checkpoints import Architectures, Network, fit, prepare
 from emovox.dataset.targets import pool_rows
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
@@ -213,9 +213,7 @@ class TorchStudent:
         self.windows, self.prior = Windows(), None  # type: tuple[Windows, tuple[float, ...] | None]
         self._encoder = Encoder(net.config, device) if isinstance(net, EncoderHead) else None
         precision = "fp32" if self._encoder else precision
-        self.device, self.precision, self._dtype = checkpoints.prepare(
-            net, net.fc8, device, precision
-        )
+        self.device, self.precision, self._dtype = prepare(net, net.fc8, device, precision)
         self._net = net
 
     def __call__(self, samples: Samples, part: Part = None) -> np.ndarray:

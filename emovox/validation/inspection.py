@@ -24,7 +24,7 @@ from emovox.dataset.store import ContentHash, open_table, read_hdf5_frames, read
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.files import open_hdf5, parse_json, read_text, sha256_file
 from emovox.validation import findings
-from emovox.validation.findings import Breach, Example, RowTest, UnavailableError
+from emovox.validation.findings import MAX_EXAMPLES, Breach, Example, RowTest, UnavailableError
 
 Result = TypeVar("Result")
 
@@ -56,9 +56,7 @@ class Inspection:
     ) -> None:
         self.root, self.meta, self.takedown = root, meta, takedown
         self.raw_manifest = json_schemas.read_header(root)
-        self.manifest_faults = json_schemas.faults(
-            "manifest", self.raw_manifest
-        )  # violations of the schema
+        self.manifest_faults = json_schemas.faults("manifest", self.raw_manifest)  # of the schema
         found = (path.relative_to(root) for path in root.rglob("*") if path.is_file())
         names = sorted(path.as_posix() for path in found if path.parts[0][0] != ".")
         # Links to files outside, and all other files, except hidden ones at the top.
@@ -226,9 +224,7 @@ class Inspection:
         ((count,),) = self.rows(f"select count(*) from ({sql})")
         if not count:
             return Breach()
-        found = self._execute(
-            f"select split, text from ({sql}) order by all limit {findings.MAX_EXAMPLES}"
-        )
+        found = self._execute(f"select split, text from ({sql}) order by all limit {MAX_EXAMPLES}")
         table = TABLES_OF_QUERY.findall(sql)[0].replace("per_track", "frames")
         return Breach(count, tuple(Example(schema.table_file(table, s), str(t)) for s, t in found))
 
