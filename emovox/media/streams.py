@@ -5,8 +5,6 @@ so that both decoders give the same pixels.
 """
 
 import struct
-from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Literal
@@ -21,44 +19,22 @@ from emovox.media.containers import open_media
 STILL = Disposition.attached_pic | Disposition.timed_thumbnails
 
 
-@dataclass(frozen=True)
-class StreamInfo:
-    """Properties of a stream that decide which one is used."""
-
-    index: int  # number of the stream in the file
-    is_default: bool  # the file marks it as the default
-    can_decode: bool  # a decoder for it exists
-    num_pixels: int = 0  # size of a picture; 0 for sound
-
-
-def choose(streams: Sequence[StreamInfo], kind: str) -> tuple[int | None, list[str]]:
-    """Choose a stream: one marked as default, then the largest, then the first.
-
-    The streams are of one kind (`video` or `audio`, for the note), without attached pictures.
-    Return the index of the stream, None if there are none; and a note if there are several.
-    """
-    if len(streams) < 2:
-        return (streams[0].index if streams else None), []
-    usable = [s for s in streams if s.can_decode] or streams
-    marked = [s for s in usable if s.is_default] or usable
-    largest = max(s.num_pixels for s in marked)
-    best = [s for s in marked if s.num_pixels == largest]
-    reason = "default" if len(marked) == 1 else "first" if len(best) > 1 else "largest"
-    return best[0].index, [f"{len(streams)} {kind} streams; used the {reason} one"]
-
-
 def choose_stream(
     container: "av.container.InputContainer", kind: Literal["video", "audio"]
 ) -> tuple[Any, list[str]]:
-    """Return the stream of a kind to use, None if there are only attached pictures; and notes."""
-    found = []
-    for stream in getattr(container.streams, kind):
-        if not stream.disposition & STILL:
-            codec, is_default = stream.codec_context, bool(stream.disposition & Disposition.default)
-            num_pixels = getattr(codec, "width", 0) * getattr(codec, "height", 0)
-            found.append(StreamInfo(stream.index, is_default, codec is not None, num_pixels))
-    index, notes = choose(found, kind)
-    return (None if index is None else container.streams[index]), notes
+    """Choose a stream: one marked as default, then the largest, then the first.
+
+    Return None if there are only attached pictures; and a note if there are several streams.
+    """
+    streams = [s for s in getattr(container.streams, kind) if not s.disposition & STILL]
+    if len(streams) < 2:
+        return (streams[0] if streams else None), []
+    usable = [s for s in streams if s.codec_context is not None] or streams
+    marked = [s for s in usable if s.disposition & Disposition.default] or usable
+    sizes = [getattr(s, "width", 0) * getattr(s, "height", 0) for s in marked]
+    best = [s for s, size in zip(marked, sizes, strict=True) if size == max(sizes)]
+    reason = "default" if len(marked) == 1 else "first" if len(best) > 1 else "largest"
+    return best[0], [f"{len(streams)} {kind} streams; used the {reason} one"]
 
 
 def first_sound(path: Path, timeout: float | None = None) -> tuple[float | None, list[str]]:
