@@ -174,6 +174,22 @@ def test_a_limit_labels_the_first_tracks_and_a_later_run_the_rest(
     assert "3 written, 0 dropped" in every.stdout and " 1 built, 2 reused" in every.stdout
 
 
+def test_a_dry_run_says_what_is_left_and_writes_nothing(
+    corpus: Path, tmp_path: Path, in_process: None
+) -> None:
+    arguments = ["--layout", "voxceleb2", "--root", corpus, "--out", tmp_path / "out", "--jobs", 1]
+    first = run("build-dataset", *arguments, "--dry-run")
+    assert "3 to label, 0 finished" in first.stdout and "unknown" in first.stdout
+    assert not (tmp_path / "out").exists()
+    run("build-dataset", *arguments, "--limit", 2)
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
+    again = run("build-dataset", *arguments, "--dry-run")
+    assert "1 to label, 2 finished" in again.stdout and "s per track" in again.stdout
+    assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
+    other = run("build-dataset", *arguments, "--step-ms", 480, "--dry-run")
+    assert other.exit_code == 2 and "would change the dataset" in other.stderr
+
+
 def test_quiet_shows_no_progress(
     corpus: Path,
     tmp_path: Path,

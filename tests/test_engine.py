@@ -88,6 +88,29 @@ def results(jobs: list[ShardJob]) -> tuple[list[str], dict[str, tuple[str, int]]
     return sorted(written), dropped
 
 
+def begin_three_tracks(job: ShardJob, place: WorkerContext) -> ShardReport:
+    for track_id in "abc":
+        with place.journal.open("a") as journal:
+            journal.write(f"\0{track_id}")
+    while not (job.root / "go").exists():
+        time.sleep(0.01)
+    return ShardReport(job.shard.fingerprint)
+
+
+def test_progress_counts_the_finished_tracks_of_running_shards(tmp_path: Path) -> None:
+    engine = LokyEngine(1, work=begin_three_tracks)
+    assert engine.num_done() == 0
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(list, engine.run(make_jobs(tmp_path, [["a", "b", "c"]])))
+        end = time.monotonic() + 60
+        while engine.num_done() < 2 and time.monotonic() < end:
+            time.sleep(0.01)
+        assert engine.num_done() == 2
+        (tmp_path / "go").touch()
+        assert len(running.result()) == 1
+    assert engine.num_done() == 0
+
+
 def test_crash_costs_one_track(tmp_path: Path) -> None:
     (tmp_path / "no-ffmpeg").touch()
     jobs = make_jobs(tmp_path, [["a", "b"], ["c", "crash", "d"], ["e"], ["f"], ["g"], ["h"]])

@@ -22,14 +22,18 @@ TOO_MANY_DROPPED = (
 @click.argument("recipe", required=False)
 @config_options(BuildConfig)
 @click.option("--quiet", is_flag=True, help="Show no progress.")
-def build_dataset(recipe: str | None, quiet: bool, **options: Any) -> None:
+@click.option("--dry-run", is_flag=True, help="Only print what would be labelled, and how long.")
+def build_dataset(recipe: str | None, quiet: bool, dry_run: bool, **options: Any) -> None:
     """Build a dataset of emotion logits from talking faces.
 
     RECIPE is a TOML file, or the name of an installed one, that sets the same options; an option on
     the command line overrides it. Rerun the same command to resume, or to add new tracks.
     """
-    from emovox.labelling.run import build_dataset
+    from emovox.labelling.run import build_dataset, preview
 
+    if dry_run:
+        echo(preview(recipe, **given(options)))
+        return
     result = build_dataset(recipe, show_progress=not quiet, **given(options))
     echo(result.summary())
     if result.too_many_dropped:

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
 from multiprocessing.process import BaseProcess
@@ -177,6 +177,7 @@ class Worker(Process):
                     if self._server is not None:
                         context = replace(context, address=self._server.address())
                     report = self.submit(self._work, job, context).result()
+                self._context.journal.unlink(missing_ok=True)
                 if self._server is not None:
                     self._server.num_failures = 0
                 return report
@@ -190,7 +191,7 @@ class Worker(Process):
                 self.end()
                 track_id = ""
                 with contextlib.suppress(OSError):  # it died before its first track
-                    track_id = self._context.journal.read_text(encoding="utf-8")
+                    track_id = self._context.journal.read_text("utf-8").rpartition("\0")[2]
                 losses, limit = (kills, MAX_KILLS) if code in KILLED else (deaths, MAX_DEATHS)
                 losses[track_id] += 1
                 if losses[track_id] < limit:
@@ -201,6 +202,12 @@ class Worker(Process):
                         "short, pass a smaller --jobs"
                     ) from error
                 job = replace(job, lost={**job.lost, track_id: losses[track_id]})
+
+    def num_done(self) -> int:
+        """Return the number of finished tracks of the running shard."""
+        with contextlib.suppress(OSError):  # no shard runs
+            return max(0, self._context.journal.read_bytes().count(b"\0") - 1)
+        return 0
 
 
 class Turns:
@@ -224,7 +231,7 @@ class Turns:
             self._permits.release(num_permits)
 
 
-@dataclass(frozen=True)
+@dataclass
 class LokyEngine:
     """Worker processes through loky, each with one thread."""
 
@@ -232,12 +239,17 @@ class LokyEngine:
     # Each gets a process of the teacher for all workers; empty: every worker holds the teacher.
     devices: tuple[str, ...] = ()
     work: Work = run_shard  # function that runs one shard
+    _workers: "Workers | None" = field(default=None, init=False)
+
+    def num_done(self) -> int:
+        """Return the number of finished tracks of running shards."""
+        return self._workers.num_done() if self._workers else 0
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         """Yield the report of each shard as it finishes."""
         if not (jobs := list(jobs)):
             return
-        workers = Workers(jobs[0], self.num_workers, self.devices, self.work)
+        self._workers = workers = Workers(jobs[0], self.num_workers, self.devices, self.work)
         # Closed before the threads are waited for, and again for processes that started meanwhile.
         with (
             contextlib.closing(workers),
@@ -286,6 +298,10 @@ class Workers:
             return worker.build(job)
         finally:
             self._free.put(worker)
+
+    def num_done(self) -> int:
+        """Return the number of finished tracks of running shards."""
+        return sum(each.num_done() for each in self._processes if isinstance(each, Worker))
 
     def close(self) -> None:
         """End all processes; running shards fail."""

@@ -2,6 +2,7 @@
 
 import os
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -21,8 +22,15 @@ from emovox.errors import EmovoxError, NetworkError
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.engine import Engine, local_engine
 from emovox.labelling.finish import finish
-from emovox.labelling.plan import ShardReport, make_plan
-from emovox.labelling.state import completed, find_existing, held_state, remove_stale
+from emovox.labelling.plan import ShardJob, ShardReport, make_plan
+from emovox.labelling.state import (
+    STATE,
+    completed,
+    find_existing,
+    held_state,
+    refuse_foreign,
+    remove_stale,
+)
 from emovox.packages import DataFrame, data_frame, require
 from emovox.paths import URL, describe
 
@@ -93,6 +101,43 @@ class BuildResult:
         return "\n".join(lines)
 
 
+def preview(config: str | os.PathLike[str] | None = None, **options: Any) -> str:
+    """Return what `build_dataset` with these arguments would label, as lines; writes nothing.
+
+    The time is an estimate from the shards that earlier runs finished. Raises what it would raise
+    before it labels the first track.
+    """
+    settings = read_config(BuildConfig, config, options)
+    plan, state = make_plan(settings, resolve_runtime), settings.state or settings.out / STATE
+    refuse_foreign(settings.out, state)
+    reports = {}
+    if state.is_dir():
+        reports = completed(state, plan.shards, retry_dropped=settings.retry_dropped)
+    waiting = [track.track_id for job in plan.jobs(state, reports) for track in job.shard.tracks]
+    if not settings.replace and (existing := find_existing(settings.out, state)):
+        existing.check_plan(plan, waiting)
+    splits = Counter(plan.assigned[track.track_id] for track in plan.corpus.tracks)
+    counts = ", ".join(f"{splits[name]:,} {name}" for name in schema.SPLITS)
+    lines = [
+        f"dry run   {settings.out}: nothing was written",
+        f"tracks    {len(waiting):,} to label, {len(plan.corpus.tracks) - len(waiting):,} finished",
+        f"splits    {counts}",
+        *list_dropped(plan.corpus.dropped),
+        *(f"note      {note}" for note in plan.corpus.notes),
+    ]
+    spent = sum(getattr(report, name) for report in reports.values() for name in TIMES)
+    if seen := sum(report.num_tracks for report in reports.values()):
+        per_track = spent / seen
+        lines.append(
+            f"time      about {per_track * len(waiting) / 60:,.1f} min of one worker, at the "
+            f"{per_track:.2f} s per track of the finished ones; divided by --jobs workers"
+        )
+    else:
+        lines.append("time      unknown; label a few tracks with --limit 20, then ask again")
+    return "\n".join(lines)
+
+
+TICK_SECONDS = 1.0  # between two looks at the progress
 LOG_SECONDS = 30.0  # between lines of progress where stderr is not a terminal
 
 
@@ -148,10 +193,10 @@ def build_dataset(
                 existing.check_plan(plan, {t.track_id for job in jobs for t in job.shard.tracks})
             if jobs and show_progress and plan.settings.compiled:
                 sys.stderr.write("compiling the teacher with torch.compile, for about a minute\n")
-            running = (engine or local_engine(config, jobs)).run(jobs)
+            engine = engine or local_engine(config, jobs)
             num_seen = sum(report.num_tracks for report in reports.values())
             num_tracks = len(plan.corpus.tracks)
-            for report in _with_progress(running, num_tracks, num_seen, show_progress):
+            for report in _with_progress(engine, jobs, num_tracks, num_seen, show_progress):
                 check()
                 reports[report.fingerprint] = report
             in_order = [reports[shard.fingerprint] for shard in plan.shards]
@@ -185,25 +230,47 @@ def build_dataset(
 
 
 def _with_progress(
-    running: Iterator[ShardReport], num_tracks: int, num_seen: int, show: bool
+    engine: Engine, jobs: Sequence[ShardJob], num_tracks: int, num_seen: int, show: bool
 ) -> Iterator[ShardReport]:
-    """Yield reports; show a bar on a terminal, or lines. `num_seen` tracks are of earlier runs."""
-    num_frames, began = 0, time.perf_counter()
-    logged = began
+    """Run an engine and yield its reports; show a bar on a terminal, or lines.
+
+    `num_seen` tracks are of earlier runs.
+    """
+    num_frames, began, ended = 0, time.perf_counter(), threading.Event()
+    logged, first = began, num_seen
     disable = None if show else True  # None: unless stderr is a terminal
-    shown = {"unit": "track", "disable": disable, "dynamic_ncols": True}
-    with tqdm(total=num_tracks, initial=num_seen, **shown) as bar:
-        for report in running:
+    num_done = getattr(engine, "num_done", int)  # of running shards; others report whole ones
+    bar = tqdm(None, None, num_tracks, initial=num_seen, unit="track", disable=disable)
+
+    def refresh() -> None:
+        nonlocal logged
+        done, seconds = num_seen + num_done(), time.perf_counter() - began
+        rate = f"{num_frames / seconds:,.0f} frames/s"
+        if not bar.disable:
+            bar.n = done
+            bar.set_postfix_str(rate)
+        elif show and time.perf_counter() - logged >= LOG_SECONDS:
+            logged = time.perf_counter()
+            left = seconds * (num_tracks - done) / max(done - first, 1) / 60
+            line = f"{done:,} of {num_tracks:,} tracks, {rate}, about {left:,.0f} min left\n"
+            sys.stderr.write(line)
+
+    def watch() -> None:
+        while not ended.wait(TICK_SECONDS):
+            refresh()
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        for report in engine.run(jobs):
             num_frames += report.num_frames
             num_seen += report.num_tracks
-            rate = num_frames / (time.perf_counter() - began)
-            bar.set_postfix_str(f"{rate:,.0f} frames/s", refresh=False)
-            bar.update(report.num_tracks)
-            if bar.disable and show and time.perf_counter() - logged >= LOG_SECONDS:
-                logged = time.perf_counter()
-                line = f"{num_seen:,} of {num_tracks:,} tracks, {rate:,.0f} frames/s\n"
-                sys.stderr.write(line)
+            refresh()
             yield report
+    finally:
+        ended.set()
+        watcher.join()
+        bar.close()
 
 
 def label_videos(

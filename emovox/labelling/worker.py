@@ -30,7 +30,9 @@ HANG_FACTOR = 2.0  # multiple of the timeout after which a worker that hangs in 
 class WorkerContext:
     """Resources of a worker on its machine."""
 
-    journal: Path  # file with the current track; tells the driver which track killed the worker
+    # File with a zero byte and an id for each track so far; tells the driver the progress, and the
+    # track on which the worker died.
+    journal: Path
     device: str  # of the face detector, and of the teacher if the worker holds it
     address: str | None = None  # of the teacher's server; None if the worker holds the teacher
 
@@ -55,7 +57,8 @@ def run_shard(job: ShardJob, context: WorkerContext) -> ShardReport:
     with watchdog(job.timeout) as restart:
 
         def on_track(track_id: str) -> None:
-            context.journal.write_text(track_id, encoding="utf-8")
+            with context.journal.open("a", encoding="utf-8") as journal:
+                journal.write(f"\0{track_id}")
             if track_id:
                 restart()
             else:

@@ -270,7 +270,7 @@ def build(root: Path, out: Path, timeout: float) -> tuple[int, float, dict[str, 
     while process.poll() is None:
         for journal in folder.glob("emovox-*/track-*"):
             try:
-                track_id = journal.read_text(encoding="utf-8")
+                track_id = journal.read_text("utf-8").rpartition("\0")[2]
             except OSError:
                 continue
             if journal not in in_hand or in_hand[journal][0] != track_id:
