@@ -95,18 +95,20 @@ def save(
 
 
 def load_weights(
-    weights: Weights, load: Callable[[Path], AnyNetwork], read: Callable[[Path], AnyNetwork]
+    weights: Weights,
+    architectures: Architectures[AnyNetwork],
+    read: Callable[[Path], AnyNetwork],
 ) -> AnyNetwork:
-    """Load a network from a checkpoint with `load`, or from a released file with `read`.
+    """Load a network from a checkpoint, or from a released file with `read`.
 
     A released file is converted to a checkpoint in the cache, which makes the next load faster.
     """
     converted = weights.converted
     if converted is None:
-        return load(weights.path)
+        return load(weights.path, architectures)
     if converted.exists():
         try:
-            return load(converted)
+            return load(converted, architectures)
         except InputError:  # damaged: convert again
             converted.unlink(missing_ok=True)
     net = read(weights.path)
@@ -211,9 +213,9 @@ class FaceNetwork(Network, ABC):
     classifier: nn.Module  # the last layer; its input and output are float32 at any precision
     embedding_size: int  # D, numbers of the last hidden layer; 0 if it cannot be read
 
-    @abstractmethod
     def preprocess(self, pixels: Tensor) -> Tensor:
         """Convert RGB crops uint8 `[N, S, S, 3]` to the network's input, float32 `[N, C, S, S]`."""
+        return self.from_grey(to_grey(pixels))
 
     @abstractmethod
     def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:

@@ -14,11 +14,13 @@ from safetensors.numpy import load_file
 from scipy.special import softmax
 from test_training import QUICK, data, weights
 
+from emovox import checkpoints
 from emovox.config import read_config
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError
-from emovox.teacher import EMBEDDED, load_teacher, teacher_checkpoint, training
+from emovox.teacher import EMBEDDED, load_teacher, training
 from emovox.teacher.ferplus import Faces, read
+from emovox.teacher.teacher_checkpoint import ARCHITECTURES
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer
 from emovox.teacher.training import averaged_logits, soft_targets, train_epochs
@@ -207,7 +209,7 @@ def test_teachers_see_the_faces_of_the_student(online: Path) -> None:
     inputs, targets = run._augmented(torch.arange(16), random.Random(0))
     mixed_rows = set(np.unique(targets.numpy().round(4)).tolist())
     assert mixed_rows - {0.0, 1.0}, "faces are mixed in pairs"
-    nets = [teacher_checkpoint.load(path) for path in (online, EMBEDDED["compact"])]
+    nets = [checkpoints.load(path, ARCHITECTURES) for path in (online, EMBEDDED["compact"])]
     with torch.no_grad():
         taught = sum(net(inputs).softmax(1) for net in nets) / 2
         share = 0.25 * targets.sum(1, keepdim=True)

@@ -19,6 +19,7 @@ from safetensors.torch import load_file
 from student_fixtures import QUICK
 
 import emovox
+from emovox import checkpoints
 from emovox.cli import main
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, MissingPackageError
@@ -263,7 +264,7 @@ def test_a_student_on_an_encoder(
 ) -> None:
     folder = shutil.copytree(folders[kind], tmp_path / "encoder")
     path = learn(student_data, tmp_path / "run", recipe(folder, head=head))
-    header = networks.load(path).config
+    header = checkpoints.load(path, networks.ARCHITECTURES).config
     assert isinstance(header, HeadConfig)
     assert (header.encoder, header.head) == (f"hf:{folder}", head)
     assert str(folder) not in (tmp_path / "run/config.json").read_text()

@@ -14,6 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 import emovox
+from emovox import checkpoints
 from emovox.emotions import EMOTIONS
 from emovox.errors import ConfigError, InputError, NetworkError
 from emovox.teacher import find_teacher, sidecar, teacher_checkpoint
@@ -90,7 +91,7 @@ def compact(tmp_path_factory: pytest.TempPathFactory) -> Path:
         def forward(self, x: Tensor) -> Tensor:
             return self.net(standardise(x))  # type: ignore[no-any-return]
 
-    net = teacher_checkpoint.load(find_teacher("compact").path)
+    net = checkpoints.load(find_teacher("compact").path, teacher_checkpoint.ARCHITECTURES)
     assert isinstance(net, CompactNet)
     path = tmp_path_factory.mktemp("onnx") / "exported.onnx"
     return describe(export(Standardised(net), path, (2, 1, 48, 48)))

@@ -280,7 +280,7 @@ def test_rows_reach_the_end_of_the_pictures(
 
 def with_prior(path: Path, folder: Path) -> tuple[Path, np.ndarray]:
     prior = np.array([0.7, 0.1, 0.05, 0.05, 0.04, 0.03, 0.02, 0.01])
-    network = networks.load(path)
+    network = checkpoints.load(path, networks.ARCHITECTURES)
     training = {"prior": prior.tolist(), "recipe": {"seconds": 1.0, "pool": "mean"}}
     checkpoints.save(folder / "prior.safetensors", network, training)
     return folder / "prior.safetensors", prior

@@ -125,9 +125,9 @@ def releases(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Rel
         state = random_state(net)
         net.load_state_dict(state, strict=False)
         with torch.no_grad():
-            state["classifier.weight"] /= net(Senet.preprocess(torch.from_numpy(crops()))).std()
+            state["classifier.weight"] /= net(net.preprocess(torch.from_numpy(crops()))).std()
             net.load_state_dict(state, strict=False)
-            logits = net(Senet.preprocess(torch.from_numpy(crops()))).numpy()
+            logits = net(net.preprocess(torch.from_numpy(crops()))).numpy()
         forms = ("zip.pth", "legacy.pth", "dagnn.mat")
         files = {form: folder / f"{name}-{form}" for form in forms}
         torch.save(state, files["zip.pth"])

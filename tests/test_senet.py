@@ -137,7 +137,7 @@ def test_forward_equals_the_naive_one(gates: bool) -> None:
     net = Senet(SenetConfig(squeeze_excite=gates)).eval()
     missing = net.load_state_dict(state, strict=False).missing_keys
     assert all(name.endswith("num_batches_tracked") for name in missing)
-    inputs = Senet.preprocess(torch.from_numpy(faces(2)))
+    inputs = net.preprocess(torch.from_numpy(faces(2)))
     with torch.no_grad():
         logits, expected = net(inputs), naive_logits(state, inputs)
     assert logits.shape == (2, 8)
@@ -151,7 +151,7 @@ def test_preprocessing_is_grey_minus_the_mean() -> None:
     weighted = pixels.astype(np.int64) @ np.array([2989, 5870, 1140])  # exact, in ten-thousandths
     ties = weighted % 10_000 == 5000  # may round either way
     grey = np.where(ties, np.nan, (weighted + 5000) // 10_000)
-    found = Senet.preprocess(torch.from_numpy(pixels))
+    found = Senet().preprocess(torch.from_numpy(pixels))
     assert found.dtype == torch.float32 and found.shape == (2, 3, 224, 224)
     for channel, mean in enumerate((131.0912, 103.8827, 91.4953)):
         levels = found[:, channel].numpy() + np.float32(mean)
@@ -164,5 +164,5 @@ def test_channel_order_is_rgb() -> None:
     colours = np.zeros((3, 224, 224, 3), np.uint8)
     colours[0] = 255
     colours[1, ..., 0] = colours[2, ..., 2] = 255
-    red_channel = Senet.preprocess(torch.from_numpy(colours))[:, 0, 0, 0] + 131.0912
+    red_channel = Senet().preprocess(torch.from_numpy(colours))[:, 0, 0, 0] + 131.0912
     assert red_channel.round().tolist() == [255, 76, 29]

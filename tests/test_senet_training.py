@@ -127,4 +127,4 @@ def test_grey_minus_the_mean() -> None:
     found = Senet.from_grey(grey)[0, :, 0, 0]
     torch.testing.assert_close(found, 100 - torch.tensor(MEAN_RGB))
     pixels = torch.full((1, 2, 2, 3), 100, dtype=torch.uint8)
-    torch.testing.assert_close(Senet.preprocess(pixels)[0, :, 0, 0], found)
+    torch.testing.assert_close(Senet().preprocess(pixels)[0, :, 0, 0], found)

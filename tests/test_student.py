@@ -72,7 +72,7 @@ def utterance(num_frames: int, seed: int = 0) -> np.ndarray:
 def test_preprocessing(narrow: Path) -> None:
     """Utterances are normalised, cut to the paper's centre bucket, and scored in order."""
     student = load_student(narrow, "cpu", "fp32")
-    net = networks.load(narrow)
+    net = checkpoints.load(narrow, networks.ARCHITECTURES)
     utterances = [utterance(n, seed) for seed, n in enumerate((250, 101, 430, 299, 1110, 100))]
     expected, embeddings = [], []
     for samples in utterances:
@@ -96,7 +96,8 @@ def test_preprocessing(narrow: Path) -> None:
 @pytest.mark.parametrize("pool", ["max", "mean", "peak"])
 def test_windows_hear_all_sound(narrow: Path, pool: str) -> None:
     """Windows of 2 s, cut, padded, scored and pooled one by one; the last hears 0.3 s more."""
-    student, net = load_student(narrow, "cpu", "fp32"), networks.load(narrow)
+    student = load_student(narrow, "cpu", "fp32")
+    net = checkpoints.load(narrow, networks.ARCHITECTURES)
     samples = np.concatenate([utterance(630), utterance(30, 7)])  # 6.6 s
     rows, embeddings = [], []
     for start in (0, 1, 2, 3, 4, 5):
@@ -137,7 +138,8 @@ def test_windows_are_those_of_the_training(narrow: Path, tmp_path: Path) -> None
 
 def test_whole_utterance_is_one_window(narrow: Path) -> None:
     """The network averages over time; frames of an incomplete step are not lost."""
-    student, net = load_student(narrow, "cpu", "fp32"), networks.load(narrow)
+    student = load_student(narrow, "cpu", "fp32")
+    net = checkpoints.load(narrow, networks.ARCHITECTURES)
     samples = utterance(725)
     whole = normalise(spectrogram(samples))
     padded = np.pad(whole, ((0, 0), (0, (65 - whole.shape[1]) % 32)))
@@ -225,7 +227,7 @@ def test_student_names(students: Path, tmp_path: Path) -> None:
 def test_checkpoint_round_trip(tmp_path: Path, dtype: torch.dtype, config: StudentConfig) -> None:
     net = random_net(config)
     checkpoints.save(tmp_path / "a.safetensors", net, {"loss": "distil", "T": 2.0}, dtype)
-    found = networks.load(tmp_path / "a.safetensors")
+    found = checkpoints.load(tmp_path / "a.safetensors", networks.ARCHITECTURES)
     assert found.config == config and not found.training
     for name, tensor in found.state_dict().items():
         torch.testing.assert_close(
@@ -257,7 +259,9 @@ def test_invalid_checkpoints(tmp_path: Path, narrow: Path) -> None:
         path.write_bytes(whole[:size])
         assert "not a safetensors file" in refusal(path)
         assert "not a safetensors file" in refusal(path, checkpoints.read_training)
-    assert "no such checkpoint" in refusal(tmp_path / "none", networks.load)
+    assert "no such checkpoint" in refusal(tmp_path / "none", checkpoints.read_training)
+    with pytest.raises(InputError, match="no such checkpoint"):
+        checkpoints.load(tmp_path / "none", networks.ARCHITECTURES)
 
 
 def test_checkpoint_of_another_network(tmp_path: Path) -> None:
@@ -268,7 +272,7 @@ def test_checkpoint_of_another_network(tmp_path: Path) -> None:
     net = random_net()
     checkpoints.save(path, net, {})
     with pytest.raises(InputError, match=r"'emovox.vggvox', expected one of emovox.compact"):
-        teacher_checkpoints.load(path)
+        checkpoints.load(path, teacher_checkpoints.ARCHITECTURES)
     net.config = StudentConfig(width=1 / 16)
     checkpoints.save(path, net, {})
     message = refusal(path)
@@ -453,8 +457,8 @@ def test_other_mat_files_are_errors(tmp_path: Path, narrow_release: VGGVox) -> N
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_weights_that_are_not_finite(tmp_path: Path, narrow: Path, value: float) -> None:
-    net = networks.load(narrow)
+    net = checkpoints.load(narrow, networks.ARCHITECTURES)
     next(net.parameters()).data.view(-1)[0] = value
     checkpoints.save(tmp_path / "a.safetensors", net, {}, torch.float32)
     with pytest.raises(InputError, match="not finite"):
-        networks.load(tmp_path / "a.safetensors")
+        checkpoints.load(tmp_path / "a.safetensors", networks.ARCHITECTURES)

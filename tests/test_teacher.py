@@ -10,6 +10,7 @@ import torch
 from safetensors.torch import save_file
 
 import emovox
+from emovox import checkpoints
 from emovox.checkpoints import fold_batch_norm
 from emovox.devices import resolve_compile, teacher_devices
 from emovox.emotions import EMOTIONS, PUBLISHED, Outputs
@@ -44,7 +45,7 @@ def random_net(seed: int = 0) -> CompactNet:
 
 def naive_logits(crops: np.ndarray) -> np.ndarray:
     """Return logits of the unfolded network, one face at a time, with explicit preprocessing."""
-    net = teacher_checkpoint.load(COMPACT)
+    net = checkpoints.load(COMPACT, teacher_checkpoint.ARCHITECTURES)
     logits = []
     for crop in crops.astype(np.float64):
         grey = np.round(0.2989 * crop[..., 0] + 0.5870 * crop[..., 1] + 0.1140 * crop[..., 2])
@@ -172,7 +173,7 @@ def test_wrong_crops_are_rejected(crops: np.ndarray) -> None:
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     net = random_net()
     teacher_checkpoint.save(tmp_path / "t.safetensors", net, {"epoch": 3})
-    loaded = teacher_checkpoint.load(tmp_path / "t.safetensors")
+    loaded = checkpoints.load(tmp_path / "t.safetensors", teacher_checkpoint.ARCHITECTURES)
     assert loaded.config == net.config and not loaded.training
     for name, tensor in net.state_dict().items():
         if tensor.is_floating_point():

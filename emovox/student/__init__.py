@@ -86,7 +86,7 @@ def load_student(
     with explained("load_student"):
         from emovox.checkpoints import load_weights
         from emovox.student import networks
-    net = load_weights(weights, networks.load, networks.read_released)
+    net = load_weights(weights, networks.ARCHITECTURES, networks.read_released)
     student = networks.TorchStudent(weights.name, weights.sha256, net, device, precision)
     if not weights.is_released:
         hearing = networks.read_hearing(weights.path, len(student.emotions))

@@ -117,15 +117,6 @@ ARCHITECTURES: Architectures[SpeechNet] = {
 }
 
 
-def load(path: Path) -> SpeechNet:
-    """Load a checkpoint written by `save`; the network is in evaluation mode.
-
-    Raises:
-        InputError: the file is missing or is not a student checkpoint.
-    """
-    return checkpoints.load(path, ARCHITECTURES)
-
-
 def read_hearing(path: Path, num_emotions: int) -> tuple[Windows, tuple[float, ...] | None]:
     """Read the windows of a training, and the share of each emotion in its targets, if stated.
 

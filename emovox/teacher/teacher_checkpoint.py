@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, FaceNetwork, fit, load_weights, save, to_grey
+from emovox.checkpoints import Architectures, FaceNetwork, fit, load_weights, save
 from emovox.emotions import Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file
@@ -108,11 +108,6 @@ class CompactNet(FaceNetwork):
 
     from_grey = staticmethod(standardise)
 
-    @staticmethod
-    def preprocess(pixels: Tensor) -> Tensor:
-        """Convert to grey with zero mean and unit deviation per face; see `FaceNetwork`."""
-        return standardise(to_grey(pixels))
-
 
 MEAN_RGB = (131.0912, 103.8827, 91.4953)  # grey levels; mean of VGGFace2
 DEPTHS = (3, 4, 6, 3)  # blocks of stages 2 to 5
@@ -203,27 +198,13 @@ class Senet(FaceNetwork):
         """Subtract the mean of VGGFace2 from three grey channels; see `FaceNetwork`."""
         return grey - torch.tensor(MEAN_RGB, device=grey.device).view(1, 3, 1, 1)
 
-    @classmethod
-    def preprocess(cls, pixels: Tensor) -> Tensor:
-        """Convert to grey in three channels minus the mean of VGGFace2; see `FaceNetwork`."""
-        return cls.from_grey(to_grey(pixels))
 
-
-__all__ = ["ARCHITECTURES", "fit", "load", "save"]
+__all__ = ["ARCHITECTURES", "fit", "save"]
 
 ARCHITECTURES: Architectures[FaceNetwork] = {
     CompactNet.architecture: (CompactConfig, CompactNet),
     Senet.architecture: (SenetConfig, Senet),
 }
-
-
-def load(path: Path) -> FaceNetwork:
-    """Load a checkpoint written by `save`; the network is in evaluation mode.
-
-    Raises:
-        InputError: the file is missing or is not a teacher checkpoint.
-    """
-    return checkpoints.load(path, ARCHITECTURES)
 
 
 GATES = {"senet50-ferplus": True, "resnet50-ferplus": False}  # squeeze-and-excitation
@@ -239,7 +220,7 @@ def load_network(weights: Weights) -> FaceNetwork:
 
     InputError if the file holds something else; it gives what was expected and found.
     """
-    net = load_weights(weights, load, read_released)
+    net = load_weights(weights, ARCHITECTURES, read_released)
     gates = GATES.get(weights.name) if weights.is_released else None
     if gates is not None and gates != net.config.squeeze_excite:
         found = "no such gates" if gates else "gates of squeeze-and-excitation"

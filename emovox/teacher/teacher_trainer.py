@@ -108,7 +108,7 @@ class TeacherTrainer:
         if weights.is_released:
             tensors, outputs = teacher_checkpoint.read_tensors(weights.path), None
         else:
-            net = teacher_checkpoint.load(weights.path)
+            net = teacher_checkpoint.load_network(weights)
             if type(net) is not type(self.model) or net.config != self.model.config:
                 raise InputError(f"{weights.path}: start_from needs a network of the same shape")
             tensors, outputs = net.state_dict(), net.outputs

@@ -21,6 +21,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from emovox import checkpoints
 from emovox.checkpoints import FaceNetwork
 from emovox.devices import device_name, resolve_device, resolve_precision
 from emovox.teacher import EMBEDDED, teacher_checkpoint
@@ -119,7 +120,7 @@ def main() -> None:
     crops = rng.integers(0, 256, (4096, 48, 48, 3), dtype=np.uint8)
     runs = {}
     for compiled in (False, True):
-        compact = teacher_checkpoint.load(EMBEDDED["compact"])
+        compact = checkpoints.load(EMBEDDED["compact"], teacher_checkpoint.ARCHITECTURES)
         teacher = TorchTeacher("compact", "", compact, device, "auto", compiled=compiled)
         runs["compiled" if compiled else "eager"] = partial(teacher, crops)
     print("compact")
