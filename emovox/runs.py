@@ -1,10 +1,11 @@
 """Training folders: lock, config, log, resume point and result."""
 
 import contextlib
+import functools
 import io
 import json
 import pickle
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -131,28 +132,21 @@ def resume(path: Path, restore: Callable[[dict[str, Any]], None]) -> dict[str, A
     return state
 
 
-@contextlib.contextmanager
-def tensorboard_writer(folder: Path | None) -> Iterator[Callable[[Mapping[str, Any]], None]]:
-    """Yield a function that shows the record of an epoch in TensorBoard.
+def tensorboard_writer(folder: Path) -> Callable[[Mapping[str, Any]], None]:
+    """Return a function that shows the record of an epoch in TensorBoard.
 
-    It does nothing without a `folder`, which is made at the first record.
-    MissingPackageError if tensorboard is not installed.
+    It makes the folder at the first record. MissingPackageError if tensorboard is not installed.
     """
-    if folder is None:
-        yield lambda record: None
-        return
     with explained("--tensorboard"):
         import tensorboard  # noqa: F401  # its absence changes the type of torch's error
         from torch.utils.tensorboard import SummaryWriter
-    with contextlib.ExitStack() as stack:
-        writer = None
+    open_writer = functools.cache(SummaryWriter)
 
-        def show(record: Mapping[str, Any]) -> None:
-            nonlocal writer
-            writer = writer or stack.enter_context(SummaryWriter(str(folder)))
-            for name, value in record.items():
-                if name != "epoch":
-                    writer.add_scalar(name, value, record["epoch"])
-            writer.flush()
+    def show(record: Mapping[str, Any]) -> None:
+        writer = open_writer(str(folder))
+        for name, value in record.items():
+            if name != "epoch":
+                writer.add_scalar(name, value, record["epoch"])
+        writer.flush()
 
-        yield show
+    return show

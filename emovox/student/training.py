@@ -78,9 +78,10 @@ def train_student(
         ('run/best.safetensors', 1)
     """
     config = read_config(StudentTrainConfig, config, options)
-    with runs.tensorboard_writer(Path(out, "tensorboard") if tensorboard else None) as show:
-        for record in train_epochs(dataset, audio, out, config, say, sound_cache):
-            on_epoch(record)
+    show = runs.tensorboard_writer(Path(out, "tensorboard")) if tensorboard else None
+    for record in train_epochs(dataset, audio, out, config, say, sound_cache):
+        on_epoch(record)
+        if show:
             show(record)
     return runs.read_result(Path(out)) if is_main_process() else runs.TrainingResult(Path(out), ())
 
