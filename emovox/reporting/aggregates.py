@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -11,8 +11,9 @@ import pyarrow.compute as pc
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
+from emovox.dataset.rows import Dropped
 from emovox.dataset.store import read_rows, reading
-from emovox.dataset.takedown import listed_in
+from emovox.dataset.takedown import COLUMNS_WITH_IDS, listed_in
 from emovox.errors import InputError
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -128,24 +129,30 @@ def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
     return np.linspace(start, max(stop, start + 1), LOGIT_BINS + 1)
 
 
+def read_dropped(dataset: Dataset) -> list[Dropped]:
+    """Read the table of dropped tracks, without rows that mention an identity of its takedown list.
+
+    InputError if the table is missing or damaged.
+    """
+    path = dataset.path / schema.DROPPED_FILE
+    with reading(path):
+        rows = [Dropped(**row) for row in read_rows(path, schema.DROPPED.names).to_pylist()]
+    texts = ("/".join(str(getattr(row, name)) for name in COLUMNS_WITH_IDS) for row in rows)
+    hidden = (listed_in(text, dataset.takedown) for text in texts)
+    return [row for row, ids in zip(rows, hidden, strict=True) if not ids]
+
+
 def dropped_reasons(dataset: Dataset) -> list[dict[str, Any]] | None:
     """Return `stage`, `error`, `count` and a `message` of each reason, the most frequent first.
 
     None if the table is missing.
     """
-    path = dataset.path / schema.DROPPED_FILE
-    if not path.is_file():
+    if not (dataset.path / schema.DROPPED_FILE).is_file():
         return None
-    with reading(path):
-        rows = read_rows(path, schema.DROPPED.names).to_pylist()
     found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in rows:
-        if not listed_in(str(row["track_id"]), dataset.takedown):
-            reason = found.setdefault((row["stage"], row["error"]), row | {"count": 0})
-            reason["count"] += 1
-    for reason in found.values():
-        if listed_in(str(reason["message"]), dataset.takedown):
-            reason["message"] = ""
+    for row in read_dropped(dataset):
+        reason = found.setdefault((row.stage, row.error), asdict(row) | {"count": 0})
+        reason["count"] += 1
     return sorted(found.values(), key=lambda r: (-r["count"], r["stage"], r["error"]))
 
 

@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 
-from emovox.dataset import schema
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped, count_reasons, list_dropped
-from emovox.dataset.store import read_rows, reading
-from emovox.dataset.takedown import COLUMNS_WITH_IDS, listed_in
 from emovox.errors import InputError
 from emovox.ids import parse_track_id
 from emovox.packages import DataFrame, data_frame
+from emovox.reporting.aggregates import read_dropped
 from emovox.scores import softmax
 
 BAR = 8  # characters of a probability of 1
@@ -69,21 +67,12 @@ def show(dataset: str | os.PathLike[str], track: str | None = None) -> Shown:
         (20, 17)
     """
     data = load(dataset)
-    dropped = _dropped(data)
+    dropped = read_dropped(data)
     if track is None:
         return _describe(data, dropped)
     key = parse_track_id(track)
     track = key.track_id if key else track
     return _describe_track(data, track) if track in data else _list_tracks(data, track, dropped)
-
-
-def _dropped(data: Dataset) -> list[Dropped]:
-    path = data.path / schema.DROPPED_FILE
-    with reading(path):
-        rows = [Dropped(**row) for row in read_rows(path, schema.DROPPED.names).to_pylist()]
-    texts = (" ".join(getattr(row, name) for name in COLUMNS_WITH_IDS) for row in rows)
-    hidden = (listed_in(text, data.takedown) for text in texts)
-    return [row for row, ids in zip(rows, hidden, strict=True) if not ids]
 
 
 def _describe(data: Dataset, dropped: list[Dropped]) -> Shown:
