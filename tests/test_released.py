@@ -340,7 +340,7 @@ GATE = "conv5_3_1x1_up"
 STATES: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
     "torchvision": (
         torchvision_state,
-        ("expected the weights of senet50-ferplus or resnet50-ferplus", "found 5", "bn1.weight"),
+        ("the weights do not fit emovox.senet: no conv1_7x7_s2.weight; ", "more"),
     ),
     "seven-emotions": (
         lambda: replaced(flat_state(), "classifier.weight", 7, 2048, 1, 1),
@@ -358,8 +358,8 @@ STATES: dict[str, tuple[Callable[[], object], tuple[str, ...]]] = {
         lambda: replaced(flat_state(False), f"{GATE}.weight", 2048, 128, 1, 1),
         (f"{GATE}.weight does not belong",),
     ),
-    "nothing": (OrderedDict, ("senet50-ferplus", "found 0 others: nothing")),
-    "nested": (lambda: {"state_dict": torchvision_state()}, ("conv1_7x7_s2.weight to",)),
+    "nothing": (OrderedDict, ("do not fit emovox.senet: no conv1_7x7_s2.weight",)),
+    "nested": (lambda: {"state_dict": torchvision_state()}, ("no conv1_7x7_s2.weight",)),
     "with-an-epoch": (lambda: {"epoch": 3, "model": {}}, ("of tensors", "found dict")),
     "list": (lambda: [torch.zeros(2)], ("of tensors", "found list")),
 }
@@ -426,7 +426,7 @@ LAYERS: dict[str, tuple[str, str, list[np.ndarray], tuple[str, ...]]] = {
         "conv1_1",
         "dagnn.Conv",
         [FILTERS, COLUMN],
-        ("expected the weights of senet50-ferplus or resnet50-ferplus", "conv1_1.weight"),
+        ("the weights do not fit emovox.senet: no conv1_7x7_s2.weight; ",),
     ),
     "one-layer": (
         "conv1/7x7_s2",
