@@ -1,9 +1,6 @@
 """The driver of a cluster with a Ray that loses answers; no Ray is needed."""
 
 import os
-import subprocess
-import sys
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,7 +11,7 @@ from test_engine import make_jobs
 
 from emovox.errors import EmovoxError
 from emovox.labelling import cluster
-from emovox.labelling.cluster import CODE_VERSION, RayEngine, _lock_note, _Run
+from emovox.labelling.cluster import CODE_VERSION, RayEngine, _Run
 from emovox.labelling.plan import ShardReport, read_report, rows_file, write_shard
 from emovox.labelling.shard import build_shard
 from emovox.labelling.teacher_process import InlineFeed
@@ -126,30 +123,3 @@ def test_a_marker_of_an_earlier_run_is_no_answer(jobs: list[Any]) -> None:
 def test_another_version_names_the_node(jobs: list[Any]) -> None:
     with pytest.raises(EmovoxError, match=f"^node {os.uname().nodename} of .* has emovox 0.0.1"):
         run(FakeRay(set(), version=("0.0.1", 1)), jobs)
-
-
-@pytest.mark.skipif(not Path("/dev/shm").is_dir(), reason="no folder of semaphores")
-def test_semaphores_of_killed_actors_are_removed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    code = (
-        "import tempfile, os, sys; tempfile.tempdir = sys.argv[1];"
-        "from emovox.labelling.cluster import _lock_note; note = _lock_note();"
-        "print(os.getpid(), flush=True); input(); os._exit(9)"
-    )
-    with subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stdout is not None
-        number = process.stdout.readline().strip()
-        semaphore = Path(f"/dev/shm/sem.loky-{number}-test")
-        semaphore.touch()
-        _lock_note().close()
-        assert semaphore.exists()  # its process lives
-        process.communicate("\n")
-    _lock_note().close()
-    assert not semaphore.exists()

@@ -5,7 +5,6 @@ as a single machine. Only the markers in the state record progress, so state, co
 be on storage that all nodes share.
 """
 
-import contextlib
 import hashlib
 import logging
 import math
@@ -19,7 +18,6 @@ import time
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
@@ -27,7 +25,7 @@ from tqdm import tqdm
 from emovox import __version__
 from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
-from emovox.files import cache_folder, replace_file, user_name
+from emovox.files import cache_folder, replace_file
 from emovox.labelling.engine import Workers
 from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport, marker_file
 from emovox.labelling.state import read_reports
@@ -61,7 +59,6 @@ class ShardActor:
         with replace_file(self._teacher_path) as temporary:
             temporary.write_bytes(weights)
         self._lock = threading.Lock()
-        self._note = _lock_note()
         self._workers: Workers | None = None
 
     def ready(self) -> tuple[str, int]:
@@ -81,28 +78,6 @@ class ShardActor:
         """End the workers and remove their files from the node."""
         if self._workers is not None:
             self._workers.close()
-        _remove_semaphores(os.getpid())
-
-
-def _lock_note() -> Any:
-    """Lock a file named as this process; remove semaphores of actors that Ray killed here."""
-    import fcntl
-
-    folder = Path(tempfile.gettempdir(), f"emovox_actors_{user_name()}")
-    folder.mkdir(exist_ok=True)
-    for note in folder.iterdir():
-        with contextlib.suppress(OSError, ValueError), note.open() as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its process lives
-            _remove_semaphores(int(note.name))
-            note.unlink()
-    own = (folder / str(os.getpid())).open("w")
-    fcntl.flock(own, fcntl.LOCK_SH)
-    return own
-
-
-def _remove_semaphores(process: int) -> None:
-    for path in Path("/dev/shm").glob(f"sem.loky-{process}-*"):
-        path.unlink(missing_ok=True)
 
 
 def _check_reachable(address: str | None) -> None:
