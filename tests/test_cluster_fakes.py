@@ -1,4 +1,4 @@
-"""The driver of a cluster with a Ray that loses answers; no Ray is needed."""
+"""The driver of a cluster with a fake of Ray; no Ray is needed."""
 
 import os
 from dataclasses import replace
@@ -12,7 +12,7 @@ from test_engine import make_jobs
 from emovox.errors import EmovoxError
 from emovox.labelling import cluster
 from emovox.labelling.cluster import CODE_VERSION, RayEngine, _Run
-from emovox.labelling.plan import ShardReport, read_report, rows_file, write_shard
+from emovox.labelling.plan import ShardReport
 from emovox.labelling.shard import build_shard
 from emovox.labelling.teacher_process import InlineFeed
 from emovox.testing import FakeDetector, FakeTeacher
@@ -30,10 +30,10 @@ class FakeActor:
 
 
 class FakeRay:
-    """Runs calls at once; the results of the calls numbered in `silent` never arrive."""
+    """Runs calls at once."""
 
-    def __init__(self, silent: set[int], version: Any = CODE_VERSION) -> None:
-        self.silent, self.version, self.num_calls = silent, version, 0
+    def __init__(self, version: Any = CODE_VERSION) -> None:
+        self.version, self.num_calls = version, 0
         self.results: dict[int, Any] = {}
         names = ("RayError", "RayTaskError", "GetTimeoutError")
         self.exceptions = SimpleNamespace(**{name: type(name, (LostError,), {}) for name in names})
@@ -61,7 +61,7 @@ class FakeRay:
         )
 
     def wait(self, calls: list[int], num_returns: int, timeout: float) -> Any:
-        return [call for call in calls if call not in self.silent][:1], []
+        return calls[:1], []
 
     def get(self, call: int, timeout: float | None = None) -> Any:
         return self.results[call]
@@ -89,37 +89,16 @@ def run(ray: FakeRay, jobs: list[Any]) -> list[ShardReport]:
     return list(_Run(engine, jobs).reports())
 
 
-def test_a_lost_answer_is_replaced_by_its_marker(
+def test_a_silent_run_says_what_it_waits_for(
     jobs: list[Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    reports = run(FakeRay(silent={3, 5}), jobs)
+    reports = run(FakeRay(), jobs)
     found = sorted(report.fingerprint for report in reports)
     assert found == sorted(job.shard.fingerprint for job in jobs)
     err = capsys.readouterr().err
-    assert "emovox: no result for 0 s; waiting for" in err and "with 1 actors" in err
-
-
-def test_a_marker_of_an_earlier_run_is_no_answer(jobs: list[Any]) -> None:
-    """With --retry-dropped, shards that are built again have markers already."""
-    [first, *_] = jobs
-    run(FakeRay(set()), [first])
-    ray = FakeRay(silent={2})
-    engine = RayEngine.__new__(RayEngine)
-    engine.ray, engine.cpus, engine.gpus, engine.num_workers = ray, 1, 0.0, 0
-    started = _Run(engine, [first])
-    name = first.shard.fingerprint
-    started._calls[7] = (None, first)
-    assert not list(started._look_for_markers())
-    report = read_report(first.state, name, rows_file(first.state, name).stat().st_size)
-    assert report is not None
-    report.media_seconds += 1
-    import pyarrow.parquet as pq
-
-    write_shard(first.state, pq.read_table(rows_file(first.state, name)), report)
-    assert [r.fingerprint for r in started._look_for_markers()] == [name]
-    assert not list(started._look_for_markers())
+    assert "emovox: no result for 0 s; waiting for 2 shards, with 1 actors" in err
 
 
 def test_another_version_names_the_node(jobs: list[Any]) -> None:
     with pytest.raises(EmovoxError, match=f"^node {os.uname().nodename} of .* has emovox 0.0.1"):
-        run(FakeRay(set(), version=("0.0.1", 1)), jobs)
+        run(FakeRay(("0.0.1", 1)), jobs)

@@ -28,7 +28,6 @@ from emovox.errors import EmovoxError, first_line
 from emovox.files import cache_folder, replace_file
 from emovox.labelling.engine import Workers
 from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport, marker_file
-from emovox.labelling.state import read_reports
 from emovox.packages import explained
 
 MAX_WAIT_SECONDS = 300.0  # without any actor, before a run gives up
@@ -38,7 +37,7 @@ MAX_LOSSES = 10  # lost actors per shard
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0  # for an actor to clean up
 MARKER_SECONDS = 90.0  # until a marker of a node is visible to the driver: NFS caches for 60 s
-SILENT_SECONDS = 30.0  # without a result, before a run looks for markers and prints a line
+SILENT_SECONDS = 30.0  # without a result, before a run prints a line
 MAX_TEMPORARY = 39  # characters of the folder in which Ray makes its sockets
 ROUNDING = 1e-9  # error of sums of GPU fractions
 CODE_VERSION = (__version__, ROWS_VERSION)
@@ -196,15 +195,12 @@ class _Run:
         self._losses: Counter[str] = Counter()
         self._last_loss = ""
         self._last_sign = self._last_result = time.monotonic()
-        self._state = jobs[0].state
-        self._before = read_reports(self._state, [job.shard for job in jobs])  # to be built again
-        self._known: set[Any] = set()  # calls whose report came from a marker
         self._seen_marker = False
         self._no_start_before = 0.0
 
     def reports(self) -> Iterator[ShardReport]:
         try:
-            while self._waiting or self._calls.keys() - self._known:
+            while self._waiting or self._calls:
                 self._start_missing()
                 for actor in self._actors:
                     while self._waiting and self._actors[actor] < self._capacity:
@@ -218,7 +214,11 @@ class _Run:
                     elif (report := self._take_report(reference)) is not None:
                         yield report
                 if time.monotonic() - self._last_result > SILENT_SECONDS:
-                    yield from self._look_for_markers()
+                    self._last_result = time.monotonic()
+                    left = f"{len(self._calls) + len(self._waiting)} shards"
+                    silence = f"no result for {SILENT_SECONDS:.0f} s; waiting for {left}"
+                    line = f"emovox: {silence}, with {len(self._actors)} actors"
+                    tqdm.write(line, file=sys.stderr)
                 if self._actors:
                     self._last_sign = time.monotonic()
                 elif time.monotonic() - self._last_sign > MAX_WAIT_SECONDS:
@@ -228,19 +228,6 @@ class _Run:
                 self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
             for actor in (*self._actors, *self._starting.values()):
                 self._ray.kill(actor)  # its workers notice and end too
-
-    def _look_for_markers(self) -> Iterator[ShardReport]:
-        """Yield reports of shards with a marker: Ray may notice a lost answer minutes later."""
-        self._last_result = time.monotonic()
-        calls = {job.shard: ref for ref, (_, job) in self._calls.items() if ref not in self._known}
-        left = f"{len(calls) + len(self._waiting)} shards, with {len(self._actors)} actors"
-        line = f"emovox: no result for {SILENT_SECONDS:.0f} s; waiting for {left}"
-        tqdm.write(line, file=sys.stderr)
-        references = {shard.fingerprint: reference for shard, reference in calls.items()}
-        for name, report in read_reports(self._state, calls).items():
-            if report != self._before.get(name):
-                self._known.add(references[name])
-                yield report
 
     def _start_missing(self) -> None:
         """Request actors: as many as fit on the nodes or are wanted, but at least one."""
@@ -284,9 +271,6 @@ class _Run:
         if actor in self._actors:
             self._actors[actor] -= 1
         self._last_result = time.monotonic()
-        if reference in self._known:
-            self._known.remove(reference)
-            return None
         if report is None:
             self._lose(actor, job)
         elif not self._seen_marker:

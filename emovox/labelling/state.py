@@ -165,17 +165,7 @@ def refuse_foreign(out: Path, state: Path) -> None:
 def completed(
     state: Path, shards: Sequence[Shard], *, retry_dropped: bool
 ) -> dict[str, ShardReport]:
-    """Return the reports of shards that need not be built again, by fingerprint."""
-
-    def is_final(report: ShardReport) -> bool:
-        errors = [dropped.error for dropped in report.dropped]
-        return not errors if retry_dropped else NOT_FETCHED not in errors
-
-    return {name: each for name, each in read_reports(state, shards).items() if is_final(each)}
-
-
-def read_reports(state: Path, shards: Iterable[Shard]) -> dict[str, ShardReport]:
-    """Return the reports of those shards that are finished, by fingerprint; one listing."""
+    """Return the reports of shards that need not be built again, by fingerprint; one listing."""
     if is_remote(state):
         sizes = {name: size for name, (size, *_) in state.files().items()}
     else:
@@ -186,8 +176,12 @@ def read_reports(state: Path, shards: Iterable[Shard]) -> dict[str, ShardReport]
         rows_bytes = sizes.get(plans.rows_file(state, fingerprint).name, 0)
         return plans.read_report(state, fingerprint, rows_bytes)
 
+    def is_final(report: ShardReport) -> bool:
+        errors = [dropped.error for dropped in report.dropped]
+        return not errors if retry_dropped else NOT_FETCHED not in errors
+
     found = (map_ahead if is_remote(state) else map)(read, built)
-    return {report.fingerprint: report for report in found if report}
+    return {report.fingerprint: report for report in found if report and is_final(report)}
 
 
 def remove_stale(state: Path, shards: Sequence[Shard]) -> int:
