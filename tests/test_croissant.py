@@ -20,7 +20,8 @@ from validation_fixtures import (
     seal,
 )
 
-from emovox.dataset import card_text, schema
+from emovox.dataset import schema
+from emovox.dataset.card import REAL, SYNTHETIC
 from emovox.dataset.croissant_metadata import DATA_TYPES, differences, files_and_columns
 from emovox.errors import InputError
 from emovox.publishing.publish import CONTEXT, croissant, write_croissant
@@ -222,14 +223,14 @@ def test_it_has_the_texts_of_the_card(dataset: Path) -> None:
         assert text in card
     assert "creator" not in document, "the creator is unknown"
     metadata = opened(dataset).metadata
-    assert metadata.personal_sensitive_information == [card_text.REAL.people]
+    assert metadata.personal_sensitive_information == [REAL["people"]]
     assert metadata.machine_annotation_tools == [f"fake, weights sha256 {'0' * 64}"]
 
 
 def test_synthetic_faces_are_stated(tmp_path: Path) -> None:
     root = build(tmp_path / "dataset", config={"synthetic": True})
     document = croissant(root, read_manifest(root))
-    assert document["rai:personalSensitiveInformation"] == card_text.SYNTHETIC.people
+    assert document["rai:personalSensitiveInformation"] == SYNTHETIC["people"]
     assert "real people" not in json.dumps(document)
     assert "real people" not in (root / schema.CARD).read_text()
 

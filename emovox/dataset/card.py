@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import tomllib
 from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from emovox.dataset import card_text, schema
+from emovox.dataset import schema
 from emovox.dataset.json_schemas import outputs_of, read_document, read_manifest, tables_of
 from emovox.dataset.store import DAMAGED, matrix_of, open_table, read_rows, reading
 from emovox.emotions import Outputs
@@ -28,6 +29,33 @@ SIZES = (
     *("1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B"),
 )
 SIZE_BOUNDS = tuple(10**k for k in range(3, 10))
+
+# Texts that the Croissant metadata of a dataset has too.
+_TEXTS = tomllib.loads(Path(__file__).with_name("card_texts.toml").read_text(encoding="utf-8"))
+CITATION, LICENCE, TAGS = _TEXTS["citation"], _TEXTS["licence"], _TEXTS["tags"]
+REAL, SYNTHETIC = _TEXTS["real"], _TEXTS["synthetic"]  # purpose and limits: `use`, `people` ...
+
+
+def limits(provenance: Mapping[str, Any]) -> dict[str, str]:
+    """Return the limits of a dataset; `config.synthetic` of its provenance means no real faces."""
+    config = provenance.get("config")
+    return dict(SYNTHETIC if isinstance(config, dict) and config.get("synthetic") else REAL)
+
+
+def summary(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+    """Return a description of the dataset and of the origin of its rows."""
+    totals = manifest["totals"]
+    frames = f"Emotion logits of {totals['frames']:,} frames, one every {manifest['step_ms']} ms"
+    return f"{frames}, of {totals['tracks']:,} tracks. {provenance['origin']}"
+
+
+def missing(manifest: Mapping[str, Any]) -> str:
+    """Return the number of dropped tracks, and a note if a takedown list was applied."""
+    num_dropped = manifest["totals"]["dropped"]
+    text = f"{num_dropped:,} tracks gave no rows; `{schema.DROPPED_FILE}` says why."
+    if schema.TAKEDOWN in {file["path"] for file in manifest["files"]}:
+        text += f" Identities that `{schema.TAKEDOWN}` lists, by hash, were taken out."
+    return text
 
 
 @dataclass(frozen=True)
@@ -80,8 +108,12 @@ def render_card(root: Path, manifest: Mapping[str, Any], provenance: Mapping[str
         teacher=manifest["teacher"],
         accuracy=provenance.get("teacher", {}).get("accuracy"),
         temperature=provenance.get("teacher", {}).get("temperature"),
-        limits=card_text.limits(provenance),
-        text=card_text,
+        limits=limits(provenance),
+        summary=summary(manifest, provenance),
+        missing=missing(manifest),
+        tags=TAGS,
+        licence=LICENCE,
+        citation=CITATION,
     )
 
 

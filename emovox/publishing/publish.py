@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from emovox.dataset import card_text, schema
+from emovox.dataset import card, schema
 from emovox.dataset.croissant_metadata import files_and_columns
 from emovox.dataset.json_schemas import read_document, read_manifest
 from emovox.dataset.names import parse_version
@@ -45,7 +45,7 @@ def croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict
     provenance = read_document(root, schema.PROVENANCE)
     if "origin" not in provenance:
         raise InputError(f"{Path(root) / schema.PROVENANCE}: `origin` is missing")
-    limits = card_text.limits(provenance)
+    limits = card.limits(provenance)
     teacher = manifest["teacher"]
     digest = f", weights sha256 {teacher['sha256']}" if teacher["sha256"] else ""
     return {
@@ -54,16 +54,16 @@ def croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict
         "conformsTo": CONFORMS_TO,
         "name": manifest["name"],
         "version": manifest["version"],
-        "description": card_text.summary(manifest, provenance),
+        "description": card.summary(manifest, provenance),
         "datePublished": manifest["created"],
-        "license": {**TERMS_OF_USE, "description": card_text.LICENCE},
-        "citeAs": card_text.CITATION,
-        "keywords": list(card_text.TAGS),
-        "rai:dataUseCases": limits.use,
-        "rai:dataLimitations": [limits.errors, limits.misuse],
-        "rai:dataBiases": limits.biases,
-        "rai:personalSensitiveInformation": limits.people,
-        "rai:dataCollectionMissingData": card_text.missing(manifest),
+        "license": {**TERMS_OF_USE, "description": card.LICENCE},
+        "citeAs": card.CITATION,
+        "keywords": list(card.TAGS),
+        "rai:dataUseCases": limits["use"],
+        "rai:dataLimitations": [limits["errors"], limits["misuse"]],
+        "rai:dataBiases": limits["biases"],
+        "rai:personalSensitiveInformation": limits["people"],
+        "rai:dataCollectionMissingData": card.missing(manifest),
         "rai:machineAnnotationTools": teacher["name"] + digest,
         **files_and_columns(manifest),
     }

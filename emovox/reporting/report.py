@@ -24,7 +24,7 @@ from markupsafe import Markup
 from emovox import charts
 from emovox.charts import PER_STYLE, colours_of, line_style, percent
 from emovox.config import read_config
-from emovox.dataset import card_text, schema
+from emovox.dataset import card, schema
 from emovox.dataset.json_schemas import read_document
 from emovox.dataset.reader import load
 from emovox.errors import InputError
@@ -132,9 +132,9 @@ def render(report: Report) -> str:
         "rule": RULE,
         "track_data": track_data,
         "media_data": [*map(dataclasses.asdict, report.media or ())],
-        "synthetic": card_text.limits(report.provenance) is card_text.SYNTHETIC,
-        "statement": card_text.summary(report.dataset.manifest, report.provenance).replace("`", ""),
-        "limits": card_text.limits(report.provenance),
+        "synthetic": card.limits(report.provenance) == card.SYNTHETIC,
+        "statement": card.summary(report.dataset.manifest, report.provenance).replace("`", ""),
+        "limits": card.limits(report.provenance),
         "has_faces": any(report.dataset.path.glob(schema.table_file("faces", "*"))),
     }
     return environment.get_template("report.html").render(
