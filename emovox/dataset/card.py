@@ -7,7 +7,6 @@ import tomllib
 from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
@@ -58,16 +57,8 @@ def missing(manifest: Mapping[str, Any]) -> str:
     return text
 
 
-@dataclass(frozen=True)
-class Counts:
-    """Tracks by label and frames by dominant emotion of one split."""
-
-    labels: Counter[str]
-    frames: Counter[str]
-
-
-def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, Counts]:
-    """Count the rows of a dataset on disk, row group by row group."""
+def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Counter[str]]]:
+    """Count tracks by label (`labels`) and `frames` by dominant emotion, for each split."""
     counted, emotions = {}, outputs_of(manifest).emotions
     columns = schema.columns(Outputs(emotions)).logits
     for split in manifest["totals"]["by_split"]:
@@ -76,7 +67,7 @@ def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, Counts]:
         for batch in frames.iter_batches(schema.ROW_GROUP_ROWS, columns=list(columns)):
             found = np.bincount(matrix_of(batch, columns).argmax(axis=1), minlength=len(emotions))
             dominant.update(dict(zip(emotions, found.tolist(), strict=True)))
-        counted[split] = Counts(Counter(tracks["label"].to_pylist()), dominant)
+        counted[split] = {"labels": Counter(tracks["label"].to_pylist()), "frames": dominant}
     return counted
 
 
