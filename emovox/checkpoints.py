@@ -1,6 +1,5 @@
 """Networks and their checkpoints: safetensors with a header that describes the network."""
 
-import contextlib
 import dataclasses
 import json
 from abc import ABC, abstractmethod
@@ -19,9 +18,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from emovox.devices import resolve_device, resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import InputError
-from emovox.files import kind_of_file, remove_leftovers, replace_file
+from emovox.files import kind_of_file, replace_file
 from emovox.matfile import read as read_mat
-from emovox.registry import Weights, outputs_of
+from emovox.registry import outputs_of
 
 
 class Network(nn.Module):
@@ -92,31 +91,6 @@ def save(
     }
     with replace_file(path) as temporary:
         temporary.write_bytes(serialise(tensors, header))
-
-
-def load_weights(
-    weights: Weights,
-    architectures: Architectures[AnyNetwork],
-    read: Callable[[Path], AnyNetwork],
-) -> AnyNetwork:
-    """Load a network from a checkpoint, or from a released file with `read`.
-
-    A released file is converted to a checkpoint in the cache, which makes the next load faster.
-    """
-    converted = weights.converted
-    if converted is None:
-        return load(weights.path, architectures)
-    if converted.exists():
-        try:
-            return load(converted, architectures)
-        except InputError:  # damaged: convert again
-            converted.unlink(missing_ok=True)
-    net = read(weights.path)
-    with contextlib.suppress(OSError):  # a read-only cache only costs time
-        converted.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(converted)
-        save(converted, net, {"converted_from": weights.path.name}, torch.float32)
-    return net
 
 
 def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:

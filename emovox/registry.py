@@ -25,19 +25,13 @@ class Weights:
     name: str  # registered name, folder of the training, or the file's name without its extension
     path: Path
     sha256: str
-    # Checkpoint in the cache that a file in its published form is converted to; else None.
-    converted: Path | None = None
+    is_released: bool = False  # True if it is in the form in which its authors published it
 
     def read_outputs(self) -> Outputs:
         """Return the names of the network's outputs; the published ones if the file states none."""
         with contextlib.suppress(LookupError, TypeError, ValueError):  # loading it reports them
             return outputs_of(read_header(self.path))
         return PUBLISHED
-
-    @property
-    def is_released(self) -> bool:
-        """True if the file is in the form in which its authors published it."""
-        return self.converted is not None
 
 
 @dataclass(frozen=True)
@@ -74,15 +68,11 @@ class Registry:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         suffixes = {Path(file).suffix for files in self.released.values() for file in files}
-        converted = self._folder / f"{sha256}.safetensors" if path.suffix in suffixes else None
-        return Weights(name, path, sha256, converted)
-
-    @property
-    def _folder(self) -> Path:
-        return cache_folder() / f"{self.kind}s"
+        return Weights(name, path, sha256, path.suffix in suffixes)
 
     def _released_file(self, name: str) -> Path:
-        files = [self._folder / file for file in self.released[name]]
+        folder = cache_folder() / f"{self.kind}s"
+        files = [folder / file for file in self.released[name]]
         if found := next(filter(Path.is_file, files), None):
             return found
         download = f"emovox download {self.kind}"
@@ -91,7 +81,7 @@ class Registry:
         names = " or ".join(path.name for path in files)
         raise InputError(
             f"{self.kind} {name}: weights not found; run `{download}`, put {names} into "
-            f"{self._folder}, or pass the path of the file"
+            f"{folder}, or pass the path of the file"
         )
 
 

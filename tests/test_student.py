@@ -404,16 +404,8 @@ def test_released_form_gives_the_same_logits(
     student = load_student("emovoxceleb", "cpu", "fp32")
     np.testing.assert_allclose(student(samples, CENTRE)[0], expected, rtol=0, atol=1e-3)
     assert student.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
-    conversion = students / f"{student.sha256}.safetensors"
-    assert sorted(students.iterdir()) == sorted([path, conversion])
-
-    conversion.write_bytes(conversion.read_bytes()[:500])  # damaged: converted again
-    again = load_student("emovoxceleb", "cpu", "fp32")
-    np.testing.assert_allclose(again(samples), student(samples), atol=1e-5)
-
-    monkeypatch.setattr(networks, "read_released", None)  # fails if it is converted twice
-    once_more = load_student(path, "cpu", "fp32")
-    assert once_more.name == "emovoxceleb" and once_more.sha256 == student.sha256
+    again = load_student(path, "cpu", "fp32")
+    assert again.name == "emovoxceleb" and again.sha256 == student.sha256
 
 
 def test_layers_with_other_names_or_without_biases(tmp_path: Path, narrow_release: VGGVox) -> None:
@@ -452,7 +444,6 @@ def test_other_mat_files_are_errors(tmp_path: Path, narrow_release: VGGVox) -> N
     )
     path.write_bytes(b"<html>")
     assert "expected a MAT file" in refusal(path)
-    assert not list(tmp_path.rglob("*.safetensors"))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])

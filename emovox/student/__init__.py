@@ -84,9 +84,10 @@ def load_student(
     """
     weights = find_student(name_or_path)
     with explained("load_student"):
-        from emovox.checkpoints import load_weights
+        from emovox import checkpoints
         from emovox.student import networks
-    net = load_weights(weights, networks.ARCHITECTURES, networks.read_released)
+    path, read = weights.path, networks.read_released
+    net = read(path) if weights.is_released else checkpoints.load(path, networks.ARCHITECTURES)
     student = networks.TorchStudent(weights.name, weights.sha256, net, device, precision)
     if not weights.is_released:
         hearing = networks.read_hearing(weights.path, len(student.emotions))

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, FaceNetwork, fit, load_weights, save
+from emovox.checkpoints import Architectures, FaceNetwork, fit, load, save
 from emovox.emotions import Outputs
 from emovox.errors import InputError, first_line
 from emovox.files import kind_of_file
@@ -220,7 +220,8 @@ def load_network(weights: Weights) -> FaceNetwork:
 
     InputError if the file holds something else; it gives what was expected and found.
     """
-    net = load_weights(weights, ARCHITECTURES, read_released)
+    path = weights.path
+    net = read_released(path) if weights.is_released else load(path, ARCHITECTURES)
     gates = GATES.get(weights.name) if weights.is_released else None
     if gates is not None and gates != net.config.squeeze_excite:
         found = "no such gates" if gates else "gates of squeeze-and-excitation"
