@@ -162,26 +162,16 @@ class RemotePath:
         with self._service() as fs:
             fs.get_file(self._path, str(target))
 
-    def put(self, source: Path, *, new: bool = False) -> None:
-        """Upload a local file to this path, atomically in an object store.
+    def put(self, source: Path) -> None:
+        """Upload a local file to this path, atomically in an object store."""
+        with self._service() as fs:
+            fs.put_file(str(source), self._path)
 
-        Raises:
-            FileExistsError: `new`, and the file exists; not every file system can tell.
-        """
-        options = {"mode": "create"} if new else {}
-        try:
-            with self._service() as fs:
-                fs.put_file(str(source), self._path, **options)
-        except OSError as error:
-            if not new or error.errno != errno.ENOSYS:  # the store cannot refuse
-                raise
-            self.put(source)
-
-    def write_text(self, text: str, *, new: bool = False) -> None:
+    def write_text(self, text: str) -> None:
         with tempfile.TemporaryDirectory(prefix="emovox-") as folder:
             source = Path(folder) / "text"
             source.write_text(text, encoding="utf-8")
-            self.put(source, new=new)
+            self.put(source)
 
     def unlink(self, missing_ok: bool = False) -> None:
         try:

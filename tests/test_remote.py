@@ -54,6 +54,11 @@ def root(store: Any, bucket: str, clips: Path) -> Any:
     return upload(store, clips, f"{bucket}/vox2")
 
 
+@pytest.fixture(autouse=True)
+def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.2)
+
+
 @pytest.fixture
 def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(locks, "REFRESH_SECONDS", 0.2)
@@ -334,19 +339,6 @@ def test_suspended_owner_checks_the_lock_before_it_continues(
             lease.check()
 
 
-def test_lease_on_a_store_that_replaces_files(
-    bucket: str, quick_locks: None, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Some file systems cannot refuse to create a file that exists."""
-    put = RemotePath.put
-    monkeypatch.setattr(RemotePath, "put", lambda self, source, *, new=False: put(self, source))
-    path: Any = as_path(f"{bucket}/out/{STATE}/lock")
-    with locks.Lease(path, path) as first:
-        with pytest.raises(EmovoxError, match="another run is building"), locks.Lease(path, path):
-            pass
-        first.check()
-
-
 def test_unreachable_rows_are_not_reported_as_damaged(
     root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -365,10 +357,12 @@ def test_unreachable_rows_are_not_reported_as_damaged(
 
 
 @pytest.mark.slow
-def test_simultaneous_takeovers(bucket: str, quick_locks: None) -> None:
+@pytest.mark.parametrize("is_taken", [True, False])
+def test_simultaneous_starts(is_taken: bool, bucket: str, quick_locks: None) -> None:
     state: Any = as_path(f"{bucket}/state")
     out = as_path(f"{bucket}/out")
-    (state / "lock").write_text("dead 17\n")
+    if is_taken:
+        (state / "lock").write_text("dead 17\n")
     outcomes: Counter[str] = Counter()
     start = threading.Barrier(3)
 

@@ -24,6 +24,7 @@ from emovox.labelling.plan import ROWS_VERSION, BuildPlan, Shard, ShardReport
 from emovox.paths import NOT_FETCHED, RemotePath, file_state, is_remote, local_copy, map_ahead
 
 REFRESH_SECONDS = 5.0  # between two heartbeats of a remote lock
+SETTLE_SECONDS = 5.0  # from a new lock to its first check, for a run that starts simultaneously
 MISSED_HEARTBEATS = 4  # after which the owner of a remote lock counts as dead
 EXIT_SECONDS = 10.0  # that the end of a run waits for a heartbeat in progress
 
@@ -36,9 +37,8 @@ class Lease:
     """Lock for stores without locks and without a common clock: an object that keeps changing.
 
     The owner writes its token and a counter that grows. Another run watches by its own clock
-    whether the object changes, and takes over one that does not. Creating the object only if it is
-    absent is not enough: the lock of a killed run would stay for ever. If two runs take over at the
-    same time, the last write wins, and the other finds a foreign token. Messages name `out`.
+    whether the object changes, and takes over one that does not. If two runs start at the same
+    time, the last write wins, and the other finds a foreign token. Messages name `out`.
     """
 
     def __init__(self, path: RemotePath, out: Path) -> None:
@@ -51,20 +51,13 @@ class Lease:
         self._thread = threading.Thread(target=self._keep, daemon=True)
 
     def __enter__(self) -> "Lease":
-        try:
-            is_free = not self._read()  # not every file system refuses to replace a file
-            if is_free:
-                self._write(new=True)
-        except FileExistsError:
-            is_free = False
-        if not is_free:
-            before = self._read()
+        if before := self._read():
             for _ in range(MISSED_HEARTBEATS):  # until the owner counts as dead
                 time.sleep(REFRESH_SECONDS)
                 if (now := self._read()) and now != before:
                     raise EmovoxError(_busy(self._out))
-            self._write()
-            time.sleep(REFRESH_SECONDS)  # lets a simultaneous takeover finish
+        self._write()
+        time.sleep(SETTLE_SECONDS)
         if not self._is_ours():
             raise EmovoxError(_busy(self._out))
         self._thread.start()
@@ -105,8 +98,8 @@ class Lease:
             return self._path.read_text()
         return ""
 
-    def _write(self, *, new: bool = False) -> None:
-        self._path.write_text(f"{self._token} {self._count}\n", new=new)
+    def _write(self) -> None:
+        self._path.write_text(f"{self._token} {self._count}\n")
 
 
 STATE = ".emovox"  # default folder of the state, inside the dataset but not a part of it
