@@ -1,6 +1,7 @@
 """Writer of datasets: rows are streamed into tables, then the documents and the manifest follow."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field, fields
@@ -35,21 +36,6 @@ class DatasetInfo:
     outputs: Outputs = field(default_factory=Outputs)
 
 
-@dataclass
-class _Split:
-    tables: dict[str, store.ParquetTable]
-    outputs: Outputs
-    identities: set[str] = field(default_factory=set)
-
-    def append(self, chunk: Chunk) -> None:
-        """Write the rows of a chunk, and derive those of its tracks."""
-        columns = schema.columns(self.outputs)
-        tracks = _track_table(chunk, self.tables["frames"].num_rows, columns)
-        for name, table in self.tables.items():
-            table.write(tracks if name == "tracks" else chunk.rows.select(table.names))
-        self.identities.update(track.key.identity_id for track in chunk.tracks)
-
-
 def _track_table(chunk: Chunk, first: int, columns: schema.Columns) -> pa.Table:
     """Return the rows of `tracks` for a chunk whose frames begin at row `first` of their file."""
     logits, values = (store.matrix_of(chunk.rows, n) for n in (columns.logits, columns.values))
@@ -82,32 +68,37 @@ def write_chunks(
     `chunks` are sorted by track within each split, and read one at a time; `dropped` are tracks
     without frames. With `hdf5`, each split is written as HDF5 too.
     """
-    splits: dict[str, _Split] = {}
+    splits: dict[str, dict[str, store.ParquetTable]] = {}  # tables of each split, by name
+    identities: dict[str, set[str]] = defaultdict(set)
+    columns = schema.columns(info.outputs)
     with ExitStack() as stack:
         for chunk in chunks:
             if chunk.split not in splits:
                 size = schema.embedding_size(chunk.rows.schema)
                 options = (info.name, info.outputs, chunk.split, size)
-                tables = {
+                splits[chunk.split] = {
                     table: stack.enter_context(store.create_table(out, table, *options))
                     for table in info.tables
                 }
-                splits[chunk.split] = _Split(tables, info.outputs)
-            splits[chunk.split].append(chunk)
+            tables = splits[chunk.split]
+            tracks = _track_table(chunk, tables["frames"].num_rows, columns)
+            for name, table in tables.items():
+                table.write(tracks if name == "tracks" else chunk.rows.select(table.names))
+            identities[chunk.split].update(track.key.identity_id for track in chunk.tracks)
     splits = {split: splits[split] for split in schema.SPLITS if split in splits}
-    files = [split.tables[table].written for table in info.tables for split in splits.values()]
+    files = [tables[table].written for table in info.tables for tables in splits.values()]
     if hdf5:
         files += [store.write_hdf5(out, split, info.outputs) for split in splits]
     rows = sorted(map(asdict, dropped), key=lambda row: (row["track_id"], row["source"]))
-    with store.create_table(out, "dropped", info.name, info.outputs) as table:
-        table.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
+    with store.create_table(out, "dropped", info.name, info.outputs) as failed:
+        failed.write(pa.Table.from_pylist(rows, schema=schema.DROPPED))
     by_split = {
-        name: {
-            "tracks": split.tables["tracks"].num_rows,
-            "frames": split.tables["frames"].num_rows,
-            "identities": len(split.identities),
+        split: {
+            "tracks": tables["tracks"].num_rows,
+            "frames": tables["frames"].num_rows,
+            "identities": len(identities[split]),
         }
-        for name, split in splits.items()
+        for split, tables in splits.items()
     }
     totals = {key: sum(n[key] for n in by_split.values()) for key in ("tracks", "frames")}
     manifest = {
@@ -120,7 +111,7 @@ def write_chunks(
         "step_ms": info.step_ms,
         "teacher": dict(info.teacher),
         "totals": {**totals, "dropped": len(dropped), "by_split": by_split},
-        "files": [*files, table.written],
+        "files": [*files, failed.written],
     }
     write_documents(out, manifest, info.provenance)
     write_manifest(out, manifest)
