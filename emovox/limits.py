@@ -4,7 +4,6 @@
 MAX_DOCUMENT = 16 << 20  # bytes of a JSON document, a card, a list or a recipe
 MAX_FRONT_MATTER = 1 << 16  # bytes of the YAML of a card
 MAX_NESTING = 50  # lists and objects inside each other
-MAX_COUNT = 2**53  # of rows, tracks or bytes
 MAX_NAME = 4096  # characters of an identity or a video, which may be a path of folders
 MAX_TEXT = 1 << 16  # bytes of one text of a table
 MAX_TABLE = 1 << 32  # bytes of a table of a user, unpacked
