@@ -99,7 +99,7 @@ def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:
     Raises:
         InputError: the file is missing or is not a checkpoint of these architectures.
     """
-    header, tensors = _read(path, with_tensors=True)
+    header, tensors = _read(path)
     found = header.get("architecture", "none")
     if found not in architectures:
         known = ", ".join(architectures)
@@ -122,19 +122,6 @@ def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:
         raise InputError(f"{path}: the header does not describe a network ({error})") from error
     fit(net, tensors, str(path))
     return net.eval()
-
-
-def read_training(path: Path) -> dict[str, Any]:
-    """Read the record of the training from a checkpoint, as passed to `save`.
-
-    Raises:
-        InputError: the file is missing or is not a checkpoint.
-    """
-    header, _ = _read(path, with_tensors=False)
-    try:
-        return dict(json.loads(header["training"]))
-    except (LookupError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: no record of the training in the header ({error})") from error
 
 
 def fit(net: Network, tensors: dict[str, Tensor], where: str) -> None:
@@ -161,12 +148,12 @@ def fit(net: Network, tensors: dict[str, Tensor], where: str) -> None:
     net.load_state_dict(tensors, strict=False)
 
 
-def _read(path: Path, with_tensors: bool) -> tuple[dict[str, str], dict[str, Tensor]]:
+def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
     if not path.is_file():
         raise InputError(f"{path}: no such checkpoint")
     try:
         with safe_open(path, framework="pt") as file:
-            names = list(file.keys()) if with_tensors else []
+            names = list(file.keys())
             tensors = {name: file.get_tensor(name).float() for name in names}
             return file.metadata() or {}, tensors
     except (SafetensorError, OSError) as error:

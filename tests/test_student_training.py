@@ -19,10 +19,11 @@ from click.testing import CliRunner, Result
 from safetensors.torch import load_file
 from student_fixtures import QUICK, utterances, write_tables
 
-from emovox import checkpoints, runs
+from emovox import runs
 from emovox.cli import main
 from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
+from emovox.registry import read_header
 from emovox.student.student_config import LOSSES, StudentTrainConfig
 from emovox.student.trainer import distillation_loss, join_processes
 from emovox.student.training import train_epochs, train_student
@@ -233,7 +234,7 @@ def test_log_and_checkpoint_contents(student_data: Path, whole: Path) -> None:
     assert [record["epoch"] for record in records] == [0, 1, 2]
     rates = [record["learning_rate"] for record in records]
     assert rates == pytest.approx(np.geomspace(0.02, 0.01, 3))
-    training = checkpoints.read_training(whole / "best.safetensors")
+    training = json.loads(read_header(whole / "best.safetensors")["training"])
     best = min(records, key=lambda record: record["unheard_val_loss"])
     assert training.items() >= best.items()
     assert training["recipe"]["temperature"] == 2.0 and "device" not in training["recipe"]
@@ -270,7 +271,7 @@ def test_best_epoch(
 
     monkeypatch.setattr("emovox.student.trainer.Trainer.validate", planned)
     learn(student_data, tmp_path, replace(QUICK, epochs=4, epoch_share=0.1, choose_on=choice))
-    assert checkpoints.read_training(tmp_path / "best.safetensors")["epoch"] == expected
+    assert json.loads(read_header(tmp_path / "best.safetensors")["training"])["epoch"] == expected
 
 
 def test_missing_splits(student_data: Path, tmp_path: Path) -> None:

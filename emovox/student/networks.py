@@ -4,6 +4,7 @@
 before fc6 reduce the 512 bins to one row, for any duration; fc6 is averaged over time.
 """
 
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -21,6 +22,7 @@ from emovox.emotions import Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.media import spectrogram
 from emovox.media.spectrogram import BUCKETS, NUM_BINS
+from emovox.registry import read_header
 from emovox.student.clips import CENTRE, WHOLE, Windows
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
 from emovox.student.student_config import StudentTrainConfig
@@ -120,10 +122,10 @@ ARCHITECTURES: Architectures[SpeechNet] = {
 def read_hearing(path: Path, num_emotions: int) -> tuple[Windows, tuple[float, ...] | None]:
     """Read the windows of a training, and the share of each emotion in its targets, if stated.
 
-    InputError if the file is not a checkpoint, or if its record of the training is not valid.
+    InputError if the checkpoint has no record of the training, or one that is not valid.
     """
-    training = checkpoints.read_training(path)
     try:
+        training = dict(json.loads(read_header(path)["training"]))
         recipe = dict(training.get("recipe", {}))
         known = {name: recipe[name] for name in ("seconds", "pool") if name in recipe}
         config = StudentTrainConfig(**known)
