@@ -134,12 +134,7 @@ def write_dataset(
 def _arrow(data: Any, what: str) -> pa.Table:
     """Return a table that the caller gave as Arrow; integer column names become text."""
     try:
-        if isinstance(data, Mapping):
-            table = pa.table(dict(data))
-        elif hasattr(data, "to_parquet") and hasattr(data, "index"):  # a DataFrame of pandas
-            table = pa.Table.from_pandas(data, preserve_index=False)
-        else:
-            table = pa.table(data)
+        table = pa.table(dict(data) if isinstance(data, Mapping) else data)
     except (pa.ArrowException, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{what}: not a table ({first_line(error)})") from error
     if "track_id" not in table.column_names:
