@@ -79,13 +79,10 @@ class Part:
             raise InputError(f"{self._path}: rows differ from the table tracks; {INVALID}")
         step_ms = side.manifest["step_ms"]
         index = rows["frame_index"].fill_null(-1).to_numpy().astype(int)
-        if index.max(initial=0) > schema.max_frame_index(step_ms):
-            raise InputError(f"{self._path}: a frame_index is too large; {INVALID}")
         steps = np.diff(index, prepend=-1)
         steps[starts] = index[starts] + 1
-        if (steps <= 0).any():
-            track_id = owners[int((steps <= 0).argmax())]
-            raise InputError(f"{side.path}: frames of {track_id} are not sorted; {INVALID}")
+        if (steps <= 0).any() or index.max(initial=0) > schema.max_frame_index(step_ms):
+            raise InputError(f"{self._path}: frame_index is not sorted or too large; {INVALID}")
         numbers = pc.index_in(tracks["track_id"], value_set=ids).to_numpy().astype(int)
         self.keys = (np.repeat(numbers, counts) << 32) + index * step_ms
         self.is_common = np.zeros(len(index), bool)
