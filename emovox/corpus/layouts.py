@@ -13,6 +13,7 @@ from collections.abc import Callable
 from functools import partial
 from hashlib import blake2b
 from pathlib import Path
+from sys import intern  # the names of identities and videos, which many tracks share
 
 from emovox.corpus.tracks import Corpus, Entry, FaceSource, Track, ending_of, is_video
 from emovox.corpus.voxceleb import IDENTITY, LISTS, lists_folder, read_names
@@ -81,7 +82,7 @@ def _voxceleb2(corpus: Corpus, _meta: Path | None) -> None:
                 case _ if not is_video(below):
                     corpus.leave_out(NOT_VIDEO, entry.name)
                 case [identity, video, number] if NUMBER.fullmatch(number):
-                    key = TrackKey(identity, video, int(number))
+                    key = TrackKey(intern(identity), intern(video), int(number))
                     _add_file(corpus, entry, key, FaceSource.VOXCELEB2)
                 case names:
                     message = f"expected <id>/<video>/<number>.{ending}"
@@ -207,7 +208,7 @@ def folder_key(name: str) -> TrackKey:
     *parents, stem = name.rpartition(".")[0].split("/")
     identity, inner = (parents[0], parents[1:]) if parents else (stem, [])
     if len(inner) == 1 and re.fullmatch(r"[0-9]{1,9}", stem):
-        return TrackKey(identity, inner[0], int(stem))
+        return TrackKey(intern(identity), intern(inner[0]), int(stem))
     return TrackKey(identity, "+".join([*inner, stem]), 0)
 
 

@@ -46,15 +46,13 @@ def auto_split(
         >>> list(auto_split(keys).values()).count("unheard_val")  # about a fifth
         412
     """
-    videos = {key.track_id: (key.identity_id, key.video_id) for key in keys}
-    drawn = {video for video in set(videos.values()) if fraction("/".join(video)) < heard}
-    train = {identity for identity, video in videos.values() if (identity, video) not in drawn}
-    held = {identity for identity, _ in set(videos.values()) if fraction(identity) < unheard}
-    splits = {}
-    for track_id, video in videos.items():
-        split = HEARD if video in drawn and video[0] in train else TRAIN
-        splits[track_id] = UNHEARD if video[0] in held else split
-    return splits
+    keys = list(keys)
+    videos = {(key.identity_id, key.video_id) for key in keys}
+    drawn = {video for video in videos if fraction("/".join(video)) < heard}
+    train = {identity for identity, _ in videos - drawn}
+    splits = {video: HEARD if video in drawn and video[0] in train else TRAIN for video in videos}
+    splits |= {video: UNHEARD for video in videos if fraction(video[0]) < unheard}
+    return {key.track_id: splits[key.identity_id, key.video_id] for key in keys}
 
 
 def official_split(key: TrackKey, lists: OfficialSplit) -> str | None:

@@ -62,12 +62,13 @@ def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Counte
     counted, emotions = {}, outputs_of(manifest).emotions
     columns = schema.columns(Outputs(emotions)).logits
     for split in manifest["totals"]["by_split"]:
-        tracks = read_rows(root / schema.table_file("tracks", split), ["label"])
-        frames, dominant = open_table(root / schema.table_file("frames", split)), Counter[str]()
+        labels = read_rows(root / schema.table_file("tracks", split), ["label"])["label"]
+        path, dominant = root / schema.table_file("frames", split), Counter[str]()
+        frames = open_table(path, memory_map=False)  # mapped pages count as memory of the process
         for batch in frames.iter_batches(schema.ROW_GROUP_ROWS, columns=list(columns)):
             found = np.bincount(matrix_of(batch, columns).argmax(axis=1), minlength=len(emotions))
             dominant.update(dict(zip(emotions, found.tolist(), strict=True)))
-        counted[split] = {"labels": Counter(tracks["label"].to_pylist()), "frames": dominant}
+        counted[split] = {"labels": Counter(labels.to_pylist()), "frames": dominant}
     return counted
 
 

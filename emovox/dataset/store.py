@@ -292,13 +292,13 @@ def read_hdf5_frames(
             yield pa.Table.from_arrays(arrays, schema=schema.columns(outputs).frames)
 
 
-def open_table(path: Path) -> pq.ParquetFile:
+def open_table(path: Path, *, memory_map: bool = True) -> pq.ParquetFile:
     """Open a Parquet file of a dataset, with verified page checksums and texts as dictionaries.
 
     OSError, ArrowException or ValueError if it is damaged or claims more than a table may have.
     """
     columns = pq.read_schema(regular(path))
-    options: dict[str, Any] = {"memory_map": True, "page_checksum_verification": True}
+    options: dict[str, Any] = {"memory_map": memory_map, "page_checksum_verification": True}
     texts = [field.name for field in columns if pa.types.is_string(field.type)]
     file = pq.ParquetFile(path, read_dictionary=texts, pre_buffer=False, **options)
     groups = [file.metadata.row_group(i) for i in range(file.metadata.num_row_groups)]

@@ -166,9 +166,8 @@ def plan_shards(
 
 
 def _fingerprint(files: Files, tracks: list[Track], settings: ShardSettings) -> str:
-    whole = hashlib.sha256()
-    geometry = [DENSE_SCALE, VOXCELEB2_SCALE]
-    whole.update(json.dumps([SCHEMA_VERSION, ROWS_VERSION, geometry, asdict(settings)]).encode())
+    inputs = [SCHEMA_VERSION, ROWS_VERSION, [DENSE_SCALE, VOXCELEB2_SCALE], asdict(settings)]
+    whole = hashlib.sha256(json.dumps(inputs).encode())
     for track in tracks:
         # Rows do not depend on the split, so it is left out.
         fields = (track.track_id, track.source, track.faces, track.boxes, track.start, track.end)
@@ -187,10 +186,11 @@ def check_contents(corpus: Corpus) -> None:
 
     Only files of equal size are compared. Files behind a URL, and folders of pictures, are not.
     """
-    owners: dict[str, set[tuple[str, str]]] = defaultdict(set)
+    owners: dict[str, object] = {}  # the video of each file; its own name if several list it
     for track in [] if is_remote(corpus.root) else corpus.tracks:
-        if track.faces is not FaceSource.DENSE:
-            owners[track.source].add((track.key.identity_id, track.key.video_id))
+        video = track.key.identity_id, track.key.video_id
+        if track.faces is not FaceSource.DENSE and owners.setdefault(track.source, video) != video:
+            owners[track.source] = track.source
     by_size: dict[object, list[str]] = defaultdict(list)
     pointers = set()
     for source in owners:
@@ -209,7 +209,7 @@ def check_contents(corpus: Corpus) -> None:
         corpus.note(f"{len(pointers):,} {what}")
     groups = list(by_size.values())
     for digest in (_sample, sha256_file):
-        several = [g for g in groups if len(g) > 1 and len({o for n in g for o in owners[n]}) > 1]
+        several = [group for group in groups if len({owners[name] for name in group}) > 1]
         groups = _split(corpus.root, several, digest)
     if copies := [group for group in groups if len(group) > 1]:
         first, second, *_ = copies[0]
