@@ -12,6 +12,10 @@ MAX_TRACK_NUMBER = 2**31 - 1  # `track_num` is an int32 column
 TRACK_ID = re.compile(r"([^/]+)/([^/]+)/([0-9]{1,400})")  # int() refuses thousands of digits
 # Characters that control a terminal, end a line or reverse the direction of text; halves of pairs.
 CONTROL = r"[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"
+# A slash that begins a path: not in a word, a URL or a tag, and not an array of an HDF5 file.
+ABSOLUTE_PATH = re.compile(
+    r"(?<![\w.:/~<>*\\-])(?:~?/(?!frames/|tracks/)[\w.-]+/[\w./-]*|[A-Za-z]:\\[\w.\\-]+)|file://\S*"
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,12 +12,13 @@ from click.testing import CliRunner
 from oracles import oracle
 
 from emovox.cli import main
-from emovox.dataset import schema
-from emovox.dataset.card import card_of, check_card
+from emovox.dataset import card_fields, schema
+from emovox.dataset.card import card_of, check_card, headings, tables
+from emovox.dataset.json_schemas import faults
 from emovox.dataset.rows import Chunk, TrackRow
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import EMOTIONS
-from emovox.errors import CheckError, InputError
+from emovox.errors import CheckError, ConfigError, InputError
 from emovox.ids import TrackKey
 
 pd = oracle("pandas")
@@ -114,3 +115,100 @@ def test_a_damaged_table_is_an_input_error(dataset: Path) -> None:
 def test_folders_may_be_strings(dataset: Path) -> None:
     assert card_of(str(dataset)) == card_of(dataset)
     check_card(str(dataset))
+
+
+# card.toml
+
+FIELDS = '''
+licence = "cc-by-nc-4.0"
+contact = "Speech group <speech@example.org>"
+citation = """
+@misc{ours, title = {Ours}}
+
+@article{before, title = {Before}}"""
+description = """Interviews,
+recorded at home."""
+languages = ["pt-BR", "en", "en-GB"]
+'''
+
+
+def test_fields_of_a_maintainer_are_on_the_card(dataset: Path) -> None:
+    before = (dataset / schema.CARD).read_text()
+    (dataset / schema.CARD_FIELDS).write_text(FIELDS)
+    card = card_of(dataset)
+    front = yaml.safe_load(card.split("---\n")[1])
+    assert front["license"] == "cc-by-nc-4.0" and "license_name" not in front
+    assert front["language"] == ["en", "pt"]
+    assert front["language_bcp47"] == ["pt-BR", "en", "en-GB"]
+    assert not faults("card", front)
+    assert headings(card) == [*headings(before)[:-1], "contact", "citation"]
+    assert "published under `cc-by-nc-4.0`" in card and card_fields.TEXTS["licence"] not in card
+    assert "\nInterviews,\nrecorded at home.\n\nEmotion logits of 12 frames" in card
+    assert "\nLanguages: `pt-BR`, `en`, `en-GB`.\n" in card
+    assert "\n## Contact\n\nSpeech group <speech@example.org>\n" in card
+    assert card.index("@misc{ours") < card.index("@article{before") < card.index("albanie2018")
+    assert tables(card) == tables(before)
+    hub = pytest.importorskip("huggingface_hub")  # how the Hub reads it
+    assert hub.DatasetCard(card).data.license == "cc-by-nc-4.0"
+
+
+def test_without_fields_the_card_names_the_terms_of_the_source(dataset: Path) -> None:
+    for text in ("", 'licence = "other"\ncontact = ""\nlanguages = []\n'):
+        (dataset / schema.CARD_FIELDS).write_text(text)
+        check_card(dataset)  # as it was written
+    card = (dataset / schema.CARD).read_text()
+    assert "license: other\nlicense_name: terms-of-the-source-corpus\n" in card
+
+
+def test_a_file_replaces_the_fields_of_the_dataset(dataset: Path, tmp_path: Path) -> None:
+    (dataset / schema.CARD_FIELDS).write_text("broken")
+    (tmp_path / "a.toml").write_text('languages = ["en", "de"]')
+    run = CliRunner().invoke(main, ["card", str(dataset), "--card", str(tmp_path / "a.toml")])
+    front = yaml.safe_load(run.output.split("---\n")[1])
+    assert front["language"] == ["de", "en"] and front["license"] == "other"
+    (tmp_path / "b.toml").write_text('languages = ["no"]')  # false in YAML, if not quoted
+    front = yaml.safe_load(card_of(dataset, tmp_path / "b.toml").split("---\n")[1])
+    assert front["language"] == ["no"] and "language_bcp47" not in front
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('owner = "x"', "unknown key 'owner'; valid keys: licence, contact, citation"),
+        ('licence = "MIT"', "licence 'MIT': not an id of the Hugging Face Hub"),
+        ('licence = ""', "licence '': not an id"),
+        ("licence = 4", "licence: expected str, found 4"),
+        ('languages = "en"', 'languages: expected a list, found "en"'),
+        ("languages = [1]", "languages: expected str, found 1"),
+        ('languages = ["english"]', "languages 'english': not a BCP 47 code"),
+        ('languages = ["en_GB"]', "languages 'en_GB': not a BCP 47 code"),
+        ('description = "in /home/me/data"', "description: contains an absolute path"),
+        (r"""contact = 'C:\Users\me'""", "contact: contains an absolute path"),
+        ('contact = "https://me:pass@example.org/x"', "contact: contains an absolute path, a pass"),
+        ('citation = "a?X-Amz-Signature=1f"', "citation: contains an absolute path, a password"),
+        (r'contact = "\u001b[31m"', "contact: .* or a control character; remove it"),
+        ("licence", "not valid TOML"),
+        ("licence = " + "[" * 9000, "not valid TOML"),
+    ],
+)
+def test_wrong_fields_are_one_line(dataset: Path, text: str, message: str) -> None:
+    path = dataset / schema.CARD_FIELDS
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message) as caught:
+        card_of(dataset)
+    assert str(caught.value).startswith(f"{path}: ") and "\n" not in str(caught.value)
+    assert "pass@" not in str(caught.value) and "1f" not in str(caught.value)
+    run = CliRunner().invoke(main, ["card", str(dataset)])
+    assert run.exit_code == 2 and run.output.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    "code", ["en", "gsw", "pt-BR", "zh-Hant-TW", "zh-yue", "es-419", "de-CH-1901", "sl-rozaj-biske"]
+)
+def test_codes_of_languages(code: str) -> None:
+    assert card_fields.CardFields(languages=(code,)).languages == (code,)
+
+
+def test_a_missing_file_of_fields_is_not_taken_for_a_recipe(dataset: Path) -> None:
+    with pytest.raises(ConfigError, match="student-paper: file not found"):
+        card_of(dataset, "student-paper")

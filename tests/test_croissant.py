@@ -235,6 +235,24 @@ def test_synthetic_faces_are_stated(tmp_path: Path) -> None:
     assert "real people" not in (root / schema.CARD).read_text()
 
 
+def test_facts_of_a_maintainer(copy: Path) -> None:
+    fields = """
+    licence = "cc-by-4.0"
+    contact = "Lab <lab@example.org>"
+    citation = "@misc{ours}"
+    description = "Ours."
+    languages = ["en-GB", "pt"]"""
+    (copy / schema.CARD_FIELDS).write_text(fields)
+    seal(copy)
+    metadata = opened(copy).metadata
+    assert not metadata.issues.errors and not metadata.issues.warnings
+    assert metadata.license[0].name == "cc-by-4.0"
+    assert metadata.cite_as == "@misc{ours}"
+    assert metadata.description.startswith("Ours.\nEmotion logits of ")
+    assert metadata.in_language == ["en-GB", "pt"]
+    assert metadata.data_release_maintenance_plan == "Lab <lab@example.org>"
+
+
 def test_validation_accepts_it_listed_or_not(dataset: Path, copy: Path) -> None:
     assert validate(dataset).valid
     seal(copy)

@@ -14,7 +14,7 @@ from emovox.dataset import schema
 from emovox.dataset.card import card_of
 from emovox.dataset.store import embedding_array
 from emovox.devices import Runtime
-from emovox.errors import InputError
+from emovox.errors import ConfigError, InputError
 from emovox.labelling.plan import make_plan
 from emovox.teacher import find_teacher
 from emovox.testing import FakeTeacher, InlineEngine, write_clip
@@ -171,3 +171,11 @@ def test_card_of_damaged_provenance_is_one_error(corpus: Path, tmp_path: Path) -
     with pytest.raises(InputError, match="'int object' has no attribute"):
         card_of(out)
     assert not emovox.validate(out).valid
+
+
+def test_wrong_card_fields_are_found_before_the_work(corpus: Path, tmp_path: Path) -> None:
+    out = build(corpus, tmp_path / "out")
+    (out / schema.CARD_FIELDS).write_text('licence = "MIT"')
+    with pytest.raises(ConfigError, match=r"card.toml: licence 'MIT'"):
+        emovox.embed(out, root=corpus)
+    assert not (out / "embeddings").exists()

@@ -175,6 +175,65 @@ def test_only_listed_files_are_released(copied: Path, out: Path) -> None:
     assert not (out / ".emovox").exists()
 
 
+# card.toml
+
+FIELDS = """# Lab's own
+licence = "cc-by-4.0"
+contact = "Lab <lab@example.org>"
+languages = ["en-GB"]
+"""
+
+
+def content_hashes(root: Path) -> dict[str, str]:
+    files = read(root, schema.MANIFEST)["files"]
+    return {file["path"]: file["content_sha256"] for file in files if file["content_sha256"]}
+
+
+def test_card_fields_are_kept_by_releases_and_takedowns(
+    source: Path, copied: Path, out: Path, list_of: Callable[..., Path]
+) -> None:
+    (copied / schema.CARD_FIELDS).write_text(FIELDS)
+    assert validate(copied, meta=source.parent / "meta").valid  # not listed there
+    release(copied, out, version="1.0.0")
+    later = release(out, out.with_name("2"), version="2.0.0", takedown=list_of("id10002")).out
+    chosen = out.with_name("chosen")
+    emovox.select(later, chosen, where="true")
+    for root in (out, later, chosen):
+        assert (root / schema.CARD_FIELDS).read_text() == FIELDS
+        assert schema.CARD_FIELDS in {file["path"] for file in read(root, schema.MANIFEST)["files"]}
+        assert "\nlicense: cc-by-4.0\n" in (root / schema.CARD).read_text()
+        assert read(root, schema.CROISSANT)["inLanguage"] == ["en-GB"]
+        check_card(root)
+        assert validate(root, strict=True, meta=source.parent / "meta").valid
+    assert content_hashes(out) == content_hashes(copied)
+    assert diff(copied, out).bump.level in ("none", "patch")
+
+
+def test_a_given_file_takes_the_place_of_that_of_the_dataset(copied: Path, out: Path) -> None:
+    (copied / schema.CARD_FIELDS).write_text("broken")
+    given = copied.parent / "given.toml"
+    given.write_text(FIELDS)
+    with pytest.raises(ConfigError, match=r"card.toml: not valid TOML"):
+        release(copied, out, version="1.0.0")
+    with pytest.raises(ConfigError, match=r"card.toml: not valid TOML"):
+        emovox.select(copied, out, where="true")
+    assert nothing_left(out)
+    result = run(copied, "--version", "1.0.0", "--out", out, "--card", given)
+    assert result.exit_code == 0 and (out / schema.CARD_FIELDS).read_text() == FIELDS
+    given.write_text('licence = "odbl"')
+    second = release(out, out.with_name("2"), version="1.0.1", card=str(given)).out
+    assert "\nlicense: odbl\n" in (second / schema.CARD).read_text()
+    assert "example.org" not in (second / schema.CARD).read_text()
+    result = run(out, "--version", "1.0.1", "--out", out.with_name("3"), "--card", out / "none")
+    assert result.exit_code == 2 and "none: file not found" in result.stderr
+
+
+def test_comments_of_card_fields_are_checked_too(copied: Path, out: Path) -> None:
+    (copied / schema.CARD_FIELDS).write_text("# from /home/me/notes/card\n" + FIELDS)
+    with pytest.raises(NotValidError, match="no-absolute-paths"):
+        release(copied, out, version="1.0.0")
+
+
 def test_a_dataset_without_hdf5_and_faces(tmp_path: Path, source: Path, out: Path) -> None:
     copied = Path(shutil.copytree(source, tmp_path / "less"))
     for folder in ("hdf5", "faces", "embeddings"):
@@ -698,6 +757,8 @@ def test_a_rerun_is_for_the_same_release_only(
     assert push(copied, out).exit_code == 2
     assert push(source, out, version="1.0.1").exit_code == 2
     assert push(source, out, "--takedown", str(list_of("id10001"))).exit_code == 2
+    (copied.parent / "own.toml").write_text('contact = "a@example.org"')
+    assert push(source, out, "--card", str(copied.parent / "own.toml")).exit_code == 2
     name = out / schema.CARD
     name.chmod(0o644)
     name.write_text("changed")

@@ -241,7 +241,7 @@ def test_text_of_a_valid_dataset_is_one_line(valid: Path) -> None:
 def test_repr_and_data_frame(dataset: Path) -> None:
     DAMAGE["logit-range"](dataset)
     validation = validate(str(dataset), meta=str(dataset.parent / "meta"))
-    assert repr(validation).startswith(f"<Validation of {dataset}: not valid: 64 rules passed, ")
+    assert repr(validation).startswith(f"<Validation of {dataset}: not valid: 65 rules passed, ")
     pytest.importorskip("pandas", reason="needs the extra build")
     rules = validation.to_pandas().set_index("name")
     columns = ["family", "severity", "outcome", "count", "first_example"]

@@ -324,6 +324,11 @@ def _(root: Path) -> None:
     edit_text(root, schema.CARD, lambda card: card.replace("pretty_name: ", "pretty: "))
 
 
+@breaks("card-fields")
+def _(root: Path) -> None:
+    (root / schema.CARD_FIELDS).write_text('licence = "MIT"\n')
+
+
 @breaks("file-set")
 def _(root: Path) -> None:
     (root / "frames/notes.txt").write_text("to do")

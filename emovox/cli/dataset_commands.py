@@ -22,6 +22,7 @@ def _format_option(*formats: str) -> Callable[[Command], Command]:
 
 EXPORTS = ("csv", "audiofolder", "webdataset", "lhotse")
 META = click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the official lists.")
+CARD = click.option("--card", type=FILE, help="TOML file to use in place of card.toml.")
 
 
 @click.command()
@@ -45,18 +46,20 @@ def diff(old: Path, new: Path, form: str) -> None:
 @click.option(
     "--check", is_flag=True, help="Compare DATASET/README.md with it; exit 1 if they differ."
 )
-def card(dataset: Path, check: bool) -> None:
+@CARD
+def card(dataset: Path, check: bool, card: Path | None) -> None:
     """Print the card of a dataset, made from its data.
 
-    The card is computed from the rows, the manifest and the provenance of DATASET.
+    The card is computed from the rows, the manifest and the provenance of DATASET. Its card.toml
+    adds licence, contact, citation, description and languages.
     """
     from emovox.dataset.card import card_of, check_card
 
     if check:
-        check_card(dataset)
+        check_card(dataset, card)
         echo(f"{dataset}: the card agrees with the data")
     else:
-        echo(card_of(dataset), nl=False)
+        echo(card_of(dataset, card), nl=False)
 
 
 @click.command()
@@ -161,6 +164,7 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
 @click.option(
     "--allow-unknown", is_flag=True, help="Accept hashes that match no identity of the dataset."
 )
+@CARD
 @META
 @click.option("--push", metavar="ORG/NAME", help="Upload to this repository on Hugging Face.")
 @click.option(

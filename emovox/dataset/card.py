@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import tomllib
 from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from emovox.dataset import schema
+from emovox.dataset.card_fields import TEXTS, CardFields, read_fields
 from emovox.dataset.json_schemas import outputs_of, read_document, read_manifest, tables_of
 from emovox.dataset.store import DAMAGED, matrix_of, open_table, read_rows, reading
 from emovox.emotions import Outputs
@@ -30,9 +30,8 @@ SIZES = (
 SIZE_BOUNDS = tuple(10**k for k in range(3, 10))
 
 # Texts that the Croissant metadata of a dataset has too.
-_TEXTS = tomllib.loads(Path(__file__).with_name("card_texts.toml").read_text(encoding="utf-8"))
-CITATION, LICENCE, TAGS = _TEXTS["citation"], _TEXTS["licence"], _TEXTS["tags"]
-REAL, SYNTHETIC = _TEXTS["real"], _TEXTS["synthetic"]  # purpose and limits: `use`, `people` ...
+CITATION, TAGS = TEXTS["citation"], TEXTS["tags"]
+REAL, SYNTHETIC = TEXTS["real"], TEXTS["synthetic"]  # purpose and limits: `use`, `people` ...
 
 
 def limits(provenance: Mapping[str, Any]) -> dict[str, str]:
@@ -72,7 +71,9 @@ def count(root: Path, manifest: Mapping[str, Any]) -> dict[str, dict[str, Counte
     return counted
 
 
-def render_card(root: Path, manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:
+def render_card(
+    root: Path, manifest: Mapping[str, Any], provenance: Mapping[str, Any], fields: CardFields
+) -> str:
     """Return the text of the card of the tables in `root`.
 
     `provenance` is the content of provenance.json: `origin` is a sentence on the source of the
@@ -104,34 +105,35 @@ def render_card(root: Path, manifest: Mapping[str, Any], provenance: Mapping[str
         summary=summary(manifest, provenance),
         missing=missing(manifest),
         tags=TAGS,
-        licence=LICENCE,
         citation=CITATION,
+        fields=fields,
+        codes=sorted({code.split("-")[0].lower() for code in fields.languages}),
     )
 
 
-def card_of(root: str | os.PathLike[str]) -> str:
-    """Return the card that a dataset should have; InputError if it is incomplete or damaged."""
+def card_of(root: str | os.PathLike[str], card: str | os.PathLike[str] | None = None) -> str:
+    """Return the right card of a dataset, see `read_fields`; InputError if it is damaged."""
     from jinja2 import UndefinedError  # slow to import
 
-    root = Path(root)
+    root, fields = Path(root), read_fields(root, card)
     manifest, provenance = read_manifest(root), read_document(root, schema.PROVENANCE)
     try:
-        return render_card(root, manifest, provenance)
+        return render_card(root, manifest, provenance, fields)
     except (*DAMAGED, UndefinedError) as error:
         raise InputError(f"{root}: not a complete dataset ({first_line(error)})") from error
 
 
-def check_card(root: str | os.PathLike[str]) -> None:
+def check_card(root: str | os.PathLike[str], card: str | os.PathLike[str] | None = None) -> None:
     """Check that the card of a dataset agrees with its data.
 
     Raises:
-        InputError: `root` is not a complete dataset.
+        InputError, ConfigError: see `card_of`.
         CheckError: they differ; the message shows the first line that does.
     """
     path = Path(root) / schema.CARD
     with reading(path):
         found = read_text(path).splitlines()
-    expected = card_of(root).splitlines()
+    expected = card_of(root, card).splitlines()
     for number, (line, right) in enumerate(zip_longest(found, expected, fillvalue=""), start=1):
         if line != right:
             raise CheckError(

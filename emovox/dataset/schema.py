@@ -12,11 +12,12 @@ A dataset is a folder::
     croissant.json                           metadata for other tools; in releases
     provenance.json  SHA256SUMS  manifest.json
     takedown.txt                             hashes of identities that must not be shown
+    card.toml                                facts for the card that a maintainer states
 
 The manifest declares the names of the emotions and of the values, if any: they are parts of the
 names of columns, see `columns`. A split without rows has no files. The manifest lists every file
-except itself. croissant.json and takedown.txt may be added to a finished dataset. Tracks planned =
-rows of `tracks` + rows of `dropped`, not counting identities that a takedown list removed.
+except itself. croissant.json, takedown.txt and card.toml may be added later. Tracks planned = rows
+of `tracks` + rows of `dropped`, not counting identities that a takedown list removed.
 """
 
 import json
@@ -147,6 +148,7 @@ PROVENANCE = "provenance.json"
 CHECKSUMS = "SHA256SUMS"
 CROISSANT = "croissant.json"
 CARD = "README.md"
+CARD_FIELDS = "card.toml"
 DROPPED_FILE = "dropped.parquet"
 TAKEDOWN = "takedown.txt"
 

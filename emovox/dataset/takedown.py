@@ -163,7 +163,7 @@ def view_of(tracks: pa.Table, num_frames: int, remains: np.ndarray) -> SplitView
 
 # Files that every release writes itself.
 REGENERATED = (
-    *(schema.MANIFEST, schema.CARD, schema.PROVENANCE),
+    *(schema.MANIFEST, schema.CARD, schema.CARD_FIELDS, schema.PROVENANCE),
     *(schema.CROISSANT, schema.TAKEDOWN, schema.CHECKSUMS),
 )
 TABLE_OF = {schema.table_file(t, s): (t, s) for t in schema.TABLES for s in schema.SPLITS}
@@ -180,6 +180,7 @@ class Removal:
     views: Mapping[str, SplitView]  # remaining rows of each split with listed identities
     dropped: pa.Table | None  # remaining rows of `dropped`; None if all remain
     matched: frozenset[str] = frozenset()  # listed hashes that the dataset has a row or mention of
+    card: str | os.PathLike[str] | None = None  # file in place of card.toml of the dataset
 
     @property
     def removed(self) -> dict[str, int]:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from emovox.dataset import schema, store
 from emovox.dataset.card import render_card
+from emovox.dataset.card_fields import read_fields
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.emotions import Outputs
 from emovox.files import remove_leftovers, write_text
@@ -120,7 +121,7 @@ def write_chunks(
 
 def write_documents(out: Path, manifest: dict[str, Any], provenance: Mapping[str, Any]) -> None:
     """Write card and provenance of the tables in `out`; add both to the files of `manifest`."""
-    write_text(out / schema.CARD, render_card(out, manifest, provenance))
+    write_text(out / schema.CARD, render_card(out, manifest, provenance, read_fields(out)))
     write_text(out / schema.PROVENANCE, _json(provenance))
     list_documents(out, manifest, schema.CARD, schema.PROVENANCE)
 
@@ -146,8 +147,8 @@ def replace_dataset(out: Path, new: Path) -> None:
     """Move a finished dataset from a folder on the same disk to `out`, in place of the one there.
 
     The manifest of the old dataset is removed first and the new one moved last, so that what a
-    killed process leaves behind is not taken for a dataset. takedown.txt is kept: it is not part
-    of the dataset being replaced.
+    killed process leaves behind is not taken for a dataset. takedown.txt and card.toml are
+    kept: they are not part of the dataset being replaced.
     """
     for name in dataset_files():
         (out / name).unlink(missing_ok=True)

@@ -16,6 +16,7 @@ from tqdm import tqdm
 from emovox.config import read_config
 from emovox.corpus.sound_files import AudioTree, Sound
 from emovox.dataset import schema
+from emovox.dataset.card_fields import read_fields
 from emovox.dataset.json_schemas import changed_files, outputs_of, read_document, read_manifest
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import FileEntry, create_table, embedding_array, read_rows
@@ -87,6 +88,7 @@ def embed(
 
 
 def _check(root: Path, manifest: Mapping[str, Any]) -> None:
+    read_fields(root)  # before the work, not after it
     listed = {entry["path"]: entry for entry in manifest["files"]}
     # Embeddings of an interrupted run are replaced, whatever they are.
     tables = [e for path, e in listed.items() if e["rows"] and not path.startswith("embeddings/")]

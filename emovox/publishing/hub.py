@@ -16,7 +16,7 @@ REPOSITORY = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*", re.ASCII)
 # that was added to the repository later must stay.
 REPLACED = [
     *(f"{folder}/*" for folder in (*schema.TABLES, "hdf5")),
-    *(schema.DROPPED_FILE, schema.CROISSANT, schema.CHECKSUMS, schema.MANIFEST),
+    *(schema.CARD_FIELDS, schema.DROPPED_FILE, schema.CROISSANT, schema.CHECKSUMS, schema.MANIFEST),
 ]
 DENIED = (401, 403)
 

@@ -12,13 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from emovox.dataset import card, schema
+from emovox.dataset.card_fields import CardFields, read_fields
 from emovox.dataset.croissant_metadata import files_and_columns
 from emovox.dataset.json_schemas import read_document, read_manifest
 from emovox.dataset.names import parse_version
 from emovox.dataset.takedown import Removal, find_removal, format_list, own_list, read_list
 from emovox.dataset.writer import list_documents, write_documents, write_manifest
 from emovox.errors import CheckError, ConfigError, InputError
-from emovox.files import new_folder, sha256_file, write_text
+from emovox.files import copy_file, new_folder, sha256_file, write_text
 from emovox.ids import check_printable, printable
 from emovox.packages import DataFrame, data_frame
 from emovox.validation.outcomes import RULES, Validation, validate
@@ -26,7 +27,6 @@ from emovox.validation.outcomes import RULES, Validation, validate
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
 # As the specification prescribes it.
 CONTEXT = json.loads(Path(__file__).with_name("croissant_context.json").read_text(encoding="utf-8"))
-TERMS_OF_USE = {"@type": "sc:CreativeWork", "name": "Terms of the source corpus"}
 
 
 def write_croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> None:
@@ -45,20 +45,23 @@ def croissant(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> dict
     provenance = read_document(root, schema.PROVENANCE)
     if "origin" not in provenance:
         raise InputError(f"{Path(root) / schema.PROVENANCE}: `origin` is missing")
-    limits = card.limits(provenance)
+    limits, fields = card.limits(provenance), read_fields(root)
     teacher = manifest["teacher"]
     digest = f", weights sha256 {teacher['sha256']}" if teacher["sha256"] else ""
+    terms = "Terms of the source corpus" if fields.licence == "other" else fields.licence
+    stated = {"inLanguage": [*fields.languages], "rai:dataReleaseMaintenancePlan": fields.contact}
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "conformsTo": CONFORMS_TO,
         "name": manifest["name"],
         "version": manifest["version"],
-        "description": card.summary(manifest, provenance),
+        "description": f"{fields.description}\n{card.summary(manifest, provenance)}".strip(),
         "datePublished": manifest["created"],
-        "license": {**TERMS_OF_USE, "description": card.LICENCE},
-        "citeAs": card.CITATION,
+        "license": {"@type": "sc:CreativeWork", "name": terms, "description": fields.terms},
+        "citeAs": fields.citation or card.CITATION,
         "keywords": list(card.TAGS),
+        **{key: value for key, value in stated.items() if value},
         "rai:dataUseCases": limits["use"],
         "rai:dataLimitations": [limits["errors"], limits["misuse"]],
         "rai:dataBiases": limits["biases"],
@@ -73,8 +76,8 @@ Say = Callable[[str], None]
 
 DESCRIBING = (schema.MANIFEST, schema.PROVENANCE)
 
-# A dataset may still have the rows that its takedown list removes.
-RULES_OF_SOURCE = tuple(rule for rule in RULES if rule.name != "takedown")
+# A dataset may still have rows that its takedown list removes; --card replaces its card.toml.
+RULES_OF_SOURCE = tuple(rule for rule in RULES if rule.name not in ("takedown", "card-fields"))
 
 
 class NotValidError(CheckError):
@@ -134,6 +137,7 @@ def release(
     version: str | None = None,
     takedown: str | os.PathLike[str] | None = None,
     allow_unknown: bool = False,
+    card: str | os.PathLike[str] | None = None,
     meta: str | os.PathLike[str] | None = None,
     resume: bool = False,
     say: Say = lambda line: None,
@@ -150,12 +154,14 @@ def release(
         takedown: list of identities to remove, in addition to the list in the dataset's folder;
             see `emovox.dataset.takedown`.
         allow_unknown: accept hashes that match no identity of the dataset.
+        card: TOML file with facts for the card, see `emovox.dataset.card_fields.CardFields`; it
+            becomes card.toml of the release. None: that of the dataset, if any.
         meta: folder of vox1_meta.csv and the official lists, for the rules that need them.
         resume: accept an existing `out` if it is the same release.
         say: called with each line of progress.
 
     Raises:
-        ConfigError: `version` or `out` is not valid.
+        ConfigError: `version`, `out`, `card` or card.toml is not valid.
         InputError: `dataset` is not a dataset, `out` exists, or a list is unreadable.
         NotValidError: the dataset breaks a rule.
         CheckError: no track would remain; or a hash of a list matches no identity, and
@@ -175,8 +181,9 @@ def release(
     if place.is_relative_to(source.resolve()):
         raise ConfigError(f"{out}: inside the dataset; pass another --out")
     listed = own_list(source) | (frozenset() if takedown is None else read_list(takedown))
+    fields = read_fields(source, card)
     if place.exists():
-        existing = _existing_release(source, out, version, listed, resume)
+        existing = _existing_release(source, out, version, listed, fields, resume)
         _check(validate(place, meta=meta), out, say)
         return existing
     _check(validate(source, meta=meta, rules=RULES_OF_SOURCE), source, say)
@@ -188,7 +195,7 @@ def release(
             f"version {version}: not above {manifest['version']}, the version of the release it is "
             "made from; pass a higher --version"
         )
-    removal = find_removal(source, manifest, listed)
+    removal = replace(find_removal(source, manifest, listed), card=card)
     # Rows of the list in a release were removed when it was made.
     known = removal.matched | (own_list(source) if is_release else frozenset())
     if (unknown := sorted(listed - known)) and not allow_unknown:
@@ -231,6 +238,9 @@ def write_part(
     if removal.listed:
         write_text(out / schema.TAKEDOWN, format_list(removal.listed))
         list_documents(out, manifest, schema.TAKEDOWN)
+    if (card := Path(removal.card or removal.source / schema.CARD_FIELDS)).exists():
+        copy_file(card, out / schema.CARD_FIELDS)
+        list_documents(out, manifest, schema.CARD_FIELDS)
     entries = [*provenance.get(history, []), origin]
     provenance = {**removal.provenance(provenance), history: entries}
     write_documents(out, manifest, provenance)
@@ -249,9 +259,9 @@ def _check(validation: Validation, path: Path, say: Say) -> None:
 
 
 def _existing_release(
-    source: Path, out: Path, version: str, listed: frozenset[str], resume: bool
+    source: Path, out: Path, version: str, listed: frozenset[str], fields: CardFields, resume: bool
 ) -> Release:
-    """Return the release at `out`; InputError unless `resume` and source, version, list match."""
+    """Return the release at `out`; InputError unless `resume` and the other arguments match."""
     try:
         manifest, provenance = (read_document(out, name) for name in DESCRIBING)
         origin = provenance["released_from"][-1]
@@ -261,6 +271,7 @@ def _existing_release(
             manifest["version"] == version
             and origin["manifest_sha256"] == sha256_file(source / schema.MANIFEST)
             and own_list(out) == listed
+            and read_fields(out) == fields
         )
     except (OSError, ValueError, LookupError, TypeError):
         raise InputError(f"{out}: exists; pass another --out") from None

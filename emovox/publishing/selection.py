@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 from emovox.corpus.splits import fraction
 from emovox.corpus.voxceleb import read_people
 from emovox.dataset import schema
+from emovox.dataset.card_fields import read_fields
 from emovox.dataset.json_schemas import tables_of
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import read_rows, reading
@@ -47,7 +48,8 @@ def select(
         meta: folder of vox1_meta.csv.
 
     Raises:
-        ConfigError: `where` or `cap` is not valid, or both are missing; or `out` is in the dataset.
+        ConfigError: `where`, `cap` or card.toml is not valid, or `where` and `cap` are missing; or
+            `out` is in the dataset.
         InputError: `dataset` is not a dataset, `out` is not empty, or vox1_meta.csv is unreadable.
         CheckError: no track fits.
 
@@ -61,6 +63,7 @@ def select(
     if cap is not None and cap < 1:
         raise ConfigError(f"cap {cap}: not above 0")
     check_vacant(out, data.path)
+    read_fields(data.path)  # raises if it cannot be copied
     chosen = _find(data, where, None if meta is None else Path(meta)) if len(data) else {}
     if cap is not None:
         drawn = sorted(chosen, key=lambda name: (chosen[name], fraction(f"{seed} {name}")))

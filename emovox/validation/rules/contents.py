@@ -17,7 +17,7 @@ from emovox.dataset.json_schemas import faults, listed_hash
 from emovox.dataset.store import read_array
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, listed_in, read_list
 from emovox.errors import InputError, find_secrets
-from emovox.ids import TrackKey
+from emovox.ids import ABSOLUTE_PATH, TrackKey
 from emovox.validation.findings import Breach, Example, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
 
@@ -140,16 +140,14 @@ def _known_disagreements(provenance: Any) -> set[str]:
     return {str(entry.get("track_id")) for entry in listed or [] if isinstance(entry, dict)}
 
 
-# A slash that begins a path: not in a word, a URL or a tag, and not an array of an HDF5 file.
-ABSOLUTE_PATH = re.compile(
-    r"(?<![\w.:/~<>*\\-])(?:~?/(?!frames/|tracks/)[\w.-]+/[\w./-]*|[A-Za-z]:\\[\w.\\-]+)|file://\S*"
-)
 ACCOUNT = re.compile(r"\b[A-Za-z_][\w.-]*@[A-Za-z][\w.-]*")
 MACHINE_KEYS = {"host", "hostname", "node", "user", "username", "login", "home", "cwd"}
 COMMON_NAMES = {"root", "user", "runner", "ubuntu", "admin", "localhost", "build", "docker", "test"}
 MIN_NAME = 4  # characters; shorter names of users and persons occur by chance
 
-DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.MANIFEST, schema.CROISSANT)
+# Documents with texts of a maintainer, which may name an address.
+FREE_TEXTS = (schema.CARD, schema.CARD_FIELDS, schema.CROISSANT)
+DOCUMENTS = (*FREE_TEXTS, schema.PROVENANCE, schema.MANIFEST)
 
 
 def card_limits(dataset: Inspection) -> Iterator[Example]:
@@ -211,7 +209,7 @@ def no_machine_names(dataset: Inspection) -> Iterator[Example]:
     names = {name for name in local - COMMON_NAMES if len(name) >= MIN_NAME}
     own = [re.compile(rf"(?<![\w-]){re.escape(name)}(?![\w-])") for name in names]
     for name, line in _lines(dataset):
-        for pattern in own if name == schema.CARD else [*own, ACCOUNT]:
+        for pattern in own if name in FREE_TEXTS else [*own, ACCOUNT]:
             if match := pattern.search(line):
                 yield Example(name, match[0])
     for key in _keys(dataset.json(schema.PROVENANCE)):

@@ -9,16 +9,18 @@ import pyarrow as pa
 
 from emovox.dataset import schema
 from emovox.dataset.card import front_matter, tables
+from emovox.dataset.card_fields import read_fields
 from emovox.dataset.croissant_metadata import differences
 from emovox.dataset.json_schemas import LEADS_OUTSIDE, faults
 from emovox.dataset.store import matrices_of
 from emovox.emotions import Outputs
+from emovox.errors import ConfigError
 from emovox.files import parse_json
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection, OtherColumnsError
 
 DOCUMENTS = (schema.CARD, schema.PROVENANCE, schema.CHECKSUMS, schema.DROPPED_FILE)
-OPTIONAL = {schema.TAKEDOWN, schema.CROISSANT}  # may be added to a finished dataset
+OPTIONAL = {schema.TAKEDOWN, schema.CROISSANT, schema.CARD_FIELDS}  # may be added later
 
 
 def manifest_schema(dataset: Inspection) -> Iterator[Example]:
@@ -40,6 +42,13 @@ def card_schema(dataset: Inspection) -> Iterator[Example]:
         return
     for fault in faults("card", content):
         yield Example(schema.CARD, fault)
+
+
+def card_fields(dataset: Inspection) -> Iterator[Example]:
+    try:
+        read_fields(dataset.root)
+    except ConfigError as error:
+        yield Example(schema.CARD_FIELDS, str(error).partition(f"{schema.CARD_FIELDS}: ")[2])
 
 
 def file_set(dataset: Inspection) -> Iterator[Example]:
