@@ -160,6 +160,12 @@ def test_without_fields_the_card_names_the_terms_of_the_source(dataset: Path) ->
     assert "license: other\nlicense_name: terms-of-the-source-corpus\n" in card
 
 
+def test_an_unknown_licence_is_none(dataset: Path) -> None:
+    (dataset / schema.CARD_FIELDS).write_text('licence = "unknown"')
+    card = card_of(dataset)
+    assert "\nlicense: unknown\n" in card and card_text.LICENCE in card
+
+
 def test_a_file_replaces_the_fields_of_the_dataset(dataset: Path, tmp_path: Path) -> None:
     (dataset / schema.CARD_FIELDS).write_text("broken")
     (tmp_path / "a.toml").write_text('languages = ["en", "de"]')

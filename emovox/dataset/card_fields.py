@@ -49,9 +49,8 @@ class CardFields(Options):
     @property
     def terms(self) -> str:
         """Text on the licence of the rows and of the media."""
-        return str(
-            TEXTS["licence"] if self.licence == "other" else TEXTS["licensed"].format(self.licence)
-        )
+        is_stated = self.licence not in ("other", "unknown")
+        return str(TEXTS["licensed"].format(self.licence) if is_stated else TEXTS["licence"])
 
 
 def read_fields(

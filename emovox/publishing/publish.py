@@ -238,7 +238,7 @@ def write_part(
     if removal.listed:
         write_text(out / schema.TAKEDOWN, format_list(removal.listed))
         list_documents(out, manifest, schema.TAKEDOWN)
-    if (card := Path(removal.card or removal.source / schema.CARD_FIELDS)).exists():
+    if (card := Path(removal.card or removal.source / schema.CARD_FIELDS)).is_file():
         copy_file(card, out / schema.CARD_FIELDS)
         list_documents(out, manifest, schema.CARD_FIELDS)
     entries = [*provenance.get(history, []), origin]

@@ -48,8 +48,7 @@ def select(
         meta: folder of vox1_meta.csv.
 
     Raises:
-        ConfigError: `where`, `cap` or card.toml is not valid, or `where` and `cap` are missing; or
-            `out` is in the dataset.
+        ConfigError: `where`, `cap`, `out` or card.toml is not valid, or the first two are missing.
         InputError: `dataset` is not a dataset, `out` is not empty, or vox1_meta.csv is unreadable.
         CheckError: no track fits.
 
