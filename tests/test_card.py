@@ -163,7 +163,7 @@ def test_without_fields_the_card_names_the_terms_of_the_source(dataset: Path) ->
 def test_an_unknown_licence_is_none(dataset: Path) -> None:
     (dataset / schema.CARD_FIELDS).write_text('licence = "unknown"')
     card = card_of(dataset)
-    assert "\nlicense: unknown\n" in card and card_text.LICENCE in card
+    assert "\nlicense: unknown\n" in card and card_fields.TEXTS["licence"] in card
 
 
 def test_a_file_replaces_the_fields_of_the_dataset(dataset: Path, tmp_path: Path) -> None:

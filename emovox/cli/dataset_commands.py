@@ -165,6 +165,7 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
     "--allow-unknown", is_flag=True, help="Accept hashes that match no identity of the dataset."
 )
 @CARD
+@click.option("--anonymise", type=FILE, metavar="MAP", help="CSV file of random ids, kept private.")
 @META
 @click.option("--push", metavar="ORG/NAME", help="Upload to this repository on Hugging Face.")
 @click.option(

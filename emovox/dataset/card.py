@@ -37,7 +37,9 @@ REAL, SYNTHETIC = TEXTS["real"], TEXTS["synthetic"]  # purpose and limits: `use`
 def limits(provenance: Mapping[str, Any]) -> dict[str, str]:
     """Return the limits of a dataset; `config.synthetic` of its provenance means no real faces."""
     config = provenance.get("config")
-    return dict(SYNTHETIC if isinstance(config, dict) and config.get("synthetic") else REAL)
+    if isinstance(config, dict) and config.get("synthetic"):
+        return dict(SYNTHETIC)
+    return REAL | ({"people": TEXTS["anonymised"]} if provenance.get("anonymised") else {})
 
 
 def summary(manifest: Mapping[str, Any], provenance: Mapping[str, Any]) -> str:

@@ -221,6 +221,11 @@ class Removal:
         written = [self._write(out, f) for f in files if f["path"] not in REGENERATED]
         return [entry for entry in written if entry]
 
+    def rows(self, table: str, split: str) -> Iterator[pa.Table]:
+        """Yield the remaining rows of a table of a split with a view."""
+        pieces = read_pieces(self.source / schema.table_file(table, split))
+        return self.views[split].select(table, pieces)
+
     def _write(self, out: Path, entry: FileEntry) -> FileEntry | None:
         """Write one file; return None if no row of it remains."""
         name = entry["path"]
@@ -231,8 +236,7 @@ class Removal:
             if table == "hdf5":
                 return write_hdf5(out, split, outputs_of(self.manifest))
             size = schema.embedding_size(pq.read_schema(self.source / name))
-            rows = view.select(table, read_pieces(self.source / name))
-            return self._store(rows, out, table, split, size)
+            return self._store(self.rows(table, split), out, table, split, size)
         if name == schema.DROPPED_FILE and self.dropped is not None:
             return self._store([self.dropped], out, "dropped")
         copy_file(self.source / name, out / name)

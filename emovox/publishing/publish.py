@@ -22,6 +22,8 @@ from emovox.errors import CheckError, ConfigError, InputError
 from emovox.files import copy_file, new_folder, sha256_file, write_text
 from emovox.ids import check_printable, printable
 from emovox.packages import DataFrame, data_frame
+from emovox.publishing.anonymising import anonymise as anonymised
+from emovox.publishing.anonymising import check_absent, list_of_new, read_map
 from emovox.validation.outcomes import RULES, Validation, validate
 
 CONFORMS_TO = ["http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0"]
@@ -138,6 +140,7 @@ def release(
     takedown: str | os.PathLike[str] | None = None,
     allow_unknown: bool = False,
     card: str | os.PathLike[str] | None = None,
+    anonymise: str | os.PathLike[str] | None = None,
     meta: str | os.PathLike[str] | None = None,
     resume: bool = False,
     say: Say = lambda line: None,
@@ -156,16 +159,18 @@ def release(
         allow_unknown: accept hashes that match no identity of the dataset.
         card: TOML file with facts for the card, see `emovox.dataset.card_fields.CardFields`; it
             becomes card.toml of the release. None: that of the dataset, if any.
+        anonymise: map of random ids that take the place of those of identities and videos; a CSV
+            file outside dataset and release that is created, or gets more ids. None: keep the ids.
         meta: folder of vox1_meta.csv and the official lists, for the rules that need them.
         resume: accept an existing `out` if it is the same release.
         say: called with each line of progress.
 
     Raises:
-        ConfigError: `version`, `out`, `card` or card.toml is not valid.
+        ConfigError: `version`, `out`, `card`, card.toml or the place of the map is not valid.
         InputError: `dataset` is not a dataset, `out` exists, or a list is unreadable.
         NotValidError: the dataset breaks a rule.
-        CheckError: no track would remain; or a hash of a list matches no identity, and
-            `allow_unknown` is not set.
+        CheckError: no track would remain; a document contains an id that is to be replaced; or a
+            hash of a list matches no identity, and `allow_unknown` is not set.
 
     Example:
         >>> release("emovox-demo/dataset", "releases/1.0.0", version="1.0.0")
@@ -182,14 +187,22 @@ def release(
         raise ConfigError(f"{out}: inside the dataset; pass another --out")
     listed = own_list(source) | (frozenset() if takedown is None else read_list(takedown))
     fields = read_fields(source, card)
+    people = None if anonymise is None else Path(anonymise).resolve()
+    expected = listed if people is None else list_of_new(read_map(people), listed)
+    if people and any(people.is_relative_to(folder) for folder in (source.resolve(), place)):
+        raise ConfigError(f"{anonymise}: inside the dataset or the release; pass another file")
     if place.exists():
-        existing = _existing_release(source, out, version, listed, fields, resume)
+        existing = _existing_release(source, out, version, expected, fields, resume)
+        if people and not read_document(out, schema.PROVENANCE).get("anonymised"):
+            raise InputError(f"{out}: is not anonymised; pass another --out")
         _check(validate(place, meta=meta), out, say)
         return existing
     _check(validate(source, meta=meta, rules=RULES_OF_SOURCE), source, say)
     manifest, provenance = (read_document(source, name) for name in DESCRIBING)
     numbers, before = parse_version(version) or (), parse_version(manifest["version"]) or ()
     is_release = "released_from" in provenance
+    if people and provenance.get("anonymised"):
+        raise ConfigError(f"{source}: is anonymised already; leave out --anonymise")
     if is_release and numbers <= before:
         raise ConfigError(
             f"version {version}: not above {manifest['version']}, the version of the release it is "
@@ -206,9 +219,13 @@ def release(
         )
     if removal.views and not removal.totals["tracks"]:
         raise CheckError(f"{source}: nothing to release: every identity is on a takedown list")
+    if people:
+        removal = anonymised(removal, people)
     with new_folder(place, "releasing") as building:
         written = write_part(building, removal, version, "released_from", removed=removal.removed)
         _check(validate(building, meta=meta), out, say)
+        if people:
+            check_absent(building, people)
         for path in building.rglob("*"):
             if path.is_file():
                 path.chmod(path.stat().st_mode & ~0o222)
