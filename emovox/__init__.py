@@ -6,6 +6,7 @@ Each command of the command line, except demo, card and schema, is a function::
     embed(...)              add the teacher's embeddings to a dataset
     import_mat(...)         convert the published annotations to a dataset
     download(...)           download published annotations, splits, teachers and students
+    check_corpus(...)       compare a copy of VoxCeleb with its official lists
     validate(...)           check a dataset against the contract
     show(...)               describe a dataset or one of its tracks
     select(...)             write some tracks of a dataset as a dataset

@@ -30,6 +30,7 @@ if TYPE_CHECKING:  # lets mypy check these modules before this one, which they i
     from emovox.probing.probes import probe as probe
     from emovox.publishing.publish import release as release
     from emovox.publishing.selection import select as select
+    from emovox.reporting.corpus_check import check_corpus as check_corpus
     from emovox.reporting.report import report as report
     from emovox.reporting.report_config import ReportConfig as ReportConfig
     from emovox.reporting.show import show as show

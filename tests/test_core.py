@@ -129,6 +129,7 @@ OTHERS = [
     "demo --out demo",
     "build-dataset --layout folder --root . --out built",
     "embed dataset --root .",
+    "check-corpus .",
     "train-teacher --data . --out run",
     "evaluate-teacher --data .",
     "train-student dataset --audio . --out run",

@@ -33,7 +33,7 @@ from hypothesis import strategies as st
 from oracles import oracle
 
 from emovox.cli import main
-from emovox.corpus.voxceleb import LISTS, read_official_split
+from emovox.corpus.voxceleb import LISTS, META2, read_official_split
 from emovox.downloads.download_config import (
     TARGETS,
     DownloadConfig,
@@ -722,7 +722,8 @@ def test_teacher_files_have_the_names_that_teachers_are_loaded_by() -> None:
 def test_students_and_lists_have_the_names_that_they_are_loaded_by() -> None:
     assert TARGETS["student"].folder == "students"
     assert [file.name for file in TARGETS["student"].files] == list(STUDENTS["emovoxceleb"])
-    assert {file.name for file in TARGETS["splits"].files} == set(LISTS)
+    assert {file.name for file in find_files("splits")} == set(LISTS)
+    assert find_files("splits", META2)[0].form == "text"
 
 
 def emovox(*arguments: object) -> Result:
@@ -839,6 +840,9 @@ def test_the_real_lists_have_the_registered_checksums(
     server.files = {file.name: (folder / file.name).read_bytes() for file in find_files("splits")}
     for file in find_files("splits"):
         assert file.size == len(server.files[file.name])
+    [meta2] = find_files("splits", META2)
+    assert hashlib.sha256((folder / META2).read_bytes()).hexdigest() == meta2.sha256
+    assert (folder / META2).stat().st_size == meta2.size
     server.script = [serve(), serve(stop=1_000_000)]
     result = emovox("download", "splits", "--url", server.url)
     assert result.exit_code == 0 and not pins_file().exists()

@@ -20,6 +20,7 @@ def _format_option(*formats: str) -> Callable[[Command], Command]:
     )
 
 
+CORPORA = ("voxceleb2", "voxceleb1")
 EXPORTS = ("csv", "audiofolder", "webdataset", "lhotse")
 META = click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the official lists.")
 CARD = click.option("--card", type=FILE, help="TOML file to use in place of card.toml.")
@@ -153,6 +154,24 @@ def validate(dataset: Path, form: str, **options: Any) -> None:
     validation = validate(dataset, **options)
     echo(FORMATS[form](validation), has_commands=form == "github")
     if not validation.valid:
+        sys.exit(1)
+
+
+@click.command()
+@click.argument("root", type=FOLDER)
+@click.option("--layout", type=click.Choice(CORPORA), default=CORPORA[0], help="Corpus in ROOT.")
+@META
+@FORMAT
+def check_corpus(root: Path, layout: str, meta: Path | None, form: str) -> None:
+    """Compare a copy of VoxCeleb with its lists.
+
+    Prints the identities and tracks that ROOT lacks, damaged files and unknown names, without
+    decoding: the first few as text, all as JSON or CSV. Exit code 0: complete and clean; 1: not.
+    """
+    from emovox.reporting.corpus_check import check_corpus
+
+    finish(checked := check_corpus(root, layout, meta), None, form)
+    if checked.rows:
         sys.exit(1)
 
 

@@ -25,6 +25,7 @@ END_SLACK = 3  # frames, half a step of 0.24 s, that the first and last boxes ex
 
 IDENTITY = re.compile(r"id\d{5}")
 META = "vox1_meta.csv"
+META2 = "vox2_meta.csv"  # of VoxCeleb2; `emovox download splits vox2_meta.csv`
 SETS_LIST = "identity_splits.txt"
 VOICES_LIST = "veriflist_test_random_seenheard.txt"
 LISTS = (META, SETS_LIST, VOICES_LIST)  # of the official split; `emovox download splits`
@@ -119,13 +120,13 @@ def _box_row(line: str) -> tuple[int, list[float]] | None:
     return (frame, box) if is_box and 0 <= frame <= MAX_FRAME else None
 
 
-def lists_folder(meta: Path | None, root: Path) -> Path:
-    """Return the folder of vox1_meta.csv and the official lists.
+def lists_folder(meta: Path | None, root: Path, name: str = META) -> Path:
+    """Return the folder of the list `name` and the other official lists.
 
     `meta` if given, else `root` if it contains them, else the folder of `emovox download splits`.
     """
     fetched = cache_folder() / "splits"
-    if meta is not None or (root / META).is_file() or not (fetched / META).is_file():
+    if meta is not None or (root / name).is_file() or not (fetched / name).is_file():
         return meta or root
     return fetched
 
@@ -139,7 +140,7 @@ def read_names(folder: Path) -> dict[str, str]:
         InputError: the file is missing, has other columns, or a name is not that of a folder.
     """
     names = {}
-    for row in _read_meta(folder, "VoxCeleb1 ID", "VGGFace1 ID"):
+    for row in read_meta(folder / META, "VoxCeleb1 ID", "VGGFace1 ID"):
         identity, name = row["VoxCeleb1 ID"], row["VGGFace1 ID"]
         if not is_name(identity) or not is_name(name):
             raise InputError(f"{folder / META}: {identity!r}, {name!r}: not names of folders")
@@ -155,14 +156,15 @@ def read_people(folder: Path) -> list[dict[str, str]]:
         InputError: the file is missing or has other columns.
     """
     columns = {"identity_id": "VoxCeleb1 ID", "gender": "Gender", "nationality": "Nationality"}
-    rows = _read_meta(folder, *columns.values())
+    rows = read_meta(folder / META, *columns.values())
     return [{name: row[column] for name, column in columns.items()} for row in rows]
 
 
-def _read_meta(folder: Path, *columns: str) -> list[dict[str, str]]:
-    header = _read_text(folder / META).partition("\n")[0]
+def read_meta(path: Path, *columns: str) -> list[dict[str, str]]:
+    """Return the rows of vox1_meta.csv or vox2_meta.csv; InputError if it lacks a column."""
+    header = _read_text(path).partition("\n")[0]
     delimiter = "\t" if "\t" in header else ","  # a copy that was saved again
-    return _read_csv(folder / META, delimiter, columns)
+    return _read_csv(path, delimiter, columns)
 
 
 def _read_csv(path: Path, delimiter: str, columns: tuple[str, ...]) -> list[dict[str, str]]:
@@ -242,7 +244,7 @@ def _read_text(path: Path) -> str:
     except (OSError, ValueError) as error:
         raise InputError(
             f"{path}: cannot be read ({first_line(error)}); pass the folder of the lists as "
-            "--meta, or run `emovox download splits`"
+            f"--meta, or run `emovox download splits{f' {META2}' if path.name == META2 else ''}`"
         ) from error
     if text.startswith(LFS_POINTER):
         raise InputError(f"{path}: {LFS_HINT}")

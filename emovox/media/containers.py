@@ -157,10 +157,10 @@ MAX_OGG_PAGE = 65_307  # bytes
 SEGMENT = bytes.fromhex("18538067")  # of Matroska
 
 
-def missing_end(path: Path) -> str:
+def missing_end(path: Path, *, with_mp4: bool = False) -> str:
     """Return how a file is cut short; empty if it is complete or this cannot be told.
 
-    MP4 is left to its decoders, and what libsndfile reads to libsndfile.
+    MP4 is left to its decoders unless `with_mp4`, and what libsndfile reads to libsndfile.
 
     Raises:
         OSError: the file cannot be read.
@@ -169,7 +169,9 @@ def missing_end(path: Path) -> str:
         size = file.seek(0, 2)
         file.seek(0)
         head = file.read(1024)
-        for pattern, find_end in FORMATS.items():
+        if not size:
+            return "empty"
+        for pattern, find_end in ((MP4 if with_mp4 else {}) | FORMATS).items():
             if re.match(pattern, head, re.DOTALL):
                 try:
                     end = find_end(file, head, size)
@@ -257,6 +259,19 @@ def _ts_end(file: BinaryIO, head: bytes, size: int) -> int:
     return size + (start - 4 * (packet == 192) - size) % packet if is_stream else 0
 
 
+def _mp4_end(file: BinaryIO, head: bytes, size: int) -> int:
+    """Return the end of the last box, or more than the size if the index is missing."""
+    at, kinds = 0, set()
+    while at + 8 <= size:
+        file.seek(at)
+        header = file.read(16)
+        length = int.from_bytes(header[8:] if header[:4] == b"\0\0\0\1" else header[:4], "big")
+        kinds.add(header[4:8])
+        at = at + length if length >= 8 else size  # the last box may give no length
+    return at if b"moov" in kinds else max(at, size + 1)
+
+
+MP4 = {rb".{4}(ftyp|moov|mdat|free|skip|wide)": _mp4_end}
 FORMATS = {
     rb"RIFF": _riff_end,
     rb"\x1a\x45\xdf\xa3": _matroska_end,

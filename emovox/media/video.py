@@ -107,11 +107,6 @@ class VideoTrack:
                 name = NOT_FETCHED  # others have closed theirs: the next run tries it again
             raise TrackError(self._stage, name, reason) from error
 
-    def check_kind(self) -> None:
-        """Raise `TrackError` if the path is a folder, a pipe or a device."""
-        if not self.path.is_file() and self.path.exists():
-            raise TrackError("open", "NotAFile", "is a folder or a device")
-
     def _grid_frames(self, files: ExitStack) -> Iterator[GridFrame]:
         start, end = self._interval()
         origin, frames = self._frames_from_start(files)
@@ -153,7 +148,7 @@ class VideoTrack:
         self.num_expected = grid.num_points(end if reach is None else reach, self.step)
         self.duration, self.start_time, self.end_time = end, start, start + end
         self._check_length(end)
-        sound, notes = self._first_sound()
+        sound, notes = first_sound(self.path, self.deadline.seconds)
         self.sound_offset = None if sound is None else sound - origin - self._edit_shift
         self.notes += notes
 
@@ -171,9 +166,6 @@ class VideoTrack:
         if seconds > MAX_TRACK_SECONDS:
             message = f"{seconds:.0f} s is longer than {MAX_TRACK_SECONDS} s"
             raise TrackError("time", "TooLong", message)
-
-    def _first_sound(self) -> tuple[float | None, list[str]]:
-        return first_sound(self.path, self.deadline.seconds)
 
     def _picture(self, frame: Any) -> np.ndarray:
         return self._display(frame, self._aspect)
@@ -198,7 +190,8 @@ class VideoTrack:
         return origin, self._decode(self._open(files))
 
     def _open(self, files: ExitStack) -> "av.VideoStream":
-        self.check_kind()
+        if not self.path.is_file() and self.path.exists():
+            raise TrackError("open", "NotAFile", "is a folder or a device")
         options = {"max_pixels": str(MAX_PIXELS)}
         with error_log() as log:
             opened = open_media(self.path, timeout=self.deadline.seconds, options=options)
