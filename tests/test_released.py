@@ -355,7 +355,7 @@ def test_flat_weights_of_the_right_shapes_are_accepted(tmp_path: Path) -> None:
     """The rejected files above differ from these only in the tested defect."""
     for i, state in enumerate((flat_state(), {"state_dict": flat_state()})):
         torch.save(state, tmp_path / f"{i}.pth")
-        net = teacher_checkpoint.read_released(tmp_path / f"{i}.pth")
+        net = teacher_checkpoint.load_network(find_teacher(tmp_path / f"{i}.pth"))
         assert isinstance(net, Senet) and net.config.squeeze_excite and not net.training
 
 

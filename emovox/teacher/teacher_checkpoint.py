@@ -216,25 +216,20 @@ LOAD_ERRORS = (*DAMAGED, struct.error, AssertionError, AttributeError, MemoryErr
 
 
 def load_network(weights: Weights) -> FaceNetwork:
-    """Load the network of a checkpoint or of a released file.
+    """Load the network of a checkpoint or of a released file, in evaluation mode.
 
     InputError if the file holds something else; it gives what was expected and found.
     """
     path = weights.path
-    net = read_released(path) if weights.is_released else load(path, ARCHITECTURES)
-    gates = GATES.get(weights.name) if weights.is_released else None
-    if gates is not None and gates != net.config.squeeze_excite:
-        found = "no such gates" if gates else "gates of squeeze-and-excitation"
-        raise InputError(f"{weights.path}: expected the weights of {weights.name}; found {found}")
-    return net
-
-
-def read_released(path: Path) -> FaceNetwork:
-    """Read a released `.pth` or `.mat` file, in evaluation mode; InputError as `load_network`."""
+    if not weights.is_released:
+        return load(path, ARCHITECTURES)
     tensors = read_tensors(path)
     with_gates = any(name.endswith("_1x1_down.weight") for name in tensors)
     net = Senet(SenetConfig(squeeze_excite=with_gates))
     fit(net, tensors, str(path))
+    if with_gates != GATES.get(weights.name, with_gates):
+        found = "gates of squeeze-and-excitation" if with_gates else "no such gates"
+        raise InputError(f"{path}: expected the weights of {weights.name}; found {found}")
     return net.eval()
 
 
