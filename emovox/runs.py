@@ -89,46 +89,40 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     return flat
 
 
-def trim_log(path: Path, num_epochs: int) -> None:
-    """Keep the first epochs of a log; an epoch logged without a resume point is trained again."""
-    if path.exists():
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
-        write_text(path, "".join(lines[:num_epochs]))
-
-
-def append_log(path: Path, record: Mapping[str, Any]) -> None:
-    """Append a record to a log as one line of JSON."""
-    with path.open("a", encoding="utf-8") as log:
-        log.write(json.dumps(record) + "\n")
-
-
-def save_state(path: Path, state: Mapping[str, Any]) -> None:
-    """Write a resume point atomically."""
+def save_epoch(out: Path, record: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    """Append the record of an epoch to the log, and write the resume point after it."""
     import torch
 
+    with (out / LOG_FILE).open("a", encoding="utf-8") as log:
+        log.write(json.dumps(record) + "\n")
     content = io.BytesIO()
     torch.save(dict(state), content)
-    with replace_file(path) as temporary:
+    with replace_file(out / RESUME_FILE) as temporary:
         temporary.write_bytes(content.getbuffer())
 
 
-def resume(path: Path, restore: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
+def resume(out: Path, restore: Callable[[dict[str, Any]], None]) -> dict[str, Any] | None:
     """Pass the resume point to `restore`, and return it; None if there is none.
 
-    InputError if the resume point is damaged or does not fit the training.
+    Epochs that only the log has are removed from it, to be trained again. InputError if the resume
+    point is damaged or does not fit the training.
     """
     import torch
 
+    path, log = out / RESUME_FILE, out / LOG_FILE
+    state: dict[str, Any] | None = None
     remove_leftovers(path)
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-        restore(state)
-    except DAMAGED as error:
-        raise InputError(
-            f"{path}: damaged resume point ({type(error).__name__}); remove it to start over"
-        ) from error
+    if path.exists():
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            restore(state)
+        except DAMAGED as error:
+            raise InputError(
+                f"{path}: damaged resume point ({type(error).__name__}); remove it to start over"
+            ) from error
+    if log.exists():
+        lines = log.read_text(encoding="utf-8", errors="replace").splitlines(keepends=True)
+        write_text(log, "".join(lines[: state["epoch"] if state else 0]))
     return state
 
 

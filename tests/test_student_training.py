@@ -160,11 +160,11 @@ def test_kill_between_log_and_resume_point(
     running = train_epochs(student_data / "dataset", student_data / "audio", tmp_path, config)
     next(running)
 
-    def power_cut(path: Path, state: Record) -> None:
+    def power_cut(path: Path) -> None:
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(runs, "save_state", power_cut)
+        patch.setattr(runs, "replace_file", power_cut)
         next(running)
     assert len(log_of(tmp_path)) == 2
     with (tmp_path / "log.jsonl").open("a") as log:

@@ -9,7 +9,6 @@ import datetime
 import math
 import os
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -20,7 +19,6 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from emovox import runs
 from emovox.checkpoints import Network
 from emovox.dataset.rows import Dropped
 from emovox.devices import resolve_compile, resolve_device, resolve_precision
@@ -277,19 +275,18 @@ class Trainer:
             )
         return {"loss": float(loss.mean()), "agreement": float(hit.mean())}
 
-    def save(self, path: Path) -> None:
-        """Write the resume point."""
-        state = {
+    def state(self) -> dict[str, Any]:
+        """Return the content of the resume point."""
+        return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "epoch": self.epoch,
             "best": self.best,
             "failures": [dataclasses.asdict(failure) for failure in self.failures.values()],
         }
-        runs.save_state(path, state)
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Set the state that `save` wrote."""
+        """Set what `state` returned."""
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.epoch, self.best = state["epoch"], state["best"]

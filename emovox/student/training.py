@@ -119,8 +119,7 @@ def train_epochs(
             if sound_cache is not None:  # its samples are rounded
                 recipe["recipe"]["sound_cache"] = True
             runs.write_or_match_config(out, recipe)
-            state = runs.resume(out / runs.RESUME_FILE, run.restore)
-            runs.trim_log(out / runs.LOG_FILE, run.epoch)
+            state = runs.resume(out, run.restore)
             _write_dropped(out, splits, run.failures)
             for split, segments in splits.items():
                 say(f"{split}: {segments.scan.summary()}")
@@ -172,8 +171,7 @@ def _run_epoch(run: Trainer, splits: Splits, recipe: Record, out: Path) -> Recor
     record["seconds"] = time.perf_counter() - started
     run.epoch += 1
     if run.processes.is_main:
-        runs.append_log(out / runs.LOG_FILE, record)
-        run.save(out / runs.RESUME_FILE)
+        runs.save_epoch(out, record, run.state())
     return record
 
 

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from emovox import runs
 from emovox.checkpoints import FaceNetwork, fold_batch_norm
 from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
@@ -196,13 +195,13 @@ class TeacherTrainer:
             outputs.append(self.average(faces).float().cpu())
         return torch.cat(outputs).numpy()
 
-    def save(self, path: Path) -> None:
-        """Write the resume point."""
-        state = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        runs.save_state(path, state | {"epoch": self.epoch, "best": self.best})
+    def state(self) -> dict[str, Any]:
+        """Return the content of the resume point."""
+        states = {name: getattr(self, name).state_dict() for name in STATEFUL}
+        return states | {"epoch": self.epoch, "best": self.best}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Set the state that `save` wrote."""
+        """Set what `state` returned."""
         for name in STATEFUL:
             getattr(self, name).load_state_dict(state[name])
         self.epoch, self.best = state["epoch"], state["best"]

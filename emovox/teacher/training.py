@@ -158,8 +158,7 @@ def train_epochs(
             run.learn_from(teachers)
         if start is not None:
             run.start_from(start)
-        runs.resume(out / runs.RESUME_FILE, run.restore)
-        runs.trim_log(out / runs.LOG_FILE, run.epoch)
+        runs.resume(out, run.restore)
         total, done = config.epochs * run.steps, run.epoch * run.steps
         # States the remaining time too, from the mean time of the steps.
         with tqdm(None, out.name, total, initial=done, mininterval=10, smoothing=0) as bar:
@@ -197,9 +196,8 @@ def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) ->
         # Variances of a Senet, whose inputs are grey levels, may be too large for float16.
         dtype = torch.float16 if run.config.network == "compact" else torch.float32
         teacher_checkpoint.save(out / BEST_FILE, run.average, how | recipe, dtype)
-    runs.append_log(out / runs.LOG_FILE, record)
     run.epoch += 1
-    run.save(out / runs.RESUME_FILE)
+    runs.save_epoch(out, record, run.state())
     return record
 
 
