@@ -10,7 +10,8 @@ from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load_file
 from safetensors.torch import save as serialise
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -20,7 +21,7 @@ from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import InputError
 from emovox.files import kind_of_file, replace_file
 from emovox.matfile import read as read_mat
-from emovox.registry import outputs_of
+from emovox.registry import outputs_of, read_header
 
 
 class Network(nn.Module):
@@ -99,7 +100,14 @@ def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:
     Raises:
         InputError: the file is missing or is not a checkpoint of these architectures.
     """
-    header, tensors = _read(path)
+    if not path.is_file():
+        raise InputError(f"{path}: no such checkpoint")
+    try:
+        tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
+    except (SafetensorError, OSError) as error:
+        found = kind_of_file(path)
+        raise InputError(f"{path}: not a safetensors file, but {found} ({error})") from error
+    header = read_header(path)
     found = header.get("architecture", "none")
     if found not in architectures:
         known = ", ".join(architectures)
@@ -146,20 +154,6 @@ def fit(net: Network, tensors: dict[str, Tensor], where: str) -> None:
     if bad := [name for name, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise InputError(f"{where}: {bad[0]} has weights that are not finite")
     net.load_state_dict(tensors, strict=False)
-
-
-def _read(path: Path) -> tuple[dict[str, str], dict[str, Tensor]]:
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
-    try:
-        with safe_open(path, framework="pt") as file:
-            names = list(file.keys())
-            tensors = {name: file.get_tensor(name).float() for name in names}
-            return file.metadata() or {}, tensors
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{path}: not a safetensors file, but {kind_of_file(path)} ({error})"
-        ) from error
 
 
 GREY_WEIGHTS = (0.2989, 0.5870, 0.1140)  # of R, G, B; MATLAB's rgb2gray, as in the reference code
