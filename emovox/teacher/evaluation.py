@@ -17,7 +17,7 @@ from emovox.errors import InputError
 from emovox.files import write_text
 from emovox.media.faces import resize
 from emovox.packages import DataFrame, data_frame
-from emovox.scores import calibration_error, confusion_matrix, softmax
+from emovox.scores import class_scores, softmax
 from emovox.teacher import Teacher, load_teacher
 from emovox.teacher.face_data import read_faces
 from emovox.teacher.teacher_config import TeacherEvaluateConfig
@@ -62,21 +62,20 @@ def score(
     errors = np.sqrt(((logits[:, num:] - known) ** 2).mean(axis=0)).tolist()  # None if unknown
     rmse = {n: e for n, e in zip(outputs.values, errors, strict=True) if e is not None}
     logits, targets = logits[:, :num], targets[:, :num]
-    labels, predicted = targets.argmax(axis=1), logits.argmax(axis=1)
-    confusion = confusion_matrix(labels, predicted, targets.shape[1])
+    labels, probabilities = targets.argmax(axis=1), softmax(logits)
+    found, confusion = class_scores(labels, probabilities, softmax(logits / temperature))
     counts = confusion.sum(axis=1)
     recall = np.where(counts, confusion.diagonal() / np.maximum(counts, 1), np.nan)
-    probabilities = softmax(logits)
     log_probs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     cross_entropy = float(-(targets * log_probs).sum(axis=1).mean())
     entropy = float(-(targets * np.log(np.where(targets > 0, targets, 1))).sum(axis=1).mean())
     return Scores(
-        accuracy=float((predicted == labels).mean()),
-        mean_class_accuracy=float(np.nanmean(recall)),
+        accuracy=found["accuracy"],
+        mean_class_accuracy=found["uar"],
         cross_entropy=cross_entropy,
         kl_divergence=cross_entropy - entropy,
-        calibration_error=calibration_error(probabilities, labels),
-        calibration_error_fitted=calibration_error(softmax(logits / temperature), labels),
+        calibration_error=found["calibration_error"],
+        calibration_error_fitted=found["calibration_error_fitted"],
         recall=tuple(recall.tolist()),
         counts=tuple(counts.tolist()),
         confusion=tuple(map(tuple, confusion.tolist())),
