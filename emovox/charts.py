@@ -23,7 +23,6 @@ from emovox.scores import Curve, Interval
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from matplotlib.ticker import Formatter
 
 # Colours of emotions, on a light and on a dark background. Those of the published eight, in order,
 # were optimised for the largest difference between any two, for normal vision and for protanopia,
@@ -206,6 +205,8 @@ def draw_counts(
     `series` has one or two arrays `[E]` with their names: counts, or shares of 1 as float, or NaN.
     Each is a dot, as the length of a bar means nothing on a log axis; the second's are hollow.
     """
+    from matplotlib.ticker import EngFormatter
+
     values = np.stack([row for _, row in series])
     is_share = values.dtype.kind == "f"
     show = percent if is_share else "{:,}".format
@@ -224,7 +225,7 @@ def draw_counts(
             axes.annotate(show(value), at, textcoords="offset points", fontsize=9, **beside)
     axes.set(xscale="log", xlim=(low, high), xlabel=unit)
     axes.minorticks_off()
-    axes.xaxis.set_major_formatter(percent if is_share else count_formatter())
+    axes.xaxis.set_major_formatter(percent if is_share else EngFormatter(sep=""))
     emotion_rows(axes, emotions, grid=True)
     if len(series) > 1:
         axes.figure.legend(loc="outside upper left")
@@ -278,10 +279,3 @@ def percent(share: float, _position: int = 0) -> str:
     if 99.95 <= value < 100:
         return "99.9 %"  # not all of it
     return f"{value:.3g} %" if value >= 0.001 or not value else f"{value:.0e} %"
-
-
-def count_formatter() -> "Formatter":
-    """Return a formatter of counts in few characters: 1, 250, 5k, 1.2M."""
-    from matplotlib.ticker import EngFormatter
-
-    return EngFormatter(sep="")

@@ -110,6 +110,8 @@ def coverage_figure(found: Aggregates) -> PageFigure:
     heights = found.coverage[filled]
 
     def draw(axes: Any) -> None:
+        from matplotlib.ticker import EngFormatter
+
         # One track among thousands stays visible.
         visible = np.maximum(heights, 0.01 * heights.max(initial=0))
         axes.bar(step * (filled + 0.06), visible, 0.88 * step, align="edge", color=charts.BAR)
@@ -117,7 +119,7 @@ def coverage_figure(found: Aggregates) -> PageFigure:
         axes.set(xlim=(0, 1), xlabel="frames of those expected", ylabel="tracks", xticks=QUARTERS)
         axes.xaxis.set_major_formatter(percent)
         axes.yaxis.get_major_locator().set_params(integer=True, nbins=4)
-        axes.yaxis.set_major_formatter(charts.count_formatter())
+        axes.yaxis.set_major_formatter(EngFormatter(sep=""))  # 1, 250, 5k, 1.2M
 
     rows = []
     for k, count in zip(filled.tolist(), heights.tolist(), strict=True):
