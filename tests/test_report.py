@@ -55,9 +55,9 @@ from emovox.reporting.report_config import MAX_TRACKS
 from emovox.reporting.run_results import Report, SplitResult, read_results
 from emovox.reporting.track_sample import (
     LEVELS,
+    ReportTrack,
     choose,
     pack,
-    peaks_of,
     traces_of,
     water_level,
 )
@@ -375,8 +375,9 @@ def test_peaks_are_of_dominant_emotions() -> None:
     logits = np.zeros((5, 8), np.float32)
     logits[:, 0] = 1
     logits[2, 4], logits[3, 4], logits[4, 1] = 5, 6, 0.5
-    peaks = peaks_of(logits, np.array([0, 1, 2, 7, 8]))
-    assert [(EMOTIONS[p.emotion], p.frame_index, p.logit) for p in peaks] == [
+    places = np.array([0, 1, 2, 7, 8])
+    track = ReportTrack("id/v/1", "id", TRAIN, "anger", "neutral", 5, 9, None, logits, places, [])
+    assert [(EMOTIONS[p.emotion], p.frame_index, p.logit) for p in track.peaks] == [
         ("neutral", 0, 1),
         ("anger", 7, 6),
     ]

@@ -72,8 +72,15 @@ class ReportTrack:
 
     @property
     def peaks(self) -> list[Peak]:
-        """The strongest frame of each dominant emotion; see `peaks_of`."""
-        return peaks_of(self.logits, self.frame_index)
+        """The strongest frame of each dominant emotion, up to `NUM_PEAKS`, in order of time."""
+        dominant = dominant_of(self.logits)
+        found = []
+        for k in np.unique(dominant[dominant >= 0]):
+            rows = np.flatnonzero(dominant == k)
+            row = rows[self.logits[rows, k].argmax()]
+            found.append(Peak(int(k), int(self.frame_index[row]), float(self.logits[row, k])))
+        strongest = sorted(found, key=lambda peak: -peak.logit)[:NUM_PEAKS]
+        return sorted(strongest, key=lambda peak: peak.frame_index)
 
 
 def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
@@ -109,18 +116,6 @@ def water_level(lengths: Sequence[int], total: int) -> int:
     limits = range(1, max(lengths, default=1) + 1)
     fitting = bisect_right(limits, total, key=lambda limit: sum(min(n, limit) for n in lengths))
     return max(1, fitting)
-
-
-def peaks_of(logits: np.ndarray, frame_index: np.ndarray) -> list[Peak]:
-    """Return the strongest frame of each dominant emotion, up to `NUM_PEAKS`, in order of time."""
-    dominant = dominant_of(logits)
-    found = []
-    for k in np.unique(dominant[dominant >= 0]):
-        rows = np.flatnonzero(dominant == k)
-        row = rows[logits[rows, k].argmax()]
-        found.append(Peak(int(k), int(frame_index[row]), float(logits[row, k])))
-    strongest = sorted(found, key=lambda peak: -peak.logit)[:NUM_PEAKS]
-    return sorted(strongest, key=lambda peak: peak.frame_index)
 
 
 def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
