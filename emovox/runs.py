@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from emovox.errors import ConfigError, InputError
-from emovox.files import exclusive, remove_leftovers, replace_file, write_text
+from emovox.files import exclusive, read_object, remove_leftovers, replace_file, write_text
 from emovox.packages import DataFrame, data_frame, explained
 from emovox.registry import BEST_FILE
 
@@ -60,26 +60,19 @@ def write_or_match_config(out: Path, recipe: Mapping[str, Any]) -> None:
     """Write the recipe into `out`, or check that the existing one is the same.
 
     A recipe is everything that determines the result of the training, as JSON values. ConfigError
-    if the folder holds a training with another one.
+    if the folder holds a training with another one, InputError if its file is damaged.
     """
-    text = json.dumps(recipe, indent=2) + "\n"
-    path = out / CONFIG_FILE
-    if path.exists() and path.read_bytes() != text.encode():
+    text, path = json.dumps(recipe, indent=2) + "\n", out / CONFIG_FILE
+    new = json.loads(text)
+    old = read_object(path) if path.exists() else new
+    if old != new:
+        before, after = _flat(old), _flat(new)
+        names = [k for k in {**before, **after} if before.get(k, ...) != after.get(k, ...)]
         raise ConfigError(
-            f"{out}: holds a training with another recipe, data or teacher"
-            f"{_differing_keys(path, json.loads(text))}; choose another --out"
+            f"{out}: holds a training with another recipe, data or teacher ({', '.join(names)}); "
+            "choose another --out"
         )
     write_text(path, text)
-
-
-def _differing_keys(path: Path, recipe: dict[str, Any]) -> str:
-    try:
-        before = _flat(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, AttributeError):
-        return ""
-    after = _flat(recipe)
-    names = [key for key in {**before, **after} if before.get(key) != after.get(key)]
-    return f" ({', '.join(names)})" if names else ""
 
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:

@@ -146,6 +146,9 @@ def test_a_folder_of_another_recipe_is_an_error(data: Path, tmp_path: Path) -> N
     next(train_epochs(data, tmp_path, QUICK))
     with pytest.raises(ConfigError, match="another recipe"):
         next(train_epochs(data, tmp_path, replace(QUICK, seed=1)))
+    (tmp_path / "config.json").write_text('{"recipe"')
+    with pytest.raises(InputError, match=r"config\.json: not JSON"):
+        next(train_epochs(data, tmp_path, QUICK))
 
 
 def test_augmentation_that_does_nothing_changes_nothing() -> None:
