@@ -310,5 +310,5 @@ def _notes(probed: tuple[FeatureScores, ...], layout: str) -> Iterator[str]:
             )
     if any(held_out.folds == RANDOM for _, held_out in all_folds):
         yield f"{RANDOM} follow the paper: test speakers also occur in training"
-    if layout in PUBLISHED:
+    if any(layout == corpus for corpus, *_ in PUBLISHED):
         yield "rows marked * are quoted from papers, not measured"
