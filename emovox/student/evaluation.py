@@ -55,13 +55,11 @@ class SplitPredictions:
 
     def to_arrow(self, emotions: Sequence[str]) -> pa.Table:
         """Return a table with one row per track: labels, scores and values."""
-        texts = {
-            "track_id": self.track_ids.tolist(),
-            "split": [self.split] * len(self.labels),
-            "label": [emotions[k] for k in self.labels],
-        }
-        scores = {f"score_{name}": self.scores[:, k] for k, name in enumerate(emotions)}
-        return pa.table(texts | scores | {f"value_{name}": v for name, v in self.values.items()})
+        columns: dict[str, Any] = {"track_id": self.track_ids}
+        columns["split"] = [self.split] * len(self.labels)
+        columns["label"] = [emotions[k] for k in self.labels]
+        columns |= {f"score_{name}": self.scores[:, k] for k, name in enumerate(emotions)}
+        return pa.table(columns | {f"value_{name}": v for name, v in self.values.items()})
 
 
 @dataclass(frozen=True, repr=False)
@@ -262,12 +260,9 @@ def evaluate(
         )
     predictions = {split: _predict(student, data, split, root, config) for split in splits}
     how = data.emotions, config.seed, 0.0 if config.protocol == LEGACY else math.nan
-    known, score = predictions.get(VALIDATION[0]), metrics.score_split
-    temperature = (
-        metrics.fit_temperature(metrics.log_scores(known.scores), known.labels)
-        if known
-        else math.nan
-    )
+    temperature, score = math.nan, metrics.score_split
+    if known := predictions.get(VALIDATION[0]):
+        temperature = metrics.fit_temperature(metrics.log_scores(known.scores), known.labels)
     scores, centre_bucket = {}, {}
     for split, p in predictions.items():
         scores[split] = score(split, p.labels, p.scores, p.identities, *how, temperature)
