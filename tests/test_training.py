@@ -218,7 +218,7 @@ def test_missing_data_makes_no_folder(tmp_path: Path) -> None:
         ({"mirror": 1.5}, "mirror 1.5: must be 0 to 1"),
         ({"learning_rate": 0.0}, "learning_rate 0.0: must be"),
         ({"widths": (8, 16)}, "lists of the same length"),
-        ({"widths": (4,), "depths": (1,)}, "widths must be at least 8"),
+        ({"widths": (4,), "depths": (1,)}, "widths of at least 8"),
         ({"momentum": 0.0}, "momentum 0.0: must be"),
         ({"seed": 10**20}, "seed 1.*0: must be 0 to"),
         ({"batch_size": 1000}, "has only 64 training faces"),

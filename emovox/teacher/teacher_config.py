@@ -90,14 +90,13 @@ class TeacherTrainConfig(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        shape = self.widths + self.depths
-        if len(self.widths) != len(self.depths) or min(shape, default=0) < 1:
+        least = min(self.widths, default=0), min(self.depths, default=0)
+        if len(self.widths) != len(self.depths) or least[0] < MIN_WIDTH or least[1] < 1:
             raise ConfigError(
-                "widths and depths must be lists of the same length with numbers of at least 1; "
-                f"found {list(self.widths)} and {list(self.depths)}"
+                "widths and depths must be lists of the same length, widths of at least "
+                f"{MIN_WIDTH}, depths of at least 1; found {list(self.widths)} and "
+                f"{list(self.depths)}"
             )
-        if min(self.widths) < MIN_WIDTH:
-            raise ConfigError(f"widths must be at least {MIN_WIDTH}; found {list(self.widths)}")
         if self.unlabelled and not self.distill_from:
             raise ConfigError("unlabelled: no teacher to learn from; set distill_from too")
 
