@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from emovox.checkpoints import FaceNetwork, fold_batch_norm
 from emovox.devices import resolve_precision
@@ -133,7 +133,7 @@ class TeacherTrainer:
         rng = random.Random(f"{config.seed} {self.epoch}")  # so that a resume point needs no state
         torch.manual_seed(rng.getrandbits(63))
         self.model.train()
-        losses = []
+        losses, averages = [], self.average.state_dict()
         order = torch.randperm(len(self.images))
         for i in range(self.steps):
             batch = order[i * config.batch_size : (i + 1) * config.batch_size]
@@ -147,7 +147,10 @@ class TeacherTrainer:
             done = self.epoch * self.steps + i + 1
             # From random weights the average follows fast at first; otherwise decay is constant.
             warm = 1.0 if config.start_from else done / (done + 20)
-            _update_average(self.average, self.model, min(config.average_decay, warm))
+            decay = min(config.average_decay, warm)
+            for name, new in self.model.state_dict().items():
+                if new.is_floating_point():
+                    averages[name].lerp_(new, 1 - decay)
             losses.append(loss.detach())
             self.advance()
         return float(torch.stack(losses).mean())
@@ -215,11 +218,3 @@ def learning_rate(config: TeacherTrainConfig, epoch: float) -> float:
     if config.schedule == "steps":
         return float(config.learning_rate * 0.1 ** int(3 * min(done, 0.999)))
     return config.learning_rate * 0.5 * (1 + math.cos(math.pi * min(done, 1.0)))
-
-
-@torch.no_grad()
-def _update_average(average: nn.Module, model: nn.Module, decay: float) -> None:
-    kept, new = average.state_dict(), model.state_dict()
-    for name, tensor in kept.items():
-        if tensor.is_floating_point():
-            tensor.lerp_(new[name], 1 - decay)
