@@ -186,8 +186,12 @@ def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -
         names = [standard_name(labels[k]) for k in range(len(labels))]
         if all(re.fullmatch(r"label_\d+", label) for label in names):
             raise ConfigError("id2label: expected names of emotions, found LABEL_0 and so on")
+        size = preprocessor["size"]  # 224, height and width of 224, or a shortest_edge of 224
+        sides = {int(side) for side in (size.values() if isinstance(size, dict) else [size])}
+        if len(sides) != 1 or not 8 <= min(sides) <= MAX_SIDE:
+            raise ValueError(f"size is {size}, expected a square of 8 to {MAX_SIDE} pixels")
         found = Classifier(
-            input_size=_side(preprocessor["size"]),
+            input_size=min(sides),
             outputs=tuple(names),
             kind="logits",
             licence="see the model card",
@@ -201,11 +205,3 @@ def _describe(name: str, config: dict[str, Any], preprocessor: dict[str, Any]) -
             f"({first_line(error)})"
         ) from error
     return found
-
-
-def _side(size: Any) -> int:
-    """Return the side from `224`, `{"height": 224, "width": 224}` or `{"shortest_edge": 224}`."""
-    sides = {int(side) for side in (size.values() if isinstance(size, dict) else [size])}
-    if len(sides) != 1 or not 8 <= (side := sides.pop()) <= MAX_SIDE:
-        raise ValueError(f"size is {size}, expected a square of 8 to {MAX_SIDE} pixels")
-    return side
