@@ -23,7 +23,7 @@ from emovox.teacher.ferplus import Faces, read
 from emovox.teacher.teacher_checkpoint import ARCHITECTURES
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer
-from emovox.teacher.training import averaged_logits, soft_targets, train_epochs
+from emovox.teacher.training import soft_targets, train_epochs
 from emovox.testing import FakeTeacher
 
 __all__ = ["data"]  # a fixture
@@ -58,10 +58,16 @@ def naive_logits(images: np.ndarray) -> np.ndarray:
     return np.array([[face[6 * k : 6 * k + 6].mean() for k in range(8)] for face in images])
 
 
-def test_logits_are_averaged_over_teachers_and_mirror_images(faces: Faces) -> None:
-    found = averaged_logits([LeftTeacher(48), TwiceTeacher(48)], faces)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, 1.5 * naive_logits(faces.images), rtol=1e-5)
+def test_logits_are_averaged_over_teachers_and_mirror_images(
+    faces: Faces, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    teachers = {"left": LeftTeacher(48), "twice": TwiceTeacher(48)}
+    monkeypatch.setattr(training, "load_teacher", lambda name, device: teachers[name])
+    found = soft_targets(faces, ["left", "twice"], 1.0, tmp_path, "cpu")
+    expected = softmax(1.5 * naive_logits(faces.images), axis=1)
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+    logits = load_file(tmp_path / training.LOGITS_FILE)["logits"]
+    np.testing.assert_allclose(logits, 1.5 * naive_logits(faces.images), rtol=1e-5)
 
 
 def test_targets_mix_votes_and_teachers_and_logits_are_saved(

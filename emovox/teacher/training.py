@@ -22,7 +22,7 @@ from emovox.errors import ConfigError, EmovoxError
 from emovox.files import replace_file
 from emovox.registry import BEST_FILE, read_header
 from emovox.scores import fit_temperature, softmax
-from emovox.teacher import Teacher, find_teacher, load_teacher, teacher_checkpoint
+from emovox.teacher import find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.evaluation import predict, score
 from emovox.teacher.face_data import TRAIN, VALIDATION, read_faces
 from emovox.teacher.ferplus import Faces
@@ -49,7 +49,9 @@ def soft_targets(
     if read_header(path).get("faces_and_teachers") == identity:
         logits = load_file(path)["logits"]
     else:  # missing, damaged, or of other faces or teachers
-        logits = averaged_logits(loaded, faces)
+        found = [sum(predict(t, faces.images, faces.outputs.emotions)) for t in loaded]
+        # As safetensors needs them; `predict` returns those of mirror images too.
+        logits = np.ascontiguousarray(sum(found) / (2 * len(found)), np.float32)
         with replace_file(path) as temporary:
             save_file({"logits": logits}, temporary, {"faces_and_teachers": identity})
     targets = faces.targets.copy()
@@ -57,12 +59,6 @@ def soft_targets(
     votes *= 1 - weight
     votes += (1 - votes.sum(axis=1, keepdims=True)) * softmax(logits)
     return targets
-
-
-def averaged_logits(teachers: list[Teacher], faces: Faces) -> np.ndarray:
-    """Return the mean over teachers and over each face and its mirror image: float32 `[N, E]`."""
-    total = sum(sum(predict(t, faces.images, faces.outputs.emotions)) for t in teachers)
-    return np.ascontiguousarray(total / (2 * len(teachers)), np.float32)  # as safetensors needs
 
 
 Record = dict[str, Any]
