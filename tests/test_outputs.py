@@ -231,8 +231,8 @@ def test_probe_of_a_teacher_with_other_outputs(tmp_path: Path, in_process: None)
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{video},a\n" for video in videos))
     corpus = read_speech_corpus(table, video=True)
-    found = video_features(corpus, str(teacher), "cpu", 1)
-    assert found.values[TEACHER].shape == (len(videos), 3)
+    _, features = video_features(corpus, str(teacher), "cpu", 1)
+    assert features[TEACHER].shape == (len(videos), 3)
 
 
 def test_difference_of_versions(made: Made) -> None:

@@ -578,8 +578,8 @@ def test_teacher_features_of_videos(tmp_path: Path, in_process: None) -> None:
     (folder / "n03.mp4").write_text("no video")
     utterances = [Utterance(path, "anger", "DC") for path in sorted(folder.iterdir())]
     corpus = SpeechCorpus("savee", folder.parent, utterances)
-    found = video_features(corpus, "compact", "cpu", 1)
-    assert found.utterances == utterances[:1] and found.values["teacher"].shape == (1, 8)
+    found, values = video_features(corpus, "compact", "cpu", 1)
+    assert found == utterances[:1] and values["teacher"].shape == (1, 8)
     assert {d.path: d.error for d in corpus.dropped} == {
         "DC/a02.mp4": "faces: NoFace",
         "DC/n03.mp4": "open: InvalidData",

@@ -9,7 +9,7 @@ import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -43,13 +43,9 @@ STUDENT, TEACHER, EGEMAPS, ENCODER = "student", "teacher", "egemaps", "encoder"
 Samples = np.ndarray  # float32 [L], 16 kHz
 
 
-@dataclass
-class Features:
-    """Features of the utterances of a corpus that could be read."""
-
-    utterances: list[Utterance] = field(default_factory=list)  # in the order of the corpus
-    # features `[N, D]` by name: `STUDENT`, `TEACHER`, `EGEMAPS` or `ENCODER`
-    values: dict[str, np.ndarray] = field(default_factory=dict)
+# Utterances that could be read, in the order of the corpus, and their features `[N, D]` by name:
+# `STUDENT`, `TEACHER`, `EGEMAPS` or `ENCODER`.
+Features = tuple[list[Utterance], dict[str, np.ndarray]]
 
 
 def kind_of_model(name_or_path: str) -> str:
@@ -109,7 +105,8 @@ def audio_features(
             return clips.reason_of(utterance.path, error)
         return samples, baseline(samples) if baseline else None
 
-    found, utterances = Features(), iter(corpus.utterances)
+    found: list[Utterance] = []
+    utterances = iter(corpus.utterances)
     rows: dict[str, list[np.ndarray]] = {STUDENT: [], ENCODER: [], EGEMAPS: []}
     for chunk in read_ahead(corpus.utterances, read, "audio", num_jobs):
         heard: list[Samples] = []
@@ -120,13 +117,12 @@ def audio_features(
                 continue
             heard.append(result[0])
             seconds = len(result[0]) / SAMPLE_RATE
-            found.utterances.append(replace(utterance, seconds=seconds))
+            found.append(replace(utterance, seconds=seconds))
             if result[1] is not None:
                 rows[EGEMAPS].append(result[1])
         for name, network in ((STUDENT, student), (ENCODER, encoder)):
             rows[name] += [*network(heard)] if heard and network else []
-    found.values = {name: np.stack(values) for name, values in rows.items() if values}
-    return found
+    return found, {name: np.stack(values) for name, values in rows.items() if values}
 
 
 def has_opensmile() -> bool:
@@ -151,21 +147,19 @@ def video_features(
     on the 0.24 s grid, detected faces. Videos without a face, or unreadable, are added to the
     dropped files of the corpus.
     """
-    found, logits = Features(), []
+    found, logits = [], []
     paths = [utterance.path for utterance in corpus.utterances]
     with tempfile.TemporaryDirectory(prefix="emovox-probe-") as name:
         labelled = label_videos(paths, teacher, Path(name), device, "auto", num_jobs)
         dataset, track_ids, dropped = labelled
         for track_id, utterance in zip(track_ids, corpus.utterances, strict=True):
             if track_id in dataset:
-                found.utterances.append(utterance)
+                found.append(utterance)
                 logits.append(dataset.target(track_id))
             else:
                 row = dropped[track_id]
                 corpus.drop(utterance.path, f"{row['stage']}: {row['error']}", row["message"])
-    if logits:
-        found.values[TEACHER] = np.stack(logits)
-    return found
+    return found, {TEACHER: np.stack(logits)} if logits else {}
 
 
 def probe(
@@ -222,18 +216,18 @@ def probe(
     speech = merge_corpora(dict(zip(names, each, strict=True))) if config.cross else each[0]
     _folds(speech, speech.utterances, config)  # fails before hours of work
     notes: list[str] = []
-    model, found, probes = _extract(checkpoint, config, kind, speech, notes)
-    if not found.utterances:
+    model, (utterances, features), probes = _extract(checkpoint, config, kind, speech, notes)
+    if not utterances:
         raise CheckError(f"{paths[0]}: no file is readable ({speech.dropped[0].message})")
-    folds, impossible = _folds(speech, found.utterances, config)
+    folds, impossible = _folds(speech, utterances, config)
     if config.write_folds:
-        write_folds(Path(config.write_folds), speech, found.utterances, folds)
+        write_folds(Path(config.write_folds), speech, utterances, folds)
     probed = tuple(
-        classifiers.cross_validate(found.values[key], found.utterances, folds, method, name)
+        classifiers.cross_validate(features[key], utterances, folds, method, name)
         for key, name, method in probes
     )
-    speakers = {u.speaker for u in found.utterances}
-    labels = [u.label for u in found.utterances]
+    speakers = {u.speaker for u in utterances}
+    labels = [u.label for u in utterances]
     folders = ("encoder", "folds_from", "write_folds")
     shown = {n: Path(v).name for n, v in asdict(config).items() if n in folders and v}
     return ProbeResult(
