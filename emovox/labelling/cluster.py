@@ -37,7 +37,6 @@ MAX_LOSSES = 10  # lost actors per shard
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0  # for an actor to clean up
 MARKER_SECONDS = 90.0  # until a marker of a node is visible to the driver: NFS caches for 60 s
-SILENT_SECONDS = 30.0  # without a result, before a run prints a line
 MAX_TEMPORARY = 39  # characters of the folder in which Ray makes its sockets
 ROUNDING = 1e-9  # error of sums of GPU fractions
 CODE_VERSION = (__version__, ROWS_VERSION)
@@ -194,7 +193,7 @@ class _Run:
         self._calls: dict[Any, tuple[Any, ShardJob]] = {}  # actor and shard
         self._losses: Counter[str] = Counter()
         self._last_loss = ""
-        self._last_sign = self._last_result = time.monotonic()
+        self._last_sign = time.monotonic()
         self._seen_marker = False
         self._no_start_before = 0.0
 
@@ -213,12 +212,6 @@ class _Run:
                         self._take_actor(reference)
                     elif (report := self._take_report(reference)) is not None:
                         yield report
-                if time.monotonic() - self._last_result > SILENT_SECONDS:
-                    self._last_result = time.monotonic()
-                    left = f"{len(self._calls) + len(self._waiting)} shards"
-                    silence = f"no result for {SILENT_SECONDS:.0f} s; waiting for {left}"
-                    line = f"emovox: {silence}, with {len(self._actors)} actors"
-                    tqdm.write(line, file=sys.stderr)
                 if self._actors:
                     self._last_sign = time.monotonic()
                 elif time.monotonic() - self._last_sign > MAX_WAIT_SECONDS:
@@ -270,7 +263,6 @@ class _Run:
         actor, job = self._calls.pop(reference)
         if actor in self._actors:
             self._actors[actor] -= 1
-        self._last_result = time.monotonic()
         if report is None:
             self._lose(actor, job)
         elif not self._seen_marker:
