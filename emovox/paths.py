@@ -13,7 +13,7 @@ import os
 import re
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from itertools import islice
 from pathlib import Path
@@ -296,7 +296,7 @@ def map_ahead(
     items: Iterable[Item],
     pool: Executor | None = None,
     num_ahead: int = 2 * NUM_THREADS,
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`map` with a pool, by default of threads, that works `num_ahead` items ahead; closes it."""
     pool = pool or ThreadPoolExecutor(NUM_THREADS)
     futures = (pool.submit(function, item) for item in items)

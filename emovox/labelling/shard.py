@@ -1,10 +1,9 @@
 """One shard: tracks in, faces located, rows out. Pixels stay in memory and in this process."""
 
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, closing
 from functools import cache
 from itertools import groupby, islice
 from pathlib import Path
@@ -26,57 +25,37 @@ from emovox.media import faces
 from emovox.media.ffmpeg import FfmpegTrack, find_program
 from emovox.media.images import ImageTrack, number_shots
 from emovox.media.video import Deadline, GridFrame, VideoTrack
-from emovox.paths import OUR_OWN, error_name, is_remote, local_copy
+from emovox.paths import OUR_OWN, error_name, is_remote, local_copy, map_ahead
 
 AHEAD = 2  # remote sources fetched before they are needed
 DETECT_BATCH = 16  # frames per call of the detector
 
 
-class Sources(AbstractContextManager["Sources"]):
-    """Local paths of the media of tracks; ask for them in the order of the tracks.
+def fetch_ahead(root: Path, tracks: Iterable[Track]) -> Generator[Path | TrackError, None, None]:
+    """Yield the local path of each track's video or JPEGs, or the error of fetching them.
 
     Local media stay where they are. A remote file is kept until a track needs the next one, so
     that a video with many tracks is fetched once.
     """
+    groups = [list(same) for _, same in groupby(tracks, lambda track: track.source)]
+    with ExitStack() as copies:
 
-    def __init__(self, root: Path, tracks: Iterable[Track]) -> None:
-        self._root = root
-        self._next = iter([next(same) for _, same in groupby(tracks, lambda track: track.source)])
-        self._fetched: deque[tuple[str, ExitStack, Future[Path]]] = deque()
-        self._threads = ThreadPoolExecutor(AHEAD)
+        def fetch(group: list[Track]) -> tuple[ExitStack, Path | TrackError]:
+            copy, path = copies.enter_context(ExitStack()), root / group[0].source
+            try:
+                is_folder = group[0].faces is FaceSource.DENSE
+                return copy, copy.enter_context(local_copy(path, is_folder=is_folder))
+            except OSError as error:
+                if error.errno in OUR_OWN:
+                    raise
+                name = error_name(error, root)
+                return copy, TrackError("open", name, error.strerror or "cannot be fetched")
 
-    def __exit__(self, *exception: object) -> None:
-        self._threads.shutdown(cancel_futures=True)
-        while self._fetched:
-            self._remove()
-
-    def local(self, track: Track) -> Path:
-        """Return the local path of a track's video or JPEGs; TrackError if it cannot be fetched."""
-        root = self._root
-        if not is_remote(self._root):
-            return root / track.source
-        while self._fetched and self._fetched[0][0] != track.source:
-            self._remove()
-        while len(self._fetched) <= AHEAD and (ahead := next(self._next, None)):
-            copies, is_folder = ExitStack(), ahead.faces is FaceSource.DENSE
-            copy = local_copy(root / ahead.source, is_folder=is_folder)
-            copied = self._threads.submit(copies.enter_context, copy)
-            self._fetched.append((ahead.source, copies, copied))
-            if self._fetched[0][0] != track.source:  # the source of a track that was skipped
-                self._remove()
-        try:
-            return self._fetched[0][2].result()
-        except OSError as error:
-            if error.errno in OUR_OWN:
-                raise
-            name = error_name(error, self._root)
-            raise TrackError("open", name, error.strerror or "cannot be fetched") from error
-
-    def _remove(self) -> None:
-        _, copies, copied = self._fetched.popleft()
-        if not copied.cancel():
-            copied.exception()  # waits: a copy must not appear after its removal
-        copies.close()
+        fetched = map_ahead(fetch, groups, ThreadPoolExecutor(AHEAD), AHEAD + 1)
+        with closing(fetched):  # no copy may appear after its removal
+            for group, (copy, found) in zip(groups, fetched, strict=True):
+                yield from [found] * len(group)
+                copy.close()
 
 
 def locate(
@@ -145,14 +124,15 @@ def build_shard(
     rows = _Rows(feed, job.settings)
     began, waited, taught = time.perf_counter(), feed.wait_seconds, feed.teacher_seconds
     get_detector = cache(detector)
-    with Sources(job.root, job.shard.tracks) as sources:
+    with closing(fetch_ahead(job.root, job.shard.tracks)) as paths:
         for track in job.shard.tracks:
             in_child = track.track_id in job.lost
             on_track(track.track_id + IN_CHILD * in_child)
+            path = next(paths)
             try:
                 if in_child:
                     _check_child(job, track)
-                row = _build_track(job, track, rows, get_detector, report, sources)
+                row = _build_track(job, track, rows, get_detector, report, path)
             except TrackError as error:
                 if not is_remote(job.root) and not job.root.is_dir():
                     raise InputError(
@@ -203,7 +183,7 @@ def _build_track(
     rows: "_Rows",
     detector: Callable[[], faces.Detector],
     report: ShardReport,
-    sources: Sources,
+    path: Path | TrackError,
 ) -> TrackRow:
     boxes = None
     if track.boxes is not None:
@@ -211,7 +191,9 @@ def _build_track(
         if boxes.bad_lines:
             where = f"{track.track_id}, line {boxes.bad_lines[0]}"
             report.note("box files with unreadable rows", where)
-    media = _open(job, track, boxes, sources.local(track))
+    if isinstance(path, TrackError):
+        raise path
+    media = _open(job, track, boxes, path)
     count, most, shots = 0, schema.max_frame_index(job.settings.step_ms), set()
     for frame, box, shot in locate(media, track, boxes, detector):
         if frame.index > most:
