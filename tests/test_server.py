@@ -105,7 +105,7 @@ def give(feed: Feed, crops: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize(
-    ("batch_size", "embeddings"), [(10, True), (BATCH, False), (4 * BATCH, False)]
+    ("batch_size", "embeddings"), [(BATCH, True), (BATCH, False), (4 * BATCH, False)]
 )
 def test_every_client_gets_its_own_outputs(short: Path, batch_size: int, embeddings: bool) -> None:
     teacher = SlowTeacher(batch_size)

@@ -205,16 +205,17 @@ class _Request(NamedTuple):
     client: Connection
 
 
-# Requests of one batch, its start time, and the functions that wait for its logits.
-_Launched = tuple[list[_Request], float, list[Callable[[], np.ndarray]]]
+# Requests of one batch, its start time, and the function that waits for its logits.
+_Launched = tuple[list[_Request], float, Callable[[], np.ndarray]]
 
 
 class TeacherServer:
     """Runs a teacher for every `RemoteFeed` that connects to an address.
 
-    Crops of several clients share a batch, and the next batch is launched while one runs. A client
-    waits when its buffers are full, which bounds the queue. The address is the path of a Unix
-    socket to create; clients can connect to it before `load` loads the teacher.
+    Crops of several clients share a batch, which takes `BATCH` crops or more, and the next batch is
+    launched while one runs. A client waits when its buffers are full, which bounds the queue. The
+    address is the path of a Unix socket to create; clients can connect to it before `load` loads
+    the teacher.
     """
 
     def __init__(
@@ -243,7 +244,8 @@ class TeacherServer:
                 self._room.acquire()  # first, so that more requests are there to fill the batch
                 requests, left = self._next_batch(left)
                 started = time.perf_counter()
-                self._launched.put((requests, started, self._launch(requests)))
+                wait = self._teacher.launch(*(request.crops for request in requests))
+                self._launched.put((requests, started, wait))
         finally:
             self._end()
 
@@ -270,20 +272,13 @@ class TeacherServer:
             requests.append(request)
             left = None
 
-    def _launch(self, requests: list[_Request]) -> list[Callable[[], np.ndarray]]:
-        size = self._teacher.batch_size
-        if len(requests) > 1:
-            return [self._teacher.launch(*(request.crops for request in requests))]
-        crops = requests[0].crops
-        return [self._teacher.launch(crops[i : i + size]) for i in range(0, len(crops), size)]
-
     def _answer(self) -> None:
         """Send each client its logits and share of the time per batch; serve() raises failures."""
         ended = 0.0  # time at which the previous batch was finished
         try:
             while True:
-                requests, started, waits = self._launched.get()
-                logits = np.concatenate([wait() for wait in waits])
+                requests, started, wait = self._launched.get()
+                logits = wait()
                 self._room.release()
                 started, ended = max(ended, started), time.perf_counter()
                 per_crop = (ended - started) / len(logits)
