@@ -7,7 +7,6 @@ import hashlib
 import io
 import json
 import re
-import shutil
 import signal
 import struct
 import subprocess
@@ -545,27 +544,6 @@ def test_no_proxy_is_respected(server: Server, run: Run, monkeypatch: pytest.Mon
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert run(published(server.url + "x.mat")) == MAT
-
-
-def test_a_full_disk_is_detected_before_the_download(
-    server: Server, run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    file = published(server.url + "x.mat")
-    server.script = [serve(stop=200_000)]
-    with monkeypatch.context() as patch:
-        patch.setattr(shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 100_000))
-        with pytest.raises(EmovoxError, match=r"out: 0.3 MB needed, 0.1 MB free.*--out"):
-            run(file)
-        assert not run.part.exists()
-        with pytest.raises(EmovoxError, match=r"0.3 MB needed"):
-            run(file, copy=write(tmp_path / "copy.mat", MAT))
-    server.script = [serve(stop=250_000), status(404)]
-    with pytest.raises(NetworkError):
-        run(file)
-    monkeypatch.setattr(
-        shutil, "disk_usage", lambda folder: shutil._ntuple_diskusage(9, 9, 150_000)
-    )
-    assert run(file) == MAT, "only the rest must fit"
 
 
 def test_a_disk_that_fills_up_is_one_line(

@@ -17,7 +17,7 @@ from urllib.parse import unquote, urlsplit
 from emovox import files
 from emovox.config import read_config
 from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedFile, find_files
-from emovox.downloads.transfer import Patience, check_space, discard, fetch
+from emovox.downloads.transfer import Patience, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError, public_url
 from emovox.files import replace_file, sha256_file, write_text
 from emovox.matfile import mat_version, open_mat
@@ -239,7 +239,6 @@ class FileDownload:
         if not source.is_file():
             accepted = f"--from accepts {self.file.name} or its folder"
             raise InputError(f"{source}: no such file; {accepted}")
-        check_space(self.folder, source.stat().st_size)
         with replace_file(self.path) as temporary:
             shutil.copyfile(source, temporary)
             digest = self._accept(temporary, str(source))
@@ -256,7 +255,7 @@ class FileDownload:
         failures: list[EmovoxError] = []
         for url in urls:
             try:
-                fetch(url, part, self.patience, self.say, file.size)
+                fetch(url, part, self.patience, self.say)
                 url = public_url(url)
                 digest = self._accept(part, url)
             except (NetworkError, InputError, CheckError) as error:

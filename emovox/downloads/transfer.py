@@ -8,7 +8,6 @@ import contextlib
 import http.client
 import json
 import re
-import shutil
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
@@ -61,13 +60,11 @@ class _Beginning:
     total: int | None  # bytes, if the server sent it
 
 
-def fetch(
-    url: str, part: Path, patience: Patience, say: Callable[[str], object], size: int | None = None
-) -> None:
+def fetch(url: str, part: Path, patience: Patience, say: Callable[[str], object]) -> None:
     """Download `url` into `part`, resuming an earlier attempt.
 
     `part` is complete on return, as far as the server sends its length. `say` is called before each
-    wait, and `size` (bytes) is for the check of free space if the server does not send it.
+    wait.
 
     Raises:
         NetworkError: the server cannot be reached, refuses, keeps closing the connection, or sends
@@ -79,7 +76,7 @@ def fetch(
     with requests.Session() as session:
         while True:
             try:
-                return _attempt(session, url, part, patience, size)
+                return _attempt(session, url, part, patience)
             except _TryAgainError as error:
                 has_grown = _size(part) > most
                 most, failures = max(most, _size(part)), 1 if has_grown else failures + 1
@@ -97,17 +94,7 @@ def discard(part: Path) -> None:
     _note(part).unlink(missing_ok=True)
 
 
-def check_space(folder: Path, needed: int) -> None:
-    """Raise EmovoxError if the disk of `folder` has fewer than `needed` bytes left."""
-    free = shutil.disk_usage(folder).free
-    if needed > free:
-        raise EmovoxError(
-            f"{folder}: {needed / 1e6:,.1f} MB needed, {free / 1e6:,.1f} MB free; pass an "
-            "--out on another disk"
-        )
-
-
-def _attempt(session: Session, url: str, part: Path, patience: Patience, size: int | None) -> None:
+def _attempt(session: Session, url: str, part: Path, patience: Patience) -> None:
     """Request the missing bytes once, and append them."""
     beginning = _read_beginning(part, url)
     start = _size(part) if beginning else 0
@@ -124,7 +111,6 @@ def _attempt(session: Session, url: str, part: Path, patience: Patience, size: i
                     return
             else:
                 start, total = 0, _begin_anew(response, url, part, resuming=bool(start))
-            check_space(part.parent, (total or size or 0) - start)
             _append(response, part, start, total)
     except NOT_AN_ADDRESS as error:
         raise ConfigError(f"{url}: cannot download: {_reason(error)}") from error
@@ -198,7 +184,7 @@ def _append(response: Response, part: Path, start: int, total: int | None) -> No
     except requests.RequestException:
         raise  # a subclass of OSError
     except OSError as error:
-        raise EmovoxError(f"{part}: cannot write: {error.strerror}") from error
+        raise EmovoxError(f"{part}: cannot write: {error.strerror}; pass another --out") from error
     if total is not None and _size(part) != total:
         raise _TryAgainError(f"the connection closed after {_size(part)} of {total} bytes")
 
