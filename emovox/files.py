@@ -300,9 +300,8 @@ MAGIC = {
 
 
 def kind_of_file(path: Path) -> str:
-    """Return the kind of a file by its first bytes, in words for a message."""
-    with regular(path).open("rb") as file:
-        head = file.read(512)
+    """Return the kind of a file by its first bytes, in words; InputError if it cannot be read."""
+    head = read_start(path, 512)
     if not head:
         return "an empty file"
     if kinds := [kind for magic, kind in MAGIC.items() if head.startswith(magic)]:

@@ -21,12 +21,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from emovox.errors import InputError, first_line
-from emovox.files import check_expansion, check_storage, members, read_start
+from emovox.files import check_expansion, check_storage, kind_of_file, members
 from emovox.limits import MAT_NODE, MAX_CELLS, MAX_MAT_ARRAY, MAX_MAT_CONTENT
 
-MAT5_MAGIC = b"MATLAB 5.0 MAT-file"
-MAT73_MAGIC = b"MATLAB 7.3 MAT-file"
-HDF5_MAGIC = b"\x89HDF\r\n\x1a\n"
+# Version of a file, by its kind. MATLAB writes a block of text before HDF5; other programs may not.
+VERSIONS = {"a MAT 5 file": "5", "a MAT 7.3 file": "7.3", "an HDF5 file": "7.3"}
 HEADER_BYTES = 128  # of MAT 5: text, version, byte order
 TAG_BYTES = 8  # of a MAT 5 element: type and size
 SEPARATOR = b"\0" * 8  # between the cells of MAT 7.3 in `raw`
@@ -122,13 +121,9 @@ def _plain(node: "Node", budget: list[int]) -> Any:
 
 def mat_version(path: Path) -> str:
     """Return the version of a MAT file, `5` or `7.3`; InputError if missing or neither."""
-    head = read_start(path, 24)
-    if head.startswith(MAT5_MAGIC):
-        return "5"
-    # MATLAB writes a block of text before the HDF5 file; other programs may not.
-    if head.startswith((MAT73_MAGIC, HDF5_MAGIC)):
-        return "7.3"
-    raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; it starts with {head!r}")
+    if (kind := kind_of_file(path)) not in VERSIONS:
+        raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; found {kind}")
+    return VERSIONS[kind]
 
 
 class _Inflated(io.RawIOBase):

@@ -20,7 +20,7 @@ from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedF
 from emovox.downloads.transfer import Patience, discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError, public_url
 from emovox.files import replace_file, sha256_file, write_text
-from emovox.matfile import mat_version, open_mat
+from emovox.matfile import VERSIONS, open_mat
 from emovox.packages import DataFrame, data_frame
 
 # Forms of files, and words for them.
@@ -49,9 +49,7 @@ def find_fault(path: Path, form: str) -> str | None:
 
 
 def _mat_fault(path: Path, kind: str) -> str | None:
-    try:
-        mat_version(path)
-    except InputError:
+    if kind not in VERSIONS:
         return kind
     try:
         with open_mat(path) as variables:
