@@ -202,7 +202,7 @@ class _Tracks:
         # Tracks whose split in the file differs from the official lists.
         self.disagreements: list[dict[str, str | None]] = []
         # Position in wavLogits and frame indices of every track with rows.
-        self._rows: dict[str, tuple[int, np.ndarray | None]] = {}
+        self._rows: dict[str, tuple[int, np.ndarray]] = {}
         self._faces = FaceImages(found)
         for position, cell in enumerate(self._find_cells()):
             self._add(position, cell)
@@ -304,9 +304,8 @@ class _Tracks:
             for start in range(0, len(keys), CHUNK_TRACKS):
                 tracks, logits, indices = [], [], []
                 for key in keys[start : start + CHUNK_TRACKS]:
-                    cell, given = self._rows[key.track_id]
+                    cell, index = self._rows[key.track_id]
                     rows = self._found.logits[cell]
-                    index = np.arange(len(rows)) if given is None else given
                     order = np.argsort(index)
                     tracks.append(TrackRow(key, len(rows), int(index[order[-1]]) + 1))
                     logits.append(rows[order])

@@ -117,21 +117,19 @@ class FaceImages:
         if found.numbers is not None and len(found.numbers) == len(by_id):
             self._numbers = found.numbers[by_id]
 
-    def index(self, position: int, num_rows: int) -> np.ndarray | None:
-        """Return the frame index of each row of an entry of `images`; None for 0, 1, 2 ..."""
+    def index(self, position: int, num_rows: int) -> np.ndarray:
+        """Return the frame index of each row of an entry of `images`; 0, 1, 2 ... if unknown."""
         if self.counts is None or self._numbers is None:
-            return None
+            return np.arange(num_rows)
         start = self._starts[position]
         numbers = self._numbers[start : start + self.counts[position]]
         if len(numbers) == num_rows:
-            index = numbers - (0 if numbers.min() == 0 else 1)
-            if np.array_equal(index, np.arange(num_rows)):
-                return None
+            index: np.ndarray = numbers - (0 if numbers.min() == 0 else 1)
             is_unique = len(np.unique(index)) == num_rows
             if is_unique and index.max() <= schema.max_frame_index(schema.STEP_MS):
                 return index
         self._num_misfits += 1
-        return None
+        return np.arange(num_rows)
 
     def notes(self) -> list[str]:
         """Return lines for the user on tracks whose frames could not be numbered."""
