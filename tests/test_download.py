@@ -16,7 +16,7 @@ import threading
 import time
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -33,6 +33,7 @@ from oracles import oracle
 
 from emovox.cli import main
 from emovox.corpus.voxceleb import LISTS, META2, read_official_split
+from emovox.downloads import transfer
 from emovox.downloads.download_config import (
     TARGETS,
     DownloadConfig,
@@ -48,7 +49,6 @@ from emovox.downloads.published_files import (
     pins_file,
     read_pins,
 )
-from emovox.downloads.transfer import Patience
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError
 from emovox.student import RELEASED as STUDENTS
 from emovox.teacher import RELEASED
@@ -226,11 +226,14 @@ class Run:
         self.waits: list[float] = []
 
     def __call__(
-        self, file: PublishedFile, patience: Patience | None = None, **options: Any
+        self, file: PublishedFile, limits: Mapping[str, float] | None = None, **options: Any
     ) -> bytes:
-        patience = replace(patience or Patience(), sleep=self.waits.append)
+        """Download a file; `limits` replace constants of the transfer."""
         config = DownloadConfig("student", **options)
-        done = FileDownload(file, self.folder, config, self.lines.append, patience).run()
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in {"sleep": self.waits.append, **(limits or {})}.items():
+                patch.setattr(transfer, name, value)
+            done = FileDownload(file, self.folder, config, self.lines.append).run()
         content = self.path.read_bytes()
         assert (done.path, done.bytes) == (self.path, len(content))
         assert done.sha256 == hashlib.sha256(content).hexdigest()
@@ -291,7 +294,7 @@ def test_bytes_are_correct_after_breaks_anywhere(breaks: list[tuple[int, bool]])
     with running_server() as server, tempfile.TemporaryDirectory() as folder:
         server.script = [serve(stop=stop, ranges=ranges) for stop, ranges in breaks]
         run = Run(Path(folder) / "out")
-        assert run(published(server.url + "x.mat", body=MAT), Patience(attempts=9)) == MAT
+        assert run(published(server.url + "x.mat", body=MAT), {"ATTEMPTS": 9}) == MAT
 
 
 def test_last_modified_replaces_a_weak_etag(server: Server, run: Run) -> None:
@@ -407,13 +410,13 @@ def test_waits_double_until_the_last_attempt(server: Server, run: Run) -> None:
     run.path.unlink()
     server.script = [status(500)] * 9
     with pytest.raises(NetworkError, match="500 Internal Server Error"):
-        run(published(server.url + "x.mat"), Patience(attempts=5))
+        run(published(server.url + "x.mat"), {"ATTEMPTS": 5})
     assert run.waits[1:] == [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("stop", [0, 100_000])
 def test_a_silent_server_is_retried_and_then_an_error(server: Server, run: Run, stop: int) -> None:
-    hasty = Patience(read_timeout=0.2)
+    hasty = {"READ_SECONDS": 0.2}
     server.script = [serve(stop=stop, stall=True)]
     assert run(published(server.url + "x.mat"), hasty) == MAT
     assert ("Range" in server.seen[1]) == bool(stop)

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from emovox import release
 from emovox.cli import main
 from emovox.dataset.rows import Dropped
-from emovox.downloads.transfer import Patience, fetch
+from emovox.downloads.transfer import fetch
 from emovox.errors import (
     EmovoxError,
     NetworkError,
@@ -83,9 +83,9 @@ def test_downloads(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(requests.Session, "get", refuse)
     said: list[str] = []
-    patience = Patience(sleep=lambda seconds: None)
+    monkeypatch.setattr("emovox.downloads.transfer.sleep", lambda seconds: None)
     with pytest.raises(NetworkError) as error:
-        fetch(f"https://h/t?token={SECRET}", tmp_path / "t.part", patience, said.append)
+        fetch(f"https://h/t?token={SECRET}", tmp_path / "t.part", said.append)
     assert said and SECRET not in f"{error.value} {said}"
 
 

@@ -10,14 +10,14 @@ import os
 import shutil
 import zipfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from emovox import files
 from emovox.config import read_config
 from emovox.downloads.download_config import TARGETS, DownloadConfig, PublishedFile, find_files
-from emovox.downloads.transfer import Patience, discard, fetch
+from emovox.downloads.transfer import discard, fetch
 from emovox.errors import CheckError, ConfigError, EmovoxError, InputError, NetworkError, public_url
 from emovox.files import replace_file, sha256_file, write_text
 from emovox.matfile import VERSIONS, open_mat
@@ -198,7 +198,6 @@ class FileDownload:
     folder: Path  # created if missing
     config: DownloadConfig  # `url`, `copy` and `accept_new` are used
     say: Say
-    patience: Patience = field(default_factory=Patience)
 
     @property
     def path(self) -> Path:
@@ -253,7 +252,7 @@ class FileDownload:
         failures: list[EmovoxError] = []
         for url in urls:
             try:
-                fetch(url, part, self.patience, self.say)
+                fetch(url, part, self.say)
                 url = public_url(url)
                 digest = self._accept(part, url)
             except (NetworkError, InputError, CheckError) as error:

@@ -8,10 +8,10 @@ import contextlib
 import http.client
 import json
 import re
-import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from time import sleep
 
 import requests
 from requests import Response, Session
@@ -25,22 +25,14 @@ from emovox.files import write_text
 from emovox.limits import MAX_DOWNLOAD
 
 CHUNK = 1 << 16
+CONNECT_SECONDS, READ_SECONDS = 20.0, 60.0  # without an answer, and without data
+ATTEMPTS = 4  # consecutive ones without new bytes
+FIRST_WAIT = 1.0  # seconds before the second attempt; each further wait is twice as long
+LONGEST_WAIT = 300.0  # seconds; a server that asks for more is an error
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt
 
 NOT_AN_ADDRESS = (InvalidSchema, InvalidURL, MissingSchema)
 HOPELESS = (SSLError, TooManyRedirects)  # another attempt cannot fix these
-
-
-@dataclass(frozen=True)
-class Patience:
-    """Timeouts and retries; times in seconds."""
-
-    connect_timeout: float = 20.0
-    read_timeout: float = 60.0  # without data
-    attempts: int = 4  # consecutive ones without new bytes
-    first_wait: float = 1.0  # before the second attempt; each further wait is twice as long
-    longest_wait: float = 300.0  # a server that asks for more is an error
-    sleep: Callable[[float], None] = time.sleep
 
 
 class _TryAgainError(Exception):
@@ -60,7 +52,7 @@ class _Beginning:
     total: int | None  # bytes, if the server sent it
 
 
-def fetch(url: str, part: Path, patience: Patience, say: Callable[[str], object]) -> None:
+def fetch(url: str, part: Path, say: Callable[[str], object]) -> None:
     """Download `url` into `part`, resuming an earlier attempt.
 
     `part` is complete on return, as far as the server sends its length. `say` is called before each
@@ -76,16 +68,16 @@ def fetch(url: str, part: Path, patience: Patience, say: Callable[[str], object]
     with requests.Session() as session:
         while True:
             try:
-                return _attempt(session, url, part, patience)
+                return _attempt(session, url, part)
             except _TryAgainError as error:
                 has_grown = _size(part) > most
                 most, failures = max(most, _size(part)), 1 if has_grown else failures + 1
-                wait = patience.first_wait * 2 ** (failures - 1)
+                wait = FIRST_WAIT * 2 ** (failures - 1)
                 wait = wait if error.wait is None else error.wait
-                if failures >= patience.attempts or wait > patience.longest_wait:
+                if failures >= ATTEMPTS or wait > LONGEST_WAIT:
                     raise NetworkError(f"{url}: {error}") from error
                 say(f"{public_url(url)}: {first_line(error)}; retrying in {wait:.0f} s")
-                patience.sleep(wait)
+                sleep(wait)
 
 
 def discard(part: Path) -> None:
@@ -94,7 +86,7 @@ def discard(part: Path) -> None:
     _note(part).unlink(missing_ok=True)
 
 
-def _attempt(session: Session, url: str, part: Path, patience: Patience) -> None:
+def _attempt(session: Session, url: str, part: Path) -> None:
     """Request the missing bytes once, and append them."""
     beginning = _read_beginning(part, url)
     start = _size(part) if beginning else 0
@@ -102,7 +94,7 @@ def _attempt(session: Session, url: str, part: Path, patience: Patience) -> None
     headers = {"Accept-Encoding": "identity"}
     if beginning and start:
         headers |= {"Range": f"bytes={start}-", "If-Range": beginning.validator}
-    timeout = (patience.connect_timeout, patience.read_timeout)
+    timeout = (CONNECT_SECONDS, READ_SECONDS)
     try:
         with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
             if beginning and start and response.status_code in (206, 416):
