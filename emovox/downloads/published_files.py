@@ -72,29 +72,23 @@ def _pth_fault(path: Path, kind: str) -> str | None:
     return None if any(n.endswith("data.pkl") for n in names) else "a zip archive without weights"
 
 
-@dataclass(frozen=True)
-class Pin:
-    """The first good copy of a file."""
-
-    sha256: str
-    source: str  # address or file
-    date: str  # YYYY-MM-DD
-
-
 def pins_file() -> Path:
     """Return the path of the pins, which may not exist."""
     return files.cache_folder() / "pins.json"
 
 
-def read_pins() -> dict[str, Pin]:
-    """Return every pin, by file name; InputError if the file of the pins is damaged."""
+def read_pins() -> dict[str, dict[str, str]]:
+    """Return the pin of the first good copy of each file, by file name: `sha256`, `source`, `date`.
+
+    InputError if the file of the pins is damaged.
+    """
     path = pins_file()
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        return {name: Pin(**pin) for name, pin in content.items()}
+        return {name: pin | {"sha256": str(pin["sha256"])} for name, pin in content.items()}
     except FileNotFoundError:
         return {}
-    except (ValueError, TypeError, AttributeError) as error:
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise InputError(
             f"{path}: not JSON with pinned checksums ({error}); fix it, or remove it to pin again"
         ) from error
@@ -294,17 +288,16 @@ class FileDownload:
         return digest
 
     def _pinned(self) -> str | None:
-        pin = read_pins().get(self.file.name)
-        return pin.sha256 if pin else None
+        return read_pins().get(self.file.name, {}).get("sha256")
 
     def _pin(self, digest: str, source: str) -> None:
         """Pin the file, in place of an earlier pin."""
         name, path = self.file.name, pins_file()
         path.parent.mkdir(parents=True, exist_ok=True)
         with files.exclusive(path.with_suffix(".lock"), "", timeout=-1):
-            pin = Pin(digest, source, datetime.date.today().isoformat())
-            pins = {n: asdict(p) for n, p in sorted((read_pins() | {name: pin}).items())}
-            write_text(path, json.dumps(pins, indent=2) + "\n")
+            date = datetime.date.today().isoformat()
+            pins = read_pins() | {name: {"sha256": digest, "source": source, "date": date}}
+            write_text(path, json.dumps(dict(sorted(pins.items())), indent=2) + "\n")
         self.say(
             f"{name}: no checksum was published; SHA-256 {digest} is pinned in {path}, and a file "
             "that differs will be refused"

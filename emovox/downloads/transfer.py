@@ -9,7 +9,6 @@ import http.client
 import json
 import re
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from time import sleep
 
@@ -43,13 +42,9 @@ class _TryAgainError(Exception):
         self.wait = wait
 
 
-@dataclass(frozen=True)
-class _Beginning:
-    """The file that the bytes of a `.part` file belong to."""
-
-    url: str  # without its secrets
-    validator: str  # an ETag, or the time of the last change
-    total: int | None  # bytes, if the server sent it
+# The file that the bytes of a `.part` file belong to: an ETag or the time of its last change, and
+# its number of bytes, if the server sent it.
+_Beginning = tuple[str, int | None]
 
 
 def fetch(url: str, part: Path, say: Callable[[str], object]) -> None:
@@ -93,7 +88,7 @@ def _attempt(session: Session, url: str, part: Path) -> None:
     # Unencoded: lengths, ranges and hashes are those of the file.
     headers = {"Accept-Encoding": "identity"}
     if beginning and start:
-        headers |= {"Range": f"bytes={start}-", "If-Range": beginning.validator}
+        headers |= {"Range": f"bytes={start}-", "If-Range": beginning[0]}
     timeout = (CONNECT_SECONDS, READ_SECONDS)
     try:
         with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
@@ -114,16 +109,17 @@ def _attempt(session: Session, url: str, part: Path) -> None:
 
 def _check_range(response: Response, part: Path, beginning: _Beginning, start: int) -> int | None:
     """Return the size of a file whose rest is sent; discard `part` if it is of another version."""
+    validator, expected = beginning
     # A server may ignore If-Range, so the version is checked here too.
     versions = {response.headers.get(name) for name in ("ETag", "Last-Modified")} - {None}
     content_range = response.headers.get("Content-Range", "")
     pattern = rf"bytes {start}-\d+/(\d+|\*)" if response.status_code == 206 else r"bytes \*/(\d+)"
     match = re.fullmatch(pattern, content_range.strip())
-    total = int(match[1]) if match and match[1] != "*" else beginning.total
+    total = int(match[1]) if match and match[1] != "*" else expected
     if (
         match is None
-        or (versions and beginning.validator not in versions)
-        or (beginning.total is not None and beginning.total != total)
+        or (versions and validator not in versions)
+        or (expected is not None and expected != total)
         or (response.status_code == 416 and start != total)
     ):
         discard(part)
@@ -153,8 +149,7 @@ def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> 
     etag = response.headers.get("ETag", "")
     validator = etag if etag.startswith('"') else response.headers.get("Last-Modified")
     if validator:
-        note = json.dumps(asdict(_Beginning(public_url(url), validator, total)))
-        write_text(_note(part), note + "\n")
+        write_text(_note(part), json.dumps([public_url(url), validator, total]) + "\n")
     return total
 
 
@@ -197,11 +192,11 @@ def _note(part: Path) -> Path:
 
 def _read_beginning(part: Path, url: str) -> _Beginning | None:
     """Return the note of a `.part` file; None unless it is of `url` and can be resumed."""
-    try:
-        beginning = _Beginning(**json.loads(_note(part).read_text(encoding="utf-8")))
-    except (OSError, ValueError, TypeError):
-        return None
-    return beginning if beginning.url == public_url(url) and part.is_file() else None
+    with contextlib.suppress(OSError, ValueError, TypeError):
+        noted, validator, total = json.loads(_note(part).read_text(encoding="utf-8"))
+        if noted == public_url(url) and part.is_file():  # a URL without its secrets
+            return str(validator), total
+    return None
 
 
 def _size(path: Path) -> int:

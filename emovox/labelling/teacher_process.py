@@ -20,7 +20,7 @@ from functools import lru_cache
 from multiprocessing.connection import Client, Connection, Listener
 from multiprocessing.reduction import recv_handle, send_handle
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol, cast
+from typing import IO, Protocol, cast
 
 import numpy as np
 
@@ -198,13 +198,7 @@ NUM_LAUNCHED = 2  # batches on the device: one runs, one is queued
 MAX_CLIENTS = 1024
 
 
-class _Request(NamedTuple):
-    """Crops of a client that waits for their logits."""
-
-    crops: np.ndarray
-    client: Connection
-
-
+_Request = tuple[np.ndarray, Connection]  # crops of a client that waits for their logits
 # Requests of one batch, its start time, and the function that waits for its logits.
 _Launched = tuple[list[_Request], float, Callable[[], np.ndarray]]
 
@@ -244,7 +238,7 @@ class TeacherServer:
                 self._room.acquire()  # first, so that more requests are there to fill the batch
                 requests, left = self._next_batch(left)
                 started = time.perf_counter()
-                wait = self._teacher.launch(*(request.crops for request in requests))
+                wait = self._teacher.launch(*(crops for crops, _ in requests))
                 self._launched.put((requests, started, wait))
         finally:
             self._end()
@@ -266,7 +260,7 @@ class TeacherServer:
                 return requests, None
             if isinstance(request, BaseException):
                 raise request
-            num_crops += len(request.crops)
+            num_crops += len(request[0])
             if requests and num_crops > self._teacher.batch_size:
                 return requests, request
             requests.append(request)
@@ -319,7 +313,7 @@ class TeacherServer:
                 os.close(descriptor)
             while True:
                 number, num_crops = client.recv()
-                self._requests.put(_Request(buffers[number][:num_crops], client))
+                self._requests.put((buffers[number][:num_crops], client))
         except (EOFError, OSError):
             # The connection closes with its last request: an answer may still be in progress.
             self._clients.discard(client)
