@@ -1,5 +1,6 @@
 """A whole build: plan, run the missing shards, finish the dataset, and sum up the result."""
 
+import math
 import os
 import sys
 import threading
@@ -252,7 +253,7 @@ def _with_progress(
         elif show and time.perf_counter() - logged >= LOG_SECONDS:
             logged = time.perf_counter()
             left = seconds * (num_tracks - done) / max(done - first, 1) / 60
-            line = f"{done:,} of {num_tracks:,} tracks, {rate}, about {left:,.0f} min left\n"
+            line = f"{done:,} of {num_tracks:,} tracks, {rate}, about {math.ceil(left):,} min left\n"
             sys.stderr.write(line)
 
     def watch() -> None:
