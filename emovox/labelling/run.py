@@ -252,8 +252,8 @@ def _with_progress(
             bar.set_postfix_str(rate)
         elif show and time.perf_counter() - logged >= LOG_SECONDS:
             logged = time.perf_counter()
-            left = seconds * (num_tracks - done) / max(done - first, 1) / 60
-            line = f"{done:,} of {num_tracks:,} tracks, {rate}, about {math.ceil(left):,} min left\n"
+            left = math.ceil(seconds * (num_tracks - done) / max(done - first, 1) / 60)
+            line = f"{done:,} of {num_tracks:,} tracks, {rate}, about {left:,} min left\n"
             sys.stderr.write(line)
 
     def watch() -> None:
