@@ -188,8 +188,7 @@ def draw_roc(
             area = areas.get(emotion, Interval(math.nan)).value
             score = "-" if math.isnan(area) else f"{area:.2f}"
             label = f"{emotion} {score} ({counts[emotion]:,})"
-            points = curve.false_rate, curve.true_rate
-            axes.plot(*points, line_style(k), color=colour, label=label)
+            axes.plot(*curve, line_style(k), color=colour, label=label)
     ticks = (0, 0.25, 0.5, 0.75, 1)
     axes.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     axes.set(xlim=(0, 1), ylim=(0, 1.01), xticks=ticks, yticks=ticks)

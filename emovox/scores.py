@@ -21,6 +21,8 @@ CHUNK = 100  # bootstrap rounds in memory at a time
 # Fewer make intervals of 95 % hold less often: measured 0.09 with one positive, 0.77 with 3 and
 # 0.93 with 10; 0.90 with 10 identities, 0.94 from 40 on.
 MIN_POSITIVES, MIN_IDENTITIES = 10, 40
+# A ROC curve: false and true positive rates, float64 `[P]` each, from 0 to 1.
+Curve = tuple[np.ndarray, np.ndarray]
 # Scores of `class_scores` -> their labels.
 CLASS_SCORES = {
     "accuracy": "accuracy",
@@ -59,14 +61,6 @@ class Interval:
         if self.reliable:
             del values["reliable"]
         return values
-
-
-@dataclass(frozen=True)
-class Curve:
-    """A ROC curve: false and true positive rates, float64 `[P]` each, from 0 to 1."""
-
-    false_rate: np.ndarray
-    true_rate: np.ndarray
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -113,7 +107,7 @@ def roc_curve(positive: np.ndarray, scores: np.ndarray) -> Curve:
         places = np.linspace(0, way[-1], CURVE_POINTS)
         false_rate = np.interp(places, way, false_rate)
         true_rate = places - false_rate
-    return Curve(false_rate, true_rate)
+    return false_rate, true_rate
 
 
 def emotion_curves(

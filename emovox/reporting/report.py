@@ -278,7 +278,7 @@ def _figure_5(report: Report, folder: Path) -> list[str]:
             charts.draw_confusion(matrix, counted, emotions, "teacher (tracks)", "student")
             matrix.set_title(f"{split.split}, % of the teacher's (count)")
             for emotion, curve in split.curves.items():
-                for pair in zip(curve.false_rate, curve.true_rate, strict=True):
+                for pair in zip(*curve, strict=True):
                     rates.append([split.split, emotion, *(f"{rate:.5f}" for rate in pair)])
             for emotion, row in zip(emotions, counted.tolist(), strict=True):
                 counts.append([split.split, emotion, *row])
