@@ -24,12 +24,8 @@ TEMPERATURE_FOLDS = 3  # of the training utterances of a fold, to fit its temper
 LEAST = 1e-4  # probability of a logit; a class may have no vote of a forest
 
 
-@dataclass(frozen=True)
-class Classifier:
-    """A classifier of scikit-learn."""
-
-    name: str
-    estimator: Any  # unfitted; each fold fits a copy
+# A classifier of scikit-learn: its name, and an unfitted estimator, of which each fold fits a copy.
+Classifier = tuple[str, Any]
 
 
 def affine_map(penalty: float = 0.0) -> Classifier:
@@ -50,7 +46,7 @@ def affine_map(penalty: float = 0.0) -> Classifier:
     inverse = 1 / penalty if penalty else np.inf
     regression = LogisticRegression(C=inverse, max_iter=MAX_ITERATIONS, tol=TOLERANCE)
     name = f"affine map, L2 penalty {penalty:g}" if penalty else "affine map"
-    return Classifier(name, make_pipeline(StandardScaler(), regression))
+    return name, make_pipeline(StandardScaler(), regression)
 
 
 def random_forest(seed: int = 0, num_jobs: int = -1) -> Classifier:
@@ -58,7 +54,7 @@ def random_forest(seed: int = 0, num_jobs: int = -1) -> Classifier:
     from sklearn.ensemble import RandomForestClassifier
 
     forest = RandomForestClassifier(NUM_TREES, random_state=seed, n_jobs=num_jobs)
-    return Classifier(f"random forest, {NUM_TREES} trees", forest)
+    return f"random forest, {NUM_TREES} trees", forest
 
 
 SCORES = ("accuracy", "recall", "macro_f1", "temperature")  # of each fold
@@ -126,7 +122,7 @@ def cross_validate(
     The features are `[N, D]`, one row per utterance; `name` says in the results what they are.
     InputError if there are fewer than two classes or a feature is not a finite number.
     """
-    classifier = classifier or affine_map()
+    method, estimator = classifier or affine_map()
     features = np.asarray(features, np.float64)
     if not np.isfinite(features).all():
         raise InputError(f"{name}: contain values that are not finite")
@@ -139,8 +135,8 @@ def cross_validate(
         )
     targets = np.array([classes.index(label) for label in labels])
     speakers = np.array([str(u.speaker) for u in utterances])
-    held_out = [_score(features, targets, speakers, kind, classifier) for kind in folds]
-    return FeatureScores(name, classifier.name, tuple(classes), tuple(held_out))
+    held_out = [_score(features, targets, speakers, kind, estimator) for kind in folds]
+    return FeatureScores(name, method, tuple(classes), tuple(held_out))
 
 
 def _score(
@@ -148,7 +144,7 @@ def _score(
     targets: np.ndarray,
     speakers: np.ndarray,
     folds: Folds,
-    classifier: Classifier,
+    estimator: Any,
 ) -> FoldScores:
     from sklearn.base import clone
     from sklearn.exceptions import ConvergenceWarning
@@ -164,7 +160,7 @@ def _score(
             return probabilities
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always", ConvergenceWarning)
-            model = clone(classifier.estimator).fit(features[train], targets[train])
+            model = clone(estimator).fit(features[train], targets[train])
         num_warnings += any(issubclass(w.category, ConvergenceWarning) for w in caught)
         probabilities[:, model.classes_] = model.predict_proba(features[test])
         return probabilities
