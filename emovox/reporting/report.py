@@ -33,7 +33,7 @@ from emovox.packages import explained
 from emovox.reporting import page_charts
 from emovox.reporting.aggregates import aggregate, dominant_of, logit_edges
 from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
-from emovox.reporting.run_results import ProbeSummary, Report, read_results
+from emovox.reporting.run_results import Report, read_results
 from emovox.reporting.track_sample import LEVELS, RULE, choose, pack, traces_of
 from emovox.scores import CLASS_SCORES
 
@@ -163,9 +163,9 @@ def write_figures(report: Report, folder: Path) -> list[str]:
 def teachers_table(report: Report) -> Table:
     """Return Table 2, accuracies on FERPlus; empty if that of the teacher is unknown."""
     rows: Table = [
-        [t.name, round(t.accuracy, 2), "", "measured"]
+        [t["name"], round(t["accuracy"], 2), "", "measured"]
         for t in report.results.teachers
-        if t.part == "private_test"
+        if t["part"] == "private_test"
     ]
     stated = report.provenance.get("teacher")
     accuracy = stated.get("accuracy") if isinstance(stated, dict) else None
@@ -190,20 +190,20 @@ def splits_table(report: Report) -> Table:
     ]
 
 
-def probes_table(probes: Sequence[ProbeSummary]) -> Table:
+def probes_table(probes: Sequence[Mapping[str, Any]]) -> Table:
     """Return Table 5: a row for each method; accuracy, deviation and chance for each corpus."""
     header = ["method", "classifier", "folds", "source"]
     methods: dict[tuple[str, ...], list[Any]] = {}
     for place, probe in enumerate(probes):
-        header += [f"{probe.corpus}_{word}" for word in ("accuracy", "deviation", "chance")]
-        for row in probe.rows:
+        header += [f"{probe['corpus']}_{word}" for word in ("accuracy", "deviation", "chance")]
+        for row in probe["rows"]:
             if row["what"] != "chance":
                 names = ("what", "classifier", "folds", "source")
                 key = tuple(str(row.get(name) or "") for name in names)
                 cells = methods.setdefault(key, [""] * 3 * len(probes))
                 known = [row.get(name) for name in ("accuracy", "accuracy_deviation")]
                 texts = ["" if each is None else f"{100 * each:.1f}" for each in known]
-                chance = round(100 / max(probe.num_classes, 1), 1)
+                chance = round(100 / max(probe["num_classes"], 1), 1)
                 cells[3 * place : 3 * place + 3] = *texts, chance
     return [header, *([*key, *cells] for key, cells in methods.items())] if probes else []
 

@@ -62,36 +62,16 @@ class StudentSummary:
     dropped: Mapping[str, int]  # tracks without usable sound, by reason
 
 
-@dataclass(frozen=True)
-class TeacherSummary:
-    """An evaluation by `emovox evaluate-teacher`; accuracies are in percent."""
-
-    name: str
-    part: str
-    num_faces: int
-    accuracy: float
-    mirrored: float
-
-
-@dataclass(frozen=True)
-class ProbeSummary:
-    """The results of `emovox probe` on one corpus; `rows` are those of its table."""
-
-    corpus: str
-    model: str
-    num_utterances: int
-    num_classes: int
-    rows: Sequence[Mapping[str, Any]]
-
-
 @dataclass
 class Results:
     """The results of some folders; evaluations and trainings by the folder's name."""
 
     students: dict[str, StudentSummary] = field(default_factory=dict)
     trainings: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
-    probes: list[ProbeSummary] = field(default_factory=list)
-    teachers: list[TeacherSummary] = field(default_factory=list)
+    # corpus, model, num_utterances and num_classes of each probe, and rows, those of its table
+    probes: list[dict[str, Any]] = field(default_factory=list)
+    # name, part and num_faces; accuracy and mirrored, in percent
+    teachers: list[dict[str, Any]] = field(default_factory=list)
     # Scores of students over time, by the folder's name; columns as those of `predict`
     windows: dict[str, pa.Table] = field(default_factory=dict)
 
@@ -125,10 +105,10 @@ def _read_evaluation(path: Path, results: Results) -> None:
     found = json.loads(read_text(path))
     if "part" in found:
         plain, mirrored = found["without_mirror_averaging"], found["with_mirror_averaging"]
-        names = str(found["teacher"]["name"]), str(found["part"])
-        accuracies = 100 * float(plain["accuracy"]), 100 * float(mirrored["accuracy"])
-        num_faces = sum(plain["counts"].values())
-        results.teachers.append(TeacherSummary(*names, num_faces, *accuracies))
+        teacher: dict[str, Any] = {"name": str(found["teacher"]["name"]), "part": found["part"]}
+        teacher["num_faces"] = sum(plain["counts"].values())
+        teacher["accuracy"] = 100 * float(plain["accuracy"])
+        results.teachers.append(teacher | {"mirrored": 100 * float(mirrored["accuracy"])})
     else:
         file = path.with_name(PREDICTIONS)
         table = pq.read_table(file) if file.is_file() else None
@@ -157,10 +137,10 @@ def _free_name(path: Path, taken: Collection[str]) -> str:
 
 def _read_probe(path: Path, results: Results) -> None:
     found = json.loads(read_text(path))
-    corpus = found["corpus"]
-    names = str(corpus["layout"]), str(found["model"].get("name") or "egemaps")
-    sizes = int(corpus["utterances"]), len(corpus["counts"])
-    results.probes.append(ProbeSummary(*names, *sizes, list(found["results"])))
+    corpus, model = found["corpus"], str(found["model"].get("name") or "egemaps")
+    sizes = {"num_utterances": int(corpus["utterances"]), "num_classes": len(corpus["counts"])}
+    names = {"corpus": str(corpus["layout"]), "model": model}
+    results.probes.append(names | sizes | {"rows": list(found["results"])})
 
 
 READERS = {LOG: _read_log, EVALUATION: _read_evaluation}
