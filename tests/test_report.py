@@ -218,7 +218,7 @@ def test_area_of_curves_matches_scikit_learn(num: int) -> None:
 def test_evaluation_is_read_back(run_folder: Path) -> None:
     found, original = read_results([run_folder]), evaluation()
     assert found.student is not None and [len(each) for each in found.trainings.values()] == [3]
-    for split in found.student.splits:
+    for split in found.student["splits"]:
         predictions, scores = original.predictions[split.split], original.splits[split.split]
         assert split.num_tracks == len(predictions.labels)
         confusion = pd.crosstab(predictions.labels, predictions.scores.argmax(axis=1))

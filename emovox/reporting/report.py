@@ -260,7 +260,7 @@ def _figure_4(report: Report, folder: Path) -> str:
 def _figure_5(report: Report, folder: Path) -> list[str]:
     """Draw the ROC curves and confusions of the student, with a panel for each split."""
     student = report.results.student
-    splits = student.splits if student else ()
+    splits = student["splits"] if student else ()
     known = [(split, split.confusion) for split in splits if split.confusion is not None]
     if not known:
         why = "no student was given" if student is None else "its predictions.parquet is missing"

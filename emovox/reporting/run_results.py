@@ -47,26 +47,11 @@ class SplitResult:
     others: Mapping[str, float | None]  # other scores, by the names of `CLASS_SCORES`
 
 
-@dataclass(frozen=True)
-class StudentSummary:
-    """An evaluation by `emovox evaluate`."""
-
-    name: str
-    dataset: str  # name and version of the dataset that it was scored on
-    protocol: str
-    timing: str
-    splits: tuple[SplitResult, ...]
-    heard_minus_unheard: Interval | None  # difference of the mean AUC; None if unknown
-    published: Mapping[str, float]  # mean AUC of the paper by split, if the dataset is the paper's
-    published_note: str  # its source
-    dropped: Mapping[str, int]  # tracks without usable sound, by reason
-
-
 @dataclass
 class Results:
     """The results of some folders; evaluations and trainings by the folder's name."""
 
-    students: dict[str, StudentSummary] = field(default_factory=dict)
+    students: dict[str, dict[str, Any]] = field(default_factory=dict)  # see `_student`
     trainings: dict[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     # corpus, model, num_utterances and num_classes of each probe, and rows, those of its table
     probes: list[dict[str, Any]] = field(default_factory=list)
@@ -76,7 +61,7 @@ class Results:
     windows: dict[str, pa.Table] = field(default_factory=dict)
 
     @property
-    def student(self) -> StudentSummary | None:
+    def student(self) -> dict[str, Any] | None:
         """The first student, which the page shows in full; None if none was evaluated."""
         return next(iter(self.students.values()), None)
 
@@ -147,17 +132,21 @@ READERS = {LOG: _read_log, EVALUATION: _read_evaluation}
 READERS |= {PROBE: _read_probe, WINDOWS: _read_windows}
 
 
-def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> StudentSummary:
+def _student(found: Mapping[str, Any], predictions: pa.Table | None) -> dict[str, Any]:
+    """Return an evaluation by `emovox evaluate`, for the page."""
     published = found.get("published") or {}
-    difference = found.get("heard_minus_unheard") or {}
-    dataset = f"{found['dataset']['name']} {found['dataset']['version']}"
-    modes = str(found.get("protocol", "standard")), str(found.get("timing", "grid"))
-    splits = tuple(_split(name, split, predictions) for name, split in found["splits"].items())
-    gap = None if difference.get("value") is None else Interval.from_json(difference)
-    means = {str(k): float(v) for k, v in published.get("mean_auc", {}).items()}
-    dropped = Counter(f"{item['stage']}: {item['error']}" for item in found.get("dropped", ()))
-    name, note = str(found["student"]["name"]), str(published.get("note", ""))
-    return StudentSummary(name, dataset, *modes, splits, gap, means, note, dropped)
+    gap = found.get("heard_minus_unheard") or {}
+    return {
+        "name": str(found["student"]["name"]),
+        "dataset": f"{found['dataset']['name']} {found['dataset']['version']}",
+        "protocol": str(found.get("protocol", "standard")),
+        "timing": str(found.get("timing", "grid")),
+        "splits": [_split(name, split, predictions) for name, split in found["splits"].items()],
+        "heard_minus_unheard": None if gap.get("value") is None else Interval.from_json(gap),
+        "published": {str(k): float(v) for k, v in published.get("mean_auc", {}).items()},
+        "published_note": str(published.get("note", "")),  # the source of these means
+        "dropped": Counter(f"{x['stage']}: {x['error']}" for x in found.get("dropped", ())),
+    }
 
 
 def _split(name: str, found: Mapping[str, Any], predictions: pa.Table | None) -> SplitResult:
