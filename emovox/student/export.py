@@ -24,7 +24,7 @@ from emovox.files import check_vacant, new_folder, read_text, write_text
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.packages import DataFrame, data_frame
 from emovox.scores import softmax
-from emovox.student.clips import MIN_DURATION, Clip, Scan, find_clips, list_reasons, unusable
+from emovox.student.clips import MIN_DURATION, Scan, find_clips, list_reasons, unusable
 
 PER_TAR = 1000  # examples
 
@@ -106,8 +106,11 @@ def export(
     def examples(split: str, scan: Scan) -> Iterator[tuple[Row, np.ndarray]]:
         """Yield the examples of a split with their sound, none for `csv`; collect their rows."""
         for clip in tqdm([*scan.clips], split, unit=" tracks", disable=None, leave=False):
-            for start, end in _cut(clip, seconds):
-                samples = np.empty(0)
+            length = seconds or clip.duration
+            for start in np.arange(0, clip.duration, length).tolist():
+                if clip.duration - start < MIN_DURATION:
+                    break  # a rest below a step of the grid
+                end, samples = min(start + length, clip.duration), np.empty(0)
                 try:
                     if to != "csv":
                         samples = read_audio(clip.path, clip.start + start, clip.start + end)
@@ -156,13 +159,6 @@ def _read_classes(path: str | os.PathLike[str], data: Dataset) -> dict[str, list
     if len(classes) < 2 or len({*names}) < len(names) or not all(classes.values()):
         raise ConfigError(f"{path}: expected two or more classes, not empty, and each emotion once")
     return classes
-
-
-def _cut(clip: Clip, seconds: float | None) -> list[tuple[float, float]]:
-    """Return start and end of the examples of a track; a rest below a step of the grid is left."""
-    length, end = seconds or clip.duration, clip.duration
-    starts = np.arange(0, end, length).tolist()
-    return [(s, float(min(s + length, end))) for s in starts if end - s >= MIN_DURATION]
 
 
 def _wav(samples: np.ndarray) -> bytes:
