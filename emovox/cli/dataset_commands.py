@@ -23,7 +23,8 @@ def _format_option(*formats: str) -> Callable[[Command], Command]:
 CORPORA = ("voxceleb2", "voxceleb1")
 EXPORTS = ("csv", "audiofolder", "webdataset", "lhotse")
 META = click.option("--meta", type=FOLDER, help="Folder of vox1_meta.csv and the official lists.")
-CARD = click.option("--card", type=FILE, help="TOML file to use in place of card.toml.")
+CARD_HELP = "TOML file with licence, contact and more, in place of card.toml of the dataset."
+CARD = click.option("--card", type=FILE, help=CARD_HELP)
 
 
 @click.command()
@@ -184,7 +185,12 @@ def check_corpus(root: Path, layout: str, meta: Path | None, form: str) -> None:
     "--allow-unknown", is_flag=True, help="Accept hashes that match no identity of the dataset."
 )
 @CARD
-@click.option("--anonymise", type=FILE, metavar="MAP", help="CSV file of random ids, kept private.")
+@click.option(
+    "--anonymise",
+    type=FILE,
+    metavar="MAP",
+    help="Give identities and videos random ids, kept in this CSV file; do not publish it.",
+)
 @META
 @click.option("--push", metavar="ORG/NAME", help="Upload to this repository on Hugging Face.")
 @click.option(
