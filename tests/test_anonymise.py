@@ -147,7 +147,10 @@ def test_ids_stay_the_same_and_new_ones_are_added(
     assert later.items() > first.items() and ("identity", "id10002") in later
     assert all(re.fullmatch("a[a-z2-7]{10}", name) for name in later.values())
     assert len({*later.values()}) == len(later)
-    other = release(source, tmp_path / "other", anonymise=tmp_path / "other.csv").out
+    lines: list[str] = []
+    place = tmp_path / "other"
+    other = release(source, place, anonymise=tmp_path / "other.csv", say=lines.append).out
+    assert "0 ids of earlier releases, " in lines[-2], "a mistyped map shows"
     ids = [{track.identity_id for track in emovox.load(root)} for root in (second, other)]
     assert len(ids[0]) == len(ids[1]) == 3 and not ids[0] & ids[1]
 

@@ -694,6 +694,13 @@ def test_columns_of_related_types(tmp_path: Path) -> None:
     assert read_corpus("table", tmp_path, table=table).tracks[0].start == 1.5
 
 
+def test_another_identity_than_that_of_the_track_id(tmp_path: Path) -> None:
+    table = tmp_path / "t.csv"
+    table.write_text("track_id,video,identity,start,end\ndog/a/3,v.mp4,cat,,\n")
+    [dropped] = read_corpus("table", tmp_path, table).dropped
+    assert "track_id and identity 'cat' differ" in dropped.message
+
+
 def test_a_time_that_is_text_is_dropped(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("track_id,video,identity,start,end\na/b/1,v.mp4,a,soon,\na/b/2,v.mp4,a,,\n")

@@ -108,6 +108,8 @@ def _track(row: dict[str, str | None], track_id: str, video: str) -> Track:
     key = parse_track_id(track_id)
     if key is None or key.identity_id != row["identity"]:
         message = f"track_id {printable(track_id)[:MAX_SHOWN]!r} is not <identity>/<video>/<number>"
+        if key is not None:
+            message = f"track_id and identity {printable(str(row['identity']))!r} differ"
         raise TrackError("plan", "BadName", message)
     boxes = row.get("boxes") or None
     if not all(is_below(name) for name in (video, boxes) if name is not None):
