@@ -182,9 +182,13 @@ def test_a_dry_run_says_what_is_left_and_writes_nothing(
     assert "3 to label, 0 finished" in first.stdout and "unknown" in first.stdout
     assert not (tmp_path / "out").exists()
     run("build-dataset", *arguments, "--limit", 2)
+    markers = [p for p in (tmp_path / "out/.emovox").glob("*.json") if p.name != "finished.json"]
+    reports = [json.loads(path.read_text()) for path in markers]
+    spent = sum(report["media_seconds"] + report["wait_seconds"] for report in reports)
     before = {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")}
     again = run("build-dataset", *arguments, "--dry-run")
-    assert "1 to label, 2 finished" in again.stdout and "s per track" in again.stdout
+    assert "1 to label, 2 finished" in again.stdout
+    assert f"at the {spent / 2:.2f} s per track" in again.stdout, "the teacher's time counts once"
     assert {p: p.stat().st_mtime_ns for p in (tmp_path / "out").rglob("*")} == before
     other = run("build-dataset", *arguments, "--step-ms", 480, "--dry-run")
     assert other.exit_code == 2 and "would change the dataset" in other.stderr

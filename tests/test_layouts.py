@@ -698,7 +698,7 @@ def test_another_identity_than_that_of_the_track_id(tmp_path: Path) -> None:
     table = tmp_path / "t.csv"
     table.write_text("track_id,video,identity,start,end\ndog/a/3,v.mp4,cat,,\n")
     [dropped] = read_corpus("table", tmp_path, table).dropped
-    assert "track_id and identity 'cat' differ" in dropped.message
+    assert "identity 'cat' is not that of track_id" in dropped.message
 
 
 def test_a_time_that_is_text_is_dropped(tmp_path: Path) -> None:

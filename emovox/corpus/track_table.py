@@ -109,7 +109,7 @@ def _track(row: dict[str, str | None], track_id: str, video: str) -> Track:
     if key is None or key.identity_id != row["identity"]:
         message = f"track_id {printable(track_id)[:MAX_SHOWN]!r} is not <identity>/<video>/<number>"
         if key is not None:
-            message = f"track_id and identity {printable(str(row['identity']))!r} differ"
+            message = f"identity {printable(row['identity'] or '')!r} is not that of track_id"
         raise TrackError("plan", "BadName", message)
     boxes = row.get("boxes") or None
     if not all(is_below(name) for name in (video, boxes) if name is not None):

@@ -126,12 +126,13 @@ def preview(config: str | os.PathLike[str] | None = None, **options: Any) -> str
         *list_dropped(plan.corpus.dropped),
         *(f"note      {note}" for note in plan.corpus.notes),
     ]
-    spent = sum(getattr(report, name) for report in reports.values() for name in TIMES)
+    # A worker waits while its own teacher runs, so the teacher's time is not added.
+    spent = sum(report.media_seconds + report.wait_seconds for report in reports.values())
     if seen := sum(report.num_tracks for report in reports.values()):
-        per_track = spent / seen
+        minutes = math.ceil(spent / seen * len(waiting) / 60)
         lines.append(
-            f"time      about {per_track * len(waiting) / 60:,.1f} min of one worker, at the "
-            f"{per_track:.2f} s per track of the finished ones; divided by --jobs workers"
+            f"time      about {minutes:,} min with one worker, at the {spent / seen:.2f} s per "
+            "track of the finished ones; with N workers an Nth of it"
         )
     else:
         lines.append("time      unknown; label a few tracks with --limit 20, then ask again")
@@ -241,7 +242,8 @@ def _with_progress(
     logged, first = began, num_seen
     disable = None if show else True  # None: unless stderr is a terminal
     num_done = getattr(engine, "num_done", int)  # of running shards; others report whole ones
-    bar = tqdm(None, None, num_tracks, initial=num_seen, unit="track", disable=disable)
+    shown = {"unit": "track", "disable": disable, "dynamic_ncols": True}
+    bar = tqdm(None, None, num_tracks, initial=num_seen, **shown)
 
     def refresh() -> None:
         nonlocal logged
