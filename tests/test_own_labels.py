@@ -1,5 +1,6 @@
 """Datasets of a user's own labels and values."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -100,8 +101,12 @@ def test_unusable_tracks_are_dropped_with_their_reason(tmp_path: Path) -> None:
     labels = ["anger", "anger", "anger", "joy", None, "fear", "fear", "fear"]
     tracks = {"track_id": names, "label": labels, "split": [*["train"] * 5, "test", "train", None]}
     tracks["duration_ms"] = [None] * 6 + [-5, float("nan")]
-    dataset = emovox.write_dataset(tmp_path / "own", tracks, emotions=EMOTIONS)
+    with pytest.warns(
+        UserWarning, match=r"6 of 8 tracks .*; the first: a/v/01: row 0 has the same"
+    ):
+        dataset = emovox.write_dataset(tmp_path / "own", tracks, emotions=EMOTIONS)
     rows = pq.read_table(tmp_path / "own" / schema.DROPPED_FILE).to_pylist()
+    assert "label 'joy' is not one of the emotions" in {r["message"] for r in rows}
     assert {(r["track_id"], r["error"]) for r in rows} == {
         ("a/v/01", "DuplicateTrack"),
         ("no id", "BadName"),
@@ -114,6 +119,7 @@ def test_unusable_tracks_are_dropped_with_their_reason(tmp_path: Path) -> None:
     assert emovox.validate(tmp_path / "own").valid
 
 
+@pytest.mark.filterwarnings("ignore:.*dropped.parquet")
 @pytest.mark.parametrize("name", ["sound_offset_ms", "start_ms", "duration_ms", "n_expected"])
 @pytest.mark.parametrize("value", ["soon", "inf", "1e300", "9" * 5000])
 def test_a_number_that_is_none_drops_its_track(tmp_path: Path, name: str, value: str) -> None:
@@ -127,6 +133,44 @@ def test_a_number_that_is_none_drops_its_track(tmp_path: Path, name: str, value:
         assert len(dataset) == 1
 
 
+@pytest.mark.parametrize(
+    ("changed", "error", "message"),
+    [
+        ({"start_ms": [0, 1.5], "end_ms": [480, 3]}, "BadTime", "start_ms is 1.5, not a whole"),
+        ({"source": ["b.wav", "/data/a.wav"]}, "BadSource", "source is not a path below a folder"),
+        ({"source": ["b.wav", "../a.wav"]}, "BadSource", "source is not a path below a folder"),
+        ({"value_arousal": [0.5, None]}, "BadLabel", "value_arousal is None, not a finite number"),
+        ({"duration_ms": [480, 100]}, "BadTime", "its frame at 240 ms is past its end at 100 ms"),
+    ],
+)
+def test_what_validate_refuses_is_dropped(
+    tmp_path: Path, changed: dict[str, Any], error: str, message: str
+) -> None:
+    tracks = {"track_id": ["b/v/1", "a/v/1"], "label": ["fear", "anger"], **changed}
+    frames = None
+    if error == "BadTime" and "duration_ms" in changed:
+        frames = {"track_id": ["a/v/1", "b/v/1"], "frame_index": [1, 2], "label": ["fear", "anger"]}
+    with pytest.warns(UserWarning, match="1 of 2 tracks are in dropped.parquet"):
+        emovox.write_dataset(tmp_path / "own", tracks, frames)
+    (row,) = pq.read_table(tmp_path / "own" / schema.DROPPED_FILE).to_pylist()
+    assert (row["track_id"], row["error"]) == ("a/v/00001", error)
+    assert row["message"].startswith(message)
+    assert emovox.validate(tmp_path / "own").valid
+
+
+def test_columns_that_are_not_read_are_named(tmp_path: Path) -> None:
+    tracks = {"track_id": ["a/v/1", "b/v/1"], "label": ["fear", "anger"], "start": [0, 0]}
+    tracks |= {"source": ["a.wav", "b.wav"], "valence": [0.5, 0.1]}
+    with pytest.warns(UserWarning, match="columns that are not read: start, valence$"):
+        emovox.write_dataset(tmp_path / "own", tracks)
+    with warnings.catch_warnings():  # the tables of a dataset are read without a warning
+        warnings.simplefilter("error")
+        own = emovox.load(tmp_path / "own")
+        stored = [pa.concat_tables(part.values()) for part in (own.tracks, own.frames)]
+        assert len(emovox.write_dataset(tmp_path / "again", *stored)) == 2
+
+
+@pytest.mark.filterwarnings("ignore:.*dropped.parquet")
 def test_rows_of_a_track_that_is_listed_twice_go_to_the_first(tmp_path: Path) -> None:
     tracks = {"track_id": ["a/v/1", "b/v/1", "a/v/1"], "duration_ms": [480, 480, 960]}
     frames = {"track_id": ["a/v/1", "b/v/1", "a/v/1"], "frame_index": [1, 0, 0]}
@@ -172,11 +216,24 @@ def test_rows_of_a_track_that_is_listed_twice_go_to_the_first(tmp_path: Path) ->
         (
             {"track_id": ["a/v/1"]},
             {"track_id": ["a/v/1"], "frame_index": [-1], "logit_a": [1.0], "logit_b": [0]},
-            {}, CheckError, "no usable track; the first: a frame_index is negative",
+            {}, CheckError, "no usable track; the first: a/v/00001: a frame_index is negative",
         ),
         ({"track_id": ["a/v/1"], "label": ["anger", "x"]}, None, {}, InputError, "not a table"),
         (17, None, {}, InputError, "tracks: not a table"),
         ({"track_id": [], "label": []}, None, {"emotions": EMOTIONS}, CheckError, "no usable"),
+        (
+            {"track_id": ["a/v/1"], "label": ["anger"], "logit_fear": [1.0], "logit_joy": [0.0]},
+            None, {}, InputError, "both label and logit_<emotion> found; remove one",
+        ),
+        (
+            {"track_id": ["a/v/1", "a/w/1"], "label": ["x", "y"], "split": schema.SPLITS[1:]},
+            None, {}, CheckError, "the split leaks: 1 identities",
+        ),
+        (
+            {"track_id": ["a/v/1"], "label": ["anger"]}, None,
+            {"emotions": EMOTIONS, "version": "1"}, ConfigError,
+            "version '1' is not of the form 1.0.0",
+        ),
     ],
 )  # fmt: skip
 def test_bad_tables_give_one_line(

@@ -4,6 +4,7 @@ import contextlib
 import hashlib
 import math
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -14,16 +15,24 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emovox.config import check_options, option, read_config
-from emovox.corpus.splits import auto_split
+from emovox.corpus.splits import audit, auto_split
 from emovox.dataset import schema
+from emovox.dataset.names import parse_version
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.dataset.store import embedding_array
 from emovox.dataset.writer import DatasetInfo, write_chunks
 from emovox.emotions import Outputs, in_order
-from emovox.errors import CheckError, InputError, TrackError, first_line, without_secrets
+from emovox.errors import (
+    CheckError,
+    ConfigError,
+    InputError,
+    TrackError,
+    first_line,
+    without_secrets,
+)
 from emovox.files import check_vacant, new_folder
-from emovox.ids import TrackKey, parse_track_id, printable
+from emovox.ids import TrackKey, is_below, parse_track_id, printable
 from emovox.media.grid import num_points
 from emovox.packages import software
 
@@ -64,6 +73,8 @@ class WriteConfig:
         check_options(self)
         for name in ("name", "version", "teacher", "origin"):
             object.__setattr__(self, name, without_secrets(getattr(self, name)))
+        if parse_version(self.version) is None:
+            raise ConfigError(f"version {self.version!r} is not of the form 1.0.0")
 
 
 def write_dataset(
@@ -75,10 +86,11 @@ def write_dataset(
 ) -> Dataset:
     """Write labels and values of one's own as a dataset of the contract, and open it.
 
-    Tables are DataFrames, Arrow tables or mappings of columns; other columns are ignored. Logits
-    come from columns `logit_<emotion>`, or from a column `label`. Emotions that are not given are
-    those of the logits, or the labels that occur: the published ones in their order, then others by
-    name. Tracks that cannot be used become rows of `dropped`.
+    Tables are DataFrames, Arrow tables or mappings of columns. Logits come from columns
+    `logit_<emotion>`, or from a column `label`. Emotions that are not given are those of the
+    logits, or the labels that occur: the published ones in their order, then others by name. Tracks
+    that cannot be used become rows of `dropped`; a warning counts them, another one names columns
+    that are not read.
 
     Args:
         out: folder of the dataset, new or empty. It appears when it is complete.
@@ -95,7 +107,7 @@ def write_dataset(
     Raises:
         ConfigError: an option or a name is not valid.
         InputError: `out` is not empty, or a table lacks a column or has values of another type.
-        CheckError: no track can be used.
+        CheckError: no track can be used, or the split leaks.
 
     Example:
         >>> tracks = {"track_id": ["ann/talk/1", "bob/talk/1"], "label": ["happiness", "anger"]}
@@ -107,8 +119,10 @@ def write_dataset(
     check_vacant(out)
     given, points = _arrow(tracks, "tracks"), None if frames is None else _arrow(frames, "frames")
     labels = _Labels(given, points, config)
+    dropped, first = labels.dropped, ""
+    if dropped:
+        first = f"; the first: {dropped[0].track_id}: {dropped[0].message}"
     if not any(labels.tracks.values()):
-        first = f"; the first: {labels.dropped[0].message}" if labels.dropped else ""
         raise CheckError(f"tracks: no usable track{first}")
     teacher = {"name": printable(config.teacher), "sha256": None}
     info = DatasetInfo(
@@ -127,7 +141,12 @@ def write_dataset(
         outputs=labels.outputs,
     )
     with new_folder(out.resolve(), "writing") as building:
-        write_chunks(building, labels.chunks(), labels.dropped, info, hdf5=config.hdf5)
+        write_chunks(building, labels.chunks(), dropped, info, hdf5=config.hdf5)
+    if labels.unread:
+        warnings.warn(f"columns that are not read: {', '.join(labels.unread)}", stacklevel=2)
+    if dropped:
+        why = f"{len(dropped):,} of {len(given):,} tracks are in dropped.parquet{first}"
+        warnings.warn(f"{out}: {why}", stacklevel=2)
     return load(out)
 
 
@@ -153,7 +172,14 @@ class _Labels:
         values = config.values or _names(labelled, "value_")
         self.outputs = Outputs.of(config.emotions or _find_emotions(labelled), values)
         self._columns = schema.columns(self.outputs)
+        self._labelled = labelled
         self._output = _read_outputs(labelled, self._columns, config.label_logit)
+        known = {*self._columns.frames.names, *self._columns.tracks.names, *schema.FACES.names}
+        self.unread = [  # their names may be mistakes
+            printable(name)
+            for name in given.column_names + (frames.column_names if frames is not None else [])
+            if name not in known and name != "embedding"
+        ]
         if frames is None:
             owner, self._index = np.arange(len(given)), np.zeros(len(given), np.int64)
         else:
@@ -187,18 +213,20 @@ class _Labels:
                     raise TrackError("split", "NoSplit", message)
                 usable.append((track, split))
             except TrackError as error:
-                self.dropped.append(Dropped.of(name, str(row.get("source") or ""), error))
+                source = str(row.get("source") or "")
+                self.dropped.append(Dropped.of(name, source if is_below(source) else "", error))
         auto = auto_split(places)
-        for track, split in sorted(usable, key=lambda pair: pair[0].track_id):
-            self.tracks[split or auto[track.track_id]].append(track)
+        assigned = {track.track_id: split or auto[track.track_id] for track, split in usable}
+        audit((track.key for track, _ in usable), assigned)
+        for track, _ in sorted(usable, key=lambda pair: pair[0].track_id):
+            self.tracks[assigned[track.track_id]].append(track)
 
     def _track(self, key: TrackKey, row: Mapping[str, Any]) -> TrackRow:
         rows = self._rows[key.track_id]
         if not len(rows):
             raise TrackError("labels", "NoFrames", "frames has no row of it")
-        if not np.isfinite(self._output[rows]).all():
-            message = "a label is not one of the emotions, or a number is missing or not finite"
-            raise TrackError("labels", "BadLabel", message)
+        if len(bad := np.argwhere(~np.isfinite(self._output[rows]))):
+            raise TrackError("labels", "BadLabel", self._fault(int(rows[bad[0, 0]]), bad[0, 1]))
         index, most = self._index[rows], schema.max_frame_index(self._step)
         if index[0] < 0 or index[-1] > most or (np.diff(index) == 0).any():
             message = f"a frame_index is negative, above {most:,} or occurs twice"
@@ -210,13 +238,26 @@ class _Labels:
         if (duration is not None and duration < 0) or (start is None) != (end is None):
             message = "start_ms and end_ms hold no time, or one of them is missing"
             raise TrackError("labels", "BadTime", message)
+        if duration is not None and (last := int(index[-1]) * self._step) > duration:
+            message = f"its frame at {last} ms is past its end at {duration} ms"
+            raise TrackError("labels", "BadTime", message)
         if expected is None:
             known = 1 if duration is None else num_points(duration, self._step)
             expected = max(int(index[-1]) + 1, known)
         count = expected if self._frames is None else len(rows)
         source = row.get("source") and printable(without_secrets(str(row["source"])))
+        if source and not is_below(source):
+            message = "source is not a path below a folder"
+            raise TrackError("labels", "BadSource", message)
         offset = _number(row, "sound_offset_ms")
         return TrackRow(key, count, expected, duration, source, start, end, offset)
+
+    def _fault(self, row: int, column: int) -> str:
+        """Return what is wrong with an output of a labelled row."""
+        name = self._columns.frames.names[3 + column]
+        if name not in self._labelled.column_names:
+            return f"label {self._labelled['label'][row].as_py()!r} is not one of the emotions"
+        return f"{name} is {self._labelled[name][row].as_py()!r}, not a finite number"
 
     def fingerprint(self) -> str:
         whole = hashlib.sha256()
@@ -307,6 +348,8 @@ def _read_outputs(table: pa.Table, columns: schema.Columns, label_logit: float) 
     names, labels = columns.values, []
     if _names(table, "logit_"):
         names = columns.logits + names
+        if "label" in table.column_names:
+            raise InputError("labels: both label and logit_<emotion> found; remove one of them")
     else:
         emotions = columns.outputs.emotions
         codes = pc.index_in(table["label"].cast(pa.string()), pa.array(emotions)).to_numpy()
@@ -363,6 +406,8 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
 def _whole(row: Mapping[str, Any], name: str) -> int | None:
     if (value := _number(row, name)) is None:
         return None
-    if not 0 <= (number := round(value)) <= schema.max_frame_index(1):
-        raise TrackError("labels", "BadTime", f"{name} is {number}")
-    return number
+    if not 0 <= value <= schema.max_frame_index(1) or value != round(value):
+        raise TrackError(
+            "labels", "BadTime", f"{name} is {value:g}, not a whole number or too large"
+        )
+    return int(value)
