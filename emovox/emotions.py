@@ -62,7 +62,8 @@ class Outputs:
         if twice := [name for k, name in enumerate(names) if name in names[:k]]:
             raise ConfigError(f"the name {twice[0]!r} occurs twice")
         if not 2 <= len(self.emotions) <= MAX_EMOTIONS:
-            raise ConfigError(f"expected 2 to {MAX_EMOTIONS} emotions, found {len(self.emotions)}")
+            found = f"found {len(self.emotions)}: {', '.join(self.emotions[:3])}"
+            raise ConfigError(f"expected 2 to {MAX_EMOTIONS} emotions, {found}")
 
     def __len__(self) -> int:
         return len(self.emotions) + len(self.values)

@@ -950,3 +950,13 @@ def test_a_dataset_that_git_lfs_has_not_fetched(path: Path, tmp_path: Path, name
     for read in (load, emovox.validate):
         with pytest.raises(InputError, match="a Git LFS pointer, not the file; run `git lfs pull`"):
             read(clone)
+
+
+def test_a_track_is_found_without_the_zeros_of_its_number(tmp_path: Path) -> None:
+    dataset = emovox.write_dataset(
+        tmp_path / "own", {"track_id": ["a/v/7", "b/v/7"], "label": ["anger", "fear"]}
+    )
+    assert dataset.logits("a/v/7").tolist() == dataset.logits("a/v/00007").tolist()
+    with pytest.raises(KeyError, match="track 'a/v/8' not found"):
+        dataset.logits("a/v/8")
+    assert str(dataset.tracks) == "{" + ", ".join(f"{s!r}: ..." for s in dataset.splits) + "}"

@@ -115,7 +115,7 @@ def test_hidden_identities_are_not_selected(valid: Path, tmp_path: Path) -> None
     [
         ({}, ConfigError, "nothing to select by"),
         ({"cap": 0}, ConfigError, "cap 0: not above 0"),
-        ({"where": "nope > 1"}, ConfigError, '--where .*"nope" not found'),
+        ({"where": "nope > 1"}, ConfigError, '"nope" not found.*; columns: track_id, .*shots'),
         ({"where": "1 ="}, ConfigError, "--where"),
         (
             {"where": "label in (select content from read_text('/etc/passwd'))"},

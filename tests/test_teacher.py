@@ -212,7 +212,9 @@ def test_a_file_of_another_kind_is_rejected(tmp_path: Path) -> None:
     save_file(tensors, path, header)
     check_message("the weights do not fit emovox.compact: no classifier.bias")
     save_file(tensors, path, header | {"emotions": '["happy"]'})
-    check_message("the header does not describe a network (expected 2 to 64 emotions, found 1)")
+    check_message(
+        "the header does not describe a network (expected 2 to 64 emotions, found 1: happy)"
+    )
     seven = json.dumps(EMOTIONS[:7])
     whole = random_net()
     teacher_checkpoint.save(path, whole, {}, torch.float32)

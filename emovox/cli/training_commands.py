@@ -30,7 +30,13 @@ _say = partial(echo, err=True)
 
 
 def _echo_json(record: Any) -> None:
-    echo(json.dumps(record))
+    numbers = {k: float(f"{v:.6g}") for k, v in record.items() if isinstance(v, float)}
+    echo(json.dumps(record | numbers))
+
+
+def _name_best(result: Any) -> None:
+    if result.records:  # those of the main process
+        _say(f"{result.best}: the best of {len(result.records)} epochs")
 
 
 @click.command("train-teacher")
@@ -54,7 +60,8 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
     """
     from emovox.teacher.training import train_teacher
 
-    train_teacher(data, out, recipe, say=_say, on_epoch=_echo_json, **given(options))
+    options = given(options)
+    _name_best(train_teacher(data, out, recipe, say=_say, on_epoch=_echo_json, **options))
 
 
 @click.command("evaluate-teacher")
@@ -102,7 +109,8 @@ def train_student(
     """
     from emovox.student.training import train_student
 
-    train_student(dataset, audio, out, recipe, say=_say, on_epoch=_echo_json, **given(options))
+    options = given(options)
+    _name_best(train_student(dataset, audio, out, recipe, say=_say, on_epoch=_echo_json, **options))
 
 
 @click.command("pack-sound")

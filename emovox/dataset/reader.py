@@ -24,6 +24,7 @@ from emovox.dataset.store import ContentHash, read_frames, read_rows, reading
 from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
 from emovox.dataset.targets import grid_rows, legacy_rows, pool_rows
 from emovox.errors import ConfigError, InputError, check_choice
+from emovox.ids import parse_track_id
 from emovox.packages import explained
 
 CONTAINERS = ("parquet", "hdf5")
@@ -262,9 +263,13 @@ class Dataset:
             raise ConfigError(f"{self.path}: split {split!r} not found; pass one of {known}")
 
     def find(self, track_id: str) -> tuple[str, int]:
-        """Return split and row of a track in the tables `tracks`; KeyError for an unknown track."""
+        """Return split and row of a track in the tables `tracks`; KeyError for an unknown track.
+
+        Its number may have fewer digits: `ann/talk/1` is `ann/talk/00001`.
+        """
+        key = None if track_id in self._rows else parse_track_id(str(track_id))
         try:
-            return self._rows[track_id]
+            return self._rows[key.track_id if key else track_id]
         except KeyError:
             raise KeyError(f"{self.path}: track {track_id!r} not found") from None
 
@@ -355,6 +360,9 @@ class _BySplit(Mapping[str, T], Generic[T]):
         if split not in self._made:
             self._made[split] = self._make(split)
         return self._made[split]
+
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{split!r}: ...' for split in self)}}}"
 
     def __contains__(self, split: object) -> bool:
         return split in self._dataset.splits

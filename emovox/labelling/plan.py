@@ -121,7 +121,7 @@ def make_plan(config: BuildConfig, resolve: Callable[[str, str, str, bool], Runt
         reasons = ", ".join(f"{n} x {why}" for why, n in count_reasons(corpus.dropped).items())
         raise InputError(
             f"{config.root}: no usable track of layout {config.layout} ({reasons}; "
-            f"the first: {corpus.dropped[0].message})"
+            f"the first: {corpus.dropped[0].source}: {corpus.dropped[0].message})"
         )
     # Fingerprints hold the resolved settings, never `auto`.
     pays = len(corpus.tracks) * FRAMES_PER_TRACK >= COMPILE_PAYS_FROM[teacher.is_released]

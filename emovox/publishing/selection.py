@@ -110,4 +110,8 @@ def _find(data: Dataset, where: str | None, meta: Path | None) -> dict[str, str]
                 raise ConfigError(f"--where {where!r}: more than one statement")
             return dict(database.execute(query).fetchall())
     except duckdb.Error as error:
-        raise ConfigError(f"--where {where!r}: {first_line(error)}") from error
+        names = dict.fromkeys(name for parts in tables.values() for name in parts[0].column_names)
+        shown = ", ".join("shots" if name == "shot" else name for name in names)
+        raise ConfigError(
+            f"--where {where!r}: {first_line(error)}; columns: {shown}; text stands in '...'"
+        ) from error
