@@ -149,7 +149,7 @@ class ProbeResult:
 
     def _matrices(self) -> Iterator[str]:
         for probed in self.probed if self.config.cross else ():
-            yield f"{probed.features}: unweighted average recall; rows: corpus of training"
+            yield f"{probed.features}: unweighted average recall, %; rows: corpus of training"
             table = (100 * self.matrix(probed)).to_string(float_format="%.1f", na_rep="-")
             yield from (*table.splitlines(), "")
 
@@ -199,7 +199,7 @@ class ProbeResult:
 def _table(rows: list[Row]) -> list[str]:
     """Return one line per row, with mean and deviation in percent."""
     names = ("accuracy", "unweighted average recall", "macro F1", "calibration error", "fitted")
-    cells = [("", "", "folds", *names)]
+    cells = [("in %", "", "folds", *names)]
     for row in rows:
         star = "* " if row.source == "quoted" else ""
         accuracy = _percent(row.accuracy, row.accuracy_deviation)
