@@ -194,12 +194,6 @@ def test_skew_matches_a_naive_computation(dataset: Path) -> None:
         assert skew.largest == pytest.approx(sizes[-1] / sum(sizes))
         assert skew.lorenz[0] == 0 and skew.lorenz[-1] == pytest.approx(1)
         assert (np.diff(skew.lorenz, 2) > -1e-9).all()  # a Lorenz curve is convex
-        counted = frames.groupby([*keys, "dominant"]).size().unstack(fill_value=0)
-        table = counted.reindex(columns=range(8), fill_value=0).to_numpy()
-        assert skew.having.tolist() == (table > 0).sum(axis=0).tolist()
-        np.testing.assert_allclose(skew.top, table.max(axis=0) / table.sum(axis=0))
-        shares = table / table.sum(axis=1, keepdims=True)
-        np.testing.assert_allclose(skew.shares, np.quantile(shares, QUANTILES, axis=0).T)
 
 
 @pytest.mark.parametrize("num", [20, 5000])
@@ -253,7 +247,7 @@ def test_page_shows_the_numbers(dataset: Path, report: Report) -> None:
 def test_figures_have_descriptions_and_tables(report: Report) -> None:
     page = Page(render(report))
     pictures = [a for t, a in page.tags if t == "svg" and a.get("role") == "img"]
-    assert len(pictures) == 8 and all(a.get("aria-label") for a in pictures)
+    assert len(pictures) == 7 and all(a.get("aria-label") for a in pictures)
     tables = sum(tag == "table" for tag, _ in page.tags)
     captions = sum(tag == "caption" for tag, _ in page.tags)
     assert tables == captions > len(pictures)

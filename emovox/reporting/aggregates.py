@@ -61,9 +61,6 @@ class Skew:
     gini: float  # 0 for groups of equal size, near 1 if one group has all frames
     largest: float  # share of frames in the largest group
     tenth: float  # share of frames in the largest tenth of the groups
-    having: np.ndarray  # groups in which an emotion is dominant at least once, `[E]`
-    top: np.ndarray  # share of an emotion's frames in the group with the most; NaN without, `[E]`
-    shares: np.ndarray  # quantiles over the groups of an emotion's share of the frames, `[E, 5]`
 
 
 @dataclass(frozen=True)
@@ -108,8 +105,7 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     # Integers, so that 19 of 20 is 95 percent and not slightly less.
     bins = np.minimum(n_frames * COVERAGE_BINS // expected, COVERAGE_BINS - 1)
     coverage = np.bincount(bins, minlength=COVERAGE_BINS), int((n_frames >= expected).sum())
-    groups = tracks["identity_id"], _videos(tracks)
-    people, videos = (_skew(g, n_frames, dominant, len(dataset.emotions)) for g in groups)
+    people, videos = (_skew(g, n_frames) for g in (tracks["identity_id"], _videos(tracks)))
     names = f"{dataset.name} {dataset.version}", dataset.emotions, dataset.values
     sums = tracks.num_rows, len(dominant), np.sum([split.frames for split in counts], axis=0)
     dropped = dropped_reasons(dataset)
@@ -211,30 +207,16 @@ def _logits(dataset: Dataset, edges: np.ndarray, finite: np.ndarray) -> Logits:
     return Logits(edges, counts, mean, deviation, quantiles, int((~finite).sum()))
 
 
-def _skew(
-    groups: pa.ChunkedArray, n_frames: np.ndarray, dominant: np.ndarray, num_emotions: int
-) -> Skew:
-    """Return the distribution of frames over `groups` of tracks; `dominant` is per frame, `[N]`."""
+def _skew(groups: pa.ChunkedArray, n_frames: np.ndarray) -> Skew:
+    """Return the distribution of frames over `groups` of tracks."""
     encoded = pc.dictionary_encode(groups).combine_chunks()
-    codes = encoded.indices.to_numpy().astype(np.int64)
     num_groups = len(encoded.dictionary)
     if not num_groups:
-        having, empty = np.zeros(num_emotions, int), np.full(num_emotions, np.nan)
-        quantiles = np.full((num_emotions, len(QUANTILES)), np.nan)
-        return Skew(0, np.zeros(LORENZ_POINTS), 0.0, 0.0, 0.0, having, empty, quantiles)
-    of_frame = np.repeat(codes * num_emotions, n_frames)
-    known = dominant >= 0
-    table = np.bincount((of_frame + dominant)[known], minlength=num_groups * num_emotions)
-    table = table.reshape(num_groups, num_emotions)
-    sizes = np.sort(np.bincount(codes, n_frames, num_groups)) / max(n_frames.sum(), 1)
+        return Skew(0, np.zeros(LORENZ_POINTS), 0.0, 0.0, 0.0)
+    sizes = np.bincount(encoded.indices.to_numpy(), n_frames, num_groups)
+    sizes = np.sort(sizes) / max(n_frames.sum(), 1)
     held = np.append(0, sizes.cumsum())
-    totals = table.sum(axis=0)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        top = np.where(totals > 0, table.max(axis=0) / totals, np.nan)
-        shares = table / table.sum(axis=1, keepdims=True)
-    quantiles = np.nanquantile(shares, QUANTILES, axis=0).T
     lorenz = np.interp(np.linspace(0, 1, LORENZ_POINTS), np.linspace(0, 1, num_groups + 1), held)
     gini = float(1 - (held[1:] + held[:-1]).sum() / num_groups)
     tenth = float(sizes[-max(1, round(num_groups / 10)) :].sum())
-    having = (table > 0).sum(axis=0)
-    return Skew(num_groups, lorenz, gini, float(sizes[-1]), tenth, having, top, quantiles)
+    return Skew(num_groups, lorenz, gini, float(sizes[-1]), tenth)

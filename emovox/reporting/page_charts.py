@@ -150,28 +150,6 @@ def skew_figure(found: Aggregates) -> PageFigure:
     return PageFigure("skew", ("", "Gini", "largest", "largest tenth", "groups"), rows, draw)
 
 
-def people_figure(found: Aggregates) -> PageFigure:
-    """Show how the share of each emotion differs between identities."""
-    emotions, identities, videos = found.emotions, found.identities, found.videos
-    low, inner_low, median, inner_high, high = identities.shares.T
-
-    def draw(axes: Any) -> None:
-        places, colours = np.arange(len(emotions)), colours_of(emotions)
-        axes.barh(places, high - low, 0.1, left=low, color=colours, alpha=0.5)
-        axes.barh(places, inner_high - inner_low, 0.5, left=inner_low, color=colours)
-        axes.vlines(median, places - 0.32, places + 0.32, color=charts.INK)
-        charts.emotion_rows(axes, emotions)
-        axes.set(xlim=(0, 1), xticks=QUARTERS, xlabel="share of an identity's frames")
-        axes.xaxis.set_major_formatter(percent)
-
-    header = ("emotion", "median share", "identities", "top identity", "videos", "top video")
-    rows = []
-    for k, emotion in enumerate(emotions):
-        spread = [(skew.having[k], percent(skew.top[k])) for skew in (identities, videos)]
-        rows.append((emotion, percent(median[k]), *spread[0], *spread[1]))
-    return PageFigure("people", header, rows, draw, height=ROW_HEIGHT * len(emotions) + 0.6)
-
-
 def roc_figure(found: SplitResult) -> PageFigure:
     """Show the ROC curves of a student on one split (paper, Figure 5)."""
     rows = []
