@@ -13,7 +13,7 @@ from oracles import oracle
 
 from emovox.cli import main
 from emovox.dataset import card_fields, schema
-from emovox.dataset.card import card_of, check_card, headings, tables
+from emovox.dataset.card import card_of, check_card, headings
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.rows import Chunk, TrackRow
 from emovox.dataset.writer import DatasetInfo, write_chunks
@@ -147,7 +147,7 @@ def test_fields_of_a_maintainer_are_on_the_card(dataset: Path) -> None:
     assert "\nLanguages: `pt-BR`, `en`, `en-GB`.\n" in card
     assert "\n## Contact\n\nSpeech group <speech@example.org>\n" in card
     assert card.index("@misc{ours") < card.index("@article{before") < card.index("albanie2018")
-    assert tables(card) == tables(before)
+    assert re.findall(r"^\|.*", card, re.M) == re.findall(r"^\|.*", before, re.M)
     hub = pytest.importorskip("huggingface_hub")  # how the Hub reads it
     assert hub.DatasetCard(card).data.license == "cc-by-nc-4.0"
 

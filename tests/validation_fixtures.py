@@ -643,13 +643,6 @@ def _(root: Path) -> None:
     edit_text(root, schema.CARD, lambda card: card.replace("| train | 3 |", "| train | 4 |"))
 
 
-@breaks("card-files")
-def _(root: Path) -> None:
-    edit_text(
-        root, schema.CARD, lambda card: card.replace("path: faces/train-", "path: frames/train-")
-    )
-
-
 @breaks("card-limits")
 def _(root: Path) -> None:
     edit_text(root, schema.CARD, lambda card: card.replace("## Use and limits", "## Use"))

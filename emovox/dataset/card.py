@@ -175,20 +175,3 @@ def headings(text: str) -> list[str]:
     """Return the text of every heading, in lower case."""
     body = FRONT_MATTER.sub("", text)
     return [line.lstrip("#").strip().lower() for line in body.splitlines() if line.startswith("#")]
-
-
-def tables(text: str) -> list[list[dict[str, str]]]:
-    """Return every table as a list of rows; a row maps column names to cells."""
-    found: list[list[dict[str, str]]] = []
-    header: list[str] = []
-    for line in text.splitlines():
-        if not line.startswith("|"):
-            header = []
-            continue
-        cells = [cell.strip(" *`") for cell in line.strip().strip("|").split("|")]
-        if not header:
-            header = cells
-            found.append([])
-        elif not all(re.fullmatch(r":?-+:?", cell) for cell in cells):
-            found[-1].append(dict(zip(header, cells, strict=False)))
-    return found

@@ -78,8 +78,9 @@ Say = Callable[[str], None]
 
 DESCRIBING = (schema.MANIFEST, schema.PROVENANCE)
 
-# A dataset may still have rows that its takedown list removes; --card replaces its card.toml.
-RULES_OF_SOURCE = tuple(rule for rule in RULES if rule.name not in ("takedown", "card-fields"))
+# A dataset may still have rows that its takedown list removes; its card is made anew, with --card.
+NOT_OF_SOURCE = ("takedown", "card-fields", "card-numbers")
+RULES_OF_SOURCE = tuple(rule for rule in RULES if rule.name not in NOT_OF_SOURCE)
 
 
 class NotValidError(CheckError):

@@ -2,19 +2,20 @@
 
 import contextlib
 import itertools
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pyarrow as pa
 
 from emovox.dataset import schema
-from emovox.dataset.card import front_matter, tables
+from emovox.dataset.card import card_of, front_matter
 from emovox.dataset.card_fields import read_fields
 from emovox.dataset.croissant_metadata import differences
 from emovox.dataset.json_schemas import LEADS_OUTSIDE, faults
 from emovox.dataset.store import matrices_of
 from emovox.emotions import Outputs
-from emovox.errors import ConfigError
+from emovox.errors import ConfigError, EmovoxError
 from emovox.files import parse_json
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection, OtherColumnsError
@@ -234,7 +235,7 @@ def _layout_faults(file: Any, outputs: Outputs) -> Iterator[str]:
             yield f"/{path} does not use gzip 4, shuffle and fletcher32"
 
 
-COUNTED = ("tracks", "frames", "identities")
+TABLE_ROW = re.compile(rf"^\| (?:{'|'.join(schema.SPLITS)}) \|.*", re.MULTILINE)  # of a card
 TOTALS = """
     select split || ' tracks', count(*) from tracks group by split
     union all select split || ' identities', count(distinct identity_id) from tracks group by split
@@ -267,58 +268,15 @@ def file_rows(dataset: Inspection) -> Iterator[Example]:
 
 
 def card_numbers(dataset: Inspection) -> Iterator[Example]:
-    rows = [row for table in tables(dataset.text(schema.CARD)) for row in table if "split" in row]
-    by_size = [row for row in rows if row.keys() >= set(COUNTED)]
-    shown = {row["split"]: row for row in by_size}
-    by_split = dataset.manifest["totals"]["by_split"]
-    for split in sorted(shown.keys() & set(schema.SPLITS) - by_split.keys()):
-        yield Example(schema.CARD, f"{split} is on the card, but has no rows")
-    for split, key in itertools.product(by_split, COUNTED):
-        cell, count = shown.get(split, {}).get(key, "missing"), by_split[split][key]
-        if _number(cell) != count:
-            fault = f"{key} of {split}: {cell} on the card, {count:,} in the manifest"
-            yield Example(schema.CARD, fault)
-    emotions = dataset.contract.outputs.emotions
-    for row in (row for row in rows if row.keys() >= set(emotions)):
-        split, counts = row["split"], [_number(row[emotion]) for emotion in emotions]
-        if split in schema.SPLITS and counts not in _count_emotions(dataset, split):
-            numbers = ", ".join(row[emotion] for emotion in emotions)
-            yield Example(
-                schema.CARD, f"{split}: counts by emotion differ from the data: {numbers}"
-            )
-
-
-def _count_emotions(dataset: Inspection, split: str) -> Iterator[list[int | None]]:
-    """Yield the counts that a table by emotion may show: tracks by label, frames by argmax."""
-    for source in (
-        f"label, count(*) from tracks where split = '{split}' group by label",
-        f"emotion, num_frames from argmax_counts where split = '{split}'",
-    ):
-        counts = dict(dataset.rows(f"select {source}"))
-        yield [counts.get(emotion, 0) for emotion in dataset.contract.outputs.emotions]
-
-
-def _number(cell: str) -> int | None:
-    digits = cell.replace(",", "")
-    return int(digits) if digits.isdecimal() else None
-
-
-def card_files(dataset: Inspection) -> Iterator[Example]:
-    found = {(table, split): name for table, split, name in dataset.tables if table != "dropped"}
-    listed = _listed_tables(dataset.card_header())
-    for key in sorted(listed.keys() | found.keys()):
-        if listed.get(key) != found.get(key):
-            fault = f"{listed.get(key, 'missing')} on the card, {found.get(key, 'missing')} on disk"
-            yield Example(schema.CARD, f"{' '.join(key)}: {fault}")
-
-
-def _listed_tables(header: Any) -> dict[tuple[str, str], str]:
-    """Return the paths in the card's front matter, by table and split."""
+    header, text = dataset.card_header(), dataset.text(schema.CARD)
     try:
-        return {
-            (str(config["config_name"]), str(entry["split"])): entry["path"]
-            for config in (header or {}).get("configs", [])
-            for entry in config["data_files"]
-        }
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise UnavailableError(f"{schema.CARD}: front matter violates its schema") from error
+        expected = card_of(dataset.root)
+    except EmovoxError as error:  # reported by the rules of what it is made from
+        raise UnavailableError(f"{schema.CARD}: cannot compare: {error}") from error
+    rows, expected_rows = ({*TABLE_ROW.findall(card)} for card in (text, expected))
+    for row in sorted(rows ^ expected_rows):
+        why = "differs from the data" if row in rows else "is missing"
+        yield Example(schema.CARD, f"{row} {why}")
+    listed = header.get("configs") if isinstance(header, dict) else None
+    if listed != front_matter(expected).get("configs"):
+        yield Example(schema.CARD, "configs of the front matter are not the tables of the dataset")
