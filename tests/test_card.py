@@ -67,20 +67,9 @@ def test_counts_against_pandas(dataset: Path) -> None:
 
 def test_front_matter_is_yaml(dataset: Path) -> None:
     front = yaml.safe_load((dataset / schema.CARD).read_text().split("---\n")[1])
-    assert front["pretty_name"] == "a: name" and front["size_categories"] == ["n<1K"]
+    assert front["pretty_name"] == "a: name"
     configs = {c["config_name"]: [f["split"] for f in c["data_files"]] for c in front["configs"]}
     assert configs == {"frames": list(SIZES), "tracks": list(SIZES)}
-
-
-@pytest.mark.parametrize(
-    ("rows", "category"),
-    [(999, "n<1K"), (1000, "1K<n<10K"), (5_077_744, "1M<n<10M"), (10**9, "n>1B")],
-)
-def test_size_categories(dataset: Path, rows: int, category: str) -> None:
-    manifest = json.loads((dataset / schema.MANIFEST).read_text())
-    manifest["totals"]["frames"] = rows
-    (dataset / schema.MANIFEST).write_text(json.dumps(manifest))
-    assert f"size_categories: [{category}]" in card_of(dataset)
 
 
 def test_check_fails_if_card_and_data_differ(dataset: Path) -> None:

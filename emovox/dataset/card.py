@@ -3,7 +3,6 @@
 import json
 import os
 import re
-from bisect import bisect
 from collections import Counter
 from collections.abc import Mapping
 from functools import partial
@@ -21,13 +20,6 @@ from emovox.emotions import Outputs
 from emovox.errors import CheckError, InputError, first_line
 from emovox.files import read_text
 from emovox.limits import MAX_FRONT_MATTER, MAX_NESTING
-
-# Hugging Face's size categories, and the numbers of rows between them.
-SIZES = (
-    *("n<1K", "1K<n<10K", "10K<n<100K", "100K<n<1M"),
-    *("1M<n<10M", "10M<n<100M", "100M<n<1B", "n>1B"),
-)
-SIZE_BOUNDS = tuple(10**k for k in range(3, 10))
 
 # Texts that the Croissant metadata of a dataset has too.
 CITATION, TAGS = TEXTS["citation"], TEXTS["tags"]
@@ -99,7 +91,6 @@ def render_card(
         table_file=schema.table_file,
         emotions=manifest["emotions"],
         values=manifest["values"],
-        size=SIZES[bisect(SIZE_BOUNDS, manifest["totals"]["frames"])],
         teacher=manifest["teacher"],
         accuracy=provenance.get("teacher", {}).get("accuracy"),
         temperature=provenance.get("teacher", {}).get("temperature"),
