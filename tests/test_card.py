@@ -1,6 +1,5 @@
 """Card of a dataset: every number on it agrees with the data."""
 
-import json
 import re
 from pathlib import Path
 

@@ -426,13 +426,12 @@ def test_dataset_without_rows(tmp_path: Path) -> None:
     assert any("figure-2" in line and "no track was chosen" in line for line in lines)
 
 
-def test_frames_that_are_not_finite_are_excluded(tmp_path: Path) -> None:
+def test_frames_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     logits = np.tile(np.arange(8, dtype=np.float32), (6, 1))
     logits[2, 3], logits[4, 0] = np.nan, np.inf
     folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", 1, 6, logits=logits)])
-    found = aggregate(load(folder))
-    assert found.logits.num_bad == 2 and found.frames.tolist() == [0] * 7 + [4]
-    assert "2 frames have a logit that is not finite" in page_of(folder).words
+    with pytest.raises(InputError, match="a logit of train is not finite; run `emovox validate`"):
+        make_report(folder)
 
 
 def test_identities_of_a_takedown_list_are_hidden(tmp_path: Path) -> None:

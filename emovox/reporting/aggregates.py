@@ -42,14 +42,13 @@ class SplitCounts:
 
 @dataclass(frozen=True)
 class Logits:
-    """Distribution of the logits of each emotion over all frames whose logits are finite."""
+    """Distribution of the logits of each emotion over all frames."""
 
     edges: np.ndarray  # of the bins, `[B + 1]`; logits beyond them count in the outermost bins
     counts: np.ndarray  # histograms, int64 `[E, B]`
     mean: np.ndarray  # `[E]`
     deviation: np.ndarray  # `[E]`
     quantiles: np.ndarray  # `[E, 5]`, at `QUANTILES`
-    num_bad: int  # frames that are excluded
 
 
 @dataclass(frozen=True)
@@ -100,7 +99,7 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     tables = [dataset.tracks[split] for split in dataset.splits]
     tracks = pa.concat_tables([dataset.columns.tracks.empty_table(), *tables])
     n_frames, dominant = tracks["n_frames"].to_numpy(), np.concatenate(dominants)
-    logits = _logits(dataset, edges, dominant >= 0)
+    logits = _logits(dataset, edges)
     expected = np.maximum(tracks["n_expected"].to_numpy(), 1)
     # Integers, so that 19 of 20 is 95 percent and not slightly less.
     bins = np.minimum(n_frames * COVERAGE_BINS // expected, COVERAGE_BINS - 1)
@@ -118,8 +117,7 @@ def logit_edges(datasets: Sequence[Dataset]) -> np.ndarray:
     for dataset in datasets:
         for split in dataset.splits:
             logits, _ = dataset.to_numpy(split)
-            some = logits[:: max(1, len(logits) // AXIS_ROWS)]
-            if len(some := some[np.isfinite(some).all(axis=1)]):
+            if len(some := logits[:: max(1, len(logits) // AXIS_ROWS)]):
                 ends.append(np.quantile(some, [REACH, 1 - REACH]))
     start, stop = float(np.floor(np.min(ends or -1))), float(np.ceil(np.max(ends or 1)))
     return np.linspace(start, max(stop, start + 1), LOGIT_BINS + 1)
@@ -152,13 +150,6 @@ def dropped_reasons(dataset: Dataset) -> list[dict[str, Any]] | None:
     return sorted(found.values(), key=lambda r: (-r["count"], r["stage"], r["error"]))
 
 
-def dominant_of(logits: np.ndarray) -> np.ndarray:
-    """Return the largest logit's number for each frame, int64 `[N]`; -1 if one is not finite."""
-    # A sum is finite only if all its terms are; it takes one pass.
-    finite = np.isfinite(logits.sum(axis=1, dtype=np.float64))
-    return np.where(finite, logits.argmax(axis=1), -1)
-
-
 def _videos(tracks: pa.Table) -> pa.ChunkedArray:
     return pc.binary_join_element_wise(tracks["identity_id"], tracks["video_id"], "/")
 
@@ -167,7 +158,12 @@ def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
     """Return the counts of a split, and the dominant emotion of each of its frames."""
     tracks, dominant = dataset.columns.tracks.empty_table(), np.empty(0, np.int64)
     if split in dataset.splits:
-        tracks, dominant = dataset.tracks[split], dominant_of(dataset.to_numpy(split)[0])
+        tracks, logits = dataset.tracks[split], dataset.to_numpy(split)[0]
+        if not np.isfinite(logits.sum(dtype=np.float64)):  # finite only if all terms are
+            raise InputError(
+                f"{dataset.path}: a logit of {split} is not finite; run `emovox validate`"
+            )
+        dominant = logits.argmax(axis=1)
     if tracks["n_frames"].to_numpy().sum() != len(dominant):
         raise InputError(
             f"{dataset.path}: tables `tracks` and `frames` of {split} do not match; run "
@@ -179,8 +175,8 @@ def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
     sizes = tracks.num_rows, identities.as_py(), videos.as_py(), len(dominant)
     num_expected = int(tracks["n_expected"].to_numpy().sum())
     seconds = None if duration.null_count else float(duration.to_numpy().sum() / 1000)
-    known, num = dominant[dominant >= 0], len(dataset.emotions)
-    counts = np.bincount(known, minlength=num), np.bincount(labels, minlength=num)
+    num = len(dataset.emotions)
+    counts = np.bincount(dominant, minlength=num), np.bincount(labels, minlength=num)
     values = np.full((len(dataset.values), 2), np.nan)
     for k, name in enumerate(dataset.values if split in dataset.splits else ()):
         column = dataset.frames[split][f"value_{name}"]
@@ -188,7 +184,7 @@ def _split(dataset: Dataset, split: str) -> tuple[SplitCounts, np.ndarray]:
     return SplitCounts(split, *sizes, num_expected, seconds, *counts, values), dominant
 
 
-def _logits(dataset: Dataset, edges: np.ndarray, finite: np.ndarray) -> Logits:
+def _logits(dataset: Dataset, edges: np.ndarray) -> Logits:
     parts = [dataset.to_numpy(split)[0] for split in dataset.splits]
     num = len(dataset.emotions)
     counts = np.zeros((num, len(edges) - 1), np.int64)
@@ -196,7 +192,7 @@ def _logits(dataset: Dataset, edges: np.ndarray, finite: np.ndarray) -> Logits:
     quantiles = np.full((num, len(QUANTILES)), np.nan)
     scale = (len(edges) - 1) / (edges[-1] - edges[0])
     for k in range(num):
-        values = np.concatenate([np.empty(0, np.float32), *(part[:, k] for part in parts)])[finite]
+        values = np.concatenate([np.empty(0, np.float32), *(part[:, k] for part in parts)])
         if not len(values):
             continue
         # Division finds the bins several times faster than np.histogram's search.
@@ -204,7 +200,7 @@ def _logits(dataset: Dataset, edges: np.ndarray, finite: np.ndarray) -> Logits:
         counts[k] = np.bincount(places, minlength=len(edges) - 1)
         mean[k], deviation[k] = values.mean(dtype=np.float64), values.std(dtype=np.float64)
         quantiles[k] = np.quantile(values, QUANTILES, overwrite_input=True)
-    return Logits(edges, counts, mean, deviation, quantiles, int((~finite).sum()))
+    return Logits(edges, counts, mean, deviation, quantiles)
 
 
 def _skew(groups: pa.ChunkedArray, n_frames: np.ndarray) -> Skew:

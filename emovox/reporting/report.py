@@ -31,7 +31,7 @@ from emovox.errors import InputError
 from emovox.files import write_text
 from emovox.packages import explained
 from emovox.reporting import page_charts
-from emovox.reporting.aggregates import aggregate, dominant_of, logit_edges
+from emovox.reporting.aggregates import aggregate, logit_edges
 from emovox.reporting.report_config import NUM_TRACKS, NUM_TRACKS_WITH_MEDIA, ReportConfig
 from emovox.reporting.run_results import Report, read_results
 from emovox.reporting.track_sample import LEVELS, RULE, choose, pack, traces_of
@@ -212,10 +212,10 @@ def _figure_2(report: Report, folder: Path) -> str:
     """Draw a track over time: faces if the report has media, logits, the dominant emotion."""
     if not report.tracks:
         return _write(folder, "figure-2", [], "no track was chosen")
-    changes = [np.count_nonzero(np.diff(dominant_of(t.logits))) for t in report.tracks]
+    changes = [np.count_nonzero(np.diff(t.logits.argmax(axis=1))) for t in report.tracks]
     place = int(np.argmax(changes))
     track, pictures = report.tracks[place], report.media[place].pictures if report.media else {}
-    step, dominant = report.dataset.step, dominant_of(track.logits)
+    step, dominant = report.dataset.step, track.logits.argmax(axis=1)
     emotions = report.dataset.emotions
     colours = colours_of(emotions)
     times = track.frame_index * step
@@ -231,8 +231,7 @@ def _figure_2(report: Report, folder: Path) -> str:
             logits.plot(np.arange(len(lines)) * step, lines[:, k], line_style(k), **style)
         logits.set(ylabel="logit", xticklabels=[])
         logits.legend(loc="center left", bbox_to_anchor=(1, 0.5))
-        known = dominant >= 0
-        strip.bar(times[known], 1, step, align="edge", color=[colours[k] for k in dominant[known]])
+        strip.bar(times, 1, step, align="edge", color=[colours[k] for k in dominant])
         strip.set(yticks=[], ylim=(0, 1), xlabel="seconds")
         for axes in (logits, strip):
             axes.set_xlim(0, max(track.duration or 0, times[-1] + step))
@@ -240,7 +239,7 @@ def _figure_2(report: Report, folder: Path) -> str:
         numbers: Table = [["frame_index", "time_s", *emotions, "dominant"]]
         for index, row, k in zip(track.frame_index.tolist(), track.logits, dominant, strict=True):
             values = (f"{value:.4f}" for value in row)
-            numbers.append([index, round(index * step, 3), *values, emotions[k] if k >= 0 else ""])
+            numbers.append([index, round(index * step, 3), *values, emotions[k]])
         return _write(folder, "figure-2", numbers, figure=figure)
 
 

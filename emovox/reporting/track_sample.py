@@ -18,7 +18,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from emovox.dataset.reader import Dataset
-from emovox.reporting.aggregates import dominant_of
 
 FRAMES_IN_ALL = 100_000  # of all tracks shown; 2.2 MB of the page
 SCORE = "student_"  # of a column of `predict`, before the name of an emotion
@@ -73,9 +72,8 @@ class ReportTrack:
     @property
     def peaks(self) -> list[Peak]:
         """The strongest frame of each dominant emotion, up to `NUM_PEAKS`, in order of time."""
-        dominant = dominant_of(self.logits)
-        found = []
-        for k in np.unique(dominant[dominant >= 0]):
+        dominant, found = self.logits.argmax(axis=1), []
+        for k in np.unique(dominant):
             rows = np.flatnonzero(dominant == k)
             row = rows[self.logits[rows, k].argmax()]
             found.append(Peak(int(k), int(self.frame_index[row]), float(self.logits[row, k])))
@@ -120,8 +118,7 @@ def water_level(lengths: Sequence[int], total: int) -> int:
 
 def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
     """Return a track as JSON; logits are base64 of little-endian int16 hundredths, by row."""
-    finite = np.nan_to_num(track.logits.astype(np.float64), posinf=0.0, neginf=0.0)
-    levels = np.clip(np.rint(finite * LEVELS), -32767, 32767).astype("<i2")
+    levels = np.clip(np.rint(track.logits * LEVELS), -32767, 32767).astype("<i2")
     packed: dict[str, Any] = {
         "id": track.track_id,
         "who": track.identity_id,
@@ -191,7 +188,7 @@ def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
 
 def _changes(logits: np.ndarray, tracks: pa.Table) -> np.ndarray:
     """Return how often the dominant emotion of each track changes, int64 `[T]`."""
-    dominant = dominant_of(logits)
+    dominant = logits.argmax(axis=1)
     turns = dominant != np.roll(dominant, -1)
     last = tracks["n_frames"].to_numpy().cumsum(dtype=np.int64) - 1
     turns[last] = False  # the next row is of another track
