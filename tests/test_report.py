@@ -160,10 +160,9 @@ def test_counts_match_pandas(dataset: Path) -> None:
     assert found.num_full == (coverage == 1).sum()
     expected, _ = np.histogram(coverage, np.linspace(0, 1, 21))
     assert found.coverage.tolist() == expected.tolist()
-    assert found.dropped is not None
-    assert [(r["stage"], r["error"], r["count"]) for r in found.dropped] == [
-        ("open", "Broken", 3),
-        ("faces", "NoFace", 1),
+    assert [(why, num) for why, num, _ in found.dropped] == [
+        ("open: Broken", 3),
+        ("faces: NoFace", 1),
     ]
 
 
@@ -407,15 +406,16 @@ def test_page_without_media_is_small(tmp_path: Path) -> None:
 
 def test_page_states_missing_data(tmp_path: Path) -> None:
     folder = write(tmp_path / "d", [made(TRAIN, "ida", "v", 1, duration_ms=None)])
-    (folder / schema.DROPPED_FILE).unlink()
     (folder / schema.PROVENANCE).unlink()
     words = page_of(folder).words
     assert "heard_val and unheard_val: no tracks." in words
-    assert "dropped.parquet is missing" in words
     assert "The source gives no track durations" in words
     assert "The dataset has no table of faces" in words
     assert "No results were given" in words
     assert "The number of tracks shown is 0." in page_of(folder, tracks=0).words
+    (folder / schema.DROPPED_FILE).unlink()
+    with pytest.raises(InputError, match=r"dropped\.parquet: cannot read"):
+        make_report(folder)
 
 
 def test_dataset_without_rows(tmp_path: Path) -> None:

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
@@ -11,7 +10,7 @@ import pyarrow.compute as pc
 
 from emovox.dataset import schema
 from emovox.dataset.reader import Dataset
-from emovox.dataset.rows import Dropped
+from emovox.dataset.rows import Dropped, count_reasons
 from emovox.dataset.store import read_rows, reading
 from emovox.dataset.takedown import COLUMNS_WITH_IDS, listed_in
 from emovox.errors import InputError
@@ -80,7 +79,8 @@ class Aggregates:
     num_full: int  # tracks without gaps
     identities: Skew
     videos: Skew
-    dropped: list[dict[str, Any]] | None  # see `dropped_reasons`
+    # Reason, number of tracks and the message of one, the most frequent first
+    dropped: list[tuple[str, int, str]]
 
     def frames_of(self, emotions: Sequence[str]) -> list[tuple[int | None, float]]:
         """Return frames by dominant emotion, and their shares of 1.
@@ -107,7 +107,9 @@ def aggregate(dataset: Dataset, edges: np.ndarray | None = None) -> Aggregates:
     people, videos = (_skew(g, n_frames) for g in (tracks["identity_id"], _videos(tracks)))
     names = f"{dataset.name} {dataset.version}", dataset.emotions, dataset.values
     sums = tracks.num_rows, len(dominant), np.sum([split.frames for split in counts], axis=0)
-    dropped = dropped_reasons(dataset)
+    rows = read_dropped(dataset)
+    messages = {f"{row.stage}: {row.error}": row.message for row in reversed(rows)}
+    dropped = [(why, num, messages[why]) for why, num in count_reasons(rows).most_common()]
     return Aggregates(*names, *sums, counts, logits, *coverage, people, videos, dropped)
 
 
@@ -134,20 +136,6 @@ def read_dropped(dataset: Dataset) -> list[Dropped]:
     texts = ("/".join(str(getattr(row, name)) for name in COLUMNS_WITH_IDS) for row in rows)
     hidden = (listed_in(text, dataset.takedown) for text in texts)
     return [row for row, ids in zip(rows, hidden, strict=True) if not ids]
-
-
-def dropped_reasons(dataset: Dataset) -> list[dict[str, Any]] | None:
-    """Return `stage`, `error`, `count` and a `message` of each reason, the most frequent first.
-
-    None if the table is missing.
-    """
-    if not (dataset.path / schema.DROPPED_FILE).is_file():
-        return None
-    found: dict[tuple[str, str], dict[str, Any]] = {}
-    for row in read_dropped(dataset):
-        reason = found.setdefault((row.stage, row.error), asdict(row) | {"count": 0})
-        reason["count"] += 1
-    return sorted(found.values(), key=lambda r: (-r["count"], r["stage"], r["error"]))
 
 
 def _videos(tracks: pa.Table) -> pa.ChunkedArray:
