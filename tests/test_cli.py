@@ -330,7 +330,7 @@ def test_ctrl_c_leaves_a_resumable_state(
     os.kill(process.pid, number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "rerun the same command to resume" in errors
+    assert "interrupted; rerun the same command" in errors
     assert "Traceback" not in errors and output == ""
     num_done = len(list(state.glob("*.json")))
     assert 1 <= num_done < 15

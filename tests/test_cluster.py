@@ -180,7 +180,7 @@ def test_terminated_run_ends_in_one_line(corpus: Path, cluster: Any, tmp_path: P
     driver.send_signal(signal.SIGTERM)
     _, stderr = driver.communicate(timeout=60)
     assert driver.returncode == 130
-    interrupted = "emovox: interrupted; rerun the same command to resume"
+    interrupted = "emovox: interrupted; rerun the same command"
     # A busy machine takes more than 30 s, after which a run prints its progress.
     waits = re.compile(r"\d+ of \d+ tracks, .*|")
     assert [line for line in stderr.splitlines() if not waits.fullmatch(line)] == [interrupted]

@@ -804,7 +804,7 @@ def test_an_interrupted_download_is_resumed(
     process.send_signal(number)
     output, errors = process.communicate(timeout=60)
     assert process.returncode == 130 and output == "", errors
-    assert "rerun the same command to resume" in errors and "Traceback" not in errors
+    assert "interrupted; rerun the same command" in errors and "Traceback" not in errors
     arrived = part.stat().st_size
     result = emovox(*arguments)
     assert result.exit_code == 0

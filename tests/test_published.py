@@ -1224,7 +1224,7 @@ def test_exit_codes(importer: Importer, monkeypatch: pytest.MonkeyPatch) -> None
 
     monkeypatch.setattr("emovox.labelling.import_mat.read_annotations", interrupt)
     stopped = run(*arguments)
-    assert stopped.exit_code == 130 and "nothing was written" in stopped.stderr
+    assert stopped.exit_code == 130 and "interrupted; rerun the same command" in stopped.stderr
     assert_nothing_left(importer)
 
 

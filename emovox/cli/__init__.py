@@ -20,17 +20,6 @@ UNREADABLE = 2
 INTERRUPTED = 130  # a shell reports this for Ctrl-C
 EXPLAINED = click.UsageError, EmovoxError, ImportError, MemoryError, OSError, RuntimeError
 
-# What an interrupted command leaves behind; the others leave nothing to mention.
-AFTER_INTERRUPT = {
-    "build-dataset": " to resume",
-    "download": " to resume",
-    "import-mat": "; nothing was written",
-    "pack-sound": " to resume",
-    "release": "; no partial release was written",
-    "train-student": " to resume after its last epoch",
-    "train-teacher": " to resume after its last epoch",
-}
-
 
 class Commands(click.Group):
     """A group that ends every command with one line and an exit code instead of a traceback."""
@@ -40,8 +29,7 @@ class Commands(click.Group):
         try:
             return super().invoke(context)
         except KeyboardInterrupt:
-            left = AFTER_INTERRUPT.get(str(context.invoked_subcommand), "")
-            echo(f"\nemovox: interrupted; rerun the same command{left}", err=True)
+            echo("\nemovox: interrupted; rerun the same command", err=True)
             context.exit(INTERRUPTED)
         except EXPLAINED as error:
             explained = _explain(error, context.invoked_subcommand)
