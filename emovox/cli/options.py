@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 import click
 
 from emovox.config import field_type, option_help
-from emovox.errors import list_names
 from emovox.ids import printable_text
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -36,13 +35,6 @@ def finish(result: Any, out: Path | None, form: str) -> None:
         echo(result.to_pandas().to_csv(index=False), nl=False)
     else:
         echo(json.dumps(result.as_json()) if form == "json" else result.summary())
-
-
-class Choice(click.Choice[str]):
-    """One of several words; its error suggests the word that was meant."""
-
-    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
-        return f"{value!r} is not one of {list_names(str(value), self.choices)}"
 
 
 def config_options(kind: type, only: Collection[str] = ()) -> Callable[[Command], Command]:
@@ -74,12 +66,12 @@ def _option(field: "dataclasses.Field[Any]", hint: Any, text: str) -> Callable[[
         name = f"{name}/--no-{name[2:]}"
     many = typing.get_origin(hint) is tuple
     is_url = field.metadata.get("url")
+    metavar = "PATH OR URL" if is_url else None
     if choices := field.metadata.get("choices"):
-        kind = Choice(list(choices))
+        metavar = f"[{'|'.join(choices)}]"  # `check_options` checks it, and suggests a word
     elif kind is Path:
         kind = str if is_url else FOLDER  # click's own type would turn the `//` of a URL into `/`
     text = text.replace("`", "") + (" May be repeated." if many else "") + _default_text(field)
-    metavar = "PATH OR URL" if is_url else None
     return click.option(name, type=kind, metavar=metavar, default=None, multiple=many, help=text)
 
 
