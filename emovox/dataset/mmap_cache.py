@@ -1,8 +1,8 @@
 """Frames of a split as memory-mapped arrays in the cache, shared by all processes.
 
-The files carry the content hash of the manifest in their name and are written only after the rows
-were found to have that hash, so that every dataset with the same rows can use them. Their checksums
-are compared whenever they are opened.
+A file carries the content hash of the manifest in its name and is written only after the rows were
+found to have that hash, so that every dataset with the same rows can use it. Its checksum is
+compared whenever it is opened.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import listed_hash, outputs_of
 from emovox.dataset.store import ContentHash, frames_file, matrix_of, read_frames
 from emovox.emotions import Outputs
-from emovox.errors import EmovoxError, InputError, first_line
+from emovox.errors import InputError, first_line
 from emovox.files import cache_folder
 
 
@@ -51,45 +51,33 @@ def hash_names(track_ids: Iterable[str]) -> np.ndarray:
 def open_arrays(root: Path, split: str, container: str, manifest: Mapping[str, Any]) -> Arrays:
     """Return the frames of a split, mapped if the cache is writable; InputError if damaged."""
     digest = str(listed_hash(manifest, schema.table_file("frames", split)))
-    if not re.fullmatch("[0-9a-f]{64}", digest):  # it becomes the name of files
+    if not re.fullmatch("[0-9a-f]{64}", digest):  # it becomes the name of a file
         raise InputError(f"{root}: {schema.MANIFEST} has no content hash of the frames of {split}")
     num_rows, outputs = int(manifest["totals"]["by_split"][split]["frames"]), outputs_of(manifest)
-    folder = cache_folder() / "frames"
-    paths = [folder / f"{digest}.{field.name}.npy" for field in fields(Arrays)]
-    if (mapped := _map(paths, num_rows, outputs)) is not None:
+    path = cache_folder() / "frames" / f"{digest}-{num_rows}"
+    if (mapped := _map(path, num_rows, outputs)) is not None:
         return mapped
-    unpack = partial(_unpack, root, split, container, num_rows, digest, outputs)
-    unpacked = None
-    # The cache is not writable or has no locks: the arrays stay in memory. Errors of the rows are
-    # raised again below.
-    with contextlib.suppress(OSError, EmovoxError):
-        folder.mkdir(parents=True, exist_ok=True)
-        with files.exclusive(folder / f"{digest}.lock", "", timeout=-1):
-            if _map(paths, num_rows, outputs) is None:  # no other process was faster
-                unpacked = unpack()
-                _write(unpacked, paths)
-    return _map(paths, num_rows, outputs) or unpacked or unpack()
+    arrays = _unpack(root, split, container, num_rows, digest, outputs)
+    with contextlib.suppress(OSError):  # the cache is not writable: the arrays stay in memory
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(arrays, path)
+    return _map(path, num_rows, outputs) or arrays
 
 
-def _map(paths: list[Path], num_rows: int, outputs: Outputs) -> Arrays | None:
-    """Return the arrays in the cache; None if they are missing or differ from their checksums."""
+def _map(path: Path, num_rows: int, outputs: Outputs) -> Arrays | None:
+    """Return the arrays in the cache; None if they are missing or differ from their checksum."""
     try:
-        if _sums_file(paths).read_text() != _sums(paths):
-            return None
-        arrays = Arrays(*(np.load(path, mmap_mode="r").view(np.ndarray) for path in paths))
-    except (OSError, ValueError, EOFError):
+        data = np.memmap(path, np.uint8, "r").view(np.ndarray)
+    except (OSError, ValueError):
         return None
-    shape = (num_rows, len(outputs.emotions) + len(outputs.values))
-    is_complete = arrays.outputs.shape == shape and arrays.frame_index.shape == (num_rows,)
-    return arrays if is_complete else None
-
-
-def _sums_file(paths: list[Path]) -> Path:
-    return paths[0].with_suffix("").with_suffix(".sums")
-
-
-def _sums(paths: list[Path]) -> str:
-    return "".join(f"{files.sha256_file(path)}  {path.name}\n" for path in paths)
+    width = len(outputs.emotions) + len(outputs.values)
+    # From the end: the checksum of the rest, `names`, `frame_index` and `outputs`.
+    places = len(data) - np.cumsum([32, 32, 4 * num_rows, 4 * num_rows * width])
+    if places[-1] < 0 or hashlib.sha256(data[:-32].data).digest() != data[-32:].tobytes():
+        return None
+    starts, rows, index, names, _ = np.split(data, places[::-1])
+    rows = rows.view(np.float32).reshape(num_rows, width)
+    return Arrays(rows, index.view(np.int32), starts.view(np.int64), names)
 
 
 def _unpack(
@@ -133,9 +121,10 @@ def _unpack(
     return arrays
 
 
-def _write(arrays: Arrays, paths: list[Path]) -> None:
-    for field, path in zip(fields(arrays), paths, strict=True):
-        files.remove_leftovers(path)
-        with files.replace_file(path) as temporary, temporary.open("wb") as file:
-            np.save(file, getattr(arrays, field.name))
-    files.write_text(_sums_file(paths), _sums(paths))
+def _write(arrays: Arrays, path: Path) -> None:
+    checksum = hashlib.sha256()
+    with files.replace_file(path) as temporary, temporary.open("wb") as file:
+        for array in (arrays.starts, arrays.outputs, arrays.frame_index, arrays.names):
+            checksum.update(array.ravel().data)
+            file.write(array.ravel().data)
+        file.write(checksum.digest())
