@@ -191,6 +191,15 @@ def test_wrong_manifest_values_are_reported(dataset: Path, key: str) -> None:
         assert as_text(validation)
 
 
+def test_emotions_of_the_same_name_are_not_valid(dataset: Path) -> None:
+    manifest = json.loads((dataset / schema.MANIFEST).read_text())
+    manifest["values"] = [*manifest["values"], *manifest["emotions"][:1]]
+    (dataset / schema.MANIFEST).write_text(json.dumps(manifest))
+    validation = check(dataset)
+    assert not validation.valid
+    assert "the name 'neutral' occurs twice" in str(outcome(validation, "columns").reason)
+
+
 def test_examples_are_limited_but_all_violations_are_counted(dataset: Path) -> None:
     def shift(rows: list[dict[str, int]]) -> None:
         for row in rows:

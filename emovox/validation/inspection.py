@@ -102,9 +102,10 @@ class Inspection:
 
     @property
     def manifest(self) -> dict[str, Any]:
-        """The manifest; UnavailableError if it violates its schema."""
+        """The manifest; UnavailableError if it violates its schema, or two names are equal."""
         if self.manifest_faults:
             raise UnavailableError(f"{schema.MANIFEST}: violates its schema")
+        _ = self.contract
         return self.raw_manifest
 
     @property
