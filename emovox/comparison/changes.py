@@ -35,8 +35,6 @@ class TrackChanges:
     # the removed ones (as numbers of OLD)
     other_frames: list[dict[str, Any]]
     values: dict[str, int]  # number of common tracks whose value differs, by column
-    labels: list[list[int]]  # int `[E, E]`, common tracks by label in OLD and in NEW
-    label_flips: list[dict[str, str]]  # id, and label in OLD and in NEW
 
 
 @dataclass(frozen=True)
@@ -49,9 +47,6 @@ class FrameChanges:
     # Number of the other frames, including those of added and removed tracks
     added: int
     removed: int
-    # Those of common tracks only
-    added_in_common_tracks: int
-    removed_in_common_tracks: int
     argmax: list[list[int]]  # int `[E, E]`, common frames by argmax in OLD and in NEW
     divergence: float | None  # mean KL(softmax(old) || softmax(new)), nats
     # For each emotion its term of the divergence, and for each emotion and value the mean absolute
@@ -129,9 +124,7 @@ class Difference:
             Change("tracks", "with frames added or removed", len(other), rows=other),
             Change("frames", "in both", frames.common),
             Change("frames", "added", frames.added, "minor"),
-            Change("frames", "added in common tracks", frames.added_in_common_tracks),
             Change("frames", "removed", frames.removed, "major"),
-            Change("frames", "removed in common tracks", frames.removed_in_common_tracks),
             Change("frames", "with other logits or values", frames.changed, "major"),
             Change("frames", "with another argmax", frames.argmax_flips),
             Change("faces", "with other values", self.faces_changed or 0, "major"),
@@ -182,8 +175,6 @@ class Difference:
         frames, emotions = self.frames, self.old["emotions"]
         if frames.argmax_flips:
             yield _matrix("argmax of frames", frames.argmax, emotions)
-        if self.tracks.label_flips:
-            yield _matrix("label of tracks", self.tracks.labels, emotions)
         if frames.largest is not None:
             rows = [[name, *entry.values()] for name, entry in frames.outputs.items()]
             terms, means, largest = np.array([row[1:] for row in rows[: len(emotions)]], float).T

@@ -163,8 +163,6 @@ class _FrameTotals:
             argmax_flips=common - int(self.argmax.trace()),
             added=self._pair.new.header["frames"] - common,
             removed=self._pair.old.header["frames"] - common,
-            added_in_common_tracks=sum(len(track["added"]) for track in self.other.values()),
-            removed_in_common_tracks=sum(len(track["removed"]) for track in self.other.values()),
             argmax=self.argmax.tolist(),
             divergence=float((self.terms / common).sum()) if common else None,
             outputs=dict(zip(self._names, by_output, strict=True)),
@@ -186,11 +184,11 @@ def _kl_terms(old: np.ndarray, new: np.ndarray) -> np.ndarray:
 
 def _track_changes(pair: Pair, other: dict[str, dict[str, Any]]) -> TrackChanges:
     columns, common = pair.old.dataset.columns, pair.ids.filter(pa.array(pair.is_common))
-    emotions = pa.array(columns.outputs.emotions)
     old, new = (
         side.tracks.take(pc.index_in(common, value_set=side.ids)) for side in (pair.old, pair.new)
     )
-    labels, new_labels = (pc.index_in(t["label"], emotions).to_numpy() for t in (old, new))
+    splits = {"track_id": old["track_id"], "old": old["split"], "new": new["split"]}
+    moved = pa.array(_differs(old, new, "split"))
     values = {n: _differs(old, new, n) for n in old.column_names if n not in NOT_COMPARED}
     # These may differ if the frames of a track do.
     is_other = pc.is_in(common, pa.array(other, pa.string())).to_numpy(zero_copy_only=False)
@@ -201,11 +199,9 @@ def _track_changes(pair: Pair, other: dict[str, dict[str, Any]]) -> TrackChanges
         common=len(common),
         added=sorted(ids[1] - ids[0]),
         removed=sorted(ids[0] - ids[1]),
-        moved=_flips(old, new, "split"),
+        moved=pa.table(splits).filter(moved).sort_by("track_id").to_pylist(),
         other_frames=[other[track_id] for track_id in sorted(other)],
         values={name: int(differs.sum()) for name, differs in values.items() if differs.any()},
-        labels=confusion_matrix(labels, new_labels, len(emotions)).tolist(),
-        label_flips=_flips(old, new, "label"),
     )
 
 
@@ -214,13 +210,6 @@ def _differs(old: pa.Table, new: pa.Table, column: str) -> np.ndarray:
     one, other = old[column], new[column]
     nulls = pc.not_equal(pc.is_null(one), pc.is_null(other))
     return pc.coalesce(pc.not_equal(one, other), nulls).to_numpy()
-
-
-def _flips(old: pa.Table, new: pa.Table, column: str) -> list[dict[str, str]]:
-    """Return the tracks whose value in a column differs, with both values."""
-    values = {"track_id": old["track_id"], "old": old[column], "new": new[column]}
-    differs = pa.array(_differs(old, new, column))
-    return pa.table(values).filter(differs).sort_by("track_id").to_pylist()
 
 
 def _count_changed(pair: Pair, table: str) -> int | None:
