@@ -39,10 +39,6 @@ class Side:
         self.header |= {"tracks": len(self.ids), "frames": num_frames}
         self.files = {file["path"]: file for file in self.manifest["files"]}
         self.tables = tables_of(self.manifest)
-        # Content hashes of tables by path, if the manifest has them.
-        paths = (schema.table_file(t, split) for t in self.tables for split in schema.SPLITS)
-        hashes = {path: self.files.get(path, {}).get("content_sha256") for path in paths}
-        self.content = {path: content for path, content in hashes.items() if content}
 
 
 class Part:
@@ -57,7 +53,7 @@ class Part:
 
     def __init__(self, side: Side, table: str, split: str, ids: pa.Array) -> None:
         path, tracks = schema.table_file(table, split), side.dataset.tracks[split]
-        self._path, self.content = side.path / path, side.content.get(path)
+        self._path = side.path / path
         with reading(self._path):
             self._file = open_table(self._path)
         found = self._file.schema_arrow
@@ -123,15 +119,11 @@ class Pair:
         self.is_common = pc.and_(*shared).to_numpy(zero_copy_only=False)
 
     def parts(self, table: str) -> list[list[Part]]:
-        """Return the parts of a table in OLD and in NEW; those of equal content are the same."""
-        old, new = (
+        """Return the parts of a table in OLD and in NEW."""
+        return [
             [Part(side, table, split, self.ids) for split in side.dataset.splits]
             for side in (self.old, self.new)
-        )
-        known = {part.content: part for part in old if part.content is not None}
-        same = [known.get(part.content, part) for part in new]
-        pairs = zip(same, new, strict=True)
-        return [old, [p if np.array_equal(p.keys, other.keys) else other for p, other in pairs]]
+        ]
 
 
 def common_rows(old: list[Part], new: list[Part]) -> Iterator[tuple[np.ndarray, ...]]:

@@ -10,8 +10,7 @@ values than each other, are refused: their rows cannot be compared.
 
 Frames are aligned by track_id and grid point (`frame_index`, or the time `step_ms * frame_index` if
 the steps differ), even if the track changed its split. The positions of all frames are in memory,
-their values are read one row group at a time. If both manifests give the same content hash for the
-frames of a split, only OLD's values are read. Sizes and SHA-256 of all files are checked first.
+their values are read one row group at a time. Sizes and SHA-256 of all files are checked first.
 """
 
 import itertools
@@ -25,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emovox.comparison.alignment import HEADER, INVALID, Pair, Part, Side, common_rows
+from emovox.comparison.alignment import HEADER, Pair, Part, Side, common_rows
 from emovox.comparison.changes import RULE, Bump, Change, Difference, FrameChanges, TrackChanges
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import changed_files, read_manifest
@@ -228,13 +227,6 @@ def find_bump(pair: Pair, difference: Difference) -> Bump:
     major += _counted(difference.changes, "major")
     minor = [f"table {table} added" for table in pair.new.tables if table not in pair.old.tables]
     minor += _counted(difference.changes, "minor")
-    known = pair.new.content
-    unseen = [
-        path for path, digest in pair.old.content.items() if known.get(path, digest) != digest
-    ]
-    if unseen and not major and not minor:
-        shown = f"content hashes differ, but no compared column: {', '.join(unseen)}; {INVALID}"
-        major = [shown]
     patch = [f"{key} differs" for key in ("name", "teacher") if old[key] != new[key]]
     patch += [f"files that differ: {', '.join(files)}"] if files else []
     found = dict(zip(RULE, (major, minor, patch, []), strict=True))
