@@ -200,6 +200,12 @@ def test_emotions_of_the_same_name_are_not_valid(dataset: Path) -> None:
     assert "the name 'neutral' occurs twice" in str(outcome(validation, "columns").reason)
 
 
+def test_metadata_of_pandas_is_reported(dataset: Path) -> None:
+    store(dataset, *read(dataset, "frames"), metadata={"pandas": "{}"})
+    [example] = outcome(check(dataset), "metadata").breach.examples
+    assert "metadata key pandas" in example.text
+
+
 def test_examples_are_limited_but_all_violations_are_counted(dataset: Path) -> None:
     def shift(rows: list[dict[str, int]]) -> None:
         for row in rows:
@@ -250,7 +256,7 @@ def test_text_of_a_valid_dataset_is_one_line(valid: Path) -> None:
 def test_repr_and_data_frame(dataset: Path) -> None:
     DAMAGE["logit-range"](dataset)
     validation = validate(str(dataset), meta=str(dataset.parent / "meta"))
-    assert repr(validation).startswith(f"<Validation of {dataset}: not valid: 64 rules passed, ")
+    assert repr(validation).startswith(f"<Validation of {dataset}: not valid: 63 rules passed, ")
     pytest.importorskip("pandas", reason="needs the extra build")
     rules = validation.to_pandas().set_index("name")
     columns = ["family", "severity", "outcome", "count", "first_example"]

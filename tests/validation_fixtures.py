@@ -389,11 +389,6 @@ def _(root: Path) -> None:
     store(root, *read(root, "faces"), metadata={"emovox.dataset": "another"})
 
 
-@breaks("no-pandas")
-def _(root: Path) -> None:
-    store(root, *read(root, "frames"), metadata={"pandas": "{}"})
-
-
 @breaks("hdf5-layout")
 def _(root: Path) -> None:
     with h5py.File(root / schema.hdf5_file(TRAIN), "r+") as file:

@@ -193,15 +193,8 @@ def metadata(dataset: Inspection) -> Iterator[Example]:
         for key, value in expected.items():
             if found.get(key) != value:
                 yield Example(name, f"{key} is {found.get(key)!r}, expected {value!r}")
-
-
-def no_pandas(dataset: Inspection) -> Iterator[Example]:
-    for _, _, name in _readable_tables(dataset):
-        if "pandas" in dataset.metadata(name):
+        if "pandas" in found:
             yield Example(name, "has the metadata key pandas; do not write with pandas.to_parquet")
-        for column in dataset.columns(name).names:
-            if column.startswith("__index_level_"):
-                yield Example(name, f"column {column} is a pandas index")
 
 
 def hdf5_layout(dataset: Inspection) -> Iterator[Example]:
