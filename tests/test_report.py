@@ -59,7 +59,6 @@ from emovox.reporting.track_sample import (
     choose,
     pack,
     traces_of,
-    water_level,
 )
 from emovox.scores import CURVE_POINTS, Interval, roc_curve
 from emovox.teacher.evaluation import TeacherEvaluation, score
@@ -374,18 +373,6 @@ def test_peaks_are_of_dominant_emotions() -> None:
         ("neutral", 0, 1),
         ("anger", 7, 6),
     ]
-
-
-@pytest.mark.parametrize("lengths", [[5, 5, 5], [1, 2, 100], [7], [3, 50, 60, 2]])
-@pytest.mark.parametrize("total", [3, 12, 40, 1000])
-def test_water_level_is_the_largest_that_fits(lengths: list[int], total: int) -> None:
-    found = water_level(lengths, max(total, len(lengths)))
-    fitting = [
-        limit
-        for limit in range(1, max(lengths) + 1)
-        if sum(min(length, limit) for length in lengths) <= max(total, len(lengths))
-    ]
-    assert found == max(fitting)
 
 
 def test_long_tracks_are_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

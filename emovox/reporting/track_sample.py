@@ -5,7 +5,6 @@ Scores of a student over time are drawn over them.
 
 import base64
 import math
-from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -97,7 +96,8 @@ def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
         reasons.setdefault(row, [])
     rows = sorted(reasons, key=lambda row: (not reasons[row], row))
     chosen = tracks.select(COLUMNS).take(rows).to_pylist()
-    limit = water_level([track["n_frames"] for track in chosen], FRAMES_IN_ALL)
+    is_large = sum(track["n_frames"] for track in chosen) > FRAMES_IN_ALL
+    limit = FRAMES_IN_ALL // len(chosen) if is_large else FRAMES_IN_ALL
     return [
         ReportTrack(
             **track,
@@ -107,13 +107,6 @@ def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
         )
         for row, track in zip(rows, chosen, strict=True)
     ]
-
-
-def water_level(lengths: Sequence[int], total: int) -> int:
-    """Return the largest limit for which lengths cut to it sum to at most `total`; at least 1."""
-    limits = range(1, max(lengths, default=1) + 1)
-    fitting = bisect_right(limits, total, key=lambda limit: sum(min(n, limit) for n in lengths))
-    return max(1, fitting)
 
 
 def pack(track: ReportTrack, emotions: Sequence[str]) -> dict[str, Any]:
