@@ -44,6 +44,11 @@ OTHERS_ON_DARK = (
 STYLES = ("-", "--", ":", "-.")  # of lines; colours alone are similar
 PER_STYLE = 5  # emotions with the same line style
 
+# Of an SVG file: elements with styles of the page, names of XML, and spaces between elements.
+NOT_INLINE = re.compile(
+    r"<(metadata|style).*?</\1>| xmlns(:\w+)?=\"[^\"]*\"|(?<= )xlink:(?=href=)|(?<=>)\s+(?=<)",
+    re.DOTALL,
+)
 DPI = 150  # of PNG files
 INK, SOFT, GRID, BAR = "#1d1f24", "#5d626c", "#ebe8e0", "#54679c"
 SETTINGS: Any = {
@@ -117,48 +122,22 @@ def inline_svg(figure: "Figure", key: str, alt: str, colours: Mapping[str, str])
     figure.set_frameon(False)
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", metadata={"Date": None})
-    svg = ElementTree.fromstring(buffer.getvalue())
-    for element in list(svg.iter()):
-        for child in list(element):
-            if _local(child.tag) in ("metadata", "style"):
-                element.remove(child)
-        element.tag = _local(element.tag)
-        attributes = {_local(name): value for name, value in element.attrib.items()}
-        element.attrib = _inline_attributes(element.tag, attributes, key, colours)
-        if element.text and not element.text.strip():
-            element.text = None
-        element.tail = None
+    svg = ElementTree.fromstring(NOT_INLINE.sub("", buffer.getvalue()))
+    for element in svg.iter():
+        attributes = element.attrib
+        for declaration in filter(None, map(str.strip, attributes.pop("style", "").split(";"))):
+            name, _, value = declaration.partition(": ")
+            if name == "font":  # in older versions of matplotlib
+                name, value = "font-size", value.split()[0]
+            attributes[name] = colours.get(value, value)
+        attributes.pop("font-family", None)
+        if "id" in attributes:
+            attributes["id"] = f"{key}-{attributes['id']}"
+        for name in attributes.keys() & {"href", "clip-path"}:
+            attributes[name] = attributes[name].replace("#", f"#{key}-")
     shown = {"role": "img", "aria-label": alt, "stroke-linejoin": "round"}
     svg.attrib = {"viewBox": svg.attrib["viewBox"], **shown}
     return ElementTree.tostring(svg, encoding="unicode")
-
-
-def _local(name: str) -> str:
-    """Return an XML name without its namespace."""
-    return name.rpartition("}")[2]
-
-
-def _inline_attributes(
-    tag: str, attributes: dict[str, str], key: str, colours: Mapping[str, str]
-) -> dict[str, str]:
-    """Return attributes with styles spelled as attributes, unique ids and short numbers."""
-    for declaration in filter(None, map(str.strip, attributes.pop("style", "").split(";"))):
-        name, _, value = declaration.partition(": ")
-        if name == "font":  # in older versions of matplotlib
-            name, value = "font-size", value.split()[0]
-        attributes[name] = colours.get(value, value)
-    attributes.pop("font-family", None)
-    if tag == "g":
-        attributes.pop("id", None)
-    for name, value in attributes.items():
-        if name == "id":
-            attributes[name] = f"{key}-{value}"
-        elif name in ("href", "clip-path"):
-            attributes[name] = value.replace("#", f"#{key}-")
-        elif name in ("d", "x", "y", "width", "height"):
-            short = re.sub(r"-?\d+\.\d+", lambda m: f"{float(m[0]):.1f}".removesuffix(".0"), value)
-            attributes[name] = " ".join(short.split())
-    return attributes
 
 
 def emotion_rows(axes: Any, emotions: Sequence[str], *, grid: bool = False) -> None:
