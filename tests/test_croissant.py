@@ -92,13 +92,12 @@ def test_mlcroissant_accepts_the_document(
     assert (metadata.name, metadata.version) == (manifest["name"], "1.0.0")
     assert metadata.ctx.conforms_to.value == "http://mlcommons.org/croissant/1.1"
     tables = {"no tracks": [], "no faces": ["frames", "tracks"]}.get(case, list(schema.TABLES))
-    record_sets = [*(["splits"] if tables else []), *tables, "dropped"]
+    record_sets = [*tables, "dropped"]
     assert [record_set.id for record_set in metadata.record_sets] == record_sets
     for name in record_sets:
         rows = list(whole.records(name))
-        assert len(rows) == {"splits": len({s[3] for s in spec}), "dropped": 1}.get(
-            name, len(spec) if name == "tracks" else 6 * len(spec)
-        )
+        sizes = {"dropped": 1, "tracks": len(spec)}
+        assert len(rows) == sizes.get(name, 6 * len(spec))
 
 
 @pytest.mark.parametrize("table", schema.TABLES)
@@ -138,13 +137,6 @@ def test_record_sets_can_be_read_in_any_order(dataset: Path) -> None:
         assert {name: len(list(whole.records(name))) for name in order} == {
             "frames": 36, "tracks": 6, "faces": 36,
         }  # fmt: skip
-
-
-def test_splits_are_those_of_croissant(dataset: Path) -> None:
-    rows = {r["splits/name"]: r["splits/url"] for r in opened(dataset).records("splits")}
-    assert list(rows) == list(schema.SPLITS)
-    assert rows["train"] == "cr:TrainingSplit"
-    assert rows["heard_val"] == rows["unheard_val"] == "cr:ValidationSplit"
 
 
 def test_keys_and_references(dataset: Path) -> None:

@@ -1,7 +1,7 @@
 """Files and columns of a dataset as Croissant 1.1 metadata, from its manifest and the contract.
 
-There is a record set for each table, with a field for each column, and one for the splits. Files
-are named relative to the document, so that it is valid in every copy of the folder.
+There is a record set for each table, with a field for each column. Files are named relative to the
+document, so that it is valid in every copy of the folder.
 
 Specification: http://mlcommons.org/croissant/1.1.
 """
@@ -28,7 +28,6 @@ FORMATS = {
     ".json": "application/json",
     ".md": "text/markdown",
 }
-SPLIT_KINDS = dict.fromkeys(schema.SPLITS, "cr:ValidationSplit") | {"train": "cr:TrainingSplit"}
 # Not described: the document itself, and the file that may hold its hash.
 NOT_DESCRIBED = (schema.CROISSANT, schema.CHECKSUMS)
 
@@ -43,10 +42,7 @@ def files_and_columns(manifest: Mapping[str, Any]) -> Node:
             *(_file_object(file) for file in files),
             *(_file_set(table, splits) for table in tables),
         ],
-        "recordSet": [
-            *([_split_records(splits)] if splits else []),
-            *(_table_records(manifest, table, splits) for table in (*tables, "dropped")),
-        ],
+        "recordSet": [_table_records(manifest, t, splits) for t in (*tables, "dropped")],
     }
 
 
@@ -66,20 +62,6 @@ def _file_set(table: str, splits: list[str]) -> Node:
         "description": f"The files of `{table}`, one for each split.",
         "encodingFormat": PARQUET,
         "includes": [schema.table_file(table, split) for split in splits],
-    }
-
-
-def _split_records(splits: list[str]) -> Node:
-    return {
-        **_node("RecordSet", "splits"),
-        "description": "One row per split that has rows.",
-        "dataType": ["sc:Enumeration", "cr:Split"],
-        "key": {"@id": "splits/name"},
-        "field": [
-            _field("splits", "name", "sc:Text", "Name of the split."),
-            _field("splits", "url", "sc:URL", "Kind of the split in the terms of Croissant."),
-        ],
-        "data": [{"splits/name": s, "splits/url": SPLIT_KINDS[s]} for s in splits],
     }
 
 
@@ -116,7 +98,6 @@ def _column(table: str, column: pa.Field, source: Node) -> Node:
 
 def _split_of_file(table: str, splits: list[str], source: Node) -> Node:
     """Return a field for the split of a row, taken from its file name, for tables without one."""
-    # No reference to the record set of the splits: mlcroissant's filters cannot use a second one.
     field = _field(table, "split", ["sc:Text", "cr:Split"], schema.description("split"))
     field["source"] = source | {
         "extract": {"fileProperty": "filename"},
