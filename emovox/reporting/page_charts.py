@@ -62,9 +62,9 @@ def emotions_figure(found: Aggregates, compared: Aggregates | None) -> PageFigur
     header = ["emotion"]
     rows: list[list[Any]] = [[emotion] for emotion in emotions]
     for each in datasets:
-        header += [f"frames, {each.title}", "share"]
+        header += [f"frames, {each.title}", f"share, {each.title}"]
         for row, (count, share) in zip(rows, each.frames_of(emotions), strict=True):
-            row += [count, percent(share)]
+            row += [count, None if count is None else round(share, 6)]
 
     def draw(axes: Any) -> None:
         if compared:

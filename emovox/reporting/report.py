@@ -237,15 +237,10 @@ def _figure_2(report: Report, folder: Path) -> str:
 
 def _figure_4(report: Report, folder: Path) -> str:
     chart = page_charts.emotions_figure(report.aggregates, report.compared)
-    emotions = [row[0] for row in chart.rows]
-    numbers: Table = [["emotion"], *([emotion] for emotion in emotions)]
-    for found in filter(None, (report.aggregates, report.compared)):
-        numbers[0] += [f"frames, {found.title}", f"share, {found.title}"]
-        for row, (count, share) in zip(numbers[1:], found.frames_of(emotions), strict=True):
-            row += ["", ""] if count is None else [count, round(share, 6)]
     with charts.new_figure(6, chart.height) as figure:
         chart.draw(figure.subplots())
-        return _write(folder, "figure-4", numbers, figure=figure)
+        rows = [[*row] for row in (chart.header, *chart.rows)]
+        return _write(folder, "figure-4", rows, figure=figure)
 
 
 def _figure_5(report: Report, folder: Path) -> list[str]:
