@@ -4,8 +4,6 @@ import contextlib
 import errno
 import json
 import shutil
-import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,16 +50,6 @@ def bucket(store: Any, request: pytest.FixtureRequest) -> str:
 def root(store: Any, bucket: str, clips: Path) -> Any:
     """URL of the corpus."""
     return upload(store, clips, f"{bucket}/vox2")
-
-
-@pytest.fixture(autouse=True)
-def quick_start(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "SETTLE_SECONDS", 0.2)
-
-
-@pytest.fixture
-def quick_locks(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(locks, "REFRESH_SECONDS", 0.2)
 
 
 def upload(store: Any, folder: Path, url: str) -> Any:
@@ -192,7 +180,6 @@ def test_failed_downloads_are_retried_by_the_next_run(
 def test_planning_costs_no_request_per_file(
     bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no heartbeat during the test
     counts = {}
     for number in (3, 30):
         url = f"{bucket}/vox{number}"
@@ -215,7 +202,6 @@ def test_planning_costs_no_request_per_file(
 def test_a_track_costs_one_request(
     root: Any, bucket: str, store: Any, clips: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # no heartbeat during the test
     with counted(monkeypatch) as few:
         build(root, as_path(f"{bucket}/few"), shard_tracks=50)
     for i in range(10):
@@ -286,59 +272,6 @@ def test_a_video_with_many_tracks_is_fetched_once(
     assert result.manifest["totals"]["tracks"] == 8 and sorted(fetched) == ["a.mp4", "b.mp4"]
 
 
-def test_second_run_is_refused(root: Any, bucket: str, quick_locks: None) -> None:
-    out = as_path(f"{bucket}/out")
-    refusals = []
-
-    class Intruding(InlineEngine):
-        def run(self, jobs: Any) -> Any:
-            with pytest.raises(EmovoxError, match="another run is building this dataset"):
-                build(root, out)
-            refusals.append(1)
-            yield from super().run(jobs)
-
-    result = build(root, out, Intruding(FakeTeacher()))
-    assert refusals == [1] and result.num_built == result.num_shards
-
-
-def test_lock_of_a_dead_run_is_taken_over(root: Any, bucket: str, quick_locks: None) -> None:
-    out: Any = as_path(f"{bucket}/out")
-    (out / STATE / "lock").write_text("dead 17\n")
-    began = time.monotonic()
-    build(root, out)
-    assert time.monotonic() - began >= locks.MISSED_HEARTBEATS * locks.REFRESH_SECONDS
-    assert not (out / STATE / "lock").exists()
-
-
-def test_a_run_that_was_taken_over_stops(root: Any, bucket: str, quick_locks: None) -> None:
-    out: Any = as_path(f"{bucket}/out")
-
-    class Suspended(InlineEngine):
-        def run(self, jobs: Any) -> Any:
-            (out / STATE / "lock").write_text("other 0\n")
-            time.sleep(5 * locks.REFRESH_SECONDS)
-            yield from super().run(jobs)
-
-    with pytest.raises(EmovoxError, match="another run took over this build"):
-        build(root, out, Suspended(FakeTeacher()))
-    assert (out / STATE / "lock").read_text() == "other 0\n"
-    assert not (out / schema.MANIFEST).exists()
-
-
-def test_suspended_owner_checks_the_lock_before_it_continues(
-    bucket: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(locks, "REFRESH_SECONDS", 1000.0)  # its thread does not check
-    path: Any = as_path(f"{bucket}/out/{STATE}/lock")
-    with locks.Lease(path, path) as lease:
-        lease.check()
-        path.write_text("other 0\n")
-        lease.check()  # too early for another check
-        lease._seen -= 2001.0
-        with pytest.raises(EmovoxError, match="another run took over this build"):
-            lease.check()
-
-
 def test_unreachable_rows_are_not_reported_as_damaged(
     root: Any, bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -354,34 +287,6 @@ def test_unreachable_rows_are_not_reported_as_damaged(
         with pytest.raises(NetworkError, match="Input/output error"):
             build(root, out)
     assert build(root, out).num_built == 0, "the markers are still there"
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("is_taken", [True, False])
-def test_simultaneous_starts(is_taken: bool, bucket: str, quick_locks: None) -> None:
-    state: Any = as_path(f"{bucket}/state")
-    out = as_path(f"{bucket}/out")
-    if is_taken:
-        (state / "lock").write_text("dead 17\n")
-    outcomes: Counter[str] = Counter()
-    start = threading.Barrier(3)
-
-    def hold() -> None:
-        start.wait()
-        try:
-            with locks.held_state(out, state) as (_, check):
-                time.sleep(5 * locks.REFRESH_SECONDS)
-                check()
-            outcomes["held"] += 1
-        except EmovoxError:
-            outcomes["refused"] += 1
-
-    threads = [threading.Thread(target=hold) for _ in range(3)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert outcomes == {"held": 1, "refused": 2}
 
 
 def test_separate_state(root: Any, bucket: str, clips: Path, tmp_path: Path) -> None:

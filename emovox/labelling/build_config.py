@@ -26,7 +26,8 @@ class BuildConfig:
     Attributes:
         layout: Layout of the corpus on disk, see `emovox.corpus.layouts`.
         root: Folder of the corpus, or its URL.
-        out: Folder of the dataset, or its URL: new, empty, or of an earlier build.
+        out: Folder of the dataset, or its URL: new, empty, or of an earlier build. A URL has no
+            lock: never start two builds into one at the same time.
         teacher: Teacher: registered name, checkpoint, .onnx file, or hf: and a folder or id.
         splits: `auto` (by hash), `official` (VoxCeleb1), or a CSV or Parquet file.
         meta: Folder of vox1_meta.csv and the official lists.

@@ -5,7 +5,7 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from itertools import groupby
@@ -36,17 +36,13 @@ LEFT_OUT |= {"ray_address", "actor_cpus", "actor_gpus"}
 
 
 def finish(
-    plan: BuildPlan,
-    state: Path,
-    reports: Sequence[ShardReport],
-    existing: Existing | None,
-    check: Callable[[], None],
+    plan: BuildPlan, state: Path, reports: Sequence[ShardReport], existing: Existing | None
 ) -> dict[str, Any]:
     """Write the dataset of finished shards, unless it exists already; return its manifest.
 
-    `existing` is a dataset at `out` that must not lose tracks; `check` raises if another run has
-    taken over the build. InputError if `existing` would lose tracks; CheckError if the rows of a
-    shard are damaged, whose marker is removed, so that the next run builds it again.
+    `existing` is a dataset at `out` that must not lose tracks. InputError if it would; CheckError
+    if the rows of a shard are damaged, whose marker is removed, so that the next run builds it
+    again.
     """
     config, provenance = plan.config, _provenance(plan)
     dropped = [*plan.corpus.dropped, *(d for report in reports for d in report.dropped)]
@@ -71,10 +67,9 @@ def finish(
         outputs=plan.settings.outputs,
         provenance=provenance,
     )
-    with _local_folder(config.out, check) as folder:
+    with _local_folder(config.out) as folder:
         chunks = _chunks(state, reports, plan.assigned)
         manifest = write_chunks(folder, chunks, dropped, info, hdf5=config.hdf5)
-    check()
     record_dataset(plan, state, fingerprint, manifest)
     return manifest
 
@@ -112,7 +107,7 @@ def _provenance(plan: BuildPlan) -> dict[str, Any]:
 
 
 @contextlib.contextmanager
-def _local_folder(out: Path, check: Callable[[], None]) -> Iterator[Path]:
+def _local_folder(out: Path) -> Iterator[Path]:
     """Yield a new local folder to write a dataset into; on success it replaces the one at `out`.
 
     The manifest of an earlier dataset is removed first and the new one is put last, so that an
@@ -124,7 +119,6 @@ def _local_folder(out: Path, check: Callable[[], None]) -> Iterator[Path]:
         folder.mkdir(parents=True)
         try:
             yield folder
-            check()
             replace_dataset(out, folder)
         finally:
             shutil.rmtree(folder, ignore_errors=True)
@@ -132,7 +126,6 @@ def _local_folder(out: Path, check: Callable[[], None]) -> Iterator[Path]:
     with tempfile.TemporaryDirectory(prefix="emovox-") as name:
         folder = Path(name)
         yield folder
-        check()
         (out / schema.MANIFEST).unlink(missing_ok=True)
         names = {p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()}
         for path in sorted(names - {schema.MANIFEST}):
@@ -141,7 +134,6 @@ def _local_folder(out: Path, check: Callable[[], None]) -> Iterator[Path]:
         for path in dataset_files():
             if path not in names and path.split("/")[0] in existing:
                 (out / path).unlink(missing_ok=True)
-        check()
         (out / schema.MANIFEST).put(folder / schema.MANIFEST)
 
 

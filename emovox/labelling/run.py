@@ -187,7 +187,7 @@ def build_dataset(
         resolve = cluster.resolve
     plan = make_plan(config, resolve)
     try:
-        with held_state(config.out, config.state) as (state, check):
+        with held_state(config.out, config.state) as state:
             existing = None if config.replace else find_existing(config.out, state)
             reports = completed(state, plan.shards, retry_dropped=config.retry_dropped)
             jobs = plan.jobs(state, reports)
@@ -199,10 +199,9 @@ def build_dataset(
             num_seen = sum(report.num_tracks for report in reports.values())
             num_tracks = len(plan.corpus.tracks)
             for report in _with_progress(engine, jobs, num_tracks, num_seen, show_progress):
-                check()
                 reports[report.fingerprint] = report
             in_order = [reports[shard.fingerprint] for shard in plan.shards]
-            manifest = finish(plan, state, in_order, existing, check)
+            manifest = finish(plan, state, in_order, existing)
             if num_stale := remove_stale(state, plan.shards):
                 plan.corpus.note(
                     f"replaced {num_stale} shards of an earlier build with other tracks or settings"

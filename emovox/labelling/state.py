@@ -3,10 +3,7 @@
 import contextlib
 import hashlib
 import json
-import secrets
-import threading
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,91 +13,12 @@ import pyarrow.parquet as pq
 
 from emovox.dataset import schema
 from emovox.dataset.store import DAMAGED
-from emovox.errors import EmovoxError, InputError, first_line
+from emovox.errors import InputError, first_line
 from emovox.files import exclusive, write_text
 from emovox.ids import printable
 from emovox.labelling import plan as plans
 from emovox.labelling.plan import ROWS_VERSION, BuildPlan, Shard, ShardReport
-from emovox.paths import NOT_FETCHED, RemotePath, file_state, is_remote, local_copy, map_ahead
-
-REFRESH_SECONDS = 5.0  # between two heartbeats of a remote lock
-SETTLE_SECONDS = 5.0  # from a new lock to its first check, for a run that starts simultaneously
-MISSED_HEARTBEATS = 4  # after which the owner of a remote lock counts as dead
-EXIT_SECONDS = 10.0  # that the end of a run waits for a heartbeat in progress
-
-
-def _busy(out: Path) -> str:
-    return f"{out}: another run is building this dataset; wait for it"
-
-
-class Lease:
-    """Lock for stores without locks and without a common clock: an object that keeps changing.
-
-    The owner writes its token and a counter that grows. Another run watches by its own clock
-    whether the object changes, and takes over one that does not. If two runs start at the same
-    time, the last write wins, and the other finds a foreign token. Messages name `out`.
-    """
-
-    def __init__(self, path: RemotePath, out: Path) -> None:
-        self._path, self._out = path, out
-        self._token = secrets.token_hex(8)
-        self._count = 0
-        self._lost = False
-        self._seen = time.monotonic()  # when the lock was last known to be ours
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, daemon=True)
-
-    def __enter__(self) -> "Lease":
-        if before := self._read():
-            for _ in range(MISSED_HEARTBEATS):  # until the owner counts as dead
-                time.sleep(REFRESH_SECONDS)
-                if (now := self._read()) and now != before:
-                    raise EmovoxError(_busy(self._out))
-        self._write()
-        time.sleep(SETTLE_SECONDS)
-        if not self._is_ours():
-            raise EmovoxError(_busy(self._out))
-        self._thread.start()
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self._ended.set()
-        self._thread.join(EXIT_SECONDS)
-        with contextlib.suppress(OSError):  # the next run then finds the lock dead
-            if not self._lost and self._is_ours():
-                self._path.unlink(missing_ok=True)
-
-    def check(self) -> None:
-        """Raise `EmovoxError` if the lock is no longer ours."""
-        if not self._lost and time.monotonic() - self._seen > 2 * REFRESH_SECONDS:
-            self._lost = not self._is_ours()  # this process or the store was suspended
-        if self._lost:
-            raise EmovoxError(
-                f"{self._out}: another run took over this build, because this one gave no sign of "
-                "life; this one stops"
-            )
-
-    def _keep(self) -> None:
-        while not self._ended.wait(REFRESH_SECONDS) and not self._lost:
-            with contextlib.suppress(OSError):  # the next attempt may be in time
-                self._lost = not self._is_ours()
-                if not self._lost:
-                    self._count += 1
-                    self._write()
-
-    def _is_ours(self) -> bool:
-        if ours := self._read().startswith(self._token):
-            self._seen = time.monotonic()
-        return ours
-
-    def _read(self) -> str:
-        with contextlib.suppress(FileNotFoundError):
-            return self._path.read_text()
-        return ""
-
-    def _write(self) -> None:
-        self._path.write_text(f"{self._token} {self._count}\n")
-
+from emovox.paths import NOT_FETCHED, file_state, is_remote, local_copy, map_ahead
 
 STATE = ".emovox"  # default folder of the state, inside the dataset but not a part of it
 RECORD = "finished.json"  # the dataset that this state was last used for
@@ -109,27 +27,25 @@ MAX_EXAMPLES = 3  # track ids in a message
 
 
 @contextlib.contextmanager
-def held_state(out: Path, state: Path | None) -> Iterator[tuple[Path, Callable[[], None]]]:
+def held_state(out: Path, state: Path | None) -> Iterator[Path]:
     """Hold the state of a build (None: `STATE` inside `out`), which may then write `out`.
 
-    Yields its folder, and a function to call before anything final. It raises EmovoxError once
-    another run has taken over: a run that was suspended or cut off from the network counts as dead.
-    InputError if `out` is a file or was not built from `state`; EmovoxError if one holds it now.
+    Yields its folder. A state behind a URL has no lock. InputError if `out` is a file or was not
+    built from `state`; EmovoxError if another run holds it.
     """
     state = state or out / STATE
     if out.exists() and not out.is_dir():
         raise InputError(f"{out}: is a file; pass a folder as --out")
     refuse_foreign(out, state)
-    state.mkdir(parents=True, exist_ok=True)
-    if isinstance(state, Path) and not (state / ".gitignore").exists():
-        (state / ".gitignore").write_text("*\n", encoding="utf-8")
-    lock = state / "lock"
-    if is_remote(lock):
-        with Lease(lock, out) as lease:
-            yield state, lease.check
-        return
-    with exclusive(lock, _busy(out)):
-        yield state, lambda: None
+    lock: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
+    if isinstance(state, Path):
+        state.mkdir(parents=True, exist_ok=True)
+        if not (state / ".gitignore").exists():
+            (state / ".gitignore").write_text("*\n", encoding="utf-8")
+        busy = f"{out}: another run is building this dataset; wait for it"
+        lock = exclusive(state / "lock", busy)
+    with lock:
+        yield state
 
 
 def refuse_foreign(out: Path, state: Path) -> None:
