@@ -17,7 +17,7 @@ from pyarrow.parquet import read_table
 from emovox.corpus.tracks import FaceSource, Track
 from emovox.errors import EmovoxError, InputError
 from emovox.ids import TrackKey
-from emovox.labelling.engine import MAX_DEATHS, LokyEngine, Turns
+from emovox.labelling.engine import MAX_DEATHS, LokyEngine
 from emovox.labelling.plan import Shard, ShardJob, ShardReport, ShardSettings, rows_file
 from emovox.labelling.shard import IN_CHILD, build_shard
 from emovox.labelling.teacher_process import InlineFeed
@@ -200,23 +200,6 @@ def test_stopped_watchdog_does_not_exit() -> None:
     with watchdog(0.05) as restart:
         restart()
     time.sleep(0.3)  # longer than the watchdog's limit
-
-
-def test_exclusive_turn_waits_for_the_others() -> None:
-    turns, running, most = Turns(3), [0], [0]
-
-    def count(alone: bool) -> None:
-        with turns.take(alone=alone):
-            running[0] += 1
-            most[0] = max(most[0], running[0])
-            time.sleep(0.01)
-            if alone:
-                assert running[0] == 1
-            running[0] -= 1
-
-    with ThreadPoolExecutor(6) as threads:
-        list(threads.map(count, [False, True, False, True, False, False] * 3))
-    assert running[0] == 0 and 1 <= most[0] <= 3
 
 
 @pytest.mark.slow

@@ -31,7 +31,6 @@ from emovox.labelling.worker import WorkerContext, run_shard, serve_teacher, sta
 
 MAX_DEATHS = 2  # crashes or hangs of workers on one track before the track counts as lost
 MAX_KILLS = 10  # the same for kills from outside, for example for lack of memory
-ALONE_FROM = 2  # kills on one shard before it runs alone
 MAX_LOST = 60  # connections to the teacher's process that one shard may lose
 LOST_PAUSE = 0.5  # seconds
 MAX_FAILURES = 4  # consecutive failures of the teacher's process
@@ -149,19 +148,15 @@ class Server(Process):
 class Worker(Process):
     """A process that runs shards, replaced when it dies; without `server` it holds the teacher."""
 
-    def __init__(
-        self, work: Work, context: WorkerContext, server: Server | None, turns: "Turns"
-    ) -> None:
+    def __init__(self, work: Work, context: WorkerContext, server: Server | None) -> None:
         super().__init__(context.journal.parent)
-        self._work, self._context = work, context
-        self._server, self._turns = server, turns
+        self._work, self._context, self._server = work, context, server
 
     def build(self, job: ShardJob) -> ShardReport:
         """Run a shard, in a new process after each death, and return its report.
 
         A track on which the process crashes or hangs `MAX_DEATHS` times is added to `job.lost`. A
-        process killed from outside says little about its track: that takes `MAX_KILLS`, and after
-        `ALONE_FROM` of them the shard runs alone, in case memory is short.
+        process killed from outside says little about its track: that takes `MAX_KILLS`.
 
         Raises:
             TeacherLostError: the shard lost its connection to the teacher `MAX_LOST` times.
@@ -172,11 +167,10 @@ class Worker(Process):
         while True:
             self._context.journal.unlink(missing_ok=True)
             try:
-                with self._turns.take(alone=kills.total() >= ALONE_FROM):
-                    context = self._context
-                    if self._server is not None:
-                        context = replace(context, address=self._server.address())
-                    report = self.submit(self._work, job, context).result()
+                context = self._context
+                if self._server is not None:
+                    context = replace(context, address=self._server.address())
+                report = self.submit(self._work, job, context).result()
                 self._context.journal.unlink(missing_ok=True)
                 if self._server is not None:
                     self._server.num_failures = 0
@@ -208,27 +202,6 @@ class Worker(Process):
         with contextlib.suppress(OSError):  # no shard runs
             return max(0, self._context.journal.read_bytes().count(b"\0") - 1)
         return 0
-
-
-class Turns:
-    """Allows up to `number` workers at a time, or one alone."""
-
-    def __init__(self, number: int) -> None:
-        self._number = number
-        self._permits = threading.Semaphore(number)
-        self._all = threading.Lock()  # held by the one that collects all permits
-
-    @contextlib.contextmanager
-    def take(self, *, alone: bool) -> Iterator[None]:
-        """Wait for a turn and hold it; `alone`: until no other worker runs, and let none start."""
-        num_permits = self._number if alone else 1
-        with self._all if alone else contextlib.nullcontext():
-            for _ in range(num_permits):
-                self._permits.acquire()
-        try:
-            yield
-        finally:
-            self._permits.release(num_permits)
 
 
 @dataclass
@@ -279,7 +252,7 @@ class Workers:
         self, job: ShardJob, num_workers: int, devices: tuple[str, ...], work: Work = run_shard
     ) -> None:
         self._temporary = tempfile.TemporaryDirectory(prefix="emovox-", ignore_cleanup_errors=True)
-        folder, turns = Path(self._temporary.name), Turns(num_workers)
+        folder = Path(self._temporary.name)
         servers = [Server(job, d, folder / f"teacher-{n}") for n, d in enumerate(devices)]
         self._processes: list[Process] = [*servers]
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
@@ -287,7 +260,7 @@ class Workers:
             server = servers[number % len(servers)] if servers else None
             device = devices[number % len(devices)] if devices else job.settings.device
             context = WorkerContext(folder / f"track-{number}", device)
-            worker = Worker(work, context, server, turns)
+            worker = Worker(work, context, server)
             self._processes.append(worker)
             self._free.put(worker)
 
