@@ -1,6 +1,5 @@
 """The driver of a cluster with a fake of Ray; no Ray is needed."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,11 +9,13 @@ import pytest
 from test_engine import make_jobs
 
 from emovox.errors import EmovoxError
-from emovox.labelling.cluster import CODE_VERSION, RayEngine, _Run
+from emovox.labelling.cluster import CODE_VERSION, RayEngine, ShardActor, _Run
 from emovox.labelling.plan import ShardReport
 from emovox.labelling.shard import build_shard
 from emovox.labelling.teacher_process import InlineFeed
 from emovox.testing import FakeDetector, FakeTeacher
+
+NODE = "node7"
 
 
 class LostError(Exception):
@@ -53,10 +54,9 @@ class FakeRay:
             return build_shard(job, InlineFeed(FakeTeacher()), FakeDetector)
 
         return FakeActor(
-            ready=call(lambda: self.version),
+            ready=call(lambda: (*self.version, NODE)),
             build=call(build),
             close=call(lambda: None),
-            __ray_call__=call(lambda function: function(None)),
         )
 
     def wait(self, calls: list[int], num_returns: int, timeout: float) -> Any:
@@ -94,5 +94,14 @@ def test_every_shard_is_reported_once(jobs: list[Any]) -> None:
 
 
 def test_another_version_names_the_node(jobs: list[Any]) -> None:
-    with pytest.raises(EmovoxError, match=f"^node {os.uname().nodename} of .* has emovox 0.0.1"):
+    with pytest.raises(EmovoxError, match=f"^node {NODE} of .* has emovox 0.0.1"):
         run(FakeRay(("0.0.1", 1)), jobs)
+
+
+def test_a_node_without_the_state_is_an_error(
+    jobs: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))
+    actor = ShardActor(1, "weights", b"")
+    with pytest.raises(EmovoxError, match=r"elsewhere: missing on node .*storage that all nodes"):
+        actor.build(replace(jobs[0], state=tmp_path / "elsewhere"))

@@ -12,7 +12,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 import threading
 import time
 from collections import Counter, deque
@@ -27,8 +26,9 @@ from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
 from emovox.files import cache_folder, replace_file
 from emovox.labelling.engine import Workers
-from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport, marker_file
+from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport
 from emovox.packages import explained
+from emovox.paths import is_remote
 
 MAX_WAIT_SECONDS = 300.0  # without any actor, before a run gives up
 POLL = 5.0  # seconds between checks for new nodes
@@ -36,14 +36,8 @@ QUEUE_PER_WORKER = 2  # shards submitted per worker, so that no worker waits for
 MAX_LOSSES = 10  # lost actors per shard
 CONNECT_SECONDS = 5.0
 CLOSE_SECONDS = 5.0  # for an actor to clean up
-MARKER_SECONDS = 90.0  # until a marker of a node is visible to the driver: NFS caches for 60 s
-MAX_TEMPORARY = 39  # characters of the folder in which Ray makes its sockets
 ROUNDING = 1e-9  # error of sums of GPU fractions
 CODE_VERSION = (__version__, ROWS_VERSION)
-TOKEN_ADVICE = (
-    "; if it requires a token, copy ~/.ray/auth_token of its head to this machine and set "
-    "RAY_AUTH_MODE=token"
-)
 
 
 class ShardActor:
@@ -59,12 +53,17 @@ class ShardActor:
         self._lock = threading.Lock()
         self._workers: Workers | None = None
 
-    def ready(self) -> tuple[str, int]:
-        """Return the version of the code, once the actor has started."""
-        return CODE_VERSION
+    def ready(self) -> tuple[str, int, str]:
+        """Return the version of the code and the name of the node, once the actor has started."""
+        return *CODE_VERSION, os.uname().nodename
 
     def build(self, job: ShardJob) -> ShardReport:
-        """Run one shard; each worker runs one at a time."""
+        """Run one shard; EmovoxError if this node does not see the state."""
+        if not is_remote(job.state) and not job.state.is_dir():
+            raise EmovoxError(
+                f"{job.state}: missing on node {os.uname().nodename} of the Ray cluster; pass an "
+                "--out or --state on storage that all nodes share"
+            )
         job = replace(job, teacher_path=self._teacher_path)
         with self._lock:
             if self._workers is None:
@@ -105,20 +104,15 @@ class RayEngine:
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # sends no usage statistics
         # The run itself reports failed calls, in one line.
         os.environ.setdefault("RAY_IGNORE_UNHANDLED_ERRORS", "1")
-        if len(tempfile.gettempdir()) > MAX_TEMPORARY:
-            os.environ.setdefault("RAY_TMPDIR", "/tmp")
         self.ray, self.cpus, self.gpus, self.num_workers = ray, actor_cpus, actor_gpus, num_workers
-        self._may_grow = bool(address or os.environ.get("RAY_ADDRESS")) or ray.is_initialized()
         if not ray.is_initialized():
-            no_token = ray.exceptions.RayError
-            on_terminate, advice = signal.getsignal(signal.SIGTERM), ""
+            no_token, on_terminate = ray.exceptions.RayError, signal.getsignal(signal.SIGTERM)
             try:
                 _check_reachable(address)
-                advice = TOKEN_ADVICE if self._may_grow else ""
                 ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
             except (OSError, OverflowError, RuntimeError, ValueError, no_token) as error:
                 message = f"Ray cluster {address or 'auto'}: cannot connect: {first_line(error)}"
-                raise EmovoxError(message + advice) from error
+                raise EmovoxError(message) from error
             if threading.current_thread() is threading.main_thread():
                 signal.signal(signal.SIGTERM, on_terminate)  # which Ray replaces
 
@@ -129,8 +123,6 @@ class RayEngine:
         if not self.room():
             found = self.ray.cluster_resources()
             resources = f"CPUs: {found.get('CPU', 0):g}, GPUs: {found.get('GPU', 0):g}"
-            if not self._may_grow:
-                raise EmovoxError(f"this machine has {resources}: {self._no_room()}")
             line = f"emovox: waiting for nodes; the cluster has {resources}: {self._no_room()}"
             tqdm.write(line, file=sys.stderr)
         task = self.ray.remote(resolve_runtime).options(num_gpus=self.gpus, max_retries=3)
@@ -194,7 +186,6 @@ class _Run:
         self._losses: Counter[str] = Counter()
         self._last_loss = ""
         self._last_sign = time.monotonic()
-        self._seen_marker = False
         self._no_start_before = 0.0
 
     def reports(self) -> Iterator[ShardReport]:
@@ -244,15 +235,14 @@ class _Run:
             return None
 
     def _take_actor(self, reference: Any) -> None:
-        actor, version = self._starting.pop(reference), self._result(reference)
-        if version is None:
+        actor, found = self._starting.pop(reference), self._result(reference)
+        if found is None:
             self._no_start_before = time.monotonic() + POLL
-        elif version != CODE_VERSION:
-            name = self._result(actor.__ray_call__.remote(lambda _: os.uname().nodename))
-            node, here = ("{} (rows {})".format(*v) for v in (version, CODE_VERSION))
+        elif found[:2] != CODE_VERSION:
+            node, here = ("{} (rows {})".format(*v) for v in (found, CODE_VERSION))
             raise EmovoxError(
-                f"node {name} of the Ray cluster has emovox {node}, this machine {here}; install "
-                "the same version on all nodes"
+                f"node {found[2]} of the Ray cluster has emovox {node}, this machine {here}; "
+                "install the same version on all nodes"
             )
         else:
             self._actors[actor] = 0
@@ -265,9 +255,6 @@ class _Run:
             self._actors[actor] -= 1
         if report is None:
             self._lose(actor, job)
-        elif not self._seen_marker:
-            _expect_marker(job)
-            self._seen_marker = True
         return report
 
     def _lose(self, actor: Any, job: ShardJob) -> None:
@@ -279,16 +266,3 @@ class _Run:
             lost = f"{MAX_LOSSES} actors died on the shard of {job.shard.tracks[0].track_id}"
             raise EmovoxError(f"{lost}; see the logs of Ray on its nodes")
         self._waiting.appendleft(job)
-
-
-def _expect_marker(job: ShardJob) -> None:
-    """Check that this machine sees what the nodes write."""
-    marker = marker_file(job.state, job.shard.fingerprint)
-    end = time.monotonic() + MARKER_SECONDS
-    while not any(job.state.iterdir()) or not marker.exists():  # listing the folder refreshes NFS
-        if time.monotonic() > end:
-            raise EmovoxError(
-                f"{job.state}: files written by cluster nodes are not visible to this machine; "
-                "pass an --out or --state on storage that all of them share"
-            )
-        time.sleep(0.2)
