@@ -6,7 +6,6 @@ through the socket.
 """
 
 import contextlib
-import mmap
 import os
 import queue
 import socket
@@ -118,9 +117,8 @@ class RemoteFeed(Feed):
             self._server: Connection = Client(short_path(address), "AF_UNIX")
             super().__init__(*self._server.recv())
             with _unnamed_file() as file:
-                file.truncate(memory_bytes(self.input_size))
+                self._buffers = map_buffers(file, self.input_size)
                 send_handle(self._server, file.fileno(), None)
-                self._buffers = map_buffers(file.fileno(), self.input_size)
         self._free = deque(range(NUM_BUFFERS))
         self._in_progress: deque[int] = deque()
 
@@ -165,15 +163,10 @@ def short_path(address: str) -> str:
 _open_folder = lru_cache(lambda folder: os.open(folder, os.O_RDONLY))  # for as long as its sockets
 
 
-def map_buffers(descriptor: int, size: int) -> np.ndarray:
-    """Return the buffers in a file of `memory_bytes`, uint8 `[NUM_BUFFERS, BATCH, S, S, 3]`."""
-    memory = mmap.mmap(descriptor, memory_bytes(size))
-    return np.ndarray((NUM_BUFFERS, BATCH, size, size, 3), np.uint8, memory)
-
-
-def memory_bytes(size: int) -> int:
-    """Return the size of the memory that a `RemoteFeed` shares with its server."""
-    return NUM_BUFFERS * BATCH * size**2 * 3
+def map_buffers(file: IO[bytes], size: int) -> np.ndarray:
+    """Map the buffers in a file, uint8 `[NUM_BUFFERS, BATCH, S, S, 3]`; it grows if necessary."""
+    shape = (NUM_BUFFERS, BATCH, size, size, 3)
+    return np.asarray(np.memmap(file, np.uint8, "r+", shape=shape))
 
 
 def _unnamed_file() -> IO[bytes]:
@@ -306,11 +299,8 @@ class TeacherServer:
             _hang_up(client)
         try:
             client.send((self._teacher.sha256, size, self._num_outputs))
-            descriptor = recv_handle(client)
-            try:
-                buffers = map_buffers(descriptor, size)
-            finally:
-                os.close(descriptor)
+            with os.fdopen(recv_handle(client), "r+b") as file:
+                buffers = map_buffers(file, size)
             while True:
                 number, num_crops = client.recv()
                 self._requests.put((buffers[number][:num_crops], client))
