@@ -167,12 +167,6 @@ class RemotePath:
         with self._service() as fs:
             fs.put_file(str(source), self._path)
 
-    def write_text(self, text: str) -> None:
-        with tempfile.TemporaryDirectory(prefix="emovox-") as folder:
-            source = Path(folder) / "text"
-            source.write_text(text, encoding="utf-8")
-            self.put(source)
-
     def unlink(self, missing_ok: bool = False) -> None:
         try:
             with self._service() as fs:

@@ -17,7 +17,7 @@ import pytest
 
 from emovox.corpus.tracks import Corpus, Entry
 from emovox.errors import ConfigError, NetworkError
-from emovox.files import cache_folder, user_name
+from emovox.files import cache_folder, user_name, write_text
 from emovox.paths import (
     RemotePath,
     as_path,
@@ -33,7 +33,7 @@ def folder() -> Iterator[Any]:
     """Yield a folder in memory with one hidden file."""
     name = uuid4().hex
     path = RemotePath(f"memory://{name}/vox")
-    (path / ".hidden").write_text("")
+    write_text(path / ".hidden", "")
     yield path
     fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
 
@@ -91,7 +91,7 @@ def test_write_read_and_remove(folder: Any) -> None:
     with pytest.raises(FileNotFoundError) as error:
         file.read_text()
     assert error.value.strerror == "No such file or directory"
-    file.write_text("äh\n")
+    write_text(file, "äh\n")
     assert file.read_text() == "äh\n" and file.read_bytes() == "äh\n".encode()
     assert file.is_file() and not file.is_dir()
     assert (folder / "a").is_dir() and not (folder / "a").is_file()
@@ -100,7 +100,7 @@ def test_write_read_and_remove(folder: Any) -> None:
     assert folder.files()["a/b.txt"][0] == len("äh\n".encode())
     assert file.state() == file_state(folder / "a/b.txt")
     before = file.state()
-    file.write_text("changed")
+    write_text(file, "changed")
     assert file.state() != before
     file.unlink()
     file.unlink(missing_ok=True)
@@ -109,12 +109,12 @@ def test_write_read_and_remove(folder: Any) -> None:
 
 
 def test_local_copies_are_removed(folder: Any, tmp_path: Path) -> None:
-    (tmp_path / "x.csv").write_text("1")
+    write_text(tmp_path / "x.csv", "1")
     with local_copy(tmp_path / "x.csv") as local:
         assert local == tmp_path / "x.csv"
     assert local.exists()
     for name in ("1.jpg", "2.jpg", "inner/3.jpg"):
-        (folder / name).write_text(name)
+        write_text(folder / name, name)
     with local_copy(folder / "1.jpg") as local:
         assert local.suffix == ".jpg" and local.read_text() == "1.jpg"
     assert not local.exists()
@@ -171,8 +171,8 @@ def test_a_url_and_the_same_folder_have_the_same_listing(folder: Any, tmp_path: 
     names += [".git/a.mp4", "film.mp4/1.mp4", "film.mp4/more/2.mp4", "é/1.mp4"]
     for name in names:
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
-        (tmp_path / name).write_text(name)
-        (folder / name).write_text(name)
+        write_text(tmp_path / name, name)
+        write_text(folder / name, name)
     notes: list[tuple[str, str]] = []
     local, remote = Corpus(tmp_path).files, Corpus(folder).files
     for below in ("", "x"):

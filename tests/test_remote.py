@@ -17,6 +17,7 @@ import emovox.labelling.state as locks
 from emovox.cli import main
 from emovox.dataset import schema
 from emovox.errors import EmovoxError, InputError, NetworkError
+from emovox.files import write_text
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import BuildResult, build_dataset
 from emovox.labelling.state import STATE
@@ -130,7 +131,7 @@ def test_resume(root: Any, bucket: str) -> None:
 def test_files_of_an_earlier_dataset_are_removed(root: Any, bucket: str) -> None:
     out: Any = as_path(f"{bucket}/out")
     build(root, out, hdf5=True, heard_fraction=1.0)
-    (out / "notes.txt").write_text("mine")
+    write_text(out / "notes.txt", "mine")
     result = build(root, out, unheard_fraction=0.0, heard_fraction=0.0)
     listed = {file["path"] for file in result.manifest["files"]}
     found = {name for name in out.files() if STATE not in name}
@@ -346,11 +347,11 @@ def test_missing_folders_and_buckets(bucket: str, tmp_path: Path, clips: Path) -
     with pytest.raises(EmovoxError, match=r"s3://no-such-bucket/out: .*No such file"):
         build(clips, as_path("s3://no-such-bucket/out"))
     file: Any = as_path(f"{bucket}/file")
-    file.write_text("mine")
+    write_text(file, "mine")
     with pytest.raises(InputError, match="is a file"):
         build(clips, file)
     folder: Any = as_path(f"{bucket}/folder")
-    (folder / "file").write_text("mine")
+    write_text(folder / "file", "mine")
     with pytest.raises(InputError, match="is not empty, and not a dataset built from this state"):
         build(clips, folder)
 
