@@ -5,6 +5,7 @@ every cell, and the paths of all face images with the id of the utterance that e
 (mcnCrossModalEmotions).
 """
 
+import re
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,7 @@ from emovox.errors import InputError
 from emovox.matfile import Node, open_mat
 
 NUMBERS = {"id": "ids", "set": "sets", "denseFramesWavIds": "wav_ids"}  # field -> attribute
-ENDING = b".jpg"  # of every face image; its number is directly before it
-MAX_DIGITS = 7  # of such a number
+NUMBER = re.compile(rb"([0-9]{1,7})\.jpg")  # at the end of the path of every face image
 LONGEST_PATH = 4096  # bytes, tags included
 
 
@@ -78,21 +78,10 @@ def _frame_numbers(node: Node) -> np.ndarray | None:
     numbers, rest = [np.empty(0, np.int64)], b""
     for piece in node.raw():
         rest += piece.translate(None, b"\0")  # a character has one byte or two
-        numbers.append(_numbers_before_ending(rest))
-        rest = rest.rpartition(ENDING)[2][-LONGEST_PATH:]
+        numbers.append(np.array(NUMBER.findall(rest), "S7").astype(np.int64))
+        rest = rest.rpartition(b".jpg")[2][-LONGEST_PATH:]
     whole = np.concatenate(numbers)
     return whole if len(whole) == node.size else None
-
-
-def _numbers_before_ending(text: bytes) -> np.ndarray:
-    """Return the decimal numbers directly before every `ENDING`, int64 `[n]`."""
-    letters = np.frombuffer(bytes(MAX_DIGITS) + text + bytes(len(ENDING)), np.uint8)
-    places = np.flatnonzero(letters == ENDING[0]) - MAX_DIGITS
-    near = np.lib.stride_tricks.sliding_window_view(letters, MAX_DIGITS + len(ENDING))[places]
-    near = near[(near[:, MAX_DIGITS:] == np.frombuffer(ENDING, np.uint8)).all(axis=1)]
-    digits = near[:, MAX_DIGITS - 1 :: -1] - np.uint8(ord("0"))  # above 9 for other letters
-    is_number = np.logical_and.accumulate(digits < 10, axis=1)
-    return (digits * is_number)[is_number[:, 0]] @ 10 ** np.arange(MAX_DIGITS)
 
 
 class FaceImages:
