@@ -37,29 +37,25 @@ class Annotations:
 def read_annotations(files: list[Path]) -> Annotations:
     """Read `wavLogits` and `images`: the first file with a field counts; InputError if none has."""
     found = Annotations()
-    seen: list[str] = []
     for path in files:
         with open_mat(path) as variables:
             for name, node in variables:
-                seen += _read_known(name, node, found)
+                _read_known(name, node, found)
     needed: dict[str, Any] = {"wavLogits": found.logits, "images.name": found.names}
     needed |= {"images.id": found.ids, "images.set": found.sets}
     if missing := [name for name, value in needed.items() if value is None or not len(value)]:
         where = ", ".join(map(str, files))
-        raise InputError(
-            f"{where}: {', '.join(missing)} missing; found {', '.join(seen) or 'nothing'}; pass "
-            "all files that together contain them"
-        )
+        fields = ", ".join(missing)
+        raise InputError(f"{where}: {fields} missing; pass all files that together contain them")
     return found
 
 
-def _read_known(name: str, node: Node, found: Annotations, struct: str = "images") -> list[str]:
-    """Read a variable, or a field of `struct`, if its name is known; return the names seen."""
-    seen = [f"{name} ({node.kind} {' x '.join(map(str, node.dims))})"]
+def _read_known(name: str, node: Node, found: Annotations, struct: str = "images") -> None:
+    """Read a variable, or a field of `struct`, if its name is known."""
     if node.kind == "struct":
         for record in node.records():
             for field_name, value in record:
-                seen += _read_known(field_name, value, found, struct=name)
+                _read_known(field_name, value, found, struct=name)
     elif name == "wavLogits" and node.kind == "cell" and not found.logits:
         found.logits = [c.array() if c.kind == "number" else np.empty((0, 0)) for c in node.cells()]
     elif struct != "images":
@@ -70,7 +66,6 @@ def _read_known(name: str, node: Node, found: Annotations, struct: str = "images
         found.numbers = _frame_numbers(node)
     elif node.kind == "number" and name in NUMBERS and getattr(found, NUMBERS[name]) is None:
         setattr(found, NUMBERS[name], node.array().ravel(order="F"))
-    return seen
 
 
 def _frame_numbers(node: Node) -> np.ndarray | None:
