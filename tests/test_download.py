@@ -524,7 +524,7 @@ def test_url_replaces_the_mirrors(server: Server, run: Run) -> None:
     run.path.unlink()
     assert run(file, url=server.url) == MAT
     for url in ("x.mat", "file:///etc/passwd", "http:///x.mat"):
-        with pytest.raises(ConfigError, match="not an http or https address"):
+        with pytest.raises(ConfigError, match="cannot download"):
             run(published("http://published.invalid/"), url=url, accept_new=True)
         with pytest.raises(ConfigError, match="cannot download"):
             run(published(url), accept_new=True)
@@ -764,7 +764,7 @@ def test_failures_and_their_exit_codes(
         (["lecturer"], 2, "'lecturer' is not one of 'annotations', 'splits', 'teacher', 'student'"),
         (["teacher", "--name", "x"], 2, "senet50-ferplus, senet50_ferplus_dag.pth, senet50-fer"),
         (["splits", "--from", good], 2, "good is not one of identity_splits.txt, veriflist"),
-        (["student", "--url", "nonsense", "--accept-new"], 2, "not an http or https address"),
+        (["student", "--url", "nonsense", "--accept-new"], 2, "cannot download: Invalid URL"),
         (["student", "--out", good], 2, "good"),
     ]
     for arguments, code, words in cases:
@@ -874,7 +874,7 @@ def test_a_target_ends_at_the_first_unavailable_file(server: Server, tmp_path: P
 )
 def test_an_invalid_address_is_refused(tmp_path: Path, url: str) -> None:
     run = CliRunner().invoke(main, ["download", "student", "--out", str(tmp_path), "--url", url])
-    assert run.exit_code == 2 and "not an http or https address" in run.output
+    assert run.exit_code == 2 and f"{url}: cannot download: " in run.output
 
 
 def test_an_address_with_a_password_is_refused_without_printing_it(tmp_path: Path) -> None:

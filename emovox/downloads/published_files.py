@@ -12,7 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from emovox import files
 from emovox.config import read_config
@@ -173,7 +173,7 @@ def _find_requested(config: DownloadConfig) -> tuple[PublishedFile, ...]:
     if config.copy is not None and not config.copy.is_dir():
         option, last = "--from", config.copy.name
     elif config.url is not None and not config.url.endswith("/"):
-        option, last = "--url", unquote(urlsplit(config.url).path).rpartition("/")[2]
+        option, last = "--url", unquote(public_url(config.url)).rpartition("/")[2]
     else:
         return files
     if len(files) == 1:
@@ -261,10 +261,7 @@ class FileDownload:
                 part.replace(self.path)
                 discard(part)
                 return self._complete(digest, url)
-        # Of all addresses, the most informative kind.
-        kinds = (CheckError, InputError, NetworkError)
-        kind = next(kind for kind in kinds if any(isinstance(f, kind) for f in failures))
-        raise kind(
+        raise type(failures[0])(
             f"{file.name}: download failed: {'; '.join(map(str, failures))}; pass another address "
             "as --url, or a copy of the file as --from"
         )

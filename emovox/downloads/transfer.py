@@ -16,7 +16,7 @@ import requests
 from requests import Response, Session
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, SSLError, TooManyRedirects
 from tqdm import tqdm
-from urllib3.exceptions import InvalidHeader
+from urllib3.exceptions import InvalidHeader, LocationParseError
 from urllib3.util import Retry
 
 from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line, public_url
@@ -30,7 +30,7 @@ FIRST_WAIT = 1.0  # seconds before the second attempt; each further wait is twic
 LONGEST_WAIT = 300.0  # seconds; a server that asks for more is an error
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt
 
-NOT_AN_ADDRESS = (InvalidSchema, InvalidURL, MissingSchema)
+NOT_AN_ADDRESS = (InvalidSchema, InvalidURL, LocationParseError, MissingSchema)
 HOPELESS = (SSLError, TooManyRedirects)  # another attempt cannot fix these
 
 
