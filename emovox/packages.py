@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 DataFrame: TypeAlias = "pd.DataFrame"  # of the method `to_pandas` of results
 
 OPENCV = "opencv-python-headless"
-# Distributions that provide the same module.
-ALTERNATIVES = {
-    OPENCV: (OPENCV, "opencv-python", "opencv-contrib-python-headless", "opencv-contrib-python")
-}
 SAME_NAME = (
     *("av", "joblib", "loky", "pandas", "safetensors", "scipy", "soundfile"),
     *("torch", "torchvision"),
@@ -107,9 +103,8 @@ def software(*distributions: str) -> dict[str, Any]:
 def _version(distribution: str) -> str | None:
     import importlib.metadata
 
-    for name in ALTERNATIVES.get(distribution, (distribution,)):
-        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            return importlib.metadata.version(name)
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        return importlib.metadata.version(distribution)
     return None
 
 
