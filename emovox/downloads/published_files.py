@@ -12,6 +12,7 @@ import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote
 
 from emovox import files
@@ -122,27 +123,13 @@ class Downloads(list[DownloadedFile]):
         return data_frame([asdict(file) | {"path": str(file.path)} for file in self])
 
 
-def download(
-    target: str,
-    *,
-    name: str | None = None,
-    out: str | os.PathLike[str] | None = None,
-    url: str | None = None,
-    copy: str | os.PathLike[str] | None = None,
-    accept_new: bool = False,
-    say: Say = lambda line: None,
-) -> Downloads:
+def download(target: str, *, say: Say = lambda line: None, **options: Any) -> Downloads:
     """Download published files; complete files are kept, incomplete ones are resumed.
 
     Args:
         target: `annotations`, `splits`, `teacher` or `student`.
-        name: one file of the target; None for its default files.
-        out: folder of the files; None for a folder in the cache.
-        url: address of the file, or of a folder of files, which ends in `/`; None for the
-            published addresses.
-        copy: local copy of the file, or a folder with it, used instead of the network.
-        accept_new: accept and pin a file that differs from the pin.
         say: called with lines for the user.
+        **options: fields of `DownloadConfig`: `name`, `out`, `url`, `copy`, `accept_new`.
 
     Raises:
         ConfigError: target or name is unknown, or an address or copy matches no file.
@@ -155,7 +142,6 @@ def download(
         >>> download("splits", name="vox1_meta.csv", out="lists")  # doctest: +SKIP
         <Downloads lists/vox1_meta.csv>
     """
-    options = {"name": name, "out": out, "url": url, "copy": copy, "accept_new": accept_new}
     config = read_config(DownloadConfig, options={"target": target, **options})
     return Downloads(download_files(config, say))
 
