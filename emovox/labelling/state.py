@@ -50,8 +50,7 @@ def held_state(out: Path, state: Path | None) -> Iterator[Path]:
 
 def refuse_foreign(out: Path, state: Path) -> None:
     """Raise `InputError` if `out` holds anything that was not built from `state`."""
-    is_inside = _absolute(state) == _absolute(out / STATE)
-    if is_inside and state.is_dir():
+    if _absolute(state) == _absolute(out / STATE) and state.is_dir():
         return
     try:
         is_empty = not any(out.iterdir())
@@ -62,13 +61,9 @@ def refuse_foreign(out: Path, state: Path) -> None:
         is_ours = record["out"] == _absolute(out)
     else:
         is_ours = "manifest" in record and record["manifest"] == _manifest_sha256(out)
-    if is_empty or is_ours:
-        return
-    fact = "is not empty, and not a dataset built from this state"
-    if (out / schema.MANIFEST).exists():
-        where = f"{STATE}/ is missing" if is_inside else f"{state} belongs to another build"
-        fact = f"holds a dataset, but not the state of its build ({where})"
-    raise InputError(f"{out}: {fact}; choose another --out")
+    if not is_empty and not is_ours:
+        fact = f"is not empty, and {state} is missing or of another build"
+        raise InputError(f"{out}: {fact}; choose another --out")
 
 
 def completed(
