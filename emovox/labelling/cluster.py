@@ -186,7 +186,6 @@ class _Run:
         self._losses: Counter[str] = Counter()
         self._last_loss = ""
         self._last_sign = time.monotonic()
-        self._no_start_before = 0.0
 
     def reports(self) -> Iterator[ShardReport]:
         try:
@@ -215,8 +214,6 @@ class _Run:
 
     def _start_missing(self) -> None:
         """Request actors: as many as fit on the nodes or are wanted, but at least one."""
-        if time.monotonic() < self._no_start_before:
-            return
         num_actors = self._engine.room()
         if self._engine.num_workers:
             num_actors = min(num_actors, math.ceil(self._engine.num_workers / self._engine.cpus))
@@ -237,7 +234,7 @@ class _Run:
     def _take_actor(self, reference: Any) -> None:
         actor, found = self._starting.pop(reference), self._result(reference)
         if found is None:
-            self._no_start_before = time.monotonic() + POLL
+            time.sleep(POLL)  # before another start
         elif found[:2] != CODE_VERSION:
             node, here = ("{} (rows {})".format(*v) for v in (found, CODE_VERSION))
             raise EmovoxError(
