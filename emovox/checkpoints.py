@@ -100,8 +100,6 @@ def load(path: Path, architectures: Architectures[AnyNetwork]) -> AnyNetwork:
     Raises:
         InputError: the file is missing or is not a checkpoint of these architectures.
     """
-    if not path.is_file():
-        raise InputError(f"{path}: no such checkpoint")
     try:
         tensors = {name: tensor.float() for name, tensor in load_file(path).items()}
     except (SafetensorError, OSError) as error:
