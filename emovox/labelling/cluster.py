@@ -25,7 +25,7 @@ from emovox import __version__
 from emovox.devices import Runtime, resolve_runtime, teacher_devices
 from emovox.errors import EmovoxError, first_line
 from emovox.files import cache_folder, replace_file
-from emovox.labelling.engine import Workers
+from emovox.labelling.engine import LokyEngine
 from emovox.labelling.plan import ROWS_VERSION, ShardJob, ShardReport
 from emovox.packages import explained
 from emovox.paths import is_remote
@@ -51,7 +51,7 @@ class ShardActor:
         with replace_file(self._teacher_path) as temporary:
             temporary.write_bytes(weights)
         self._lock = threading.Lock()
-        self._workers: Workers | None = None
+        self._workers: LokyEngine | None = None
 
     def ready(self) -> tuple[str, int, str]:
         """Return the version of the code and the name of the node, once the actor has started."""
@@ -67,8 +67,9 @@ class ShardActor:
         job = replace(job, teacher_path=self._teacher_path)
         with self._lock:
             if self._workers is None:
-                devices = teacher_devices(job.settings.device)
-                self._workers = Workers(job, self._num_workers, devices)
+                workers = LokyEngine(self._num_workers, teacher_devices(job.settings.device))
+                workers.start(job)
+                self._workers = workers
         return self._workers.build(job)
 
     def close(self) -> None:

@@ -206,61 +206,40 @@ class Worker(Process):
 
 @dataclass
 class LokyEngine:
-    """Worker processes through loky, each with one thread."""
+    """Worker processes through loky, each with one thread; any thread may use them."""
 
     num_workers: int  # processes that decode
     # Each gets a process of the teacher for all workers; empty: every worker holds the teacher.
     devices: tuple[str, ...] = ()
     work: Work = run_shard  # function that runs one shard
-    _workers: "Workers | None" = field(default=None, init=False)
-
-    def num_done(self) -> int:
-        """Return the number of finished tracks of running shards."""
-        return self._workers.num_done() if self._workers else 0
+    _processes: list[Process] = field(default_factory=list, init=False)
 
     def run(self, jobs: Iterable[ShardJob]) -> Iterator[ShardReport]:
         """Yield the report of each shard as it finishes."""
         if not (jobs := list(jobs)):
             return
-        self._workers = workers = Workers(jobs[0], self.num_workers, self.devices, self.work)
+        self.start(jobs[0])
         # Closed before the threads are waited for, and again for processes that started meanwhile.
         with (
-            contextlib.closing(workers),
+            contextlib.closing(self),
             ThreadPoolExecutor(self.num_workers) as threads,
-            contextlib.closing(workers),
+            contextlib.closing(self),
         ):
-            for future in as_completed([threads.submit(workers.build, job) for job in jobs]):
+            for future in as_completed([threads.submit(self.build, job) for job in jobs]):
                 yield future.result()
 
-
-def local_engine(config: BuildConfig, jobs: Sequence[ShardJob]) -> LokyEngine:
-    """Return the engine of this machine; ConfigError for a GPU on a system without Unix sockets."""
-    num_workers = max(1, min(config.jobs or joblib.cpu_count(), len(jobs)))
-    devices = teacher_devices(jobs[0].settings.device) if jobs else ()
-    if devices and not hasattr(socket, "AF_UNIX"):  # workers reach the teacher through them
-        raise ConfigError(
-            f"--device {devices[0]}: not supported on this system, which lacks Unix sockets; "
-            "pass --device cpu, or use Linux (on Windows: WSL 2)"
-        )
-    return LokyEngine(num_workers, devices)
-
-
-class Workers:
-    """Workers of one machine for the teacher and the settings of a job; any thread may use them."""
-
-    def __init__(
-        self, job: ShardJob, num_workers: int, devices: tuple[str, ...], work: Work = run_shard
-    ) -> None:
+    def start(self, job: ShardJob) -> None:
+        """Prepare the processes for the teacher and the settings of a job."""
         self._temporary = tempfile.TemporaryDirectory(prefix="emovox-", ignore_cleanup_errors=True)
-        folder = Path(self._temporary.name)
+        folder, devices = Path(self._temporary.name), self.devices
         servers = [Server(job, d, folder / f"teacher-{n}") for n, d in enumerate(devices)]
-        self._processes: list[Process] = [*servers]
+        self._processes = [*servers]
         self._free: queue.SimpleQueue[Worker] = queue.SimpleQueue()
-        for number in range(num_workers):
+        for number in range(self.num_workers):
             server = servers[number % len(servers)] if servers else None
             device = devices[number % len(devices)] if devices else job.settings.device
             context = WorkerContext(folder / f"track-{number}", device)
-            worker = Worker(work, context, server)
+            worker = Worker(self.work, context, server)
             self._processes.append(worker)
             self._free.put(worker)
 
@@ -281,3 +260,15 @@ class Workers:
         for process in reversed(self._processes):
             process.close()
         self._temporary.cleanup()
+
+
+def local_engine(config: BuildConfig, jobs: Sequence[ShardJob]) -> LokyEngine:
+    """Return the engine of this machine; ConfigError for a GPU on a system without Unix sockets."""
+    num_workers = max(1, min(config.jobs or joblib.cpu_count(), len(jobs)))
+    devices = teacher_devices(jobs[0].settings.device) if jobs else ()
+    if devices and not hasattr(socket, "AF_UNIX"):  # workers reach the teacher through them
+        raise ConfigError(
+            f"--device {devices[0]}: not supported on this system, which lacks Unix sockets; "
+            "pass --device cpu, or use Linux (on Windows: WSL 2)"
+        )
+    return LokyEngine(num_workers, devices)
