@@ -32,45 +32,33 @@ FORMS = {
     "text": "text",
 }
 
-# The first bytes of torch.save before PyTorch 1.6: a pickle of its magic number.
-LEGACY_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
+# First bytes of a protobuf message whose first field is the number of the IR version, and of
+# torch.save before PyTorch 1.6, which wrote a pickle of its magic number.
+STARTS = {"onnx": b"\x08", "pth": b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."}
 
 
 def find_fault(path: Path, form: str) -> str | None:
     """Return what a file is instead of a complete one of its form, in words; None if it is one."""
     kind = files.kind_of_file(path)
-    if form == "mat":
-        return _mat_fault(path, kind)
-    if form == "pth":
-        return _pth_fault(path, kind)
-    if form == "onnx":  # a protobuf message whose first field is the number of the IR version
-        with path.open("rb") as file:
-            return None if file.read(1) == b"\x08" else kind
-    return None if kind == "text" else kind
-
-
-def _mat_fault(path: Path, kind: str) -> str | None:
-    if kind not in VERSIONS:
-        return kind
-    try:
-        with open_mat(path) as variables:
-            for _ in variables:  # reads the headers only
-                pass
-    except InputError as error:
-        return f"a {str(error).removeprefix(f'{path}: ')}"
-    return None
-
-
-def _pth_fault(path: Path, kind: str) -> str | None:
-    if kind != "a zip archive":
-        with path.open("rb") as file:
-            return None if file.read(len(LEGACY_TORCH)) == LEGACY_TORCH else kind
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except zipfile.BadZipFile:
-        return "a truncated or damaged zip archive"
-    return None if any(n.endswith("data.pkl") for n in names) else "a zip archive without weights"
+    if form == "mat" and kind in VERSIONS:
+        try:
+            with open_mat(path) as variables:
+                for _ in variables:  # reads the headers only
+                    pass
+        except InputError as error:
+            return f"a {str(error).removeprefix(f'{path}: ')}"
+        return None
+    if form == "pth" and kind == "a zip archive":
+        try:
+            with zipfile.ZipFile(path) as archive:
+                names = archive.namelist()
+        except zipfile.BadZipFile:
+            return "a truncated or damaged zip archive"
+        has_weights = any(name.endswith("data.pkl") for name in names)
+        return None if has_weights else "a zip archive without weights"
+    if start := STARTS.get(form):
+        return None if files.read_start(path, len(start)) == start else kind
+    return None if kind == form else kind
 
 
 def pins_file() -> Path:
