@@ -252,15 +252,12 @@ class _Run:
         if actor in self._actors:
             self._actors[actor] -= 1
         if report is None:
-            self._lose(actor, job)
+            if self._actors.pop(actor, None) is not None:
+                self._ray.kill(actor)  # it may be alive but unreachable
+            name = job.shard.fingerprint
+            self._losses[name] += 1
+            if self._losses[name] > MAX_LOSSES:
+                lost = f"{MAX_LOSSES} actors died on the shard of {job.shard.tracks[0].track_id}"
+                raise EmovoxError(f"{lost}; see the logs of Ray on its nodes")
+            self._waiting.appendleft(job)
         return report
-
-    def _lose(self, actor: Any, job: ShardJob) -> None:
-        if self._actors.pop(actor, None) is not None:
-            self._ray.kill(actor)  # it may be alive but unreachable
-        name = job.shard.fingerprint
-        self._losses[name] += 1
-        if self._losses[name] > MAX_LOSSES:
-            lost = f"{MAX_LOSSES} actors died on the shard of {job.shard.tracks[0].track_id}"
-            raise EmovoxError(f"{lost}; see the logs of Ray on its nodes")
-        self._waiting.appendleft(job)
