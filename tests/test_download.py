@@ -339,15 +339,6 @@ def test_bytes_of_another_range_are_not_appended(server: Server, run: Run) -> No
     assert len(server.seen) == 3
 
 
-def test_a_web_page_instead_of_the_rest_keeps_the_received_bytes(server: Server, run: Run) -> None:
-    server.script = [serve(stop=100_000), status(200, PAGE, Content_Type="text/html")]
-    with pytest.raises(NetworkError, match="a web page instead"):
-        run(published(server.url + "x.mat"))
-    assert run.part.stat().st_size > 0
-    assert run(published(server.url + "x.mat")) == MAT
-    assert "Range" in server.seen[-1]
-
-
 def test_a_content_length_that_is_too_long_is_an_error(server: Server, run: Run) -> None:
     server.script = [serve(lie=50) for _ in range(9)]
     with pytest.raises(NetworkError):

@@ -14,7 +14,7 @@ from time import sleep
 
 import requests
 from requests import Response, Session
-from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema, SSLError, TooManyRedirects
+from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from tqdm import tqdm
 from urllib3.exceptions import InvalidHeader, LocationParseError
 from urllib3.util import Retry
@@ -31,7 +31,6 @@ LONGEST_WAIT = 300.0  # seconds; a server that asks for more is an error
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt
 
 NOT_AN_ADDRESS = (InvalidSchema, InvalidURL, LocationParseError, MissingSchema)
-HOPELESS = (SSLError, TooManyRedirects)  # another attempt cannot fix these
 
 
 class _TryAgainError(Exception):
@@ -54,8 +53,7 @@ def fetch(url: str, part: Path, say: Callable[[str], object]) -> None:
     wait.
 
     Raises:
-        NetworkError: the server cannot be reached, refuses, keeps closing the connection, or sends
-            a web page instead of the rest of a file.
+        NetworkError: the server cannot be reached, refuses, or keeps closing the connection.
         ConfigError: the address is not valid.
         EmovoxError: the disk is full.
     """
@@ -97,12 +95,10 @@ def _attempt(session: Session, url: str, part: Path) -> None:
                 if start == total:
                     return
             else:
-                start, total = 0, _begin_anew(response, url, part, resuming=bool(start))
+                start, total = 0, _begin_anew(response, url, part)
             _append(response, part, start, total)
     except NOT_AN_ADDRESS as error:
         raise ConfigError(f"{url}: cannot download: {_reason(error)}") from error
-    except HOPELESS as error:
-        raise NetworkError(f"{url}: {_reason(error)}") from error
     except requests.RequestException as error:
         raise _TryAgainError(_reason(error)) from error
 
@@ -127,7 +123,7 @@ def _check_range(response: Response, part: Path, beginning: _Beginning, start: i
     return total
 
 
-def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> int | None:
+def _begin_anew(response: Response, url: str, part: Path) -> int | None:
     """Start a file from its beginning: note its version, and return its length if it is sent."""
     status = f"{response.status_code} {response.reason}".strip()
     if response.status_code in BUSY:
@@ -137,8 +133,6 @@ def _begin_anew(response: Response, url: str, part: Path, *, resuming: bool) -> 
         raise _TryAgainError(status, wait)
     if response.status_code != 200:
         raise NetworkError(f"{url}: {status}")
-    if resuming and "text/html" in response.headers.get("Content-Type", ""):
-        raise NetworkError(f"{url}: the server sent a web page instead of the rest of the file")
     discard(part)  # before the new note, which must never describe old bytes
     if response.headers.get("Content-Encoding", "identity") != "identity":
         return None  # the length is that of the encoded form
