@@ -8,6 +8,7 @@ import pytest
 
 from emovox.config import find_recipe, read_config
 from emovox.demo import demo_build_config
+from emovox.errors import ConfigError
 from emovox.labelling.build_config import BuildConfig
 from emovox.student.student_config import StudentTrainConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
@@ -50,8 +51,9 @@ def test_the_demo_builds_its_recipe() -> None:
 
 
 def test_teacher_recipes_are_valid() -> None:
-    student = read_config(TeacherTrainConfig, "teacher-ferplus")
-    assert student.distill_from == ("teacher-ferplus-large.toml",) * 2
+    with pytest.raises(ConfigError, match="no teacher to learn from; pass --distill-from too"):
+        read_config(TeacherTrainConfig, "teacher-ferplus")
+    student = read_config(TeacherTrainConfig, "teacher-ferplus", {"distill_from": ["large"]})
     assert student.distill == "online" and student.unlabelled
     large = read_config(TeacherTrainConfig, "teacher-ferplus-large")
     assert (large.rotation, large.skew, large.gamma) == (15, 0.08, 0.3) and not large.distill_from

@@ -223,7 +223,7 @@ def test_missing_data_makes_no_folder(tmp_path: Path) -> None:
         ({"seed": 10**20}, "seed 1.*0: must be 0 to"),
         ({"batch_size": 1000}, "has only 64 training faces"),
         ({"distill_from": ("unknown",)}, "'unknown' is neither a file nor one of"),
-        ({"distill_from": ("absent.toml",)}, "absent.toml: neither a recipe file nor"),
+        ({"start_from": "absent.toml"}, "'absent.toml' is neither a file nor one of"),
     ],
 )
 def test_an_invalid_recipe_is_an_error(

@@ -55,8 +55,7 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
 
     RECIPE is a TOML file, or the name of an installed one, that sets these and further options; an
     option on the command line overrides it. The best epoch on the validation part is
-    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl. Recipes
-    among the teachers to learn from are trained first, in folders of OUT.
+    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl.
     """
     from emovox.teacher.training import train_teacher
 

@@ -19,11 +19,10 @@ class TeacherTrainConfig(Options):
         network: Network: compact (grey 48 x 48), or SE-ResNet-50 or ResNet-50 (224 x 224).
         stem, widths, depths, dropout: Shape of the compact network: channels of its first
             convolution and of each stage, blocks of each stage, dropout before the last layer.
-        start_from: Initial weights: a checkpoint of the same shape, a recipe (.toml) to train
-            first, or for senet50 and resnet50 a .pth or .mat file, whose last layer is dropped.
-        distill_from: Teacher to learn from in addition to the votes: a registered name, a
-            checkpoint, or a recipe (.toml) that is trained first; the same one twice is trained
-            with two seeds. Several teachers are averaged. Paths are relative to the recipe.
+        start_from: Initial weights: a checkpoint of the same shape, or for senet50 and resnet50 a
+            .pth or .mat file, whose last layer is dropped.
+        distill_from: Teacher to learn from in addition to the votes: a registered name or a
+            checkpoint. Several teachers are averaged. Paths are relative to the recipe.
         distill: once: teachers label the faces before the training; online: teachers of the same
             kind of network label the augmented faces at every step.
         distill_weight: Weight of the teachers' probabilities in the target; the rest is votes.
@@ -98,7 +97,7 @@ class TeacherTrainConfig(Options):
                 f"{list(self.depths)}"
             )
         if self.unlabelled and not self.distill_from:
-            raise ConfigError("unlabelled: no teacher to learn from; set distill_from too")
+            raise ConfigError("unlabelled: no teacher to learn from; pass --distill-from too")
 
 
 @dataclass(frozen=True)

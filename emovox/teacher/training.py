@@ -62,8 +62,6 @@ def soft_targets(
 
 
 Record = dict[str, Any]
-# A teacher to learn from: a registered name, a checkpoint, or a recipe to train first in a folder.
-Source = tuple[str | Path, TeacherTrainConfig | None, str]
 
 
 def train_teacher(
@@ -126,11 +124,11 @@ def train_epochs(
     Writes to `out`: `best.safetensors` (the weight average of the epoch with the lowest PublicTest
     cross-entropy, which is less noisy than accuracy and suits soft targets), `last.pt` (resume
     point after each epoch), `log.jsonl` and `config.json`. If `out` holds the resume point of the
-    same recipe, training resumes there. Recipes in `config` are trained first, each in its own
-    folder under `out`; their records have the key `recipe`.
+    same recipe, training resumes there. Paths of teachers may be relative to `recipes`.
     """
     device = torch.device(resolve_device(config.device))
-    sources = _find_sources(config, Path(recipes))
+    start = config.start_from and _find_source(config.start_from, Path(recipes))
+    teachers = [_find_source(name, Path(recipes)) for name in config.distill_from]
     size = make_network(config).input_size
     train_set = read_faces(data, TRAIN, size, unlabelled=config.unlabelled)
     public = read_faces(data, VALIDATION, size)
@@ -142,9 +140,7 @@ def train_epochs(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with runs.locked(out):
-        found = yield from _train_sources(sources, data, out)
-        start, teachers = (found[0], found[1:]) if config.start_from else (None, found)
-        recipe = _recipe(config, [train_set, public], found)
+        recipe = _recipe(config, [train_set, public], [start, *teachers])
         runs.write_or_match_config(out, recipe)
         if teachers and config.distill == "once":
             targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
@@ -152,7 +148,7 @@ def train_epochs(
         run = TeacherTrainer(config, train_set, device)
         if teachers and config.distill == "online":
             run.learn_from(teachers)
-        if start is not None:
+        if start:
             run.start_from(start)
         runs.resume(out, run.restore)
         total, done = config.epochs * run.steps, run.epoch * run.steps
@@ -197,46 +193,11 @@ def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) ->
     return record
 
 
-def _find_sources(
-    config: TeacherTrainConfig, recipes: Path, above: tuple[Path, ...] = ()
-) -> list[Source]:
-    """Find the teachers of `start_from` and `distill_from` before anything is written or trained.
-
-    Relative paths start from `recipes`; `above` are the recipes that lead to this one.
-    """
-    sources: list[Source] = []
-    for name in (*([config.start_from] if config.start_from else []), *config.distill_from):
-        beside = recipes / name
-        if not name.endswith(".toml"):
-            sources.append((beside if beside.is_file() else name, None, ""))
-            find_teacher(sources[-1][0])
-            continue
-        if beside.resolve() in above:
-            raise ConfigError(f"{beside}: a recipe cannot learn from itself")
-        recipe = read_config(TeacherTrainConfig, beside, {"device": config.device})
-        _find_sources(recipe, beside.parent, (*above, beside.resolve()))
-        again = sum(path == beside for path, *_ in sources)
-        folder = f"{beside.stem}-{again + 1}" if again else beside.stem
-        sources.append((beside, replace(recipe, seed=recipe.seed + again), folder))
-    folders = [folder for _, recipe, folder in sources if recipe]
-    if len(set(folders)) < len(folders):
-        raise ConfigError(f"recipes to learn from need different names; found {', '.join(folders)}")
-    return sources
-
-
-def _train_sources(
-    sources: list[Source], data: str | os.PathLike[str], out: Path
-) -> Generator[Record, None, list[str | Path]]:
-    """Train the sources that are recipes, yielding their records; return the weights of all."""
-    found: list[str | Path] = []
-    for path, recipe, folder in sources:
-        if recipe is None:
-            found.append(path)
-            continue
-        for record in train_epochs(data, out / folder, recipe, Path(path).parent):
-            yield {"recipe": folder, **record}
-        found.append(out / folder / BEST_FILE)
-    return found
+def _find_source(name: str, recipes: Path) -> str | Path:
+    """Return the checkpoint beside the recipe, else the name; ConfigError if it is unknown."""
+    source = beside if (beside := recipes / name).is_file() else name
+    find_teacher(source)
+    return source
 
 
 def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[str | Path]) -> Record:
@@ -252,5 +213,5 @@ def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[str | 
         "recipe": values,
         "outputs": [*parts[0].outputs.emotions, *parts[0].outputs.values],
         "data_sha256": data.hexdigest(),
-        "sources_sha256": [find_teacher(name).sha256 for name in sources],
+        "sources_sha256": [find_teacher(name).sha256 for name in sources if name],
     }
