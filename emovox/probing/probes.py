@@ -29,7 +29,7 @@ from emovox.probing.classifiers import Classifier, FeatureScores
 from emovox.probing.corpora import SpeechCorpus, Utterance, merge_corpora, read_speech_corpus
 from emovox.probing.folds import RANDOM, Folds, cross_folds, make_folds, read_folds, write_folds
 from emovox.probing.probe_config import ProbeConfig
-from emovox.probing.probe_result import PUBLISHED, ProbeResult
+from emovox.probing.probe_result import ProbeResult
 from emovox.registry import BEST_FILE, read_header
 from emovox.student import STUDENTS, clips, load_student
 from emovox.student.clips import read_ahead, read_utterance
@@ -240,7 +240,7 @@ def probe(
         num_speakers=None if None in speakers else len(speakers),
         probed=probed,
         dropped=tuple(speech.dropped),
-        notes=(*speech.notes, *notes, *impossible, *_notes(probed, speech.layout)),
+        notes=(*speech.notes, *notes, *impossible, *_notes(probed)),
     )
 
 
@@ -293,7 +293,7 @@ def _extract(
     return {"name": student.name, "sha256": student.sha256}, found, probes
 
 
-def _notes(probed: tuple[FeatureScores, ...], layout: str) -> Iterator[str]:
+def _notes(probed: tuple[FeatureScores, ...]) -> Iterator[str]:
     all_folds = [(each, held_out) for each in probed for held_out in each.held_out]
     for each, held_out in all_folds:
         if held_out.num_unfinished:
@@ -304,5 +304,3 @@ def _notes(probed: tuple[FeatureScores, ...], layout: str) -> Iterator[str]:
             )
     if any(held_out.folds == RANDOM for _, held_out in all_folds):
         yield f"{RANDOM} follow the paper: test speakers also occur in training"
-    if any(layout == corpus for corpus, *_ in PUBLISHED):
-        yield "rows marked * are quoted from papers, not measured"
