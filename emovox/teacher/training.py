@@ -1,26 +1,23 @@
 """Training of a teacher on labelled faces."""
 
 import hashlib
-import json
 import math
 import os
 import time
 from collections.abc import Callable, Generator
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from safetensors.numpy import load_file, save_file
 from tqdm import tqdm
 
 from emovox import runs
 from emovox.config import find_recipe, read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
-from emovox.files import replace_file
-from emovox.registry import BEST_FILE, read_header
+from emovox.registry import BEST_FILE
 from emovox.scores import fit_temperature, softmax
 from emovox.teacher import find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.evaluation import predict, score
@@ -29,31 +26,22 @@ from emovox.teacher.ferplus import Faces
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
 
-LOGITS_FILE = "teacher_logits.safetensors"
-
 
 def soft_targets(
-    faces: Faces, teachers: list[str | Path], weight: float, out: Path, device: str
+    faces: Faces, teachers: list[str | Path], weight: float, device: str
 ) -> np.ndarray:
     """Mix the votes with the softmax of the teachers' averaged logits: float32 `[N, E + V]`.
 
     The teachers have the `weight`, the votes the rest; a face without votes has the target of the
     teachers. The emotions of each row sum to one; values stay as they are. The teachers run once
-    on each face and its mirror image, without augmentation. The averaged logits are saved in `out`
-    for a resumed training.
+    on each face and its mirror image, without augmentation, and again in a resumed training.
     """
-    path = out / LOGITS_FILE
-    loaded = [load_teacher(name, device) for name in teachers]
-    images_sha256 = hashlib.sha256(faces.images.tobytes()).hexdigest()
-    identity = json.dumps([images_sha256, *(t.sha256 for t in loaded), faces.outputs.emotions])
-    if read_header(path).get("faces_and_teachers") == identity:
-        logits = load_file(path)["logits"]
-    else:  # missing, damaged, or of other faces or teachers
-        found = [sum(predict(t, faces.images, faces.outputs.emotions)) for t in loaded]
-        # As safetensors needs them; `predict` returns those of mirror images too.
-        logits = np.ascontiguousarray(sum(found) / (2 * len(found)), np.float32)
-        with replace_file(path) as temporary:
-            save_file({"logits": logits}, temporary, {"faces_and_teachers": identity})
+    found = [
+        sum(predict(load_teacher(name, device), faces.images, faces.outputs.emotions))
+        for name in teachers
+    ]
+    # `predict` returns the logits of mirror images too.
+    logits = np.asarray(sum(found) / (2 * len(found)), np.float32)
     targets = faces.targets.copy()
     votes = targets[:, : logits.shape[1]]
     votes *= 1 - weight
@@ -142,15 +130,15 @@ def train_epochs(
     with runs.locked(out):
         recipe = _recipe(config, [train_set, public], [start, *teachers])
         runs.write_or_match_config(out, recipe)
-        if teachers and config.distill == "once":
-            targets = soft_targets(train_set, teachers, config.distill_weight, out, config.device)
-            train_set = replace(train_set, targets=targets)
         run = TeacherTrainer(config, train_set, device)
         if teachers and config.distill == "online":
             run.learn_from(teachers)
         if start:
             run.start_from(start)
         runs.resume(out, run.restore)
+        if teachers and config.distill == "once" and run.epoch < config.epochs:
+            targets = soft_targets(train_set, teachers, config.distill_weight, config.device)
+            run.targets = torch.from_numpy(targets)
         total, done = config.epochs * run.steps, run.epoch * run.steps
         # States the remaining time too, from the mean time of the steps.
         with tqdm(None, out.name, total, initial=done, mininterval=10, smoothing=0) as bar:
