@@ -124,14 +124,11 @@ def test_evaluation_names_the_emotions_of_the_dataset(made: Made) -> None:
     written = json.loads((made.run / "evaluation.json").read_text())
     assert found.emotions == emotions and written["emotions"] == list(emotions)
     rows = pd.read_parquet(made.run / "predictions.parquet")
-    names = [f"score_{e}" for e in emotions] + [f"value_{name}" for name in made.outputs.values]
+    names = [f"score_{e}" for e in emotions]
     assert list(rows.columns) == ["track_id", "split", "label", *names]
     by_track = {utterance.track_id: utterance for utterance in FOUND}
     heard = [by_track[track_id] for track_id in rows["track_id"]]
     assert list(rows["label"]) == [emotions[HEARD.index(u.emotion)] for u in heard]
-    if made.outputs.values:
-        np.testing.assert_allclose(rows["value_valence"], [VALUE_OF[u.emotion] for u in heard])
-        np.testing.assert_allclose(rows["value_arousal"], 0, atol=1e-6)
     for split, scores in found.splits.items():
         assert list(scores.auc) == [*emotions, MEAN_PAPER, MEAN_ALL]
         part, areas = rows[rows["split"] == split], []
@@ -150,7 +147,6 @@ def test_evaluation_names_the_emotions_of_the_dataset(made: Made) -> None:
     text, gap = found.summary(), found.heard_minus_unheard
     absent = "not computed; the dataset has no happiness, surprise, sadness"
     assert (f"{MEAN_PAPER}: {absent}" in text) is not has_five
-    assert ("values (valence, arousal): not scored" in text) is bool(made.outputs.values)
     first, second = (scores.auc[MEAN_ALL].value for scores in found.splits.values())
     assert gap is not None and gap.value == pytest.approx(first - second) and gap.low < gap.high
     assert ("contempt" in text) is has_five

@@ -48,18 +48,16 @@ class SplitPredictions:
     labels: np.ndarray  # index of the teacher's emotion, int64 `[N]`
     scores: np.ndarray  # probabilities of the student, float32 `[N, E]`
     dropped: list[Dropped]  # tracks without usable audio
-    # means of the teacher's values over each track, float32 `[N]` by name; not scored
-    values: Mapping[str, np.ndarray] = field(default_factory=dict)
     # probabilities from the centre bucket of each utterance, float32 `[N, E]`; or nothing
     centre_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
     def to_arrow(self, emotions: Sequence[str]) -> pa.Table:
-        """Return a table with one row per track: labels, scores and values."""
+        """Return a table with one row per track: labels and scores."""
         columns: dict[str, Any] = {"track_id": self.track_ids}
         columns["split"] = [self.split] * len(self.labels)
         columns["label"] = [emotions[k] for k in self.labels]
-        columns |= {f"score_{name}": self.scores[:, k] for k, name in enumerate(emotions)}
-        return pa.table(columns | {f"value_{name}": v for name, v in self.values.items()})
+        scores = {f"score_{name}": self.scores[:, k] for k, name in enumerate(emotions)}
+        return pa.table(columns | scores)
 
 
 @dataclass(frozen=True, repr=False)
@@ -156,8 +154,6 @@ class Evaluation:
             counted_in_mean = self.emotions
             mean = metrics.MEAN_PAPER
             notes.append(f"{mean}: not computed; the dataset has no {', '.join(unknown)}")
-        if values := next(iter(self.predictions.values())).values:
-            notes.append(f"values ({', '.join(values)}): not scored; a student learns emotions")
         for split, scores in self.splits.items():
             if absent := [name for name in counted_in_mean if not scores.positives[name]]:
                 legacy = self.protocol == LEGACY
@@ -311,13 +307,9 @@ def _predict(
         for clip in found
     ]
     names = ([track.track_id for track in tracks], [track.identity_id for track in tracks])
-    means = {
-        name: np.array([track.values[:, k].mean() for track in tracks])
-        for k, name in enumerate(data.values)
-    }
     ids, identities, labels = *map(np.array, names), np.stack(targets).argmax(axis=1)
     whole, centre = np.concatenate(scores), np.concatenate([*scores[:1], *centre_scores])
-    return SplitPredictions(split, ids, identities, labels, whole, scan.dropped, means, centre)
+    return SplitPredictions(split, ids, identities, labels, whole, scan.dropped, centre)
 
 
 def _area_lines(splits: Mapping[str, SplitScores]) -> Iterator[str]:
