@@ -16,7 +16,6 @@ from emovox.probing.filenames import PARSERS
 NAMED = [
     ("ravdess", "Actor_12/03-01-06-01-02-01-12.wav", "fear", "12", None),
     ("ravdess", "a/b/c/01-01-01-01-01-02-24.mp4", "neutral", "24", None),
-    ("ravdess-song", "03-02-03-02-01-01-01.wav", "happiness", "01", None),
     ("crema-d", "AudioWAV/1001_DFA_ANG_XX.wav", "anger", "1001", None),
     ("crema-d", "VideoFlash/1091_WSI_HAP_HI.flv", "happiness", "1091", None),
     ("emo-db", "wav/03a01Fa.wav", "happiness", "03", None),
@@ -73,7 +72,7 @@ def test_parsed_names(
 
 @pytest.mark.parametrize(("layout", "path"), [row[:2] for row in NAMED])
 def test_a_name_matches_one_corpus(layout: str, path: str) -> None:
-    others = PARSERS.keys() - {layout, "ravdess", "ravdess-song"}
+    others = PARSERS.keys() - {layout}
     assert not [other for other in others if PARSERS[other](PurePosixPath(path))]
 
 
@@ -88,7 +87,7 @@ def test_enterface_is_parsed_by_its_folders() -> None:
     assert name is not None and (name.speaker, name.label) == ("11", "sadness")
 
 
-@pytest.mark.parametrize("layout", sorted({row[0] for row in NAMED} - {"ravdess-song"}))
+@pytest.mark.parametrize("layout", sorted({row[0] for row in NAMED}))
 def test_layout_is_detected(layout: str, tmp_path: Path) -> None:
     tree(tmp_path, *(row[1] for row in NAMED if row[0] == layout))
     corpus = read_speech_corpus(tmp_path)
@@ -131,15 +130,11 @@ def test_one_file_per_recording(tmp_path: Path) -> None:
     assert [u.path.name for u in seen.utterances] == [f"01{end}.mp4"]
 
 
-def test_songs_require_their_own_layout(tmp_path: Path) -> None:
+def test_songs_are_skipped(tmp_path: Path) -> None:
     tree(tmp_path, "03-01-05-01-01-01-01.wav", "03-02-05-01-01-01-01.wav")
     corpus = read_speech_corpus(tmp_path)
     assert corpus.layout == "ravdess" and len(corpus.utterances) == 1
-    assert corpus.notes == [
-        "1 files skipped (sung; use --layout ravdess-song to include them), for example "
-        "03-02-05-01-01-01-01.wav"
-    ]
-    assert len(read_speech_corpus(tmp_path, "ravdess-song").utterances) == 2
+    assert corpus.notes == ["1 files skipped (sung), for example 03-02-05-01-01-01-01.wav"]
 
 
 def test_a_teacher_needs_videos(tmp_path: Path) -> None:

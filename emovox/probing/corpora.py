@@ -15,7 +15,6 @@ from emovox.files import read_text
 from emovox.ids import printable
 from emovox.probing.filenames import LABEL_FILES, LAYOUTS, PARSERS, TABLE, Name, read_labels
 
-VARIANTS = ("ravdess-song",)  # layouts that share the file names of another; never detected
 MIN_MATCHES = 0.95  # fraction of the media files that must match a layout for its detection
 
 
@@ -180,8 +179,7 @@ def _choose(corpus: SpeechCorpus, named: list[tuple[PurePosixPath, Name]], video
 
 def _detect(root: Path, media: list[PurePosixPath]) -> str:
     """Return the only layout that matches enough of the media files, by their names."""
-    parsers = {layout: parse for layout, parse in PARSERS.items() if layout not in VARIANTS}
-    counts = {layout: len([*filter(parse, media)]) for layout, parse in parsers.items()}
+    counts = {layout: len([*filter(parse, media)]) for layout, parse in PARSERS.items()}
     matching = {layout: count for layout, count in counts.items() if count}
     if len(matching) == 1 and max(matching.values()) >= MIN_MATCHES * len(media):
         return next(iter(matching))

@@ -1,7 +1,6 @@
 """File names of corpora of acted emotions.
 
 ravdess        03-01-06-01-02-01-12.wav (modality, channel, emotion, ..., actor); speech only
-ravdess-song   the same, including songs
 crema-d        1001_DFA_ANG_XX.wav (speaker, sentence, emotion, intensity)
 emo-db         03a01Fa.wav (speaker, text, emotion, version)
 savee          DC/a01.wav or DC_a01.wav (speaker, emotion, sentence)
@@ -22,7 +21,7 @@ import csv
 import io
 import re
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -73,19 +72,14 @@ def _by_stem(form: str, labels: dict[str, str]) -> Parser:
     return parse
 
 
-def ravdess_song(path: PurePosixPath) -> Name | None:
-    """Parse RAVDESS (Livingstone and Russo, 2018), speech and song."""
-    match = re.fullmatch(r"0[123]-0[12]-(0[1-8])-0[12]-0[12]-0[12]-([0-9]{2})", path.stem)
-    # The first field is audio or video.
-    return match and Name(RAVDESS[match[1]], match[2], path.stem[3:])
-
-
 def ravdess(path: PurePosixPath) -> Name | None:
-    """Parse RAVDESS, speech only."""
-    name = ravdess_song(path)
-    if name is None or name.recording.startswith("01"):
-        return name
-    return replace(name, skipped="sung; use --layout ravdess-song to include them")
+    """Parse RAVDESS (Livingstone and Russo, 2018)."""
+    match = re.fullmatch(r"0[123]-(0[12])-(0[1-8])-0[12]-0[12]-0[12]-([0-9]{2})", path.stem)
+    if match is None:
+        return None
+    skipped = "sung" if match[1] == "02" else ""
+    # The first field is audio or video.
+    return Name(RAVDESS[match[2]], match[3], path.stem[3:], skipped=skipped)
 
 
 def savee(path: PurePosixPath) -> Name | None:
@@ -148,7 +142,7 @@ def meld(path: PurePosixPath) -> Name | None:
 # Those by form: Cao et al., 2014; Burkhardt et al., 2005; Pichora-Fuller and Dupuis, 2020; Latif et
 # al., 2018.
 PARSERS: dict[str, Parser] = {
-    **{"ravdess": ravdess, "ravdess-song": ravdess_song},
+    "ravdess": ravdess,
     "crema-d": _by_stem(
         r"(?P<speaker>1[0-9]{3})_[A-Z]{3}_(?P<label>[A-Z]{3})_(XX|X|LO|MD|HI)",
         {word.upper(): label for word, label in WORDS.items()},
