@@ -1,8 +1,6 @@
 """Segments, compared with files and rows read directly; tracks without usable audio."""
 
 import math
-import os
-import signal
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +21,11 @@ from student_fixtures import (
 )
 
 from emovox.dataset.reader import Dataset, load
-from emovox.errors import CheckError, ConfigError, EmovoxError, InputError
+from emovox.errors import CheckError, ConfigError, InputError
 from emovox.media.audio import SAMPLE_RATE
 from emovox.student.clips import Clip, Scan, Windows, find_clips
 from emovox.student.segments import (
     Batch,
-    Segment,
     SpeechSegments,
     load_batches,
     sample,
@@ -319,33 +316,6 @@ def test_error_in_a_worker_is_one_line(tmp_path: Path, workers: int) -> None:
     with pytest.raises(ConfigError, match="timing 'legacy' requires a step of 240 ms") as caught:
         list(load_batches(segments, [0, 1, 2], 3, workers))
     assert "\n" not in str(caught.value)
-
-
-class Killed(SpeechSegments):
-    def segment(self, position: int) -> Segment:
-        os.kill(os.getpid(), signal.SIGKILL)
-        raise AssertionError
-
-
-def test_killed_worker_is_one_line(segments: SpeechSegments) -> None:
-    killed = segments_of(segments.dataset, segments.clips, segments.root, QUICK, kind=Killed)
-    with pytest.raises(EmovoxError, match="a process that reads audio was killed") as caught:
-        list(load_batches(killed, [0, 1], 2, 1))
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="no signal when a process ends")
-def test_end_of_a_worker_raises_nowhere_else(segments: SpeechSegments) -> None:
-    """Torch's own handler raises wherever the training is at that time."""
-
-    def handler(*_: object) -> None: ...
-
-    before = signal.signal(signal.SIGCHLD, handler)
-    try:
-        for _ in load_batches(segments, [0, 1], 1, 1):
-            assert signal.getsignal(signal.SIGCHLD) is handler
-    finally:
-        signal.signal(signal.SIGCHLD, before)
 
 
 def test_missing_folder(data: Dataset, tmp_path: Path) -> None:

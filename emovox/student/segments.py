@@ -1,29 +1,24 @@
 """Segments of tracks: some seconds of sound and the teacher's target for them.
 
-A segment depends only on the seed and on its position in the training. So the order of workers, the
+A segment depends only on the seed and on its position in the training. So the order of threads, the
 number of processes and an interruption do not change it.
 """
 
 import os
-import signal
-import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch.utils.data import Dataset as TorchDataset
 
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.rows import Dropped
 from emovox.dataset.schema import SPLITS
-from emovox.errors import EmovoxError, InputError
+from emovox.errors import InputError
 from emovox.media.audio import SAMPLE_RATE, read_audio
 from emovox.paths import map_ahead
 from emovox.student.clips import Clip, Windows, find_clips, unusable
@@ -34,7 +29,7 @@ Item = TypeVar("Item")
 
 ORDER, START, SAMPLE = 0, 1, 2  # streams of random numbers, see `_random`
 NOTHING = np.empty(0, np.float32)
-PREFETCH = 4  # batches that each worker prepares
+PREFETCH = 4  # batches that each thread prepares
 MAX_FAILURES = 100  # consecutive unreadable tracks after which a segment stays empty
 
 
@@ -51,11 +46,7 @@ class Segment:
 
 @dataclass(frozen=True)
 class Batch:
-    """Segments together: samples `[B, L]`, targets float32 `[B, E]`, all failures.
-
-    Workers send arrays through a pipe; tensors would use /dev/shm, which is small in many
-    containers.
-    """
+    """Segments together: samples `[B, L]`, targets float32 `[B, E]`, all failures."""
 
     samples: np.ndarray
     targets: np.ndarray
@@ -195,27 +186,15 @@ def sample(items: Sequence[Item], fraction: float, seed: int) -> list[Item]:
 def load_batches(
     segments: SpeechSegments, positions: Sequence[int], batch_size: int, num_workers: int
 ) -> Iterator[Batch]:
-    """Read segments in the order of `positions`, in worker processes, as batches.
+    """Read segments in the order of `positions` as batches, in threads, some batches ahead.
 
-    From a sound cache threads read, which send nothing through a pipe. EmovoxError if a segment
-    cannot be read or a worker was killed.
+    Decoders release Python's lock while they work. EmovoxError if a segment cannot be read.
     """
     parts = [positions[k : k + batch_size] for k in range(0, len(positions), batch_size)]
+    read = partial(_read_batch, segments)
     if not num_workers:
-        yield from map(partial(_read_batch, segments), parts)
-        return
-    read: Callable[[Sequence[int]], Batch] = partial(_read_batch, segments)
-    pool: Executor = ThreadPoolExecutor(num_workers)
-    if segments.sounds is None:
-        pool = ProcessPoolExecutor(num_workers, initializer=_start_worker, initargs=(segments,))
-        read = _read_in_worker
-    try:
-        yield from map_ahead(read, parts, pool, PREFETCH * num_workers)
-    except BrokenProcessPool as error:
-        raise EmovoxError(
-            "a process that reads audio was killed, often because memory ran out; pass fewer "
-            "--workers"
-        ) from error
+        return map(read, parts)
+    return map_ahead(read, parts, ThreadPoolExecutor(num_workers), PREFETCH * num_workers)
 
 
 def _read_batch(segments: SpeechSegments, positions: Sequence[int]) -> Batch:
@@ -225,32 +204,6 @@ def _read_batch(segments: SpeechSegments, positions: Sequence[int]) -> Batch:
     targets = np.array([segment.target for segment in heard])
     failures = tuple(failure for segment in found for failure in segment.failures)
     return Batch(samples, targets, failures)
-
-
-_of_worker: list[SpeechSegments] = []  # in a worker process: what it reads
-
-
-def _start_worker(segments: SpeechSegments) -> None:
-    _of_worker.append(segments)
-    torch.set_num_threads(1)  # the other cores belong to the network
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the training ends its workers
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # without a traceback
-    threading.Thread(target=_die_with, args=(os.getppid(),), daemon=True).start()
-
-
-def _read_in_worker(positions: Sequence[int]) -> Batch:
-    return _read_batch(_of_worker[0], positions)
-
-
-def _die_with(parent: int) -> None:
-    """End this process when its parent has ended.
-
-    A worker whose training was killed would wait forever to deliver a batch, and keep the
-    training's sockets and GPU.
-    """
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 @lru_cache(4)  # threads may read at the end of one pass and in the next

@@ -53,7 +53,7 @@ class StudentTrainConfig(Options):
         device: Device of each process: auto (CUDA if available), cpu, cuda or cuda:N.
         precision: Arithmetic of the network; auto selects bf16 where the hardware supports it.
         compile: Use of torch.compile; auto compiles on a GPU.
-        workers: Worker processes that read audio, per training process.
+        workers: Threads that read audio, per training process.
         max_dropped: Largest fraction of tracks without usable audio; above it the training stops.
     """
 

@@ -176,7 +176,7 @@ def _run_epoch(run: Trainer, splits: Splits, recipe: Record, out: Path) -> Recor
 
 
 def _check_splits(data: Dataset, config: StudentTrainConfig) -> None:
-    """Open the splits once, before the scan and before each worker process opens them."""
+    """Check that the splits exist and suit the timing, before the scan of the audio."""
     for split in (TRAIN, config.choose_on):
         if split != LAST:
             data.check_split(split)

@@ -173,7 +173,7 @@ def main() -> None:
     parser.add_argument("--audio", type=Path, help="folder of WAV or FLAC files")
     parser.add_argument("--mp4", type=Path, help="folder of videos in the layout of VoxCeleb2")
     parser.add_argument("--threads", type=int, default=2, help="threads of the network")
-    parser.add_argument("--workers", type=int, default=2, help="worker processes of the loader")
+    parser.add_argument("--workers", type=int, default=2, help="threads of the loader")
     parser.add_argument("--batch-size", type=int, default=16)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--rounds", type=int, default=3)
