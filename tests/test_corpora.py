@@ -137,15 +137,6 @@ def test_songs_are_skipped(tmp_path: Path) -> None:
     assert corpus.notes == ["1 files skipped (sung), for example 03-02-05-01-01-01-01.wav"]
 
 
-def test_a_teacher_needs_videos(tmp_path: Path) -> None:
-    tree(tmp_path, "DC/a01.wav", "DC/a02.wav")
-    with pytest.raises(InputError, match="contains audio only; a teacher needs videos"):
-        read_speech_corpus(tmp_path, video=True)
-    tree(tmp_path, "DC/a03.avi")
-    corpus = read_speech_corpus(tmp_path, video=True)
-    assert len(corpus.utterances) == 1 and "2 files skipped (audio only)" in corpus.notes[0]
-
-
 @pytest.mark.parametrize("ending", ["csv", "tsv", "parquet"])
 def test_table(ending: str, tmp_path: Path) -> None:
     columns = {

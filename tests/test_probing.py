@@ -576,6 +576,7 @@ def test_teacher_features_of_videos(tmp_path: Path, in_process: None) -> None:
     (folder / "a01.mp4").write_bytes(face.read_bytes())
     write_clip(folder / "a02.mp4", 10)
     (folder / "n03.mp4").write_text("no video")
+    write_tone(folder / "n04.wav", 200)
     utterances = [Utterance(path, "anger", "DC") for path in sorted(folder.iterdir())]
     corpus = SpeechCorpus("savee", folder.parent, utterances)
     found, values = video_features(corpus, "compact", "cpu", 1)
@@ -583,6 +584,7 @@ def test_teacher_features_of_videos(tmp_path: Path, in_process: None) -> None:
     assert {d.path: d.error for d in corpus.dropped} == {
         "DC/a02.mp4": "faces: NoFace",
         "DC/n03.mp4": "open: InvalidData",
+        "DC/n04.wav": "open: NoVideo",
     }
 
 

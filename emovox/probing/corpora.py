@@ -94,8 +94,6 @@ def read_speech_corpus(
         corpus = _read_table(path)
     else:
         corpus = _read_folder(path, layout, video)
-    if video:
-        _skip_audio(corpus, path)
     _check_labels(corpus)
     if not corpus.utterances and not corpus.dropped:
         raise InputError(f"{path}: contains no utterance of the layout {corpus.layout}")
@@ -210,13 +208,3 @@ def _read_table(path: Path) -> SpeechCorpus:
             corpus.utterances.append(Utterance(file, label, speaker))
     corpus.skip("listed in an earlier row", copies)
     return corpus
-
-
-def _skip_audio(corpus: SpeechCorpus, path: Path) -> None:
-    """Keep the video files; InputError if there are audio files only."""
-    audio = [u.path for u in corpus.utterances if u.path.suffix.lower() in AUDIO_ENDINGS]
-    if audio and len(audio) == len(corpus.utterances):
-        raise InputError(f"{path}: contains audio only; a teacher needs videos of the faces")
-    heard = set(audio)
-    corpus.utterances = [u for u in corpus.utterances if u.path not in heard]
-    corpus.skip("audio only", audio)
