@@ -74,16 +74,6 @@ class FoldScores:
     confusion: tuple[tuple[int, ...], ...]  # utterances by label (rows) and prediction (columns)
     num_unfinished: int = 0  # folds whose optimiser stopped at its limit of iterations
 
-    def as_json(self) -> dict[str, Any]:
-        """Return JSON values, with mean and deviation; no deviation for a single fold."""
-        scores: dict[str, Any] = {}
-        for name, per_fold in self.scores.items():
-            mean, deviation = mean_and_deviation(per_fold)
-            scores[name] = {"mean": mean, "deviation": deviation, "per_fold": list(per_fold)}
-        values = asdict(self)
-        del values["folds"], values["scores"]
-        return {"num_folds": len(self.scores["accuracy"]), **scores, **values}
-
 
 @dataclass(frozen=True)
 class FeatureScores:
@@ -96,12 +86,7 @@ class FeatureScores:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values."""
-        return {
-            "features": self.features,
-            "classifier": self.classifier,
-            "classes": list(self.classes),
-            "folds": {scores.folds: scores.as_json() for scores in self.held_out},
-        }
+        return asdict(self)
 
 
 def mean_and_deviation(values: Sequence[float]) -> tuple[float, float | None]:
