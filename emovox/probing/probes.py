@@ -5,11 +5,11 @@ a softmax then predict its label from the logits, as in the paper's external eva
 features are embeddings, and those of openSMILE on the sound.
 """
 
-import importlib.util
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
+from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,6 @@ import numpy as np
 from emovox.config import read_config
 from emovox.emotions import in_order
 from emovox.errors import CheckError, ConfigError, InputError, TrackError
-from emovox.files import kind_of_file
 from emovox.labelling.run import label_videos
 from emovox.media.audio import SAMPLE_RATE
 from emovox.packages import explained
@@ -31,11 +30,11 @@ from emovox.probing.folds import RANDOM, Folds, cross_folds, make_folds, read_fo
 from emovox.probing.probe_config import ProbeConfig
 from emovox.probing.probe_result import ProbeResult
 from emovox.registry import BEST_FILE, read_header
-from emovox.student import STUDENTS, clips, load_student
+from emovox.student import STUDENTS, clips, load_student, networks
 from emovox.student.clips import read_ahead, read_utterance
 from emovox.student.encoder import Encoder, HeadConfig
 from emovox.student.student_config import LEGACY
-from emovox.teacher import TEACHERS, find_teacher
+from emovox.teacher import TEACHERS, find_teacher, teacher_checkpoint
 
 BASELINE = "openSMILE eGeMAPSv02"
 STUDENT, TEACHER, EGEMAPS, ENCODER = "student", "teacher", "egemaps", "encoder"
@@ -53,30 +52,23 @@ def kind_of_model(name_or_path: str) -> str:
 
     ConfigError if it is neither, InputError for a file that does not state its network.
     """
-    path = Path(name_or_path)
-    names, files = dict[str, str](), dict[str, str]()
-    for kind, registry in ((TEACHER, TEACHERS), (STUDENT, STUDENTS)):
+    kinds = (TEACHER, TEACHERS, teacher_checkpoint), (STUDENT, STUDENTS, networks)
+    names = {EGEMAPS: EGEMAPS}
+    for kind, registry, _ in kinds:
         names |= dict.fromkeys([*registry.embedded, *registry.released], kind)
-        files |= dict.fromkeys(chain(*registry.released.values()), kind)
-    names[EGEMAPS] = EGEMAPS
     if name_or_path in names:
         return names[name_or_path]
+    path = Path(name_or_path)
     path = path / BEST_FILE if path.is_dir() else path
     if not path.is_file():
         raise ConfigError(f"{name_or_path!r} is neither a checkpoint nor one of {', '.join(names)}")
-    from emovox.student import networks
-    from emovox.teacher import teacher_checkpoint
-
-    known = dict.fromkeys(networks.ARCHITECTURES, STUDENT)
-    known |= dict.fromkeys(teacher_checkpoint.ARCHITECTURES, TEACHER)
-    architecture = read_header(path).get("architecture", "")
-    if found := files.get(path.name) or known.get(architecture):
-        return found
+    architecture = read_header(path).get("architecture")
+    for kind, registry, module in kinds:
+        published = chain(*registry.released.values())
+        if path.name in published or architecture in module.ARCHITECTURES:
+            return kind
     raise InputError(
-        f"{path}: its architecture is {architecture!r}, expected one of {', '.join(known)}"
-        if architecture
-        else f"{path}: is {kind_of_file(path)} that does not state its network; keep the original "
-        f"file name of published weights: {', '.join(files)}"
+        f"{path}: states no network of emovox; keep the original file name of published weights"
     )
 
 
@@ -123,11 +115,6 @@ def audio_features(
         for name, network in ((STUDENT, student), (ENCODER, encoder)):
             rows[name] += [*network(heard)] if heard and network else []
     return found, {name: np.stack(values) for name, values in rows.items() if values}
-
-
-def has_opensmile() -> bool:
-    """Return True if the extra `opensmile` is installed."""
-    return importlib.util.find_spec("opensmile") is not None
 
 
 def egemaps() -> Callable[[Samples], np.ndarray]:
@@ -282,7 +269,7 @@ def _extract(
     classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
     probes.insert(0, (STUDENT, f"{student.name} {config.features}", classifier))
     smile, legacy = None, config.protocol == LEGACY
-    if has_opensmile() and not legacy:
+    if find_spec("opensmile") and not legacy:
         smile = egemaps()
         probes.append(baseline)
     else:
