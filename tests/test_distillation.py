@@ -2,7 +2,6 @@
 
 import json
 import random
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -119,16 +118,6 @@ def test_checkpoint_and_config_hold_no_paths(data: Path, tmp_path: Path) -> None
     list(train_epochs(data, tmp_path / "second", named))
     for name in ("best.safetensors", "config.json"):
         assert str(tmp_path).encode() not in (tmp_path / "second" / name).read_bytes()
-
-
-@pytest.mark.slow
-def test_a_checkpoint_beside_the_recipe_is_found(data: Path, tmp_path: Path) -> None:
-    list(train_epochs(data, tmp_path / "first", SMALL))
-    shutil.copy(tmp_path / "first" / "best.safetensors", tmp_path / "first.safetensors")
-    named = replace(SMALL, distill_from=("first.safetensors",))
-    with pytest.raises(ConfigError, match="neither a file nor one of"):
-        next(train_epochs(data, tmp_path / "a", named))
-    assert len(list(train_epochs(data, tmp_path / "a", named, recipes=tmp_path))) == 1
 
 
 def test_a_training_starts_from_the_weights_of_another(data: Path, tmp_path: Path) -> None:

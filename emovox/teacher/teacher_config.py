@@ -22,7 +22,7 @@ class TeacherTrainConfig(Options):
         start_from: Initial weights: a checkpoint of the same shape, or for senet50 and resnet50 a
             .pth or .mat file, whose last layer is dropped.
         distill_from: Teacher to learn from in addition to the votes: a registered name or a
-            checkpoint. Several teachers are averaged. Paths are relative to the recipe.
+            checkpoint. Several teachers are averaged.
         distill: once: teachers label the faces before the training; online: teachers of the same
             kind of network label the augmented faces at every step.
         distill_weight: Weight of the teachers' probabilities in the target; the rest is votes.

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,10 +14,10 @@ import torch
 from tqdm import tqdm
 
 from emovox import runs
-from emovox.config import find_recipe, read_config
+from emovox.config import read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
-from emovox.registry import BEST_FILE
+from emovox.registry import BEST_FILE, Weights
 from emovox.scores import fit_temperature, softmax
 from emovox.teacher import find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.evaluation import predict, score
@@ -28,7 +28,7 @@ from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
 
 
 def soft_targets(
-    faces: Faces, teachers: list[str | Path], weight: float, device: str
+    faces: Faces, teachers: Sequence[str | Path], weight: float, device: str
 ) -> np.ndarray:
     """Mix the votes with the softmax of the teachers' averaged logits: float32 `[N, E + V]`.
 
@@ -66,9 +66,7 @@ def train_teacher(
     Args:
         data: FERPlus, a folder per emotion, AffectNet's folders, or a table; see `face_data`.
         out: folder of the training; see `train_epochs` for its files.
-        config: recipe of the training, or its path or name. Paths in a recipe's `distill_from` and
-            `start_from` are relative to its folder, those of a config or of options to the
-            working folder.
+        config: recipe of the training, or its path or name.
         say: receives messages, as lines of text.
         on_epoch: receives the record of each new epoch.
         **options: fields of `TeacherTrainConfig`, which override `config`.
@@ -85,15 +83,12 @@ def train_teacher(
         >>> emovox.train_teacher("ferplus.zip", "runs/teacher", epochs=10)  # doctest: +SKIP
         <TrainingResult runs/teacher/best.safetensors: 10 epochs; last: train_loss 0.9122, ...>
     """
-    recipes = Path()
-    if isinstance(config, str | os.PathLike) and "distill_from" not in options:
-        recipes = find_recipe(config).parent
     config = read_config(TeacherTrainConfig, config, options)
     if {"distill", "distill_weight"} & options.keys() and not config.distill_from:
         raise ConfigError("distill: no teacher to learn from; pass --distill-from too")
     out = Path(out)
     is_complete = True
-    for record in train_epochs(data, out, config, recipes):
+    for record in train_epochs(data, out, config):
         on_epoch(record)
         is_complete = False
     if is_complete:
@@ -102,21 +97,18 @@ def train_teacher(
 
 
 def train_epochs(
-    data: str | os.PathLike[str],
-    out: str | os.PathLike[str],
-    config: TeacherTrainConfig,
-    recipes: str | os.PathLike[str] = ".",
+    data: str | os.PathLike[str], out: str | os.PathLike[str], config: TeacherTrainConfig
 ) -> Generator[Record, None, None]:
     """Train a teacher as `train_teacher` does; yield one record per epoch.
 
     Writes to `out`: `best.safetensors` (the weight average of the epoch with the lowest PublicTest
     cross-entropy, which is less noisy than accuracy and suits soft targets), `last.pt` (resume
     point after each epoch), `log.jsonl` and `config.json`. If `out` holds the resume point of the
-    same recipe, training resumes there. Paths of teachers may be relative to `recipes`.
+    same recipe, training resumes there.
     """
     device = torch.device(resolve_device(config.device))
-    start = config.start_from and _find_source(config.start_from, Path(recipes))
-    teachers = [_find_source(name, Path(recipes)) for name in config.distill_from]
+    start, teachers = config.start_from, config.distill_from
+    sources = [find_teacher(name) for name in (start, *teachers) if name]
     size = make_network(config).input_size
     train_set = read_faces(data, TRAIN, size, unlabelled=config.unlabelled)
     public = read_faces(data, VALIDATION, size)
@@ -128,7 +120,7 @@ def train_epochs(
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with runs.locked(out):
-        recipe = _recipe(config, [train_set, public], [start, *teachers])
+        recipe = _recipe(config, [train_set, public], sources)
         runs.write_or_match_config(out, recipe)
         run = TeacherTrainer(config, train_set, device)
         if teachers and config.distill == "online":
@@ -181,14 +173,7 @@ def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) ->
     return record
 
 
-def _find_source(name: str, recipes: Path) -> str | Path:
-    """Return the checkpoint beside the recipe, else the name; ConfigError if it is unknown."""
-    source = beside if (beside := recipes / name).is_file() else name
-    find_teacher(source)
-    return source
-
-
-def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[str | Path]) -> Record:
+def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[Weights]) -> Record:
     """Return everything that determines the result of a training, without paths and device."""
     values = asdict(config)
     del values["device"]
@@ -201,5 +186,5 @@ def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[str | 
         "recipe": values,
         "outputs": [*parts[0].outputs.emotions, *parts[0].outputs.values],
         "data_sha256": data.hexdigest(),
-        "sources_sha256": [find_teacher(name).sha256 for name in sources if name],
+        "sources_sha256": [source.sha256 for source in sources],
     }
