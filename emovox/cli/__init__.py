@@ -37,6 +37,7 @@ class Commands(click.Group):
                 raise
             message, exit_code = explained
             echo(f"emovox: error: {without_secrets(message)}", err=True)
+            signal.signal(signal.SIGTERM, signal.SIG_DFL)  # no traceback while Python exits
             context.exit(exit_code)
 
 
