@@ -495,8 +495,8 @@ def test_legacy_reads_the_left_channel_as_16_khz(tmp_path: Path) -> None:
         heard.extend(samples)
         return np.zeros((len(samples), 8))
 
-    audio_features(corpus, keep, None)
-    audio_features(corpus, keep, None, protocol="legacy")
+    audio_features(corpus, {"student": keep}, None)
+    audio_features(corpus, {"student": keep}, None, protocol="legacy")
     assert len(heard[0]) == pytest.approx(16_000, abs=16)
     np.testing.assert_allclose(heard[1], noise[:, 0], atol=1e-6)
 

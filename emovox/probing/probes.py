@@ -7,7 +7,7 @@ features are embeddings, and those of openSMILE on the sound.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from itertools import chain
@@ -74,19 +74,17 @@ def kind_of_model(name_or_path: str) -> str:
 
 def audio_features(
     corpus: SpeechCorpus,
-    student: Callable[[list[Samples]], np.ndarray] | None,
+    networks: Mapping[str, Callable[[list[Samples]], np.ndarray]],
     baseline: Callable[[Samples], np.ndarray] | None,
-    *,
-    encoder: Callable[[list[Samples]], np.ndarray] | None = None,
     protocol: str = "standard",
     num_jobs: int = 1,
 ) -> Features:
-    """Read the sound of every utterance once, and pass it to a student and to a baseline.
+    """Read the sound of every utterance once, and pass it to networks and to a baseline.
 
     Utterances that cannot be read are added to the dropped files of the corpus.
 
-    Student and encoder return the features `[N, D]` of N utterances; the baseline `EGEMAPS`,
-    `[D]` for one utterance, in one of `num_jobs` threads. `ProbeConfig` has the protocols.
+    A network returns the features `[N, D]` of N utterances; the baseline `EGEMAPS`, `[D]` for one
+    utterance, in one of `num_jobs` threads. `ProbeConfig` has the protocols.
     """
 
     def read(utterance: Utterance) -> tuple[Samples, np.ndarray | None] | TrackError:
@@ -99,7 +97,7 @@ def audio_features(
 
     found: list[Utterance] = []
     utterances = iter(corpus.utterances)
-    rows: dict[str, list[np.ndarray]] = {STUDENT: [], ENCODER: [], EGEMAPS: []}
+    rows: dict[str, list[np.ndarray]] = {name: [] for name in (*networks, EGEMAPS)}
     for chunk in read_ahead(corpus.utterances, read, "audio", num_jobs):
         heard: list[Samples] = []
         for result in chunk:
@@ -108,12 +106,11 @@ def audio_features(
                 corpus.drop(utterance.path, f"{result.stage}: {result.error}", result.message)
                 continue
             heard.append(result[0])
-            seconds = len(result[0]) / SAMPLE_RATE
-            found.append(replace(utterance, seconds=seconds))
+            found.append(replace(utterance, seconds=len(result[0]) / SAMPLE_RATE))
             if result[1] is not None:
                 rows[EGEMAPS].append(result[1])
-        for name, network in ((STUDENT, student), (ENCODER, encoder)):
-            rows[name] += [*network(heard)] if heard and network else []
+        for name, network in networks.items():
+            rows[name] += [*network(heard)] if heard else []
     return found, {name: np.stack(values) for name, values in rows.items() if values}
 
 
@@ -254,30 +251,28 @@ def _extract(
         found = video_features(corpus, checkpoint, config.device, config.jobs)
         probes = [(TEACHER, f"{weights.name} logits", classifiers.affine_map())]
         return {"name": weights.name, "sha256": weights.sha256}, found, probes
-    options: dict[str, Any] = {"protocol": config.protocol, "num_jobs": num_jobs}
-    probes = []
+    heard: dict[str, Callable[[list[Samples]], np.ndarray]] = {}
+    model, smile, legacy, probes = {}, None, config.protocol == LEGACY, []
+    if kind == STUDENT:
+        student = load_student(checkpoint, config.device)
+        model = {"name": student.name, "sha256": student.sha256}
+        embeds = config.features == "embedding"
+        part, run = clips.CENTRE if legacy else clips.WHOLE, student.embed if embeds else student
+        heard[STUDENT] = lambda samples: run(samples, part)
+        classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
+        probes.append((STUDENT, f"{student.name} {config.features}", classifier))
     if config.encoder:
         encoder = Encoder(HeadConfig(config.encoder), config.device)
-        options["encoder"] = lambda heard: encoder(heard).mean(dim=(1, 2)).cpu().numpy()
+        heard[ENCODER] = lambda samples: encoder(samples).mean(dim=(1, 2)).cpu().numpy()
         method = classifiers.affine_map(classifiers.EMBEDDING_PENALTY)
         probes.append((ENCODER, f"{encoder.name} embedding", method))
-    if kind == EGEMAPS:
-        found = audio_features(corpus, None, egemaps(), **options)
-        return {}, found, [*probes, baseline]
-    student = load_student(checkpoint, config.device)
-    embeds = config.features == "embedding"
-    classifier = classifiers.affine_map(classifiers.EMBEDDING_PENALTY if embeds else 0.0)
-    probes.insert(0, (STUDENT, f"{student.name} {config.features}", classifier))
-    smile, legacy = None, config.protocol == LEGACY
-    if find_spec("opensmile") and not legacy:
+    if kind == EGEMAPS or (find_spec("opensmile") and not legacy):
         smile = egemaps()
         probes.append(baseline)
     else:
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
-    part, run = clips.CENTRE if legacy else clips.WHOLE, student.embed if embeds else student
-    found = audio_features(corpus, lambda heard: run(heard, part), smile, **options)
-    return {"name": student.name, "sha256": student.sha256}, found, probes
+    return model, audio_features(corpus, heard, smile, config.protocol, num_jobs), probes
 
 
 def _notes(probed: tuple[FeatureScores, ...]) -> Iterator[str]:
