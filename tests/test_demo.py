@@ -153,7 +153,7 @@ def test_demo_from_end_to_end(tmp_path: Path, in_process: None) -> None:
     result = run_demo(tmp_path / "demo", SMALL, jobs=1, student=False)
     assert result.build.manifest["totals"]["tracks"] == 6
     text = result.summary()
-    assert "First frames of demo0" in text and "Tracks by acted emotion" in text
+    assert "emovox-demo 0.1.0: 6 tracks" in text and "emovox show" in text
     assert str(result.report) in text
     page = result.report.read_text()
     assert "They are synthetic" in page and page.count("data:image/jpeg") >= 6

@@ -7,20 +7,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emovox.config import RECIPES, read_config
-from emovox.dataset.reader import Dataset, load
-from emovox.demo.demo_corpus import DemoConfig, DemoTrack, write_demo_corpus
+from emovox.demo.demo_corpus import DemoConfig, write_demo_corpus
 from emovox.errors import InputError
 from emovox.labelling.build_config import BuildConfig
 from emovox.labelling.run import BuildResult, build_dataset
 from emovox.packages import require
 from emovox.reporting.report import report
+from emovox.reporting.show import show
 
 if TYPE_CHECKING:
     from emovox.student.evaluation import Evaluation
 
 CORPUS, DATASET, STUDENT, REPORT = "corpus", "dataset", "student", "report.html"
 BUILD_RECIPE, STUDENT_RECIPE = "demo.toml", "student-demo.toml"
-NUM_SHOWN = 5  # printed frames of the first track
+FIRST_TRACK = "demo00/scene00x00/00001"
 NUM_TRACKS = 24  # in the report; a quarter of all
 
 
@@ -29,7 +29,6 @@ class DemoResult:
     """Result of the demo."""
 
     corpus: Path  # folder of the synthetic media, in the layout of VoxCeleb2
-    tracks: list[DemoTrack]
     build: BuildResult
     student: "Evaluation | None"  # None if none was trained
     report: Path  # HTML page with faces and sound
@@ -39,17 +38,16 @@ class DemoResult:
         dataset = self.build.out
         texts = [
             f"corpus    {self.corpus}\n{self.build.summary()}",
-            _show_frames(load(dataset)),
-            _show_labels(load(dataset), self.tracks),
+            show(dataset).summary(),
         ]
         if self.student:
             folder = dataset.parent / STUDENT
             texts.append(f"A student of the sound alone, in {folder}:\n{self.student.summary()}")
         texts += [
+            f"To see the rows of a track:\n  emovox show {dataset} {FIRST_TRACK}",
             "To read the dataset, for example with PyArrow:\n"
             "  from pyarrow.parquet import read_table\n"
-            f"  frames = read_table({str(dataset / 'frames')!r})\n"
-            f"  tracks = read_table({str(dataset / 'tracks')!r}).to_pylist()",
+            f"  frames = read_table({str(dataset / 'frames')!r})",
             f"To see it, open in a browser:\n  {self.report}",
         ]
         return "\n\n".join(texts)
@@ -77,12 +75,12 @@ def run_demo(
     if out.exists() and {path.name for path in out.iterdir()} - {CORPUS, DATASET, STUDENT, REPORT}:
         raise InputError(f"{out}: contains other files; choose another --out")
     corpus, dataset = out / CORPUS, out / DATASET
-    tracks = write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
+    write_demo_corpus(corpus, config or DemoConfig(), jobs or -1)
     build = build_dataset(demo_build_config(corpus, dataset, jobs))
     trained = _train_student(dataset, corpus, out / STUDENT) if student else None
     folders = [out / STUDENT] if student else []
     report(dataset, out / REPORT, media=corpus, student=folders, tracks=NUM_TRACKS)
-    return DemoResult(corpus, tracks, build, trained, out / REPORT)
+    return DemoResult(corpus, build, trained, out / REPORT)
 
 
 def demo_build_config(root: Path, out: Path, jobs: int = 0) -> BuildConfig:
@@ -103,23 +101,3 @@ def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
     result = evaluate(out / "best.safetensors", dataset, corpus)
     result.write(out)
     return result
-
-
-def _show_frames(dataset: Dataset) -> str:
-    split = dataset.splits[0]
-    frames = dataset.frames[split].slice(0, NUM_SHOWN).to_pandas()
-    logits = frames.set_index("timestamp_ms")[[*dataset.columns.logits]]
-    text = logits.set_axis(dataset.emotions, axis=1).to_string(float_format="{:.2f}".format)
-    return f"First frames of {frames['track_id'][0]} ({split}), logits:\n{text}"
-
-
-def _show_labels(dataset: Dataset, tracks: list[DemoTrack]) -> str:
-    import pandas as pd
-
-    rows = dataset.to_pandas("tracks")
-    acted = rows["track_id"].map({track.track_id: track.emotion for track in tracks})
-    counts = pd.crosstab(acted.fillna("unknown"), rows["label"])
-    counts = counts.reindex(columns=dataset.emotions, fill_value=0)
-    counts = counts.rename_axis(index=None, columns=None)
-    title = "Tracks by acted emotion (rows) and by the teacher's label (columns):"
-    return f"{title}\n{counts.to_string()}"

@@ -173,8 +173,8 @@ def plan_demo(config: DemoConfig) -> list[DemoTrack]:
     return tracks
 
 
-def write_demo_corpus(root: Path, config: DemoConfig, jobs: int = -1) -> list[DemoTrack]:
-    """Write `root/mp4/<identity>/<video>/<n>.mp4`, each file atomically; return the tracks.
+def write_demo_corpus(root: Path, config: DemoConfig, jobs: int = -1) -> None:
+    """Write `root/mp4/<identity>/<video>/<n>.mp4`, each file atomically.
 
     `jobs` is the number of worker processes; -1 means one per core.
     """
@@ -183,7 +183,6 @@ def write_demo_corpus(root: Path, config: DemoConfig, jobs: int = -1) -> list[De
     written = parallel(joblib.delayed(write_track)(root, track) for track in tracks)
     for _ in tqdm(written, total=len(tracks), desc="corpus", unit="track", disable=None):
         pass
-    return tracks
 
 
 def write_track(root: Path, track: DemoTrack) -> Path:
