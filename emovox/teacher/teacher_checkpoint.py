@@ -1,6 +1,5 @@
 """Networks of teachers, and their weights: checkpoints and the released FERPlus networks."""
 
-import re
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,7 @@ from torch import Tensor, nn
 from emovox import checkpoints
 from emovox.checkpoints import Architectures, FaceNetwork, fit, load, save
 from emovox.emotions import Outputs
-from emovox.errors import InputError, first_line
+from emovox.errors import InputError
 from emovox.files import kind_of_file
 from emovox.registry import Weights
 from emovox.runs import DAMAGED
@@ -209,8 +208,6 @@ ARCHITECTURES: Architectures[FaceNetwork] = {
 
 GATES = {"senet50-ferplus": True, "resnet50-ferplus": False}  # squeeze-and-excitation
 
-# The reason in a message of torch.load; the rest is advice to load the file unsafely.
-FINDING = re.compile(r"(?:WeightsUnpickler error:|Trying to load)\s+(.+)")
 # Errors of torch.load on damaged files and on files of another kind.
 LOAD_ERRORS = (*DAMAGED, struct.error, AssertionError, AttributeError, MemoryError, OSError)
 
@@ -225,11 +222,8 @@ def load_network(weights: Weights) -> FaceNetwork:
         return load(path, ARCHITECTURES)
     tensors = read_tensors(path)
     with_gates = any(name.endswith("_1x1_down.weight") for name in tensors)
-    net = Senet(SenetConfig(squeeze_excite=with_gates))
+    net = Senet(SenetConfig(squeeze_excite=GATES.get(weights.name, with_gates)))
     fit(net, tensors, str(path))
-    if with_gates != GATES.get(weights.name, with_gates):
-        found = "gates of squeeze-and-excitation" if with_gates else "no such gates"
-        raise InputError(f"{path}: expected the weights of {weights.name}; found {found}")
     return net.eval()
 
 
@@ -247,10 +241,10 @@ def read_pth(path: Path) -> dict[str, Tensor]:
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
     except LOAD_ERRORS as error:
-        finding = FINDING.search(str(error))
-        reason = (finding[1] if finding else first_line(error)).split(". ")[0]
+        # Not the error's own text, which advises to load the file unsafely.
         raise InputError(
-            f"{path}: expected a PyTorch state dict; found {kind_of_file(path)} ({reason})"
+            f"{path}: expected a PyTorch state dict; found {kind_of_file(path)}, damaged or with "
+            "more than tensors"
         ) from error
     if isinstance(state, dict) and isinstance(state.get("state_dict"), dict):
         state = state["state_dict"]  # one level down in many checkpoints
