@@ -15,7 +15,7 @@ from emovox.checkpoints import FaceNetwork, prepare, to_grey
 from emovox.errors import ConfigError, EmovoxError, InputError, first_line
 from emovox.files import set_compile_cache
 from emovox.packages import explained
-from emovox.teacher.sidecar import CHANNELS, WEIGHTS, Description, ForeignWeights, Sidecar
+from emovox.teacher.sidecar import WEIGHTS, Description, ForeignWeights, Sidecar
 from emovox.teacher.teacher_checkpoint import LOAD_ERRORS
 
 # Crops per batch. The last batch is padded, so that a row never depends on its neighbours.
@@ -132,6 +132,7 @@ class TorchTeacher:
         return wait
 
 
+MAX_REASON = 300  # characters
 TYPES = {"tensor(float)": np.float32, "tensor(float16)": np.float16, "tensor(double)": np.float64}
 
 
@@ -174,22 +175,9 @@ class OnnxRun:
             import onnxruntime
         self._runtime, self._path, self._sidecar = onnxruntime, path, sidecar
         self._sessions = {"cpu": self._open("cpu")}
-        inputs = self._sessions["cpu"].get_inputs()
-        side, channels = sidecar.input_size, CHANNELS[sidecar.colour]
-        expected = [channels, side, side] if sidecar.layout == "NCHW" else [side, side, channels]
-        shapes = [list(node.shape) for node in inputs]
-        fits = len(inputs) == 1 and len(shapes[0]) == 4 and inputs[0].type in TYPES
-        if not fits or any(
-            isinstance(found, int) and found != size
-            for found, size in zip(shapes[0][1:], expected, strict=True)
-        ):
-            found = ", ".join(f"{node.type} {list(node.shape)}" for node in inputs)
-            raise InputError(
-                f"{path}: expected one input tensor(float) {['N', *expected]}, as in its "
-                f"description; found {found}"
-            )
-        self._input, self._dtype = inputs[0].name, TYPES[inputs[0].type]
-        self._batch = shapes[0][0] if isinstance(shapes[0][0], int) else 0
+        node = self._sessions["cpu"].get_inputs()[0]
+        self._input, self._dtype = node.name, TYPES.get(node.type, np.float32)
+        self._batch = node.shape[0] if node.shape and isinstance(node.shape[0], int) else 0
 
     def _open(self, device: str) -> Any:
         providers = ["CPUExecutionProvider"]
@@ -290,5 +278,6 @@ def load_foreign(weights: ForeignWeights) -> ForeignNetwork:
             inputs = net.preprocess(torch.zeros((1, size, size, 3), dtype=torch.uint8))
             net.embedding_size = net.embed_and_classify(inputs)[0].shape[1]
     except Exception as error:  # those of onnxruntime and of processors share no base class
-        raise InputError(f"{path}: cannot be run ({first_line(error)})") from error
+        reason = " ".join(str(error).split())[:MAX_REASON]  # onnxruntime's are of several lines
+        raise InputError(f"{path}: cannot be run as described ({reason})") from error
     return net

@@ -83,10 +83,9 @@ class Sidecar(Description):
         for name in ("mean", "deviation"):
             if len(getattr(self, name)) not in (1, CHANNELS[self.colour]):
                 raise ConfigError(f"{name}: expected 1 number, or 1 per channel of {self.colour}")
-        if 0 in self.deviation:
-            raise ConfigError("deviation: contains 0")
-        if not all(map(math.isfinite, (self.scale, *self.mean, *self.deviation))):
-            raise ConfigError("scale, mean or deviation: not a finite number")
+        numbers = (self.scale, *self.mean, *self.deviation)
+        if 0 in self.deviation or not all(map(math.isfinite, numbers)):
+            raise ConfigError("scale, mean or deviation: not a finite number, or deviation 0")
         if missing := [name for name in self.values if name not in self.outputs]:
             raise ConfigError(f"values: {missing[0]!r} is not one of the outputs")
         self.arrange()
