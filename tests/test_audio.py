@@ -122,6 +122,7 @@ def test_numbers_with_and_without_leading_zeros(root: Path) -> None:
     for number in ("7", "007", "00007", "0000007"):
         assert audio_path(root, f"id10001/v/{number}") == path
     long = put(root / "id10001/v/123456.wav")
+    sound_files._tree.cache_clear()
     assert audio_path(root, "id10001/v/123456") == long
 
 
@@ -329,9 +330,7 @@ class FakeDataset:
         return self.place
 
 
-def test_track_audio_counts_from_the_start_of_the_track(
-    root: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_track_audio_is_the_part_of_the_source(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("av")
     put(root / "talk.mp4")
     put(root / "ann/other/00001.wav")
@@ -343,20 +342,10 @@ def test_track_audio_counts_from_the_start_of_the_track(
 
     monkeypatch.setattr("emovox.media.audio.read_audio", read)
     part: Any = FakeDataset(("talk.mp4", 2500, 7000))
-    for limits in ((), (1.0,), (1.0, 2.0), (None, 99.0), (-1.0, 2.0)):
-        assert emovox.track_audio(part, "ann/talk/00001", root, *limits) == "samples"
-    assert calls == [
-        ("talk.mp4", 2.5, 7.0),
-        ("talk.mp4", 3.5, 7.0),
-        ("talk.mp4", 3.5, 4.5),
-        ("talk.mp4", 2.5, 7.0),
-        ("talk.mp4", 2.5, 4.5),
-    ]
-    calls.clear()
+    assert emovox.track_audio(part, "ann/talk/00001", root) == "samples"
     whole: Any = FakeDataset((None, None, None))
     emovox.track_audio(whole, "ann/other/00001", str(root))
-    emovox.track_audio(whole, "ann/other/00001", root, 0.5, 1.5)
-    assert calls == [("00001.wav", 0.0, None), ("00001.wav", 0.5, 1.5)]
+    assert calls == [("talk.mp4", 2.5, 7.0), ("00001.wav", 0.0, None)]
     with pytest.raises(InputError, match="no audio of ann/gone/00001"):
         emovox.track_audio(whole, "ann/gone/00001", root)
 
@@ -427,14 +416,13 @@ def test_a_file_created_later_is_found(root: Path) -> None:
 # Errors
 
 
-def test_the_message_lists_the_searched_names(root: Path, meta: Path) -> None:
+def test_the_message_lists_the_searched_folders(root: Path, meta: Path) -> None:
     put(root / "wav/id10004/v/00002.wav")
     with pytest.raises(InputError) as error:
         audio_path(root, "id10004/v/00001", meta)
-    stems = ["id10004/v/00001", "Ann_Lee/v_0000001"]
     assert str(error.value) == (
-        f"{root}: no audio of id10004/v/00001; searched for {' and '.join(stems)} with any ending "
-        "of sound or video, in this folder and wav, aac, mp4, voxceleb1_wav, dev, test"
+        f"{root}: no audio of id10004/v/00001, in this folder or in wav, aac, mp4, voxceleb1_wav, "
+        "dev, test"
     )
     assert error.value.exit_code == 2
 
@@ -443,9 +431,8 @@ def test_the_message_mentions_vox1_meta(root: Path) -> None:
     with pytest.raises(InputError) as error:
         audio_path(root, TRACK)
     assert str(error.value) == (
-        f"{root}: no audio of {TRACK}; searched for {TRACK} with any ending of sound or video, in "
-        "this folder and wav, aac, mp4, voxceleb1_wav, dev, test; a tree with names of persons "
-        "needs vox1_meta.csv"
+        f"{root}: no audio of {TRACK}, in this folder or in wav, aac, mp4, voxceleb1_wav, dev, "
+        "test; a tree with names of persons needs vox1_meta.csv"
     )
 
 

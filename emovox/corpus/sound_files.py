@@ -5,11 +5,11 @@ import os
 import re
 import threading
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path, PurePath
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, overload
 
 from emovox.corpus.layouts import folder_key
 from emovox.corpus.tracks import AUDIO_ENDINGS, MEDIA_ENDINGS, Files, ending_of, safely
@@ -61,36 +61,27 @@ def audio_path(
         missing_ok: return None instead of raising if the file is missing.
 
     Raises:
-        InputError: the file is missing (the message lists the searched names), or `root` or `meta`
-            is not a folder.
+        InputError: the file is missing, or `root` or `meta` is not a folder.
 
     Example:
         >>> audio_path("emovox-demo/corpus", "demo00/scene00x00/00001").as_posix()
         'emovox-demo/corpus/mp4/demo00/scene00x00/00001.mp4'
     """
-    place = Path(root), None if meta is None else Path(meta)
-    path = _look(place, lambda tree: tree.find(track_id))
-    if path is None and not missing_ok:
-        raise _tree(*place).missing(track_id)
+    tree = _tree(Path(root), None if meta is None else Path(meta))
+    if (path := tree.find(track_id)) is None:
+        _tree.cache_clear()  # the next call finds a file that appears now
+        if not missing_ok:
+            raise tree.missing(track_id)
     return path
 
 
-def track_audio(
-    dataset: "Dataset | StrPath",
-    track_id: str,
-    root: StrPath,
-    start: float | None = None,
-    end: float | None = None,
-) -> "np.ndarray":
+def track_audio(dataset: "Dataset | StrPath", track_id: str, root: StrPath) -> "np.ndarray":
     """Read the sound of a track as float32 `[L]`, mono, 16 kHz, whatever the layout.
 
     Args:
         dataset: the dataset, or its folder.
         track_id: a track of it.
         root: folder of the corpus that it was built from, or of the sound of its tracks.
-        start: seconds from the start of the track, which is the time of its first picture; None:
-            the start.
-        end: seconds from the start of the track; None: its end.
 
     Raises:
         KeyError: the track is unknown.
@@ -98,33 +89,24 @@ def track_audio(
 
     Example:
         >>> demo, track_id = "emovox-demo", "demo00/scene00x00/00001"
-        >>> track_audio(f"{demo}/dataset", track_id, f"{demo}/corpus", 1, 2).shape
-        (16000,)
+        >>> track_audio(f"{demo}/dataset", track_id, f"{demo}/corpus").shape
+        (74080,)
     """
     from emovox.dataset.reader import load
     from emovox.media.audio import read_audio
 
     if isinstance(dataset, str | os.PathLike):
         dataset = load(dataset)
-    source = dataset.source(track_id)
-    sound = _look((Path(root), None), lambda tree: tree.locate(track_id, *source))
-    if sound is None:
-        raise _tree(Path(root), None).missing(track_id)
-    ends = [e for e in (sound.end, None if end is None else sound.start + end) if e is not None]
-    return read_audio(sound.path, sound.start + max(start or 0.0, 0.0), min(ends, default=None))
+    tree = _tree(Path(root), None)
+    if (sound := tree.locate(track_id, *dataset.source(track_id))) is None:
+        _tree.cache_clear()
+        raise tree.missing(track_id)
+    return read_audio(sound.path, sound.start, sound.end)
 
 
 @lru_cache(maxsize=8)
 def _tree(root: Path, meta: Path | None) -> "AudioTree":
     return AudioTree(root, meta)
-
-
-def _look(tree: tuple[Path, Path | None], search: Callable[["AudioTree"], Any]) -> Any:
-    """Search a tree, and if the file is missing once more without the kept names."""
-    if (found := search(_tree(*tree))) is None:
-        _tree.cache_clear()
-        found = search(_tree(*tree))
-    return found
 
 
 @dataclass(frozen=True)
@@ -207,15 +189,11 @@ class AudioTree:
         return Sound(path) if path else None
 
     def missing(self, track_id: str) -> InputError:
-        """Return the error for a missing track, which states the searched names."""
-        key = _parse(track_id)
-        people = self._persons.get(key.identity_id, [])
-        names = [key.track_id, *(f"{p}/{key.video_id}_{key.track_num:07d}" for p in people)]
+        """Return the error for a missing track."""
         known = "" if self._persons else f"; a tree with names of persons needs {META}"
+        places = ", ".join(BETWEEN[1:] + PARTS[1:])
         return InputError(
-            f"{self.root}: no audio of {track_id}; searched for {' and '.join(names)} with any "
-            f"ending of sound or video, in this folder and {', '.join(BETWEEN[1:] + PARTS[1:])}"
-            f"{known}"
+            f"{self.root}: no audio of {track_id}, in this folder or in {places}{known}"
         )
 
     def _first(self, names: Iterable[str]) -> Path | None:
