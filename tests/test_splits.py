@@ -321,11 +321,7 @@ def test_dropped_tracks_cause_no_leak(tmp_path: Path) -> None:
     assert assign(corpus_of(track("anna", 1)), str(path)) == {"anna/video/00001": "train"}
 
 
-def test_heard_identities_without_training_tracks_are_noted(tmp_path: Path) -> None:
-    table = tmp_path / "s.csv"
-    table.write_text("identity_id,split\na,train\nb,heard_val\n")
+def test_a_misspelt_name_of_a_split_is_an_error() -> None:
     corpus = corpus_of(track("a"), track("b"))
-    assign(corpus, str(table))
-    assert corpus.notes == ["1 identities of heard_val have no track in train, for example b"]
     with pytest.raises(InputError, match="--splits accepts auto, official or a file"):
         assign(corpus, "offical")

@@ -104,13 +104,6 @@ def assign(
         assigned = _from_file(splits, corpus.tracks)
     _drop_unassigned(corpus, assigned, splits)
     audit((t.key for t in corpus.tracks), assigned)
-    training = {t.key.identity_id for t in corpus.tracks if assigned[t.track_id] == TRAIN}
-    held = {t.key.identity_id for t in corpus.tracks if assigned[t.track_id] == HEARD}
-    if untrained := sorted(held - training):
-        corpus.note(
-            f"{len(untrained)} identities of {HEARD} have no track in {TRAIN}, "
-            f"for example {untrained[0]}"
-        )
     return assigned
 
 
