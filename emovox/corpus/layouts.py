@@ -112,8 +112,7 @@ def _voxceleb1(corpus: Corpus, meta: Path | None) -> None:
     for entry in corpus.walk("video", masked):
         path = Path(entry.name)
         if len(path.parts) != 2:  # its folder may be a person's name
-            what = "files in folders below video/; move videos to video/"
-            corpus.leave_out(what, masked(entry.name))
+            corpus.leave_out("files in folders below video/", masked(entry.name))
         elif not is_video(entry.name):
             corpus.leave_out(NOT_VIDEO, entry.name)
         elif videos.setdefault(path.stem, entry.name) != entry.name:

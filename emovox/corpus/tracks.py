@@ -2,7 +2,7 @@
 
 import contextlib
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -160,9 +160,6 @@ class RemoteFiles(Files):
         return dict(folders)
 
 
-MAX_ENDINGS = 5  # counted one by one in a note
-
-
 class FaceSource(StrEnum):
     """Source of the position of a face in a frame."""
 
@@ -207,8 +204,8 @@ class Corpus:
     tracks: list[Track] = field(default_factory=list)  # sorted by `track_id`, which is unique
     dropped: list[Dropped] = field(default_factory=list)  # no track, but look like one
     notes: list[str] = field(default_factory=list)  # for the user, on what was left out
-    # an example and the endings of things for which `finish` adds a note each
-    left_out: dict[str, tuple[str, Counter[str]]] = field(default_factory=dict)
+    # names of an example, and the number, of things for which `finish` adds a note each
+    left_out: dict[str, tuple[str, int]] = field(default_factory=dict)
 
     @cached_property
     def files(self) -> Files:
@@ -238,8 +235,8 @@ class Corpus:
             what: description in the plural, such as `files without a video ending`.
             name: path below the root, as it may be printed.
         """
-        _, endings = self.left_out.setdefault(what, (name or "the root", Counter()))
-        endings[Path(name).suffix.lower()] += 1
+        example, number = self.left_out.get(what, (name or "the root", 0))
+        self.left_out[what] = example, number + 1
 
     def note(self, line: str) -> None:
         """Add a line for the user."""
@@ -251,10 +248,8 @@ class Corpus:
 
     def finish(self) -> "Corpus":
         """Sort the tracks, drop all but the first of a `track_id`, and add the notes."""
-        for what, (example, endings) in self.left_out.items():
-            counts = [f"{n:,} {end or 'other'}" for end, n in endings.most_common(MAX_ENDINGS)]
-            shown = f" ({', '.join(counts)})" if any(endings) else ""
-            self.note(f"left out {endings.total():,} {what}{shown}, for example {example}")
+        for what, (example, number) in self.left_out.items():
+            self.note(f"left out {number:,} {what}, for example {example}")
         self.left_out.clear()
         self.tracks.sort(key=lambda track: (track.track_id, track.source))
         unique: list[Track] = []
