@@ -39,7 +39,7 @@ def test_summary_and_files_give_scores_without_and_with_mirror_averaging(tmp_pat
     text = evaluation.summary()
     assert "fake on private_test, 2 faces" in text
     assert "without      with  mirror averaging" in text
-    assert "of 1" in text and text.count("never occurs") == len(EMOTIONS) - 2
+    assert text.count("-         -") == len(EMOTIONS) - 2  # those that never occur
     assert repr(evaluation) == (
         "<TeacherEvaluation fake on private_test: accuracy 50.00%, 0.00% with mirror averaging>"
     )

@@ -87,15 +87,10 @@ def score(
 CHUNK = 256  # faces that are resized and scored at a time
 
 PLAIN, MIRRORED = "without_mirror_averaging", "with_mirror_averaging"  # columns and JSON keys
-# Scores over all faces -> their labels in the summary.
-LABELS = {
-    "accuracy": "accuracy",
-    "mean_class_accuracy": "mean per-class accuracy",
-    "cross_entropy": "cross-entropy, nats",
-    "kl_divergence": "KL to the votes, nats",
-    "calibration_error": "calibration error",
-    "calibration_error_fitted": "  at temperature {:.3f}",
-}
+SCORES = (  # over all faces
+    *("accuracy", "mean_class_accuracy", "cross_entropy", "kl_divergence"),
+    *("calibration_error", "calibration_error_fitted"),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -125,26 +120,21 @@ class TeacherEvaluation:
 
     def summary(self) -> str:
         """Return the scores as lines of text, with one column each without and with averaging."""
+        num_faces, fitted = sum(self.plain.counts), f"fitted temperature {self.temperature:.3f}"
         lines = [
-            f"{self.teacher} on {self.part}, {sum(self.plain.counts):,} faces",
-            f"{'':<26}{'without':>10}{'with':>10}  mirror averaging",
+            f"{self.teacher} on {self.part}, {num_faces:,} faces, {fitted}",
+            f"{'':<28}{'without':>10}{'with':>10}  mirror averaging",
         ]
-        counts = dict(zip(self.plain.emotions, self.plain.counts, strict=True))
-        for name, emotion, *values in self._rows():
-            label, note = LABELS.get(name, f"  {emotion}" if emotion else name), ""
-            label = label.format(self.temperature)
-            if emotion:
-                note = f"of {counts[emotion]:,}" if counts[emotion] else "never occurs"
-            is_number = "nats" in label or name.startswith("rmse")
-            shown = [f"{v:.4f}" if is_number else f"{100 * v:.2f} %" for v in values]
-            shown = [v.replace("nan %", "-") for v in shown]  # an emotion that never occurs
-            lines.append(f"{label:<26}{shown[0]:>10}{shown[1]:>10}  {note}".rstrip())
+        for name, emotion, *both in self._rows():
+            label = f"{name} {emotion or ''}".replace("_", " ")
+            shown = [f"{value:.4f}".replace("nan", "-") for value in both]  # never occurs
+            lines.append(f"{label:<28}{shown[0]:>10}{shown[1]:>10}")
         return "\n".join(lines)
 
     def _rows(self) -> list[tuple[Any, ...]]:
         """Return the name, emotion, and values without and with averaging of each score."""
         both = self.plain, self.mirrored
-        rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in LABELS]
+        rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in SCORES]
         recalls = zip(self.plain.emotions, *(scores.recall for scores in both), strict=True)
         rows += [("recall", *recall) for recall in recalls]
         return rows + [(f"rmse {n}", None, *(s.rmse[n] for s in both)) for n in self.plain.rmse]
