@@ -110,6 +110,17 @@ def test_video_cut_short(tmp_path: Path, ending: str) -> None:
             list(VideoTrack(path, 0.24))
 
 
+def test_a_stream_that_begins_midway(tmp_path: Path) -> None:
+    """A tag of data in FLV, for which PyAV has no place."""
+    path = noisy_video(tmp_path / "a.flv", VIDEO["flv"])
+    script = b"\x02\0\x07onText\0\x08\0\0\0\x01\0\x04text\x02\0\x01a\0\0\x09"
+    tag = b"\x12" + len(script).to_bytes(3, "big") + bytes(7) + script
+    tag += len(tag).to_bytes(4, "big")
+    path.write_bytes(path.read_bytes() + tag)
+    assert len(read_audio(path)) >= 47_000 and audio_duration(path) == pytest.approx(3, abs=0.3)
+    assert len(list(VideoTrack(path, 0.24))) == 13
+
+
 def test_a_cluster_cut_short_in_a_segment_of_unknown_size(tmp_path: Path) -> None:
     path = tmp_path / "a.mkv"
     path.write_bytes(ffmpeg("-i", noisy_video(tmp_path / "b.mkv", "libx264"), "-c", "copy",

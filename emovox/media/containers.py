@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -61,6 +61,15 @@ def open_media(path: Path, **options: Any) -> "av.container.InputContainer":
         return av.open(media_url(path), **TAGS, **options)
     except av.error.ArgumentError as error:  # of no value from here, so the container's
         raise ContainerError(errno.EINVAL, REFUSED) from error
+
+
+def read_packets(container: "av.container.InputContainer", *streams: Any) -> Iterator[av.Packet]:
+    """Yield the packets of some streams as `container.demux`, which fails in some files.
+
+    That is after the last packet, if one more stream began in the middle of the file.
+    """
+    with suppress(IndexError):
+        yield from container.demux(*streams)
 
 
 def check_own_data(path: Path) -> None:

@@ -20,7 +20,7 @@ import soundfile
 from emovox import limits
 from emovox.errors import InputError, NoSoundError
 from emovox.files import read_start
-from emovox.media.containers import STREAMED, missing_end, open_media
+from emovox.media.containers import STREAMED, missing_end, open_media, read_packets
 from emovox.media.streams import choose_stream
 from emovox.media.video import first_picture
 
@@ -227,7 +227,7 @@ class AvFile(ExitStack):
         pictures, _ = choose_stream(container, "video")
         before: list[av.Packet] = []  # the packets of the sound that are stored before the picture
         if pictures is not None:
-            for packet in container.demux(pictures, self._stream):
+            for packet in read_packets(container, pictures, self._stream):
                 if packet.stream_index != pictures.index:
                     before.append(packet)
                     continue
@@ -237,7 +237,7 @@ class AvFile(ExitStack):
                     decoded = first_picture(self.path)
                     self._origin = self._origin if decoded is None else decoded
                 break
-        return chain(before, container.demux(self._stream))
+        return chain(before, read_packets(container, self._stream))
 
     def _seek(self, first: av.AudioFrame, begin: int) -> tuple[int, Iterator[av.AudioFrame]]:
         """Return position and frames from shortly before `begin`, or of all sound if that fails."""
@@ -247,14 +247,15 @@ class AvFile(ExitStack):
         if first.pts is not None and ticks_per_sample >= 1:
             wanted = first.pts + int((begin - self._lead - margin) * ticks_per_sample)
             stream.container.seek(wanted, stream=stream, backward=True)
-            frames = self._decode(stream.container.demux(stream))
+            frames = self._decode(read_packets(stream.container, stream))
             head = next(frames, None)
             if head is not None and head.pts is not None:
                 position = self._lead + round((head.pts - first.pts) / ticks_per_sample)
                 if position <= begin - margin // 2:
                     return position, chain([head], frames)
         self._stream = self._open()
-        return self._lead, self._decode(self._stream.container.demux(self._stream))
+        packets = read_packets(self._stream.container, self._stream)
+        return self._lead, self._decode(packets)
 
     def _decode(self, packets: Iterator[av.Packet]) -> Iterator[av.AudioFrame]:
         for packet in packets:

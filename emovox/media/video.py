@@ -18,7 +18,14 @@ import numpy as np
 from emovox.errors import TrackError
 from emovox.limits import MAX_PIXELS, MAX_TRACK_SECONDS
 from emovox.media import grid
-from emovox.media.containers import can_open_files, complaint, error_log, missing_end, open_media
+from emovox.media.containers import (
+    can_open_files,
+    complaint,
+    error_log,
+    missing_end,
+    open_media,
+    read_packets,
+)
 from emovox.media.streams import Display, choose_stream, edit_shift, first_sound
 from emovox.paths import NOT_FETCHED, error_name
 
@@ -263,7 +270,7 @@ def _packets(stream: "av.VideoStream") -> Iterator[av.Packet]:
     key: int | None = None  # time of the first key frame
     leading = False  # only frames that are shown before the key frame have followed it
     read: int | None = None  # decoding time of the last packet
-    for packet in stream.container.demux(stream):
+    for packet in read_packets(stream.container, stream):
         if packet.is_corrupt and read is not None:  # the first may be cut in a stream
             raise TrackError("decode", "Truncated", "the file ends inside a frame")
         if packet.dts is not None:
