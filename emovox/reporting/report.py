@@ -46,13 +46,6 @@ POLICY = (
     "default-src 'none'; script-src '{script}'; style-src '{style}'; img-src data:; "
     "media-src data:; base-uri 'none'; form-action 'none'"
 )
-# Method, accuracy in percent on the test set of FERPlus, and deviation (paper, Table 2).
-QUOTED_TEACHERS = (
-    ("PLD", 85.1, ""),
-    ("CEL", 84.6, ""),
-    ("ResNet+VGG", 87.4, ""),
-    ("SENet teacher (Albanie et al. 2018)", 88.8, 0.3),
-)
 
 
 def report(
@@ -161,13 +154,9 @@ def write_figures(report: Report, folder: Path) -> list[str]:
 
 def teachers_table(teachers: Sequence[Mapping[str, Any]]) -> Table:
     """Return Table 2, accuracies on FERPlus; empty if no teacher was evaluated on its test part."""
-    rows: Table = [
-        [t["name"], round(t["accuracy"], 2), "", "measured"]
-        for t in teachers
-        if t["part"] == "private_test"
-    ]
-    quoted = [[*row, "quoted from the paper"] for row in QUOTED_TEACHERS]
-    return [["method", "accuracy_percent", "deviation", "source"], *quoted, *rows] if rows else []
+    measured = [t for t in teachers if t["part"] == "private_test"]
+    rows: Table = [[t["name"], round(t["accuracy"], 2)] for t in measured]
+    return [["method", "accuracy_percent"], *rows] if rows else []
 
 
 def splits_table(report: Report) -> Table:
