@@ -32,7 +32,7 @@ from emovox.paths import (
 def folder() -> Iterator[Any]:
     """Yield a folder in memory with one hidden file."""
     name = uuid4().hex
-    path = RemotePath(f"memory://{name}/vox")
+    path = as_path(f"memory://{name}/vox")
     write_text(path / ".hidden", "")
     yield path
     fsspec.filesystem("memory").rm(f"/{name}", recursive=True)
