@@ -20,11 +20,14 @@ Each command of the command line, except demo, card and schema, is a function::
     pack_sound(...)         store the sound of a dataset for its trainings
     evaluate(...)           score a student on a dataset
     probe(...)              test a network on a labelled speech corpus
+    train_fusion(...)       train a network on face and sound over time
+    evaluate_fusion(...)    score such networks on a dataset
     predict(...)            label audio and video files with emotions
 
 They return a result with the method `to_pandas`. Their options are keyword arguments, or a config:
 BuildConfig, EmbedConfig, DownloadConfig, ReportConfig, TeacherTrainConfig, TeacherEvaluateConfig,
-StudentTrainConfig, EvaluateConfig, ProbeConfig, PredictConfig, WriteConfig. Every path may be a
+StudentTrainConfig, EvaluateConfig, ProbeConfig, FusionTrainConfig, FusionEvaluateConfig,
+PredictConfig, WriteConfig. Every path may be a
 string.
 
 To use datasets and networks directly::

@@ -16,6 +16,10 @@ if TYPE_CHECKING:  # lets mypy check these modules before this one, which they i
     from emovox.dataset.takedown import hash_identity as hash_identity
     from emovox.downloads.download_config import DownloadConfig as DownloadConfig
     from emovox.downloads.published_files import download as download
+    from emovox.fusion.fusion_config import FusionEvaluateConfig as FusionEvaluateConfig
+    from emovox.fusion.fusion_config import FusionTrainConfig as FusionTrainConfig
+    from emovox.fusion.fusion_evaluation import evaluate_fusion as evaluate_fusion
+    from emovox.fusion.fusion_training import train_fusion as train_fusion
     from emovox.labelling.build_config import BuildConfig as BuildConfig
     from emovox.labelling.build_config import EmbedConfig as EmbedConfig
     from emovox.labelling.embed import embed as embed

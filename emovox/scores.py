@@ -252,7 +252,7 @@ def score_split(
     rare += [MEAN_ALL] * bool(rare) + [MEAN_PAPER] * any(n in PAPER_EMOTIONS for n in rare)
     enough = len(names) >= MIN_IDENTITIES
     auc = {
-        name: _interval(column[0], column[1:], enough and name not in rare)
+        name: interval(column[0], column[1:], enough and name not in rare)
         for name, column in columns.items()
     }
     sizes = len(labels), len(names), dict(zip(emotions, present.tolist(), strict=True))
@@ -282,7 +282,7 @@ def difference(heard: SplitScores, unheard: SplitScores) -> Interval:
     gaps = np.vstack([points, (heard.areas - unheard.areas)[:, chosen]])
     value, *samples = _mean(gaps)
     reliable = all(s.auc[name].reliable for s in (heard, unheard) for name in names)
-    return _interval(value, np.array(samples), reliable)
+    return interval(value, np.array(samples), reliable)
 
 
 def log_scores(scores: np.ndarray) -> np.ndarray:
@@ -302,7 +302,8 @@ def _mean(areas: np.ndarray) -> np.ndarray:
         return np.asarray(np.where(known, areas, 0).sum(axis=1) / known.sum(axis=1))
 
 
-def _interval(value: float, samples: np.ndarray, reliable: bool) -> Interval:
+def interval(value: float, samples: np.ndarray, reliable: bool) -> Interval:
+    """Return a score with the interval of its bootstrap samples; NaNs among them do not count."""
     samples = samples[~np.isnan(samples)]
     if np.isnan(value) or not len(samples):
         return Interval(float(value), np.nan, np.nan)

@@ -10,6 +10,7 @@ import click
 
 from emovox.cli.options import FILE_OR_FOLDER, FOLDER, FORMAT, config_options, echo, finish, given
 from emovox.errors import CheckError, EmovoxError
+from emovox.fusion.fusion_config import FusionEvaluateConfig, FusionTrainConfig
 from emovox.probing.probe_config import ProbeConfig
 from emovox.student.student_config import EvaluateConfig, PredictConfig, StudentTrainConfig
 from emovox.teacher import DEFAULT_TEACHER
@@ -179,6 +180,76 @@ def probe(
             "more files were dropped than --max-dropped allows; probe.json in --out lists each "
             "with its reason"
         )
+
+
+TARGETS = click.option(
+    "--targets",
+    required=True,
+    help="labels or values of the dataset; a table of track_id, timestamp_ms, a column per value "
+    "and, for several people, rater; or RECOLA's folder of ratings.",
+)
+SOUND = click.option("--audio", type=FOLDER, help="Folder of the tracks' audio.")
+
+
+@click.command("train-fusion")
+@click.argument("dataset", type=FOLDER)
+@click.argument("recipe", required=False)
+@TARGETS
+@SOUND
+@TRAINING_OUT
+@config_options(FusionTrainConfig)
+@click.option("--tensorboard", is_flag=True, help="Write curves to OUT/tensorboard.")
+def train_fusion(
+    dataset: Path, recipe: str | None, targets: str, audio: Path | None, out: Path, **options: Any
+) -> None:
+    """Train a network on face and sound over time.
+
+    The face is the dataset's embeddings, or its logits without them; the sound is the embedding of
+    a student. A recurrent network predicts values, such as valence, or the class of each track.
+    RECIPE is a TOML file, or the name of an installed one; an option on the command line overrides
+    it. The epoch with the best score on the development part, some identities of train, is
+    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl.
+    """
+    from emovox.fusion.fusion_training import train_fusion
+
+    train_fusion(
+        dataset, targets, audio, out, recipe, say=_say, on_epoch=_echo_json, **given(options)
+    )
+
+
+@click.command("evaluate-fusion")
+@click.argument("run", type=FILE_OR_FOLDER)
+@click.argument("dataset", type=FOLDER)
+@TARGETS
+@SOUND
+@click.option(
+    "--against",
+    type=FILE_OR_FOLDER,
+    multiple=True,
+    help="Another training on the same targets to score and compare. May be repeated.",
+)
+@config_options(FusionEvaluateConfig)
+@click.option("--out", type=FOLDER, help="Folder for JSON, predictions and figures.")
+@FORMAT
+def evaluate_fusion(
+    run: Path,
+    dataset: Path,
+    targets: str,
+    audio: Path | None,
+    out: Path | None,
+    form: str,
+    **options: Any,
+) -> None:
+    """Score a network on face and sound over time.
+
+    RUN is a folder of train-fusion. Prints CCC, Pearson and RMSE of each value over all steps of a
+    split of DATASET, or accuracy and UAR, with confidence intervals over identities: with both
+    inputs, without the face, without the sound, and after each step of post-processing that helps
+    on the development part of the training.
+    """
+    from emovox.fusion.fusion_evaluation import evaluate_fusion
+
+    finish(evaluate_fusion(run, dataset, targets, audio, **given(options)), out, form)
 
 
 @click.command()

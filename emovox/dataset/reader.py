@@ -20,7 +20,7 @@ from emovox.dataset import schema
 from emovox.dataset.json_schemas import listed_hash, outputs_of, read_manifest
 from emovox.dataset.mmap_cache import Arrays, hash_names, open_arrays
 from emovox.dataset.names import POOLS, TIMINGS
-from emovox.dataset.store import ContentHash, read_frames, read_rows, reading
+from emovox.dataset.store import ContentHash, open_table, read_frames, read_rows, reading
 from emovox.dataset.takedown import SplitView, own_list, read_list, view_without
 from emovox.dataset.targets import grid_rows, legacy_rows, pool_rows
 from emovox.errors import ConfigError, InputError, check_choice
@@ -256,6 +256,18 @@ class Dataset:
             index.setflags(write=False)
         return logits, index
 
+    def embeddings(self, split: str) -> np.ndarray | None:
+        """Return the teacher's embeddings of a split, float16 `[N, D]`; None if it has none.
+
+        The rows are those of `to_numpy`. ConfigError if the split is unknown.
+        """
+        self.check_split(split)
+        name = schema.table_file("embeddings", split)
+        if all(file["path"] != name for file in self.manifest["files"]):
+            return None
+        column = self._read_visible("embeddings", split)["embedding"].combine_chunks()
+        return column.flatten().to_numpy().reshape(len(column), -1)
+
     def check_split(self, split: str) -> None:
         """Raise ConfigError if a split has no rows."""
         if split not in self.splits:
@@ -305,10 +317,13 @@ class Dataset:
 
     def _read(self, table: str, split: str) -> pa.Table:
         """Return a Parquet table as it is stored, hidden identities included."""
-        name, columns = schema.table_file(table, split), self.columns.of(table)
+        name, size = schema.table_file(table, split), 0
         with reading(self.path / name, f" {table} of {split}"):
+            if table == "embeddings":
+                size = open_table(self.path / name).schema_arrow.field("embedding").type.list_size
+            columns = self.columns.of(table, size)
             stored = read_rows(self.path / name, columns.names).cast(columns)
-        if table == "tracks":  # open_arrays checks the frames
+        if table != "frames":  # open_arrays checks those
             content = ContentHash(columns)
             content.update(stored)
             if content.hexdigest() != listed_hash(self.manifest, name):

@@ -1,0 +1,1 @@
+"""Sound and face together over time (Schoneveld, Othmani and Abdelkawy, 2021)."""
