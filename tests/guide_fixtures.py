@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -22,6 +23,7 @@ from test_published import PERSONS, annotations
 from test_published import utterance as published_utterance
 from validation_fixtures import SPEC, build, write_valid
 
+import emovox
 from emovox import checkpoints
 from emovox.dataset.rows import TrackRow
 from emovox.dataset.takedown import hash_identity
@@ -153,6 +155,20 @@ def _recordings(work: Workplace, path: Path) -> None:
         soundfile.write(path / who / "monday.wav", rng.normal(0, 0.1, 14 * 16_000), 16_000)
 
 
+def _talks(work: Workplace, path: Path) -> None:
+    """Write a dataset of the recordings, with their sound as its source."""
+    names, rng = ("ann", "bob", "cat", "dan"), np.random.default_rng(0)
+    tracks: dict[str, Any] = {"track_id": [f"{name}/monday/1" for name in names]}
+    tracks["split"] = ["train"] * 3 + ["unheard_val"]
+    tracks["source"] = [f"{name}/monday.wav" for name in names]
+    tracks |= {"start_ms": [0] * 4, "end_ms": [14_000] * 4}
+    rows = [(track, place) for track in tracks["track_id"] for place in range(58)]
+    frames: dict[str, Any] = {"track_id": [r[0] for r in rows], "frame_index": [r[1] for r in rows]}
+    for name in ("calm", "angry"):
+        frames[f"logit_{name}"] = rng.normal(size=len(rows))
+    emovox.write_dataset(path, tracks, frames)
+
+
 def _videos(work: Workplace, path: Path) -> None:
     for seed, name in enumerate(("ann", "ben")):
         (path / name).mkdir(parents=True)
@@ -229,6 +245,8 @@ GIVEN: dict[str, Callable[[Workplace, Path], object]] = {
     "tracks.csv": lambda work, path: work.table(path),
     "utterances.csv": lambda work, path: work.table(path),
     "recordings": _recordings,
+    "talks": _talks,
+    "valence.csv": lambda work, path: work.table(path),
     "talk.mp4": lambda work, path: _talk(path, 4.5),
     "published": _published,
     "emovoxceleb": lambda work, path: write_tables(path, _spoken()),

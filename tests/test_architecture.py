@@ -32,7 +32,7 @@ SUBPACKAGES = [
     {"comparison"},
     {"publishing"},
     {"student"},
-    {"probing"},
+    {"fusion", "probing"},
     {"reporting"},
     {"demo", "testing", "cli", "__init__", "__main__"},
 ]

@@ -45,7 +45,8 @@ PUBLIC = (
     *("emovox.student.networks", "emovox.probing.corpora", "emovox.student.evaluation"),
     *("emovox.probing.probes", "emovox.probing.filenames", "emovox.student.prediction"),
     *("emovox.student.student_config", "emovox.teacher", "emovox.teacher.evaluation"),
-    *("emovox.teacher.ferplus", "emovox.checkpoints"),
+    *("emovox.teacher.ferplus", "emovox.checkpoints", "emovox.fusion.sequences"),
+    *("emovox.fusion.fusion_training", "emovox.fusion.fusion_evaluation"),
     *("emovox.teacher.teacher_config", "emovox.teacher.teacher_checkpoint"),
 )
 # Methods without a docstring of their own: torch says what they are, and huggingface_hub.

@@ -14,7 +14,6 @@ from safetensors.torch import load_file
 import emovox
 from emovox import checkpoints
 from emovox.cli import main
-from emovox.config import read_config
 from emovox.errors import CheckError, ConfigError, InputError
 from emovox.fusion.fusion_config import FusionTrainConfig
 from emovox.fusion.fusion_network import predict, score
@@ -193,7 +192,3 @@ def test_targets_must_be_known_on_both_parts(corpus: Path, tmp_path: Path) -> No
     with pytest.raises(InputError, match=r"nothing\.csv"):
         train(corpus, tmp_path / "run", targets=tmp_path / "nothing.csv")
     assert not (tmp_path / "run").exists()
-
-
-def test_the_installed_recipe_is_the_default() -> None:
-    assert read_config(FusionTrainConfig, "fusion", {}) == FusionTrainConfig()

@@ -9,6 +9,7 @@ import pytest
 from emovox.config import find_recipe, read_config
 from emovox.demo import demo_build_config
 from emovox.errors import ConfigError
+from emovox.fusion.fusion_config import FusionTrainConfig
 from emovox.labelling.build_config import BuildConfig
 from emovox.student.student_config import StudentTrainConfig
 from emovox.teacher.teacher_config import TeacherTrainConfig
@@ -16,7 +17,7 @@ from emovox.teacher.teacher_trainer import learning_rate
 
 REPOSITORY = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (REPOSITORY / "pipelines").glob("*.toml"))
-BUILDS = [name for name in NAMES if not name.startswith(("teacher-", "student-"))]
+BUILDS = [name for name in NAMES if not name.startswith(("teacher-", "student-", "fusion"))]
 STUDENTS = [name for name in NAMES if name.startswith("student-")]
 
 
@@ -78,3 +79,7 @@ def test_the_student_of_the_paper_is_the_default() -> None:
 
 def test_reported_actors_of_ravdess_do_not_select_the_epoch() -> None:
     assert read_config(StudentTrainConfig, "student-ravdess").choose_on == "heard_val"
+
+
+def test_the_recipe_of_fusion_is_the_default() -> None:
+    assert read_config(FusionTrainConfig, "fusion") == FusionTrainConfig()

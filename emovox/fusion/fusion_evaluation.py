@@ -141,6 +141,14 @@ def evaluate_fusion(
         InputError: a file is missing or unreadable, or a training has other targets or steps, or
             another student.
         CheckError: no track of the split has a target.
+
+    Example:
+        >>> from emovox import train_fusion
+        >>> how = {"fusion": "video", "epochs": 2}
+        >>> run = train_fusion("emovox-demo/dataset", "labels", None, "scored", **how)
+        >>> result = evaluate_fusion("scored", "emovox-demo/dataset", "labels")
+        >>> [score for _, _, _, score, _ in result.rows]
+        ['accuracy', 'UAR']
     """
     config = read_config(FusionEvaluateConfig, config, options)
     data = load(dataset)

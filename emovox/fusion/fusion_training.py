@@ -69,6 +69,12 @@ def train_fusion(
         ConfigError: `out` belongs to another recipe, or no student or audio is given.
         CheckError: the training or the development part has no targets.
         EmovoxError: the training diverged.
+
+    Example:
+        >>> how = {"fusion": "video", "epochs": 2}
+        >>> run = train_fusion("emovox-demo/dataset", "labels", None, "fused", **how)
+        >>> run.best.name, len(run.records)
+        ('best.safetensors', 2)
     """
     config, out = read_config(FusionTrainConfig, config, options), Path(out)
     data = load(dataset)
