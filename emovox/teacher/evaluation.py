@@ -21,6 +21,7 @@ from emovox.scores import class_scores, softmax
 from emovox.teacher import Teacher, load_teacher
 from emovox.teacher.face_data import read_faces
 from emovox.teacher.teacher_config import TeacherEvaluateConfig
+from emovox.teacher.triplets import read_triplets, triplet_accuracy
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class Scores:
     confusion: tuple[tuple[int, ...], ...]  # faces by label (rows) and prediction (columns)
     emotions: tuple[str, ...] = EMOTIONS  # in the order of `recall`, `counts` and `confusion`
     rmse: Mapping[str, float] = field(default_factory=dict)  # by value, of faces where it is known
+    accuracy_without_contempt: float | None = None  # with contempt ruled out; None if it is
 
     def as_json(self) -> dict[str, Any]:
         """Return plain values by emotion; the recall of an emotion that never occurs is None."""
@@ -68,6 +70,10 @@ def score(
     recall = np.where(counts, confusion.diagonal() / np.maximum(counts, 1), np.nan)
     log_probs = np.log(np.maximum(probabilities, np.finfo(np.float64).tiny))
     cross_entropy = float(-(targets * log_probs).sum(axis=1).mean())
+    others, without = np.array([name != "contempt" for name in outputs.emotions]), None
+    if not others.all() and (kept := others[labels]).any():
+        named = np.where(others, logits, -np.inf).argmax(axis=1)
+        without = float((named == labels)[kept].mean())
     entropy = float(-(targets * np.log(np.where(targets > 0, targets, 1))).sum(axis=1).mean())
     return Scores(
         accuracy=found["accuracy"],
@@ -81,6 +87,7 @@ def score(
         confusion=tuple(map(tuple, confusion.tolist())),
         emotions=outputs.emotions,
         rmse=rmse,
+        accuracy_without_contempt=without,
     )
 
 
@@ -88,8 +95,8 @@ CHUNK = 256  # faces that are resized and scored at a time
 
 PLAIN, MIRRORED = "without_mirror_averaging", "with_mirror_averaging"  # columns and JSON keys
 SCORES = (  # over all faces
-    *("accuracy", "mean_class_accuracy", "cross_entropy", "kl_divergence"),
-    *("calibration_error", "calibration_error_fitted"),
+    *("accuracy", "accuracy_without_contempt", "mean_class_accuracy", "cross_entropy"),
+    *("kl_divergence", "calibration_error", "calibration_error_fitted"),
 )
 
 
@@ -103,6 +110,7 @@ class TeacherEvaluation:
     temperature: float  # divisor of the logits for calibrated probabilities; of the teacher
     plain: Scores  # scores of the logits of each face
     mirrored: Scores  # scores of the mean logits of each face and its mirror image
+    triplet_accuracy: float | None = None  # see `triplets`; None without them
 
     def __repr__(self) -> str:
         return (
@@ -135,6 +143,9 @@ class TeacherEvaluation:
         """Return the name, emotion, and values without and with averaging of each score."""
         both = self.plain, self.mirrored
         rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in SCORES]
+        rows = [row for row in rows if row[2] is not None]
+        if self.triplet_accuracy is not None:
+            rows.append(("triplet accuracy", None, self.triplet_accuracy, math.nan))
         recalls = zip(self.plain.emotions, *(scores.recall for scores in both), strict=True)
         rows += [("recall", *recall) for recall in recalls]
         return rows + [(f"rmse {n}", None, *(s.rmse[n] for s in both)) for n in self.plain.rmse]
@@ -145,6 +156,7 @@ class TeacherEvaluation:
             "teacher": {"name": self.teacher, "sha256": self.sha256},
             "part": self.part,
             "temperature": self.temperature,
+            "triplet_accuracy": self.triplet_accuracy,
             PLAIN: self.plain.as_json(),
             MIRRORED: self.mirrored.as_json(),
         }
@@ -198,9 +210,14 @@ def evaluate_teacher(
     plain, mirrored = predict(teacher, faces.images, (*outputs.emotions, *outputs.values))
     targets = faces.targets[:, : len(outputs)]
     temperature = teacher.temperature
-    averaged = (plain + mirrored) / 2
-    both = (score(logits, targets, outputs, temperature) for logits in (plain, averaged))
-    return TeacherEvaluation(teacher.name, teacher.sha256, config.part, temperature, *both)
+    both = plain, (plain + mirrored) / 2
+    first, second = (score(logits, targets, outputs, temperature) for logits in both)
+    named = teacher.name, teacher.sha256, config.part
+    found = TeacherEvaluation(*named, temperature, first, second)
+    if config.triplets:
+        triplets = read_triplets(Path(config.triplets), teacher.input_size)
+        found = replace(found, triplet_accuracy=triplet_accuracy(teacher, triplets))
+    return found
 
 
 def predict(

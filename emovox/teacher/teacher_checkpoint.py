@@ -1,6 +1,7 @@
 """Networks of teachers, and their weights: checkpoints and the released FERPlus networks."""
 
 import struct
+from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -198,11 +199,72 @@ class Senet(FaceNetwork):
         return grey - torch.tensor(MEAN_RGB, device=grey.device).view(1, 3, 1, 1)
 
 
+@dataclass(frozen=True)
+class InceptionConfig:
+    """Shape of the network after its backbone."""
+
+    width: int = 512  # channels into the dense block
+    growth: int = 64  # channels that each of its layers adds
+    depth: int = 5  # layers
+    embedding: int = 128  # numbers of the embedding
+    triplet: int = 32  # numbers of the head for triplets
+
+
+class Inception(FaceNetwork):
+    """The face network of Schoneveld et al. (2021), RGB `[N, 3, 160, 160]` to logits `[N, E]`.
+
+    InceptionResnetV1 (facenet-pytorch) up to mixed_7a, a 1 x 1 convolution, a dense block, and
+    another 1 x 1 convolution, averaged: the embedding, from which heads compute the logits and, for
+    triplets of faces, `triplet`.
+    """
+
+    architecture = "emovox.inception"
+    input_size = 160
+
+    def __init__(
+        self, config: InceptionConfig | None = None, outputs: Outputs = FaceNetwork.outputs
+    ) -> None:
+        from facenet_pytorch import InceptionResnetV1
+
+        super().__init__()
+        self.outputs = outputs
+        self.config = config = config or InceptionConfig()
+        layers = dict(InceptionResnetV1().named_children())
+        names = [*layers][: [*layers].index("mixed_7a") + 1]
+        self.backbone = nn.Sequential(OrderedDict((name, layers[name]) for name in names))
+        self.reduce = _convolution(1792, config.width, 1)
+        inputs = [config.width + place * config.growth for place in range(config.depth + 1)]
+        self.dense = nn.ModuleList(_convolution(n, config.growth, 3) for n in inputs[:-1])
+        self.embedding = nn.Conv2d(inputs[-1], config.embedding, 1)
+        self.classifier = nn.Linear(config.embedding, len(outputs))
+        self.triplet = nn.Linear(config.embedding, config.triplet)
+        self.embedding_size = config.embedding
+
+    def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Compute embedding and logits; see `FaceNetwork`."""
+        x = self.reduce(self.backbone(x))
+        for layer in self.dense:
+            x = torch.cat([x, layer(x)], dim=1)
+        hidden = self.embedding(x).float().mean(dim=(2, 3))
+        return hidden, self.classifier(hidden)
+
+    @staticmethod
+    def from_grey(grey: Tensor) -> Tensor:
+        """Scale three grey channels as facenet-pytorch does; see `FaceNetwork`."""
+        return (grey.expand(-1, 3, -1, -1) - 127.5) / 128
+
+
+def _convolution(inputs: int, outputs: int, size: int) -> nn.Sequential:
+    layer = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
+    return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
+
+
 __all__ = ["ARCHITECTURES", "fit", "save"]
 
 ARCHITECTURES: Architectures[FaceNetwork] = {
     CompactNet.architecture: (CompactConfig, CompactNet),
     Senet.architecture: (SenetConfig, Senet),
+    Inception.architecture: (InceptionConfig, Inception),
 }
 
 

@@ -7,7 +7,7 @@ from emovox.devices import PRECISIONS
 from emovox.errors import ConfigError
 
 PARTS = ("train", "public_test", "private_test")  # of FERPlus; in other data train, val and test
-NETWORKS = ("compact", "senet50", "resnet50")
+NETWORKS = ("compact", "senet50", "resnet50", "inception")
 MIN_WIDTH = 8  # of a stage; squeeze-and-excitation divides the channels by 8
 
 
@@ -16,11 +16,15 @@ class TeacherTrainConfig(Options):
     """Recipe of a training on labelled faces.
 
     Attributes:
-        network: Network: compact (grey 48 x 48), or SE-ResNet-50 or ResNet-50 (224 x 224).
+        network: Network: compact (grey 48 x 48), SE-ResNet-50 or ResNet-50 (224 x 224), or
+            inception, the face network of Schoneveld et al. (2021, 160 x 160).
         stem, widths, depths, dropout: Shape of the compact network: channels of its first
             convolution and of each stage, blocks of each stage, dropout before the last layer.
         start_from: Initial weights: a checkpoint of the same shape, or for senet50 and resnet50 a
-            .pth or .mat file, whose last layer is dropped.
+            .pth or .mat file, whose last layer is dropped; for inception the .pth file of
+            facenet-pytorch's InceptionResnetV1.
+        triplets: CSV of triplets of faces to learn from too, see guide/teachers.md; for inception.
+        class_weight: Weight of the cross-entropy beside the loss of the triplets.
         distill_from: Teacher to learn from in addition to the votes: a registered name or a
             checkpoint. Several teachers are averaged.
         distill: once: teachers label the faces before the training; online: teachers of the same
@@ -57,6 +61,8 @@ class TeacherTrainConfig(Options):
     depths: tuple[int, ...] = (1, 2, 3, 1)
     dropout: float = option(0.2, least=0, most=0.99)
     start_from: str = ""
+    triplets: str = ""
+    class_weight: float = option(1.0, least=0, most=1000)
     distill_from: tuple[str, ...] = ()
     distill: str = option("once", choices=("once", "online"))
     distill_weight: float = option(0.5, least=0, most=1)
@@ -96,6 +102,8 @@ class TeacherTrainConfig(Options):
                 f"{MIN_WIDTH}, depths of at least 1; found {list(self.widths)} and "
                 f"{list(self.depths)}"
             )
+        if self.triplets and self.network != "inception":
+            raise ConfigError("triplets: only the network inception has a head for them")
         if self.unlabelled and not self.distill_from:
             raise ConfigError("unlabelled: no teacher to learn from; pass --distill-from too")
 
@@ -106,10 +114,12 @@ class TeacherEvaluateConfig(Options):
 
     Attributes:
         part: Part of the data to score; public_test is the validation part.
+        triplets: CSV of triplets of faces to score too, see guide/teachers.md.
         device: Device of the teacher: auto (CUDA if available), cpu, cuda or cuda:N.
         precision: Arithmetic of the teacher; auto selects bf16 where the hardware supports it.
     """
 
     part: str = option("private_test", choices=PARTS)
+    triplets: str = ""
     device: str = "auto"
     precision: str = option("fp32", choices=PRECISIONS)

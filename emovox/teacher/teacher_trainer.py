@@ -18,8 +18,15 @@ from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.ferplus import Faces
-from emovox.teacher.teacher_checkpoint import CompactConfig, CompactNet, Senet, SenetConfig
+from emovox.teacher.teacher_checkpoint import (
+    CompactConfig,
+    CompactNet,
+    Inception,
+    Senet,
+    SenetConfig,
+)
 from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.triplets import Triplets, triplet_loss
 
 
 def augment(grey: Tensor, config: TeacherTrainConfig, size: int) -> Tensor:
@@ -60,10 +67,13 @@ def cut_out(faces: Tensor, config: TeacherTrainConfig) -> Tensor:
 
 STATEFUL = ("model", "average", "optimizer")  # attributes of a trainer with a state_dict
 LAST = "classifier."  # in the names of the weights of the last layer
+BACKBONE = "backbone."  # before the names of facenet-pytorch
 
 
 def make_network(config: TeacherTrainConfig, outputs: Outputs = PUBLISHED) -> FaceNetwork:
     """Return the network of a recipe with random weights."""
+    if config.network == "inception":
+        return Inception(None, outputs)
     if config.network != "compact":
         return Senet(SenetConfig(config.network == "senet50"), outputs)
     shape = CompactConfig(config.stem, config.widths, config.depths, dropout=config.dropout)
@@ -100,12 +110,17 @@ class TeacherTrainer:
         self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on the validation part
         self.steps = len(self.images) // config.batch_size
         self.advance: Callable[[], object] = lambda: None  # called after each step
+        self.triplets: Triplets | None = None  # to learn from too
 
     def start_from(self, source: str | Path) -> None:
         """Copy weights, without a last layer for other outputs; InputError if they do not fit."""
         weights, own = find_teacher(source), self.model.state_dict()
         if weights.is_released:
             tensors, outputs = teacher_checkpoint.read_tensors(weights.path), None
+            if isinstance(self.model, Inception):
+                found = {BACKBONE + name: tensor for name, tensor in tensors.items()}
+                tensors = {n: own[n] for n in own if not n.startswith(BACKBONE)}
+                tensors |= {name: found[name] for name in own if name in found}
         else:
             net = teacher_checkpoint.load_network(weights)
             if type(net) is not type(self.model) or net.config != self.model.config:
@@ -141,6 +156,8 @@ class TeacherTrainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             loss = self._loss(*self._augmented(batch, rng))
+            if self.triplets is not None:
+                loss = config.class_weight * loss + self._triplet_loss(self.triplets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -171,19 +188,35 @@ class TeacherTrainer:
         """Return the cross-entropy to the emotions, plus the squared error of known values."""
         votes = targets[:, : self.num_emotions]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
-            outputs = self.model(faces).float()
+            hidden, outputs = self.model.embed_and_classify(faces)
             with torch.no_grad():
-                labels = [net(faces).float()[:, : self.num_emotions] for net in self.teachers]
-        if labels:
-            probabilities = torch.stack(labels).softmax(dim=-1).mean(dim=0)
+                found = [net.embed_and_classify(faces) for net in self.teachers]
+        outputs = outputs.float()
+        if found:
+            labels = torch.stack([logits[:, : self.num_emotions] for _, logits in found])
+            probabilities = labels.float().softmax(dim=-1).mean(dim=0)
             # A face without votes, whose row of votes is 0, has the target of the teachers.
             share = (1 - self.config.distill_weight) * votes.sum(dim=1, keepdim=True)
             votes = (1 - share) * probabilities + (1 - self.config.distill_weight) * votes
         loss = F.cross_entropy(outputs[:, : self.num_emotions], votes)
         if outputs.shape[1] > self.num_emotions:
-            found, values = outputs[:, self.num_emotions :], targets[:, self.num_emotions :]
-            loss = loss + (found - torch.where(values.isnan(), found, values)).square().mean()
+            guess, values = outputs[:, self.num_emotions :], targets[:, self.num_emotions :]
+            loss = loss + (guess - torch.where(values.isnan(), guess, values)).square().mean()
+        if found and isinstance(self.model, Inception):  # its embedding is learned too
+            loss = loss + sum(F.mse_loss(hidden, each) for each, _ in found) / len(found)
         return loss
+
+    def _triplet_loss(self, triplets: Triplets) -> Tensor:
+        """Return the loss of random triplets, whose faces are about as many as those of a batch."""
+        chosen = torch.randint(len(triplets.places), (max(1, self.config.batch_size // 3),))
+        faces = torch.from_numpy(triplets.images[triplets.places[chosen].ravel()]).unsqueeze(1)
+        grey = faces.to(self.device).float()
+        faces = self.model.from_grey(augment(grey, self.config, self.model.input_size))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            hidden, _ = self.model.embed_and_classify(faces)
+            embeddings = self.model.triplet(hidden)  # type: ignore[operator]
+        margins = torch.from_numpy(triplets.margins)[chosen].to(self.device)
+        return triplet_loss(embeddings.view(len(chosen), 3, -1), margins)
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:
