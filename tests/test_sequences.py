@@ -158,7 +158,7 @@ def test_sequences_of_face_and_sound(data: Dataset, audio: Path) -> None:
     face, sound = first.features
     assert np.isnan(face[3]).all() and np.isfinite(np.delete(face, 3, axis=0)).all()
     np.testing.assert_allclose(face[4], [3, -3, 0.3])  # logits and value of the row of point 4
-    # A window of 1 s around each step: the click at 1 s is 0.5 s into the window of the step at 1 s.
+    # A window of 1 s around each step: at 1 s, the click is 0.5 s into the window.
     heard = (first.times > 0.5) & (first.times < 1.5)
     half = Windows(1.0).length // 2 / RATE
     np.testing.assert_allclose(sound[heard, 0], 1.0 - first.times[heard] + half, atol=1e-4)

@@ -145,7 +145,7 @@ class TeacherEvaluation:
         rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in SCORES]
         rows = [row for row in rows if row[2] is not None]
         if self.triplet_accuracy is not None:
-            rows.append(("triplet accuracy", None, self.triplet_accuracy, math.nan))
+            rows.append(("triplet_accuracy", None, self.triplet_accuracy, math.nan))
         recalls = zip(self.plain.emotions, *(scores.recall for scores in both), strict=True)
         rows += [("recall", *recall) for recall in recalls]
         return rows + [(f"rmse {n}", None, *(s.rmse[n] for s in both)) for n in self.plain.rmse]
