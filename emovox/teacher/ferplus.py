@@ -2,7 +2,8 @@
 
 Reads a folder or a zip file with either
 
-- the official folders (FER2013Train, FER2013Valid, FER2013Test) and fer2013new.csv (the votes); or
+- the official folders (FER2013Train, FER2013Valid, FER2013Test), with the votes in fer2013new.csv
+  or, if it is missing, in the label.csv of each folder; or
 - fer2013.csv (the pixels, as on Kaggle) and fer2013new.csv.
 
 The votes are cleaned as in the reference code of EmoVoxCeleb.
@@ -15,7 +16,7 @@ import os
 import struct
 import zipfile
 import zlib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import compress
@@ -105,17 +106,19 @@ class FaceFiles:
             where = f"{self.source}: {name}"
             raise InputError(f"{where}: cannot be read ({first_line(error)})") from error
 
-    def rows(self, name: str, needed: Collection[str]) -> Iterator[tuple[str, dict[str, str]]]:
+    def rows(
+        self, name: str, needed: Collection[str], header: Sequence[str] | None = None
+    ) -> Iterator[tuple[str, dict[str, str]]]:
         """Yield the place of each row of a CSV file, for messages, and its cells by column.
 
-        Columns are in lower case, without surrounding blanks; missing cells are empty. InputError
-        if a `needed` column is missing.
+        The first line is the header, unless one is passed. Columns are in lower case, without
+        surrounding blanks; missing cells are empty. InputError if a `needed` column is missing.
         """
         where = f"{self.source}: {name}"
         with self.open(name) as file:
             text = io.TextIOWrapper(file, encoding="utf-8-sig", errors="replace", newline="")
             lines = iter(partial(text.readline, 4 * MAX_TEXT), "")  # no endless line
-            rows = csv.DictReader(lines, restval="")
+            rows = csv.DictReader(lines, header, restval="")
             first = rows.fieldnames or []
             rows.fieldnames = [cell.strip().lower() for cell in first]
             if missing := [name for name in needed if name.lower() not in rows.fieldnames]:
@@ -176,16 +179,20 @@ def read(source: str | os.PathLike[str], part: str, *, unlabelled: bool = False)
     check_choice("part", part, PARTS)
     files = FaceFiles(Path(source))
     folder = files.find(FOLDERS[part])
-    votes, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
+    shared, pixels = files.find("fer2013new.csv"), files.find("fer2013.csv")
+    own = None if folder is None else files.find(f"{FOLDERS[part]}/label.csv")
     labels: dict[int, tuple[str, list[int]]] = {}
-    if votes is not None and (folder is not None or pixels is not None):
-        labels = _read_labels(files, votes, part, nameless=folder is None)
+    if shared is not None and (folder is not None or pixels is not None):
+        labels = _read_labels(files, shared, part, nameless=folder is None)
+    elif own is not None:
+        labels = _read_labels(files, own, part, ("Image name", "box", *VOTE_NAMES))
     if not labels:
         raise InputError(
-            f"{source}: no faces of FERPlus for {part}: expected fer2013new.csv with rows of usage "
-            f"{USAGES[part]}, and {FOLDERS[part]}/ with its images or fer2013.csv"
+            f"{source}: no faces of FERPlus for {part}: expected {FOLDERS[part]}/ with its "
+            f"images and its label.csv, or fer2013new.csv (with rows of usage {USAGES[part]}) "
+            "beside those folders or beside fer2013.csv"
         )
-    keep, targets = clean_votes(np.array([each for _, each in labels.values()]))
+    keep, targets = clean_votes(np.array([votes for _, votes in labels.values()]))
     targets[~keep] = 0
     if not keep.any():
         raise InputError(f"{source}: no usable faces in {part} after vote cleaning")
@@ -200,16 +207,21 @@ def read(source: str | os.PathLike[str], part: str, *, unlabelled: bool = False)
 
 
 def _read_labels(
-    files: FaceFiles, table: str, part: str, *, nameless: bool
+    files: FaceFiles,
+    table: str,
+    part: str,
+    header: Sequence[str] | None = None,
+    nameless: bool = False,
 ) -> dict[int, tuple[str, list[int]]]:
     """Return names and votes of the faces of a part, by their row in a table.
 
     Faces without a name, which the official folders lack, are left out unless `nameless`.
     """
-    found = {}
-    for i, (where, row) in enumerate(files.rows(table, ("Usage", "Image name", *VOTE_NAMES))):
+    found, usage = {}, USAGES[part]
+    needed = header or ("Usage", "Image name", *VOTE_NAMES)
+    for i, (where, row) in enumerate(files.rows(table, needed, header)):
         name = row["image name"] or (nameless and f"fer{i:07d}.png")
-        if not name or row["usage"] != USAGES[part]:
+        if not name or row.get("usage", usage) != usage:
             continue
         try:
             votes = [int(row[name.lower()]) for name in VOTE_NAMES]
