@@ -110,16 +110,18 @@ def test_a_missing_input_is_learned(fusion: str) -> None:
     net, track = network(fusion), make(6)
     track.features[0][2:] = math.nan
     features, lengths, target = pad([track], CPU)
-    fusion_loss(net(features, lengths), target, False).backward()
+    loss: Any = fusion_loss(net(features, lengths), target, False)
+    loss.backward()
+    face: Any = net.parts[0]
     assert all(p.grad is None or p.grad.isfinite().all() for p in net.parameters())
     if 0 in net.config.inputs:
-        assert net.parts[0].missing.grad.abs().sum() > 0
+        assert face.missing.grad.abs().sum() > 0
         before = predict(net, [track], CPU)[0]
         with torch.no_grad():
-            net.parts[0].missing += 1
+            face.missing += 1
         assert not np.allclose(predict(net, [track], CPU)[0], before)
     else:
-        assert sum(p.numel() for p in net.parts[0].parameters()) == 0
+        assert sum(p.numel() for p in face.parameters()) == 0
 
 
 def test_inputs_of_each_fusion() -> None:
@@ -131,8 +133,8 @@ def test_inputs_of_each_fusion() -> None:
 
 
 def test_inputs_are_standardised_without_the_missing_ones() -> None:
-    net = network()
+    face: Any = network().parts[0]
     frames = torch.tensor([[1.0, 2.0, 5.0], [3.0, 2.0, 5.0], [math.nan] * 3])
-    net.parts[0].fit(frames)
-    assert net.parts[0].mean.tolist() == [2, 2, 5]
-    assert net.parts[0].deviation.tolist() == [1, pytest.approx(1e-3), pytest.approx(1e-3)]
+    face.fit(frames)
+    assert face.mean.tolist() == [2, 2, 5]
+    assert face.deviation.tolist() == [1, pytest.approx(1e-3), pytest.approx(1e-3)]

@@ -14,6 +14,7 @@ import argparse
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -44,9 +45,9 @@ def curve(rng: np.random.Generator, times: np.ndarray) -> np.ndarray:
 def write_corpus(out: Path) -> None:
     """Write dataset, sound, targets and student."""
     rng = np.random.default_rng(0)
-    tracks: dict[str, list] = {"track_id": [], "split": [], "duration_ms": []}
-    frames: dict[str, list] = {"track_id": [], "frame_index": [], "logit_low": [], "logit_high": []}
-    targets: dict[str, list] = {"track_id": [], "timestamp_ms": [], "valence": []}
+    tracks: dict[str, list[Any]] = {"track_id": [], "split": [], "duration_ms": []}
+    frames: dict[str, list[Any]] = {"track_id": [], "frame_index": [], "logit_low": [], "logit_high": []}
+    targets: dict[str, list[Any]] = {"track_id": [], "timestamp_ms": [], "valence": []}
     for speaker in range(SPEAKERS):
         for number in range(1, TRACKS + 1):
             name = f"speaker{speaker:02d}/talk/{number:05d}"
