@@ -46,7 +46,12 @@ def write_corpus(out: Path) -> None:
     """Write dataset, sound, targets and student."""
     rng = np.random.default_rng(0)
     tracks: dict[str, list[Any]] = {"track_id": [], "split": [], "duration_ms": []}
-    frames: dict[str, list[Any]] = {"track_id": [], "frame_index": [], "logit_low": [], "logit_high": []}
+    frames: dict[str, list[Any]] = {
+        "track_id": [],
+        "frame_index": [],
+        "logit_low": [],
+        "logit_high": [],
+    }
     targets: dict[str, list[Any]] = {"track_id": [], "timestamp_ms": [], "valence": []}
     for speaker in range(SPEAKERS):
         for number in range(1, TRACKS + 1):
