@@ -254,26 +254,22 @@ class Trainer:
         return float(np.mean(processes.gather(mean))), steps * config.batch_size
 
     @torch.no_grad()
-    def validate(self, segments: SpeechSegments) -> dict[str, float]:
-        """Return the mean loss of a segment, and the fraction whose largest logits agree."""
-        config, processes = self.config, self.processes
+    def validate(self, segments: SpeechSegments) -> float:
+        """Return the mean loss of a segment."""
+        processes = self.processes
         self.forward.eval()
         mine = range(processes.rank, len(segments), processes.count)
-        losses, hits = [torch.empty(0)], [torch.empty(0)]
+        losses = [torch.empty(0)]
         for samples, targets in self._batches(segments, mine, "validate"):
-            logits = self._logits(self.model, samples)
-            losses.append(distillation_loss(logits, targets, config).cpu())
-            hits.append((logits.argmax(1) == targets.argmax(1)).float().cpu())
-        loss, hit = (
-            torch.cat([torch.cat(values) for values in processes.gather(batched)])
-            for batched in (losses, hits)
-        )
-        if not len(loss):
+            loss = distillation_loss(self._logits(self.model, samples), targets, self.config)
+            losses.append(loss.cpu())
+        found = torch.cat([torch.cat(values) for values in processes.gather(losses)])
+        if not len(found):
             raise EmovoxError(
                 f"{segments.root}: no validation track is readable any more; restore the files and "
                 "rerun the same command to resume"
             )
-        return {"loss": float(loss.mean()), "agreement": float(hit.mean())}
+        return float(found.mean())
 
     def state(self) -> dict[str, Any]:
         """Return the content of the resume point."""

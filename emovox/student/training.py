@@ -150,7 +150,7 @@ def _run_epoch(run: Trainer, splits: Splits, recipe: Record, out: Path) -> Recor
     record["train_loss"], num_segments = run.train_epoch(splits[TRAIN])
     training = time.perf_counter() - started
     for split in (s for s in splits if s != TRAIN):
-        record |= {f"{split}_{k}": value for k, value in run.validate(splits[split]).items()}
+        record[f"{split}_loss"] = run.validate(splits[split])
     for failures in run.processes.gather(run.failures):
         run.failures |= failures
     record["tracks_unreadable"] = len(run.failures)
