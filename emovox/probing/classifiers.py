@@ -3,7 +3,6 @@
 The features are usually the logits of a network, used as an embedding.
 """
 
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -16,7 +15,7 @@ from emovox.errors import InputError
 from emovox.probing.corpora import Utterance
 from emovox.probing.folds import Folds
 
-MAX_ITERATIONS = 1000  # of the optimiser of an affine map; folds that need more are counted
+MAX_ITERATIONS = 1000  # of the optimiser of an affine map; scikit-learn warns if more are needed
 TOLERANCE = 1e-6  # of the gradient of the mean cross-entropy
 EMBEDDING_PENALTY = 1.0  # see `affine_map`
 NUM_TREES = 200
@@ -72,7 +71,6 @@ class FoldScores:
     calibration_error: float
     calibration_error_fitted: float
     confusion: tuple[tuple[int, ...], ...]  # utterances by label (rows) and prediction (columns)
-    num_unfinished: int = 0  # folds whose optimiser stopped at its limit of iterations
 
 
 @dataclass(frozen=True)
@@ -132,21 +130,16 @@ def _score(
     estimator: Any,
 ) -> FoldScores:
     from sklearn.base import clone
-    from sklearn.exceptions import ConvergenceWarning
 
-    num_classes, num_warnings, num_unfinished = int(targets.max()) + 1, 0, 0
+    num_classes = int(targets.max()) + 1
 
     def predict(train: np.ndarray, test: np.ndarray) -> np.ndarray:
         """Return probabilities of the test utterances, float64 `[N, C]`."""
-        nonlocal num_warnings
         probabilities = np.zeros((len(test), num_classes))
         if len(known := np.unique(targets[train])) == 1:  # the other classes are held out
             probabilities[:, known] = 1
             return probabilities
-        with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter("always", ConvergenceWarning)
-            model = clone(estimator).fit(features[train], targets[train])
-        num_warnings += any(issubclass(w.category, ConvergenceWarning) for w in caught)
+        model = clone(estimator).fit(features[train], targets[train])
         probabilities[:, model.classes_] = model.predict_proba(features[test])
         return probabilities
 
@@ -164,9 +157,7 @@ def _score(
     rows, plain, fitted = [], [], []
     total = np.zeros((num_classes, num_classes), np.int64)
     for train, test in folds.splits:
-        num_warnings = 0
         plain.append(predict(train, test))
-        num_unfinished += num_warnings
         found, confusion = metrics.class_scores(targets[test], plain[-1])
         total += confusion
         apart = len({*speakers[train]}) > 1 and not {*speakers[train]} & {*speakers[test]}
@@ -179,4 +170,4 @@ def _score(
     )
     scores = dict(zip(SCORES, zip(*rows, strict=True), strict=True))
     matrix = tuple(map(tuple, total.tolist()))
-    return FoldScores(folds.name, scores, error, fitted_error, matrix, num_unfinished)
+    return FoldScores(folds.name, scores, error, fitted_error, matrix)

@@ -7,7 +7,7 @@ features are embeddings, and those of openSMILE on the sound.
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from importlib.util import find_spec
 from itertools import chain
@@ -24,7 +24,7 @@ from emovox.labelling.run import label_videos
 from emovox.media.audio import SAMPLE_RATE
 from emovox.packages import explained
 from emovox.probing import classifiers
-from emovox.probing.classifiers import Classifier, FeatureScores
+from emovox.probing.classifiers import Classifier
 from emovox.probing.corpora import SpeechCorpus, Utterance, merge_corpora, read_speech_corpus
 from emovox.probing.folds import RANDOM, Folds, cross_folds, make_folds, read_folds, write_folds
 from emovox.probing.probe_config import ProbeConfig
@@ -206,6 +206,8 @@ def probe(
     folds, impossible = _folds(speech, utterances, config)
     if config.write_folds:
         write_folds(Path(config.write_folds), speech, utterances, folds)
+    if any(made.name == RANDOM for made in folds):
+        impossible.append(f"{RANDOM} follow the paper: test speakers also occur in training")
     probed = tuple(
         classifiers.cross_validate(features[key], utterances, folds, method, name)
         for key, name, method in probes
@@ -224,7 +226,7 @@ def probe(
         num_speakers=None if None in speakers else len(speakers),
         probed=probed,
         dropped=tuple(speech.dropped),
-        notes=(*speech.notes, *notes, *impossible, *_notes(probed)),
+        notes=(*speech.notes, *notes, *impossible),
     )
 
 
@@ -273,16 +275,3 @@ def _extract(
         reason = "it needs the true sample rate" if legacy else "pip install 'emovox[opensmile]'"
         notes.append(f"{BASELINE} is skipped: {reason}")
     return model, audio_features(corpus, heard, smile, config.protocol, num_jobs), probes
-
-
-def _notes(probed: tuple[FeatureScores, ...]) -> Iterator[str]:
-    all_folds = [(each, held_out) for each in probed for held_out in each.held_out]
-    for each, held_out in all_folds:
-        if held_out.num_unfinished:
-            yield (
-                f"{each.features}, {held_out.folds}: the optimiser did not converge on "
-                f"{held_out.num_unfinished} of {len(held_out.scores['accuracy'])}; the features "
-                "may separate the classes"
-            )
-    if any(held_out.folds == RANDOM for _, held_out in all_folds):
-        yield f"{RANDOM} follow the paper: test speakers also occur in training"
