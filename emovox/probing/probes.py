@@ -53,9 +53,10 @@ def kind_of_model(name_or_path: str) -> str:
     ConfigError if it is neither, InputError for a file that does not state its network.
     """
     kinds = (TEACHER, TEACHERS, teacher_checkpoint), (STUDENT, STUDENTS, networks)
-    names = {EGEMAPS: EGEMAPS}
+    names = dict[str, str]()
     for kind, registry, _ in kinds:
         names |= dict.fromkeys([*registry.embedded, *registry.released], kind)
+    names[EGEMAPS] = EGEMAPS
     if name_or_path in names:
         return names[name_or_path]
     path = Path(name_or_path)
