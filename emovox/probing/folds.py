@@ -45,15 +45,11 @@ def make_folds(
     folds, notes = [random_folds(len(utterances), num_folds, seed)], []
     speakers = [u.speaker for u in utterances if u.speaker is not None]
     num_speakers = len(set(speakers))
-    if len(speakers) < len(utterances):
-        unknown = f"{len(utterances) - len(speakers):,} utterances" if speakers else "the corpus"
-        notes.append(f"no {BY_SPEAKER}: no speakers given for {unknown}")
-    elif num_speakers < 2:
-        notes.append(f"no {BY_SPEAKER}: the corpus has one speaker")
+    if len(speakers) < len(utterances) or num_speakers < 2:
+        known = f"{len(speakers):,} of {len(utterances):,} utterances"
+        notes.append(f"no {BY_SPEAKER}: the corpus gives {num_speakers:,} speakers, for {known}")
     else:
         folds.append(group_folds(BY_SPEAKER, speakers, num_folds))
-        if num_speakers < num_folds:
-            notes.append(f"{BY_SPEAKER}: {num_speakers}, one per speaker")
     sessions = [u.session for u in utterances if u.session is not None]
     if len(sessions) == len(utterances) and len(set(sessions)) > 1:
         folds.append(group_folds(BY_SESSION, sessions, len(set(sessions))))
