@@ -241,7 +241,7 @@ def test_temperature_is_fitted_on_heard_val(student_data: Path, evaluation: Eval
 def test_config_options_and_strings(student_data: Path, trained: Path) -> None:
     config = EvaluateConfig(device="cpu", precision="fp32", protocol="legacy")
     data, audio = str(student_data / "dataset"), str(student_data / "audio")
-    found = evaluate(str(trained), data, audio, config, timing="legacy", seed=3)
+    found = evaluate(str(trained), data, audio, config, timing="legacy")
     assert (found.protocol, found.timing) == ("legacy", "legacy")
     with pytest.raises(TypeError, match="sneed"):
         evaluate(str(trained), data, audio, sneed=3)

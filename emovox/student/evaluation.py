@@ -255,7 +255,7 @@ def evaluate(
             f"are {', '.join(data.emotions)}; use a student of this dataset"
         )
     predictions = {split: _predict(student, data, split, root, config) for split in splits}
-    how = data.emotions, config.seed, 0.0 if config.protocol == LEGACY else math.nan
+    how = data.emotions, 0, 0.0 if config.protocol == LEGACY else math.nan
     temperature, score = math.nan, metrics.score_split
     if known := predictions.get(VALIDATION[0]):
         temperature = metrics.fit_temperature(metrics.log_scores(known.scores), known.labels)

@@ -106,7 +106,6 @@ class EvaluateConfig(Options):
         device: Device of the student: auto (CUDA if available), cpu, cuda or cuda:N.
         precision: Arithmetic of the student; auto selects bf16 where the hardware supports it.
         max_dropped: Largest fraction of tracks without usable audio; above it the evaluation fails.
-        seed: Random seed of the bootstrap.
     """
 
     seconds: float | None = option(None, least=MIN_SECONDS, most=MAX_SECONDS, shown=TRAINED)
@@ -117,7 +116,6 @@ class EvaluateConfig(Options):
     device: str = "auto"
     precision: str = option("auto", choices=PRECISIONS)
     max_dropped: float = option(0.05, least=0, most=1)
-    seed: int = option(0, least=0)
 
 
 @dataclass(frozen=True)
