@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -28,7 +29,6 @@ from emovox.student.segments import (
     Batch,
     SpeechSegments,
     load_batches,
-    sample,
 )
 from emovox.student.student_config import StudentTrainConfig
 
@@ -212,15 +212,18 @@ def test_fixed_segments_are_the_middle_of_tracks(data: Dataset, audio: Path) -> 
     np.testing.assert_array_equal(fixed.segment(0).samples, fixed.segment(0).samples)
 
 
-def test_sample_is_repeatable_and_in_order() -> None:
-    items = list(range(1000))
-    chosen = sample(items, 0.2, 0)
-    assert len(chosen) == 200 and chosen == sorted(chosen) == sample(items, 0.2, 0)
-    assert sample(items, 0.2, 1) != chosen
-    assert len(sample(items, 1e-6, 0)) == 1 and sample(items, 1.0, 0) == items
+def test_the_share_of_a_validation_split_is_repeatable_and_in_order(
+    data: Dataset, audio: Path
+) -> None:
+    def chosen(share: float, seed: int = 0) -> list[str]:
+        options: dict[str, Any] = {"validation_share": share, "seed": seed}
+        found = SpeechSegments(data, audio, "unheard_val", 1.0, **options)
+        return [clip.track_id for clip in found.clips]
 
-
-# Tracks without usable audio
+    whole, part = data.tracks["unheard_val"]["track_id"].to_pylist(), chosen(0.2)
+    assert len(part) == 12 and part == [t for t in whole if t in part] == chosen(0.2)
+    assert chosen(0.2, seed=1) != part
+    assert len(chosen(1e-6)) == 1 and chosen(1.0) == whole
 
 
 @pytest.fixture

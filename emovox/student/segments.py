@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset as TorchDataset
@@ -24,8 +24,6 @@ from emovox.paths import map_ahead
 from emovox.student.clips import Clip, Windows, find_clips, unusable
 from emovox.student.sound_cache import FULL_SCALE, SoundCache, pack_clips
 from emovox.student.student_config import StudentTrainConfig
-
-Item = TypeVar("Item")
 
 ORDER, START, SAMPLE = 0, 1, 2  # streams of random numbers, see `_random`
 NOTHING = np.empty(0, np.float32)
@@ -103,8 +101,10 @@ class SpeechSegments(TorchDataset[dict[str, Any]]):
         self.config = config = StudentTrainConfig(seconds=seconds, pool=pool, **options)
         self.windows = Windows(config.seconds)
         track_ids = self.dataset.tracks[split]["track_id"].to_pylist()
-        if not self.is_random:
-            track_ids = sample(track_ids, config.validation_share, config.seed)
+        if not self.is_random:  # a fixed random share, in its order
+            count = max(1, round(config.validation_share * len(track_ids)))
+            chosen = _random(config.seed, SAMPLE, 0).permutation(len(track_ids))[:count]
+            track_ids = [track_ids[index] for index in sorted(chosen)]
         self.scan = find_clips(self.dataset, track_ids, self.root)
         self.scan.check(self.root, config.max_dropped)
         self.clips = self.scan.clips
@@ -174,13 +174,6 @@ class SpeechSegments(TorchDataset[dict[str, Any]]):
         window = start, min(start + config.seconds, clip.duration)
         target = self.dataset.target(clip.track_id, *window, config.pool, config.timing)
         return Segment(samples, target, clip.track_id, start)
-
-
-def sample(items: Sequence[Item], fraction: float, seed: int) -> list[Item]:
-    """Draw a fixed random fraction of the items, at least one, in their order."""
-    count = max(1, round(fraction * len(items)))
-    chosen = _random(seed, SAMPLE, 0).permutation(len(items))[:count]
-    return [items[index] for index in sorted(chosen)]
 
 
 def load_batches(

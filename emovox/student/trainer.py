@@ -39,11 +39,6 @@ SET_BY_TORCHRUN = {"RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PO
 SCAN_TIMEOUT = datetime.timedelta(hours=6)
 
 
-def is_main_process() -> bool:
-    """Return True unless `torchrun` started this process with a rank above 0."""
-    return int(os.environ.get("RANK", "0")) == 0
-
-
 @dataclasses.dataclass(frozen=True)
 class Processes:
     """This process, the one with this rank, in its group of `count` processes."""

@@ -27,7 +27,7 @@ from emovox.scores import softmax
 from emovox.student.clips import check_root
 from emovox.student.segments import SpeechSegments
 from emovox.student.student_config import LAST, StudentTrainConfig
-from emovox.student.trainer import Trainer, is_main_process, join_processes
+from emovox.student.trainer import Trainer, join_processes
 
 Record = dict[str, Any]
 Splits = dict[str, SpeechSegments]
@@ -83,7 +83,9 @@ def train_student(
         on_epoch(record)
         if show:
             show(record)
-    return runs.read_result(Path(out)) if is_main_process() else runs.TrainingResult(Path(out), ())
+    if os.environ.get("RANK", "0") != "0":  # another process of `torchrun` writes the log
+        return runs.TrainingResult(Path(out), ())
+    return runs.read_result(Path(out))
 
 
 def train_epochs(
