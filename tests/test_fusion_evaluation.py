@@ -139,6 +139,11 @@ def test_what_is_written_and_printed(root: Path, tmp_path: Path) -> None:
     assert found.rows[0][4].value == pytest.approx(ccc(x, y), rel=1e-5)
     saved = json.loads((tmp_path / "out/evaluation.json").read_text())
     assert saved["scores"][0]["value"] == pytest.approx(ccc(x, y), rel=1e-5)
+    page = emovox.report(root / "dataset", tmp_path / "page.html", student=[tmp_path / "out"])
+    assert page.results.fusions[0]["title"] == found.title
+    text = (tmp_path / "page.html").read_text()
+    assert found.title in text and "Target and predictions, arousal-1" in text
+    assert "These folders have no evaluation" not in text
     picture = np.asarray(Image.open(tmp_path / "out/arousal-1.png").convert("L"))
     assert picture.std() > 10  # not blank
 

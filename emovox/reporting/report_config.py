@@ -16,7 +16,8 @@ class ReportConfig(Options):
     Attributes:
         figures: Folder for the paper's figures and tables, as PNG, SVG and CSV.
         compare: Folder of a second dataset, plotted over the first.
-        student: Output folder of train-student, evaluate, predict, probe or evaluate-teacher.
+        student: Output folder of train-student, evaluate, predict, probe, evaluate-teacher or
+            evaluate-fusion.
         media: Folder of the corpus, to include faces and sound of the tracks shown.
         tracks: Number of tracks shown.
     """

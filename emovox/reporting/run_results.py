@@ -1,10 +1,11 @@
 """Results in the folders of trainings, evaluations and probes, read for a report.
 
 A folder may hold several of them: `log.jsonl` of a training, `evaluation.json` of a student (with
-`predictions.parquet`) or of a teacher, `probe.json` of a probe, and `predictions.csv` of
+`predictions.parquet`), a fusion or a teacher, `probe.json` of a probe, and `predictions.csv` of
 `emovox predict`. No network is run.
 """
 
+import base64
 import dataclasses
 import json
 from collections import Counter
@@ -31,6 +32,7 @@ from emovox.scores import CLASS_SCORES, Curve, Interval, confusion_matrix, emoti
 
 LOG, EVALUATION, PROBE = "log.jsonl", "evaluation.json", "probe.json"
 PREDICTIONS, WINDOWS = "predictions.parquet", "predictions.csv"
+FUSION = ("training", "inputs", "output", "score")  # of a row of a fusion's scores
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,8 @@ class Results:
     probes: list[dict[str, Any]] = field(default_factory=list)
     # name, part and num_faces; accuracy and mirrored, in percent
     teachers: list[dict[str, Any]] = field(default_factory=list)
+    # title, rows of scores, and pictures as pairs of name and PNG in base64
+    fusions: list[dict[str, Any]] = field(default_factory=list)
     # Scores of students over time, by the folder's name; columns as those of `predict`
     windows: dict[str, pa.Table] = field(default_factory=dict)
 
@@ -94,6 +98,12 @@ def _read_evaluation(path: Path, results: Results) -> None:
         teacher["num_faces"] = sum(plain["counts"].values())
         teacher["accuracy"] = 100 * float(plain["accuracy"])
         results.teachers.append(teacher | {"mirrored": 100 * float(mirrored["accuracy"])})
+    elif "scores" in found:
+        rows = [{k: row[k] for k in (*FUSION, "value", "low", "high")} for row in found["scores"]]
+        fusion = {"title": str(found["title"]), "rows": rows}
+        images = ((file.stem, file.read_bytes()) for file in sorted(path.parent.glob("*.png")))
+        fusion["pictures"] = [(name, base64.b64encode(data).decode()) for name, data in images]
+        results.fusions.append(fusion)
     else:
         file = path.with_name(PREDICTIONS)
         table = pq.read_table(file) if file.is_file() else None
