@@ -62,7 +62,8 @@ class Registry:
             name = next((n for n, files in self.released.items() if path.name in files), path.stem)
         else:
             known = list_names(name, [*self.embedded, *self.released])
-            raise ConfigError(f"{self.kind} {name!r} is neither a file nor one of {known}")
+            other = f" nor one of {known}" if known else " nor the folder of a training"
+            raise ConfigError(f"{self.kind} {name!r} is neither a file{other}")
         try:
             sha256 = sha256_file(path)
         except OSError as error:

@@ -205,16 +205,16 @@ def train_fusion(
     """Train a network on face and sound over time.
 
     The face is the dataset's embeddings, or its logits without them; the sound is the embedding of
-    a student. A recurrent network predicts values, such as valence, or the class of each track.
-    RECIPE is a TOML file, or the name of an installed one; an option on the command line overrides
-    it. The epoch with the best score on the development part, some identities of train, is
-    OUT/best.safetensors; one line of JSON per epoch goes to stdout and to OUT/log.jsonl.
+    a student or a frozen encoder. A recurrent network predicts values, such as valence, or the
+    class of each track. RECIPE is a TOML file, or the name of an installed one; an option on the
+    command line overrides it. The epoch with the lowest loss on the development part, some
+    identities of train, is OUT/best.safetensors; one line of JSON per epoch goes to stdout and to
+    OUT/log.jsonl.
     """
     from emovox.fusion.fusion_training import train_fusion
 
-    train_fusion(
-        dataset, targets, audio, out, recipe, say=_say, on_epoch=_echo_json, **given(options)
-    )
+    options = {"say": _say, "on_epoch": _echo_json, **given(options)}
+    _name_best(train_fusion(dataset, targets, audio, out, recipe, **options))
 
 
 @click.command("evaluate-fusion")
