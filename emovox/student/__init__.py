@@ -34,7 +34,6 @@ class Student(Protocol):
     Attributes:
         name: short name for results.
         emotions: names of the logits, in order: those of the dataset that it learned from.
-        values: names of further outputs; none today.
         sha256: SHA-256 of its weights file.
         windows: the windows of its training: `seconds`, `hop`, `pool`.
         prior: share of each emotion in the targets of its training; None if unknown.
@@ -42,7 +41,6 @@ class Student(Protocol):
 
     name: str
     emotions: tuple[str, ...]
-    values: tuple[str, ...]
     sha256: str
     windows: "Windows"
     prior: tuple[float, ...] | None

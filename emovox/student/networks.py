@@ -202,7 +202,7 @@ class TorchStudent:
         self, name: str, sha256: str, net: SpeechNet, device: str = "auto", precision: str = "auto"
     ) -> None:
         self.name, self.sha256 = name, sha256
-        self.emotions, self.values = net.outputs.emotions, net.outputs.values
+        self.emotions = net.outputs.emotions
         self.windows, self.prior = Windows(), None  # type: tuple[Windows, tuple[float, ...] | None]
         self._encoder = Encoder(net.config, device) if isinstance(net, EncoderHead) else None
         precision = "fp32" if self._encoder else precision
