@@ -25,12 +25,11 @@ from loky import BrokenProcessPool, ProcessPoolExecutor
 from emovox.devices import teacher_devices
 from emovox.errors import ConfigError, EmovoxError, first_line
 from emovox.labelling.build_config import BuildConfig
-from emovox.labelling.plan import ShardJob, ShardReport
+from emovox.labelling.plan import MAX_DEATHS, ShardJob, ShardReport
 from emovox.labelling.teacher_process import TeacherLostError
 from emovox.labelling.worker import WorkerContext, run_shard, serve_teacher, start_worker
 
-MAX_DEATHS = 2  # crashes or hangs of workers on one track before the track counts as lost
-MAX_KILLS = 10  # the same for kills from outside, for example for lack of memory
+MAX_KILLS = 10  # as `MAX_DEATHS`, for kills from outside, for example for lack of memory
 MAX_LOST = 60  # connections to the teacher's process that one shard may lose
 LOST_PAUSE = 0.5  # seconds
 MAX_FAILURES = 4  # consecutive failures of the teacher's process

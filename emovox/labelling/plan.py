@@ -30,6 +30,7 @@ from emovox.paths import is_remote, map_ahead
 from emovox.teacher import find_teacher, resolve_modes
 from emovox.teacher.sidecar import ForeignWeights
 
+MAX_DEATHS = 2  # crashes or hangs of workers on one track before the track counts as lost
 ROWS_VERSION = 3  # raise it when a change to the code changes rows
 MAX_SHARD_GROWTH = 2  # largest shard, in multiples of `shard_tracks`
 COMPILE_PAYS_FROM = (200_000, 5_000)  # crops, measured on two cores; the latter if is_released
@@ -74,8 +75,7 @@ class ShardJob:
     teacher_path: Path
     timeout: float | None = None  # seconds per track; None for no limit
     # Number of workers that died, by the track they were working on. These tracks are decoded once
-    # more, in a child process; a key that ends with `shard.IN_CHILD` counts deaths with the child
-    # process.
+    # more, in a child process; after more than `MAX_DEATHS` they are dropped.
     lost: Mapping[str, int] = field(default_factory=dict)
 
 

@@ -19,7 +19,14 @@ from emovox.dataset import schema
 from emovox.dataset.rows import Dropped, TrackRow
 from emovox.dataset.store import embedding_array
 from emovox.errors import InputError, TrackError
-from emovox.labelling.plan import ShardJob, ShardReport, ShardSettings, row_columns, write_shard
+from emovox.labelling.plan import (
+    MAX_DEATHS,
+    ShardJob,
+    ShardReport,
+    ShardSettings,
+    row_columns,
+    write_shard,
+)
 from emovox.labelling.teacher_process import BATCH, Feed
 from emovox.media import faces
 from emovox.media.ffmpeg import FfmpegTrack, find_program
@@ -100,12 +107,10 @@ def _detect(
                 yield frame, follow(boxes, frame.time), shot
 
 
-# Suffix of a track_id while a child process decodes the track; no track_id contains it.
-IN_CHILD = "\n(in a child process)"
-NO_FACE = {
-    FaceSource.DETECT: "no face was found in any frame",
-    FaceSource.BOXES: "no box lies inside a frame of the video",
-}
+WORKER_DIED = (
+    "the process died or hung on this track; the program ffmpeg and emovox[ffmpeg] allow another "
+    "try in a child process, if it is a video"
+)
 
 
 def build_shard(
@@ -126,26 +131,21 @@ def build_shard(
     get_detector = cache(detector)
     with closing(fetch_ahead(job.root, job.shard.tracks)) as paths:
         for track in job.shard.tracks:
-            in_child = track.track_id in job.lost
-            on_track(track.track_id + IN_CHILD * in_child)
+            num_deaths = job.lost.get(track.track_id, 0)
+            on_track(track.track_id)
             path = next(paths)
             try:
-                if in_child:
-                    _check_child(job, track)
                 row = _build_track(job, track, rows, get_detector, report, path)
             except TrackError as error:
                 if not is_remote(job.root) and not job.root.is_dir():
                     raise InputError(
                         f"{job.root}: folder not found any more; restore it and rerun to resume"
                     ) from error
-                if in_child and error.stage in ("open", "decode", "time"):
-                    error = _worker_died(error)
-                track_id, source = track.track_id, track.shown(track.source)
-                attempts = sum(job.lost.get(k, 0) for k in (track_id, track_id + IN_CHILD)) or 1
-                report.dropped.append(Dropped.of(track_id, source, error, attempts))
+                source, attempts = track.shown(track.source), num_deaths or 1
+                report.dropped.append(Dropped.of(track.track_id, source, error, attempts))
             else:
                 report.tracks.append(row)
-                if in_child:
+                if num_deaths:
                     what = "tracks were decoded in a child process after their decoder died"
                     report.note(what, track.track_id)
     on_track("")
@@ -155,26 +155,6 @@ def build_shard(
     report.media_seconds = time.perf_counter() - began - report.wait_seconds
     write_shard(job.state, table, report)
     return report
-
-
-def _check_child(job: ShardJob, track: Track) -> None:
-    """Raise `TrackError` if a child process cannot decode a track on which workers died."""
-    if track.faces is FaceSource.DENSE:
-        raise TrackError("decode", "WorkerDied", "")
-    if track.track_id + IN_CHILD in job.lost:
-        raise TrackError("decode", "WorkerDied", "and again with the decoder in a child process")
-    if find_program() is None:
-        message = "to decode it in a child process, install emovox[ffmpeg] and the program ffmpeg"
-        raise TrackError("decode", "WorkerDied", message)
-
-
-def _worker_died(error: TrackError) -> TrackError:
-    """Return the error of a track on which workers died, with the failure of the child process."""
-    reason = error.message
-    if error.error != "WorkerDied":
-        reason = f"in a child process: {error.error}: {reason}"
-    texts = filter(None, ("the process died or hung on this track", reason))
-    return TrackError("decode", "WorkerDied", "; ".join(texts))
 
 
 def _build_track(
@@ -204,7 +184,7 @@ def _build_track(
         count += 1
     report.num_decoded += media.num_decoded
     if not count:
-        raise TrackError("faces", "NoFace", NO_FACE.get(track.faces, "no frame shows the face"))
+        raise TrackError("faces", "NoFace", "no face was found in any frame")
     for note in media.notes:
         several = "media files with several streams of a kind"
         what = several if " streams; " in note else "tracks that end after their file"
@@ -220,13 +200,19 @@ def _build_track(
 
 def _open(job: ShardJob, track: Track, boxes: Boxes | None, path: Path) -> VideoTrack:
     deadline, step = Deadline(job.timeout), job.settings.step_ms / 1000
-    if track.faces is FaceSource.DENSE:
+    num_deaths, program = job.lost.get(track.track_id, 0), None
+    is_dense = track.faces is FaceSource.DENSE
+    if 0 < num_deaths <= MAX_DEATHS and not is_dense:
+        program = find_program()
+    if num_deaths and program is None:
+        raise TrackError("decode", "WorkerDied", WORKER_DIED)
+    if is_dense:
         return ImageTrack(path, step, deadline=deadline)
     start, end = track.start, track.end
     if boxes is not None:
         start = boxes.start if start is None else start
         end = boxes.end if end is None else end
-    if track.track_id in job.lost and (program := find_program()):
+    if program is not None:
         return FfmpegTrack(path, step, start, end, deadline, program=program)
     return VideoTrack(path, step, start, end, deadline)
 
