@@ -26,8 +26,6 @@ HEADER = ["kind", "original", "id"]
 KINDS = ("identity", "video", "track")  # `track`: a dropped one without identity and video
 ID = re.compile("a[a-z2-7]{10}")
 LETTERS = "abcdefghijklmnopqrstuvwxyz234567"
-BYTES_PER_PASS = 2**29  # of rows in memory; a larger table is read several times
-BYTES_PER_ROW = 64  # of a table without embeddings, about
 
 Ids = dict[tuple[str, str], str]  # by kind and original; that of a video is `<identity>/<video>`
 
@@ -74,24 +72,14 @@ class Anonymised(Removal):
 
     def rows(self, table: str, split: str) -> Iterator[pa.Table]:
         """Yield the rows of a table of a split."""
-        tracks, size = self.tracks[split], BYTES_PER_ROW
+        tracks = self.tracks[split]
         if table == "tracks":
             yield tracks
             return
-        if table == "embeddings":
-            path = self.source / schema.table_file(table, split)
-            size += 2 * schema.embedding_size(pq.read_schema(path))
         track = np.repeat(np.arange(len(tracks)), tracks["n_frames"])
         old = np.arange(len(track)) + (self.starts[split] - tracks["row_offset"].to_numpy())[track]
-        for start in range(0, len(old), BYTES_PER_PASS // size):
-            part = slice(start, start + BYTES_PER_PASS // size)
-            wanted, found, first = np.sort(old[part]), [], 0
-            for piece in super().rows(table, split):
-                near = slice(*np.searchsorted(wanted, [first, first + len(piece)]))
-                found.append(piece.take(pa.array(wanted[near] - first)))
-                first += len(piece)
-            rows = pa.concat_tables(found).take(pa.array(np.searchsorted(wanted, old[part])))
-            yield rows.set_column(0, rows.field(0), tracks["track_id"].take(pa.array(track[part])))
+        rows = pa.concat_tables(super().rows(table, split)).take(pa.array(old))
+        yield rows.set_column(0, rows.field(0), tracks["track_id"].take(pa.array(track)))
 
     def provenance(self, provenance: Mapping[str, Any]) -> dict[str, Any]:
         """Return provenance without what may name an identity or a video."""
