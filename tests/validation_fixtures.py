@@ -666,7 +666,7 @@ def _(root: Path) -> None:
 
 @breaks("no-machine-names")
 def _(root: Path) -> None:
-    edit_provenance(root, lambda content: content.update(hostname="gpu17"))
+    edit_provenance(root, lambda content: content.update(built_on="nobody@gpu17"))
 
 
 @breaks("no-person-names")

@@ -143,7 +143,6 @@ def _known_disagreements(provenance: Any) -> set[str]:
 
 
 ACCOUNT = re.compile(r"\b[A-Za-z_][\w.-]*@[A-Za-z][\w.-]*")
-MACHINE_KEYS = {"host", "hostname", "node", "user", "username", "login", "home", "cwd"}
 COMMON_NAMES = {"root", "user", "runner", "ubuntu", "admin", "localhost", "build", "docker", "test"}
 MIN_NAME = 4  # characters; shorter names of users and persons occur by chance
 
@@ -214,18 +213,6 @@ def no_machine_names(dataset: Inspection) -> Iterator[Example]:
         for pattern in own if name in FREE_TEXTS else [*own, ACCOUNT]:
             if match := pattern.search(line):
                 yield Example(name, match[0])
-    for key in _keys(dataset.json(schema.PROVENANCE)):
-        if key.lower() in MACHINE_KEYS:
-            yield Example(schema.PROVENANCE, f"contains the key {key}")
-
-
-def _keys(content: Any) -> Iterator[str]:
-    """Yield every key of nested objects."""
-    if isinstance(content, dict):
-        yield from content
-        content = list(content.values())
-    for value in content if isinstance(content, list) else ():
-        yield from _keys(value)
 
 
 def no_person_names(dataset: Inspection) -> Iterator[Example]:
