@@ -834,14 +834,10 @@ def test_git_lfs_pointers_and_copies(clips: Path, corpus: Path, tmp_path: Path) 
         build(corpus, tmp_path / "none")
 
 
-def test_replacing_an_earlier_build_is_noted(clips: Path, tmp_path: Path) -> None:
-    first = build(clips, tmp_path / "out")
-    assert first.notes == [NO_VALIDATION]
-    second = build(clips, tmp_path / "out", step_ms=480, replace=True)
-    assert second.notes == [
-        NO_VALIDATION,
-        f"replaced {first.num_shards} shards of an earlier build with other tracks or settings",
-    ]
+def test_shards_of_a_replaced_build_are_removed(clips: Path, tmp_path: Path) -> None:
+    build(clips, tmp_path / "out")
+    result = build(clips, tmp_path / "out", step_ms=480, replace=True)
+    assert len([*(tmp_path / "out/.emovox").glob("*.parquet")]) == result.num_shards
 
 
 def test_tracks_of_a_dataset_are_not_lost_by_mistake(clips: Path, tmp_path: Path) -> None:

@@ -202,10 +202,7 @@ def build_dataset(
                 reports[report.fingerprint] = report
             in_order = [reports[shard.fingerprint] for shard in plan.shards]
             manifest = finish(plan, state, in_order, existing)
-            if num_stale := remove_stale(state, plan.shards):
-                plan.corpus.note(
-                    f"replaced {num_stale} shards of an earlier build with other tracks or settings"
-                )
+            remove_stale(state, plan.shards)
     except OSError as error:
         kind = NetworkError if URL.match(str(error.filename)) else EmovoxError
         raise kind(

@@ -88,15 +88,12 @@ def completed(
     return {report.fingerprint: report for report in found if report and is_final(report)}
 
 
-def remove_stale(state: Path, shards: Sequence[Shard]) -> int:
-    """Remove leftovers of killed runs and shards of other plans; return how many shards."""
+def remove_stale(state: Path, shards: Sequence[Shard]) -> None:
+    """Remove leftovers of killed runs and shards of other plans."""
     current = {shard.fingerprint[:32] for shard in shards} | {"finished", "lock", ""}  # .gitignore
-    num_stale = 0
     for path in list(state.iterdir()):
         if path.name.split(".")[0] not in current:
-            num_stale += path.suffix == ".json"
             path.unlink(missing_ok=True)
-    return num_stale
 
 
 def reuse_or_begin(out: Path, state: Path, fingerprint: str) -> dict[str, Any] | None:
