@@ -158,11 +158,10 @@ class RayEngine:
         except self.ray.exceptions.GetTimeoutError as error:
             raise self.waited() from error
 
-    def waited(self, last_loss: str = "") -> EmovoxError:
+    def waited(self) -> EmovoxError:
         """Return the error of a cluster that had no room for `MAX_WAIT_SECONDS`."""
-        loss = last_loss and f" (the last loss: {last_loss})"
         advice = "add nodes and rerun to resume"
-        return EmovoxError(f"waited {MAX_WAIT_SECONDS:.0f} s: {self._no_room()}; {advice}{loss}")
+        return EmovoxError(f"waited {MAX_WAIT_SECONDS:.0f} s: {self._no_room()}; {advice}")
 
     def _no_room(self) -> str:
         gpus = f", --actor-gpus {self.gpus:g}" if self.gpus else ""
@@ -185,7 +184,6 @@ class _Run:
         self._actors: dict[Any, int] = {}  # number of running calls
         self._calls: dict[Any, tuple[Any, ShardJob]] = {}  # actor and shard
         self._losses: Counter[str] = Counter()
-        self._last_loss = ""
         self._last_sign = time.monotonic()
 
     def reports(self) -> Iterator[ShardReport]:
@@ -206,7 +204,7 @@ class _Run:
                 if self._actors:
                     self._last_sign = time.monotonic()
                 elif time.monotonic() - self._last_sign > MAX_WAIT_SECONDS:
-                    raise self._engine.waited(self._last_loss)
+                    raise self._engine.waited()
         finally:
             if closing := [actor.close.remote() for actor in self._actors]:
                 self._ray.wait(closing, num_returns=len(closing), timeout=CLOSE_SECONDS)
@@ -228,8 +226,7 @@ class _Run:
             return self._engine.get(reference)
         except self._ray.exceptions.RayTaskError:
             raise
-        except self._ray.exceptions.RayError as error:
-            self._last_loss = first_line(error)
+        except self._ray.exceptions.RayError:
             return None
 
     def _take_actor(self, reference: Any) -> None:
