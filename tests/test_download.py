@@ -1,8 +1,6 @@
 """Downloads from a local server that fails in all the ways servers do."""
 
 import contextlib
-import datetime
-import email.utils
 import hashlib
 import io
 import json
@@ -375,34 +373,20 @@ def test_the_next_mirror_is_tried(server: Server, run: Run) -> None:
     assert run(published(*urls, body=MAT)) == MAT
 
 
-def test_retry_after_sets_the_wait(server: Server, run: Run) -> None:
-    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=100)
-    server.script = [
-        status(429, Retry_After="7"),
-        status(503, Retry_After=email.utils.format_datetime(soon, usegmt=True)),
-        status(503, Retry_After="tomorrow"),
-    ]
-    assert run(published(server.url + "x.mat")) == MAT
-    assert run.waits[0] == 7 and 95 < run.waits[1] <= 100 and run.waits[2] == 4
-    assert any("429 Too Many Requests; retrying in 7 s" in line for line in run.lines)
-
-
-def test_a_wait_of_an_hour_is_an_error(server: Server, run: Run) -> None:
-    server.script = [status(429, Retry_After="3600")]
-    with pytest.raises(NetworkError, match="429"):
-        run(published(server.url + "x.mat"))
-    assert run.waits == []
-
-
 def test_waits_double_until_the_last_attempt(server: Server, run: Run) -> None:
     server.script = [status(500)]
     assert run(published(server.url + "x.mat")) == MAT
     assert run.waits == [1]
     run.path.unlink()
+    server.script = [status(429)] * 9
+    with pytest.raises(NetworkError, match="429 Too Many Requests"):
+        run(published(server.url + "x.mat"))
+    assert run.waits[1:] == [1, 2, 4]
+    run.waits.clear()
     server.script = [status(500)] * 9
     with pytest.raises(NetworkError, match="500 Internal Server Error"):
         run(published(server.url + "x.mat"), {"ATTEMPTS": 5})
-    assert run.waits[1:] == [1, 2, 4, 8]
+    assert run.waits == [1, 2, 4, 8]
 
 
 @pytest.mark.parametrize("stop", [0, 100_000])
@@ -876,7 +860,7 @@ def test_an_address_with_a_password_is_refused_without_printing_it(tmp_path: Pat
 
 def test_a_missing_copy_is_refused(tmp_path: Path) -> None:
     run = CliRunner().invoke(main, ["download", "splits", "--from", str(tmp_path / "none")])
-    assert run.exit_code == 2 and "none: no such file or folder" in run.output
+    assert run.exit_code == 2 and "--from: none is not one of" in run.output
 
 
 @pytest.mark.parametrize("length", ["-5", "1e3", "0x10", "9" * 30, "5, 5", "+5"])

@@ -16,8 +16,7 @@ import requests
 from requests import Response, Session
 from requests.exceptions import InvalidSchema, InvalidURL, MissingSchema
 from tqdm import tqdm
-from urllib3.exceptions import InvalidHeader, LocationParseError
-from urllib3.util import Retry
+from urllib3.exceptions import LocationParseError
 
 from emovox.errors import ConfigError, EmovoxError, NetworkError, first_line, public_url
 from emovox.files import write_text
@@ -27,18 +26,13 @@ CHUNK = 1 << 16
 CONNECT_SECONDS, READ_SECONDS = 20.0, 60.0  # without an answer, and without data
 ATTEMPTS = 4  # consecutive ones without new bytes
 FIRST_WAIT = 1.0  # seconds before the second attempt; each further wait is twice as long
-LONGEST_WAIT = 300.0  # seconds; a server that asks for more is an error
 BUSY = (408, 425, 429, 500, 502, 503, 504)  # statuses worth another attempt
 
 NOT_AN_ADDRESS = (InvalidSchema, InvalidURL, LocationParseError, MissingSchema)
 
 
 class _TryAgainError(Exception):
-    """An attempt failed for a temporary reason; `wait`: seconds that the server asked for."""
-
-    def __init__(self, reason: str, wait: float | None = None) -> None:
-        super().__init__(reason)
-        self.wait = wait
+    """An attempt failed for a temporary reason."""
 
 
 # The file that the bytes of a `.part` file belong to: an ETag or the time of its last change, and
@@ -65,10 +59,9 @@ def fetch(url: str, part: Path, say: Callable[[str], object]) -> None:
             except _TryAgainError as error:
                 has_grown = _size(part) > most
                 most, failures = max(most, _size(part)), 1 if has_grown else failures + 1
-                wait = FIRST_WAIT * 2 ** (failures - 1)
-                wait = wait if error.wait is None else error.wait
-                if failures >= ATTEMPTS or wait > LONGEST_WAIT:
+                if failures >= ATTEMPTS:
                     raise NetworkError(f"{url}: {error}") from error
+                wait = FIRST_WAIT * 2 ** (failures - 1)
                 say(f"{public_url(url)}: {first_line(error)}; retrying in {wait:.0f} s")
                 sleep(wait)
 
@@ -127,10 +120,7 @@ def _begin_anew(response: Response, url: str, part: Path) -> int | None:
     """Start a file from its beginning: note its version, and return its length if it is sent."""
     status = f"{response.status_code} {response.reason}".strip()
     if response.status_code in BUSY:
-        wait = None
-        with contextlib.suppress(InvalidHeader, OverflowError, ValueError):
-            wait = Retry().parse_retry_after(response.headers.get("Retry-After", ""))
-        raise _TryAgainError(status, wait)
+        raise _TryAgainError(status)
     if response.status_code != 200:
         raise NetworkError(f"{url}: {status}")
     discard(part)  # before the new note, which must never describe old bytes
