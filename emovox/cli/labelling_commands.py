@@ -118,11 +118,11 @@ def download(target: str, file_name: str | None, show: bool, **options: Any) -> 
     """Download published annotations, splits or models.
 
     NAME is one file of the target; without it, the teacher is senet50-ferplus for PyTorch. Prints
-    the path of each file when it is complete; rerun to resume. The lists of the splits must match
+    the path of each file when all are complete; rerun to resume. The lists of the splits must match
     their published checksums. The other files have none: the first good download is pinned, and a
     later one that differs is refused.
     """
-    from emovox.downloads.published_files import download_files
+    from emovox.downloads import published_files
 
     if show:
         from emovox.teacher import published_accuracy
@@ -135,6 +135,6 @@ def download(target: str, file_name: str | None, show: bool, **options: Any) -> 
         return
     if file_name is not None:
         options["name"] = file_name
-    config = DownloadConfig(target, **given(options))
-    for file in download_files(config, partial(echo, err=True)):
+    say = partial(echo, err=True)
+    for file in published_files.download(target, say=say, **given(options)):
         echo(file.path)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from emovox.config import check_options, option
-from emovox.errors import ConfigError, InputError
+from emovox.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -83,5 +83,3 @@ class DownloadConfig:
             raise ConfigError("--url and --from: pass only one of them")
         if self.url and re.match(r"[^/]*//[^/?#]*@", self.url):  # which would be stored
             raise ConfigError("--url: contains a user or password; put them into a .netrc file")
-        if self.copy is not None and not self.copy.exists():
-            raise InputError(f"--from {self.copy}: no such file or folder")

@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import zipfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -131,14 +131,9 @@ def download(target: str, *, say: Say = lambda line: None, **options: Any) -> Do
         <Downloads lists/vox1_meta.csv>
     """
     config = read_config(DownloadConfig, options={"target": target, **options})
-    return Downloads(download_files(config, say))
-
-
-def download_files(config: DownloadConfig, say: Say) -> Iterator[DownloadedFile]:
-    """Yield the files of a target, each when it is complete; for errors see `download`."""
-    folder = config.out or files.cache_folder() / TARGETS[config.target].folder
-    for file in _find_requested(config):
-        yield FileDownload(file, folder, config, say).run()
+    folder = config.out or files.cache_folder() / TARGETS[target].folder
+    requested = _find_requested(config)
+    return Downloads(FileDownload(file, folder, config, say).run() for file in requested)
 
 
 def _find_requested(config: DownloadConfig) -> tuple[PublishedFile, ...]:
