@@ -13,7 +13,6 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 from emovox import files
 from emovox.config import read_config
@@ -137,20 +136,14 @@ def download(target: str, *, say: Say = lambda line: None, **options: Any) -> Do
 
 
 def _find_requested(config: DownloadConfig) -> tuple[PublishedFile, ...]:
-    """Return the files to download; only one if the address or copy is that of one file."""
-    files = find_files(config.target, config.name)
-    if config.copy is not None and not config.copy.is_dir():
-        option, last = "--from", config.copy.name
-    elif config.url is not None and not config.url.endswith("/"):
-        option, last = "--url", unquote(public_url(config.url)).rpartition("/")[2]
-    else:
-        return files
-    if len(files) == 1:
-        return files
-    if found := tuple(file for file in files if file.name == last):
-        return found
-    names = ", ".join(file.name for file in files)
-    raise ConfigError(f"{option}: {last} is not one of {names}; pass --name")
+    """Return the files to download; ConfigError for several from the address or copy of one."""
+    found = find_files(config.target, config.name)
+    is_copy = config.copy is not None and not config.copy.is_dir()
+    is_address = config.url is not None and not config.url.endswith("/")
+    if len(found) > 1 and (is_copy or is_address):
+        names = ", ".join(file.name for file in found)
+        raise ConfigError(f"{'--from' if is_copy else '--url'}: one file; pass its name of {names}")
+    return found
 
 
 @dataclass(frozen=True)
