@@ -78,9 +78,7 @@ def embed(
             (Path(folder) / path).replace(root / path)
     documents = (schema.CARD, schema.PROVENANCE, schema.CHECKSUMS)
     files = {e["path"]: e for e in manifest["files"] if e["path"] not in documents} | entries
-    order = [schema.table_file(table, split) for table in schema.TABLES for split in schema.SPLITS]
-    first = [files.pop(path) for path in order if path in files]
-    manifest["files"] = [*first, *files.values()]
+    manifest["files"] = [*files.values()]
     provenance["embeddings"] = {"name": teacher.name, "sha256": teacher.sha256}
     write_documents(root, manifest, provenance)
     write_manifest(root, manifest)
