@@ -83,7 +83,8 @@ def import_mat(files: tuple[Path, ...], out: Path, max_dropped: float, **options
 
     result = import_mat(files, out, **options)
     echo(result.summary())
-    if result.share_dropped > max_dropped:
+    totals = result.manifest["totals"]
+    if totals["dropped"] > max_dropped * (totals["dropped"] + totals["tracks"]):
         raise CheckError(TOO_MANY_DROPPED)
 
 

@@ -64,12 +64,6 @@ class ImportResult:
         rows = [(what, self.counts.get(what), count) for what, count in PUBLISHED.items()]
         return data_frame(rows, ["count", "found", "published"])
 
-    @property
-    def share_dropped(self) -> float:
-        """Fraction of all tracks without rows."""
-        totals = self.manifest["totals"]
-        return float(totals["dropped"] / (totals["dropped"] + totals["tracks"]))
-
     def summary(self) -> str:
         """Return the counts next to the published ones, then dropped tracks and notes."""
         lines = [f"{'':<34}{'this file':>12}{'published':>12}"]
