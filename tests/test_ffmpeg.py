@@ -273,6 +273,15 @@ def test_bad_file(
     assert found[0] == stage and found[1] in errors
 
 
+def test_a_stream_that_begins_between_key_frames(tmp_path: Path, program: str) -> None:
+    """The program logs errors for its first frames, which cannot be told from damage."""
+    options = {"bf": "0", "g": "25"}
+    path = write_coded(tmp_path / "a.ts", 100, options=options)
+    path.write_bytes(path.read_bytes()[188 * 40 :])
+    assert len(list(VideoTrack(path, STEP))) > 5
+    assert failure(path, program) == ("decode", "InvalidData")
+
+
 def test_start_beyond_the_video(tmp_path: Path, program: str) -> None:
     path = write_coded(tmp_path / "a.mp4", 50)
     with pytest.raises(TrackError, match="decode: NoFrames"):

@@ -147,18 +147,13 @@ def error_log() -> Iterator[list[_LogLine]]:
 
 def complaint(stream: "av.VideoStream", log: list[_LogLine]) -> str:
     """Return the first logged error of the container or of this stream; empty if none."""
-    container = stream.container.format.name
     for level, name, message in log:
-        if level <= av.logging.ERROR and concerns(name, message, container, stream.index):
+        about = re.match(r"stream (\d+), ", message)
+        ours = about is None or about[1] == str(stream.index)
+        known = name in (stream.container.format.name, "IMGUTILS")
+        if level <= av.logging.ERROR and ours and known and not message.startswith(HARMLESS):
             return message.strip()
     return ""
-
-
-def concerns(name: str, message: str, container: str, stream: int | None) -> bool:
-    """Return True if a component's error is one of the container or of this stream."""
-    about = re.match(r"stream (\d+), ", message)
-    ours = about is None or about[1] == str(stream)
-    return ours and name in (container, "IMGUTILS") and not message.startswith(HARMLESS)
 
 
 STREAMED = 0x7FFFFF00  # bytes; writers that do not know a 32-bit size give 0 or more than this

@@ -21,17 +21,15 @@ import numpy as np
 
 from emovox.errors import TrackError
 from emovox.limits import MAX_PIXELS
-from emovox.media.containers import OWN_DATA_ONLY, concerns, media_url
+from emovox.media.containers import HARMLESS, OWN_DATA_ONLY, media_url
 from emovox.media.streams import SQUARE_PIXELS
-from emovox.media.video import CUT_ANYWHERE, VideoTrack, check_order
+from emovox.media.video import VideoTrack, check_order
 
 AHEAD = 2**32  # ticks added to the times on the way, because NUT cannot hold negative ones
 
 NUT = {"format": "nut", "vcodec": "rawvideo", "fps_mode": "passthrough"}
 
-# The program's log: the first frame, which the filter showinfo describes, and errors.
-SHOWN = re.compile(r"showinfo.* n: *0 pts")
-COMPLAINT = re.compile(r"^(?:\[([^\]]+?) @ \w+\] )?.*?\[(?:error|fatal|panic)\] (.*)", re.MULTILINE)
+COMPONENT = re.compile(r"^(\[[^\]]+ @ \w+\] )+")  # of the program that logs a line
 
 
 def find_program() -> str | None:
@@ -84,7 +82,7 @@ class FfmpegTrack(VideoTrack):
                     if last is None or moment > last:
                         yield moment, frame
                     last = moment
-            self._check(process.wait(), log, stream)
+            self._check(process.wait(), log)
 
     def _command(self, stream: "av.VideoStream") -> list[str]:
         """Return the command that writes the pictures as NUT, whose times are those of the file."""
@@ -97,8 +95,7 @@ class FfmpegTrack(VideoTrack):
             "err_detect:v": "explode",  # fail on a damaged frame instead of concealing the damage
             "copyts": None,  # keep the times of the file
         }
-        reader = stream.container.format.name
-        if reader != "avi":  # AVI has decoding times only
+        if stream.container.format.name != "avi":  # AVI has decoding times only
             options["fflags"] = "+igndts"  # ffmpeg would estimate by them
         if self.deadline.seconds is not None:  # CPU seconds; stops a child of a killed parent
             options["timelimit"] = math.ceil(self.deadline.seconds) + 1
@@ -107,28 +104,22 @@ class FfmpegTrack(VideoTrack):
             .filter("scale", SQUARE_PIXELS, "ih", flags="bilinear")  # the conversion of PyAV
             .filter("format", "rgb24")
             .filter("setpts", f"PTS+{AHEAD}")
-            .filter("showinfo", checksum=0)
             .output("pipe:", noautoscale=None, enc_time_base=str(stream.time_base), **NUT)
-            .global_args("-hide_banner", "-nostdin", "-nostats", "-loglevel", "level+info")
-            .global_args(*([] if reader in CUT_ANYWHERE else ["-xerror"]))
+            .global_args("-nostdin", "-nostats", "-loglevel", "error", "-xerror")
             .compile(cmd=self.program)
         )
         # The name may hold characters that ffmpeg-python cannot take.
         return [media_url(self.path) if word == "INPUT" else word for word in command]
 
-    def _check(self, code: int, file: IO[bytes], stream: "av.VideoStream") -> None:
-        """Raise the error of the program that ended with this code, if it failed."""
+    def _check(self, code: int, log: IO[bytes]) -> None:
+        """Raise the first error of the program, which ended with this code, if there is one."""
         self.deadline.check()
         if code < 0:
             raise TrackError("decode", "DecoderDied", "the ffmpeg program crashed")
-        file.seek(0)
-        log, reader = file.read().decode(errors="replace"), stream.container.format.name
-        if reader in CUT_ANYWHERE:  # errors before a frame do not matter
-            first = SHOWN.search(log)
-            log = log[first.start() :] if first else ""
-        for who, message in COMPLAINT.findall(log):
-            if code or reader in CUT_ANYWHERE or concerns(who, message, reader, stream.index):
-                reason = message.replace(media_url(self.path), "file")
+        log.seek(0)
+        for line in log.read().decode(errors="replace").splitlines():
+            reason = COMPONENT.sub("", line).replace(media_url(self.path), "file")
+            if not reason.startswith(HARMLESS):
                 raise TrackError("decode", "InvalidData", reason)
         if code:
             raise TrackError("decode", "Unknown", f"the ffmpeg program ended with {code}")
