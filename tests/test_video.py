@@ -1,4 +1,3 @@
-import errno
 import gc
 import math
 import os
@@ -498,18 +497,6 @@ def test_too_many_open_files_is_not_an_error_of_the_track(tmp_path: Path) -> Non
                 files.enter_context(path.open("rb"))
         with pytest.raises(OSError, match="Too many open files"):
             list(VideoTrack(path, STEP))
-
-
-def test_a_file_that_ran_out_of_open_files_while_there_are_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = write_coded(tmp_path / "a.mp4", 5)
-
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError(errno.EMFILE, "Too many open files")
-
-    monkeypatch.setattr("av.open", refuse)
-    assert failure(path) == ("open", "NotFetched")
 
 
 def test_the_deadline_ends_a_track_in_the_middle(

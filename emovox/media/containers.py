@@ -5,7 +5,7 @@ import os
 import re
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -24,8 +24,6 @@ CONTAINERS = (
 )
 OWN_DATA_ONLY = {"format_whitelist": CONTAINERS.replace(" ", ","), "protocol_whitelist": "file"}
 NESTING = (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref")  # of data references in MP4
-
-FILES_OF_TRACK = 32  # open at the same time, at most
 
 REFUSED = "not a container that emovox opens, or damaged; convert it to MP4 or WAV"
 ELSEWHERE = "its pictures or sound are in other files; save it with its data"
@@ -81,17 +79,6 @@ def check_own_data(path: Path) -> None:
         end = file.seek(0, os.SEEK_END)
         if any(_places(file, 0, end, NESTING, iter(range(MAX_BOXES)))):
             raise ContainerError(errno.EINVAL, ELSEWHERE)
-
-
-def can_open_files() -> bool:
-    """Return True if this process can open as many files as a track needs."""
-    with ExitStack() as files:
-        try:
-            for _ in range(FILES_OF_TRACK):
-                files.enter_context(Path(os.devnull).open("rb"))
-        except OSError:
-            return False
-    return True
 
 
 def _places(

@@ -1,6 +1,5 @@
 """Frames of a video on the grid of a track, by presentation time, in one decoding pass."""
 
-import errno
 import math
 import time
 from collections.abc import Iterator
@@ -18,16 +17,9 @@ import numpy as np
 from emovox.errors import TrackError
 from emovox.limits import MAX_PIXELS, MAX_TRACK_SECONDS
 from emovox.media import grid
-from emovox.media.containers import (
-    can_open_files,
-    complaint,
-    error_log,
-    missing_end,
-    open_media,
-    read_packets,
-)
+from emovox.media.containers import complaint, error_log, missing_end, open_media, read_packets
 from emovox.media.streams import Display, choose_stream, edit_shift, first_sound
-from emovox.paths import NOT_FETCHED, error_name
+from emovox.paths import OUR_OWN, error_name
 
 SEEK_MARGIN = 0.5  # seconds to decode before the first frame that is used
 CUT_ANYWHERE = ("mpegts", "mpeg")  # may begin between key frames; the first frames refer to others
@@ -107,12 +99,10 @@ class VideoTrack:
         except av.error.ExitError as error:
             raise self.deadline.error() from error
         except (av.error.FFmpegError, OSError) as error:
-            name, reason = error_name(error), error.strerror or "unknown reason"
-            if error.errno in (errno.EMFILE, errno.ENFILE):
-                if not can_open_files():
-                    raise  # not an error of the track
-                name = NOT_FETCHED  # others have closed theirs: the next run tries it again
-            raise TrackError(self._stage, name, reason) from error
+            if error.errno in OUR_OWN:
+                raise  # not an error of the track
+            reason = error.strerror or "unknown reason"
+            raise TrackError(self._stage, error_name(error), reason) from error
 
     def _grid_frames(self, files: ExitStack) -> Iterator[GridFrame]:
         start, end = self._interval()
