@@ -23,7 +23,6 @@ MAX_CELLS = 1 << 22  # of a MAT 5 file
 MAX_DOWNLOAD = 1 << 40  # bytes
 
 # Pictures and sound
-MAX_BOXES = 10_000  # of an MP4, read before it is opened
 MAX_PIXELS = 8192 * 8192  # of a picture
 MAX_PICTURE = 1 << 28  # bytes of its file
 MAX_TRACK_SECONDS = 10**6

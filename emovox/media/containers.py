@@ -1,18 +1,16 @@
 """Media files as FFmpeg opens them, its logged errors, and files that end too early."""
 
 import errno
-import os
 import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
+from typing import Any, BinaryIO
 
 import av
 
 from emovox.files import regular
-from emovox.limits import MAX_BOXES
 
 # FFmpeg's names of the containers that are opened. Others may name files to read: playlists (HLS,
 # DASH), ffconcat, SDP, VobSub, pictures by number, scripts.
@@ -23,10 +21,8 @@ CONTAINERS = (
     "truehd nistsphere voc"
 )
 OWN_DATA_ONLY = {"format_whitelist": CONTAINERS.replace(" ", ","), "protocol_whitelist": "file"}
-NESTING = (b"moov", b"trak", b"mdia", b"minf", b"dinf", b"dref")  # of data references in MP4
 
 REFUSED = "not a container that emovox opens, or damaged; convert it to MP4 or WAV"
-ELSEWHERE = "its pictures or sound are in other files; save it with its data"
 
 # The tags of a file need not be UTF-8. PyAV 19 always reads them; earlier releases fail without
 # this option.
@@ -34,7 +30,7 @@ TAGS = {} if int(av.__version__.partition(".")[0]) >= 19 else {"metadata_errors"
 
 
 class ContainerError(OSError):
-    """A file is not of a container that emovox opens, or refers to other files."""
+    """A file is not of a container that emovox opens."""
 
 
 def media_url(path: Path) -> str:
@@ -49,14 +45,15 @@ def media_url(path: Path) -> str:
 def open_media(path: Path, **options: Any) -> "av.container.InputContainer":
     """Open a local media file for reading; `options` are further arguments of `av.open`.
 
+    FFmpeg does not follow the data references of MP4 and MOV: it reads this file alone.
+
     Raises:
         av.error.FFmpegError, OSError: the file cannot be opened.
-        ContainerError: it is not one of `CONTAINERS`, or its data is in other files.
+        ContainerError: it is not one of `CONTAINERS`.
     """
-    check_own_data(path)
     options["options"] = OWN_DATA_ONLY | options.get("options", {})
     try:
-        return av.open(media_url(path), **TAGS, **options)
+        return av.open(media_url(regular(path)), **TAGS, **options)
     except av.error.ArgumentError as error:  # of no value from here, so the container's
         raise ContainerError(errno.EINVAL, REFUSED) from error
 
@@ -68,42 +65,6 @@ def read_packets(container: "av.container.InputContainer", *streams: Any) -> Ite
     """
     with suppress(IndexError):
         yield from container.demux(*streams)
-
-
-def check_own_data(path: Path) -> None:
-    """Raise ContainerError for a QuickTime or MP4 file whose pictures or sound are in other files.
-
-    FFmpeg does not open those, but may decode what lies at the same places in this file.
-    """
-    with regular(path).open("rb", buffering=0) as file:
-        end = file.seek(0, os.SEEK_END)
-        if any(_places(file, 0, end, NESTING, iter(range(MAX_BOXES)))):
-            raise ContainerError(errno.EINVAL, ELSEWHERE)
-
-
-def _places(
-    file: IO[bytes], at: int, end: int, nesting: tuple[bytes, ...], budget: Iterator[int]
-) -> Iterator[bool]:
-    """Yield for each data reference if it leads to another file; reads at most `budget` boxes."""
-    for _ in budget:
-        if at + 8 > end:
-            return
-        file.seek(at)
-        header = file.read(16)
-        size, start = int.from_bytes(header[:4], "big"), 8
-        if size == 1:
-            size, start = int.from_bytes(header[8:], "big"), 16
-        if 0 < size < start:
-            return
-        size = size or end - at
-        if not nesting:
-            yield size > 12 and not header[11] & 1  # the flag says: in this file
-        elif header[4:8] == nesting[0]:
-            start += 8 * (nesting[0] == b"dref")  # its version and number of entries
-            yield from _places(file, at + start, min(at + size, end), nesting[1:], budget)
-            if nesting is NESTING:  # fragments follow
-                return
-        at += size
 
 
 # Errors in the log of FFmpeg's MP4 reader that healthy files cause as well: edit lists that begin
