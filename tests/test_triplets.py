@@ -62,7 +62,7 @@ def test_triplets_are_read_with_the_odd_face_last(folder: Path) -> None:
         ("a,b,c\n1,2,3\n", "not a file of triplets"),
         (line(["a.jpg", "b.jpg", "c.jpg"], [1]).replace("0.25", "left"), "not a file of triplets"),
         (line(["x.jpg", "y.jpg", "z.jpg"], [1]), "no triplet has its three pictures in"),
-        (line(["a.jpg", "b.jpg", "../fec.csv"], [3]), "fec.csv: not an image"),
+        (line(["a.jpg", "b.jpg", "../fec.csv"], [3]), r"fec.csv: cannot be read \(not an image"),
     ],
 )
 def test_other_files_give_one_line(folder: Path, text: str, words: str) -> None:

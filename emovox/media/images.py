@@ -60,17 +60,23 @@ def _read(path: Path) -> np.ndarray:
     """Read a JPEG as uint8 `[H, W, 3]` RGB."""
     try:
         with regular(path).open("rb") as file:
-            data = file.read(MAX_PICTURE)
+            return decode(file.read(MAX_PICTURE))
     except OSError as error:
         message = f"{path.name}: {error.strerror}"
         raise TrackError("decode", error_name(error), message) from error
+    except ValueError as error:
+        raise TrackError("decode", "InvalidData", f"{path.name}: {error}") from error
+
+
+def decode(data: bytes, kind: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
+    """Decode an image file, by default to uint8 `[H, W, 3]` RGB; ValueError if it is damaged."""
     if data.startswith(JPEG_START) and JPEG_END not in data:  # OpenCV fills the rest with grey
-        raise TrackError("decode", "Truncated", f"{path.name} ends inside the picture")
+        raise ValueError("ends inside the picture")
     with contextlib.suppress(cv2.error):  # empty, or more pixels than OpenCV allows
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB)
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), kind)
         if image is not None:
             return image
-    raise TrackError("decode", "InvalidData", f"{path.name} is not an image")
+    raise ValueError("not an image, or too large")
 
 
 CUT = 0.75  # dissimilarity of two shots; measured by tests/benchmarks/shot_cuts.py

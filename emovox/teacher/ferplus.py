@@ -31,7 +31,7 @@ from emovox.errors import InputError, check_choice, first_line
 from emovox.files import regular
 from emovox.ids import is_below
 from emovox.limits import MAX_PICTURE, MAX_TEXT
-from emovox.media.images import JPEG_END, JPEG_START
+from emovox.media.images import decode
 from emovox.teacher.teacher_config import PARTS
 
 SIDE = 48  # pixels; every FER2013 image is a grey square of this side
@@ -130,15 +130,7 @@ class FaceFiles:
     def read_image(self, name: str, kind: int = cv2.IMREAD_COLOR_RGB) -> np.ndarray:
         """Read an image as uint8 `[H, W, 3]` RGB; InputError if it is missing or damaged."""
         with self.open(name) as file:
-            data = file.read(MAX_PICTURE)
-        image = None
-        if data.startswith(JPEG_START) and JPEG_END not in data:  # OpenCV fills the rest with grey
-            raise InputError(f"{self.source}: {name}: ends inside the picture")
-        with contextlib.suppress(cv2.error):  # empty, or more pixels than OpenCV allows
-            image = cv2.imdecode(np.frombuffer(data, np.uint8), kind)
-        if image is None:
-            raise InputError(f"{self.source}: {name}: not an image, or too large")
-        return image
+            return decode(file.read(MAX_PICTURE), kind)
 
 
 def clean_votes(votes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
