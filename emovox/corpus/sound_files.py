@@ -3,7 +3,6 @@
 import contextlib
 import os
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -137,7 +136,7 @@ class AudioTree:
         parts, between = ([n and f"{n}/" for n in names] for names in (PARTS, BETWEEN))
         prefixes = [f"{part}{folder}" for part in parts for folder in between]
         self._bases = [prefix for prefix in prefixes if (root / prefix).is_dir()]
-        self._files, self._lock = Files(root), threading.Lock()
+        self._files = Files(root)
         self._index = lru_cache(MAX_KEPT)(self._read_index)
         self._stems = lru_cache(MAX_KEPT)(self._read_stems)
 
@@ -204,12 +203,11 @@ class AudioTree:
     def _named(self, key: TrackKey) -> Iterator[str]:
         """Yield the files with the names of a track, by folder, best ending first."""
         for base in self._bases:
-            with self._lock:  # threads look for tracks of the same identity
-                found = self._index(base, key.identity_id, None).get(key, [])
-                for person in self._persons.get(key.identity_id, ()):
-                    found = found + self._index(base, person, key.identity_id).get(key, [])
-                if key == TrackKey(key.identity_id, key.identity_id, 0):
-                    found = self._stems(base).get(key.identity_id, []) + found
+            found = self._index(base, key.identity_id, None).get(key, [])
+            for person in self._persons.get(key.identity_id, ()):
+                found = found + self._index(base, person, key.identity_id).get(key, [])
+            if key == TrackKey(key.identity_id, key.identity_id, 0):
+                found = self._stems(base).get(key.identity_id, []) + found
             yield from sorted(found, key=_rank)
 
     def _read_index(
