@@ -19,6 +19,7 @@ from emovox.errors import ConfigError, InputError
 from emovox.teacher import EMBEDDED, load_teacher, training
 from emovox.teacher.ferplus import Faces, read
 from emovox.teacher.teacher_checkpoint import ARCHITECTURES
+from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer
 from emovox.teacher.training import soft_targets, train_epochs
 from emovox.testing import FakeTeacher
@@ -55,12 +56,16 @@ def naive_logits(images: np.ndarray) -> np.ndarray:
     return np.array([[face[6 * k : 6 * k + 6].mean() for k in range(8)] for face in images])
 
 
+def learning_from(*teachers: str, weight: float) -> TeacherTrainConfig:
+    return TeacherTrainConfig(distill_from=teachers, distill_weight=weight, device="cpu")
+
+
 def test_logits_are_averaged_over_teachers_and_mirror_images(
     faces: Faces, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     teachers = {"left": LeftTeacher(48), "twice": TwiceTeacher(48)}
     monkeypatch.setattr(training, "load_teacher", lambda name, device: teachers[name])
-    found = soft_targets(faces, ["left", "twice"], 1.0, "cpu")
+    found = soft_targets(faces, learning_from("left", "twice", weight=1.0))
     expected = softmax(1.5 * naive_logits(faces.images), axis=1)
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
@@ -68,7 +73,7 @@ def test_logits_are_averaged_over_teachers_and_mirror_images(
 def test_targets_mix_votes_and_teachers(faces: Faces, monkeypatch: pytest.MonkeyPatch) -> None:
     teacher = LeftTeacher(48)
     monkeypatch.setattr(training, "load_teacher", lambda name, device: teacher)
-    targets = soft_targets(faces, ["any"], 0.25, "cpu")
+    targets = soft_targets(faces, learning_from("any", weight=0.25))
     expected = 0.25 * softmax(naive_logits(faces.images), axis=1) + 0.75 * faces.targets
     np.testing.assert_allclose(targets, expected, atol=1e-5)
     np.testing.assert_allclose(targets.sum(1), 1, rtol=1e-5)
@@ -90,7 +95,7 @@ def test_a_teacher_to_learn_from_changes_the_training(data: Path, tmp_path: Path
     train_set = read(data, "train")
     crops = np.repeat(train_set.images[..., None], 3, axis=3)
     logits = (teacher(crops) + teacher(np.ascontiguousarray(crops[:, :, ::-1]))) / 2
-    found = soft_targets(train_set, [first], 1.0, "cpu")
+    found = soft_targets(train_set, learning_from(str(first), weight=1.0))
     assert np.abs(found - softmax(logits, axis=1)).max() < 0.02, "bf16 or not"
     losses = [
         json.loads((folder / "log.jsonl").read_text())["train_loss"] for folder in (out, alone)

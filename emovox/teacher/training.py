@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -28,24 +28,22 @@ from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
 from emovox.teacher.triplets import Triplets, read_triplets
 
 
-def soft_targets(
-    faces: Faces, teachers: Sequence[str | Path], weight: float, device: str
-) -> np.ndarray:
+def soft_targets(faces: Faces, config: TeacherTrainConfig) -> np.ndarray:
     """Mix the votes with the softmax of the teachers' averaged logits: float32 `[N, E + V]`.
 
-    The teachers have the `weight`, the votes the rest; a face without votes has the target of the
-    teachers. The emotions of each row sum to one; values stay as they are. The teachers run once
-    on each face and its mirror image, without augmentation, and again in a resumed training.
+    The teachers have the `distill_weight`, the votes the rest; a face without votes has the target
+    of the teachers. The emotions of each row sum to one; values stay as they are. The teachers run
+    once on each face and its mirror image, without augmentation, and again in a resumed training.
     """
     found = [
-        sum(predict(load_teacher(name, device), faces.images, faces.outputs.emotions))
-        for name in teachers
+        sum(predict(load_teacher(name, config.device), faces.images, faces.outputs.emotions))
+        for name in config.distill_from
     ]
     # `predict` returns the logits of mirror images too.
     logits = np.asarray(sum(found) / (2 * len(found)), np.float32)
     targets = faces.targets.copy()
     votes = targets[:, : logits.shape[1]]
-    votes *= 1 - weight
+    votes *= 1 - config.distill_weight
     votes += (1 - votes.sum(axis=1, keepdims=True)) * softmax(logits)
     return targets
 
@@ -132,8 +130,7 @@ def train_epochs(
             run.start_from(start)
         runs.resume(out, run.restore)
         if teachers and config.distill == "once" and run.epoch < config.epochs:
-            targets = soft_targets(train_set, teachers, config.distill_weight, config.device)
-            run.targets = torch.from_numpy(targets)
+            run.targets = torch.from_numpy(soft_targets(train_set, config))
         total, done = config.epochs * run.steps, run.epoch * run.steps
         # States the remaining time too, from the mean time of the steps.
         with tqdm(None, out.name, total, initial=done, mininterval=10, smoothing=0) as bar:
