@@ -69,7 +69,7 @@ def train_teacher(recipe: str | None, data: Path, out: Path, **options: Any) -> 
 @DATA
 @config_options(TeacherEvaluateConfig)
 @click.option(
-    "--out", type=FOLDER, help="Folder to write evaluation.json and confusion matrices to."
+    "--out", type=FOLDER, help="Folder to write evaluation.json and a confusion matrix to."
 )
 @FORMAT
 def evaluate_teacher(teacher: str, data: Path, out: Path | None, form: str, **options: Any) -> None:

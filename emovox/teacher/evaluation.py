@@ -162,17 +162,12 @@ class TeacherEvaluation:
         }
 
     def write(self, out: str | os.PathLike[str]) -> None:
-        """Write `evaluation.json` and the two confusion matrices as PNG to a folder."""
+        """Write `evaluation.json`, and `confusion.png` without mirror averaging, to a folder."""
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
-        for scores, key, file in (
-            (self.plain, PLAIN, "confusion.png"),
-            (self.mirrored, MIRRORED, "confusion-mirror-averaged.png"),
-        ):
-            title = f"{self.teacher} on {self.part}, {key.replace('_', ' ')}"
-            matrix = np.array(scores.confusion)
-            save_confusion(matrix, scores.emotions, "faces", title, folder / file)
+        title, matrix = f"{self.teacher} on {self.part}", np.array(self.plain.confusion)
+        save_confusion(matrix, self.plain.emotions, "faces", title, folder / "confusion.png")
 
 
 def evaluate_teacher(
