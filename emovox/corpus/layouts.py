@@ -84,10 +84,8 @@ def _voxceleb2(corpus: Corpus, _meta: Path | None) -> None:
                 case [identity, video, number] if NUMBER.fullmatch(number):
                     key = TrackKey(intern(identity), intern(video), int(number))
                     _add_file(corpus, entry, key, FaceSource.VOXCELEB2)
-                case names:
+                case _:
                     message = f"expected <id>/<video>/<number>.{ending}"
-                    if len(names) == 3:
-                        message = f"the file's name {names[2]!r} is not a number"
                     corpus.drop(stem, entry.name, TrackError("plan", "BadName", message))
 
 

@@ -53,11 +53,8 @@ def read_table(
     if missing := [c for c in required if c not in names]:
         raise InputError(f"{path}: missing columns {', '.join(missing)}; found {', '.join(names)}")
     for column in (*required, *OPTIONAL_COLUMNS):
-        if names.count(column) > 1:
-            raise InputError(f"{path}: has {names.count(column)} columns {column}; keep one")
-        if column in names and texts[column] is None:
-            kind = table.schema.field(column).type
-            raise InputError(f"{path}: column {column} is {kind}; expected text or numbers")
+        if names.count(column) > 1 or (column in names and texts[column] is None):
+            raise InputError(f"{path}: expected one column {column}, of text or numbers")
     columns = {name: values for name, values in texts.items() if values is not None}
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
@@ -107,9 +104,8 @@ def read_track_table(path: Path, corpus: Corpus) -> None:
 def _track(row: dict[str, str | None], track_id: str, video: str) -> Track:
     key = parse_track_id(track_id)
     if key is None or key.identity_id != row["identity"]:
-        message = f"track_id {printable(track_id)[:MAX_SHOWN]!r} is not <identity>/<video>/<number>"
-        if key is not None:
-            message = f"identity {printable(row['identity'] or '')!r} is not that of track_id"
+        shown = printable(f"{track_id}, {row['identity']}")[:MAX_SHOWN]
+        message = f"expected a track_id <identity>/<video>/<number> and its identity, found {shown}"
         raise TrackError("plan", "BadName", message)
     boxes = row.get("boxes") or None
     if not all(is_below(name) for name in (video, boxes) if name is not None):
