@@ -25,16 +25,12 @@ from emovox.media.streams import choose_stream
 from emovox.media.video import first_picture
 
 SEEK_MARGIN = 0.5  # seconds to decode before the start, for codecs that depend on earlier frames
-SEEKABLE = "mp4"  # in the names of containers whose index is exact to the sample
-EXACT_DURATIONS = ("mp4", "matroska")  # do not estimate it; an Ogg may be several in a row
+SEEKABLE = "mp4"  # in the names of containers whose index and duration are exact to the sample
 
 # Sizes in libsndfile's log: of the data, or of the file where the log has no other.
 SNDFILE_SIZES = re.compile(
     r"^ *(?:data|SSND|Riff size|riff|Data Size) *: (\d+) \(should be (\d+)\)", re.MULTILINE
 )
-
-# Containers that give the time of the first picture in its packet; in others it is decoded.
-PACKET_TIMES = ("mp4", "matroska", "flv")
 
 # First bytes of the files that libsndfile reads.
 SNDFILE_MAGIC = re.compile(rb"(RIFF|RIFX|RF64)....WAVE|fLaC|FORM....AIF|\.snd|riff", re.DOTALL)
@@ -156,19 +152,12 @@ class AvFile(ExitStack):
         return np.concatenate(pieces[1:] or pieces)
 
     def seconds(self) -> float:
-        stream, container = self._stream, self._stream.container
-        duration: float | None = None
-        if any(name in self._formats for name in EXACT_DURATIONS):
-            if stream.duration is not None:
-                duration = float(stream.duration * stream.time_base)
-            elif container.duration is not None and len(container.streams) == 1:
-                duration = container.duration / av.time_base
-        end = 0
+        end, duration = 0, self._stream.duration
         for position, samples in self._samples_from(0):
             end = position + len(samples)
-            if duration is not None:
+            if SEEKABLE in self._formats and duration is not None:
                 self._check_end()
-                return duration + self._lead / self.rate
+                return float(duration * self._stream.time_base) + self._lead / self.rate
         return end / self.rate
 
     def _samples_from(self, begin: int) -> Iterator[tuple[int, np.ndarray]]:
@@ -231,11 +220,9 @@ class AvFile(ExitStack):
                 if packet.stream_index != pictures.index:
                     before.append(packet)
                     continue
-                self._origin = None if packet.pts is None else float(packet.pts * packet.time_base)
-                known = any(name in self._formats for name in PACKET_TIMES) and packet.is_keyframe
-                if self._origin is None or not known or packet.is_discard:
-                    decoded = first_picture(self.path)
-                    self._origin = self._origin if decoded is None else decoded
+                self._origin = first_picture(self.path)
+                if self._origin is None and packet.pts is not None:  # it cannot be decoded
+                    self._origin = float(packet.pts * packet.time_base)
                 break
         return chain(before, read_packets(container, self._stream))
 
