@@ -135,7 +135,7 @@ def load_teacher(
         from emovox.teacher import teacher_checkpoint
         from emovox.teacher.inference import TorchTeacher, load_foreign
     if isinstance(weights, sidecar.ForeignWeights):
-        net: FaceNetwork = load_foreign(weights)
+        net: FaceNetwork = load_foreign(weights, device)
     else:
         net = teacher_checkpoint.load_network(weights)
     options = {"compiled": compiled, "mirror": mirror}

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable
 from itertools import chain, pairwise
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from emovox.checkpoints import FaceNetwork, prepare, to_grey
+from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError, InputError, first_line
 from emovox.files import set_compile_cache
 from emovox.packages import explained
@@ -47,7 +47,6 @@ class TorchTeacher:
         self.input_size, self.embedding_size = net.input_size, net.embedding_size
         self.triplet = getattr(net, "triplet", None)  # head for triplets, see `triplets`
         self.device, self.precision, dtype = prepare(net, net.classifier, device, precision)
-        self.compiled = compiled
         if self.device.index is not None:
             torch.cuda.set_device(self.device)  # pinned memory belongs to the current device
         cpu_batch = BATCH if net.input_size < LARGE_INPUT else LARGE_INPUT_BATCH
@@ -85,11 +84,6 @@ class TorchTeacher:
         return self._run(crops)[:, len(self.emotions) + len(self.values) :]
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
-        size = self.input_size
-        if crops.dtype != np.uint8 or crops.shape[1:] != (size, size, 3):
-            raise ValueError(
-                f"expected crops uint8 [N, {size}, {size}, 3], got {crops.dtype} {crops.shape}"
-            )
         starts = range(0, len(crops), self.batch_size)
         running = (self.launch(crops[start : start + self.batch_size]) for start in starts)
         num_outputs = len(self.emotions) + len(self.values)
@@ -171,30 +165,26 @@ class ForeignNetwork(FaceNetwork):
 class OnnxRun:
     """An ONNX graph; its batch size may be fixed."""
 
-    def __init__(self, path: Path, sidecar: Sidecar) -> None:
+    def __init__(self, path: Path, sidecar: Sidecar, device: str) -> None:
         with explained("an ONNX teacher"):
             import onnxruntime
-        self._runtime, self._path, self._sidecar = onnxruntime, path, sidecar
-        self._sessions = {"cpu": self._open("cpu")}
-        node = self._sessions["cpu"].get_inputs()[0]
-        self._input, self._dtype = node.name, TYPES.get(node.type, np.float32)
-        self._batch = node.shape[0] if node.shape and isinstance(node.shape[0], int) else 0
-
-    def _open(self, device: str) -> Any:
         providers = ["CPUExecutionProvider"]
-        if device == "cuda":
+        if resolve_device(device) != "cpu":
             providers.insert(0, "CUDAExecutionProvider")
-            if providers[0] not in self._runtime.get_available_providers():
+            if providers[0] not in onnxruntime.get_available_providers():
                 raise ConfigError(
                     "onnxruntime: no CUDA provider; install onnxruntime-gpu, or pass --device cpu"
                 )
-        options = self._runtime.SessionOptions()
+        options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = torch.get_num_threads()
         options.log_severity_level = 3  # errors
         try:
-            return self._runtime.InferenceSession(self._path, options, providers=providers)
+            self._session = onnxruntime.InferenceSession(path, options, providers=providers)
         except Exception as error:  # the errors of onnxruntime share no base class
-            raise InputError(f"{self._path}: not an ONNX network ({first_line(error)})") from error
+            raise InputError(f"{path}: not an ONNX network ({first_line(error)})") from error
+        self._sidecar, node = sidecar, self._session.get_inputs()[0]
+        self._input, self._dtype = node.name, TYPES.get(node.type, np.float32)
+        self._batch = node.shape[0] if node.shape and isinstance(node.shape[0], int) else 0
 
     def prepare(self, pixels: Tensor) -> Tensor:
         """Convert RGB crops uint8 `[N, S, S, 3]` to the input of the graph, as the sidecar says."""
@@ -211,15 +201,12 @@ class OnnxRun:
 
     def __call__(self, inputs: Tensor) -> tuple[Tensor, Tensor]:
         """Return no embedding, `[N, 0]`, and the outputs of the graph."""
-        device = inputs.device.type
-        if device not in self._sessions:
-            self._sessions[device] = self._open(device)
         pixels = np.ascontiguousarray(inputs.cpu().numpy(), self._dtype)
         step = self._batch or len(pixels)
         rows = []
         for start in range(0, len(pixels), step):
             part = np.resize(pixels[start : start + step], (step, *pixels.shape[1:]))
-            found = self._sessions[device].run(None, {self._input: part})
+            found = self._session.run(None, {self._input: part})
             rows.append(np.concatenate([np.reshape(array, (step, -1)) for array in found], axis=1))
         outputs = torch.from_numpy(np.concatenate(rows)[: len(pixels)]).to(inputs.device)
         return outputs[:, :0], outputs
@@ -268,10 +255,10 @@ class HubRun(nn.Module):
         return hidden if hidden.ndim == 2 else hidden.new_empty((len(x), 0)), logits
 
 
-def load_foreign(weights: ForeignWeights) -> ForeignNetwork:
+def load_foreign(weights: ForeignWeights, device: str) -> ForeignNetwork:
     """Load a network of another format; InputError if it is damaged or not as described."""
     described, path = weights.sidecar, weights.path
-    run = OnnxRun(path, described) if isinstance(described, Sidecar) else HubRun(path)
+    run = OnnxRun(path, described, device) if isinstance(described, Sidecar) else HubRun(path)
     net = ForeignNetwork(described, run).eval()
     size = described.input_size
     try:
