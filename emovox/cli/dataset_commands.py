@@ -72,7 +72,7 @@ def show(dataset: Path, track: str | None, form: str) -> None:
     """Print what a dataset contains.
 
     Prints the splits of DATASET, its labels and why tracks were dropped; with TRACK, a track_id,
-    the rows of this track. The start of a track_id lists the tracks that begin so.
+    the rows of this track.
     """
     from emovox.reporting.show import show
 

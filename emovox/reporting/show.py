@@ -2,14 +2,13 @@
 
 import os
 from collections import Counter
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pyarrow.compute as pc
 
 from emovox.dataset.reader import Dataset, load
-from emovox.dataset.rows import Dropped, count_reasons, list_dropped
+from emovox.dataset.rows import count_reasons, list_dropped
 from emovox.errors import InputError
 from emovox.ids import parse_track_id
 from emovox.packages import DataFrame, data_frame
@@ -56,8 +55,7 @@ def show(dataset: str | os.PathLike[str], track: str | None = None) -> Shown:
 
     Args:
         dataset: folder of the dataset.
-        track: `track_id` of a track; its start, such as an identity, lists the tracks that begin
-            with it. None: the whole dataset.
+        track: `track_id` of a track. None: the whole dataset.
 
     Raises:
         InputError: `dataset` is not a dataset, or has no such track.
@@ -67,16 +65,19 @@ def show(dataset: str | os.PathLike[str], track: str | None = None) -> Shown:
         (20, 17)
     """
     data = load(dataset)
-    dropped = read_dropped(data)
     if track is None:
-        return _describe(data, dropped)
+        return _describe(data)
     key = parse_track_id(track)
     track = key.track_id if key else track
-    return _describe_track(data, track) if track in data else _list_tracks(data, track, dropped)
+    if track not in data:
+        ids = (each for s in data.splits for each in data.tracks[s]["track_id"].to_pylist())
+        some = ", ".join([each for each in ids if each.startswith(track)][:5])
+        raise InputError(f"{data.path}: no track {track!r}; those that begin so: {some or 'none'}")
+    return _describe_track(data, track)
 
 
-def _describe(data: Dataset, dropped: list[Dropped]) -> Shown:
-    rows, totals = [], Counter[str]()
+def _describe(data: Dataset) -> Shown:
+    rows, totals, dropped = [], Counter[str](), read_dropped(data)
     for split in data.splits:
         tracks = data.tracks[split]
         labels = Counter(tracks["label"].to_pylist())
@@ -102,23 +103,6 @@ def _number(value: Any) -> str:
     return f"{value:,}" if isinstance(value, int) else str(value)
 
 
-def _list_tracks(data: Dataset, start: str, dropped: list[Dropped]) -> Shown:
-    names = ("track_id", "split", "label", "majority", "n_frames", "n_expected")
-    rows: list[dict[str, Any]] = []
-    for split in data.splits:
-        tracks = data.tracks[split].select(names)
-        rows += tracks.filter(pc.starts_with(tracks["track_id"], start)).to_pylist()
-    lost = [row for row in dropped if row.track_id.startswith(start)]
-    if not rows + lost:
-        raise InputError(
-            f"{data.path}: no track begins with {start!r}; pass a track_id, or its start"
-        )
-    table = [names, *(tuple(map(_number, row.values())) for row in rows)]
-    facts = {"dropped": [asdict(row) for row in lost]}
-    notes = tuple(list_dropped(lost))
-    return Shown(f"{start}: {len(rows):,} tracks", facts, rows, table, notes)
-
-
 def _describe_track(data: Dataset, track_id: str) -> Shown:
     track, (split, row) = data[track_id], data.find(track_id)
     [facts] = data.tracks[split].slice(row, 1).to_pylist()
@@ -129,7 +113,8 @@ def _describe_track(data: Dataset, track_id: str) -> Shown:
     rows = [dict(zip(names, row_numbers, strict=True)) for row_numbers in numbers.tolist()]
     table = [("time", *(emotion.ljust(BAR) for emotion in data.emotions), *data.values)]
     for time, values, of_row in zip(track.times, track.values, shares, strict=True):
-        table.append((f"{time:.2f} s", *map(_bar, of_row), *(f"{value:.2f}" for value in values)))
+        bars = ["\u2588" * round(BAR * share) for share in of_row]
+        table.append((f"{time:.2f} s", *bars, *(f"{value:.2f}" for value in values)))
     seconds = "" if (length := facts["duration_ms"]) is None else f", {length / 1000:.1f} s"
     majority = facts["majority"]
     title = f"{track_id}: {split}, label {facts['label']}"
@@ -137,9 +122,3 @@ def _describe_track(data: Dataset, track_id: str) -> Shown:
     title += f", {facts['n_frames']} of {facts['n_expected']} grid points{seconds}"
     title += f", from {facts['source']}" if facts["source"] else ""
     return Shown(title, facts, rows, table)
-
-
-def _bar(share: float) -> str:
-    """Return a probability as a bar of eighths of a character."""
-    whole, part = divmod(round(8 * BAR * share), 8)
-    return "\u2588" * whole + ("", *"\u258f\u258e\u258d\u258c\u258b\u258a\u2589")[part]
