@@ -190,23 +190,19 @@ def probes_table(probes: Sequence[Mapping[str, Any]]) -> Table:
 
 
 def _figure_2(report: Report, folder: Path) -> str:
-    """Draw a track over time: faces if the report has media, logits, the dominant emotion."""
+    """Draw a track over time: its logits and the dominant emotion."""
     if not report.tracks:
         return _write(folder, "figure-2", [], "no track was chosen")
     changes = [np.count_nonzero(np.diff(t.logits.argmax(axis=1))) for t in report.tracks]
-    place = int(np.argmax(changes))
-    track, pictures = report.tracks[place], report.media[place].pictures if report.media else {}
+    track = report.tracks[int(np.argmax(changes))]
     step, dominant = report.dataset.step, track.logits.argmax(axis=1)
     emotions = report.dataset.emotions
     colours = colours_of(emotions)
     times = track.frame_index * step
     lines = np.full((track.frame_index[-1] + 1, len(emotions)), np.nan)  # a line ends at a gap
     lines[track.frame_index] = track.logits
-    ratios = [*([1.3] if pictures else []), 4, 0.35]
-    with charts.new_figure(7.5, 5.2 if pictures else 3.9) as figure:
-        *faces, logits, strip = figure.subplots(len(ratios), 1, height_ratios=ratios)
-        for axes in faces:
-            _draw_faces(axes, pictures, step)
+    with charts.new_figure(7.5, 3.9) as figure:
+        logits, strip = figure.subplots(2, 1, height_ratios=[4, 0.35])
         for k, emotion in enumerate(emotions):
             style = {"color": colours[k], "label": emotion, "marker": "o", "markersize": 2}
             logits.plot(np.arange(len(lines)) * step, lines[:, k], line_style(k), **style)
@@ -276,15 +272,3 @@ def _write(
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_text(folder / f"{name}.csv", text.getvalue())
     return f"{name:<19}{name}{'.png, .svg, .csv' if figure else '.csv'}"
-
-
-def _draw_faces(axes: Any, pictures: Mapping[int, str], step: float) -> None:
-    """Draw faces, data URIs by frame index, side by side, each with its time."""
-    from matplotlib.image import imread
-
-    for place, (index, uri) in enumerate(sorted(pictures.items())):
-        picture = imread(io.BytesIO(base64.b64decode(uri.partition(",")[2])), format="jpeg")
-        axes.imshow(picture, extent=(place + 0.04, place + 0.96, 0, 0.92))
-        axes.text(place + 0.5, -0.16, f"{index * step:.2f} s", ha="center", fontsize=7)
-    axes.set(xlim=(0, len(pictures)), ylim=(-0.25, 1), aspect="equal")
-    axes.axis("off")
