@@ -22,17 +22,14 @@ FRAMES_IN_ALL = 100_000  # of all tracks shown; 2.2 MB of the page
 SCORE = "student_"  # of a column of `predict`, before the name of an emotion
 NUM_PEAKS = 6  # of a track
 LEVELS = 100  # steps of a stored logit per unit
-NOTABLE_SHARE = 0.25  # of the tracks shown
-NUM_BEST = 3  # notable tracks of each kind
 # Columns of `tracks` in a `ReportTrack`.
 COLUMNS = ["track_id", "identity_id", "split", "label", "majority"]
 COLUMNS += ["n_frames", "n_expected", "duration_ms"]
 
 RULE = (
-    "Up to a quarter are notable: the strongest of each emotion, those that change most often, the "
-    "longest, and those with the most gaps. The others are drawn in turn from each split and "
-    "label, by a hash of their ids, so that rare emotions are included and every run shows the "
-    "same tracks."
+    "The first are notable: the strongest of each emotion, and those that change most often, are "
+    "longest and have the most gaps. The others are drawn in turn from each split and label, by a "
+    "hash of their ids, so that rare emotions are included and every run shows the same tracks."
 )
 
 
@@ -85,16 +82,9 @@ def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
     if num_tracks <= 0 or not len(dataset):
         return []
     tracks = pa.concat_tables([dataset.tracks[split] for split in dataset.splits])
-    reasons: dict[int, list[str]] = {}  # by row
-    num_notable = max(1, int(num_tracks * NOTABLE_SHARE))
-    for row, reason in _notable(dataset, tracks):
-        if row in reasons or len(reasons) < num_notable:
-            reasons.setdefault(row, []).append(reason)
-    for row in _drawn(tracks):
-        if len(reasons) >= num_tracks:
-            break
-        reasons.setdefault(row, [])
-    rows = sorted(reasons, key=lambda row: (not reasons[row], row))
+    reasons = _notable(dataset, tracks)
+    rows = [*dict.fromkeys((*reasons, *_drawn(tracks)))][:num_tracks]
+    rows.sort(key=lambda row: (row not in reasons, row))
     chosen = tracks.select(COLUMNS).take(rows).to_pylist()
     is_large = sum(track["n_frames"] for track in chosen) > FRAMES_IN_ALL
     limit = FRAMES_IN_ALL // len(chosen) if is_large else FRAMES_IN_ALL
@@ -103,7 +93,7 @@ def choose(dataset: Dataset, num_tracks: int) -> list[ReportTrack]:
             **track,
             logits=dataset.logits(track["track_id"])[:limit],
             frame_index=dataset.frame_index(track["track_id"])[:limit],
-            reasons=reasons[row],
+            reasons=reasons.get(row, []),
         )
         for row, track in zip(rows, chosen, strict=True)
     ]
@@ -163,20 +153,18 @@ def traces_of(
     return traces
 
 
-def _notable(dataset: Dataset, tracks: pa.Table) -> Iterator[tuple[int, str]]:
-    """Yield rows of notable tracks with the reason: the best of each kind, the second best, ..."""
+def _notable(dataset: Dataset, tracks: pa.Table) -> dict[int, list[str]]:
+    """Return the rows of notable tracks with the reasons."""
     lengths = tracks["n_frames"].to_numpy()
     splits = ((dataset.to_numpy(split)[0], dataset.tracks[split]) for split in dataset.splits)
     kinds = {"changes most often": np.concatenate([_changes(*each) for each in splits])}  # Figure 2
     kinds |= {f"strongest {e}": tracks[f"max_{e}"].to_numpy() for e in dataset.emotions}
-    kinds["longest"] = lengths
-    gaps = tracks["n_expected"].to_numpy() - lengths
-    kinds["most gaps"] = np.where(gaps > 0, gaps, np.nan)
-    orders = [np.argsort(-v.astype(np.float64), kind="stable") for v in kinds.values()]  # NaNs last
-    for rank in range(min(NUM_BEST, len(tracks))):
-        for (reason, values), order in zip(kinds.items(), orders, strict=True):
-            if not np.isnan(values[order[rank]]):
-                yield int(order[rank]), f"{reason}, no. {rank + 1}" if rank else reason
+    kinds |= {"longest": lengths, "most gaps": tracks["n_expected"].to_numpy() - lengths}
+    reasons: dict[int, list[str]] = {}
+    for reason, values in kinds.items():
+        if values.max() > 0 or reason.startswith("strongest"):
+            reasons.setdefault(int(values.argmax()), []).append(reason)
+    return reasons
 
 
 def _changes(logits: np.ndarray, tracks: pa.Table) -> np.ndarray:

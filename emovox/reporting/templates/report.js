@@ -222,12 +222,11 @@
       lines.push(`Majority ${majority}: dominant in the most frames${track.whole ? `, ${num} of ${track.frames}` : ""}.`);
     }
     for (const reason of track.why) {
-      const [, name, rank] = reason.match(/^strongest (.+?)(?:, no\. (\d+))?$/) || [];
+      const [, name] = reason.match(/^strongest (.+)$/) || [];
       const k = emotions.indexOf(name);
       if (k < 0 || k === track.label) continue;
       const value = track.whole ? `, ${high[k].toFixed(2)}` : "", higher = top === track.label && track.whole;
-      const place = rank ? `no. ${rank} of all tracks by the highest logit of ${name}` : `the highest logit of ${name} in all tracks`;
-      lines.push(`Strongest ${name}: ${place}${value}. The label is ${label}${higher ? `, whose logit reaches ${high[top].toFixed(2)}` : ""}.`);
+      lines.push(`Strongest ${name}: the highest logit of ${name} in all tracks${value}. The label is ${label}${higher ? `, whose logit reaches ${high[top].toFixed(2)}` : ""}.`);
     }
     $("terms").replaceChildren(...lines.map((line) => make("li", "", line)));
   };
