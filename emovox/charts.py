@@ -26,21 +26,11 @@ if TYPE_CHECKING:
 
 # Colours of emotions, on a light and on a dark background. Those of the published eight, in order,
 # were optimised for the largest difference between any two, for normal vision and for protanopia,
-# deuteranopia and tritanopia. Other names get, one after the other, the colour that differs most
-# from these, from the background and from the ones before it; tests/test_report.py computes them.
+# deuteranopia and tritanopia. Other names get the Tableau colours of matplotlib.
 LIGHT = "#9e9a9c", "#db9d28", "#33b5f3", "#2e3a9b", "#e41909", "#248060", "#351750", "#51382c"
 DARK = "#aba2a4", "#efb434", "#7dd1fe", "#7b8ef7", "#ec280b", "#2e8867", "#8351a7", "#f6dbb3"
 COLOURS = dict(zip(EMOTIONS, LIGHT, strict=True))
 COLOURS_ON_DARK = dict(zip(EMOTIONS, DARK, strict=True))
-# Of other names, as rrggbb; further names repeat them.
-OTHERS = (
-    "9b00f8 c9bca5 b958c7 941564 4f0b0b 488dff 001082 655d9b 6d9b5d 6800d1 a5b3c9 724110 06282d "
-    "d97c1f d176c6 727210 348f9c c75882 ab3eba baa98d 7cd91f 6a553f 721059 5b4e82 ed81ed 3eba5d"
-)
-OTHERS_ON_DARK = (
-    "acff20 ac74ac 6fffff 815fe8 c9c0a5 d9931f 5fb5e8 5f7f2a 6d9b5d bed5d8 a5bcc9 9b5d93 d100d1 "
-    "82ac74 d8ff97 8fed81 349c82 ff20c7 76d176 936fff d9d91f 9020ff 1ab741 d6e7d6 d1768d ff6fdb"
-)
 STYLES = ("-", "--", ":", "-.")  # of lines; colours alone are similar
 PER_STYLE = 5  # emotions with the same line style
 
@@ -73,9 +63,10 @@ SETTINGS: Any = {
 
 def colours_of(emotions: Sequence[str], *, dark: bool = False) -> list[str]:
     """Return a colour `#rrggbb` for each emotion; further names do not change the first ones."""
-    known, others = (COLOURS_ON_DARK, OTHERS_ON_DARK) if dark else (COLOURS, OTHERS)
-    free = cycle(others.split())
-    return [known.get(name) or f"#{next(free)}" for name in emotions]
+    from matplotlib.colors import TABLEAU_COLORS
+
+    known, free = COLOURS_ON_DARK if dark else COLOURS, cycle(TABLEAU_COLORS.values())
+    return [known.get(name) or next(free) for name in emotions]
 
 
 def line_style(number: int) -> str:
