@@ -371,7 +371,7 @@ def test_tracks_longer_than_a_row_group(tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def rewrite(dataset: Path, table: str, change: dict[str, Any]) -> None:
-    """Replace columns of a table of train; of frames, the manifest keeps the content hash."""
+    """Replace columns of a table of train."""
     path = dataset / schema.table_file(table, "train")
     rows = pq.read_table(path)
     for column, values in change.items():
@@ -379,10 +379,9 @@ def rewrite(dataset: Path, table: str, change: dict[str, Any]) -> None:
         rows = rows.set_column(place, kind, pa.array(values, kind.type))
     pq.write_table(rows, path)
     seal(dataset, schema.table_file(table, "train"))
-    if table == "tracks":
-        content = ContentHash(schema.EIGHT.tracks)
-        content.update(rows)
-        set_hash(dataset, table, content.hexdigest())
+    content = ContentHash(schema.EIGHT.of(table))
+    content.update(rows)
+    set_hash(dataset, table, content.hexdigest())
 
 
 def seal(dataset: Path, name: str) -> None:
@@ -408,29 +407,32 @@ def edit_manifest(dataset: Path, **changes: Any) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
-def test_values_are_compared_whatever_the_content_hashes_say(tmp_path: Path) -> None:
+def test_rows_with_another_content_hash_are_refused(tmp_path: Path) -> None:
     old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
-    rewrite(new, "frames", {"logit_fear": [9.0, 9.0, 9.0]})
-    assert diff(old, new).frames.changed == 3
+    set_hash(new, "frames", "0" * 64)
+    with pytest.raises(InputError, match="the frames of train differ from manifest"):
+        diff(old, new)
 
 
 @pytest.mark.parametrize(
     ("table", "change", "words"),
     [
-        ("frames", {"track_id": [name(1)] * 3}, "rows differ from the table tracks"),
-        ("tracks", {"row_offset": [0, 1]}, "rows differ from the table tracks"),
-        ("tracks", {"n_frames": [2, 2]}, "rows differ from the table tracks"),
+        ("frames", {"track_id": [name(1)] * 3}, "do not belong to its frames"),
+        ("tracks", {"row_offset": [0, 1]}, "do not belong to its frames"),
+        ("tracks", {"n_frames": [2, 2]}, "do not belong to its frames"),
         ("tracks", {"track_id": [name(0)] * 2}, "more than once"),
-        ("frames", {"frame_index": [2, 0, 1]}, "frame_index is not sorted or too large"),
-        ("frames", {"frame_index": [-1, 2, 1]}, "frame_index is not sorted or too large"),
-        ("frames", {"frame_index": [0, 2, 2**31 - 1]}, "frame_index is not sorted or too large"),
+        ("frames", {"frame_index": [2, 2, 1]}, "frame_index is not unique, negative or too large"),
+        ("frames", {"frame_index": [-1, 2, 1]}, "is not unique, negative or too large"),
+        ("frames", {"frame_index": [0, 2, 2**31 - 1]}, "is not unique, negative or too large"),
         ("frames", {"logit_anger": [0.0, math.nan, 0.0]}, "not finite"),
+        ("faces", {"frame_index": [0, 1, 1]}, "rows of faces and frames differ"),
     ],
 )
 def test_tables_that_contradict_each_other_are_refused(
     table: str, change: dict[str, Any], words: str, tmp_path: Path
 ) -> None:
-    old, new = (write(tmp_path / which, SMALL) for which in ("old", "new"))
+    content = replace(SMALL, sharpness=1.0)
+    old, new = (write(tmp_path / which, content) for which in ("old", "new"))
     rewrite(new, table, change)
     with pytest.raises(InputError, match=words):
         diff(old, new)
@@ -483,7 +485,7 @@ def remove_manifest(dataset: Path) -> None:
         (break_files, "not the manifest of a dataset (files"),
         (break_step, "step_ms: '240' is not of type 'integer'"),
         (break_frames, "frames/train-00000-of-00001.parquet"),
-        (drop_column, "columns differ from the contract"),
+        (drop_column, "logit_fear"),
         (remove, "folder not found"),
         (remove_manifest, "not a dataset"),
     ],

@@ -224,7 +224,7 @@ def test_rows_of_a_track(valid: Path) -> None:
 
 
 def test_an_unknown_track_is_one_line_with_similar_ones(valid: Path) -> None:
-    with pytest.raises(InputError, match="no track 'id10003'; .*: id10003/video0004/00001, id1"):
+    with pytest.raises(InputError, match=r"no track 'id10003'; .*: id10003/video0004/00001, id1"):
         emovox.show(valid, "id10003")
     with pytest.raises(InputError, match="no track 'id7'; those that begin so: none"):
         emovox.show(valid, "id7")
@@ -234,7 +234,7 @@ def test_hidden_identities_are_not_shown(valid: Path, tmp_path: Path) -> None:
     source = Path(shutil.copytree(valid, tmp_path / "source"))
     (source / schema.TAKEDOWN).write_text(format_list({hash_identity("id10002")}))
     assert "id10002" not in run("show", source) and "2 tracks" not in run("show", source)
-    with pytest.raises(InputError, match="no track 'id10002'; .*: none"):
+    with pytest.raises(InputError, match=r"no track 'id10002'; .*: none"):
         emovox.show(source, "id10002")
 
 

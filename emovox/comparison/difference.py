@@ -10,7 +10,7 @@ values than each other, are refused: their rows cannot be compared.
 
 Frames are aligned by track_id and grid point (`frame_index`, or the time `step_ms * frame_index` if
 the steps differ), even if the track changed its split. The positions of all frames are in memory,
-their values are read one row group at a time. Sizes and SHA-256 of all files are checked first.
+and the values of one split of each dataset. Sizes and SHA-256 of all files are checked first.
 """
 
 import itertools
@@ -24,7 +24,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from emovox.comparison.alignment import HEADER, Pair, Part, Side, common_rows
+from emovox.comparison.alignment import HEADER, Pair, Side
 from emovox.comparison.changes import RULE, Bump, Change, Difference, FrameChanges, TrackChanges
 from emovox.dataset import schema
 from emovox.dataset.json_schemas import changed_files, read_manifest
@@ -42,7 +42,7 @@ NOT_COMPARED = ("track_id", "split", "row_offset", "n_frames")  # columns of `tr
 def diff(old: str | os.PathLike[str], new: str | os.PathLike[str]) -> Difference:
     """Compare two datasets.
 
-    Holds both tables of tracks, the positions of all frames and a few row groups in memory.
+    Holds both tables of tracks, the positions of all frames and a split of each in memory.
 
     Args:
         old: folder of the earlier dataset.
@@ -98,20 +98,23 @@ class _FrameTotals:
         self.absolute, self.largest = np.zeros((2, len(self._names)))
         self.where: dict[str, Any] | None = None  # the largest change
         self.tracks = np.zeros(len(pair.ids), BY_TRACK)
-        old, new = pair.parts("frames")
-        for block in common_rows(old, new):
+        for block in pair.common_rows("frames"):
             self._add(*block)
-        for part in old:
-            np.add.at(self.tracks["frames"], part.keys[part.is_common] >> 32, 1)
         self.tracks["divergence"] /= np.maximum(self.tracks["frames"], 1)  # means from here on
         # Common tracks whose grid points differ, by id.
         self.other: dict[str, dict[str, Any]] = {}
-        self._add_others("added", pair.new, new)
-        self._add_others("removed", pair.old, old)
+        sides = zip(("removed", "added"), (pair.old, pair.new), pair.others, strict=True)
+        for change, side, keys in sides:
+            keys = keys[pair.is_common[keys >> 32]]
+            ids = pair.ids.take(pa.array(keys >> 32)).to_pylist()
+            for track_id, index in zip(ids, _grid_points(keys, side), strict=True):
+                start = {"track_id": track_id, "added": [], "removed": []}
+                self.other.setdefault(track_id, start)[change].append(index)
 
     def _add(self, keys: np.ndarray, old: np.ndarray, new: np.ndarray) -> None:
         old_top, new_top = (values[: self._num].argmax(axis=0) for values in (old, new))
         self.argmax += confusion_matrix(old_top, new_top, self._num)
+        np.add.at(self.tracks["frames"], keys >> 32, 1)
         np.add.at(self.tracks["argmax_flips"], keys[old_top != new_top] >> 32, 1)
         if not (changed := (old != new).any(axis=0)).any():
             return
@@ -134,15 +137,6 @@ class _FrameTotals:
                 "new": float(new[output, row]),
             }
         self.largest = np.maximum(self.largest, change.max(axis=1))
-
-    def _add_others(self, change: str, side: Side, parts: list[Part]) -> None:
-        for part in parts:
-            keys = part.keys[~part.is_common]
-            keys = keys[self._pair.is_common[keys >> 32]]
-            ids = self._pair.ids.take(pa.array(keys >> 32)).to_pylist()
-            for track_id, index in zip(ids, _grid_points(keys, side), strict=True):
-                new = {"track_id": track_id, "added": [], "removed": []}
-                self.other.setdefault(track_id, new)[change].append(index)
 
     def changes(self) -> FrameChanges:
         tracks, common = self.tracks, int(self.argmax.sum())
@@ -214,7 +208,7 @@ def _differs(old: pa.Table, new: pa.Table, column: str) -> np.ndarray:
 def _count_changed(pair: Pair, table: str) -> int | None:
     if not (table in pair.old.tables and table in pair.new.tables):
         return None
-    rows = common_rows(*pair.parts(table))  # embeddings may differ in length
+    rows = pair.common_rows(table)  # embeddings may differ in length
     return sum(int((a != b).any(0).sum()) if len(a) == len(b) else a.shape[1] for _, a, b in rows)
 
 

@@ -128,8 +128,8 @@ class Dataset:
         self._views: dict[str, SplitView] = {}
         if self.takedown:
             self._hide()
-        self.tracks = _BySplit(self, partial(self._read_visible, "tracks"))
-        self.frames = _BySplit(self, partial(self._read_visible, "frames"))
+        self.tracks = _BySplit(self, partial(self.read_table, "tracks"))
+        self.frames = _BySplit(self, partial(self.read_table, "frames"))
         self._arrays = _BySplit(self, self._open_arrays)
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -265,8 +265,17 @@ class Dataset:
         name = schema.table_file("embeddings", split)
         if all(file["path"] != name for file in self.manifest["files"]):
             return None
-        column = self._read_visible("embeddings", split)["embedding"].combine_chunks()
+        column = self.read_table("embeddings", split)["embedding"].combine_chunks()
         return column.flatten().to_numpy().reshape(len(column), -1)
+
+    def read_table(self, table: str, split: str) -> pa.Table:
+        """Return a table of a split, such as `faces`; InputError if it is missing or damaged."""
+        if table == "frames" and self.container == "hdf5":
+            stored = pa.concat_tables(read_frames(self.path, split, "hdf5", self.outputs))
+        else:
+            stored = self._read(table, split)
+        view = self._views.get(split)
+        return stored if view is None else pa.concat_tables(view.select(table, [stored]))
 
     def check_split(self, split: str) -> None:
         """Raise ConfigError if a split has no rows."""
@@ -306,14 +315,6 @@ class Dataset:
                 self._views[split] = view
         views = self._views
         self.splits = tuple(s for s in self.splits if s not in views or views[s].tracks.any())
-
-    def _read_visible(self, table: str, split: str) -> pa.Table:
-        if table == "frames" and self.container == "hdf5":
-            stored = pa.concat_tables(read_frames(self.path, split, "hdf5", self.outputs))
-        else:
-            stored = self._read(table, split)
-        view = self._views.get(split)
-        return stored if view is None else pa.concat_tables(view.select(table, [stored]))
 
     def _read(self, table: str, split: str) -> pa.Table:
         """Return a Parquet table as it is stored, hidden identities included."""
