@@ -17,7 +17,7 @@ from emovox.errors import InputError
 KEYS = ("track_id", "frame_index", "timestamp_ms")  # columns that are not compared
 HEADER = ("name", "version", "schema_version", "emotions", "values", "step_ms", "teacher")
 NO_SCORE = -1  # in place of null; detectors give scores from 0 to 1
-BLOCK_ROWS = 2**18  # of all columns in memory as float64
+BLOCK_ROWS = 2**16  # of all columns in memory as float64
 INVALID = "run `emovox validate` for details"
 
 
@@ -49,25 +49,26 @@ class Side:
         numbers = pc.index_in(tracks["track_id"], value_set=ids).to_numpy().astype(int)
         keys = (np.repeat(numbers, tracks["n_frames"].to_numpy()) << 32) + index * step_ms
         too_large = index.max(initial=0) > schema.max_frame_index(step_ms)
-        if too_large or index.min(initial=0) < 0 or len(np.unique(keys)) < len(keys):
+        if too_large or index.min(initial=0) < 0 or (np.diff(np.sort(keys)) == 0).any():
             fact = "a frame_index is not unique, negative or too large"
             raise InputError(f"{self.path}: {split}: {fact}; {INVALID}")
         return keys
 
     def values(self, table: str, split: str) -> np.ndarray:
         """Return the compared values of a table, `[n, columns]`; InputError if one is wrong."""
-        rows = self.dataset.read_table(table, split)
-        names = [name for name in rows.column_names if name not in KEYS]
-        values = np.column_stack(
-            [
+        values, index = self.dataset.to_numpy(split)  # memory-mapped
+        if table != "frames" or self.dataset.values:
+            rows = self.dataset.read_table(table, split)
+            if not np.array_equal(rows["frame_index"].to_numpy(), index):
+                raise InputError(f"{self.path}: rows of {table} and frames differ; {INVALID}")
+            columns = [
                 pc.list_flatten(rows[name]).to_numpy().reshape(len(rows), -1)
                 if table == "embeddings"
                 else pc.fill_null(rows[name], NO_SCORE).to_numpy()
-                for name in names
+                for name in rows.column_names
+                if name not in KEYS
             ]
-        )
-        if not np.array_equal(rows["frame_index"].to_numpy(), self.dataset.to_numpy(split)[1]):
-            raise InputError(f"{self.path}: rows of {table} and frames differ; {INVALID}")
+            values = np.column_stack(columns)
         if not np.isfinite(values.sum(dtype=float)):  # finite only if all terms are
             raise InputError(f"{self.path}: a value of {table} is not finite; {INVALID}")
         return values
