@@ -1,7 +1,6 @@
 """Scores of fusions: intervals over identities, missing inputs, post-processing, pictures."""
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -151,25 +150,9 @@ def test_what_is_written_and_printed(root: Path, tmp_path: Path) -> None:
 def test_a_delay_is_taken_back(monkeypatch: pytest.MonkeyPatch) -> None:
     (track,) = tracks(1)
     ahead = [np.roll(track.target, -5, axis=0)]  # what a network learns from targets 1.2 s later
-    monkeypatch.setattr(fusion_evaluation, "predict", lambda net, sequences, device: ahead)
+    monkeypatch.setattr(fusion_evaluation, "predict", lambda *given: ahead)
     (found,) = fusion_evaluation._predict(None, 1.2, None, [track])  # type: ignore[arg-type]
     np.testing.assert_allclose(found[5:], track.target[5:], atol=1e-3)
-
-
-def test_an_input_is_hidden(monkeypatch: pytest.MonkeyPatch) -> None:
-    (track,) = tracks(1)
-    one = np.ones((50, 1), np.float32)
-    track, seen = replace(track, features=(one, one)), []
-
-    def predict(net: Any, sequences: list[Sequence], device: Any) -> list[np.ndarray]:
-        seen.append([bool(np.isnan(each).all()) for each in sequences[0].features])
-        return [sequences[0].target]
-
-    monkeypatch.setattr(fusion_evaluation, "predict", predict)
-    for without in (None, 0, 1):
-        fusion_evaluation._predict(None, 0.0, None, [track], without)  # type: ignore[arg-type]
-    assert seen == [[False, False], [True, False], [False, True]]
-    assert np.isfinite(track.features[0]).all()
 
 
 @pytest.mark.parametrize(

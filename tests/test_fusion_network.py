@@ -1,6 +1,7 @@
 """The recurrent network on face and sound, its loss and its scores."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -122,6 +123,18 @@ def test_a_missing_input_is_learned(fusion: str) -> None:
         assert not np.allclose(predict(net, [track], CPU)[0], before)
     else:
         assert sum(p.numel() for p in face.parameters()) == 0
+
+
+def test_an_input_is_hidden() -> None:
+    net, track = network(), make(6)
+    for place in (0, 1):
+        features = [
+            np.full_like(f, np.nan) if i == place else f for i, f in enumerate(track.features)
+        ]
+        expected = predict(net, [replace(track, features=tuple(features))], CPU)[0]
+        np.testing.assert_array_equal(predict(net, [track], CPU, place)[0], expected)
+        assert not np.allclose(expected, predict(net, [track], CPU)[0])
+    assert np.isfinite(track.features[0]).all()
 
 
 def test_inputs_of_each_fusion() -> None:

@@ -4,12 +4,13 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from collections.abc import Sequence as Many
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
@@ -45,7 +46,6 @@ SHIFTS = np.arange(-20, 21) / 10  # seconds
 NUM_TRACES = 6  # tracks that are drawn
 COLUMNS = ["training", "inputs", "output", "score", *Interval.__dataclass_fields__]
 Curves = list[np.ndarray]
-Change = Callable[[np.ndarray, np.ndarray], np.ndarray]  # of times `[T]` and predictions `[T, V]`
 
 
 @dataclass(frozen=True, repr=False)
@@ -192,10 +192,7 @@ def evaluate_fusion(
 def _read_training(path: Path) -> dict[str, Any]:
     try:
         training: dict[str, Any] = json.loads(read_header(path)["training"])
-        return training | {
-            "recipe": dict(training["recipe"]),
-            "outputs": tuple(training["outputs"]),
-        }
+        return training | {"recipe": {**training["recipe"]}, "outputs": (*training["outputs"],)}
     except (LookupError, TypeError, ValueError) as error:
         raise InputError(f"{path}: not a checkpoint of train-fusion") from error
 
@@ -239,14 +236,8 @@ def _predict(
     without: int | None = None,
 ) -> Curves:
     """Return the predictions at the steps themselves, without one input if asked."""
-    found = predict(net, [_hide(s, without) for s in sequences], device)
+    found = predict(net, sequences, device, without)
     return [_move(s.times, x, delay) for s, x in zip(sequences, found, strict=True)]
-
-
-def _hide(sequence: Sequence, without: int | None) -> Sequence:
-    """Return a sequence without its face or its sound."""
-    kept = [np.full_like(f, np.nan) if i == without else f for i, f in enumerate(sequence.features)]
-    return replace(sequence, features=(kept[0], kept[1]))
 
 
 def _move(times: np.ndarray, curve: np.ndarray, seconds: float) -> np.ndarray:
@@ -257,17 +248,7 @@ def _move(times: np.ndarray, curve: np.ndarray, seconds: float) -> np.ndarray:
 
 def _smooth(times: np.ndarray, curve: np.ndarray, width: int) -> np.ndarray:
     """Return the centred moving average of `[T, V]` over at most `width` steps."""
-    total = np.cumsum(np.pad(curve, ((1, 0), (0, 0))).astype(np.float64), axis=0)
-    place = np.arange(len(curve))
-    first, last = (place - width // 2).clip(0), (place + width // 2 + 1).clip(max=len(curve))
-    return ((total[last] - total[first]) / (last - first)[:, None]).astype(np.float32)
-
-
-def _scale(
-    times: np.ndarray, curve: np.ndarray, level: np.ndarray, factor: np.ndarray, centre: np.ndarray
-) -> np.ndarray:
-    """Return predictions `[T, V]` with another mean and deviation."""
-    return np.asarray((curve - level) * factor + centre, np.float32)
+    return pd.DataFrame(curve).rolling(width, min_periods=1, center=True).mean().to_numpy("f4")
 
 
 def _post_process(
@@ -278,10 +259,11 @@ def _post_process(
     y = np.concatenate(targets)
     known = ~np.isnan(y).any(axis=1)
     mean, deviation = y[known].mean(axis=0), y[known].std(axis=0)
-    steps: dict[str, Callable[..., dict[str, Change]]] = {
+    # From times `[T]` and predictions `[T, V]`, of a mean and a deviation, to other predictions.
+    steps: dict[str, Callable[..., dict[str, Callable[..., np.ndarray]]]] = {
         "smoothing": lambda *_: {f" over {w} steps": partial(_smooth, width=w) for w in WIDTHS},
-        "centring": lambda x, _: {"": partial(_scale, level=x, factor=np.ones(1), centre=mean)},
-        "scaling": lambda x, d: {"": partial(_scale, level=x, factor=deviation / d, centre=x)},
+        "centring": lambda level, _: {"": lambda _, x: x - level + mean},
+        "scaling": lambda level, d: {"": lambda _, x: (x - level) * (deviation / d) + level},
         "shift": lambda *_: {f" by {d:g} s": partial(_move, seconds=d) for d in SHIFTS},
     }
     for step, choices in steps.items():

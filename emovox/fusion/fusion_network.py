@@ -118,14 +118,19 @@ def pad(
 
 
 def predict(
-    net: FusionNetwork, sequences: Many[Sequence], device: torch.device
+    net: FusionNetwork,
+    sequences: Many[Sequence],
+    device: torch.device,
+    without: int | None = None,
 ) -> list[np.ndarray]:
-    """Return the outputs of a network for each sequence, float32 `[T, V]`."""
+    """Return the outputs for each sequence, float32 `[T, V]`, without one input if asked."""
     net.eval()
     found = []
     with torch.no_grad():
         for start in range(0, len(sequences), BATCH):
             features, lengths, _ = pad(sequences[start : start + BATCH], device)
+            if without is not None:
+                features[without].fill_(math.nan)
             outputs = net(features, lengths).cpu().numpy()
             found += [out[:n] for out, n in zip(outputs, lengths, strict=True)]
     return found
