@@ -64,7 +64,8 @@ def resolve_precision(precision: str, device: str) -> str:
     if device.startswith("cuda"):
         # Below compute capability 8.0 (Ampere) bf16 is emulated and slow.
         return "bf16" if _torch().cuda.get_device_capability(device)[0] >= 8 else "fp32"
-    return "bf16" if BF16_FLAGS & _cpu_flags() else "fp32"
+    flags = CPU_FILE.read_text(encoding="utf-8").split() if CPU_FILE.exists() else []
+    return "bf16" if BF16_FLAGS & set(flags) else "fp32"
 
 
 def resolve_compile(compile: str, device: str, pays: bool) -> bool:
@@ -111,15 +112,6 @@ def _has_compiler(device: str) -> bool:
     has_headers = Path(sysconfig.get_paths()["include"], "Python.h").is_file()
     has_triton = device == "cpu" or importlib.util.find_spec("triton") is not None
     return has_headers and has_triton and any(map(shutil.which, compilers))
-
-
-def _cpu_flags() -> set[str]:
-    """Return the instruction sets of the processor; empty if the system does not list them."""
-    try:
-        lines = CPU_FILE.read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return set()
-    return set(next((line for line in lines if line.startswith("flags")), "").split())
 
 
 def _torch() -> Any:
