@@ -375,14 +375,8 @@ class _Node73:
             yield name, _Node73(child, self._file)
 
     def raw(self) -> Iterator[bytes]:
-        pieces, num_bytes = [b""], 0
         for node in self.cells():
-            pieces += [node._item[()].tobytes(), SEPARATOR]
-            num_bytes += len(pieces[-2]) + 1024
-            if num_bytes >= 16 * PIECE:
-                yield b"".join(pieces)
-                pieces, num_bytes = [b""], 0
-        yield b"".join(pieces)
+            yield node._item[()].tobytes() + SEPARATOR
 
 
 Node = _Node5 | _Node73
