@@ -40,12 +40,12 @@ def ccc(x: np.ndarray, y: np.ndarray) -> float:
 def test_intervals_are_those_of_whole_identities() -> None:
     made, rng = tracks(8), np.random.default_rng(1)
     found = [t.target + rng.normal(0, 0.5, t.target.shape).astype(np.float32) for t in made]
-    scorer = _Scorer(made, Targets(("v",), {}), seed=3)
+    scorer = _Scorer(made, Targets(("v",), {}))
     scorer.add("run", "face", found)
     assert scorer.counts == "8 tracks, 4 identities"
     kinds = [row[3] for row in scorer.rows]
     assert kinds == ["CCC", "Pearson", "RMSE"]
-    drawn = np.random.default_rng(3).integers(4, size=(ROUNDS, 4))
+    drawn = np.random.default_rng(0).integers(4, size=(ROUNDS, 4))
     samples = []
     for row in drawn:
         chosen = [2 * k + j for k in row for j in (0, 1)]

@@ -56,10 +56,8 @@ class FusionEvaluateConfig(Options):
         sound: Student or encoder of the training.
         split: Split of the dataset to score.
         device: Device of both networks: auto (CUDA if available), cpu, cuda or cuda:N.
-        seed: Random seed of the bootstrap.
     """
 
     sound: str | None = None
     split: str = option(SPLITS[0], choices=SPLITS)
     device: str = "auto"
-    seed: int = option(0, least=0)
