@@ -4,11 +4,12 @@ import contextlib
 import functools
 import io
 import json
+import math
 import pickle
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from emovox.errors import ConfigError, InputError
 from emovox.files import exclusive, read_object, remove_leftovers, replace_file, write_text
@@ -43,6 +44,25 @@ class TrainingResult:
         last = self.records[-1] if self.records else {}
         shown = ", ".join(f"{name} {value:.4g}" for name, value in last.items() if name != "epoch")
         return f"<TrainingResult {self.best}: {len(self.records)} epochs; last: {shown}>"
+
+
+class Progress:
+    """Base of trainers: what a resume point holds."""
+
+    STATEFUL: ClassVar[tuple[str, ...]] = ("model", "optimizer")  # attributes with a state_dict
+    epoch: int = 0  # completed epochs
+    best: float = math.inf  # lowest loss on the validation part
+
+    def state(self) -> dict[str, Any]:
+        """Return the content of the resume point."""
+        states = {name: getattr(self, name).state_dict() for name in self.STATEFUL}
+        return states | {"epoch": self.epoch, "best": self.best}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Set what `state` returned."""
+        for name in self.STATEFUL:
+            getattr(self, name).load_state_dict(state[name])
+        self.epoch, self.best = state["epoch"], state["best"]
 
 
 def read_result(out: Path) -> TrainingResult:

@@ -70,7 +70,7 @@ def test_both_inputs_are_better_than_either() -> None:
         run = _Run(config, targets, tracks[:16], tracks[16:])
         for _ in range(12):
             run.train_epoch()
-        found = predict(run.net, tracks[16:], torch.device("cpu"))
+        found = predict(run.model, tracks[16:], torch.device("cpu"))
         scores[fusion] = score(found, [t.target for t in tracks[16:]], False)
     assert scores["model"] > 0.8
     assert min(scores["model"], scores["late"]) > max(scores["audio"], scores["video"]) + 0.1

@@ -107,7 +107,7 @@ def train_fusion(
             record = run.train_epoch()
             if record["development_loss"] < run.best:
                 run.best = record["development_loss"]
-                checkpoints.save(out / BEST_FILE, run.net, record | recipe, torch.float32)
+                checkpoints.save(out / BEST_FILE, run.model, record | recipe, torch.float32)
             runs.save_epoch(out, record, run.state())
             for each in {on_epoch, show}:
                 each(record)
@@ -146,7 +146,7 @@ def find_delay(train: list[Sequence], dev: list[Sequence], targets: Targets) -> 
     return 0.0 if targets.are_classes else float(max(DELAYS, key=score_of))
 
 
-class _Run:
+class _Run(runs.Progress):
     """Network, optimiser and progress of a training."""
 
     def __init__(
@@ -162,32 +162,31 @@ class _Run:
         torch.manual_seed(config.seed)
         sizes = tuple(features.shape[1] for features in train[0].features)
         shape = FusionConfig(targets.names, sizes, config.fusion, config.hidden, config.dropout)
-        self.net = FusionNetwork(shape)
-        for place in self.net.config.inputs:
+        self.model = FusionNetwork(shape)
+        for place in self.model.config.inputs:
             frames = np.concatenate([s.features[place] for s in train])
-            self.net.parts[place].fit(torch.from_numpy(frames))  # type: ignore[operator]
-        self.net.to(self.device)
-        self.optimizer = torch.optim.RMSprop(self.net.parameters(), config.learning_rate)
-        self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss of development
+            self.model.parts[place].fit(torch.from_numpy(frames))  # type: ignore[operator]
+        self.model.to(self.device)
+        self.optimizer = torch.optim.RMSprop(self.model.parameters(), config.learning_rate)
 
     def train_epoch(self) -> Record:
         """Train one epoch; return its record, with the loss of the development part."""
         started, config = time.perf_counter(), self.config
         rng = np.random.default_rng([config.seed, self.epoch])  # a resume point needs no state
         torch.manual_seed(int(rng.integers(2**62)))
-        self.net.train()
+        self.model.train()
         losses, order = [], rng.permutation(len(self.train))
         for chosen in np.array_split(order, math.ceil(len(order) / config.batch_size)):
             features, lengths, target = pad([self.train[i] for i in chosen], self.device)
-            for each in features if len(self.net.config.inputs) > 1 else ():
+            for each in features if len(self.model.config.inputs) > 1 else ():
                 each[torch.from_numpy(rng.random(len(chosen)) < config.hide)] = math.nan
-            loss = fusion_loss(self.net(features, lengths), target, self.are_classes)
+            loss = fusion_loss(self.model(features, lengths), target, self.are_classes)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
+            torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             losses.append(float(loss.detach()))
-        found = [torch.from_numpy(x) for x in predict(self.net, self.dev, self.device)]
+        found = [torch.from_numpy(x) for x in predict(self.model, self.dev, self.device)]
         _, _, target = pad(self.dev, torch.device("cpu"))
         development = float(fusion_loss(pad_sequence(found, True), target, self.are_classes))
         record: Record = {"epoch": self.epoch, "train_loss": float(np.mean(losses))}
@@ -197,14 +196,3 @@ class _Run:
             raise EmovoxError(f"epoch {self.epoch}: training diverged; {advice}")
         self.epoch += 1
         return record | {"seconds": time.perf_counter() - started}
-
-    def state(self) -> Record:
-        """Return the resume point."""
-        parts = {"model": self.net.state_dict(), "optimizer": self.optimizer.state_dict()}
-        return parts | {"epoch": self.epoch, "best": self.best}
-
-    def restore(self, state: Record) -> None:
-        """Set what `state` returned."""
-        self.net.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.best = state["epoch"], state["best"]

@@ -8,7 +8,7 @@ import dataclasses
 import datetime
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -26,6 +26,7 @@ from emovox.emotions import Outputs
 from emovox.errors import ConfigError, EmovoxError
 from emovox.files import set_compile_cache
 from emovox.media.spectrogram import batch_spectrogram, normalise
+from emovox.runs import Progress
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
 from emovox.student.networks import StudentConfig, VGGVox
 from emovox.student.segments import SpeechSegments, load_batches
@@ -188,7 +189,7 @@ def distillation_loss(
     return F.huber_loss(student, teacher, reduction="none").sum(dim=1)
 
 
-class Trainer:
+class Trainer(Progress):
     """Network, optimiser and progress of a training, in one of the processes that share a batch.
 
     ConfigError if `batch_size` is not a multiple of the number of processes, or for an unknown
@@ -219,7 +220,6 @@ class Trainer:
         rate, momentum, decay = config.learning_rate, config.momentum, config.weight_decay
         weights = self.model.parameters()
         self.optimizer = torch.optim.SGD(weights, rate, momentum, weight_decay=decay)
-        self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on `choose_on`
         self.failures: dict[str, Dropped] = {}  # tracks that could not be read during the training
 
     def learning_rate(self) -> float:
@@ -268,19 +268,12 @@ class Trainer:
 
     def state(self) -> dict[str, Any]:
         """Return the content of the resume point."""
-        return {
-            "model": self.model.state_dict(),
-            "optimizer": self.optimizer.state_dict(),
-            "epoch": self.epoch,
-            "best": self.best,
-            "failures": [dataclasses.asdict(failure) for failure in self.failures.values()],
-        }
+        failures = [dataclasses.asdict(failure) for failure in self.failures.values()]
+        return super().state() | {"failures": failures}
 
-    def restore(self, state: dict[str, Any]) -> None:
+    def restore(self, state: Mapping[str, Any]) -> None:
         """Set what `state` returned."""
-        self.model.load_state_dict(state["model"])
-        self.optimizer.load_state_dict(state["optimizer"])
-        self.epoch, self.best = state["epoch"], state["best"]
+        super().restore(state)
         self.failures = {item["track_id"]: Dropped(**item) for item in state["failures"]}
 
     def _logits(self, model: torch.nn.Module, samples: torch.Tensor) -> torch.Tensor:

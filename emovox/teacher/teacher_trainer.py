@@ -3,9 +3,8 @@
 import copy
 import math
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,6 +15,7 @@ from emovox.checkpoints import FaceNetwork, fold_batch_norm
 from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
+from emovox.runs import Progress
 from emovox.teacher import find_teacher, teacher_checkpoint
 from emovox.teacher.ferplus import Faces
 from emovox.teacher.teacher_checkpoint import (
@@ -65,7 +65,6 @@ def cut_out(faces: Tensor, config: TeacherTrainConfig) -> Tensor:
     return faces.masked_fill((rows[:, :, None] & columns[:, None, :]).unsqueeze(1), 0.0)
 
 
-STATEFUL = ("model", "average", "optimizer")  # attributes of a trainer with a state_dict
 LAST = "classifier."  # in the names of the weights of the last layer
 BACKBONE = "backbone."  # before the names of facenet-pytorch
 
@@ -80,8 +79,10 @@ def make_network(config: TeacherTrainConfig, outputs: Outputs = PUBLISHED) -> Fa
     return CompactNet(shape, outputs)
 
 
-class TeacherTrainer:
+class TeacherTrainer(Progress):
     """Network, moving average, optimiser and progress of a training."""
+
+    STATEFUL = ("model", "average", "optimizer")
 
     def __init__(self, config: TeacherTrainConfig, faces: Faces, device: torch.device) -> None:
         self.config, self.device = config, device
@@ -107,7 +108,6 @@ class TeacherTrainer:
         ]
         rate, momentum = config.learning_rate, config.momentum
         self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=True)
-        self.epoch, self.best = 0, math.inf  # completed epochs; lowest loss on the validation part
         self.steps = len(self.images) // config.batch_size
         self.advance: Callable[[], object] = lambda: None  # called after each step
         self.triplets: Triplets | None = None  # to learn from too
@@ -230,17 +230,6 @@ class TeacherTrainer:
             faces = self.model.from_grey(grey).contiguous(memory_format=torch.channels_last)
             outputs.append(self.average(faces).float().cpu())
         return torch.cat(outputs).numpy()
-
-    def state(self) -> dict[str, Any]:
-        """Return the content of the resume point."""
-        states = {name: getattr(self, name).state_dict() for name in STATEFUL}
-        return states | {"epoch": self.epoch, "best": self.best}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Set what `state` returned."""
-        for name in STATEFUL:
-            getattr(self, name).load_state_dict(state[name])
-        self.epoch, self.best = state["epoch"], state["best"]
 
 
 def learning_rate(config: TeacherTrainConfig, epoch: float) -> float:
