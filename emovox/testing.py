@@ -127,18 +127,6 @@ def coded_frame(number: int, width: int = 224, height: int = 224) -> np.ndarray:
     return np.repeat(np.tile(row, (height, 1))[..., None], 3, axis=2)
 
 
-def read_code(image: np.ndarray) -> int:
-    """Return the number in a decoded `coded_frame`.
-
-    Example:
-        >>> read_code(coded_frame(1234))
-        1234
-    """
-    centres = (np.arange(CODE_BITS) + 0.5) * image.shape[1] / CODE_BITS
-    levels = image[image.shape[0] // 2, centres.astype(int), 0]
-    return int(sum(1 << k for k, level in enumerate(levels) if level > 125))
-
-
 def write_clip(
     path: str | os.PathLike[str],
     frames: int | Iterable[np.ndarray],

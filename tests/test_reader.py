@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from oracles import oracle
+from oracles import oracle, read_code
 from test_matfile import write
 from test_published import BUCKLEY, DOWN, LEE, PERSONS, ZANDER, annotations, utterance
 
@@ -33,7 +33,7 @@ from emovox.emotions import EMOTIONS, Outputs
 from emovox.errors import ConfigError, InputError
 from emovox.files import cache_folder
 from emovox.labelling.import_mat import import_mat
-from emovox.testing import FakeTeacher, InlineEngine, read_code, write_clip
+from emovox.testing import FakeTeacher, InlineEngine, write_clip
 
 pd = oracle("pandas")
 

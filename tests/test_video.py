@@ -14,11 +14,12 @@ import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
+from oracles import read_code
 
 from emovox.errors import TrackError
 from emovox.media import video
 from emovox.media.video import Deadline, GridFrame, VideoTrack
-from emovox.testing import coded_frame, read_code, write_clip
+from emovox.testing import coded_frame, write_clip
 
 STEP = 0.24
 SIZE = (96, 64)
