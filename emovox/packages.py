@@ -47,9 +47,10 @@ def require(extra: str, subject: str) -> None:
     Raises:
         MissingPackageError: a package is missing; `subject`, a command or function, needs it.
     """
-    for module in EXTRAS[extra]:
-        if importlib.util.find_spec(module) is None:
-            raise _missing(module, extra, subject)
+    with explained(subject):
+        for module in EXTRAS[extra]:
+            if importlib.util.find_spec(module) is None:
+                raise ModuleNotFoundError(name=module)
 
 
 @contextlib.contextmanager
@@ -78,13 +79,10 @@ def missing_package(error: ModuleNotFoundError, subject: str) -> MissingPackageE
     """Return an error with the extra of a missing module; None if no extra has the module."""
     module = (error.name or "").partition(".")[0]
     extra = next((extra for extra, modules in EXTRAS.items() if module in modules), None)
-    return None if extra is None else _missing(module, extra, subject)
-
-
-def _missing(module: str, extra: str, subject: str) -> MissingPackageError:
-    package = EXTRAS[extra][module]
-    command = f"pip install 'emovox[{extra}]'"
-    return MissingPackageError(f"{subject}: {package} is not installed; run: {command}")
+    if extra is None:
+        return None
+    fact = f"{EXTRAS[extra][module]} is not installed"
+    return MissingPackageError(f"{subject}: {fact}; run: pip install 'emovox[{extra}]'")
 
 
 def software(*distributions: str) -> dict[str, Any]:
