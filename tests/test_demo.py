@@ -49,7 +49,7 @@ def test_clips_have_the_form_of_voxceleb2(tmp_path: Path) -> None:
 
     track = plan_demo(SMALL)[0]
     path = write_track(tmp_path, track)
-    assert path == tmp_path / "mp4" / f"{track.track_id}.mp4"
+    assert path == tmp_path / "mp4" / f"{track.key.track_id}.mp4"
     with av.open(str(path)) as container:
         video, audio = container.streams.video[0], container.streams.audio[0]
         assert (video.codec_context.name, video.width, video.height) == ("h264", 224, 224)

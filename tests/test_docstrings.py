@@ -83,7 +83,7 @@ def frames_of(tracks: Sequence[DemoTrack], split: str) -> Iterator[Chunk]:
         key = track.key
         index = np.arange(count)
         columns = [
-            pa.array([track.track_id] * count),
+            pa.array([track.key.track_id] * count),
             pa.array(index.astype(np.int16)),
             pa.array((index * schema.STEP_MS).astype(np.int32)),
             *map(pa.array, rng.normal(size=(len(EMOTIONS), count)).astype(np.float32)),
@@ -99,11 +99,11 @@ def write_demo(root: Path) -> None:
     keys = [track.key for track in plan_demo(DemoConfig())]
     assigned = auto_split(keys, config.unheard_fraction, config.heard_fraction)
     for track in plan_demo(DemoConfig()):
-        clip = config.root / f"mp4/{track.track_id}.mp4"
+        clip = config.root / f"mp4/{track.key.track_id}.mp4"
         clip.parent.mkdir(parents=True, exist_ok=True)
         noise = np.random.default_rng(0).normal(0, 0.1, round(track.seconds * 16_000))
         soundfile.write(clip, noise, 16_000, format="WAV")  # readers go by the content
-        by_split[assigned[track.track_id]].append(track)
+        by_split[assigned[track.key.track_id]].append(track)
     chunks = (chunk for split, tracks in by_split.items() for chunk in frames_of(tracks, split))
     teacher = {"name": "random", "sha256": None}
     source = {"file": "random", "sha256": "0" * 64}

@@ -154,10 +154,6 @@ class DemoTrack:
     seconds: float
     seeds: tuple[int, int, int, int]  # of the corpus, speaker, video and track
 
-    @property
-    def track_id(self) -> str:
-        return self.key.track_id
-
 
 def plan_demo(config: DemoConfig) -> list[DemoTrack]:
     """Draw emotion and duration of every utterance."""
@@ -187,7 +183,7 @@ def write_demo_corpus(root: Path, config: DemoConfig, jobs: int = -1) -> None:
 
 def write_track(root: Path, track: DemoTrack) -> Path:
     """Draw, speak and encode one utterance; return its path below `root`."""
-    path = root / "mp4" / f"{track.track_id}.mp4"
+    path = root / "mp4" / f"{track.key.track_id}.mp4"
     path.parent.mkdir(parents=True, exist_ok=True)
     cv2.setNumThreads(1)
     seed, speaker, _, _ = track.seeds
