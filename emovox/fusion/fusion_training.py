@@ -4,7 +4,7 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -146,32 +146,31 @@ def find_delay(train: list[Sequence], dev: list[Sequence], targets: Targets) -> 
     return 0.0 if targets.are_classes else float(max(DELAYS, key=score_of))
 
 
+@dataclass
 class _Run(runs.Progress):
     """Network, optimiser and progress of a training."""
 
-    def __init__(
-        self,
-        config: FusionTrainConfig,
-        targets: Targets,
-        train: list[Sequence],
-        dev: list[Sequence],
-    ) -> None:
-        self.config, self.train, self.dev = config, train, dev
-        self.are_classes = targets.are_classes
+    config: FusionTrainConfig
+    targets: Targets
+    train: list[Sequence]
+    dev: list[Sequence]
+
+    def __post_init__(self) -> None:
+        config, names = self.config, self.targets.names
         self.device = torch.device(resolve_device(config.device))
         torch.manual_seed(config.seed)
-        sizes = tuple(features.shape[1] for features in train[0].features)
-        shape = FusionConfig(targets.names, sizes, config.fusion, config.hidden, config.dropout)
+        sizes = tuple(features.shape[1] for features in self.train[0].features)
+        shape = FusionConfig(names, sizes, config.fusion, config.hidden, config.dropout)
         self.model = FusionNetwork(shape)
         for place in self.model.config.inputs:
-            frames = np.concatenate([s.features[place] for s in train])
+            frames = np.concatenate([s.features[place] for s in self.train])
             self.model.parts[place].fit(torch.from_numpy(frames))  # type: ignore[operator]
         self.model.to(self.device)
         self.optimizer = torch.optim.RMSprop(self.model.parameters(), config.learning_rate)
 
     def train_epoch(self) -> Record:
         """Train one epoch; return its record, with the loss of the development part."""
-        started, config = time.perf_counter(), self.config
+        started, config, are_classes = time.perf_counter(), self.config, self.targets.are_classes
         rng = np.random.default_rng([config.seed, self.epoch])  # a resume point needs no state
         torch.manual_seed(int(rng.integers(2**62)))
         self.model.train()
@@ -180,7 +179,7 @@ class _Run(runs.Progress):
             features, lengths, target = pad([self.train[i] for i in chosen], self.device)
             for each in features if len(self.model.config.inputs) > 1 else ():
                 each[torch.from_numpy(rng.random(len(chosen)) < config.hide)] = math.nan
-            loss = fusion_loss(self.model(features, lengths), target, self.are_classes)
+            loss = fusion_loss(self.model(features, lengths), target, are_classes)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
@@ -188,7 +187,9 @@ class _Run(runs.Progress):
             losses.append(float(loss.detach()))
         found = [torch.from_numpy(x) for x in predict(self.model, self.dev, self.device)]
         _, _, target = pad(self.dev, torch.device("cpu"))
-        development = float(fusion_loss(pad_sequence(found, True), target, self.are_classes))
+        development = float(
+            fusion_loss(pad_sequence(found, True), target, are_classes)
+        )
         record: Record = {"epoch": self.epoch, "train_loss": float(np.mean(losses))}
         record["development_loss"] = development
         if not math.isfinite(record["train_loss"] + development):
