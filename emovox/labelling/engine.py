@@ -1,8 +1,10 @@
 """The engine of one machine: worker processes, replaced when they die."""
 
 import contextlib
+import multiprocessing
 import os
 import queue
+import signal
 import socket
 import tempfile
 import threading
@@ -13,6 +15,7 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -26,13 +29,16 @@ from emovox.labelling.plan import MAX_DEATHS, ShardJob, ShardReport
 from emovox.labelling.teacher_process import TeacherLostError
 from emovox.labelling.worker import WorkerContext, run_shard, serve_teacher, start_worker
 
+MAX_KILLS = 10  # as `MAX_DEATHS`, for kills from outside, for example for lack of memory
 MAX_LOST = 60  # connections to the teacher's process that one shard may lose
 LOST_PAUSE = 0.5  # seconds
 MAX_FAILURES = 4  # consecutive failures of the teacher's process
+KILLED = (-9, -signal.SIGTERM)  # SIGKILL has no name on Windows
 POLL = 0.05  # seconds between checks of another process
 ENDED = "the build was stopped"
 
 _hook_lock = threading.Lock()
+_start_lock = threading.Lock()
 
 Result = TypeVar("Result")
 Work = Callable[[ShardJob, WorkerContext], ShardReport]
@@ -52,19 +58,35 @@ class Process:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._pool: ProcessPoolExecutor | None = None
+        self._started: list[BaseProcess] = []
         self._closed = False
 
     def submit(self, call: Callable[..., Result], *arguments: Any) -> "Future[Result]":
         """Call a function in the process; the future raises `BrokenProcessPool` if it dies."""
         if self._closed:
             raise EmovoxError(ENDED)
-        if self._pool is None:
+        if self._pool is not None:
+            return self._pool.submit(call, *arguments)
+        # One pool starts at a time: the new child processes are those of this pool.
+        with _start_lock:
+            before = set(multiprocessing.active_children())
             one_thread = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), "1")
             # Silences the warning of loky's resource tracker when workers are killed.
             os.environ.setdefault("PYTHONWARNINGS", "ignore:resource_tracker:UserWarning")
             start = partial(start_worker, os.getpid(), self._folder)
             self._pool = ProcessPoolExecutor(1, initializer=start, env=one_thread)
-        return self._pool.submit(call, *arguments)
+            future: Future[Result] = self._pool.submit(call, *arguments)
+            self._started = [p for p in multiprocessing.active_children() if p not in before]
+        return future
+
+    def exit_code(self) -> int | None:
+        """Return the exit code of a process that died; None if it is unknown."""
+        for _ in range(int(1 / POLL)):  # only one thread can ask; loky's may be about to
+            codes = [process.exitcode for process in self._started]
+            if None not in codes:
+                break
+            time.sleep(POLL)
+        return next(iter(codes), None)
 
     def end(self) -> None:
         """End the process at once; the next call starts a new one."""
@@ -132,13 +154,14 @@ class Worker(Process):
     def build(self, job: ShardJob) -> ShardReport:
         """Run a shard, in a new process after each death, and return its report.
 
-        A track on which the process dies `MAX_DEATHS` times is added to `job.lost`.
+        A track on which the process crashes or hangs `MAX_DEATHS` times is added to `job.lost`. A
+        process killed from outside says little about its track: that takes `MAX_KILLS`.
 
         Raises:
             TeacherLostError: the shard lost its connection to the teacher `MAX_LOST` times.
             EmovoxError: workers die before their first track.
         """
-        deaths = Counter[str]()
+        deaths, kills = Counter[str](), Counter[str]()
         num_lost = 0  # connections to the teacher
         while True:
             self._context.journal.unlink(missing_ok=True)
@@ -157,19 +180,21 @@ class Worker(Process):
                     raise
                 time.sleep(LOST_PAUSE)  # until its end is known in this process
             except BrokenProcessPool as error:
+                code = self.exit_code()
                 self.end()
                 track_id = ""
                 with contextlib.suppress(OSError):  # it died before its first track
                     track_id = self._context.journal.read_text("utf-8").rpartition("\0")[2]
-                deaths[track_id] += 1
-                if deaths[track_id] < MAX_DEATHS:
+                losses, limit = (kills, MAX_KILLS) if code in KILLED else (deaths, MAX_DEATHS)
+                losses[track_id] += 1
+                if losses[track_id] < limit:
                     continue
                 if not track_id:
                     raise EmovoxError(
-                        f"workers died {MAX_DEATHS} times before their first track; if memory is "
+                        f"workers died {limit} times before their first track; if memory is "
                         "short, pass a smaller --jobs"
                     ) from error
-                job = replace(job, lost={**job.lost, track_id: deaths[track_id]})
+                job = replace(job, lost={**job.lost, track_id: losses[track_id]})
 
     def num_done(self) -> int:
         """Return the number of finished tracks of the running shard."""

@@ -30,7 +30,7 @@ from emovox.paths import is_remote, map_ahead
 from emovox.teacher import find_teacher, resolve_modes
 from emovox.teacher.sidecar import ForeignWeights
 
-MAX_DEATHS = 4  # of workers on one track, before the track counts as lost; some are kills
+MAX_DEATHS = 2  # crashes or hangs of workers on one track before the track counts as lost
 ROWS_VERSION = 3  # raise it when a change to the code changes rows
 MAX_SHARD_GROWTH = 2  # largest shard, in multiples of `shard_tracks`
 COMPILE_PAYS_FROM = (200_000, 5_000)  # crops, measured on two cores; the latter if is_released
