@@ -221,8 +221,10 @@ def release(
     if removal.views and not removal.totals["tracks"]:
         raise CheckError(f"{source}: nothing to release: every identity is on a takedown list")
     if people:
+        num_known = len(read_map(people))
         removal = anonymised(removal, people)
-        say(f"{anonymise}: {len(read_map(people)):,} ids; keep it private")
+        num_new = len(read_map(people)) - num_known
+        say(f"{anonymise}: {num_known:,} ids of earlier releases, {num_new:,} new; keep it private")
     with new_folder(place, "releasing") as building:
         written = write_part(building, removal, version, "released_from", removed=removal.removed)
         _check(validate(building, meta=meta), out, say)
