@@ -65,7 +65,7 @@ def colours_of(emotions: Sequence[str], *, dark: bool = False) -> list[str]:
     """Return a colour `#rrggbb` for each emotion; further names do not change the first ones."""
     from matplotlib.colors import TABLEAU_COLORS
 
-    known, free = COLOURS_ON_DARK if dark else COLOURS, cycle(TABLEAU_COLORS.values())
+    known, free = COLOURS_ON_DARK if dark else COLOURS, cycle(map(str, TABLEAU_COLORS.values()))
     return [known.get(name) or next(free) for name in emotions]
 
 

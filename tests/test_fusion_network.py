@@ -131,7 +131,7 @@ def test_an_input_is_hidden() -> None:
         features = [
             np.full_like(f, np.nan) if i == place else f for i, f in enumerate(track.features)
         ]
-        expected = predict(net, [replace(track, features=tuple(features))], CPU)[0]
+        expected = predict(net, [replace(track, features=(features[0], features[1]))], CPU)[0]
         np.testing.assert_array_equal(predict(net, [track], CPU, place)[0], expected)
         assert not np.allclose(expected, predict(net, [track], CPU)[0])
     assert np.isfinite(track.features[0]).all()

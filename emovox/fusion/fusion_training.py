@@ -187,9 +187,7 @@ class _Run(runs.Progress):
             losses.append(float(loss.detach()))
         found = [torch.from_numpy(x) for x in predict(self.model, self.dev, self.device)]
         _, _, target = pad(self.dev, torch.device("cpu"))
-        development = float(
-            fusion_loss(pad_sequence(found, True), target, are_classes)
-        )
+        development = float(fusion_loss(pad_sequence(found, True), target, are_classes))
         record: Record = {"epoch": self.epoch, "train_loss": float(np.mean(losses))}
         record["development_loss"] = development
         if not math.isfinite(record["train_loss"] + development):
