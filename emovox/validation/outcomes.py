@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
-from xml.etree import ElementTree
 
 from emovox.ids import printable, printable_text
 from emovox.packages import DataFrame, data_frame
@@ -261,32 +260,13 @@ def as_github(validation: Validation) -> str:
 
 def as_junit(validation: Validation) -> str:
     """Return a JUnit XML test suite with one test case per rule."""
-    counts = validation.counts
-    num_failures = counts[ERROR] + (counts[WARNING] if validation.strict else 0)
-    attributes = {
-        "name": f"emovox validate {validation.manifest['name']}",
-        "tests": str(len(validation.outcomes)),
-        "failures": str(num_failures),
-        "errors": "0",
-        "skipped": str(counts[SKIPPED]),
-        "time": f"{validation.seconds:.3f}",
-    }
-    suite = ElementTree.Element("testsuite", {k: _printable(v) for k, v in attributes.items()})
-    for outcome in validation.outcomes:
-        name = {"classname": f"emovox.{outcome.rule.family}", "name": outcome.rule.name}
-        case = ElementTree.SubElement(suite, "testcase", name)
-        if outcome.status == SKIPPED:
-            ElementTree.SubElement(case, "skipped", {"message": _printable(outcome.reason or "")})
-        elif outcome.status == FAILED:
-            details = _details(outcome)
-            if outcome.kind == ERROR or validation.strict:
-                message = {"message": _printable(details[0])}
-                element = ElementTree.SubElement(case, "failure", message)
-            else:
-                element = ElementTree.SubElement(case, "system-out")
-            element.text = _printable("\n".join(details))
-    ElementTree.indent(suite)
-    return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True)
+    from jinja2 import Environment, PackageLoader  # slow to import
+
+    loader = PackageLoader("emovox.validation")
+    environment = Environment(loader=loader, autoescape=True, trim_blocks=True)
+    environment.filters["printable"] = _printable
+    cases = [(outcome, _details(outcome)) for outcome in validation.outcomes]
+    return environment.get_template("junit.xml").render(validation=validation, cases=cases)
 
 
 FORMATS: dict[str, Callable[[Validation], str]] = {
