@@ -199,7 +199,7 @@ def test_graphs_that_fail_only_when_they_run(tmp_path: Path) -> None:
 def test_missing_and_damaged_files(compact: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no such file"):
         emovox.load_teacher(tmp_path / "none.onnx")
-    with pytest.raises(ConfigError, match=r"exported\.toml: not found; .*emotion-ferplus-8"):
+    with pytest.raises(ConfigError, match=r"exported\.toml: not found; write it"):
         emovox.load_teacher(Path(shutil.copy(compact, tmp_path)))
     (tmp_path / "bad.onnx").write_bytes(compact.read_bytes()[:5000])
     with pytest.raises(InputError, match="not an ONNX network"):

@@ -14,6 +14,7 @@ from click.testing import CliRunner
 from student_fixtures import HEARD, QUICK, Utterance, utterances, write_audio
 
 import emovox
+from emovox import checkpoints
 from emovox.cli import main
 from emovox.dataset import schema
 from emovox.demo.demo_corpus import DemoConfig, plan_demo, write_track
@@ -22,7 +23,6 @@ from emovox.errors import InputError
 from emovox.labelling.teacher_process import InlineFeed
 from emovox.scores import MEAN_ALL, MEAN_PAPER, roc_auc
 from emovox.student.evaluation import Evaluation
-from emovox.teacher import teacher_checkpoint
 from emovox.teacher.teacher_checkpoint import CompactConfig, CompactNet
 from emovox.testing import FakeTeacher
 
@@ -153,7 +153,6 @@ def test_evaluation_names_the_emotions_of_the_dataset(made: Made) -> None:
 
 
 def test_student_of_other_emotions_is_refused_in_one_line(made: Made, tmp_path: Path) -> None:
-    from emovox import checkpoints
     from emovox.student.networks import StudentConfig, VGGVox
 
     path = tmp_path / "other.safetensors"
@@ -171,7 +170,7 @@ def test_prediction_of_two_networks_with_different_outputs(
 ) -> None:
     video = write_track(tmp_path, plan_demo(DemoConfig(1, 1, 1, 2.0, 2.5))[0])
     teacher = tmp_path / "teacher.safetensors"
-    teacher_checkpoint.save(teacher, CompactNet(CompactConfig(8, (8, 16), (1, 2)), BOTH), {})
+    checkpoints.save(teacher, CompactNet(CompactConfig(8, (8, 16), (1, 2)), BOTH), {})
     sound = made.audio / f"{FOUND[0].track_id}.wav"
     options: Any = {"student": str(made.checkpoint), "teacher": str(teacher), "jobs": 1}
     found = emovox.predict([video, sound], **options, device="cpu", seconds=1)
@@ -223,7 +222,7 @@ def test_probe_of_a_teacher_with_other_outputs(tmp_path: Path, in_process: None)
 
     videos = [write_track(tmp_path, track) for track in plan_demo(DemoConfig(1, 1, 2, 2.0, 2.5))]
     teacher = tmp_path / "teacher.safetensors"
-    teacher_checkpoint.save(teacher, CompactNet(CompactConfig(8, (8, 16), (1, 2)), BOTH), {})
+    checkpoints.save(teacher, CompactNet(CompactConfig(8, (8, 16), (1, 2)), BOTH), {})
     table = tmp_path / "labels.csv"
     table.write_text("path,label\n" + "".join(f"{video},a\n" for video in videos))
     corpus = read_speech_corpus(table, video=True)
@@ -293,7 +292,7 @@ def test_fake_teacher_builds_a_dataset_of_its_outputs(tmp_path: Path) -> None:
 
     outputs = Outputs(SEVEN.emotions, BOTH.values)
     teacher = tmp_path / "teacher.safetensors"
-    teacher_checkpoint.save(teacher, CompactNet(CompactConfig(8, (8, 16), (1, 2)), outputs), {})
+    checkpoints.save(teacher, CompactNet(CompactConfig(8, (8, 16), (1, 2)), outputs), {})
     engine = InlineEngine(FakeTeacher(emotions=outputs.emotions, values=outputs.values))
     assert InlineFeed(engine.teacher).drain().shape == (0, 9)
     write_clip(tmp_path / "talks/ann/talk.mp4", 30)

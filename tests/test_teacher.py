@@ -172,7 +172,7 @@ def test_wrong_crops_are_rejected(crops: np.ndarray) -> None:
 
 def test_checkpoint_round_trip(tmp_path: Path) -> None:
     net = random_net()
-    teacher_checkpoint.save(tmp_path / "t.safetensors", net, {"epoch": 3})
+    checkpoints.save(tmp_path / "t.safetensors", net, {"epoch": 3})
     loaded = checkpoints.load(tmp_path / "t.safetensors", teacher_checkpoint.ARCHITECTURES)
     assert loaded.config == net.config and not loaded.training
     for name, tensor in net.state_dict().items():
@@ -201,9 +201,9 @@ def test_a_file_of_another_kind_is_rejected(tmp_path: Path) -> None:
     check_message("the header does not describe a network")
     wider = random_net()
     wider.config = CompactConfig(8, (8, 32), (1, 2))
-    teacher_checkpoint.save(path, wider, {})
+    checkpoints.save(path, wider, {})
     check_message("blocks.1.bn1.running_mean is [16], expected [32]; ")
-    teacher_checkpoint.save(path, random_net(), {})
+    checkpoints.save(path, random_net(), {})
     from safetensors import safe_open
 
     with safe_open(path, "pt") as file:
@@ -217,7 +217,7 @@ def test_a_file_of_another_kind_is_rejected(tmp_path: Path) -> None:
     )
     seven = json.dumps(EMOTIONS[:7])
     whole = random_net()
-    teacher_checkpoint.save(path, whole, {}, torch.float32)
+    checkpoints.save(path, whole, {}, torch.float32)
     with safe_open(path, "pt") as file:
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     save_file(tensors, path, header | {"emotions": seven})
@@ -228,7 +228,7 @@ def test_a_teacher_of_other_outputs(tmp_path: Path) -> None:
     outputs = Outputs(("calm", "joy", "awe"), ("valence", "arousal"))
     net = CompactNet(CompactConfig(8, (8, 16), (1, 2)), outputs).eval()
     path = tmp_path / "t.safetensors"
-    teacher_checkpoint.save(path, net, {})
+    checkpoints.save(path, net, {})
     teacher = load_teacher(path, "cpu", "fp32")
     assert (teacher.emotions, teacher.values) == (outputs.emotions, outputs.values)
     assert find_teacher(path).read_outputs() == outputs
@@ -278,7 +278,7 @@ def test_the_temperature_of_a_checkpoint_is_kept(tmp_path: Path) -> None:
     path = tmp_path / "t.safetensors"
     net = random_net()
     for stated, expected in ({"temperature": 0.5}, 0.5), ({}, 1.0), ({"temperature": -1}, 1.0):
-        teacher_checkpoint.save(path, net, stated)
+        checkpoints.save(path, net, stated)
         teacher = load_teacher(path, "cpu", "fp32")
         assert teacher.temperature == expected
     assert load_teacher("compact", "cpu").temperature == pytest.approx(0.639, abs=1e-3)

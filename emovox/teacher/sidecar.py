@@ -126,10 +126,8 @@ def find_onnx(path: Path) -> ForeignWeights:
     beside = path.with_suffix(".toml")
     described = beside if beside.is_file() else SIDECARS / beside.name
     if not described.is_file():
-        known = ", ".join(sorted(file.stem for file in SIDECARS.glob("*.toml")))
         raise ConfigError(
-            f"{beside}: not found; write it to describe the network, see guide/teachers.md; "
-            f"networks with a description: {known}"
+            f"{beside}: not found; write it to describe the network, see guide/teachers.md"
         )
     sidecar = read_config(Sidecar, described)
     digest = sha256_file(path)

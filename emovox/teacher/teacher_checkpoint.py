@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from emovox import checkpoints
-from emovox.checkpoints import Architectures, FaceNetwork, fit, load, save
+from emovox.checkpoints import Architectures, FaceNetwork, fit, load
 from emovox.emotions import Outputs
 from emovox.errors import InputError
 from emovox.files import kind_of_file
@@ -258,8 +258,6 @@ def _convolution(inputs: int, outputs: int, size: int) -> nn.Sequential:
     layer = nn.Conv2d(inputs, outputs, size, padding=size // 2, bias=False)
     return nn.Sequential(layer, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True))
 
-
-__all__ = ["ARCHITECTURES", "fit", "save"]
 
 ARCHITECTURES: Architectures[FaceNetwork] = {
     CompactNet.architecture: (CompactConfig, CompactNet),

@@ -97,11 +97,8 @@ class TeacherTrainConfig(Options):
         super().__post_init__()
         least = min(self.widths, default=0), min(self.depths, default=0)
         if len(self.widths) != len(self.depths) or least[0] < MIN_WIDTH or least[1] < 1:
-            raise ConfigError(
-                "widths and depths must be lists of the same length, widths of at least "
-                f"{MIN_WIDTH}, depths of at least 1; found {list(self.widths)} and "
-                f"{list(self.depths)}"
-            )
+            limits = f"widths of at least {MIN_WIDTH}, depths of at least 1"
+            raise ConfigError(f"widths and depths must be lists of the same length, {limits}")
         if self.triplets and self.network != "inception":
             raise ConfigError("triplets: only the network inception has a head for them")
         if self.unlabelled and not self.distill_from:

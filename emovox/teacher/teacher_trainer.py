@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from emovox.checkpoints import FaceNetwork, fold_batch_norm
+from emovox.checkpoints import FaceNetwork, fit, fold_batch_norm
 from emovox.devices import resolve_precision
 from emovox.emotions import PUBLISHED, Outputs
 from emovox.errors import ConfigError, InputError
@@ -129,7 +129,7 @@ class TeacherTrainer(Progress):
         if outputs != self.model.outputs:
             tensors |= {name: own[name] for name in own if LAST in name}
         for model in (self.model, self.average):
-            teacher_checkpoint.fit(model, tensors, str(weights.path))
+            fit(model, tensors, str(weights.path))
 
     def learn_from(self, sources: Sequence[str | Path]) -> None:
         """Let networks label the augmented faces; ConfigError for another kind of network."""

@@ -14,12 +14,13 @@ import torch
 from tqdm import tqdm
 
 from emovox import runs
+from emovox.checkpoints import save
 from emovox.config import read_config
 from emovox.devices import resolve_device
 from emovox.errors import ConfigError, EmovoxError
 from emovox.registry import BEST_FILE, Weights
 from emovox.scores import fit_temperature, softmax
-from emovox.teacher import find_teacher, load_teacher, teacher_checkpoint
+from emovox.teacher import find_teacher, load_teacher
 from emovox.teacher.evaluation import predict, score
 from emovox.teacher.face_data import TRAIN, VALIDATION, read_faces
 from emovox.teacher.ferplus import Faces
@@ -167,7 +168,7 @@ def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) ->
         how["temperature"] = fit_temperature(logits[:, emotions], labels)
         # Variances of a Senet, whose inputs are grey levels, may be too large for float16.
         dtype = torch.float16 if run.config.network == "compact" else torch.float32
-        teacher_checkpoint.save(out / BEST_FILE, run.average, how | recipe, dtype)
+        save(out / BEST_FILE, run.average, how | recipe, dtype)
     run.epoch += 1
     runs.save_epoch(out, record, run.state())
     return record
