@@ -1,8 +1,7 @@
 """Face boxes in a frame, given or detected, and the square crop that the teacher receives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import cv2
 import numpy as np
@@ -31,10 +30,8 @@ class Box:
         return self.w * self.h
 
 
-class Detector(Protocol):
-    """A face detector: uint8 RGB frames `[H, W, 3]` of one size to boxes per frame."""
-
-    def __call__(self, frames: Sequence[np.ndarray]) -> list[list[Box]]: ...
+# From uint8 RGB frames `[H, W, 3]` of one size to the boxes of the faces in each.
+Detector = Callable[[Sequence[np.ndarray]], list[list[Box]]]
 
 
 def dense_box(width: int, height: int) -> Box:
