@@ -19,7 +19,7 @@ from emovox.corpus.tracks import Corpus, Entry, FaceSource, Track, ending_of, is
 from emovox.corpus.voxceleb import IDENTITY, LISTS, lists_folder, read_names
 from emovox.errors import ConfigError, InputError, TrackError
 from emovox.ids import TrackKey
-from emovox.paths import as_path, is_remote
+from emovox.paths import as_path
 
 NUMBER = re.compile(r"[0-9]+")
 IMAGE_ENDINGS = frozenset((".jpg", ".jpeg"))
@@ -55,13 +55,10 @@ def read_corpus(
     if (layout == "table") != (table is not None):
         raise ConfigError("--layout table requires --table FILE, and --table requires that layout")
     corpus, lists = Corpus(as_path(root)), table if layout == "table" else meta
-    missing = InputError(f"{corpus.root}: no such folder; pass the corpus folder as --root")
-    if not is_remote(corpus.root) and not corpus.root.is_dir():
-        raise missing
+    if not corpus.files.is_dir(""):
+        raise InputError(f"{corpus.root}: no such folder; pass the corpus folder as --root")
     LAYOUTS[layout](corpus, None if lists is None else as_path(lists))
     corpus.finish()
-    if not corpus.files.is_dir(""):  # known only now for a URL, which is listed once
-        raise missing
     if not corpus.tracks and not corpus.dropped:
         hint = next(line for line in (__doc__ or "").splitlines() if line.startswith(layout))
         raise InputError(f"{corpus.root}: no tracks found; expected {' '.join(hint.split()[1:])}")
