@@ -10,7 +10,6 @@ from emovox.corpus.voxceleb import (
     read_boxes,
     read_names,
     read_official_split,
-    voice_track_id,
 )
 from emovox.errors import InputError, TrackError
 from emovox.ids import TrackKey
@@ -271,6 +270,7 @@ def test_official_lists_written_by_hand(lists: Path) -> None:
         ("identity_splits.txt", "Nobody_Known 1\n"),
         ("veriflist_test_random_seenheard.txt", "4,1,1,1,Nobody/a_0000001.wav,x\n"),
         ("veriflist_test_random_seenheard.txt", "4,1,1,1,Anna_One/a.wav,x\n"),
+        ("veriflist_test_random_seenheard.txt", "4,1,1,1,x/Anna_One/a_1.wav,x\n"),
         ("veriflist_test_random_seenheard.txt", "4,1\n"),
     ],
 )
@@ -288,15 +288,6 @@ def test_a_missing_list_is_an_input_error(lists: Path, name: str) -> None:
     (lists / name).unlink()
     with pytest.raises(InputError, match=name):
         read_official_split(lists)
-
-
-def test_voice_paths() -> None:
-    names = {"A.J._One": "id10001"}
-    assert voice_track_id("A.J._One/Y8_x_0000002.wav", names) == "id10001/Y8_x/00002"
-    assert voice_track_id("A.J._One/Y8_x_0123456.wav", names) == "id10001/Y8_x/123456"
-    assert voice_track_id("Other/Y8_x_0000002.wav", names) is None
-    assert voice_track_id("A.J._One/Y8.wav", names) is None
-    assert voice_track_id("x/A.J._One/Y8_1.wav", names) is None
 
 
 def test_track_ids_have_five_digits() -> None:

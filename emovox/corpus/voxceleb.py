@@ -223,19 +223,11 @@ def read_official_split(folder: str | os.PathLike[str]) -> OfficialSplit:
                 )
     tracks = set()
     for row in _read_csv(folder / VOICES_LIST, ",", ("voice-path",)):
-        track_id = voice_track_id(row["voice-path"], names)
-        if track_id is None:
+        voice = re.fullmatch(r"([^/]+)/(.+)_(\d+)\.wav", row["voice-path"])
+        if voice is None or voice[1] not in names:
             raise InputError(f"{folder / VOICES_LIST}: unknown voice {row['voice-path']!r}")
-        tracks.add(track_id)
+        tracks.add(TrackKey(names[voice[1]], voice[2], int(voice[3])).track_id)
     return OfficialSplit(frozenset(heard | unheard), frozenset(unheard), frozenset(tracks))
-
-
-def voice_track_id(path: str, names: dict[str, str]) -> str | None:
-    """Return the track id of `<name>/<video>_0000001.wav`; None for another name or form."""
-    match = re.fullmatch(r"([^/]+)/(.+)_(\d+)\.wav", path)
-    if match is None or match[1] not in names:
-        return None
-    return TrackKey(names[match[1]], match[2], int(match[3])).track_id
 
 
 def _read_text(path: Path) -> str:
