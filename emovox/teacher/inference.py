@@ -84,13 +84,10 @@ class TorchTeacher:
         return self._run(crops)[:, len(self.emotions) + len(self.values) :]
 
     def _run(self, crops: np.ndarray) -> np.ndarray:
-        starts = range(0, len(crops), self.batch_size)
+        starts = range(0, max(1, len(crops)), self.batch_size)
         running = (self.launch(crops[start : start + self.batch_size]) for start in starts)
-        num_outputs = len(self.emotions) + len(self.values)
-        empty = np.empty((0, num_outputs + self.embedding_size), np.float32)
         # Pairs, so that the next batch is launched before the wait for a batch.
-        rows = (wait() for wait, _ in pairwise(chain(running, [None])) if wait)
-        return np.concatenate([empty, *rows])
+        return np.concatenate([wait() for wait, _ in pairwise(chain(running, [None])) if wait])
 
     def _load(self, *parts: np.ndarray) -> Tensor:
         """Copy crops to the device, padded with black crops to the shape of a batch.
