@@ -15,8 +15,8 @@ from emovox.dataset import schema
 from emovox.dataset.card import headings
 from emovox.dataset.json_schemas import faults, listed_hash
 from emovox.dataset.store import read_array
-from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, listed_in, own_list, read_list
-from emovox.errors import find_secrets
+from emovox.dataset.takedown import COLUMNS_WITH_IDS, hash_identity, listed_in, read_list
+from emovox.errors import InputError, find_secrets
 from emovox.ids import ABSOLUTE_PATH, TrackKey
 from emovox.validation.findings import Breach, Example, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection
@@ -77,7 +77,10 @@ embeddings_match_frames = partial(_compare_keys, other="embeddings")
 def content_hashes(dataset: Inspection) -> Iterator[Example]:
     for _, _, name in dataset.tables:
         listed = listed_hash(dataset.manifest, name) or "missing"
-        found = dataset.content(name)
+        try:
+            found = dataset.content(name)
+        except UnavailableError:
+            continue  # reported by `readable`
         stated = dataset.metadata(name).get("emovox.content_sha256", "missing")
         if found != stated:
             yield Example(name, f"content hash is {found}, in the metadata {stated}")
@@ -228,10 +231,15 @@ def no_person_names(dataset: Inspection) -> Iterator[Example]:
 
 
 def takedown(dataset: Inspection) -> Iterator[Example]:
-    given = dataset.takedown
-    if given is None and schema.TAKEDOWN not in dataset.files:
+    given, own = dataset.takedown, dataset.root / schema.TAKEDOWN
+    if given is None and not own.exists():
         raise NotApplicableError("takedown list not given; pass one with --takedown")
-    listed = own_list(dataset.root) | (read_list(given) if given else frozenset())
+    listed = set(read_list(given)) if given else set()
+    if own.exists():
+        try:
+            listed |= read_list(own)
+        except InputError as error:
+            yield Example(schema.TAKEDOWN, str(error).removeprefix(f"{own}: "))
     for file, identity in _identities(dataset):
         digest = hash_identity(identity)
         if digest in listed:

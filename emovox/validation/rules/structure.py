@@ -16,6 +16,7 @@ from emovox.dataset.json_schemas import LEADS_OUTSIDE, faults
 from emovox.dataset.store import matrices_of
 from emovox.emotions import Outputs
 from emovox.errors import ConfigError, EmovoxError
+from emovox.files import parse_json
 from emovox.validation.findings import Example, NotApplicableError, UnavailableError
 from emovox.validation.inspection import Inspection, OtherColumnsError
 
@@ -34,7 +35,13 @@ def provenance_schema(dataset: Inspection) -> Iterator[Example]:
 
 
 def card_schema(dataset: Inspection) -> Iterator[Example]:
-    for fault in faults("card", dataset.card_header()):
+    text = dataset.text(schema.CARD)
+    try:
+        content = front_matter(text)
+    except ValueError as error:
+        yield Example(schema.CARD, str(error))
+        return
+    for fault in faults("card", content):
         yield Example(schema.CARD, fault)
 
 
@@ -78,7 +85,13 @@ def file_hashes(dataset: Inspection) -> Iterator[Example]:
         size = (dataset.root / name).stat().st_size
         if size != entry["bytes"]:
             yield Example(name, f"has {size:,} bytes, {entry['bytes']:,} in the manifest")
-        elif (digest := dataset.sha256(name)) != entry["sha256"]:
+            continue
+        try:
+            digest = dataset.sha256(name)
+        except UnavailableError as error:
+            yield Example(name, str(error).removeprefix(f"{name}: "))
+            continue
+        if digest != entry["sha256"]:
             yield Example(name, f"has SHA-256 {digest}, {entry['sha256']} in the manifest")
 
 
@@ -97,7 +110,13 @@ def checksums(dataset: Inspection) -> Iterator[Example]:
 def croissant(dataset: Inspection) -> Iterator[Example]:
     if schema.CROISSANT not in dataset.files:
         raise NotApplicableError(f"the dataset has no {schema.CROISSANT}; only releases need one")
-    for line in differences(dataset.json(schema.CROISSANT), dataset.manifest):
+    text = dataset.text(schema.CROISSANT)
+    try:
+        document = parse_json(text)
+    except ValueError as error:
+        yield Example(schema.CROISSANT, f"not JSON ({error})")
+        return
+    for line in differences(document, dataset.manifest):
         yield Example(schema.CROISSANT, line)
 
 
