@@ -134,6 +134,8 @@ OTHERS = [
     "evaluate-teacher --data .",
     "train-student dataset --audio . --out run",
     "pack-sound dataset --audio . --out sound",
+    "train-fusion dataset --targets labels --fusion video --out run",
+    "evaluate-fusion run dataset --targets labels",
     "export dataset --audio . --out sound",
     "evaluate checkpoint dataset --audio .",
     "probe egemaps .",

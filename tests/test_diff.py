@@ -491,7 +491,10 @@ def remove_manifest(dataset: Path) -> None:
     ],
 )
 @pytest.mark.parametrize("which", ["old", "new"])
-def test_invalid_dataset_exits_with_2(which: str, damage: Any, words: str, tmp_path: Path) -> None:
+def test_invalid_dataset_exits_with_2(
+    which: str, damage: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))  # others have the same frames
     old, new = (write(tmp_path / name, SMALL) for name in ("old", "new"))
     damage(tmp_path / which)
     result = run(old, new)

@@ -199,7 +199,7 @@ def test_cleaning_gives_the_published_counts(real_data: Path) -> None:
         ),
         (
             lambda root: (root / "FER2013Train/fer0000001.png").write_text("<html>"),
-            r"fer0000001.png: cannot be read \(not an image",
+            "fer0000001.png: cannot be read (not an image",
         ),
         (
             lambda root: cv2.imwrite(
