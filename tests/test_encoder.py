@@ -22,7 +22,7 @@ import emovox
 from emovox import checkpoints
 from emovox.cli import main
 from emovox.emotions import EMOTIONS
-from emovox.errors import ConfigError, InputError, MissingPackageError
+from emovox.errors import ConfigError, InputError, MissingPackageError, NetworkError
 from emovox.student import networks
 from emovox.student.clips import CENTRE, WHOLE
 from emovox.student.encoder import Encoder, EncoderHead, HeadConfig
@@ -230,7 +230,7 @@ def test_folders_that_do_not_fit(
 def test_wrong_names_and_layers(folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match="expected hf: and a folder"):
         Encoder(HeadConfig("facebook/hubert-base-ls960"), "cpu")
-    with pytest.raises(ConfigError, match="encoder '/none' is neither a folder nor an id"):
+    with pytest.raises(NetworkError, match="encoder '/none': neither a folder nor on the Hub"):
         Encoder(HeadConfig("hf:/none"), "cpu")
     with pytest.raises(ConfigError, match="has the layers 0 to 2"):
         features(folders["Hubert"], NOISE, layer=3)
@@ -289,7 +289,7 @@ def test_a_student_on_an_encoder(
     with pytest.raises(InputError, match="weights differ; restore those of sha256"):
         emovox.load_student(path)
     shutil.rmtree(folder)
-    with pytest.raises(ConfigError, match="is neither a folder nor an id of the Hub"):
+    with pytest.raises(NetworkError, match="neither a folder nor on the Hub"):
         emovox.load_student(path)
 
 

@@ -349,7 +349,7 @@ def test_classifiers_of_the_hub(classifier: Path, monkeypatch: pytest.MonkeyPatc
     assert isinstance(weights, sidecar.ForeignWeights)
     assert weights.name == "faces"
     assert weights.sidecar.source == "https://huggingface.co/org/faces"
-    with pytest.raises(NetworkError, match="not on the Hub, or offline"):
+    with pytest.raises(NetworkError, match="nor on the Hub, or offline"):
         find_teacher("hf:org/other")
 
 

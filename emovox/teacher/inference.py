@@ -60,7 +60,6 @@ class TorchTeacher:
         def forward(pixels: Tensor) -> Tensor:
             return (once(pixels) + once(pixels.flip(2))) / 2 if mirror else once(pixels)
 
-        self._no_crops = np.empty((0, self.input_size, self.input_size, 3), np.uint8)
         self._forward = self._compile(forward) if compiled else forward
 
     def _compile(self, forward: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
@@ -69,7 +68,7 @@ class TorchTeacher:
         compiled = torch.compile(forward, dynamic=False, options={"freezing": True})
         try:
             with torch.inference_mode():
-                compiled(self._load(self._no_crops))
+                compiled(self._load(np.empty((0, self.input_size, self.input_size, 3), np.uint8)))
         except Exception as error:  # errors of torch, Triton and the compiler share no base class
             raise EmovoxError(
                 f"torch.compile: failed on this machine ({first_line(error)}); use --compile off"

@@ -169,10 +169,9 @@ def _fetch(name: str, kind: str) -> Path:
             folder = Path(snapshot_download(name, allow_patterns=wanted))
             if (folder / weights).is_file():
                 break
-    except errors.HFValidationError as error:
-        raise ConfigError(f"{kind} {name!r} is neither a folder nor an id of the Hub") from error
-    except (errors.HfHubHTTPError, errors.LocalEntryNotFoundError, OSError) as error:
-        raise NetworkError(f"{name}: not on the Hub, or offline ({first_line(error)})") from error
+    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+        reason = f"neither a folder nor on the Hub, or offline ({first_line(error)})"
+        raise NetworkError(f"{kind} {name!r}: {reason}") from error
     return folder
 
 

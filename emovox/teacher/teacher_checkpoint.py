@@ -289,11 +289,9 @@ def load_network(weights: Weights) -> FaceNetwork:
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read the weights of a `.pth` or `.mat` file; InputError for damaged and other files."""
-    return (
-        checkpoints.to_state_dict(checkpoints.read_dagnn(path), path)
-        if path.suffix == ".mat"
-        else read_pth(path)
-    )
+    if path.suffix != ".mat":
+        return read_pth(path)
+    return checkpoints.to_state_dict(checkpoints.read_dagnn(path), path)
 
 
 def read_pth(path: Path) -> dict[str, Tensor]:
