@@ -40,8 +40,8 @@ from emovox.testing import FakeDetector, FakeTeacher, InlineEngine, coded_frame,
 
 NUM_FRAMES = {"id1/a/00001": 25, "id1/a/00002": 7, "id1/b/00001": 1, "id2/c/00001": 49}
 NO_VALIDATION = (
-    "heard_val, unheard_val: no track was drawn; add videos per identity, or change "
-    "--unheard-fraction or --heard-fraction"
+    "heard_val, unheard_val: no track was drawn; add videos, or change --unheard-fraction or "
+    "--heard-fraction"
 )
 
 

@@ -122,9 +122,9 @@ def test_an_empty_split_is_noted() -> None:
         return corpus.notes
 
     one_video_each = [track(f"speaker{i}", n) for i in range(30) for n in range(20)]
-    options = "--unheard-fraction or --heard-fraction"
-    change = f"no track was drawn; add videos per identity, or change {options}"
-    assert notes(*one_video_each) == [f"heard_val: {change}"]
+    change = "no track was drawn; add videos, or change --unheard-fraction or --heard-fraction"
+    several = "no track was drawn; heard_val takes videos of identities that have several"
+    assert notes(*one_video_each) == [f"heard_val: {several}"]
     assert notes(*one_video_each, heard=0.0) == []
     assert notes(*one_video_each, unheard=0.999, heard=0.0) == [f"train: {change}"]
     assert notes(track("id10001")) == [f"heard_val, unheard_val: {change}"]  # its fraction is 0.46

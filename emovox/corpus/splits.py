@@ -89,7 +89,10 @@ def assign(
         wanted = zip(SPLITS, (unheard < 1, unheard < 1 and heard, unheard), strict=True)
         empty = [split for split, share in wanted if share and split not in assigned.values()]
         if empty and corpus.tracks:
-            change = "add videos per identity, or change --unheard-fraction or --heard-fraction"
+            change = "add videos, or change --unheard-fraction or --heard-fraction"
+            videos = {(track.key.identity_id, track.key.video_id) for track in corpus.tracks}
+            if empty == [HEARD] and len(videos) == len(dict(videos)):
+                change = f"{HEARD} takes videos of identities that have several"
             corpus.note(f"{', '.join(empty)}: no track was drawn; {change}")
     elif splits == "official":
         lists = read_official_split(lists_folder(meta, corpus.root))
