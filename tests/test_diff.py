@@ -495,7 +495,8 @@ def test_invalid_dataset_exits_with_2(
     which: str, damage: Any, words: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("EMOVOX_CACHE", str(tmp_path / "cache"))  # others have the same frames
-    old, new = (write(tmp_path / name, SMALL) for name in ("old", "new"))
+    old = write(tmp_path / "old", SMALL)
+    new = write(tmp_path / "new", replace(SMALL, frames=OTHER_LOGIT))
     damage(tmp_path / which)
     result = run(old, new)
     assert result.exit_code == 2 and not result.stdout
