@@ -11,8 +11,8 @@ from click.testing import CliRunner
 from oracles import oracle
 
 from emovox.cli import main
-from emovox.dataset import card_fields, schema
-from emovox.dataset.card import card_of, check_card, headings
+from emovox.dataset import schema
+from emovox.dataset.card import TEXTS, CardFields, card_of, check_card, headings
 from emovox.dataset.json_schemas import faults
 from emovox.dataset.rows import Chunk, TrackRow
 from emovox.dataset.writer import DatasetInfo, write_chunks
@@ -130,7 +130,7 @@ def test_fields_of_a_maintainer_are_on_the_card(dataset: Path) -> None:
     assert front["language_bcp47"] == ["pt-BR", "en", "en-GB"]
     assert not faults("card", front)
     assert headings(card) == [*headings(before)[:-1], "contact", "citation"]
-    assert "published under `cc-by-nc-4.0`" in card and card_fields.TEXTS["licence"] not in card
+    assert "published under `cc-by-nc-4.0`" in card and TEXTS["licence"] not in card
     assert "\nInterviews,\nrecorded at home.\n\nEmotion logits of 12 frames" in card
     assert "\nLanguages: `pt-BR`, `en`, `en-GB`.\n" in card
     assert "\n## Contact\n\nSpeech group <speech@example.org>\n" in card
@@ -151,7 +151,7 @@ def test_without_fields_the_card_names_the_terms_of_the_source(dataset: Path) ->
 def test_an_unknown_licence_is_none(dataset: Path) -> None:
     (dataset / schema.CARD_FIELDS).write_text('licence = "unknown"')
     card = card_of(dataset)
-    assert "\nlicense: unknown\n" in card and card_fields.TEXTS["licence"] in card
+    assert "\nlicense: unknown\n" in card and TEXTS["licence"] in card
 
 
 def test_a_file_replaces_the_fields_of_the_dataset(dataset: Path, tmp_path: Path) -> None:
@@ -200,7 +200,7 @@ def test_wrong_fields_are_one_line(dataset: Path, text: str, message: str) -> No
     "code", ["en", "gsw", "pt-BR", "zh-Hant-TW", "zh-yue", "es-419", "de-CH-1901", "sl-rozaj-biske"]
 )
 def test_codes_of_languages(code: str) -> None:
-    assert card_fields.CardFields(languages=(code,)).languages == (code,)
+    assert CardFields(languages=(code,)).languages == (code,)
 
 
 def test_a_missing_file_of_fields_is_not_taken_for_a_recipe(dataset: Path) -> None:

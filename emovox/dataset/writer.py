@@ -13,8 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from emovox.dataset import schema, store
-from emovox.dataset.card import render_card
-from emovox.dataset.card_fields import read_fields
+from emovox.dataset.card import read_fields, render_card
 from emovox.dataset.rows import Chunk, Dropped, TrackRow
 from emovox.emotions import Outputs
 from emovox.files import remove_leftovers, write_text

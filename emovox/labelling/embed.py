@@ -16,7 +16,7 @@ from tqdm import tqdm
 from emovox.config import read_config
 from emovox.corpus.sound_files import AudioTree, Sound
 from emovox.dataset import schema
-from emovox.dataset.card_fields import read_fields
+from emovox.dataset.card import read_fields
 from emovox.dataset.json_schemas import changed_files, outputs_of, read_document, read_manifest
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import FileEntry, create_table, embedding_array, read_rows

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from emovox.dataset import card, schema
-from emovox.dataset.card_fields import CardFields, read_fields
+from emovox.dataset.card import CardFields, read_fields
 from emovox.dataset.croissant_metadata import files_and_columns
 from emovox.dataset.json_schemas import read_document, read_manifest
 from emovox.dataset.names import parse_version
@@ -158,7 +158,7 @@ def release(
         takedown: list of identities to remove, in addition to the list in the dataset's folder;
             see `emovox.dataset.takedown`.
         allow_unknown: accept hashes that match no identity of the dataset.
-        card: TOML file with facts for the card, see `emovox.dataset.card_fields.CardFields`; it
+        card: TOML file with facts for the card, see `emovox.dataset.card.CardFields`; it
             becomes card.toml of the release. None: that of the dataset, if any.
         anonymise: map of random ids that take the place of those of identities and videos; a CSV
             file outside dataset and release that is created, or gets more ids. None: keep the ids.

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from emovox.corpus.splits import fraction
 from emovox.corpus.voxceleb import read_people
 from emovox.dataset import schema
-from emovox.dataset.card_fields import read_fields
+from emovox.dataset.card import read_fields
 from emovox.dataset.json_schemas import tables_of
 from emovox.dataset.reader import Dataset, load
 from emovox.dataset.store import read_rows, reading

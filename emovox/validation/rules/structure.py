@@ -9,8 +9,7 @@ from typing import Any
 import pyarrow as pa
 
 from emovox.dataset import schema
-from emovox.dataset.card import card_of, front_matter
-from emovox.dataset.card_fields import read_fields
+from emovox.dataset.card import card_of, front_matter, read_fields
 from emovox.dataset.croissant_metadata import differences
 from emovox.dataset.json_schemas import LEADS_OUTSIDE, faults
 from emovox.dataset.store import matrices_of
