@@ -131,11 +131,10 @@ def inline_svg(figure: "Figure", key: str, alt: str, colours: Mapping[str, str])
     return ElementTree.tostring(svg, encoding="unicode")
 
 
-def emotion_rows(axes: Any, emotions: Sequence[str], *, grid: bool = False) -> None:
-    """Name the rows of a chart with one row per emotion, from the top; `grid` draws their lines."""
+def emotion_rows(axes: Any, emotions: Sequence[str]) -> None:
+    """Name the rows of a chart with one row per emotion, from the top."""
     axes.set_yticks(range(len(emotions)), emotions, color=INK)
     axes.set_ylim(len(emotions) - 0.5, -0.5)
-    axes.grid(visible=grid, axis="y")
 
 
 def draw_roc(
@@ -189,7 +188,7 @@ def draw_counts(
     axes.set(xscale="log", xlim=(low, high), xlabel=unit)
     axes.minorticks_off()
     axes.xaxis.set_major_formatter(percent if is_share else EngFormatter(sep=""))
-    emotion_rows(axes, emotions, grid=True)
+    emotion_rows(axes, emotions)
     if len(series) > 1:
         axes.figure.legend(loc="outside upper left")
 

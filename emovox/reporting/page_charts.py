@@ -95,7 +95,7 @@ def logits_figure(shown: Aggregates, compared: Aggregates | None) -> PageFigure:
                 axes.plot(centres, k - scale * others[emotion], color=charts.INK, linewidth=1)
             median = found.quantiles[k, 2]
             axes.plot([median, median], [k - 0.16, k + 0.12], color=charts.INK)
-        charts.emotion_rows(axes, emotions, grid=True)
+        charts.emotion_rows(axes, emotions)
         axes.set(xlim=found.edges[[0, -1]], ylim=(len(emotions) - 0.6, -RIDGE), xlabel="logit")
 
     header = ["emotion", "mean", "deviation", *(f"{100 * q:g} %" for q in QUANTILES)]
@@ -144,10 +144,9 @@ def skew_figure(found: Aggregates) -> PageFigure:
         axes.legend(loc="upper left")
 
     rows = [
-        (name, skew.gini, percent(skew.largest), percent(skew.tenth), skew.num_groups)
-        for name, skew in groups.items()
+        (name, skew.gini, percent(skew.largest), skew.num_groups) for name, skew in groups.items()
     ]
-    return PageFigure("skew", ("", "Gini", "largest", "largest tenth", "groups"), rows, draw)
+    return PageFigure("skew", ("", "Gini", "largest", "groups"), rows, draw)
 
 
 def roc_figure(found: SplitResult) -> PageFigure:
