@@ -94,7 +94,10 @@ def read_speech_corpus(
         corpus = _read_table(path)
     else:
         corpus = _read_folder(path, layout, video)
-    _check_labels(corpus)
+    for label, count in Counter(u.label for u in corpus.utterances).items():
+        if meant := closest_emotion(label):
+            fact = "not an emotion emovox knows; did you mean"
+            corpus.notes.append(f"label {label!r}: {fact} {meant}? ({count:,} utterances)")
     if not corpus.utterances and not corpus.dropped:
         raise InputError(f"{path}: contains no utterance of the layout {corpus.layout}")
     return corpus
@@ -114,14 +117,6 @@ def merge_corpora(corpora: Mapping[str, SpeechCorpus]) -> SpeechCorpus:
             label = standard_name(u.label)
             merged.utterances.append(replace(u, corpus=name, label=label, speaker=speaker))
     return merged
-
-
-def _check_labels(corpus: SpeechCorpus) -> None:
-    """Add a note for each label that seems misspelt."""
-    for label, count in Counter(u.label for u in corpus.utterances).items():
-        if meant := closest_emotion(label):
-            fact = "not an emotion emovox knows; did you mean"
-            corpus.notes.append(f"label {label!r}: {fact} {meant}? ({count:,} utterances)")
 
 
 def _read_folder(root: Path, layout: str | None, video: bool) -> SpeechCorpus:
