@@ -51,14 +51,6 @@ class SplitPredictions:
     # probabilities from the centre bucket of each utterance, float32 `[N, E]`; or nothing
     centre_scores: np.ndarray = field(default_factory=lambda: np.empty((0, 0), np.float32))
 
-    def to_arrow(self, emotions: Sequence[str]) -> pa.Table:
-        """Return a table with one row per track: labels and scores."""
-        columns: dict[str, Any] = {"track_id": self.track_ids}
-        columns["split"] = [self.split] * len(self.labels)
-        columns["label"] = [emotions[k] for k in self.labels]
-        scores = {f"score_{name}": self.scores[:, k] for k, name in enumerate(emotions)}
-        return pa.table(columns | scores)
-
 
 @dataclass(frozen=True, repr=False)
 class Evaluation:
@@ -195,7 +187,12 @@ class Evaluation:
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
         with replace_file(folder / "predictions.parquet") as temporary:
-            tables = [found.to_arrow(emotions) for found in self.predictions.values()]
+            tables = []
+            for split, found in self.predictions.items():
+                labels = [emotions[k] for k in found.labels]
+                facts = {"track_id": found.track_ids, "split": [split] * len(labels)}
+                scores = zip((f"score_{name}" for name in emotions), found.scores.T, strict=True)
+                tables.append(pa.table({**facts, "label": labels, **dict(scores)}))
             pq.write_table(pa.concat_tables(tables), temporary)
         for split, found in self.predictions.items():
             title, scores = f"{name} on {split} of {self.dataset['name']}", self.splits[split]
