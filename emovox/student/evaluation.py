@@ -191,8 +191,8 @@ class Evaluation:
             for split, found in self.predictions.items():
                 labels = [emotions[k] for k in found.labels]
                 facts = {"track_id": found.track_ids, "split": [split] * len(labels)}
-                scores = zip((f"score_{name}" for name in emotions), found.scores.T, strict=True)
-                tables.append(pa.table({**facts, "label": labels, **dict(scores)}))
+                columns = zip((f"score_{name}" for name in emotions), found.scores.T, strict=True)
+                tables.append(pa.table({**facts, "label": labels, **dict(columns)}))
             pq.write_table(pa.concat_tables(tables), temporary)
         for split, found in self.predictions.items():
             title, scores = f"{name} on {split} of {self.dataset['name']}", self.splits[split]
