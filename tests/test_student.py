@@ -265,7 +265,7 @@ def test_invalid_checkpoints(tmp_path: Path, narrow: Path) -> None:
 def test_checkpoint_of_another_network(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     teacher = CompactNet(CompactConfig(stem=8, widths=(8,), depths=(1,)))
-    teacher_checkpoints.save(path, teacher, {})
+    checkpoints.save(path, teacher, {})
     assert "architecture is 'emovox.compact', expected one of emovox.vggvox" in refusal(path)
     net = random_net()
     checkpoints.save(path, net, {})
