@@ -594,6 +594,17 @@ def test_egemaps_without_opensmile_is_an_error(
     assert result.exit_code == 2 and "pip install 'emovox[opensmile]'" in result.stderr
 
 
+def test_quoted_rows_are_marked(tmp_path: Path, student: None) -> None:
+    for speaker in range(1, 4):
+        for code, pitch in (("an", 200), ("sa", 900)):
+            for number in range(3):
+                write_tone(tmp_path / f"s{speaker}/{code}{number}.wav", pitch)
+    result = run("pitch", tmp_path)
+    assert result.exit_code == 0
+    assert "* student (Albanie et al. 2018)" in result.stdout and "49.7 +- 5.4" in result.stdout
+    assert "rows marked * are quoted from papers" in result.stdout
+
+
 AVI_NAMES = {
     "enterface": "subject {speaker}/{word}/sentence {number}/s{speaker}_{code}_{number}.avi",
     "rml": "s{speaker}/Mandarin/{code}{number}.avi",

@@ -669,8 +669,9 @@ def test_figures_and_tables_of_the_paper(dataset: Path, run_folder: Path, tmp_pa
     ]
     values = {row[0]: row[4:] for row in five}
     assert values["student logits"] == ["55.0", "7.1", "50.0"] * 2
+    assert values["student (Albanie et al. 2018)"] == ["49.7", "5.4", "50.0", "34.3", "4.0", "50.0"]
     words = Page(render(found)).words
-    assert "Probe: rml" in words
+    assert "Probe: rml" in words and "student (Albanie et al. 2018)" in words
 
 
 def test_figures_without_data_are_listed(dataset: Path, tmp_path: Path) -> None:

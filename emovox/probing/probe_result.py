@@ -1,4 +1,4 @@
-"""Result of a probe, with chance and the largest class for comparison."""
+"""Result of a probe, with chance, the largest class and published results for comparison."""
 
 import json
 import os
@@ -15,6 +15,7 @@ from emovox.files import write_text
 from emovox.packages import DataFrame, data_frame
 from emovox.probing.classifiers import SCORES, FeatureScores, mean_and_deviation
 from emovox.probing.corpora import DroppedFile
+from emovox.probing.folds import PARTITIONS, RANDOM
 from emovox.probing.probe_config import ProbeConfig
 
 MAX_SHOWN = 5  # dropped files in the summary
@@ -28,7 +29,7 @@ class Row:
     calibration errors are over the utterances of all folds.
     """
 
-    what: str  # name of the features or of the baseline
+    what: str  # name of the features, the baseline or the quoted network
     classifier: str | None = None
     folds: str | None = None  # name of the folds
     num_folds: int | None = None
@@ -41,7 +42,20 @@ class Row:
     f1_deviation: float | None = None
     calibration_error: float | None = None
     calibration_error_fitted: float | None = None  # with temperatures fitted in training
-    source: str = "measured"  # or `computed`
+    source: str = "measured"  # or `computed` or `quoted`
+
+
+# Corpus, network, folds, accuracy and its deviation, as quoted by Albanie et al. (2018).
+PUBLISHED = (
+    ("rml", "student (Albanie et al. 2018)", RANDOM, 0.497, 0.054),
+    ("rml", "teacher (Albanie et al. 2018)", RANDOM, 0.726, 0.039),
+    ("rml", "Noroozi et al. 2017", RANDOM, 0.653, None),
+    ("enterface", "student (Albanie et al. 2018)", RANDOM, 0.343, 0.04),
+    ("enterface", "teacher (Albanie et al. 2018)", RANDOM, 0.483, 0.049),
+    ("enterface", "Noroozi et al. 2017", RANDOM, 0.471, None),
+    ("afew", "teacher (Albanie et al. 2018)", PARTITIONS["val"], 0.493, None),
+    ("afew", "baseline of EmotiW 2016", PARTITIONS["val"], 0.3881, None),
+)
 
 
 @dataclass(frozen=True, repr=False)
@@ -79,7 +93,7 @@ class ProbeResult:
         return len(self.dropped) > self.config.max_dropped * num_files
 
     def rows(self) -> list[Row]:
-        """Return the results: measured, the largest class and chance."""
+        """Return the results: measured, chance and the largest class, quoted."""
         rows = []
         for probed in self.probed:
             for held_out in probed.held_out:
@@ -97,6 +111,9 @@ class ProbeResult:
         shares = {f"largest class ({label})": count / self.num_utterances, "chance": chance}
         for what, share in shares.items():
             rows.append(Row(what, None, None, None, share, None, chance, source="computed"))
+        for corpus, what, folds, share, spread in PUBLISHED:
+            if corpus == self.layout:
+                rows.append(Row(what, None, folds, None, share, spread, source="quoted"))
         return rows
 
     def to_pandas(self) -> DataFrame:
@@ -184,11 +201,12 @@ def _table(rows: list[Row]) -> list[str]:
     names = ("accuracy", "unweighted average recall", "macro F1", "calibration error", "fitted")
     cells = [("in %", "", "folds", *names)]
     for row in rows:
+        star = "* " if row.source == "quoted" else ""
         accuracy = _percent(row.accuracy, row.accuracy_deviation)
         recall = _percent(row.unweighted_average_recall, row.recall_deviation)
         f1 = _percent(row.macro_f1, row.f1_deviation)
         errors = _percent(row.calibration_error), _percent(row.calibration_error_fitted)
-        labels = row.what, row.classifier or "", row.folds or ""
+        labels = star + row.what, row.classifier or "", row.folds or ""
         cells.append((*labels, accuracy, recall, f1, *errors))
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return ["  ".join(map(str.ljust, line, widths)).rstrip() for line in cells]

@@ -28,7 +28,7 @@ from emovox.probing.classifiers import Classifier
 from emovox.probing.corpora import SpeechCorpus, Utterance, merge_corpora, read_speech_corpus
 from emovox.probing.folds import RANDOM, Folds, cross_folds, make_folds, read_folds, write_folds
 from emovox.probing.probe_config import ProbeConfig
-from emovox.probing.probe_result import ProbeResult
+from emovox.probing.probe_result import PUBLISHED, ProbeResult
 from emovox.registry import BEST_FILE, read_header
 from emovox.student import STUDENTS, clips, load_student, networks
 from emovox.student.clips import read_ahead, read_utterance
@@ -209,6 +209,8 @@ def probe(
         write_folds(Path(config.write_folds), speech, utterances, folds)
     if any(made.name == RANDOM for made in folds):
         impossible.append(f"{RANDOM} follow the paper: test speakers also occur in training")
+    if any(corpus == speech.layout for corpus, *_ in PUBLISHED):
+        impossible.append("rows marked * are quoted from papers, not measured")
     probed = tuple(
         classifiers.cross_validate(features[key], utterances, folds, method, name)
         for key, name, method in probes
