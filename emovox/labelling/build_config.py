@@ -105,6 +105,8 @@ class BuildConfig:
                 check_printable(value, f"--{name}")
         if self.state == self.out:
             raise ConfigError("--state and --out are the same folder; pass two different ones")
+        if isinstance(self.state, Path) and self.state.is_file():
+            raise ConfigError(f"--state {self.state}: is a file; pass a folder")
         if self.meta is not None and not self.meta.is_dir():
             raise ConfigError(f"--meta {self.meta}: no such folder")
         if self.engine != "ray":
