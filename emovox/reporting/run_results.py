@@ -198,13 +198,17 @@ class Report:
         return "\n".join(self.written)
 
     def to_pandas(self) -> DataFrame:
-        """Return counts and tracks by label, by split; MissingPackageError without pandas."""
+        """Return counts, emotions and values by split; MissingPackageError without pandas."""
         rows = []
         for split in self.aggregates.splits:
             row = dataclasses.asdict(split)
-            labels = zip(self.aggregates.emotions, row.pop("labels").tolist(), strict=True)
-            row |= {f"labels_{emotion}": count for emotion, count in labels}
-            rows.append({k: v for k, v in row.items() if k not in ("frames", "values")})
+            for name in ("frames", "labels"):
+                by_emotion = zip(self.aggregates.emotions, row.pop(name).tolist(), strict=True)
+                row |= {f"{name}_{emotion}": count for emotion, count in by_emotion}
+            moments = zip(self.aggregates.value_names, row.pop("values").tolist(), strict=True)
+            for name, (mean, deviation) in moments:
+                row |= {f"mean_{name}": mean, f"deviation_{name}": deviation}
+            rows.append(row)
         return data_frame(rows)
 
     def __repr__(self) -> str:
