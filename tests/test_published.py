@@ -616,10 +616,22 @@ def test_a_split_that_differs_from_the_lists_is_reported(importer: Importer, lis
     ]
     provenance = json.loads((importer.out / schema.PROVENANCE).read_text())
     assert provenance["split_disagreements"] == named
-    [note] = result.notes
-    assert note == "3 tracks have another split in the official lists; provenance.json lists them"
+    assert result.notes == [
+        *(
+            f"{d['track_id']}: {d['file']} in the file, {d['lists']} in the official lists"
+            for d in named
+        ),
+        "3 tracks have another split in the official lists; provenance.json lists them",
+    ]
     assert importer.tracks()["id10001/video/00003"]["split"] == "heard_val"
-    assert f"note      {note}" in result.summary()
+    assert all(f"note      {note}" in result.summary() for note in result.notes)
+
+
+def test_many_differences_are_shortened_in_the_notes_only(importer: Importer, lists: Path) -> None:
+    result = importer(annotations([utterance(f"{LEE}/x/a_{i:07d}.wav", 1, i) for i in range(1, 9)]))
+    assert len(result.notes) == 6 and result.notes[-1].startswith("8 tracks have another split")
+    provenance = json.loads((importer.out / schema.PROVENANCE).read_text())
+    assert len(provenance["split_disagreements"]) == 8
 
 
 def test_agreement_with_the_lists_gives_no_note(importer: Importer, lists: Path) -> None:

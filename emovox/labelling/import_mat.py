@@ -26,6 +26,7 @@ from emovox.teacher import ACCURACY
 
 SETS: dict[float, str] = {1: TRAIN, 2: UNHEARD, 3: HEARD}  # `images.set` of the file
 NAME = re.compile(r"([^/]+)/(?:[^/]+/)?([^/]+)_([0-9]{1,20})\.wav")
+MAX_EXAMPLES = 5
 TEACHER = "senet50-ferplus"
 ORIGIN = "Imported by emovox from the published annotations of EmoVoxCeleb (Albanie et al., 2018)."
 
@@ -282,6 +283,9 @@ class _Tracks:
             name, listed = key.track_id, official_split(key, lists)
             if listed != (split := self.splits[name]):
                 self.disagreements.append({"track_id": name, "file": split, "lists": listed})
+        for each in self.disagreements[:MAX_EXAMPLES]:
+            splits = f"{each['file']} in the file, {each['lists']} in the official lists"
+            self.notes.append(f"{each['track_id']}: {splits}")
         if self.disagreements:
             self.notes.append(
                 f"{len(self.disagreements):,} tracks have another split in the official lists; "
