@@ -952,3 +952,4 @@ def test_a_track_is_found_without_the_zeros_of_its_number(tmp_path: Path) -> Non
     assert dataset.logits("a/v/7").tolist() == dataset.logits("a/v/00007").tolist()
     with pytest.raises(KeyError, match="track 'a/v/8' not found"):
         dataset.logits("a/v/8")
+    assert str(dataset.tracks) == "{" + ", ".join(f"{s!r}: ..." for s in dataset.splits) + "}"

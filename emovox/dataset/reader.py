@@ -377,6 +377,9 @@ class _BySplit(Mapping[str, T], Generic[T]):
             self._made[split] = self._make(split)
         return self._made[split]
 
+    def __repr__(self) -> str:
+        return f"{{{', '.join(f'{split!r}: ...' for split in self)}}}"
+
     def __contains__(self, split: object) -> bool:
         return split in self._dataset.splits
 
