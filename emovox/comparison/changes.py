@@ -2,7 +2,7 @@
 
 import json
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any
@@ -147,53 +147,29 @@ class Difference:
 
     def text(self) -> str:
         """Return a summary for the terminal, about 96 characters wide."""
-        return "\n\n".join([self._heads(), self._changes(), *self._logits(), self._version()])
+        from jinja2 import Environment, PackageLoader  # slow to import
 
-    def _heads(self) -> str:
-        lines = []
-        for title, side in (("old", self.old), ("new", self.new)):
-            counts = f"{side['tracks']:,} tracks, {side['frames']:,} frames"
-            lines.append(f"{title:<10}{side['name']} {side['version']}: {counts}")
-        for key in self.header:
-            if key not in ("name", "version"):
-                lines.append(_item(key, f"{_plain(self.old[key])} -> {_plain(self.new[key])}"))
-        return "\n".join(lines)
-
-    def _changes(self) -> str:
-        lines, table = [], ""
-        for change in self.changes:
-            if not change.count and change.change != "in both":
-                continue
-            title, table = "" if change.table == table else change.table, change.table
-            lines.append(f"{title:<10}{change.count:>9,} {change.change}")
-            lines += [f"{'':<22}{row}" for row in change.rows[:NUM_EXAMPLES]]
-            if (rest := len(change.rows) - NUM_EXAMPLES) > 0:
-                lines.append(f"{'':<22}and {rest:,} more, listed by --format json")
-        return "\n".join(lines)
-
-    def _logits(self) -> Iterator[str]:
+        blocks: Any = {"trim_blocks": True, "lstrip_blocks": True}
+        environment = Environment(loader=PackageLoader("emovox.comparison"), **blocks)
+        environment.filters |= {"commas": "{:,}".format, "item": _item}
         frames, emotions = self.frames, self.old["emotions"]
-        if frames.argmax_flips:
-            yield _matrix("argmax of frames", frames.argmax, emotions)
-        if frames.largest is not None:
-            rows = [[name, *entry.values()] for name, entry in frames.outputs.items()]
-            terms, means, largest = np.array([row[1:] for row in rows[: len(emotions)]], float).T
-            rows.insert(len(emotions), ["all logits", terms.sum(), means.mean(), largest.max()])
-            yield _table(["outputs", "KL term", "mean change", "largest change"], rows)
-            where = "{output} {old:.4f} -> {new:.4f} in frame {frame_index} of {track_id}"
-            yield _item("largest", where.format(**frames.largest))
-            head = ["worst tracks", "mean KL", "frames", "changed", "argmax flips"]
-            yield _table([*head, "largest change"], [[*t.values()] for t in frames.worst_tracks])
-
-    def _version(self) -> str:
-        bump = self.bump
-        verdict = {True: "is enough", False: "is too low", None: "is not of the form 1.2.3"}
-        required = f", at least {bump.at_least}: {self.new['version']} {verdict[bump.enough]}"
-        lines = [_item("version", bump.level + (required if bump.at_least else ""))]
-        lines += [_item("", f"- {reason}", indent=2) for reason in bump.reasons]
-        for title, (level, rule) in zip(("rule", "", "", ""), RULE.items(), strict=True):
-            lines.append(_item(title, f"{level + ':':<7}{rule}", indent=7))
-        return "\n".join(lines)
+        counts = ([name, *row] for name, row in zip(emotions, frames.argmax, strict=True))
+        outputs = [[name, *entry.values()] for name, entry in frames.outputs.items()]
+        if frames.largest:
+            terms, means, most = np.array([row[1:] for row in outputs[: len(emotions)]], float).T
+            outputs.insert(len(emotions), ["all logits", terms.sum(), means.mean(), most.max()])
+        heads = ["worst tracks", "mean KL", "frames", "changed", "argmax flips", "largest change"]
+        text = environment.get_template("difference.txt").render(
+            vars(self),
+            changes=self.changes,
+            rule=RULE,
+            num_examples=NUM_EXAMPLES,
+            table=_table,
+            matrix=[["", *emotions], *([cell or "." for cell in row] for row in counts)],
+            outputs=[["outputs", "KL term", "mean change", "largest change"], *outputs],
+            worst_tracks=[heads, *([*track.values()] for track in frames.worst_tracks)],
+        )
+        return text.rstrip()
 
 
 def _item(title: str, text: str, indent: int = 0) -> str:
@@ -201,15 +177,9 @@ def _item(title: str, text: str, indent: int = 0) -> str:
     return wrap(text, initial_indent=f"{title:<9} ", subsequent_indent=" " * (10 + indent))
 
 
-def _plain(value: Any) -> str:
-    if isinstance(value, Mapping):
-        return " ".join(str(part)[:20] for part in value.values() if part)
-    return str(value)
-
-
-def _table(head: list[str], rows: list[list[Any]]) -> str:
+def _table(rows: list[list[Any]]) -> str:
     """Return an aligned table; the first column is flush left, the others flush right."""
-    lines = [head, *([_cell(value) for value in row] for row in rows)]
+    lines = [[_cell(value) for value in row] for row in rows]
     widths = [max(map(len, column)) + 2 for column in zip(*lines, strict=True)]
     return "\n".join(
         line[0].ljust(widths[0]) + "".join(map(str.rjust, line[1:], widths[1:])) for line in lines
@@ -220,8 +190,3 @@ def _cell(value: Any) -> str:
     if isinstance(value, float):
         return f"{round(value, 6) + 0.0:.6f}"  # + 0.0 turns -0 into 0
     return f"{value:,}" if isinstance(value, int) else value or ""
-
-
-def _matrix(title: str, counts: list[list[int]], emotions: Sequence[str]) -> str:
-    rows = [[name, *(n or "." for n in row)] for name, row in zip(emotions, counts, strict=True)]
-    return f"{title} (rows: old, columns: new)\n{_table(['', *emotions], rows)}"

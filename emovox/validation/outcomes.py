@@ -7,6 +7,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -230,50 +231,24 @@ def as_json(validation: Validation) -> str:
     return json.dumps(validation.as_dict(), indent=2, ensure_ascii=False)
 
 
-def as_text(validation: Validation) -> str:
-    """Return the failed rules with examples, the skipped rules and a summary, as lines of text."""
-    lines = []
-    for outcome in validation.outcomes:
-        if outcome.status == FAILED:
-            head, *examples = _details(outcome)
-            lines.append(f"{outcome.kind:<8} {outcome.rule.name}: {head}")
-            lines += [f"{'':<11}{example}" for example in examples]
-    for outcome in validation.outcomes:
-        if outcome.status == SKIPPED:
-            lines.append(f"skipped  {outcome.rule.name}: {outcome.reason}")
-    return "\n".join([*lines, validation.summary()])
+def _fill(template: str, validation: Validation) -> str:
+    """Return the report in the form of one of `templates`."""
+    from jinja2 import Environment, PackageLoader, select_autoescape  # slow to import
 
-
-def as_github(validation: Validation) -> str:
-    """Return workflow commands, one annotation per failed or skipped rule, and a summary."""
-    lines = []
-    for outcome in validation.outcomes:
-        title = f"title=emovox {outcome.rule.name}"
-        if outcome.status == SKIPPED:
-            lines.append(f"::notice {title}::{_escape(f'skipped: {outcome.reason}')}")
-        elif outcome.status == FAILED:
-            file = str(validation.path / outcome.breach.examples[0].file)
-            body = _escape("\n".join(_details(outcome)))
-            lines.append(f"::{outcome.kind} file={_escape(file, in_property=True)},{title}::{body}")
-    return "\n".join([*lines, printable_text(validation.summary())])
-
-
-def as_junit(validation: Validation) -> str:
-    """Return a JUnit XML test suite with one test case per rule."""
-    from jinja2 import Environment, PackageLoader  # slow to import
-
-    loader = PackageLoader("emovox.validation")
-    environment = Environment(loader=loader, autoescape=True, trim_blocks=True)
-    environment.filters["printable"] = _printable
+    loader, escape = PackageLoader("emovox.validation"), select_autoescape(["xml"])
+    environment = Environment(loader=loader, autoescape=escape, trim_blocks=True)
+    environment.filters |= {"printable": _printable, "printable_text": printable_text}
+    environment.filters["escaped"] = _escape
     cases = [(outcome, _details(outcome)) for outcome in validation.outcomes]
-    return environment.get_template("junit.xml").render(validation=validation, cases=cases)
+    return environment.get_template(template).render(validation=validation, cases=cases)
 
 
+as_text = partial(_fill, "report.txt")  # failed rules with examples, skipped rules and a summary
 FORMATS: dict[str, Callable[[Validation], str]] = {
     "text": as_text,
     "json": as_json,
-    "junit": as_junit,
-    "github": as_github,
+    "junit": partial(_fill, "junit.xml"),  # one test case per rule
+    "github": partial(_fill, "github.txt"),  # workflow commands, one annotation per rule
 }
 
 
