@@ -69,7 +69,9 @@ def open_mat(path: Path) -> "Iterator[Iterator[tuple[str, Node]]]":
     Raises:
         InputError: the file is missing, damaged, truncated or not a MAT file; also while reading.
     """
-    version = mat_version(path)
+    if (kind := kind_of_file(path)) not in VERSIONS:
+        raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; found {kind}")
+    version = VERSIONS[kind]
     try:
         if version == "5":
             with path.open("rb") as file:
@@ -117,13 +119,6 @@ def _plain(node: "Node", budget: list[int]) -> Any:
             records = [{name: _plain(x, budget) for name, x in each} for each in node.records()]
             return records[0] if len(records) == 1 else records
     return None
-
-
-def mat_version(path: Path) -> str:
-    """Return the version of a MAT file, `5` or `7.3`; InputError if missing or neither."""
-    if (kind := kind_of_file(path)) not in VERSIONS:
-        raise InputError(f"{path}: expected a MAT file of level 5 or 7.3; found {kind}")
-    return VERSIONS[kind]
 
 
 class _Inflated(io.RawIOBase):

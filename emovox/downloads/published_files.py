@@ -131,19 +131,13 @@ def download(target: str, *, say: Say = lambda line: None, **options: Any) -> Do
     """
     config = read_config(DownloadConfig, options={"target": target, **options})
     folder = config.out or files.cache_folder() / TARGETS[target].folder
-    requested = _find_requested(config)
-    return Downloads(FileDownload(file, folder, config, say).run() for file in requested)
-
-
-def _find_requested(config: DownloadConfig) -> tuple[PublishedFile, ...]:
-    """Return the files to download; ConfigError for several from the address or copy of one."""
-    found = find_files(config.target, config.name)
+    requested = find_files(config.target, config.name)
     is_copy = config.copy is not None and not config.copy.is_dir()
     is_address = config.url is not None and not config.url.endswith("/")
-    if len(found) > 1 and (is_copy or is_address):
-        names = ", ".join(file.name for file in found)
+    if len(requested) > 1 and (is_copy or is_address):
+        names = ", ".join(file.name for file in requested)
         raise ConfigError(f"{'--from' if is_copy else '--url'}: one file; pass its name of {names}")
-    return found
+    return Downloads(FileDownload(file, folder, config, say).run() for file in requested)
 
 
 @dataclass(frozen=True)
