@@ -59,7 +59,7 @@ NOT_RUN = {
     "emovox download student": "needs the network; tests/test_download.py",
     "emovox check-corpus": "fails on a part of a corpus; tests/test_corpus_check.py",
     "emovox train-teacher": "takes long; tests/test_training.py",
-    "emovox evaluate-teacher runs/inception": "needs AffectNet; tests/test_inception.py",
+    "emovox evaluate-teacher runs/inception": "needs AffectNet; tests/test_triplets.py",
     "emovox train-student emovox-demo/dataset": "the demo, which .ci/run runs, does the same",
     "emovox evaluate emovoxceleb": "needs the published weights; tests/test_student.py",
     "emovox build-dataset --layout voxceleb2 --root sample": "takes long",

@@ -47,7 +47,7 @@ def _name_best(result: Any) -> None:
 @config_options(
     TeacherTrainConfig,
     only=(
-        *("start_from", "distill_from", "distill", "distill_weight"),
+        *("start_from", "triplets", "distill_from", "distill", "distill_weight"),
         *("epochs", "batch_size", "learning_rate", "seed", "device"),
     ),
 )

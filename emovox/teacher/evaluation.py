@@ -21,6 +21,7 @@ from emovox.scores import class_scores, softmax
 from emovox.teacher import Teacher, load_teacher
 from emovox.teacher.face_data import read_faces
 from emovox.teacher.teacher_config import TeacherEvaluateConfig
+from emovox.teacher.triplets import read_triplets, triplet_accuracy
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,7 @@ class TeacherEvaluation:
     temperature: float  # divisor of the logits for calibrated probabilities; of the teacher
     plain: Scores  # scores of the logits of each face
     mirrored: Scores  # scores of the mean logits of each face and its mirror image
+    triplet_accuracy: float | None = None  # see `triplets`; None without them
 
     def __repr__(self) -> str:
         return (
@@ -142,6 +144,8 @@ class TeacherEvaluation:
         both = self.plain, self.mirrored
         rows = [(name, None, *(getattr(scores, name) for scores in both)) for name in SCORES]
         rows = [row for row in rows if row[2] is not None]
+        if self.triplet_accuracy is not None:
+            rows.append(("triplet_accuracy", None, self.triplet_accuracy, math.nan))
         recalls = zip(self.plain.emotions, *(scores.recall for scores in both), strict=True)
         rows += [("recall", *recall) for recall in recalls]
         return rows + [(f"rmse {n}", None, *(s.rmse[n] for s in both)) for n in self.plain.rmse]
@@ -152,6 +156,7 @@ class TeacherEvaluation:
             "teacher": {"name": self.teacher, "sha256": self.sha256},
             "part": self.part,
             "temperature": self.temperature,
+            "triplet_accuracy": self.triplet_accuracy,
             PLAIN: self.plain.as_json(),
             MIRRORED: self.mirrored.as_json(),
         }
@@ -203,7 +208,11 @@ def evaluate_teacher(
     both = plain, (plain + mirrored) / 2
     first, second = (score(logits, targets, outputs, temperature) for logits in both)
     named = teacher.name, teacher.sha256, config.part
-    return TeacherEvaluation(*named, temperature, first, second)
+    found = TeacherEvaluation(*named, temperature, first, second)
+    if config.triplets:
+        triplets = read_triplets(Path(config.triplets), teacher.input_size)
+        found = replace(found, triplet_accuracy=triplet_accuracy(teacher, triplets))
+    return found
 
 
 def predict(

@@ -45,6 +45,7 @@ class TorchTeacher:
         self.name, self.sha256, self.temperature = name, sha256, 1.0
         self.emotions, self.values = net.outputs.emotions, net.outputs.values
         self.input_size, self.embedding_size = net.input_size, net.embedding_size
+        self.triplet = getattr(net, "triplet", None)  # head for triplets, see `triplets`
         self.device, self.precision, dtype = prepare(net, net.classifier, device, precision)
         if self.device.index is not None:
             torch.cuda.set_device(self.device)  # pinned memory belongs to the current device

@@ -207,14 +207,15 @@ class InceptionConfig:
     growth: int = 64  # channels that each of its layers adds
     depth: int = 5  # layers
     embedding: int = 128  # numbers of the embedding
+    triplet: int = 32  # numbers of the head for triplets
 
 
 class Inception(FaceNetwork):
     """The face network of Schoneveld et al. (2021), RGB `[N, 3, 160, 160]` to logits `[N, E]`.
 
     InceptionResnetV1 (facenet-pytorch) up to mixed_7a, a 1 x 1 convolution, a dense block, and
-    another 1 x 1 convolution, averaged: the embedding, from which a layer computes the logits. The
-    paper's second head, for triplets of faces, is left out.
+    another 1 x 1 convolution, averaged: the embedding, from which heads compute the logits and, for
+    triplets of faces, `triplet`.
     """
 
     architecture = "emovox.inception"
@@ -236,6 +237,7 @@ class Inception(FaceNetwork):
         self.dense = nn.ModuleList(_convolution(n, config.growth, 3) for n in inputs[:-1])
         self.embedding = nn.Conv2d(inputs[-1], config.embedding, 1)
         self.classifier = nn.Linear(config.embedding, len(outputs))
+        self.triplet = nn.Linear(config.embedding, config.triplet)
         self.embedding_size = config.embedding
 
     def embed_and_classify(self, x: Tensor) -> tuple[Tensor, Tensor]:

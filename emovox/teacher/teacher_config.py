@@ -23,6 +23,8 @@ class TeacherTrainConfig(Options):
         start_from: Initial weights: a checkpoint of the same shape, or for senet50 and resnet50 a
             .pth or .mat file, whose last layer is dropped; for inception the .pth file of
             facenet-pytorch's InceptionResnetV1.
+        triplets: CSV of triplets of faces to learn from too, see guide/teachers.md; for inception.
+        class_weight: Weight of the cross-entropy beside the loss of the triplets.
         distill_from: Teacher to learn from in addition to the votes: a registered name or a
             checkpoint. Several teachers are averaged.
         distill: once: teachers label the faces before the training; online: teachers of the same
@@ -59,6 +61,8 @@ class TeacherTrainConfig(Options):
     depths: tuple[int, ...] = (1, 2, 3, 1)
     dropout: float = option(0.2, least=0, most=0.99)
     start_from: str = ""
+    triplets: str = ""
+    class_weight: float = option(1.0, least=0, most=1000)
     distill_from: tuple[str, ...] = ()
     distill: str = option("once", choices=("once", "online"))
     distill_weight: float = option(0.5, least=0, most=1)
@@ -95,6 +99,8 @@ class TeacherTrainConfig(Options):
         if len(self.widths) != len(self.depths) or least[0] < MIN_WIDTH or least[1] < 1:
             limits = f"widths of at least {MIN_WIDTH}, depths of at least 1"
             raise ConfigError(f"widths and depths must be lists of the same length, {limits}")
+        if self.triplets and self.network != "inception":
+            raise ConfigError("triplets: only the network inception has a head for them")
         if self.unlabelled and not self.distill_from:
             raise ConfigError("unlabelled: no teacher to learn from; pass --distill-from too")
 
@@ -105,10 +111,12 @@ class TeacherEvaluateConfig(Options):
 
     Attributes:
         part: Part of the data to score; public_test is the validation part.
+        triplets: CSV of triplets of faces to score too, see guide/teachers.md.
         device: Device of the teacher: auto (CUDA if available), cpu, cuda or cuda:N.
         precision: Arithmetic of the teacher; auto selects bf16 where the hardware supports it.
     """
 
     part: str = option("private_test", choices=PARTS)
+    triplets: str = ""
     device: str = "auto"
     precision: str = option("fp32", choices=PRECISIONS)

@@ -26,6 +26,7 @@ from emovox.teacher.teacher_checkpoint import (
     SenetConfig,
 )
 from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.triplets import Triplets, triplet_loss
 
 
 def augment(grey: Tensor, config: TeacherTrainConfig, size: int) -> Tensor:
@@ -109,6 +110,7 @@ class TeacherTrainer(Progress):
         self.optimizer = torch.optim.SGD(groups, rate, momentum, nesterov=True)
         self.steps = len(self.images) // config.batch_size
         self.advance: Callable[[], object] = lambda: None  # called after each step
+        self.triplets: Triplets | None = None  # to learn from too
 
     def start_from(self, source: str | Path) -> None:
         """Copy weights, without a last layer for other outputs; InputError if they do not fit."""
@@ -154,6 +156,8 @@ class TeacherTrainer(Progress):
             for group in self.optimizer.param_groups:
                 group["lr"] = rate * group["factor"]
             loss = self._loss(*self._augmented(batch, rng))
+            if self.triplets is not None:
+                loss = config.class_weight * loss + self._triplet_loss(self.triplets)
             self.optimizer.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             self.optimizer.step()
@@ -201,6 +205,18 @@ class TeacherTrainer(Progress):
         if found and isinstance(self.model, Inception):  # its embedding is learned too
             loss = loss + sum(F.mse_loss(hidden, each) for each, _ in found) / len(found)
         return loss
+
+    def _triplet_loss(self, triplets: Triplets) -> Tensor:
+        """Return the loss of random triplets, whose faces are about as many as those of a batch."""
+        chosen = torch.randint(len(triplets.places), (max(1, self.config.batch_size // 3),))
+        faces = torch.from_numpy(triplets.images[triplets.places[chosen].ravel()]).unsqueeze(1)
+        grey = faces.to(self.device).float()
+        faces = self.model.from_grey(augment(grey, self.config, self.model.input_size))
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.bf16):
+            hidden, _ = self.model.embed_and_classify(faces)
+            embeddings = self.model.triplet(hidden)  # type: ignore[operator]
+        margins = torch.from_numpy(triplets.margins)[chosen].to(self.device)
+        return triplet_loss(embeddings.view(len(chosen), 3, -1), margins)
 
     @torch.inference_mode()
     def logits(self, images: np.ndarray) -> np.ndarray:

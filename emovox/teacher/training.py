@@ -26,6 +26,7 @@ from emovox.teacher.face_data import TRAIN, VALIDATION, read_faces
 from emovox.teacher.ferplus import Faces
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.teacher_trainer import TeacherTrainer, make_network
+from emovox.teacher.triplets import Triplets, read_triplets
 
 
 def soft_targets(faces: Faces, config: TeacherTrainConfig) -> np.ndarray:
@@ -116,12 +117,14 @@ def train_epochs(
             f"--batch-size {config.batch_size}: {data} has only {len(train_set)} training faces; "
             "pass a smaller number"
         )
+    triplets = read_triplets(Path(config.triplets), size) if config.triplets else None
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with runs.locked(out):
-        recipe = _recipe(config, [train_set, public], sources)
+        recipe = _recipe(config, [train_set, public], sources, triplets)
         runs.write_or_match_config(out, recipe)
         run = TeacherTrainer(config, train_set, device)
+        run.triplets = triplets
         if teachers and config.distill == "online":
             run.learn_from(teachers)
         if start:
@@ -171,7 +174,12 @@ def _train_one(run: TeacherTrainer, public: Faces, recipe: Record, out: Path) ->
     return record
 
 
-def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[Weights]) -> Record:
+def _recipe(
+    config: TeacherTrainConfig,
+    parts: list[Faces],
+    sources: list[Weights],
+    triplets: Triplets | None,
+) -> Record:
     """Return everything that determines the result of a training, without paths and device."""
     values = asdict(config)
     del values["device"]
@@ -180,6 +188,9 @@ def _recipe(config: TeacherTrainConfig, parts: list[Faces], sources: list[Weight
     data = hashlib.sha256()
     for part in parts:
         data.update(part.images.tobytes() + part.targets.tobytes())
+    if triplets:
+        values["triplets"] = Path(config.triplets).name
+        data.update(triplets.images.tobytes() + triplets.places.tobytes())
     return {
         "recipe": values,
         "outputs": [*parts[0].outputs.emotions, *parts[0].outputs.values],

@@ -1,0 +1,178 @@
+"""Triplets of faces, and the face network that learns from them."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import emovox
+from emovox.errors import ConfigError, EmovoxError, InputError
+from emovox.teacher import find_teacher, load_teacher, teacher_checkpoint
+from emovox.teacher.evaluation import score
+from emovox.teacher.teacher_checkpoint import Inception
+from emovox.teacher.teacher_config import TeacherTrainConfig
+from emovox.teacher.triplets import read_triplets, triplet_accuracy, triplet_loss
+from emovox.testing import FakeTeacher
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+BOX = (0.25, 0.75, 0.25, 0.75)
+
+
+def line(names: list[str], votes: list[int], kind: str = "ONE_CLASS_TRIPLET") -> str:
+    """A line of the CSV of Google's Facial Expression Comparison."""
+    faces = [f"http://host/{k}/{name},{','.join(map(str, BOX))}" for k, name in enumerate(names)]
+    return ",".join([*faces, kind, *(f"rater{k},{vote}" for k, vote in enumerate(votes))])
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Pictures of 80 pixels; in the middle half of each a level of grey, around it white."""
+    for name, level in {"a.jpg": 40, "b.jpg": 60, "c.jpg": 200, "d.jpg": 90}.items():
+        image = np.full((80, 80, 3), 255, np.uint8)
+        image[20:60, 20:60] = level
+        cv2.imwrite(str(tmp_path / name), image)
+    return tmp_path
+
+
+def test_triplets_are_read_with_the_odd_face_last(folder: Path) -> None:
+    lines = [
+        line(["a.jpg", "c.jpg", "b.jpg"], [2, 2, 2, 1, 2, 3]),
+        line(["c.jpg", "a.jpg", "b.jpg"], [1, 1], "TWO_CLASS_TRIPLET"),
+        line(["a.jpg", "b.jpg", "gone.jpg"], [3]),  # a dead link
+        line(["a.jpg", "b.jpg", "c.jpg"], [3, 1]),  # a tie
+        line(["a.jpg", "b.jpg", "d.jpg"], [3], "FOUR_CLASS_TRIPLET"),
+    ]
+    (folder / "fec.csv").write_text("\n".join(lines) + "\n")
+    found = read_triplets(folder / "fec.csv", 48)
+    levels = found.images.mean(axis=(1, 2))[found.places]
+    np.testing.assert_allclose(levels, [[40, 60, 200], [40, 60, 200]], atol=3)
+    assert found.images.shape == (3, 48, 48) and found.images.dtype == np.uint8
+    np.testing.assert_allclose(found.margins, [0.1, 0.2])
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("", "not a file of triplets"),
+        ("a,b,c\n1,2,3\n", "not a file of triplets"),
+        (line(["a.jpg", "b.jpg", "c.jpg"], [1]).replace("0.25", "left"), "not a file of triplets"),
+        (line(["x.jpg", "y.jpg", "z.jpg"], [1]), "no triplet has its three pictures in"),
+        (line(["a.jpg", "b.jpg", "../fec.csv"], [3]), r"fec.csv: cannot be read \(not an image"),
+    ],
+)
+def test_other_files_give_one_line(folder: Path, text: str, words: str) -> None:
+    (folder / "fec.csv").write_text(text)
+    with pytest.raises(InputError, match=words) as caught:
+        read_triplets(folder / "fec.csv", 48)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match=r"none\.csv: not a file of triplets \(No such file"):
+        read_triplets(folder / "none.csv", 48)
+
+
+def test_the_loss_is_that_of_both_similar_faces() -> None:
+    rng = np.random.default_rng(0)
+    rows, margins = rng.normal(size=(5, 3, 4)), np.array([0.1, 0.2, 0.1, 0.2, 0.2])
+    expected = []
+    for (a, b, odd), margin in zip(rows, margins, strict=True):
+        a, b, odd = (x / np.linalg.norm(x) for x in (a, b, odd))
+        near = ((a - b) ** 2).sum()
+        far = [((x - odd) ** 2).sum() for x in (a, b)]
+        expected.append(sum(max(0.0, near - each + margin) for each in far))
+    found = triplet_loss(torch.from_numpy(rows), torch.from_numpy(margins))
+    assert float(found) == pytest.approx(np.mean(expected), rel=1e-5)
+
+
+class Grey(FakeTeacher):
+    """Teacher whose embedding is an angle that grows with the level of grey."""
+
+    triplet = None
+
+    def embed(self, crops: np.ndarray) -> np.ndarray:
+        angles = crops.mean(axis=(1, 2, 3)) / 255
+        return np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
+
+
+def test_accuracy_of_triplets(folder: Path) -> None:
+    lines = [line(["a.jpg", "c.jpg", "b.jpg"], [2]), line(["a.jpg", "c.jpg", "b.jpg"], [1])]
+    lines += [line(["d.jpg", "b.jpg", "c.jpg"], [3])]
+    (folder / "fec.csv").write_text("\n".join(lines) + "\n")
+    triplets = read_triplets(folder / "fec.csv", 48)
+    assert triplet_accuracy(Grey(), triplets) == pytest.approx(2 / 3)
+
+
+def test_accuracy_without_contempt() -> None:
+    logits, targets = np.zeros((4, 8)), np.eye(8)[[0, 1, 7, 2]]
+    logits[0, 0], logits[1, 7], logits[1, 1], logits[2, 7], logits[3, 3] = 1, 2, 1, 1, 1
+    found = score(logits, targets)
+    assert found.accuracy == 0.5
+    # The third face is left out; the second is right once contempt is ruled out.
+    assert found.accuracy_without_contempt == pytest.approx(2 / 3)
+    seven = score(logits[:, :7], targets[:, :7], emovox.emotions.Outputs(emovox.EMOTIONS[:7]))
+    assert seven.accuracy_without_contempt is None
+
+
+@pytest.fixture
+def faces(folder: Path) -> Path:
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for label, level in (("neutral", 60), ("happiness", 180)):
+            (folder / "faces" / split / label).mkdir(parents=True)
+            for k in range(4):
+                image = rng.integers(level - 30, level + 30, (48, 48, 3)).astype(np.uint8)
+                cv2.imwrite(str(folder / "faces" / split / label / f"{k}.png"), image)
+    rows = [line(["a.jpg", "c.jpg", "b.jpg"], [2]), line(["d.jpg", "b.jpg", "c.jpg"], [3])]
+    (folder / "fec.csv").write_text("\n".join(rows) + "\n")
+    return folder / "faces"
+
+
+RECIPE: dict[str, Any] = {"network": "inception", "epochs": 1, "batch_size": 4, "device": "cpu"}
+
+
+def test_the_face_network_learns_classes_and_triplets(faces: Path, tmp_path: Path) -> None:
+    triplets = str(faces.parent / "fec.csv")
+    run = emovox.train_teacher(faces, tmp_path / "run", triplets=triplets, **RECIPE)
+    teacher = load_teacher(run.best)
+    assert (teacher.input_size, teacher.embedding_size) == (160, 128)
+    crops = np.random.default_rng(0).integers(0, 255, (2, 160, 160, 3)).astype(np.uint8)
+    assert teacher(crops).shape == (2, 2) and teacher.embed(crops).shape == (2, 128)
+    assert triplets not in (tmp_path / "run/config.json").read_text()
+    found = emovox.evaluate_teacher(teacher, faces, part="public_test", triplets=triplets)
+    assert found.triplet_accuracy in (0.0, 0.5, 1.0)
+    assert "triplet accuracy" in found.summary() and "without contempt" not in found.summary()
+    before = load_file(run.best)
+    plain = emovox.train_teacher(faces, tmp_path / "plain", **RECIPE)
+    assert not torch.equal(before["triplet.weight"], load_file(plain.best)["triplet.weight"])
+
+
+def test_it_learns_from_its_own_kind(faces: Path, tmp_path: Path) -> None:
+    run = emovox.train_teacher(faces, tmp_path / "run", **RECIPE)
+    options = RECIPE | {"distill_from": (str(run.best),), "distill": "online"}
+    assert emovox.train_teacher(faces, tmp_path / "self", **options).best.is_file()
+
+
+def test_weights_of_vggface2_begin_the_network(faces: Path, tmp_path: Path) -> None:
+    from facenet_pytorch import InceptionResnetV1
+
+    released = InceptionResnetV1(classify=True, num_classes=8631)
+    torch.save(released.state_dict(), tmp_path / "vggface2.pth")
+    options = RECIPE | {"start_from": str(tmp_path / "vggface2.pth"), "learning_rate": 1e-9}
+    run = emovox.train_teacher(faces, tmp_path / "run", **options)
+    net = teacher_checkpoint.load_network(find_teacher(run.best))
+    assert isinstance(net, Inception)
+    own = net.backbone.conv2d_1a.conv.weight  # type: ignore[union-attr]
+    torch.testing.assert_close(own, released.conv2d_1a.conv.weight, atol=1e-4, rtol=0)
+    torch.save({"other": torch.zeros(3)}, tmp_path / "other.pth")
+    with pytest.raises(EmovoxError, match=r"do not fit emovox.inception: no backbone"):
+        emovox.train_teacher(
+            faces, tmp_path / "no", **RECIPE | {"start_from": str(tmp_path / "other.pth")}
+        )
+
+
+def test_only_this_network_takes_triplets() -> None:
+    with pytest.raises(ConfigError, match="triplets: only the network inception has a head"):
+        TeacherTrainConfig(triplets="fec.csv")
