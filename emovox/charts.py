@@ -40,24 +40,11 @@ NOT_INLINE = re.compile(
     re.DOTALL,
 )
 DPI = 150  # of PNG files
+STYLE = Path(__file__).with_name("charts.mplstyle")  # all but colours
 INK, SOFT, GRID, BAR = "#1d1f24", "#5d626c", "#ebe8e0", "#54679c"
-SETTINGS: Any = {
-    "axes.axisbelow": True,
-    "axes.facecolor": "none",
-    "axes.grid": True,
-    "axes.titlesize": 10,
-    "grid.color": GRID,
-    "legend.fontsize": 9,
-    "legend.frameon": False,
-    "lines.linewidth": 1.6,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "emovox",
-    "text.color": INK,
-    "text.parse_math": False,
-    "xtick.bottom": False,
-    "ytick.left": False,
-    **{f"axes.spines.{side}": False for side in ("bottom", "left", "right", "top")},
-    **{f"{part}color": SOFT for part in ("axes.edge", "axes.label", "xtick.label", "ytick.label")},
+SETTINGS: Any = {"text.color": INK, "grid.color": GRID}
+SETTINGS |= {
+    f"{name}color": SOFT for name in ("axes.edge", "axes.label", "xtick.label", "ytick.label")
 }
 
 
@@ -80,9 +67,7 @@ def new_figure(width: float, height: float) -> Iterator["Figure"]:
     import matplotlib as mpl
     from matplotlib.figure import Figure
 
-    with mpl.rc_context():
-        mpl.rcdefaults()
-        mpl.rcParams.update(SETTINGS)
+    with mpl.rc_context(SETTINGS, STYLE):  # all others are matplotlib's
         yield Figure(figsize=(width, height), layout="constrained")
 
 
