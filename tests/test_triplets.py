@@ -40,19 +40,36 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_triplets_are_read_with_the_odd_face_last(folder: Path) -> None:
+    (folder / "page.jpg").write_text("<html>moved</html>")  # as servers answer for dead links
     lines = [
-        line(["a.jpg", "c.jpg", "b.jpg"], [2, 2, 2, 1, 2, 3]),
-        line(["c.jpg", "a.jpg", "b.jpg"], [1, 1], "TWO_CLASS_TRIPLET"),
+        line(["a.jpg", "c.jpg", "b.jpg"], [2, 2]),  # fewer votes than later rows
+        line(["c.jpg?size=o#x", "a.jpg", "b.jpg"], [1, 1, 1, 3, 2, 1], "TWO_CLASS_TRIPLET"),
         line(["a.jpg", "b.jpg", "gone.jpg"], [3]),  # a dead link
+        line(["a.jpg", "b.jpg", "page.jpg"], [3]),
         line(["a.jpg", "b.jpg", "c.jpg"], [3, 1]),  # a tie
+        line(["a.jpg", "b.jpg", "c.jpg"], []),
         line(["a.jpg", "b.jpg", "d.jpg"], [3], "FOUR_CLASS_TRIPLET"),
+        line(["a.jpg", "b.jpg", "c.jpg"], [3]).replace("0.25", "1e9"),
+        line(["a.jpg", "b.jpg", "c.jpg"], [3]).replace("0.25,0.75,0.25", "0.75,0.25,0.25"),
+        line(["http://[", "b.jpg", "c.jpg"], [3]),
     ]
     (folder / "fec.csv").write_text("\n".join(lines) + "\n")
     found = read_triplets(folder / "fec.csv", 48)
     levels = found.images.mean(axis=(1, 2))[found.places]
     np.testing.assert_allclose(levels, [[40, 60, 200], [40, 60, 200]], atol=3)
-    assert found.images.shape == (3, 48, 48) and found.images.dtype == np.uint8
+    assert found.images.shape == (4, 48, 48) and found.images.dtype == np.uint8
     np.testing.assert_allclose(found.margins, [0.1, 0.2])
+    assert found.note == (
+        "fec.csv: 2 of 10 triplets; left out: 5 of another form or without a most frequent answer, "
+        "2 without their pictures, 1 with damaged pictures"
+    )
+
+
+def test_quotes_spaces_and_commas_in_urls(folder: Path) -> None:
+    text = line(["a.jpg", "c.jpg", "b.jpg"], [2]).replace(",", ", ")
+    text = text.replace("http://host/0/a.jpg", '"http://host/0,1/a.jpg"')
+    (folder / "fec.csv").write_text(text + "\n")
+    assert read_triplets(folder / "fec.csv", 48).note == "fec.csv: 1 of 1 triplets; left out: none"
 
 
 @pytest.mark.parametrize(
@@ -60,9 +77,9 @@ def test_triplets_are_read_with_the_odd_face_last(folder: Path) -> None:
     [
         ("", "not a file of triplets"),
         ("a,b,c\n1,2,3\n", "not a file of triplets"),
-        (line(["a.jpg", "b.jpg", "c.jpg"], [1]).replace("0.25", "left"), "not a file of triplets"),
-        (line(["x.jpg", "y.jpg", "z.jpg"], [1]), "no triplet has its three pictures in"),
-        (line(["a.jpg", "b.jpg", "../fec.csv"], [3]), r"fec.csv: cannot be read \(not an image"),
+        (line(["a.jpg", "b.jpg", "c.jpg"], [1]).replace("0.25", "left"), "0 of 1 .* another form"),
+        (line(["x.jpg", "y.jpg", "z.jpg"], [1]), "1 without their pictures; pictures are looked"),
+        (line(["a.jpg", "b.jpg", "../fec.csv"], [3]), "0 of 1 .*: 1 with damaged pictures"),
     ],
 )
 def test_other_files_give_one_line(folder: Path, text: str, words: str) -> None:
@@ -103,6 +120,10 @@ def test_accuracy_of_triplets(folder: Path) -> None:
     (folder / "fec.csv").write_text("\n".join(lines) + "\n")
     triplets = read_triplets(folder / "fec.csv", 48)
     assert triplet_accuracy(Grey(), triplets) == pytest.approx(2 / 3)
+    teacher = Grey()
+    teacher.embedding_size = 0
+    with pytest.raises(ConfigError, match=r"triplets: teacher .* gives no embeddings"):
+        triplet_accuracy(teacher, triplets)
 
 
 def test_accuracy_without_contempt() -> None:
@@ -135,7 +156,10 @@ RECIPE: dict[str, Any] = {"network": "inception", "epochs": 1, "batch_size": 4, 
 
 def test_the_face_network_learns_classes_and_triplets(faces: Path, tmp_path: Path) -> None:
     triplets = str(faces.parent / "fec.csv")
-    run = emovox.train_teacher(faces, tmp_path / "run", triplets=triplets, **RECIPE)
+    said: list[str] = []
+    options = RECIPE | {"triplets": triplets, "say": said.append}
+    run = emovox.train_teacher(faces, tmp_path / "run", **options)
+    assert said == ["fec.csv: 2 of 2 triplets; left out: none"]
     teacher = load_teacher(run.best)
     assert (teacher.input_size, teacher.embedding_size) == (160, 128)
     crops = np.random.default_rng(0).integers(0, 255, (2, 160, 160, 3)).astype(np.uint8)
@@ -143,7 +167,8 @@ def test_the_face_network_learns_classes_and_triplets(faces: Path, tmp_path: Pat
     assert triplets not in (tmp_path / "run/config.json").read_text()
     found = emovox.evaluate_teacher(teacher, faces, part="public_test", triplets=triplets)
     assert found.triplet_accuracy in (0.0, 0.5, 1.0)
-    assert "triplet accuracy" in found.summary() and "without contempt" not in found.summary()
+    assert "triplet accuracy" in found.summary() and found.as_json()["triplets"] == said[0]
+    assert found.summary().endswith(said[0]) and "without contempt" not in found.summary()
     before = load_file(run.best)
     plain = emovox.train_teacher(faces, tmp_path / "plain", **RECIPE)
     assert not torch.equal(before["triplet.weight"], load_file(plain.best)["triplet.weight"])

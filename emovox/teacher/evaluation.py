@@ -111,6 +111,7 @@ class TeacherEvaluation:
     plain: Scores  # scores of the logits of each face
     mirrored: Scores  # scores of the mean logits of each face and its mirror image
     triplet_accuracy: float | None = None  # see `triplets`; None without them
+    triplets: str = ""  # their number, and the number of those that are left out
 
     def __repr__(self) -> str:
         return (
@@ -137,7 +138,7 @@ class TeacherEvaluation:
             label = f"{name} {emotion or ''}".replace("_", " ")
             shown = [f"{value:.4f}".replace("nan", "-") for value in both]  # never occurs
             lines.append(f"{label:<28}{shown[0]:>10}{shown[1]:>10}")
-        return "\n".join(lines)
+        return "\n".join([*lines, *([self.triplets] if self.triplets else [])])
 
     def _rows(self) -> list[tuple[Any, ...]]:
         """Return the name, emotion, and values without and with averaging of each score."""
@@ -157,6 +158,7 @@ class TeacherEvaluation:
             "part": self.part,
             "temperature": self.temperature,
             "triplet_accuracy": self.triplet_accuracy,
+            "triplets": self.triplets,
             PLAIN: self.plain.as_json(),
             MIRRORED: self.mirrored.as_json(),
         }
@@ -211,7 +213,8 @@ def evaluate_teacher(
     found = TeacherEvaluation(*named, temperature, first, second)
     if config.triplets:
         triplets = read_triplets(Path(config.triplets), teacher.input_size)
-        found = replace(found, triplet_accuracy=triplet_accuracy(teacher, triplets))
+        accuracy = triplet_accuracy(teacher, triplets)
+        found = replace(found, triplet_accuracy=accuracy, triplets=triplets.note)
     return found
 
 

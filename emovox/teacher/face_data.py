@@ -13,7 +13,8 @@ import math
 import os
 import posixpath
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -81,17 +82,30 @@ def read_faces(
         raise InputError(f"{path}: no labelled faces of {part}; found {dict(Counter(parts))}")
     names = tuple(table["path"][chosen])
     largest = max(max(files.read_image(name).shape) for name in names[:100])  # a sample
-    side, weights = min(size, largest), np.array(GREY_WEIGHTS, "f4")
-
-    def read_image(name: str) -> np.ndarray:
-        image = files.read_image(name)
-        height, width = image.shape[:2]
-        face = resize(cut(image, square(Box(0, 0, width, height))), side)
-        # As `checkpoints.to_grey`, so that training sees what labelling does.
-        return np.round(face @ weights).astype(np.uint8) if grey else face
-
-    images = Parallel(-1, prefer="threads")(delayed(read_image)(name) for name in names)
+    read = delayed(partial(read_face, files, side=min(size, largest), grey=grey))
+    images = Parallel(-1, prefer="threads")(map(read, names))
     return Faces(np.stack(images), targets[chosen], names, outputs)
+
+
+def read_face(
+    files: FaceFiles,
+    name: str,
+    box: Sequence[float] = (0.0, 1.0, 0.0, 1.0),
+    *,
+    side: int,
+    grey: bool = True,
+) -> np.ndarray:
+    """Read the square around a box of an image: uint8 `[side, side]`, or `[side, side, 3]` RGB.
+
+    The box is left, right, top and bottom as fractions. InputError for a missing or damaged image.
+    """
+    image = files.read_image(name)
+    height, width = image.shape[:2]
+    left, right, top, bottom = box
+    face = Box(left * width, top * height, (right - left) * width, (bottom - top) * height)
+    pixels = resize(cut(image, square(face)), side)
+    # As `checkpoints.to_grey`, so that training sees what labelling does.
+    return np.round(pixels @ np.array(GREY_WEIGHTS, "f4")).astype(np.uint8) if grey else pixels
 
 
 def _targets(table: pd.DataFrame) -> tuple[Outputs, np.ndarray]:

@@ -88,7 +88,7 @@ def train_teacher(
         raise ConfigError("distill: no teacher to learn from; pass --distill-from too")
     out = Path(out)
     is_complete = True
-    for record in train_epochs(data, out, config):
+    for record in train_epochs(data, out, config, say):
         on_epoch(record)
         is_complete = False
     if is_complete:
@@ -97,7 +97,10 @@ def train_teacher(
 
 
 def train_epochs(
-    data: str | os.PathLike[str], out: str | os.PathLike[str], config: TeacherTrainConfig
+    data: str | os.PathLike[str],
+    out: str | os.PathLike[str],
+    config: TeacherTrainConfig,
+    say: Callable[[str], object] = lambda line: None,
 ) -> Generator[Record, None, None]:
     """Train a teacher as `train_teacher` does; yield one record per epoch.
 
@@ -118,6 +121,8 @@ def train_epochs(
             "pass a smaller number"
         )
     triplets = read_triplets(Path(config.triplets), size) if config.triplets else None
+    if triplets:
+        say(triplets.note)
     out = Path(out)
     out.mkdir(parents=True, exist_ok=True)
     with runs.locked(out):

@@ -6,81 +6,116 @@ of the picture); the type of the triplet; and for each annotator a name and the 
 face, 1 to 3. Pictures lie in the folder of the file, under the last part of their URL.
 """
 
+import contextlib
+import re
 from dataclasses import dataclass
+from itertools import starmap
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from joblib import Parallel, delayed
 from torch import Tensor
 
-from emovox.checkpoints import GREY_WEIGHTS
-from emovox.errors import InputError, first_line
-from emovox.media.faces import Box, cut, resize, square
+from emovox.errors import ConfigError, InputError, first_line
+from emovox.files import regular
 from emovox.teacher import Teacher
+from emovox.teacher.face_data import read_face
 from emovox.teacher.ferplus import FaceFiles
 
 BOXES, TYPE, FIRST_VOTE = (0, 5, 10), 15, 17  # columns; a face has 5, an annotator 2
 # By which the odd face must be further away; two faces of other types show the same emotion.
 MARGINS = {"ONE_CLASS_TRIPLET": 0.1, "TWO_CLASS_TRIPLET": 0.2, "THREE_CLASS_TRIPLET": 0.2}
-BATCH = 64  # triplets scored at a time
+BATCH = 256  # faces scored at a time
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Triplets whose pictures are there, and for which one answer is the most frequent.
+    """Triplets whose pictures are readable, and for which one answer is the most frequent.
 
     Attributes:
         images: grey faces, uint8 `[N, S, S]`.
         places: places of the two similar faces and of the odd one in `images`, int64 `[T, 3]`.
         margins: float32 `[T]`.
+        note: number of triplets, and of those that are left out by reason, as a line of text.
     """
 
     images: np.ndarray
     places: np.ndarray
     margins: np.ndarray
+    note: str
 
 
 def read_triplets(path: Path, size: int) -> Triplets:
     """Read the triplets of a file and their faces, squares of `size` pixels.
 
-    InputError if the file is missing or has another form, a picture is damaged, or none is left.
+    InputError if the file is missing or has another form, or none of its triplets can be used.
+    """
+    names, boxes, odd, margins = _read_table(path)
+    files, places, kept = FaceFiles(path.absolute().parent), [], []
+    faces: dict[tuple[str, tuple[float, ...]], int] = {}  # place of each name and box
+    is_clear = odd >= 0
+    for row in np.flatnonzero(is_clear):
+        if files.names.issuperset(names[row]):
+            keys = zip(names[row], map(tuple, boxes[row].tolist()), strict=True)
+            found = [faces.setdefault(key, len(faces)) for key in keys]
+            places.append([*np.delete(found, odd[row]), found[odd[row]]])
+            kept.append(row)
+
+    def read(name: str, box: tuple[float, ...]) -> np.ndarray | None:
+        with contextlib.suppress(InputError):
+            return read_face(files, name, box, side=size)
+        return None
+
+    images = Parallel(-1, prefer="threads")(starmap(delayed(read), faces))
+    is_whole = np.array([image is not None for image in images], bool)
+    rows = np.array(places, int).reshape(-1, 3)
+    used = is_whole[rows].all(axis=1)
+    reasons = {
+        "of another form or without a most frequent answer": (~is_clear).sum(),
+        "without their pictures": is_clear.sum() - len(kept),
+        "with damaged pictures": (~used).sum(),
+    }
+    left_out = ", ".join(f"{count:,} {reason}" for reason, count in reasons.items() if count)
+    note = f"{path.name}: {used.sum():,} of {len(odd):,} triplets; left out: {left_out or 'none'}"
+    if not used.any():
+        raise InputError(f"{note}; pictures are looked for in {files.source}")
+    blank = np.zeros((size, size), np.uint8)
+    faces_read = np.stack([blank if image is None else image for image in images])
+    return Triplets(faces_read, rows[used], margins[kept][used].astype(np.float32), note)
+
+
+def _read_table(path: Path) -> tuple[np.ndarray, ...]:
+    """Return names `[T, 3]`, boxes `[T, 3, 4]`, places of the odd face `[T]`, and margins `[T]`.
+
+    The place is -1 for a triplet without a most frequent answer or of another form.
     """
     try:
-        table = pd.read_csv(path, header=None, dtype=str)
-        boxes = table[[b + i for b in BOXES for i in range(1, 5)]].astype(float).to_numpy()
+        with regular(path).open(encoding="utf-8", errors="replace") as lines:
+            columns = range(1 + max(line.count(",") for line in lines))  # rows differ in votes
+        how: Any = {"dtype": str, "skipinitialspace": True, "encoding_errors": "replace"}
+        table = pd.read_csv(path, names=columns, **how)
+        boxes = _numbers(table[[b + i for b in BOXES for i in range(1, 5)]])
         margins = table[TYPE].map(MARGINS).to_numpy(float)
-        votes = table.loc[:, FIRST_VOTE::2].apply(pd.to_numeric).to_numpy(float)
+        votes = _numbers(table.loc[:, FIRST_VOTE::2])
     except (OSError, ValueError, LookupError) as error:  # pandas' errors are ValueErrors
         raise InputError(f"{path}: not a file of triplets ({first_line(error)})") from error
     counts = np.stack([(votes == number).sum(axis=1) for number in (1, 2, 3)], axis=1)
     is_clear = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) == 1
-    is_clear &= np.isfinite(margins) & np.isfinite(boxes).all(axis=1)
-    names = table[[*BOXES]].map(lambda url: Path(urlsplit(str(url)).path).name).to_numpy()
-    files, places, kept = FaceFiles(path.absolute().parent), [], []
-    faces: dict[tuple[Any, ...], int] = {}  # name and box of each, and its place
-    for row in np.flatnonzero(is_clear):
-        if files.names.issuperset(names[row]):
-            odd = counts[row].argmax()
-            keys = zip(names[row], *boxes[row].reshape(3, 4).T.tolist(), strict=True)
-            found = [faces.setdefault(key, len(faces)) for key in keys]
-            places.append([*np.delete(found, odd), found[odd]])
-            kept.append(row)
-    if not kept:
-        raise InputError(f"{path}: no triplet has its three pictures in {files.source} and a vote")
+    is_clear &= np.isfinite(margins) & (np.abs(boxes - 0.5) <= 1).all(axis=1)
+    is_clear &= (boxes[:, 1::2] > boxes[:, ::2]).all(axis=1)
+    # The last part of a URL, without a query.
+    names = table[[*BOXES]].map(lambda url: re.split("[?#]", str(url))[0].rpartition("/")[2])
+    odd = np.where(is_clear, counts.argmax(axis=1), -1)
+    return names.to_numpy(), boxes.reshape(-1, 3, 4), odd, margins
 
-    def read_face(name: str, left: float, right: float, top: float, bottom: float) -> np.ndarray:
-        image = files.read_image(name)
-        height, width = image.shape[:2]
-        box = Box(left * width, top * height, (right - left) * width, (bottom - top) * height)
-        face = resize(cut(image, square(box)), size)
-        return np.round(face @ np.array(GREY_WEIGHTS, "f4")).astype(np.uint8)
 
-    images = np.stack([read_face(*key) for key in faces])
-    return Triplets(images, np.array(places), margins[kept].astype(np.float32))
+def _numbers(table: pd.DataFrame) -> np.ndarray:
+    """Return cells as float64 `[N, C]`, NaN for other text."""
+    return table.apply(pd.to_numeric, errors="coerce").to_numpy(float)
 
 
 def triplet_loss(embeddings: Tensor, margins: Tensor) -> Tensor:
@@ -105,8 +140,10 @@ def triplet_accuracy(teacher: Teacher, triplets: Triplets) -> float:
 
     Distances are those of the teacher's head for triplets, or of its embeddings without one.
     """
-    images = np.repeat(triplets.images[..., None], 3, axis=3)
-    found = [teacher.embed(images[i : i + BATCH]) for i in range(0, len(images), BATCH)]
+    if not teacher.embedding_size:
+        raise ConfigError(f"triplets: teacher {teacher.name} gives no embeddings; use another one")
+    batches = (triplets.images[i : i + BATCH] for i in range(0, len(triplets.images), BATCH))
+    found = [teacher.embed(np.repeat(batch[..., None], 3, axis=3)) for batch in batches]
     embeddings = torch.from_numpy(np.concatenate(found)).float()
     if head := getattr(teacher, "triplet", None):
         with torch.no_grad():
