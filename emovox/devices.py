@@ -98,8 +98,7 @@ def resolve_runtime(device: str, precision: str, compile: str, pays: bool) -> Ru
     """
     device = resolve_device(device)
     precision = resolve_precision(precision, device)
-    compiled = resolve_compile(compile, device, pays)
-    return Runtime(device, precision, compiled, device_name(device))
+    return Runtime(device, precision, resolve_compile(compile, device, pays), device_name(device))
 
 
 def device_name(device: str) -> str:

@@ -136,6 +136,5 @@ def download(target: str, file_name: str | None, show: bool, **options: Any) -> 
         return
     if file_name is not None:
         options["name"] = file_name
-    say = partial(echo, err=True)
-    for file in published_files.download(target, say=say, **given(options)):
+    for file in published_files.download(target, say=partial(echo, err=True), **given(options)):
         echo(file.path)

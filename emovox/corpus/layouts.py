@@ -120,8 +120,7 @@ def _voxceleb1(corpus: Corpus, meta: Path | None) -> None:
                 try:
                     key = TrackKey(identify(who), video, number)
                     if video not in videos:
-                        message = f"video/{video}.<ext> is missing"
-                        raise TrackError("open", "FileNotFound", message)
+                        raise TrackError("open", "FileNotFound", f"video/{video}.<ext> is missing")
                     used.add(video)
                     corpus.add(Track(key, videos[video], FaceSource.BOXES, entry.name, person=who))
                 except TrackError as error:

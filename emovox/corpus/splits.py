@@ -25,8 +25,7 @@ OWN_COLUMN = "\0"  # the column `split` of the tracks; no user can type this val
 
 def fraction(name: str) -> float:
     """Return a number in [0, 1) that depends on `name` alone: blake2b as a fraction."""
-    digest = blake2b(name.encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
+    return int.from_bytes(blake2b(name.encode(), digest_size=8).digest(), "big") / 2**64
 
 
 def auto_split(

@@ -48,8 +48,7 @@ def read_table(
         names = table.column_names
         texts = {name: _as_text(column) for name, column in zip(names, table.columns, strict=True)}
     except (pa.ArrowException, ValueError, OSError, MemoryError) as error:
-        reason = first_line(error)
-        raise InputError(f"{path}: not readable as CSV or Parquet: {reason}") from error
+        raise InputError(f"{path}: not readable as CSV or Parquet: {first_line(error)}") from error
     if missing := [c for c in required if c not in names]:
         raise InputError(f"{path}: missing columns {', '.join(missing)}; found {', '.join(names)}")
     for column in (*required, *OPTIONAL_COLUMNS):

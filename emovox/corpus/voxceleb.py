@@ -84,8 +84,7 @@ def read_boxes(path: Path, name: str) -> Boxes:
     try:
         lines = read_text(path, encoding="utf-8-sig", errors="replace").splitlines()
     except OSError as error:
-        fault = error_name(error, path)
-        raise TrackError("boxes", fault, f"{name}: {error.strerror}") from error
+        raise TrackError("boxes", error_name(error, path), f"{name}: {error.strerror}") from error
     if lines and lines[0].startswith(LFS_POINTER):
         raise TrackError("boxes", "GitLfsPointer", f"{name}: {LFS_HINT}")
     import numpy as np

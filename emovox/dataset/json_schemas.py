@@ -110,8 +110,7 @@ def read_manifest(root: str | os.PathLike[str]) -> dict[str, Any]:
 
 def listed_hash(manifest: Mapping[str, Any], path: str) -> str | None:
     """Return the content hash that a manifest lists for a file; None if it lists none."""
-    hashes = (f.get("content_sha256") for f in manifest["files"] if f["path"] == path)
-    return next(hashes, None)
+    return next((f.get("content_sha256") for f in manifest["files"] if f["path"] == path), None)
 
 
 def changed_files(root: str | os.PathLike[str], manifest: Mapping[str, Any]) -> list[str]:

@@ -111,8 +111,7 @@ def columns(outputs: Outputs) -> Columns:
 
 def embedding_size(table: pa.Schema) -> int:
     """Return the size of the embeddings of a table; 1 if it has none."""
-    sizes = (f.type.list_size for f in table if pa.types.is_fixed_size_list(f.type))
-    return next(sizes, 1)
+    return next((f.type.list_size for f in table if pa.types.is_fixed_size_list(f.type)), 1)
 
 
 EIGHT = columns(PUBLISHED)  # emotions, no values

@@ -65,8 +65,7 @@ class ContentHash:
             for chunk in table.column(i).chunks:
                 is_text = pa.types.is_string(field.type)
                 if field.nullable:
-                    nulls = chunk.is_null().cast(pa.uint8())
-                    self._masks[i].update(_numbers(nulls).data)
+                    self._masks[i].update(_numbers(chunk.is_null().cast(pa.uint8())).data)
                     chunk = chunk.fill_null("" if is_text else 0)
                 if is_text:
                     self._lengths[i].update(_numbers(pc.binary_length(chunk)).data)

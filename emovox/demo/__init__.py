@@ -96,8 +96,7 @@ def _train_student(dataset: Path, corpus: Path, out: Path) -> "Evaluation":
 
     if out.exists():
         shutil.rmtree(out)  # its dataset may have been another one
-    config = read_config(StudentTrainConfig, RECIPES / STUDENT_RECIPE)
-    train_student(dataset, corpus, out, config)
+    train_student(dataset, corpus, out, read_config(StudentTrainConfig, RECIPES / STUDENT_RECIPE))
     result = evaluate(out / "best.safetensors", dataset, corpus)
     result.write(out)
     return result

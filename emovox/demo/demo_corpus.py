@@ -95,8 +95,7 @@ def speak(
     source = _glottis(pitch, prosody, rng)
     sound = _through_formants(source, vowels[syllable]) * np.repeat(0.02 + jaw, FRAME)
     level = 0.1 * prosody.energy / max(float(np.sqrt(np.mean(sound**2))), 1e-9)
-    samples = np.tanh(sound * level) + rng.normal(0, 5e-4, len(sound))
-    return samples.astype(np.float32), jaw
+    return (np.tanh(sound * level) + rng.normal(0, 5e-4, len(sound))).astype(np.float32), jaw
 
 
 def _glottis(pitch: np.ndarray, prosody: Prosody, rng: np.random.Generator) -> np.ndarray:

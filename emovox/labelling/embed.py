@@ -135,8 +135,7 @@ def _read_crops(
         for frame in kind(place.path, step, place.start, place.end, limit):
             row = wanted.get(frame.index)
             if row and abs(frame.pts * 1000 - row["pts_ms"]) < TOLERANCE:
-                box = Box(*(row[f"box_{side}"] for side in "xywh"))
-                face = cut(frame.image, box)
+                face = cut(frame.image, Box(*(row[f"box_{side}"] for side in "xywh")))
                 if np.isclose(sharpness(face), row["sharpness"], rtol=0.25, atol=1):
                     crops.append(resize(face, size))  # not the face of another video
     except TrackError as error:

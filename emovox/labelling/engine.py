@@ -237,8 +237,7 @@ class LokyEngine:
         for number in range(self.num_workers):
             server = servers[number % len(servers)] if servers else None
             device = devices[number % len(devices)] if devices else job.settings.device
-            context = WorkerContext(folder / f"track-{number}", device)
-            worker = Worker(self.work, context, server)
+            worker = Worker(self.work, WorkerContext(folder / f"track-{number}", device), server)
             self._processes.append(worker)
             self._free.put(worker)
 

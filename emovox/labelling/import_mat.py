@@ -115,8 +115,7 @@ def import_mat(
     if missing := next((path for path in paths if not path.is_file()), None):
         raise InputError(f"{missing}: cannot be read; run `emovox download annotations`")
     names = voxceleb.read_names(meta)
-    has_lists = (meta / voxceleb.SETS_LIST).is_file()
-    lists = voxceleb.read_official_split(meta) if has_lists else None
+    lists = voxceleb.read_official_split(meta) if (meta / voxceleb.SETS_LIST).is_file() else None
     tracks = _Tracks(read_annotations(paths), names, where)
     tracks.compare(lists)
     audit(tracks.keys, tracks.splits)

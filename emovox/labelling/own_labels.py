@@ -7,6 +7,7 @@ import os
 import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ from emovox.packages import software
 
 CHUNK_TRACKS = 4096
 LABEL_LOGIT = 6.0  # of the labelled emotion; the others get 0
+_refused = partial(TrackError, "labels")  # a track whose labels or times are wrong
 ORIGIN = "Labels and values given by the maker of the dataset; no teacher was run on faces."
 
 
@@ -224,31 +226,27 @@ class _Labels:
     def _track(self, key: TrackKey, row: Mapping[str, Any]) -> TrackRow:
         rows = self._rows[key.track_id]
         if not len(rows):
-            raise TrackError("labels", "NoFrames", "frames has no row of it")
+            raise _refused("NoFrames", "frames has no row of it")
         if len(bad := np.argwhere(~np.isfinite(self._output[rows]))):
-            raise TrackError("labels", "BadLabel", self._fault(int(rows[bad[0, 0]]), bad[0, 1]))
+            raise _refused("BadLabel", self._fault(int(rows[bad[0, 0]]), bad[0, 1]))
         index, most = self._index[rows], schema.max_frame_index(self._step)
         if index[0] < 0 or index[-1] > most or (np.diff(index) == 0).any():
-            message = f"a frame_index is negative, above {most:,} or occurs twice"
-            raise TrackError("labels", "BadIndex", message)
+            raise _refused("BadIndex", f"a frame_index is negative, above {most:,} or occurs twice")
         times = ("duration_ms", "start_ms", "end_ms", "n_expected")
         duration, start, end, expected = (_whole(row, name) for name in times)
         if start is not None and end is not None and duration is None:
             duration = end - start
         if (duration is not None and duration < 0) or (start is None) != (end is None):
-            message = "start_ms and end_ms hold no time, or one of them is missing"
-            raise TrackError("labels", "BadTime", message)
+            raise _refused("BadTime", "start_ms and end_ms hold no time, or one of them is missing")
         if duration is not None and (last := int(index[-1]) * self._step) > duration:
-            message = f"its frame at {last} ms is past its end at {duration} ms"
-            raise TrackError("labels", "BadTime", message)
+            raise _refused("BadTime", f"its frame at {last} ms is past its end at {duration} ms")
         if expected is None:
             known = 1 if duration is None else num_points(duration, self._step)
             expected = max(int(index[-1]) + 1, known)
         count = expected if self._frames is None else len(rows)
         source = row.get("source") and printable(without_secrets(str(row["source"])))
         if source and not is_below(source):
-            message = "source is not a path below a folder"
-            raise TrackError("labels", "BadSource", message)
+            raise _refused("BadSource", "source is not a path below a folder")
         offset = _number(row, "sound_offset_ms")
         return TrackRow(key, count, expected, duration, source, start, end, offset)
 
@@ -400,14 +398,12 @@ def _number(row: Mapping[str, Any], name: str) -> float | None:
     with contextlib.suppress(TypeError, ValueError, OverflowError):
         if math.isfinite(number := float(value)):
             return number
-    raise TrackError("labels", "BadTime", f"{name} is {str(value)[:40]!r}")
+    raise _refused("BadTime", f"{name} is {str(value)[:40]!r}")
 
 
 def _whole(row: Mapping[str, Any], name: str) -> int | None:
     if (value := _number(row, name)) is None:
         return None
     if not 0 <= value <= schema.max_frame_index(1) or value != round(value):
-        raise TrackError(
-            "labels", "BadTime", f"{name} is {value:g}, not a whole number or too large"
-        )
+        raise _refused("BadTime", f"{name} is {value:g}, not a whole number or too large")
     return int(value)

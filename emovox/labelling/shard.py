@@ -243,8 +243,7 @@ class _Rows:
             self._feed.put(self._num_crops)
         keep = [i for i, row in enumerate(self._rows) if row[0] in kept]
         rows = [self._rows[i] for i in keep]
-        outputs = self._feed.drain()[keep]
-        logits, embeddings = np.split(outputs, [len(self._outputs)], axis=1)
+        logits, embeddings = np.split(self._feed.drain()[keep], [len(self._outputs)], axis=1)
         indices = np.array([row[1] for row in rows], np.int32)
         columns: list[Any] = [
             [row[0] for row in rows],

@@ -122,8 +122,7 @@ def _inline_feed(path: str, device: str, embeddings: bool, **modes: Any) -> Inli
 
 
 def _modes(settings: ShardSettings) -> dict[str, Any]:
-    names = ("precision", "compiled", "mirror")
-    return {name: getattr(settings, name) for name in names}
+    return {name: getattr(settings, name) for name in ("precision", "compiled", "mirror")}
 
 
 _remote_feed = lru_cache(maxsize=1)(RemoteFeed)

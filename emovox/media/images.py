@@ -62,8 +62,7 @@ def _read(path: Path) -> np.ndarray:
         with regular(path).open("rb") as file:
             return decode(file.read(MAX_PICTURE))
     except OSError as error:
-        message = f"{path.name}: {error.strerror}"
-        raise TrackError("decode", error_name(error), message) from error
+        raise TrackError("decode", error_name(error), f"{path.name}: {error.strerror}") from error
     except ValueError as error:
         raise TrackError("decode", "InvalidData", f"{path.name}: {error}") from error
 

@@ -241,8 +241,7 @@ class AvFile(ExitStack):
                 if position <= begin - margin // 2:
                     return position, chain([head], frames)
         self._stream = self._open()
-        packets = read_packets(self._stream.container, self._stream)
-        return self._lead, self._decode(packets)
+        return self._lead, self._decode(read_packets(self._stream.container, self._stream))
 
     def _decode(self, packets: Iterator[av.Packet]) -> Iterator[av.AudioFrame]:
         for packet in packets:

@@ -110,8 +110,7 @@ class Display:
         matrix = None if side is None else struct.unpack("9i", bytes(side))
         if chain := filters(frame.width, frame.height, aspect, matrix):
             frame = self._filtered(frame, chain)
-        picture = self._reformatter.reformat(frame, format="rgb24").to_ndarray()
-        return np.ascontiguousarray(picture)
+        return np.ascontiguousarray(self._reformatter.reformat(frame, format="rgb24").to_ndarray())
 
     def _filtered(self, frame: "av.VideoFrame", chain: list[tuple[str, str]]) -> "av.VideoFrame":
         source = (

@@ -169,5 +169,4 @@ def _score(
         metrics.calibration_error(np.concatenate(parts), expected) for parts in (plain, fitted)
     )
     scores = dict(zip(SCORES, zip(*rows, strict=True), strict=True))
-    matrix = tuple(map(tuple, total.tolist()))
-    return FoldScores(folds.name, scores, error, fitted_error, matrix)
+    return FoldScores(folds.name, scores, error, fitted_error, tuple(map(tuple, total.tolist())))

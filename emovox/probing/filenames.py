@@ -86,11 +86,10 @@ def read_labels(file: PurePosixPath, text: str) -> dict[str, dict[str, Any]]:
     if file.suffix == ".csv":
         for row in csv.DictReader(io.StringIO(text, newline="")):
             number = f"dia{row.get('Dialogue_ID')}_utt{row.get('Utterance_ID')}"
-            facts = {
+            found[f"{file.name.partition('_')[0]} {number}"] = {
                 "label": standard_name(row.get("Emotion") or ""),
                 "speaker": row.get("Speaker"),
             }
-            found[f"{file.name.partition('_')[0]} {number}"] = facts
     for recording, label in re.findall(r"^\[[^]]*\]\t(\w+)\t([a-z]{3})\t", text, re.M):
         other = "" if label in IEMOCAP else f"labelled {label}, not {', '.join(IEMOCAP)}"
         found[recording] = {"label": IEMOCAP.get(label, label), "skipped": other}

@@ -155,9 +155,8 @@ class ProbeResult:
 
     def as_json(self) -> dict[str, Any]:
         """Return JSON values, without folders of this machine."""
-        options = {"checkpoint": self.checkpoint, "corpus": self.corpus}
         return {
-            "config": options | asdict(self.config),
+            "config": {"checkpoint": self.checkpoint, "corpus": self.corpus} | asdict(self.config),
             "model": self.model,
             "corpus": {
                 "layout": self.layout,

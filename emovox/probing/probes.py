@@ -240,8 +240,7 @@ def _folds(
         names = [corpus.shown(u.path) for u in utterances]
         given, notes = read_folds(Path(config.folds_from), names)
         return [given], notes
-    make = cross_folds if config.cross else make_folds
-    return make(utterances, config.folds, config.seed)
+    return (cross_folds if config.cross else make_folds)(utterances, config.folds, config.seed)
 
 
 def _extract(

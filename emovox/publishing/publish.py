@@ -262,8 +262,7 @@ def write_part(
     if (card := Path(removal.card or removal.source / schema.CARD_FIELDS)).is_file():
         copy_file(card, out / schema.CARD_FIELDS)
         list_documents(out, manifest, schema.CARD_FIELDS)
-    entries = [*provenance.get(history, []), origin]
-    provenance = {**removal.provenance(provenance), history: entries}
+    provenance = {**removal.provenance(provenance), history: [*provenance.get(history, []), origin]}
     write_documents(out, manifest, provenance)
     write_croissant(out, manifest)
     list_documents(out, manifest, schema.CROISSANT)

@@ -76,8 +76,7 @@ def select(
         remains = pc.is_in(tracks["track_id"], ids).to_numpy()
         if not remains.all():
             views[split] = view_of(tracks, counts["frames"], np.asarray(remains))
-    dropped = schema.DROPPED.empty_table()
-    removal = Removal(data.path, data.manifest, data.takedown, views, dropped)
+    removal = Removal(data.path, data.manifest, data.takedown, views, schema.DROPPED.empty_table())
     facts = {"where": where, "cap": cap, "seed": None if cap is None else seed}
     with new_folder(out.resolve(), "selecting") as building, reading(data.path):
         write_part(building, removal, data.version, "selected_from", **facts)

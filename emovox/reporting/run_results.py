@@ -85,8 +85,7 @@ def read_results(folders: Sequence[Path]) -> Results:
 
 
 def _read_log(path: Path, results: Results) -> None:
-    lines = read_text(path).splitlines()
-    records = [dict(json.loads(line)) for line in lines if line.strip()]
+    records = [dict(json.loads(line)) for line in read_text(path).splitlines() if line.strip()]
     results.trainings[_free_name(path, results.trainings)] = records
 
 

@@ -181,7 +181,6 @@ def _drawn(tracks: pa.Table) -> Iterator[int]:
     cells: dict[tuple[str, str], list[tuple[bytes, int]]] = defaultdict(list)
     columns = (tracks[name].to_pylist() for name in ("track_id", "split", "label"))
     for row, (track_id, split, label) in enumerate(zip(*columns, strict=True)):
-        digest = blake2b(track_id.encode(), digest_size=8).digest()
-        cells[split, label].append((digest, row))
+        cells[split, label].append((blake2b(track_id.encode(), digest_size=8).digest(), row))
     for turn in zip_longest(*(sorted(cells[key]) for key in sorted(cells))):
         yield from (member[1] for member in turn if member)

@@ -88,6 +88,5 @@ def load_student(
     net = read(path) if weights.is_released else checkpoints.load(path, networks.ARCHITECTURES)
     student = networks.TorchStudent(weights.name, weights.sha256, net, device, precision)
     if not weights.is_released:
-        hearing = networks.read_hearing(weights.path, len(student.emotions))
-        student.windows, student.prior = hearing
+        student.windows, student.prior = networks.read_hearing(weights.path, len(student.emotions))
     return student

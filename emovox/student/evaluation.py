@@ -121,8 +121,7 @@ class Evaluation:
         sizes = (f"{s.num_tracks:,} ({s.num_identities:,})" for s in splits)
         lines.append(_line("tracks (identities)", sizes))
         if self.heard_minus_unheard is not None:
-            gap = f"{self.heard_minus_unheard}{'':7}"
-            lines.append(_line("heard minus unheard", [gap]))
+            lines.append(_line("heard minus unheard", [f"{self.heard_minus_unheard}{'':7}"]))
         if self.centre_bucket:
             lines += ["", f"{title}, the paper's {CENTRE} of each utterance: ROC AUC"]
             lines += _area_lines(self.centre_bucket)

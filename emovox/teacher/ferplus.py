@@ -88,8 +88,7 @@ class FaceFiles:
 
     def find(self, ending: str) -> str | None:
         """Return the first file or folder whose path ends with these components."""
-        found = (name for name in self.names if f"/{name}".endswith(f"/{ending}"))
-        return min(found, default=None)
+        return min((name for name in self.names if f"/{name}".endswith(f"/{ending}")), default=None)
 
     @contextlib.contextmanager
     def open(self, name: str) -> Iterator[IO[bytes]]:

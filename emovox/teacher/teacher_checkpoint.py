@@ -165,8 +165,7 @@ class Senet(FaceNetwork):
 
     def _add(self, name: str, inputs: int, outputs: int, size: int, stride: int = 1) -> None:
         """Add a convolution without bias and its batch normalisation."""
-        layer = nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False)
-        self.add_module(name, layer)
+        self.add_module(name, nn.Conv2d(inputs, outputs, size, stride, size // 2, bias=False))
         self.add_module(f"{name}_bn", nn.BatchNorm2d(outputs))
 
     def _normalised(self, name: str, x: Tensor) -> Tensor:

@@ -38,8 +38,7 @@ class Breach:
     examples: tuple[Example, ...] = ()
 
     def __add__(self, other: "Breach") -> "Breach":
-        every = (*self.examples, *other.examples)
-        return Breach(self.count + other.count, every[:MAX_EXAMPLES])
+        return Breach(self.count + other.count, ((*self.examples, *other.examples))[:MAX_EXAMPLES])
 
     def printable(self) -> "Breach":
         """Return it with control characters escaped."""
