@@ -156,8 +156,7 @@ def calibration_error(probabilities: np.ndarray, labels: np.ndarray) -> float:
     """
     confidence, hits = probabilities.max(axis=1), probabilities.argmax(axis=1) == labels
     bins = np.minimum((confidence * CALIBRATION_BINS).astype(int), CALIBRATION_BINS - 1)
-    gaps = np.bincount(bins, confidence - hits, CALIBRATION_BINS)
-    return float(np.abs(gaps).sum() / len(hits))
+    return float(np.abs(np.bincount(bins, confidence - hits, CALIBRATION_BINS)).sum() / len(hits))
 
 
 def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:

@@ -632,6 +632,12 @@ def test_lists_of_successive_releases_add_up(
     assert listed == sorted([digest("id10001"), digest("id10002")])
     assert {t.identity_id for t in emovox.load(second)} == {"id10003"}
     assert diff(first, second).bump.level == "major"
+    said: list[str] = []
+    low = release(
+        first, tmp_path / "low", version="2.0.1", takedown=list_of("id10002"), say=said.append
+    )
+    assert diff(first, low.out).bump.at_least == "3.0.0"
+    assert "2.0.1: tracks are removed; `emovox diff` asks for version 3.0.0" in said
     third = tmp_path / "third"
     release(second, third, version="3.0.1")
     assert (third / schema.TAKEDOWN).read_text() == (second / schema.TAKEDOWN).read_text()

@@ -114,8 +114,7 @@ def _unpack(
             f"{root}: the frames of {split} differ from {schema.MANIFEST}; "
             f"run: emovox validate {root}"
         )
-    first_rows = np.concatenate([np.empty(0, np.int64), *starts])
-    arrays = Arrays(rows, index, first_rows, hash_names(runs))
+    arrays = Arrays(rows, index, np.concatenate([np.empty(0, np.int64), *starts]), hash_names(runs))
     for field in fields(arrays):
         getattr(arrays, field.name).setflags(write=False)
     return arrays

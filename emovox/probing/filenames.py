@@ -44,7 +44,7 @@ def _parser(
 
     def parse(path: PurePosixPath) -> Name | None:
         texts = {"path": str(path.with_suffix("")), "stem": path.stem, "speaker": ""}
-        matches = (re.fullmatch(f"(?:.*/)?(?:{form})", texts["path"]) for form in forms)
+        matches = (re.fullmatch(f"(?s:.*/)?(?:{form})", texts["path"]) for form in forms)
         match = next(filter(None, matches), None)
         if match is None or (labels and match["label"].lower() not in labels):
             return None

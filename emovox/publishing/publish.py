@@ -220,6 +220,8 @@ def release(
         )
     if removal.views and not removal.totals["tracks"]:
         raise CheckError(f"{source}: nothing to release: every identity is on a takedown list")
+    if is_release and removal.removed["tracks"] and numbers[:1] == before[:1]:
+        say(f"{version}: tracks are removed; `emovox diff` asks for version {before[0] + 1}.0.0")
     if people:
         num_known = len(read_map(people))
         removal = anonymised(removal, people)

@@ -258,8 +258,7 @@ class TorchStudent:
         elif part == WHOLE:  # padded to a full step, whose other frames the network would drop
             if (seconds := len(samples) // spectrogram.SAMPLE_RATE) > MAX_WHOLE:
                 raise InputError(f"whole: {seconds} s of sound, at most {MAX_WHOLE}; use windows")
-            missing = (FULL_FRAMES - whole.shape[1]) % FRAME_STEP
-            yield torch.nn.functional.pad(whole, (0, missing))
+            yield torch.nn.functional.pad(whole, (0, (FULL_FRAMES - whole.shape[1]) % FRAME_STEP))
         else:
             raise ValueError(f"part {part!r} is neither Windows, {WHOLE!r} nor {CENTRE!r}")
 
