@@ -43,10 +43,11 @@ class Interval:
     reliable: bool = True  # False: too few examples for the stated confidence; marked with `?`
 
     @classmethod
-    def from_json(cls, values: Mapping[str, Any]) -> "Interval":
+    def from_json(cls, values: Mapping[str, float | None]) -> "Interval":
         """Read what `as_json` returned."""
         known = {name: math.nan if v is None else float(v) for name, v in values.items()}
-        return cls(**known)  # type: ignore[arg-type]  # `reliable` is 0 or 1
+        reliable = bool(known.pop("reliable", True))
+        return cls(**known, reliable=reliable)
 
     def __str__(self) -> str:
         if math.isnan(self.value):
@@ -54,9 +55,12 @@ class Interval:
         mark = "" if self.reliable else "?"
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]{mark}"
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the values by name, None in place of NaN."""
-        return {name: None if math.isnan(v) else v for name, v in asdict(self).items()}
+    def as_json(self) -> dict[str, float | None]:
+        """Return the values by name, None in place of NaN; `reliable` only where it is false."""
+        values = {name: None if math.isnan(v) else v for name, v in asdict(self).items()}
+        if self.reliable:
+            del values["reliable"]
+        return values
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
