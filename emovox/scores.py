@@ -176,8 +176,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     def loss(log_temperature: float) -> float:
         return -float(log_softmax(logits / math.exp(log_temperature), axis=1)[rows, labels].mean())
 
-    found = minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded")
-    return math.exp(found.x)
+    return math.exp(minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded").x)
 
 
 @dataclass(frozen=True)

@@ -89,8 +89,7 @@ class ProbeResult:
     @property
     def too_many_dropped(self) -> bool:
         """True if the fraction of dropped files is above `max_dropped`."""
-        num_files = self.num_utterances + len(self.dropped)
-        return len(self.dropped) > self.config.max_dropped * num_files
+        return len(self.dropped) > self.config.max_dropped * self.num_utterances + len(self.dropped)
 
     def rows(self) -> list[Row]:
         """Return the results: measured, chance and the largest class, quoted."""

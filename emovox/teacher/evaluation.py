@@ -72,8 +72,7 @@ def score(
     cross_entropy = float(-(targets * log_probs).sum(axis=1).mean())
     others, without = np.array([name != "contempt" for name in outputs.emotions]), None
     if not others.all() and (kept := others[labels]).any():
-        named = np.where(others, logits, -np.inf).argmax(axis=1)
-        without = float((named == labels)[kept].mean())
+        without = float((np.where(others, logits, -np.inf).argmax(axis=1) == labels)[kept].mean())
     entropy = float(-(targets * np.log(np.where(targets > 0, targets, 1))).sum(axis=1).mean())
     return Scores(
         accuracy=found["accuracy"],
