@@ -89,7 +89,8 @@ class ProbeResult:
     @property
     def too_many_dropped(self) -> bool:
         """True if the fraction of dropped files is above `max_dropped`."""
-        return len(self.dropped) > self.config.max_dropped * self.num_utterances + len(self.dropped)
+        num_files = self.num_utterances + len(self.dropped)
+        return len(self.dropped) > self.config.max_dropped * num_files
 
     def rows(self) -> list[Row]:
         """Return the results: measured, chance and the largest class, quoted."""

@@ -38,7 +38,7 @@ class Breach:
     examples: tuple[Example, ...] = ()
 
     def __add__(self, other: "Breach") -> "Breach":
-        return Breach(self.count + other.count, ((*self.examples, *other.examples))[:MAX_EXAMPLES])
+        return Breach(self.count + other.count, (*self.examples, *other.examples)[:MAX_EXAMPLES])
 
     def printable(self) -> "Breach":
         """Return it with control characters escaped."""
