@@ -13,6 +13,8 @@ import emovox
 from emovox.errors import ConfigError, EmovoxError, InputError
 from emovox.teacher import find_teacher, load_teacher, teacher_checkpoint
 from emovox.teacher.evaluation import score
+from emovox.teacher.face_data import read_face
+from emovox.teacher.ferplus import FaceFiles
 from emovox.teacher.teacher_checkpoint import Inception
 from emovox.teacher.teacher_config import TeacherTrainConfig
 from emovox.teacher.triplets import read_triplets, triplet_accuracy, triplet_loss
@@ -66,17 +68,27 @@ def test_triplets_are_read_with_the_odd_face_last(folder: Path) -> None:
 
 
 def test_quotes_spaces_and_commas_in_urls(folder: Path) -> None:
-    text = line(["a.jpg", "c.jpg", "b.jpg"], [2]).replace(",", ", ")
-    text = text.replace("http://host/0/a.jpg", '"http://host/0,1/a.jpg"')
-    (folder / "fec.csv").write_text(text + "\n")
+    text = line(["a.jpg", "c.jpg", "b.jpg"], [2]).replace(",", " , ")
+    text = text.replace("http://host/0/a.jpg ", '"http://host/0,1/a.jpg"')
+    (folder / "fec.csv").write_text("\ufeff" + text + "\r\n", encoding="utf-8")
     assert read_triplets(folder / "fec.csv", 48).note == "fec.csv: 1 of 1 triplets; left out: none"
+
+
+def test_a_box_of_an_endless_picture_is_not_made_square(folder: Path) -> None:
+    cv2.imwrite(str(folder / "long.png"), np.zeros((1, 60_000), np.uint8))
+    (folder / "fec.csv").write_text(line(["long.png", "a.jpg", "b.jpg"], [1]))
+    with pytest.raises(InputError, match=r"0 of 1 .*: 1 with damaged pictures"):
+        read_triplets(folder / "fec.csv", 48)
+    with pytest.raises(InputError, match=r"long\.png: too large, or too long for its height"):
+        read_face(FaceFiles(folder), "long.png", side=48)
 
 
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", "not a file of triplets"),
-        ("a,b,c\n1,2,3\n", "not a file of triplets"),
+        ("a,b,c\n1,2,3\n", r"not a file of triplets \(expected 18 or more columns, found 3\)"),
+        ("\x1f\x8b\x08", "expected 18 or more columns, found 1"),
         (line(["a.jpg", "b.jpg", "c.jpg"], [1]).replace("0.25", "left"), "0 of 1 .* another form"),
         (line(["x.jpg", "y.jpg", "z.jpg"], [1]), "1 without their pictures; pictures are looked"),
         (line(["a.jpg", "b.jpg", "../fec.csv"], [3]), "0 of 1 .*: 1 with damaged pictures"),

@@ -118,11 +118,10 @@ def preview(config: str | os.PathLike[str] | None = None, **options: Any) -> str
     if not settings.replace and (existing := find_existing(settings.out, state)):
         existing.check_plan(plan, waiting)
     splits = Counter(plan.assigned[track.track_id] for track in plan.corpus.tracks)
-    counts = ", ".join(f"{splits[name]:,} {name}" for name in schema.SPLITS)
     lines = [
         f"dry run   {settings.out}: nothing was written",
         f"tracks    {len(waiting):,} to label, {len(plan.corpus.tracks) - len(waiting):,} finished",
-        f"splits    {counts}",
+        f"splits    {', '.join(f'{splits[name]:,} {name}' for name in schema.SPLITS)}",
         *list_dropped(plan.corpus.dropped),
         *(f"note      {note}" for note in plan.corpus.notes),
     ]

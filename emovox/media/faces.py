@@ -95,8 +95,7 @@ def resize(face: np.ndarray, size: int) -> np.ndarray:
 
 def sharpness(face: np.ndarray) -> float:
     """Return the variance of the Laplacian of the grey face (Pech-Pacheco et al., 2000)."""
-    grey = cv2.cvtColor(face, cv2.COLOR_RGB2GRAY)
-    _, deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))
+    _, deviation = cv2.meanStdDev(cv2.Laplacian(cv2.cvtColor(face, cv2.COLOR_RGB2GRAY), cv2.CV_16S))
     return float(deviation[0, 0] ** 2)
 
 

@@ -95,8 +95,7 @@ def _describe(data: Dataset) -> Shown:
     facts |= {"emotions": list(data.emotions), "values": list(data.values)}
     facts["dropped"] = count_reasons(dropped)
     title += f" every {step} ms, labelled by {teacher}"
-    notes = ("", *list_dropped(dropped)) if dropped else ()
-    return Shown(title, facts, rows, table, notes)
+    return Shown(title, facts, rows, table, ("", *list_dropped(dropped)) if dropped else ())
 
 
 def _number(value: Any) -> str:

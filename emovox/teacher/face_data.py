@@ -27,6 +27,7 @@ from emovox.corpus.splits import fraction
 from emovox.corpus.track_table import read_table
 from emovox.emotions import EMOTIONS, Outputs, standard_name
 from emovox.errors import ConfigError, InputError, check_choice
+from emovox.limits import MAX_PIXELS
 from emovox.media.faces import Box, cut, resize, square
 from emovox.teacher import ferplus
 from emovox.teacher.ferplus import FaceFiles, Faces
@@ -103,6 +104,8 @@ def read_face(
     height, width = image.shape[:2]
     left, right, top, bottom = box
     face = Box(left * width, top * height, (right - left) * width, (bottom - top) * height)
+    if max(face.w, face.h) ** 2 > MAX_PIXELS:
+        raise InputError(f"{files.source}: {name}: too large, or too long for its height or width")
     pixels = resize(cut(image, square(face)), side)
     # As `checkpoints.to_grey`, so that training sees what labelling does.
     return np.round(pixels @ np.array(GREY_WEIGHTS, "f4")).astype(np.uint8) if grey else pixels

@@ -47,8 +47,7 @@ class SqueezeExcite(nn.Module):
         self.up = nn.Conv2d(channels // reduction, channels, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        gate = x.mean(dim=(2, 3), keepdim=True)
-        return x * torch.sigmoid(self.up(F.relu(self.down(gate))))
+        return x * torch.sigmoid(self.up(F.relu(self.down(x.mean(dim=(2, 3), keepdim=True)))))
 
 
 class Block(nn.Module):

@@ -11,7 +11,6 @@ import re
 from dataclasses import dataclass
 from itertools import starmap
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -94,21 +93,23 @@ def _read_table(path: Path) -> tuple[np.ndarray, ...]:
     The place is -1 for a triplet without a most frequent answer or of another form.
     """
     try:
-        with regular(path).open(encoding="utf-8", errors="replace") as lines:
-            columns = range(1 + max(line.count(",") for line in lines))  # rows differ in votes
-        how: Any = {"dtype": str, "skipinitialspace": True, "encoding_errors": "replace"}
-        table = pd.read_csv(path, names=columns, **how)
+        with regular(path).open(encoding="utf-8-sig", errors="replace") as file:
+            num = 1 + max((line.count(",") for line in file), default=0)  # rows differ in votes
+            if num <= FIRST_VOTE:
+                raise ValueError(f"expected {FIRST_VOTE + 1} or more columns, found {num}")
+            file.seek(0)
+            table = pd.read_csv(file, names=range(num), dtype=str, skipinitialspace=True)
         boxes = _numbers(table[[b + i for b in BOXES for i in range(1, 5)]])
-        margins = table[TYPE].map(MARGINS).to_numpy(float)
+        margins = table[TYPE].map(lambda kind: MARGINS.get(str(kind).strip())).to_numpy(float)
         votes = _numbers(table.loc[:, FIRST_VOTE::2])
-    except (OSError, ValueError, LookupError) as error:  # pandas' errors are ValueErrors
+    except (OSError, ValueError) as error:  # pandas' errors are ValueErrors
         raise InputError(f"{path}: not a file of triplets ({first_line(error)})") from error
     counts = np.stack([(votes == number).sum(axis=1) for number in (1, 2, 3)], axis=1)
     is_clear = (counts == counts.max(axis=1, keepdims=True)).sum(axis=1) == 1
     is_clear &= np.isfinite(margins) & (np.abs(boxes - 0.5) <= 1).all(axis=1)
     is_clear &= (boxes[:, 1::2] > boxes[:, ::2]).all(axis=1)
     # The last part of a URL, without a query.
-    names = table[[*BOXES]].map(lambda url: re.split("[?#]", str(url))[0].rpartition("/")[2])
+    names = table[[*BOXES]].map(lambda u: re.split("[?#]", str(u).strip())[0].rpartition("/")[2])
     odd = np.where(is_clear, counts.argmax(axis=1), -1)
     return names.to_numpy(), boxes.reshape(-1, 3, 4), odd, margins
 
