@@ -181,6 +181,10 @@ def test_the_face_network_learns_classes_and_triplets(faces: Path, tmp_path: Pat
     assert found.triplet_accuracy in (0.0, 0.5, 1.0)
     assert "triplet accuracy" in found.summary() and found.as_json()["triplets"] == said[0]
     assert found.summary().endswith(said[0]) and "without contempt" not in found.summary()
+    text = (faces.parent / "fec.csv").read_text().replace("ONE_CLASS", "TWO_CLASS")
+    (faces.parent / "fec.csv").write_text(text)  # other margins
+    with pytest.raises(ConfigError, match="another recipe, data or teacher"):
+        emovox.train_teacher(faces, tmp_path / "run", triplets=triplets, **RECIPE)
     before = load_file(run.best)
     plain = emovox.train_teacher(faces, tmp_path / "plain", **RECIPE)
     assert not torch.equal(before["triplet.weight"], load_file(plain.best)["triplet.weight"])

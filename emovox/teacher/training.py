@@ -195,7 +195,7 @@ def _recipe(
         data.update(part.images.tobytes() + part.targets.tobytes())
     if triplets:
         values["triplets"] = Path(config.triplets).name
-        data.update(triplets.images.tobytes() + triplets.places.tobytes())
+        data.update(b"".join(map(bytes, (triplets.images, triplets.places, triplets.margins))))
     return {
         "recipe": values,
         "outputs": [*parts[0].outputs.emotions, *parts[0].outputs.values],
