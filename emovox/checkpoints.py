@@ -228,10 +228,9 @@ def read_dagnn(path: Path) -> list[Layer]:
             if arrays
         ]
     except (KeyError, TypeError, IndexError, AttributeError) as error:
-        found = ", ".join(content) or "nothing"
         raise InputError(
             f"{path}: expected a MatConvNet DagNN with layers and params; found the variables "
-            f"{found} ({type(error).__name__}: {error})"
+            f"{', '.join(content) or 'nothing'} ({type(error).__name__}: {error})"
         ) from error
 
 

@@ -181,6 +181,9 @@ def test_classes_of_tracks_are_learned(corpus: Path, tmp_path: Path) -> None:
     found = emovox.evaluate_fusion(tmp_path / "run", corpus / "dataset", "labels", device="cpu")
     assert [row[3] for row in found.rows] == ["accuracy", "UAR"]
     assert found.rows[0][4].value == 1.0  # the label is the sign of the face
+    found.write(tmp_path / "scores")
+    written = {path.name for path in (tmp_path / "scores").iterdir()}
+    assert written == {"evaluation.json", "predictions.parquet"}  # no picture per class and track
 
 
 def test_targets_must_be_known_on_both_parts(corpus: Path, tmp_path: Path) -> None:

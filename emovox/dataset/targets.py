@@ -36,7 +36,6 @@ def legacy_rows(start: float, end: float, num_rows: int) -> slice:
     def row(time: float) -> int:
         if time == math.inf:
             return num_rows - 1
-        frame = max(LEGACY_FPS * time - 1, 0)
-        return min(math.floor(frame / LEGACY_STEP), num_rows - 1)
+        return min(math.floor(max(LEGACY_FPS * time - 1, 0) / LEGACY_STEP), num_rows - 1)
 
     return slice(row(start), row(end) + 1)

@@ -165,8 +165,7 @@ def _draw_brow(canvas: Canvas, looks: Looks, e: Expression, side: int) -> None:
     brow = np.stack([x, y + 4 - arch - tilt], axis=1)
     canvas.line(brow, 0.8 * looks.hair, 4.5 * looks.brow_thickness)
     if e.brow_tilt < -0.4:  # frown lines between the brows
-        frown = np.array([[side * 4, y + 2], [side * 3, y + 12]])
-        canvas.line(frown, 0.6 * looks.skin, 1.4)
+        canvas.line(np.array([[side * 4, y + 2], [side * 3, y + 12]]), 0.6 * looks.skin, 1.4)
     if e.brow_raise > 0.5:
         canvas.line(ellipse(0, y - 14, 34, 4, 0.55, 0.95), 0.8 * looks.skin, 1.2)
 

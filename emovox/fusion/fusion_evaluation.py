@@ -87,7 +87,7 @@ class FusionEvaluation:
         return "\n".join([self.title, *lines, note])
 
     def write(self, out: str | os.PathLike[str]) -> None:
-        """Write `evaluation.json`, `predictions.parquet` and traces of some tracks to a folder."""
+        """Write `evaluation.json`, `predictions.parquet` and, of values, traces of some tracks."""
         folder = Path(out)
         folder.mkdir(parents=True, exist_ok=True)
         write_text(folder / "evaluation.json", json.dumps(self.as_json(), indent=2) + "\n")
@@ -99,7 +99,8 @@ class FusionEvaluation:
             columns |= {f"{training}_{name}": column for name, column in named}
         with replace_file(folder / "predictions.parquet") as temporary:
             pq.write_table(pa.table(columns), temporary)
-        for place, track in enumerate(self.tracks[:NUM_TRACES]):
+        are_classes = self.rows[0][3] in CLASS_SCORES
+        for place, track in enumerate(() if are_classes else self.tracks[:NUM_TRACES]):
             for value, name in enumerate(self.names):
                 title, path = f"{name} of {track.track_id}", folder / f"{name}-{place + 1}.png"
                 with chart_file(path, title, 9, 3) as axes:
