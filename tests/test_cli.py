@@ -123,7 +123,7 @@ def test_options_show_default_choices_and_help_of_their_field() -> None:
     ):
         assert words in text
     text = " ".join(run("train-teacher", "--help").stdout.split())
-    assert "May be repeated." in text and "[default: 0.5]" in text
+    assert "May be repeated." in text and "[default: 0.5]" in text and "[default: ]" not in text
 
 
 def test_a_default_does_not_override_a_recipe(

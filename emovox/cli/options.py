@@ -79,6 +79,6 @@ def _default_text(field: "dataclasses.Field[Any]") -> str:
     if field.default is dataclasses.MISSING:
         return "  [required]"
     shown = field.metadata.get("shown") or field.default
-    if shown is None or isinstance(shown, bool | tuple):
+    if shown in (None, "") or isinstance(shown, bool | tuple):
         return ""
     return f"  [default: {shown:g}]" if isinstance(shown, float) else f"  [default: {shown}]"
